@@ -1,0 +1,1 @@
+"""Everything that talks to an AWS account, the real one or the embedded one."""

@@ -1,0 +1,115 @@
+"""The account that commands talk to: clients, the stacks' outputs, and the guard that keeps rehearsals on loopback."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+
+from operations.errors import OperationError
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sagemaker import SageMakerClient
+    from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
+
+ARTIFACTS_STACK = "InferentiaArtifacts"
+# A real-time invocation takes at most 60 s (SageMaker developer guide, real-time endpoints); one retry hides nothing.
+CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 2}, connect_timeout=10, read_timeout=70)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL's host can only be this machine: localhost, 127.0.0.0/8 or ::1."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Account:
+    """Clients of one account and region, made when first used; configured by boto3's usual environment."""
+
+    @cached_property
+    def cloudformation(self) -> CloudFormationClient:
+        """AWS CloudFormation."""
+        return boto3.client("cloudformation", config=CONFIG)
+
+    @cached_property
+    def s3(self) -> S3Client:
+        """Amazon S3."""
+        return boto3.client("s3", config=CONFIG)
+
+    @cached_property
+    def sagemaker(self) -> SageMakerClient:
+        """Amazon SageMaker."""
+        return boto3.client("sagemaker", config=CONFIG)
+
+    @cached_property
+    def runtime(self) -> SageMakerRuntimeClient:
+        """Amazon SageMaker Runtime, which invokes endpoints."""
+        return boto3.client("sagemaker-runtime", config=CONFIG)
+
+    def guard(self, *, what: str) -> None:
+        """Refuse to bring `what` (a rehearsal, or an artifact made with a stand-in) anywhere but to loopback.
+
+        The addresses checked are those that the clients resolved, whichever setting they came from.
+
+        Raises:
+            OperationError: when any client would leave this machine.
+        """
+        for client in (self.cloudformation, self.s3, self.sagemaker, self.runtime):
+            url = client.meta.endpoint_url
+            if not is_loopback(url):
+                raise OperationError(
+                    f"refused: {what} may only go to the embedded AWS on this machine, but boto3 would talk to {url}. "
+                    'Start it with "make up" and load its environment, or build for real with '
+                    '"python -m compile build NAME" (without --rehearse).'
+                )
+
+    def output(self, stack: str, key: str) -> str:
+        """The value of a stack's output.
+
+        Raises:
+            OperationError: where the stack or the output does not exist.
+        """
+        try:
+            description = self.cloudformation.describe_stacks(StackName=stack)["Stacks"][0]
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "ValidationError":
+                raise
+            raise OperationError(
+                f'stack {stack} is not deployed here. Deploy it first: "cdk deploy {stack}".'
+            ) from error
+        for row in description.get("Outputs", []):
+            if row.get("OutputKey") == key:
+                return row["OutputValue"]
+        raise OperationError(
+            f"stack {stack} ({description['StackStatus']}) has no output {key}. "
+            f'It was deployed by another version; deploy it again: "cdk deploy {stack}".'
+        )
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn boto3's exceptions into an OperationError that says what to do."""
+    advice: dict[type[Exception], Callable[[Any], str]] = {
+        NoCredentialsError: lambda _: "no AWS credentials found. Configure them (aws configure, or AWS_PROFILE).",
+        NoRegionError: lambda _: "no AWS region set. Set AWS_REGION, for example AWS_REGION=us-east-1.",
+    }
+    try:
+        yield
+    except tuple(advice) as error:
+        raise OperationError(advice[type(error)](error)) from error
+    except (ClientError, BotoCoreError) as error:
+        raise OperationError(f"AWS answered: {error}") from error

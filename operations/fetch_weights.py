@@ -1,0 +1,40 @@
+"""Bring weights from S3 to the place where a build looks for them: build/weights/SHA256."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import spec as specs
+from operations.account import Account
+from operations.errors import OperationError, WrongUseError
+from operations.locked import sha256
+
+
+def fetch_weights(spec: specs.EndpointSpec, account: Account) -> Path:
+    """Download the spec's s3 weights and check their digest; nothing half-downloaded stays.
+
+    Raises:
+        WrongUseError: where the spec's weights are not on S3.
+        OperationError: where the object's digest is another than the spec's.
+    """
+    weights = spec.model.weights
+    if not isinstance(weights, specs.S3Weights):
+        raise WrongUseError(f"{spec.name}: model.weights is not an s3: address; there is nothing to fetch.")
+    target = spec.root / "build" / "weights" / weights.sha256
+    if target.is_file() and sha256(target) == weights.sha256:
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    address = urlsplit(weights.uri)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        part = Path(folder) / "part"
+        account.s3.download_file(address.netloc, address.path.lstrip("/"), str(part))
+        found = sha256(part)
+        if found != weights.sha256:
+            raise OperationError(
+                f"{weights.uri} has sha256 {found}, the spec's model.weights names {weights.sha256}. "
+                "Take the right object, or correct the spec if the new weights are meant."
+            )
+        part.replace(target)
+    return target

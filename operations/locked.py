@@ -1,0 +1,65 @@
+"""A spec with its lock, read and checked together: what every command starts from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import spec as specs
+from operations.account import Account
+from operations.errors import OperationError, WrongUseError
+from spec.lock import Lock, artifact_path, check, lock_path, read_lock
+
+
+@dataclass(frozen=True)
+class Locked:
+    """One endpoint's spec, its lock and where its artifact lies on this machine."""
+
+    spec: specs.EndpointSpec
+    lock: Lock
+    artifact: Path
+
+
+def load(name: str, root: Path, *, rehearsal: bool) -> Locked:
+    """Read endpoints/NAME.yaml and its lock.
+
+    Raises:
+        WrongUseError: where there is no such endpoint.
+        OperationError: where the spec is wrong, or the lock is missing or stale.
+    """
+    folder = root / "endpoints"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
+        raise WrongUseError(f"no endpoint {name!r}: {path} does not exist (endpoints here: {known}).")
+    try:
+        spec = specs.load(path, root=root)
+    except specs.SpecErrors as errors:
+        raise OperationError(str(errors)) from errors
+    flag = " --rehearse" if rehearsal else ""
+    file = lock_path(spec, rehearsal)
+    if not file.is_file():
+        raise OperationError(f'{name} has no lock ({file}). Build it first: "python -m compile build {name}{flag}".')
+    lock = read_lock(file)
+    problems = check(spec, lock)
+    if problems:
+        raise OperationError("\n".join(problems))
+    return Locked(spec, lock, artifact_path(spec, rehearsal))
+
+
+def guard(account: Account, lock: Lock) -> None:
+    """Keep rehearsals, and artifacts made with a stand-in for the Neuron SDK, on this machine."""
+    if lock.rehearsal:
+        account.guard(what=f"{lock.name} is a rehearsal and")
+    if lock.stand_in:
+        account.guard(what=f"{lock.name} was made with a stand-in for the Neuron SDK and")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

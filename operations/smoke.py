@@ -1,0 +1,150 @@
+"""Send an endpoint the lock's sample and compare the answer with what the build saw."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from botocore.exceptions import ClientError
+
+from operations.account import Account
+from operations.errors import OperationError
+from operations.locked import Locked, guard
+from spec.lock import SampleAnswer
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """One compared answer: errors are absolute, the round trip is in milliseconds as seen from this machine."""
+
+    name: str
+    compared: int
+    error: float
+    tolerance: float
+    milliseconds: float
+    variant: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether every compared number is within the tolerance."""
+        return self.error <= self.tolerance
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def compare_array(body: bytes, expected: SampleAnswer) -> tuple[int, float]:
+    """Compare an .npy answer at the positions the lock holds; return how many, and the largest absolute error."""
+    try:
+        found = np.load(io.BytesIO(body), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise OperationError(f"the answer is not a readable .npy array ({error}).") from error
+    shape = list(expected.shape or ())
+    if list(found.shape) != shape or str(found.dtype) != expected.dtype:
+        raise OperationError(
+            f"the answer is {found.dtype}{list(found.shape)}, the build's was {expected.dtype}{shape}."
+        )
+    values = found.reshape(-1)[list(expected.positions or ())].astype(np.float64)
+    difference = np.abs(values - np.asarray(expected.values, dtype=np.float64))
+    # A NaN where a number should be is never within any tolerance.
+    return difference.size, math.inf if np.isnan(difference).any() else float(difference.max(initial=0.0))
+
+
+def compare_json(found: Any, expected: Any, where: str = "answer") -> tuple[int, float]:
+    """Compare two JSON values of equal structure; return how many numbers, and the largest absolute error.
+
+    Raises:
+        OperationError: naming the first place where structure or text differ.
+    """
+    if isinstance(expected, (bool, str)) or expected is None:
+        if found != expected:
+            raise OperationError(f"{where} is {found!r}, the build's was {expected!r}.")
+        return 0, 0.0
+    if isinstance(expected, (int, float)):
+        if isinstance(found, bool) or not isinstance(found, (int, float)):
+            raise OperationError(f"{where} is {found!r}, the build's was the number {expected!r}.")
+        difference = abs(float(found) - float(expected))
+        return 1, math.inf if math.isnan(difference) else difference
+    if isinstance(expected, dict):
+        if not isinstance(found, dict) or found.keys() != expected.keys():
+            raise OperationError(f"{where} has other keys than the build's {sorted(expected)}.")
+        parts = [compare_json(found[key], value, f"{where}.{key}") for key, value in expected.items()]
+    else:
+        if not isinstance(found, list) or len(found) != len(expected):
+            raise OperationError(f"{where} is not a list of {len(expected)} as in the build.")
+        parts = [compare_json(found[index], value, f"{where}[{index}]") for index, value in enumerate(expected)]
+    return sum(count for count, _ in parts), max((error for _, error in parts), default=0.0)
+
+
+def compare(body: bytes, content_type: str, expected: SampleAnswer) -> tuple[int, float]:
+    """Compare an answer with the lock's; return how many numbers, and the largest absolute error."""
+    if content_type.partition(";")[0].strip() != expected.content_type.partition(";")[0].strip():
+        raise OperationError(f"the answer is {content_type}, the build's was {expected.content_type}.")
+    if expected.positions is not None:
+        return compare_array(body, expected)
+    try:
+        found = json.loads(body)
+    except ValueError as error:
+        raise OperationError(f"the answer is not JSON ({error}).") from error
+    return compare_json(found, expected.json_value)
+
+
+def smoke(locked: Locked, account: Account) -> Smoke:
+    """Invoke the deployed endpoint with the lock's sample.
+
+    Raises:
+        OperationError: no sample in the lock, endpoint not in service, an error from the container, or an answer of
+            another kind. A wrong number is no exception: see `Smoke.passed`.
+    """
+    lock = locked.lock
+    guard(account, lock)
+    if lock.sample is None:
+        raise OperationError(f"the lock of {lock.name} holds no sample: its definition gives no sample_request.")
+    require_in_service(lock.name, account)
+    request = lock.sample.request
+    started = time.perf_counter()
+    try:
+        answer = account.runtime.invoke_endpoint(
+            EndpointName=lock.name,
+            ContentType=request.content_type,
+            Accept=request.accept,
+            Body=base64.b64decode(request.body),
+        )
+    except ClientError as error:
+        raise OperationError(explain_model_error(lock.name, error)) from error
+    body = answer["Body"].read()
+    milliseconds = (time.perf_counter() - started) * 1e3
+    compared, error_found = compare(body, answer["ContentType"], lock.sample.answer)
+    variant = answer.get("InvokedProductionVariant", "")
+    return Smoke(lock.name, compared, error_found, lock.sample.answer.tolerance, milliseconds, variant)
+
+
+def require_in_service(name: str, account: Account) -> None:
+    """Refuse an endpoint that does not exist or cannot answer."""
+    try:
+        description = account.sagemaker.describe_endpoint(EndpointName=name)
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") != "ValidationException":
+            raise
+        raise OperationError(
+            f'endpoint {name} does not exist. Deploy it: "cdk deploy InferentiaEndpoint-{name}".'
+        ) from error
+    status = description["EndpointStatus"]
+    if status not in ("InService", "Updating"):
+        reason = description.get("FailureReason", "no reason given")
+        raise OperationError(f"endpoint {name} is {status}: {reason}")
+
+
+def explain_model_error(name: str, error: ClientError) -> str:
+    """The container's own words, which SageMaker wraps in a ModelError (424)."""
+    status, message = error.response.get("OriginalStatusCode"), error.response.get("OriginalMessage")
+    if status is None:
+        return f"invoking {name} failed: {error}"
+    return f"invoking {name} failed: the container answered {status}: {message}"
