@@ -1,0 +1,34 @@
+"""What every test shares: the project's own tools first on PATH, and shards of the long tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--shard INDEX/COUNT runs one part of what is selected, the same parts every time."""
+    parser.addoption("--shard", default=None, metavar="INDEX/COUNT", help="run one part of the selected tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Node and the CDK CLI that `make setup` chose come first, also for subprocesses."""
+    if sys.version_info >= (3, 11):  # the Python 3.10 lane deploys nothing
+        os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep only the asked shard; a test's shard depends on its name alone."""
+    shard = config.getoption("--shard")
+    if shard is None:
+        return
+    index, count = map(int, shard.split("/"))
+    kept = [item for item in items if zlib.crc32(item.nodeid.encode()) % count == index]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
