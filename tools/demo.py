@@ -1,0 +1,324 @@
+"""The whole road as a rehearsal: build, bootstrap, deploy, invoke, destroy; nothing leaves this machine.
+
+`run` does all of it and cleans up; `up` leaves the embedded AWS and its endpoint running; `down` ends that.
+Results stay in build/demo/ (or build/up/): depth.png, depth16.png, the photograph, summary.json, logs/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import boto3
+import numpy as np
+from botocore.exceptions import BotoCoreError, ClientError
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+ENDPOINT = "depth"
+ARTIFACTS, STACK = "InferentiaArtifacts", f"InferentiaEndpoint-{ENDPOINT}"
+PHOTOGRAPH = ROOT / "examples" / "photographs" / "coffee.jpg"
+PYTHON = str(ROOT / ".venv" / "bin" / "python")
+START_SECONDS = 60
+console = Console(stderr=True, highlight=False)
+
+
+class DemoError(Exception):
+    """A step failed; the text says which, why, and where its log is."""
+
+
+class Road:
+    """One rehearsal: its folder, the environment that points at the embedded AWS, and its numbered steps."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.logs = folder / "logs"
+        self.aws = folder / "aws"
+        self.done: list[dict[str, Any]] = []
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """This process's environment with .venv/bin first and AWS replaced by the embedded one."""
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "CDK_"))}
+        path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+        return {**inherited, **self.aws_environment(), "PATH": path, "PYTHONUNBUFFERED": "1"}
+
+    def aws_environment(self) -> dict[str, str]:
+        """What `python -m embedded_aws environment` exports; empty before the server runs."""
+        if not (self.aws / "server.json").exists():
+            return {}
+        command = [PYTHON, "-m", "embedded_aws", "environment", "--directory", str(self.aws)]
+        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if answer.returncode != 0:
+            raise DemoError(f"the embedded AWS does not answer:\n{answer.stderr.strip()}")
+        lines = [line.removeprefix("export ") for line in answer.stdout.splitlines() if "=" in line]
+        return {key: value.strip("'\"") for key, _, value in (line.partition("=") for line in lines)}
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Callable[[str], None]]:
+        """Show a step while it runs, and its seconds after; the function given updates the line."""
+        started = time.perf_counter()
+        with console.status(title) as status:
+            yield lambda text: status.update(f"{title}  [dim]{text[:90]}[/]")
+        seconds = time.perf_counter() - started
+        self.done.append({"step": title, "seconds": round(seconds, 1)})
+        console.print(f"[green]✓[/] {title} [dim]{seconds:.1f} s[/]")
+
+    def command(self, title: str, *arguments: str) -> None:
+        """Run one command as a step; its output goes to a log and its newest line is shown.
+
+        Raises:
+            DemoError: with the log's last lines, when the command fails.
+        """
+        self.logs.mkdir(parents=True, exist_ok=True)
+        log = self.logs / f"{len(self.done) + 1:02d}-{title.replace(' ', '-')}.log"
+        with self.step(title) as show, log.open("w") as file:
+            process = subprocess.Popen(
+                arguments, cwd=ROOT, env=self.environment, text=True, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            try:
+                for line in process.stdout or ():
+                    file.write(line)
+                    show(line.strip().replace("[", "(").replace("]", ")"))
+                process.wait()
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
+        if process.returncode != 0:
+            last = "\n".join(log.read_text().strip().splitlines()[-20:])
+            raise DemoError(
+                f"{title} failed (exit {process.returncode}):\n{last}\nThe whole log: {log.relative_to(ROOT)}"
+            )
+
+    def cdk(self, title: str, *arguments: str) -> None:
+        """Run the stock CDK CLI on this app as a rehearsal."""
+        common = ["--output", str(self.folder / "cdk.out"), "-c", "rehearsal=true", "--progress", "events"]
+        self.command(title, "cdk", *arguments, *common)
+
+    def start(self) -> None:
+        """Start the embedded AWS in the background and wait until it answers."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        log = self.logs / "embedded-aws.log"
+        with self.step("start the embedded AWS"), log.open("w") as file:
+            process = subprocess.Popen(
+                [PYTHON, "-m", "embedded_aws", "serve", "--directory", str(self.aws)],
+                cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                start_new_session=True,
+            )  # fmt: skip
+            deadline = time.monotonic() + START_SECONDS
+            while not (self.aws / "server.json").exists():
+                if process.poll() is not None or time.monotonic() > deadline:
+                    process.terminate()
+                    last = "\n".join(log.read_text().strip().splitlines()[-10:])
+                    raise DemoError(f"the embedded AWS did not start:\n{last}")
+                time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Stop the embedded AWS, and with it every worker."""
+        if (self.aws / "server.json").exists():
+            self.command("stop the embedded AWS", PYTHON, "-m", "embedded_aws", "stop", "--directory", str(self.aws))
+
+    def client(self, service: str) -> Any:
+        """A boto3 client that can only reach the embedded AWS."""
+        variables = self.aws_environment()
+        return boto3.client(
+            service,
+            endpoint_url=variables["AWS_ENDPOINT_URL"],
+            region_name=variables["AWS_REGION"],
+            aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
+        )
+
+
+def deploy(road: Road) -> None:
+    """From nothing to an endpoint in service."""
+    road.start()
+    road.command("build depth (rehearsal)", PYTHON, "-m", "compile", "build", ENDPOINT, "--rehearse")
+    road.cdk("cdk bootstrap", "bootstrap", "aws://123456789012/us-east-1")
+    road.cdk("deploy the artifacts stack", "deploy", ARTIFACTS, "--require-approval", "never")
+    road.command("publish the artifact", PYTHON, "-m", "operations", "publish", ENDPOINT, "--rehearsal")
+    others = sorted(path.stem for path in (ROOT / "endpoints").glob("*.yaml") if path.stem != ENDPOINT)
+    if others:
+        console.print(f"endpoints/ holds more than {ENDPOINT} ({', '.join(others)}): this deploys {ENDPOINT} only")
+    stacks = [ARTIFACTS, STACK] if others else ["--all"]
+    road.cdk(f"cdk deploy {' '.join(stacks)}", "deploy", *stacks, "--require-approval", "never")
+    road.command("smoke test against the lock's sample", PYTHON, "-m", "operations", "smoke", ENDPOINT, "--rehearsal")
+
+
+def invoke(road: Road) -> dict[str, Any]:
+    """Send the photograph to the endpoint; write the pictures; return the call's figures."""
+    runtime, photograph = road.client("sagemaker-runtime"), PHOTOGRAPH.read_bytes()
+    with road.step("invoke the endpoint with a photograph"):
+        milliseconds = {}
+        for accept in ("application/x-npy", "image/png"):
+            started = time.perf_counter()
+            answer = runtime.invoke_endpoint(
+                EndpointName=ENDPOINT, ContentType="image/jpeg", Accept=accept, Body=photograph
+            )
+            body = answer["Body"].read()
+            milliseconds[accept] = round((time.perf_counter() - started) * 1e3, 1)
+            if accept == "image/png":
+                (road.folder / "depth16.png").write_bytes(body)
+            else:
+                depth = np.load(io.BytesIO(body), allow_pickle=False)
+        colour(depth, road.folder / "depth.png")
+        for file in (PHOTOGRAPH, PHOTOGRAPH.with_suffix(".LICENSE.txt")):
+            shutil.copy(file, road.folder / file.name)
+    return {"shape": list(depth.shape), "milliseconds": milliseconds}
+
+
+def colour(depth: np.ndarray, path: Path) -> None:
+    """Write a depth map of shape (height, width) as a coloured PNG, near warm and far dark."""
+    from matplotlib import colormaps  # noqa: PLC0415  (half a second, only needed here)
+
+    span = float(depth.max() - depth.min())
+    if not span > 0:
+        raise DemoError(f"the depth map is constant ({float(depth.min())}): the endpoint does not look at the picture")
+    picture = colormaps["inferno"]((depth - depth.min()) / span)[..., :3]
+    Image.fromarray((picture * 255).round().astype(np.uint8)).save(path)
+
+
+def watch(road: Road) -> dict[str, Any]:
+    """What stands around the endpoint: its scaling bounds and its alarms with their states."""
+    scaling, cloudwatch = road.client("application-autoscaling"), road.client("cloudwatch")
+    targets = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    bounds = [
+        f"{row['MinCapacity']} to {row['MaxCapacity']}" for row in targets if f"/{ENDPOINT}/" in row["ResourceId"]
+    ]
+    found = cloudwatch.describe_alarms()["MetricAlarms"]
+    alarms = {row["AlarmName"]: row["StateValue"] for row in found if ENDPOINT in row["AlarmName"]}
+    if not bounds or not alarms:
+        raise DemoError(f"the deployed stack lacks scaling bounds ({bounds}) or alarms ({alarms})")
+    return {"instances": bounds[0], "alarms": alarms}
+
+
+def summarise(road: Road, call: dict[str, Any]) -> None:
+    """Write summary.json and show it as a table."""
+    lock = json.loads((ROOT / "build" / "rehearsal" / f"{ENDPOINT}.lock.json").read_text())
+    parity = lock["parity"]
+    summary = {
+        "rehearsal": True,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} (CPU; no Inferentia chip)",
+        "weights": lock["weights"]["source"],
+        "artifact": lock["digests"]["artifact"],
+        "artifact_bytes": lock["artifact"]["bytes"],
+        "parity": {key: parity[key] for key in ("inputs", "error", "bound")},
+        "call": call,
+        **watch(road),
+        "steps": road.done,
+    }
+    temporary = road.folder / "summary.json.part"
+    temporary.write_text(json.dumps(summary, indent=2) + "\n")
+    temporary.replace(road.folder / "summary.json")
+    table = Table(title="rehearsed on this machine", show_header=False, title_justify="left")
+    table.add_row("artifact", f"sha256 {summary['artifact']} ({summary['artifact_bytes'] / 1e6:.1f} MB)")
+    table.add_row("weights", f"{summary['weights']} (drawn at random: the map shows the road, not the room)")
+    table.add_row("parity", f"error {parity['error']:.2e}, bound {parity['bound']:.2e}, {parity['inputs']} inputs")
+    for accept, milliseconds in call["milliseconds"].items():
+        table.add_row(f"call, {accept}", f"{milliseconds:.0f} ms on {summary['machine']}")
+    table.add_row("instances", summary["instances"])
+    for name, state in summary["alarms"].items():
+        table.add_row(f"alarm {name}", state)
+    table.add_row("results", f"{road.folder.relative_to(ROOT)}/ (depth.png, depth16.png, {PHOTOGRAPH.name})")
+    console.print(table)
+
+
+def destroy(road: Road) -> None:
+    """Take everything down, the bucket's contents first."""
+    road.command("empty the artifact bucket", PYTHON, "-m", "operations", "empty-bucket", "--yes")
+    road.cdk("cdk destroy --all", "destroy", "--all", "--force")
+
+
+def fresh(folder: Path) -> Road:
+    """A road in an empty folder; refuses to trample on one that runs."""
+    road = Road(folder)
+    if (road.aws / "server.json").exists():
+        record = json.loads((road.aws / "server.json").read_text())
+        if Path(f"/proc/{record['pid']}").exists():
+            raise DemoError(f"an embedded AWS already runs for {folder.relative_to(ROOT)} ({record['url']}).")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return road
+
+
+def run() -> None:
+    """Everything, and clean up, also after a failure."""
+    road = fresh(ROOT / "build" / "demo")
+    try:
+        deploy(road)
+        call = invoke(road)
+        summarise(road, call)
+        destroy(road)
+    finally:
+        road.stop()
+
+
+def up() -> None:
+    """Everything, left running; a failure cleans up."""
+    road = fresh(ROOT / "build" / "up")
+    try:
+        deploy(road)
+        summarise(road, invoke(road))
+    except BaseException:
+        road.stop()
+        raise
+    relative = road.aws.relative_to(ROOT)
+    console.print(f'\nIt runs. Point a shell at it: [bold]eval "$(.venv/bin/python -m embedded_aws environment '
+                  f'--directory {relative})"[/]\nEnd it with [bold]make down[/].', soft_wrap=True)  # fmt: skip
+
+
+def down() -> None:
+    """Destroy what `up` deployed and stop the embedded AWS."""
+    road = Road(ROOT / "build" / "up")
+    if not (road.aws / "server.json").exists():
+        console.print("nothing is up")
+        return
+    try:
+        destroy(road)
+    finally:
+        road.stop()
+
+
+def interrupted(number: int, _frame: FrameType | None) -> None:
+    """Turn SIGTERM into the same way out as Ctrl-C."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def main() -> int:
+    """Command line; 0 done, 1 a step failed, 2 wrong use, 130 interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "up", "down"))
+    signal.signal(signal.SIGTERM, interrupted)
+    try:
+        {"run": run, "up": up, "down": down}[parser.parse_args().what]()
+    except (DemoError, ClientError, BotoCoreError, OSError, KeyError) as error:
+        console.print("[bold red]failed:[/]", end=" ")
+        console.print(
+            str(error) if not isinstance(error, KeyError) else f"missing {error}", markup=False, soft_wrap=True
+        )
+        return 1
+    except KeyboardInterrupt:
+        console.print("[bold red]interrupted[/]; everything it started was stopped")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
