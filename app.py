@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""The CDK app: every spec in endpoints/ becomes a stack beside the one that holds the artifacts.
+
+    cdk deploy InferentiaArtifacts        the bucket, first
+    cdk deploy InferentiaEndpoint-NAME    an endpoint, after `python -m operations publish NAME`
+    -c rehearsal=true                     use the locks of `compile build --rehearse`; embedded AWS only
+    -c region=REGION [-c account=ID]      templates for one region, instead of templates for all of them
+
+Synthesis needs neither credentials nor torch nor a network.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from cdk.node import NodeError, use_supported_node
+
+try:
+    use_supported_node()  # before the first import of aws_cdk, which starts Node
+except NodeError as error:
+    sys.exit(str(error))
+
+from aws_cdk import App, Validations  # noqa: E402
+from cdk_nag import AwsSolutionsChecks  # noqa: E402
+
+import spec  # noqa: E402
+from cdk.deployment import Deployment, DeploymentError, read_deployment  # noqa: E402
+from cdk.locks import read_for_deployment  # noqa: E402
+from cdk.stacks.artifacts import STACK_NAME, ArtifactsStack  # noqa: E402
+from cdk.stacks.endpoint import EndpointStack, stack_name  # noqa: E402
+from spec.platforms import UnknownPlatform, registry_account  # noqa: E402
+
+
+def compose(app: App, specs: dict[str, spec.EndpointSpec], deployment: Deployment) -> None:
+    """Add the stacks of all specs, and the checks that every synthesis has to pass."""
+    if deployment.target_region is not None:
+        registry_account(deployment.target_region)  # a region without Neuron images ends here, with the reason
+    artifacts = ArtifactsStack(app, STACK_NAME, deployment=deployment)
+    for name, endpoint in sorted(specs.items()):
+        lock, problems = read_for_deployment(endpoint, rehearsal=deployment.rehearsal)
+        EndpointStack(
+            app,
+            stack_name(name),
+            spec=endpoint,
+            lock=lock,
+            problems=problems,
+            artifacts=artifacts,
+            deployment=deployment,
+        )
+    Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+
+
+def main() -> int:
+    """Synthesize the project in the current directory; 2 for a spec or a setting that has to be mended."""
+    app = App(analytics_reporting=False)
+    try:
+        compose(app, spec.load_all(Path.cwd()), read_deployment(app))
+    except (spec.SpecErrors, DeploymentError, UnknownPlatform) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    app.synth()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One concept a file; every construct takes keyword-only, typed properties."""

@@ -1,0 +1,60 @@
+"""The bucket that holds every endpoint's model.tar.gz, addressed by its digest."""
+
+from __future__ import annotations
+
+from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_s3 as s3
+from constructs import Construct
+
+
+class ArtifactBucket(Construct):
+    """A private, versioned bucket under a customer key, with server access logs in a second bucket.
+
+    bucket: holds models/NAME/SHA256/model.tar.gz; TLS only, no ACLs, encrypted with `key`.
+    key: customer managed, rotated every year.
+    access_logs: receives the server access logs, for 365 days. Encrypted by S3 itself, because log delivery does not
+        support customer keys as the default encryption of its target
+        (https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-server-access-logging.html).
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, disposable: bool = False) -> None:
+        """disposable: delete key and buckets with the stack (they must be empty by then). Default: retain them."""
+        super().__init__(scope, construct_id)
+        removal = RemovalPolicy.DESTROY if disposable else RemovalPolicy.RETAIN
+        self.key = kms.Key(
+            self,
+            "Key",
+            description="Encrypts the compiled models of the Inferentia endpoints",
+            enable_key_rotation=True,
+            removal_policy=removal,
+        )
+        self.access_logs = s3.Bucket(
+            self,
+            "AccessLogs",
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            enforce_ssl=True,
+            lifecycle_rules=[s3.LifecycleRule(id="ExpireLogs", expiration=Duration.days(365))],
+            removal_policy=removal,
+        )
+        self.bucket = s3.Bucket(
+            self,
+            "Bucket",
+            encryption=s3.BucketEncryption.KMS,
+            encryption_key=self.key,
+            # One data key a bucket instead of one call to KMS an object.
+            bucket_key_enabled=True,
+            versioned=True,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
+            enforce_ssl=True,
+            server_access_logs_bucket=self.access_logs,
+            server_access_logs_prefix="artifacts/",
+            lifecycle_rules=[
+                # What a broken upload leaves behind is invisible and is paid for.
+                s3.LifecycleRule(id="AbortUploads", abort_incomplete_multipart_upload_after=Duration.days(7))
+            ],
+            removal_policy=removal,
+        )

@@ -1,0 +1,76 @@
+"""Scaling of an endpoint's instances by Application Auto Scaling."""
+
+from __future__ import annotations
+
+from aws_cdk import aws_applicationautoscaling as autoscaling
+from aws_cdk import aws_sagemaker as sagemaker
+from constructs import Construct
+
+# The spec's policy -> the metric that Application Auto Scaling keeps at the target.
+# https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-add-code-define.html
+PREDEFINED_METRICS = {
+    # Published every 10 seconds, per model copy: it reacts fastest.
+    "concurrency": "SageMakerVariantConcurrentRequestsPerModelHighResolution",
+    # Requests a minute and instance.
+    "invocations": "SageMakerVariantInvocationsPerInstance",
+}
+# Adding instances may follow quickly; taking them away waits, because a new one needs minutes to start.
+SCALE_OUT_COOLDOWN_SECONDS = 60
+SCALE_IN_COOLDOWN_SECONDS = 300
+
+
+class EndpointScaling(Construct):
+    """A scalable target and one target-tracking policy.
+
+    The target uses the service-linked role of Application Auto Scaling, so it needs no role of its own. It depends on
+    the endpoint, so CloudFormation deletes it first: SageMaker does not delete an endpoint that is still registered.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        endpoint: sagemaker.CfnEndpoint,
+        variant_name: str,
+        capacity: tuple[int, int],
+        policy: str,
+        keep_at: float,
+    ) -> None:
+        """capacity: smallest and largest number of instances. policy: a key of PREDEFINED_METRICS.
+
+        keep_at: the metric's target for one instance: concurrent requests, or requests a minute.
+        """
+        super().__init__(scope, construct_id)
+        smallest, largest = capacity
+        self.target = autoscaling.CfnScalableTarget(
+            self,
+            "Target",
+            service_namespace="sagemaker",
+            scalable_dimension="sagemaker:variant:DesiredInstanceCount",
+            resource_id=f"endpoint/{endpoint.endpoint_name}/variant/{variant_name}",
+            min_capacity=smallest,
+            max_capacity=largest,
+        )
+        self.target.add_resource_dependency(endpoint)
+        self.policy = autoscaling.CfnScalingPolicy(
+            self,
+            "Policy",
+            policy_name=f"keep-{policy}",
+            policy_type="TargetTrackingScaling",
+            scaling_target_id=self.target.ref,
+            target_tracking_scaling_policy_configuration=self._tracking(policy, keep_at),
+        )
+
+    @staticmethod
+    def _tracking(
+        policy: str, keep_at: float
+    ) -> autoscaling.CfnScalingPolicy.TargetTrackingScalingPolicyConfigurationProperty:
+        return autoscaling.CfnScalingPolicy.TargetTrackingScalingPolicyConfigurationProperty(
+            target_value=round(keep_at, 9),
+            predefined_metric_specification=autoscaling.CfnScalingPolicy.PredefinedMetricSpecificationProperty(
+                predefined_metric_type=PREDEFINED_METRICS[policy]
+            ),
+            scale_in_cooldown=SCALE_IN_COOLDOWN_SECONDS,
+            scale_out_cooldown=SCALE_OUT_COOLDOWN_SECONDS,
+        )

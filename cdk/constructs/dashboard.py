@@ -1,0 +1,103 @@
+"""The dashboard of one endpoint: four rows, each answering one question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from aws_cdk import aws_cloudwatch as cloudwatch
+from constructs import Construct
+
+from cdk.constructs.metrics import EndpointMetrics
+
+FULL_WIDTH = 24
+HEIGHT = 6
+PERCENTILES = ("p50", "p90", "p99")
+FROM_ZERO = cloudwatch.YAxisProps(min=0)
+
+
+class EndpointDashboard(Construct):
+    """Rows: traffic, errors, latency with overhead, saturation with the number of instances."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        metrics: EndpointMetrics,
+        p99_latency: timedelta,
+        error_rate: float,
+        min_requests: int,
+        capacity: tuple[int, int],
+        keep_at: float | None,
+    ) -> None:
+        """p99_latency, error_rate, min_requests: the alarms' settings, drawn as lines. capacity: fewest, most instances.
+
+        keep_at: concurrent requests that scaling aims at, drawn as a line; None when it aims at something else.
+        """
+        super().__init__(scope, construct_id)
+        self.dashboard = cloudwatch.Dashboard(
+            self,
+            "Dashboard",
+            widgets=[
+                self._traffic(metrics),
+                self._errors(metrics, error_rate, min_requests),
+                self._latency(metrics, p99_latency),
+                self._saturation(metrics, capacity, keep_at),
+            ],
+        )
+
+    @staticmethod
+    def _traffic(metrics: EndpointMetrics) -> Sequence[cloudwatch.IWidget]:
+        return [
+            _graph("Traffic: requests a minute", [metrics.invocations()], width=12),
+            _graph("Traffic: requests a minute and instance", [metrics.invocations_per_instance()], width=12),
+        ]
+
+    @staticmethod
+    def _errors(metrics: EndpointMetrics, error_rate: float, min_requests: int) -> Sequence[cloudwatch.IWidget]:
+        counts = [metrics.client_errors(), metrics.server_errors(), metrics.model_errors()]
+        share = metrics.error_percentage(min_requests=min_requests)
+        return [
+            _graph("Errors: requests a minute", counts, width=12),
+            _graph("Errors: per cent of requests", [share], width=12, lines={"alarm": error_rate * 100}),
+        ]
+
+    @staticmethod
+    def _latency(metrics: EndpointMetrics, p99_latency: timedelta) -> Sequence[cloudwatch.IWidget]:
+        limit = p99_latency / timedelta(microseconds=1)
+        model = [metrics.model_latency(percentile).with_(label=percentile) for percentile in PERCENTILES]
+        overhead = [metrics.overhead_latency(percentile).with_(label=percentile) for percentile in PERCENTILES]
+        return [
+            _graph("Latency of the model (microseconds)", model, width=12, lines={"alarm": limit}),
+            _graph("Latency added by SageMaker (microseconds)", overhead, width=12),
+        ]
+
+    @staticmethod
+    def _saturation(
+        metrics: EndpointMetrics, capacity: tuple[int, int], keep_at: float | None
+    ) -> Sequence[cloudwatch.IWidget]:
+        target = {} if keep_at is None else {"scaling target": keep_at}
+        bounds = {"fewest": float(capacity[0]), "most": float(capacity[1])}
+        instance = [metrics.cpu(), metrics.memory(), metrics.disk()]
+        return [
+            _graph("Saturation: concurrent requests", [metrics.concurrent_requests()], width=8, lines=target),
+            _graph("Saturation: instances (per cent)", instance, width=8),
+            _graph("Instances", [metrics.instance_count()], width=8, lines=bounds),
+        ]
+
+
+def _graph(
+    title: str, metrics: Sequence[cloudwatch.IMetric], *, width: int, lines: dict[str, float] | None = None
+) -> cloudwatch.GraphWidget:
+    annotations = [
+        cloudwatch.HorizontalAnnotation(label=label, value=round(value, 9)) for label, value in (lines or {}).items()
+    ]
+    return cloudwatch.GraphWidget(
+        title=title,
+        left=metrics,
+        left_annotations=annotations,
+        left_y_axis=FROM_ZERO,
+        width=width,
+        height=HEIGHT,
+    )

@@ -1,0 +1,101 @@
+"""Model, endpoint configuration and endpoint: the three SageMaker resources that serve one artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_sagemaker as sagemaker
+from constructs import Construct
+
+VARIANT_NAME = "main"
+# They are kept at an update unless listed here; a changed capture or weight would never arrive.
+# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_VariantProperty.html
+NOT_RETAINED = ("DataCaptureConfig", "DesiredWeight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """What runs: the image's address, the S3 address of model.tar.gz and the worker's environment."""
+
+    image_uri: str
+    model_data_url: str
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """Where it runs: instance type, instances at the start, and both time limits of a start in seconds.
+
+    SageMaker allows 60 to 3600 seconds for each
+    (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html).
+    """
+
+    instance_type: str
+    initial_instances: int
+    model_download_timeout: int
+    startup_timeout: int
+
+
+class ModelEndpoint(Construct):
+    """Only the endpoint and its variant have names of our own, and they never change.
+
+    A model or a configuration with a name could not be replaced, and both are replaced at every change: their names
+    are left to CloudFormation. The endpoint keeps the number of instances that scaling reached when it is updated.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        endpoint_name: str,
+        role: iam.IRole,
+        container: Container,
+        capacity: Capacity,
+        deployment_config: sagemaker.CfnEndpoint.DeploymentConfigProperty | None = None,
+        network_isolation: bool = False,
+    ) -> None:
+        """deployment_config: default SageMaker's all-at-once update.
+
+        network_isolation: cut the container off from every network, AWS's own services included. Default: no.
+        """
+        super().__init__(scope, construct_id)
+        self.model = self._model(role, container, network_isolation)
+        self.config = sagemaker.CfnEndpointConfig(self, "Config", production_variants=[self._variant(capacity)])
+        self.endpoint = sagemaker.CfnEndpoint(
+            self,
+            "Endpoint",
+            endpoint_name=endpoint_name,
+            endpoint_config_name=self.config.attr_endpoint_config_name,
+            deployment_config=deployment_config,
+            retain_all_variant_properties=True,
+            exclude_retained_variant_properties=[
+                sagemaker.CfnEndpoint.VariantPropertyProperty(variant_property_type=name) for name in NOT_RETAINED
+            ],
+        )
+
+    def _model(self, role: iam.IRole, container: Container, network_isolation: bool) -> sagemaker.CfnModel:
+        return sagemaker.CfnModel(
+            self,
+            "Model",
+            execution_role_arn=role.role_arn,
+            enable_network_isolation=True if network_isolation else None,
+            primary_container=sagemaker.CfnModel.ContainerDefinitionProperty(
+                image=container.image_uri,
+                model_data_url=container.model_data_url,
+                environment=dict(sorted(container.environment.items())),
+            ),
+        )
+
+    def _variant(self, capacity: Capacity) -> sagemaker.CfnEndpointConfig.ProductionVariantProperty:
+        return sagemaker.CfnEndpointConfig.ProductionVariantProperty(
+            variant_name=VARIANT_NAME,
+            model_name=self.model.attr_model_name,
+            instance_type=capacity.instance_type,
+            initial_instance_count=capacity.initial_instances,
+            initial_variant_weight=1,
+            model_data_download_timeout_in_seconds=capacity.model_download_timeout,
+            container_startup_health_check_timeout_in_seconds=capacity.startup_timeout,
+        )

@@ -1,0 +1,124 @@
+"""What one run of the app is for: production or rehearsal, and which account and region."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from aws_cdk import App, Environment
+
+# The account that the embedded AWS answers as. AWS uses this number in its own examples.
+REHEARSAL_ACCOUNT = "123456789012"
+
+
+class DeploymentError(ValueError):
+    """The app was started in a way that it refuses; the text says which setting, its value and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """Settings of one synthesis.
+
+    rehearsal: use the locks of `compile build --rehearse` (context `rehearsal`, default false).
+    region: the explicit region (context `region`); None keeps the templates free of any region (default).
+    account: the explicit account (context `account`); None keeps the templates free of any account (default).
+    cli_region: the region that the CDK CLI resolved (CDK_DEFAULT_REGION); it never enters a template.
+    """
+
+    rehearsal: bool = False
+    region: str | None = None
+    account: str | None = None
+    cli_region: str | None = None
+
+    @property
+    def environment(self) -> Environment | None:
+        """The stacks' environment. None means environment-agnostic: one template for every account and region.
+
+        A rehearsal is pinned to the account of the embedded AWS: should its assembly be deployed later, without the
+        app being run again, then the CDK CLI itself refuses credentials of any other account.
+        """
+        account = REHEARSAL_ACCOUNT if self.rehearsal else self.account
+        if account is None and self.region is None:
+            return None
+        return Environment(account=account, region=self.region)
+
+    @property
+    def target_region(self) -> str | None:
+        """The region that this run is known to aim at, if any."""
+        return self.region or self.cli_region
+
+
+def read_deployment(app: App, environment: Mapping[str, str] = os.environ) -> Deployment:
+    """Read the settings from the app's context (`cdk -c KEY=VALUE`) and the CLI's variables.
+
+    Raises DeploymentError for a value that is not understood and for a rehearsal that is not aimed at this machine.
+    """
+    rehearsal = _truth(app.node.try_get_context("rehearsal"))
+    account = _text(app, "account")
+    if rehearsal:
+        _refuse_rehearsal_beyond_this_machine(environment, account)
+    return Deployment(
+        rehearsal=rehearsal,
+        region=_text(app, "region"),
+        account=account,
+        cli_region=environment.get("CDK_DEFAULT_REGION") or None,
+    )
+
+
+def _truth(value: object) -> bool:
+    if value in (None, False, "false"):
+        return False
+    if value in (True, "true"):
+        return True
+    raise DeploymentError(f"context value rehearsal={value!r}: write `-c rehearsal=true` or `-c rehearsal=false`.")
+
+
+def _text(app: App, key: str) -> str | None:
+    value = app.node.try_get_context(key)
+    if value is None or value == "":
+        return None
+    return str(value)
+
+
+def _refuse_rehearsal_beyond_this_machine(environment: Mapping[str, str], account: str | None) -> None:
+    """A rehearsal's artifact was traced for the CPU: it must never reach AWS.
+
+    Without any account nothing can be deployed, so a plain synth is allowed. As soon as the CLI resolved an account,
+    every endpoint that the AWS SDKs would use has to be on this machine.
+    """
+    remedy = (
+        "Start the embedded AWS and take over its environment "
+        '(`eval "$(python -m embedded_aws environment --directory D)"`), or leave out `-c rehearsal=true`.'
+    )
+    if account not in (None, REHEARSAL_ACCOUNT):
+        raise DeploymentError(
+            f"context value account={account}: a rehearsal deploys to the embedded AWS only, account "
+            f"{REHEARSAL_ACCOUNT}. {remedy}"
+        )
+    endpoints = {key: url for key, url in environment.items() if key.startswith("AWS_ENDPOINT_URL") and url}
+    for key, url in sorted(endpoints.items()):
+        if not is_loopback(url):
+            raise DeploymentError(f"{key}={url}: a rehearsal never leaves this machine. {remedy}")
+    if not environment.get("CDK_DEFAULT_ACCOUNT"):
+        return
+    ignored = environment.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true"
+    if "AWS_ENDPOINT_URL" not in endpoints or ignored:
+        reason = "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true" if ignored else "AWS_ENDPOINT_URL is not set"
+        raise DeploymentError(
+            f"a rehearsal was asked for with credentials of account {environment['CDK_DEFAULT_ACCOUNT']}, "
+            f"but {reason}. {remedy}"
+        )
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL's host is this machine: `localhost`, 127.0.0.0/8 or ::1 (RFC 6761 section 6.3, RFC 1122)."""
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

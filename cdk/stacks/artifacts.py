@@ -1,0 +1,47 @@
+"""The stack that all endpoints share: the bucket with the compiled models."""
+
+from __future__ import annotations
+
+from aws_cdk import Stack
+from constructs import Construct
+
+from cdk.constructs.artifact_bucket import ArtifactBucket
+from cdk.constructs.labels import add_tags
+from cdk.constructs.outputs import add_outputs
+from cdk.deployment import Deployment
+
+STACK_NAME = "InferentiaArtifacts"
+
+
+class ArtifactsStack(Stack):
+    """Bucket and key. In production both outlive the stack; in a rehearsal they go with it, once they are empty."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, deployment: Deployment) -> None:
+        super().__init__(
+            scope,
+            construct_id,
+            stack_name=construct_id,
+            env=deployment.environment,
+            description="Compiled models of the Inferentia endpoints, addressed by their digests",
+        )
+        artifacts = ArtifactBucket(self, "Artifacts", disposable=deployment.rehearsal)
+        self.bucket = artifacts.bucket
+        self.key = artifacts.key
+        self._export()
+        add_outputs(
+            self,
+            {
+                "ArtifactBucketName": (self.bucket.bucket_name, "Bucket that `operations publish` uploads to"),
+                "ArtifactKeyArn": (self.key.key_arn, "Key that encrypts the bucket"),
+            },
+        )
+        add_tags(self, {}, rehearsal=deployment.rehearsal)
+
+    def _export(self) -> None:
+        """Export always what endpoints import, whether or not one does at the moment.
+
+        An export that came and went with its users could not be removed while a deployed endpoint still uses it: a
+        missing lock would then block this stack too.
+        """
+        for value in (self.bucket.bucket_name, self.bucket.bucket_arn, self.key.key_arn):
+            self.export_value(value)

@@ -1,0 +1,159 @@
+"""One stack an endpoint: everything that serves it, scales it and watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aws_cdk import Stack
+from constructs import Construct
+
+from cdk.constructs.alarm_topic import AlarmTopic
+from cdk.constructs.alarms import EndpointAlarms
+from cdk.constructs.autoscaling import EndpointScaling
+from cdk.constructs.dashboard import EndpointDashboard
+from cdk.constructs.encryption_key import EncryptionKey
+from cdk.constructs.endpoint_logs import EndpointLogs, log_group_name
+from cdk.constructs.endpoint_role import EndpointRole
+from cdk.constructs.labels import add_tags
+from cdk.constructs.metrics import EndpointMetrics
+from cdk.constructs.model_endpoint import VARIANT_NAME, Capacity, Container, ModelEndpoint
+from cdk.constructs.outputs import add_outputs
+from cdk.constructs.registry_image import RegistryImage
+from cdk.constructs.rollout import deployment_config
+from cdk.deployment import Deployment
+from cdk.refusal import hold_place, refuse_deployment
+from cdk.stacks.artifacts import ArtifactsStack
+from spec import EndpointSpec, derive, platforms
+from spec.lock import Lock
+
+
+def stack_name(endpoint_name: str) -> str:
+    """The stack's name and id, on which operations rely."""
+    return f"InferentiaEndpoint-{endpoint_name}"
+
+
+class EndpointStack(Stack):
+    """Serves one artifact, the one that the lock names.
+
+    With problems (a lock that is missing, stale or not allowed here) the stack carries them as error annotations and
+    deploying it is refused. It still contains what its lock describes, so that `cdk diff` shows what would change;
+    without a readable lock it contains a placeholder.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        spec: EndpointSpec,
+        lock: Lock | None,
+        problems: Sequence[str],
+        artifacts: ArtifactsStack,
+        deployment: Deployment,
+    ) -> None:
+        super().__init__(
+            scope,
+            construct_id,
+            stack_name=construct_id,
+            env=deployment.environment,
+            description=f"Inferentia endpoint {spec.name}, with its scaling, alarms and dashboard",
+        )
+        if problems:
+            refuse_deployment(self, problems)
+        if lock is None:
+            hold_place(self)
+        else:
+            self._compose(spec, lock, artifacts)
+        add_tags(self, spec.tags, rehearsal=deployment.rehearsal)
+
+    def _compose(self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack) -> None:
+        metrics = EndpointMetrics(endpoint_name=spec.name, variant_name=VARIANT_NAME)
+        key = EncryptionKey(self, "Encryption", endpoint_name=spec.name, log_group_name=log_group_name(spec.name)).key
+        logs = EndpointLogs(self, "Logs", endpoint_name=spec.name, encryption_key=key)
+        alarms = EndpointAlarms(
+            self,
+            "Alarms",
+            metrics=metrics,
+            p99_latency=spec.alarms.p99_latency,
+            error_rate=spec.alarms.error_rate,
+            min_requests=spec.alarms.min_requests,
+        )
+        topic = AlarmTopic(self, "Notification", endpoint_name=spec.name, encryption_key=key, notify=spec.alarms.notify)
+        topic.listen_to(alarms.latency)
+        topic.listen_to(alarms.error_rate)
+        serving = self._serve(spec, lock, artifacts, logs, alarms)
+        self._scale(spec, lock, serving)
+        dashboard = self._watch(spec, lock, metrics)
+        add_outputs(
+            self,
+            {
+                "EndpointName": (serving.endpoint.attr_endpoint_name, "Name for InvokeEndpoint"),
+                "ArtifactKey": (lock.artifact.key, "S3 key of the model that is deployed"),
+                "AlarmTopicArn": (topic.topic.topic_arn, "Topic that both alarms publish to"),
+                "LatencyAlarmName": (alarms.latency.alarm_name, "Alarm: p99 of the model's latency"),
+                "ErrorAlarmName": (alarms.error_rate.alarm_name, "Alarm: share of failed requests"),
+                "DashboardName": (dashboard.dashboard.dashboard_name, "CloudWatch dashboard of the endpoint"),
+                "LogGroupName": (logs.log_group.log_group_name, "Log group of the containers"),
+            },
+        )
+
+    def _serve(
+        self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack, logs: EndpointLogs, alarms: EndpointAlarms
+    ) -> ModelEndpoint:
+        image = RegistryImage(self, "Image", image=platforms.image(spec.compile.target, spec.serve.server))
+        rollout = deployment_config(
+            strategy=spec.rollout.strategy,
+            guardrails=platforms.platform(spec.serve.instance_type).features.guardrails,
+            alarms=[alarms.latency, alarms.error_rate],
+        )
+        role = EndpointRole(
+            self,
+            "Permissions",
+            bucket=artifacts.bucket,
+            artifact_key=lock.artifact.key,
+            encryption_key=artifacts.key,
+            repository_arn=image.repository_arn,
+            log_group=logs.log_group,
+            reads_alarms=rollout is not None,
+        )
+        return ModelEndpoint(
+            self,
+            "Serving",
+            endpoint_name=spec.name,
+            role=role.role,
+            container=Container(
+                image_uri=image.uri,
+                model_data_url=artifacts.bucket.s3_url_for_object(lock.artifact.key),
+                environment=derive.worker_environment(spec, lock),
+            ),
+            capacity=Capacity(
+                instance_type=spec.serve.instance_type,
+                initial_instances=spec.scale.min,
+                model_download_timeout=derive.model_download_timeout(lock),
+                startup_timeout=derive.startup_timeout(lock),
+            ),
+            deployment_config=rollout,
+        )
+
+    def _scale(self, spec: EndpointSpec, lock: Lock, serving: ModelEndpoint) -> None:
+        EndpointScaling(
+            self,
+            "Scaling",
+            endpoint=serving.endpoint,
+            variant_name=VARIANT_NAME,
+            capacity=(spec.scale.min, spec.scale.max),
+            policy=spec.scale.policy,
+            keep_at=derive.keep_at(spec, lock),
+        )
+
+    def _watch(self, spec: EndpointSpec, lock: Lock, metrics: EndpointMetrics) -> EndpointDashboard:
+        return EndpointDashboard(
+            self,
+            "Watch",
+            metrics=metrics,
+            p99_latency=spec.alarms.p99_latency,
+            error_rate=spec.alarms.error_rate,
+            min_requests=spec.alarms.min_requests,
+            capacity=(spec.scale.min, spec.scale.max),
+            keep_at=derive.keep_at(spec, lock) if spec.scale.policy == "concurrency" else None,
+        )
