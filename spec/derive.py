@@ -1,0 +1,103 @@
+"""Values that follow from a spec, its platform and its lock: workers, environment, timeouts, the scaling target."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from spec.endpoint import EndpointSpec
+from spec.lock import Lock
+from spec.platforms import limits, platform
+
+# glibc gives freed memory back so eagerly that picture handlers lose up to 40 % of their time; 256 MiB stops that.
+_MALLOC_BYTES = 268_435_456
+# Cautious rates and fixed parts for the health checks: a slow download, unpacking, loading and one warm-up answer.
+_DOWNLOAD_BYTES_A_SECOND = 10_000_000
+_LOAD_BYTES_A_SECOND = 5_000_000
+_FIXED_SECONDS = 240
+
+
+def workers(spec: EndpointSpec) -> int:
+    """Copies of the model that serve at once: cores of the instance / cores_per_worker.
+
+    Under torchserve each is a process; the native server runs them as threads of one process.
+    """
+    return platform(spec.serve.instance_type).cores // spec.serve.cores_per_worker
+
+
+def keep_at(spec: EndpointSpec, lock: Lock | None = None) -> float:
+    """Concurrent requests an instance that scaling keeps to: scale.keep_at, or workers x largest batch x 0.7.
+
+    The largest batch is the lock's, since that is what runs; without a lock it is the spec's.
+    """
+    if spec.scale.keep_at is not None:
+        return spec.scale.keep_at
+    sizes = [graph.batch_size for graph in lock.graphs] if lock else list(spec.compile.batch_sizes)
+    return round(workers(spec) * max(sizes) * 0.7, 6)
+
+
+def model_download_timeout(lock: Lock) -> int:
+    """Seconds for ModelDataDownloadTimeoutInSeconds, from the artifact's size, within SageMaker's bounds."""
+    return _bounded(_FIXED_SECONDS + lock.artifact.bytes / _DOWNLOAD_BYTES_A_SECOND)
+
+
+def startup_timeout(lock: Lock) -> int:
+    """Seconds for ContainerStartupHealthCheckTimeoutInSeconds: the workers load the model and answer once."""
+    return _bounded(_FIXED_SECONDS + lock.artifact.bytes / _LOAD_BYTES_A_SECOND)
+
+
+def _bounded(seconds: float) -> int:
+    known = limits()
+    return min(max(math.ceil(seconds), known.timeout_seconds_min), known.timeout_seconds_max)
+
+
+def worker_environment(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
+    """The environment of the container, complete and as text."""
+    row = platform(spec.serve.instance_type)
+    serve, count = spec.serve, workers(spec)
+    # One threaded process owns every core; a process of TorchServe owns its worker's. 0, the default, takes them all,
+    # and the second process then finds none.
+    threaded = serve.server == "native"
+    environment = {
+        "ENDPOINT_SERVER": serve.server,
+        "ENDPOINT_WORKERS": str(count),
+        "ENDPOINT_CORES_PER_WORKER": str(serve.cores_per_worker),
+        "ENDPOINT_MAX_PIXELS": str(serve.limits.pixels),
+        "ENDPOINT_MAX_ITEMS": str(serve.limits.items),
+        "ENDPOINT_MAX_BATCH_DELAY_MS": f"{serve.max_batch_delay / timedelta(milliseconds=1):g}",
+        "ENDPOINT_REQUEST_BYTES": str(row.request_bytes),
+        "ENDPOINT_RESPONSE_BYTES": str(row.response_bytes),
+        "NEURON_RT_NUM_CORES": str(row.cores if threaded else serve.cores_per_worker),
+        "OMP_NUM_THREADS": str(max(1, row.vcpu // count)),
+        "MALLOC_TRIM_THRESHOLD_": str(_MALLOC_BYTES),
+        "MALLOC_MMAP_THRESHOLD_": str(_MALLOC_BYTES),
+        "SAGEMAKER_PROGRAM": "inference.py",
+        "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+    }
+    if serve.server == "torchserve":
+        environment |= _torchserve(spec, lock)
+    return environment
+
+
+def _torchserve(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
+    """TorchServe's settings, all of them: one SAGEMAKER_TS_ variable alone resets the others to 1 worker and 60 s.
+
+    The batch size stays 1, since the toolkit gives every request of a batch the headers of the first; batches form in
+    the handler. A worker is killed that does not answer in time, and loading counts as an answer.
+    """
+    row, count = platform(spec.serve.instance_type), str(workers(spec))
+    seconds = str(max(limits().invocation_seconds, startup_timeout(lock)))
+    return {
+        "SAGEMAKER_TS_BATCH_SIZE": "1",
+        "SAGEMAKER_TS_MAX_BATCH_DELAY": "1",
+        "SAGEMAKER_TS_MIN_WORKERS": count,
+        "SAGEMAKER_TS_MAX_WORKERS": count,
+        "SAGEMAKER_TS_RESPONSE_TIMEOUT": seconds,
+        "SAGEMAKER_MODEL_SERVER_WORKERS": count,
+        "SAGEMAKER_MODEL_SERVER_TIMEOUT": seconds,
+        # Version 2.0.25 of the toolkit ignores the line above; TorchServe itself reads this one.
+        "TS_DEFAULT_RESPONSE_TIMEOUT": seconds,
+        # TorchServe's own limit is 6.5 MB each way.
+        "TS_MAX_REQUEST_SIZE": str(row.request_bytes),
+        "TS_MAX_RESPONSE_SIZE": str(row.response_bytes),
+    }

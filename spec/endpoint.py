@@ -1,0 +1,272 @@
+"""EndpointSpec: what a user wants of one endpoint. Every key but name and model has a default.
+
+The classes hold what one key can be on its own; what keys must be together is in spec.rules.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    Strict,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+
+from spec import platforms
+from spec.quantities import Count, Duration, Ratio, fault
+from spec.weights import Weights
+
+_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
+_TOPIC = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}")
+_EMAIL = re.compile(r"[^@\s,;]+@[^@\s,;]+\.[^@\s,;.]+")
+_DIMENSION = re.compile(r"[a-z][a-z0-9_]*")
+_TAG = re.compile(r"[\w .:/=+@-]*")
+_LARGEST = 1_000_000  # of one side of a bucket; beyond it is a slip of the hand
+
+Number = Annotated[float, Strict()]
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise fault("is not text", "Write a name in letters, digits and hyphens; quote it if it looks like a number.")
+    if len(value) > 63:
+        raise fault(f"has {len(value)} characters", "SageMaker takes 63 at most; shorten the name.")
+    if not _NAME.fullmatch(value):
+        raise fault(
+            "is not a name that SageMaker takes",
+            "Write letters, digits and hyphens, beginning and ending with a letter or digit.",
+        )
+    return value
+
+
+def _bucket(value: Any) -> dict[str, int | list[int]]:
+    if not isinstance(value, dict) or not value:
+        raise fault("is not a bucket", "Write a mapping such as {image: [518, 518]} or {tokens: 128}.")
+    for name, size in value.items():
+        if not _DIMENSION.fullmatch(name):
+            raise fault(
+                f"has the impossible dimension {name}", "Name it in lower-case letters, such as image or tokens."
+            )
+        sizes = size if isinstance(size, list) else [size]
+        if not sizes or not all(type(item) is int and 0 < item <= _LARGEST for item in sizes):
+            raise fault(f"has an impossible size for {name}", f"Write whole numbers from 1 to {_LARGEST}.")
+        if name == "image" and not (isinstance(size, list) and len(size) == 2):
+            raise fault("has an image that is not [height, width]", "Write two numbers, such as {image: [518, 518]}.")
+        if name == "tokens" and not isinstance(size, int):
+            raise fault("has tokens that are not one number", "Write one number, such as {tokens: 128}.")
+    return value
+
+
+def _list_of(kind: str, example: str) -> BeforeValidator:
+    def check(value: Any) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, list | tuple) or not value:
+            raise fault(f"is not a list of {kind}", f"Write a list with at least one of them, such as {example}.")
+        twice = [item for index, item in enumerate(value) if item in value[:index]]
+        if twice:
+            raise fault(f"names {twice[0]} twice", "Keep one of them.")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _notify(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    receivers = [value] if isinstance(value, str) else value
+    if not isinstance(receivers, list | tuple) or not receivers:
+        raise fault("is not a receiver", "Write the ARN of an SNS topic, an email address, or a list of them.")
+    for receiver in receivers:
+        if not isinstance(receiver, str) or not (_TOPIC.fullmatch(receiver) or _EMAIL.fullmatch(receiver)):
+            problem = "is neither the ARN of an SNS topic nor an email address"
+            raise fault(problem, "Write arn:aws:sns:REGION:ACCOUNT:TOPIC or name@example.org.")
+    return tuple(receivers)
+
+
+def _tags(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise fault("is not a mapping of tags", "Write keys and values, such as {team: documents}.")
+    if len(value) > 40:
+        raise fault(f"has {len(value)} tags", "AWS takes 50 and the stacks use some; write 40 at most.")
+    for key, text in value.items():
+        if not isinstance(text, str):
+            raise fault(f"has a value for {key} that is not text", f'Quote it: {{{key}: "{text}"}}.')
+        if key.lower().startswith("aws:"):
+            raise fault(f"has the key {key}", "Keys that begin with aws: belong to AWS; choose another.")
+        if not key or len(key) > 128 or len(text) > 256 or not _TAG.fullmatch(key + text):
+            problem = f"has a tag that AWS does not take: {key}"
+            raise fault(problem, "Use letters, digits, spaces and _.:/=+-@, 128 for a key and 256 for a value.")
+    return value
+
+
+def _above_zero(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        raise fault("is no time at all", "Write a duration above zero, such as 250ms.")
+    return value
+
+
+class Section(BaseModel):
+    """A part of the spec: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Model(Section):
+    """What is served: a built-in family, or an entry of the user's own that returns a ModelDefinition."""
+
+    family: StrictStr | None = Field(None, description="a built-in model family: a file of compile/models/")
+    variant: StrictStr | None = Field(None, description="a variant of the family, such as vits")
+    entry: StrictStr | None = Field(None, description="path.py:function of the project that returns a ModelDefinition")
+    weights: Weights
+    options: dict[str, Any] = Field(default_factory=dict, description="passed to the family or the entry as it stands")
+
+
+class Accept(Section):
+    """What a build must reach; a build that misses one of these fails."""
+
+    min_supported: Ratio = Field(1.0, description="share of operators that the target's compiler supports")
+    max_subgraphs: StrictInt = Field(1, ge=1, le=10_000, description="compiled subgraphs of one graph")
+    lowering_tolerance: Number = Field(
+        1e-5, gt=0, le=1, description="lowered against original, of the output's maximum"
+    )
+    device_tolerance: dict[Literal["cosine", "relative", "absolute"], Annotated[float, Strict(), Field(ge=0)]] = Field(
+        default_factory=lambda: {"cosine": 0.999},
+        description="device against CPU: smallest cosine similarity, largest relative or absolute error",
+    )
+
+
+class Compile(Section):
+    """How the model is compiled. A change here, or in model, needs a new build."""
+
+    target: Literal["inf1", "inf2"] = "inf1"
+    buckets: (
+        Annotated[
+            tuple[Annotated[dict[str, int | list[int]], BeforeValidator(_bucket)], ...],
+            _list_of("buckets", "[{image: [518, 518]}]"),
+        ]
+        | None
+    ) = Field(None, description="input sizes, one graph each; the family's own when left out")
+    batch_sizes: Annotated[
+        tuple[Annotated[StrictInt, Field(ge=1, le=1024)], ...], _list_of("batch sizes", "[1, 4]")
+    ] = (1,)
+    pipeline_cores: StrictInt = Field(
+        1, ge=1, le=64, description="NeuronCores that one copy of the model is spread over"
+    )
+    fast_math: StrictStr = Field("fp32-cast-matmult", description="words of neuron-cc --fast-math, separated by spaces")
+    timeout: Annotated[Duration, BeforeValidator(_above_zero)] = timedelta(minutes=45)
+    accept: Accept = Field(default_factory=Accept)
+
+
+class RequestLimits(Section):
+    """What one request may hold; more is answered 413."""
+
+    pixels: Annotated[Count, Field(ge=1)] = Field(40_000_000, description="of one picture")
+    items: Annotated[Count, Field(ge=1)] = Field(16, description="in one request")
+
+
+class Serve(Section):
+    """How the artifact is served. A change here needs no new build."""
+
+    handler: StrictStr | None = Field(
+        None, description="a Python file with preprocess and postprocess, or SageMaker's four"
+    )
+    server: Literal["torchserve", "native", "triton"] = "torchserve"
+    mode: Literal["real-time", "async", "batch-transform"] = "real-time"
+    instance_type: StrictStr = Field("ml.inf1.2xlarge", description="ml.inf2.xlarge when compile.target is inf2")
+    cores_per_worker: StrictInt = Field(
+        1, ge=1, description="NeuronCores of a worker; compile.pipeline_cores if left out"
+    )
+    max_batch_delay: Duration = Field(timedelta(milliseconds=5), description="how long a request may wait for company")
+    limits: RequestLimits = Field(default_factory=RequestLimits)
+
+
+class Scale(Section):
+    """How many instances, and when another one is started."""
+
+    min: StrictInt = Field(1, ge=0)
+    max: StrictInt = Field(2, ge=1)
+    policy: Literal["concurrency"] = "concurrency"
+    keep_at: Annotated[float, Strict(), Field(gt=0)] | None = Field(
+        None, description="concurrent requests an instance; workers x largest batch x 0.7 when left out"
+    )
+
+
+class Alarms(Section):
+    """When somebody is told."""
+
+    p99_latency: Annotated[Duration, BeforeValidator(_above_zero)] = timedelta(seconds=1)
+    error_rate: Ratio = 0.01
+    min_requests: StrictInt = Field(20, ge=1, description="fewer requests a period raise no alarm")
+    notify: Annotated[tuple[str, ...] | None, BeforeValidator(_notify)] = Field(
+        None, description="ARN of an SNS topic, email address, or a list of them"
+    )
+
+
+class Rollout(Section):
+    """How a new artifact replaces the old one."""
+
+    strategy: Literal["all-at-once", "blue-green", "canary", "linear"] = "all-at-once"
+
+
+class EndpointSpec(Section):
+    """One endpoint, as endpoints/NAME.yaml describes it."""
+
+    name: Annotated[str, BeforeValidator(_name)] = Field(
+        description="the endpoint's name and the file's", max_length=63
+    )
+    model: Model
+    compile: Compile = Field(default_factory=Compile)
+    serve: Serve = Field(default_factory=Serve)
+    scale: Scale = Field(default_factory=Scale)
+    alarms: Alarms = Field(default_factory=Alarms)
+    rollout: Rollout = Field(default_factory=Rollout)
+    tags: Annotated[dict[str, str], BeforeValidator(_tags)] = Field(default_factory=dict)
+
+    _path: Path = PrivateAttr(default=Path())
+    _root: Path = PrivateAttr(default=Path())
+
+    @property
+    def path(self) -> Path:
+        """The file that this spec was read from."""
+        return self._path
+
+    @property
+    def root(self) -> Path:
+        """The project root: the folder that entry, handler and weights paths start from."""
+        return self._root
+
+    def located(self, path: Path, root: Path) -> EndpointSpec:
+        """The same spec, knowing its file and its project root."""
+        copy = self.model_copy()
+        copy._path, copy._root = path, root
+        return copy
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dependent_defaults(cls, data: Any) -> Any:
+        """Defaults that follow another key: the instance type from the target, a worker's cores from the pipeline."""
+        if not isinstance(data, dict):
+            return data
+        wanted = data.get("compile") if isinstance(data.get("compile"), dict) else {}
+        serve = data.get("serve", {})
+        if not isinstance(serve, dict) or not isinstance(wanted, dict):
+            return data
+        filled = dict(serve)
+        target = wanted.get("target", "inf1")
+        if target in ("inf1", "inf2"):
+            filled.setdefault("instance_type", platforms.default_instance_type(target))
+        pipeline = wanted.get("pipeline_cores", 1)
+        if type(pipeline) is int and pipeline >= 1:
+            filled.setdefault("cores_per_worker", pipeline)
+        return {**data, "serve": filled}

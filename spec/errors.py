@@ -1,0 +1,67 @@
+"""One form for everything that can be wrong in a file: where, which key, its value, why, and the way out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+_SHOWN = 60  # characters of a value that a message shows
+
+
+@dataclass(frozen=True)
+class SpecError:
+    """One fault of a file. `key` is dotted (`scale.min`, `compile.buckets[0].image`), empty for the file as a whole."""
+
+    file: str
+    key: str
+    value: str
+    problem: str
+    remedy: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        said = " ".join(part for part in (self.value, self.problem) if part)
+        key = f"{self.key}: " if self.key else ""
+        return f"{where}: {key}{said}. {self.remedy}"
+
+    def to_json(self) -> dict[str, str | int]:
+        """A flat mapping for machines."""
+        return {
+            "file": self.file,
+            "line": self.line,
+            "key": self.key,
+            "value": self.value,
+            "problem": self.problem,
+            "remedy": self.remedy,
+        }
+
+
+class SpecErrors(ValueError):
+    """All faults of one or more files, in the order of the files and their lines."""
+
+    def __init__(self, errors: Iterable[SpecError]) -> None:
+        self.errors: tuple[SpecError, ...] = tuple(errors)
+        super().__init__("\n".join(str(error) for error in self.errors))
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: short, on one line, strings as they were written when they are plain."""
+    if isinstance(value, str):
+        plain = bool(value) and value == value.strip() and value.isprintable()
+        text = value if plain else json.dumps(value, ensure_ascii=True)
+    elif value is None:
+        text = "null"
+    else:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """("compile", "buckets", 0, "image") as compile.buckets[0].image."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text

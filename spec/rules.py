@@ -1,0 +1,395 @@
+"""What the keys of a spec must be together: one rule a function, all of them in one list.
+
+A rule names the keys that it reads. It is skipped where one of them is faulty by itself, so that one slip gives one
+message; every other rule still runs, so that all messages of a file come together.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from spec import platforms
+from spec.endpoint import EndpointSpec
+from spec.errors import shown
+from spec.places import families
+from spec.quantities import format_duration
+from spec.weights import FileWeights
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A broken rule: the key, its value as text, why, and the way out."""
+
+    key: str
+    value: str
+    problem: str
+    remedy: str
+
+
+Rule = Callable[[EndpointSpec], Iterator[Finding]]
+RULES: list[tuple[tuple[str, ...], Rule]] = []
+
+
+def rule(*keys: str) -> Callable[[Rule], Rule]:
+    """Register a rule that reads `keys`."""
+
+    def register(function: Rule) -> Rule:
+        RULES.append((keys, function))
+        return function
+
+    return register
+
+
+def findings(spec: EndpointSpec, broken: set[str]) -> Iterator[Finding]:
+    """Every broken rule; `broken` holds the dotted keys that are faulty by themselves."""
+    for keys, function in RULES:
+        if not any(_touches(key, bad) for key in keys for bad in broken):
+            yield from function(spec)
+
+
+def _touches(key: str, bad: str) -> bool:
+    return key == bad or key.startswith(bad + ".") or bad.startswith(key + ".")
+
+
+def _near(word: str, words: tuple[str, ...]) -> str:
+    found = difflib.get_close_matches(word, words, 1, 0.6)
+    return f"Did you mean {found[0]}? " if found else ""
+
+
+@rule("name")
+def name_is_the_files(spec: EndpointSpec) -> Iterator[Finding]:
+    """Commands find a spec by its name, so the file carries it."""
+    stem = spec.path.stem
+    if stem and spec.name != stem:
+        remedy = f"Write name: {stem}, or rename the file to {spec.name}{spec.path.suffix}."
+        yield Finding("name", spec.name, f"is not the name of the file, {spec.path.name}", remedy)
+
+
+@rule("model.family", "model.entry")
+def one_definition(spec: EndpointSpec) -> Iterator[Finding]:
+    """A model is defined by a family or by an entry."""
+    model = spec.model
+    if model.family is not None and model.entry is not None:
+        problem = f"is given beside the family {model.family}"
+        yield Finding("model.entry", model.entry, problem, "Keep family for a built-in model, or entry for your own.")
+    if model.family is None and model.entry is None:
+        remedy = f"Write family (one of {', '.join(families()) or 'compile/models/'}) or entry: path.py:function."
+        yield Finding("model", "", "names neither family nor entry", remedy)
+
+
+@rule("model.family", "model.variant", "model.entry")
+def variant_of_a_family(spec: EndpointSpec) -> Iterator[Finding]:
+    """Only families have variants."""
+    if spec.model.variant is not None and spec.model.family is None:
+        remedy = "Write the family that it is a variant of, or pass it to your entry through model.options."
+        yield Finding("model.variant", spec.model.variant, "is a variant without a family", remedy)
+
+
+@rule("model.family")
+def known_family(spec: EndpointSpec) -> Iterator[Finding]:
+    """A family is a file of compile/models/."""
+    family, known = spec.model.family, families()
+    if family is not None and family not in known:
+        remedy = f"{_near(family, known)}The families are {', '.join(known) or '(none installed)'}."
+        yield Finding("model.family", family, "is not a model family", remedy)
+
+
+@rule("model.family", "compile.buckets")
+def known_dimensions(spec: EndpointSpec) -> Iterator[Finding]:
+    """The built-in families have images and tokens; an entry may name dimensions of its own."""
+    for index, bucket in enumerate(spec.compile.buckets or () if spec.model.family else ()):
+        for name in bucket:
+            if name not in ("image", "tokens"):
+                remedy = f"{_near(name, ('image', 'tokens'))}Write {{image: [H, W]}} or {{tokens: N}}."
+                yield Finding(f"compile.buckets[{index}]", shown(bucket), f"has the unknown dimension {name}", remedy)
+
+
+@rule("model.entry")
+def entry_exists(spec: EndpointSpec) -> Iterator[Finding]:
+    """An entry is path.py:function, inside the project, and defines the function."""
+    entry = spec.model.entry
+    if entry is None:
+        return
+    file, colon, function = entry.rpartition(":")
+    if not colon or not function.isidentifier() or not file.endswith(".py"):
+        problem = "is not a Python file and a function"
+        yield Finding("model.entry", entry, problem, "Write path.py:function, such as models/invoices.py:build.")
+        return
+    wrong = _path_problem(spec.root, file)
+    if wrong:
+        yield Finding("model.entry", entry, *wrong)
+        return
+    names, fault = _names(spec.root / file)
+    if fault:
+        yield Finding("model.entry", entry, fault, f"Correct {file}.")
+    elif function not in names:
+        defined = ", ".join(sorted(names)[:10]) or "nothing"
+        problem = f"names the function {function}, which {file} does not define"
+        yield Finding("model.entry", entry, problem, f"{file} defines {defined}.")
+
+
+_HALVES = ("preprocess", "postprocess")
+_FOUR = ("model_fn", "input_fn", "predict_fn", "output_fn")
+
+
+@rule("serve.handler")
+def handler_exists(spec: EndpointSpec) -> Iterator[Finding]:
+    """A handler is a Python file of the project with our two functions or SageMaker's four."""
+    file = spec.serve.handler
+    if file is None:
+        return
+    if not file.endswith(".py"):
+        yield Finding("serve.handler", file, "is not a Python file", "Name a .py file of the project.")
+        return
+    wrong = _path_problem(spec.root, file)
+    if wrong:
+        yield Finding("serve.handler", file, *wrong)
+        return
+    names, fault = _names(spec.root / file)
+    if fault:
+        yield Finding("serve.handler", file, fault, f"Correct {file}.")
+    elif not names.issuperset(_HALVES) and not names.issuperset(_FOUR):
+        problem = "defines neither both of preprocess and postprocess nor all of " + ", ".join(_FOUR)
+        there = sorted(names.intersection(_HALVES + _FOUR))
+        missing = f"it has {', '.join(there)} only" if there else "it has none of them"
+        yield Finding("serve.handler", file, problem, f"Define one of the two sets; {missing}.")
+
+
+@rule("model.weights")
+def weights_exist(spec: EndpointSpec) -> Iterator[Finding]:
+    """A weights file is inside the project and is there."""
+    weights = spec.model.weights
+    if isinstance(weights, FileWeights):
+        wrong = _path_problem(spec.root, weights.path)
+        if wrong:
+            yield Finding("model.weights", weights.path, *wrong)
+
+
+def _path_problem(root: Path, text: str) -> tuple[str, str] | None:
+    """Why a path of the spec is not a file inside the project, and the way out; None when it is one."""
+    path = Path(text)
+    home = root.resolve()
+    target = (home / path).resolve()
+    if path.is_absolute() or not target.is_relative_to(home):
+        return "leads out of the project", "Write a path inside the project root, relative to it."
+    if not target.exists():
+        return "does not exist", f"Put the file at {text} (paths start at the project root), or correct the path."
+    if not target.is_file():
+        return "is not a file", "Name a file."
+    return None
+
+
+def _names(path: Path) -> tuple[set[str], str]:
+    """The names that a Python file defines at its top level, and why it cannot be read, if so."""
+    try:
+        tree = ast.parse(path.read_bytes(), filename=path.name)
+    except SyntaxError as error:
+        return set(), f"is not valid Python (line {error.lineno}: {error.msg})"
+    except ValueError as error:
+        return set(), f"is not valid Python ({error})"
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names.update(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Assign):
+            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
+    return names, ""
+
+
+@rule("serve.instance_type")
+def known_instance_type(spec: EndpointSpec) -> Iterator[Finding]:
+    """Only Inferentia instances of the table."""
+    instance_type = spec.serve.instance_type
+    if instance_type not in platforms.instance_types():
+        problem = "is not a known Inferentia instance type"
+        yield Finding("serve.instance_type", instance_type, problem, platforms.nearest_type(instance_type))
+
+
+def _platform(spec: EndpointSpec) -> platforms.Platform | None:
+    known = spec.serve.instance_type in platforms.instance_types()
+    return platforms.platform(spec.serve.instance_type) if known else None
+
+
+@rule("compile.target", "serve.instance_type")
+def target_fits_instance(spec: EndpointSpec) -> Iterator[Finding]:
+    """What is compiled for one chip does not run on the other."""
+    row = _platform(spec)
+    target = spec.compile.target
+    if row and row.family != target:
+        problem = f"is an {row.family} instance, but compile.target is {target}"
+        remedy = f"Write target: {row.family} under compile, or one of {', '.join(platforms.instance_types(target))}."
+        yield Finding("serve.instance_type", spec.serve.instance_type, problem, remedy)
+
+
+@rule("compile.pipeline_cores", "compile.target", "serve.instance_type")
+def pipeline_fits(spec: EndpointSpec) -> Iterator[Finding]:
+    """A pipeline needs its cores on one instance, and exists on Inf1 only (--neuroncore-pipeline-cores)."""
+    row, cores = _platform(spec), spec.compile.pipeline_cores
+    if spec.compile.target == "inf2" and cores > 1:
+        problem = "is not possible: the Inf2 compiler has no pipeline mode"
+        yield Finding("compile.pipeline_cores", str(cores), problem, "Write 1, or compile for inf1.")
+    elif row and cores > row.cores:
+        problem = f"is more than the {row.cores} cores of {row.instance_type}"
+        remedy = f"Write {row.cores} at most, or choose a larger instance_type under serve."
+        yield Finding("compile.pipeline_cores", str(cores), problem, remedy)
+
+
+@rule("serve.cores_per_worker", "serve.instance_type", "compile.pipeline_cores")
+def workers_fit(spec: EndpointSpec) -> Iterator[Finding]:
+    """A process owns its cores: whole workers must fill the instance, and whole copies a worker."""
+    row, cores, pipeline = _platform(spec), spec.serve.cores_per_worker, spec.compile.pipeline_cores
+    if row is None or pipeline > row.cores:
+        return
+    fitting = [n for n in range(1, row.cores + 1) if row.cores % n == 0 and n % pipeline == 0]
+    remedy = f"Write one of {', '.join(map(str, fitting))}, or choose another instance_type."
+    if not fitting:
+        remedy = f"Write a pipeline_cores that divides {row.cores}, the cores of {row.instance_type}."
+    key = "serve.cores_per_worker"
+    if cores > row.cores:
+        yield Finding(key, str(cores), f"is more than the {row.cores} cores of {row.instance_type}", remedy)
+    elif row.cores % cores:
+        problem = f"does not divide the {row.cores} cores of {row.instance_type}, so some would idle"
+        yield Finding(key, str(cores), problem, remedy)
+    elif cores % pipeline:
+        problem = f"is not a multiple of the {pipeline} cores of compile.pipeline_cores"
+        yield Finding(key, str(cores), problem, remedy)
+
+
+@rule("serve.cores_per_worker", "serve.instance_type", "serve.server", "model.weights", "compile.pipeline_cores")
+def workers_fit_in_memory(spec: EndpointSpec) -> Iterator[Finding]:
+    """Each worker process loads the artifact: its bytes once in the file's cache's copy and once as tensors."""
+    row, weights = _platform(spec), spec.model.weights
+    if row is None or not isinstance(weights, FileWeights) or spec.serve.server == "native":
+        return
+    path = spec.root / weights.path
+    if not path.is_file() or row.cores % spec.serve.cores_per_worker:
+        return
+    workers = row.cores // spec.serve.cores_per_worker
+    problem = memory_problem(row, workers, path.stat().st_size)
+    if problem:
+        remedy = "Write more cores_per_worker (fewer workers), choose a larger instance_type, or server: native."
+        yield Finding("serve.cores_per_worker", str(spec.serve.cores_per_worker), problem, remedy)
+
+
+def memory_problem(row: platforms.Platform, workers: int, model_bytes: int) -> str:
+    """Why so many worker processes do not fit in the host's memory; empty when they do (an estimate)."""
+    base = platforms.limits().worker_base_mib / 1024
+    each = base + 2 * model_bytes / 2**30
+    if workers * each <= row.memory_gib:
+        return ""
+    return (
+        f"makes {workers} workers of about {each:.1f} GiB each, {workers * each:.1f} GiB in all, "
+        f"more than the {row.memory_gib:g} GiB of {row.instance_type}"
+    )
+
+
+@rule("compile.fast_math", "compile.target")
+def known_fast_math(spec: EndpointSpec) -> Iterator[Finding]:
+    """The compiler's words, of which some exclude each other."""
+    groups = platforms.fast_math_groups(spec.compile.target)
+    known = tuple(word for words in groups.values() for word in words)
+    written = spec.compile.fast_math
+    words = written.split()
+    unknown = [word for word in words if word not in known]
+    if unknown or not words:
+        problem = f"is not known to the {spec.compile.target} compiler"
+        remedy = f"{_near(unknown[0], known) if unknown else ''}Write one of {', '.join(known)}."
+        yield Finding("compile.fast_math", shown(written), problem, remedy)
+        return
+    for group in groups.values():
+        both = [word for word in words if word in group]
+        if len(both) > 1:
+            problem = f"names {both[0]} and {both[1]}, which exclude each other"
+            yield Finding("compile.fast_math", written, problem, "Keep one of them.")
+
+
+@rule("compile.accept.device_tolerance")
+def cosine_is_one_at_most(spec: EndpointSpec) -> Iterator[Finding]:
+    """A cosine similarity never exceeds 1."""
+    cosine = spec.compile.accept.device_tolerance.get("cosine", 0.0)
+    if cosine > 1:
+        problem = "is a cosine similarity above 1, which nothing reaches"
+        remedy = "Write a number up to 1, such as 0.999."
+        yield Finding("compile.accept.device_tolerance.cosine", f"{cosine:g}", problem, remedy)
+
+
+@rule("rollout.strategy", "serve.instance_type")
+def rollout_exists(spec: EndpointSpec) -> Iterator[Finding]:
+    """Deployment guardrails exclude Inf1: SageMaker would ignore them without a word."""
+    row, strategy = _platform(spec), spec.rollout.strategy
+    if row and strategy != "all-at-once" and not row.features.guardrails:
+        problem = f"is not possible on {row.instance_type}: SageMaker's deployment guardrails exclude Inf1"
+        yield Finding("rollout.strategy", strategy, problem, "Write all-at-once, or deploy to an ml.inf2 instance.")
+
+
+@rule("serve.mode", "serve.instance_type")
+def mode_exists(spec: EndpointSpec) -> Iterator[Finding]:
+    """Batch transform has no ml.inf1; and only real-time endpoints are deployed."""
+    row, mode = _platform(spec), spec.serve.mode
+    if row and mode == "batch-transform" and not row.features.batch_transform:
+        problem = f"is not possible on {row.instance_type}: SageMaker's batch transform has no Inf1 instances"
+        yield Finding("serve.mode", mode, problem, "Write real-time.")
+    elif mode != "real-time":
+        problem = "is not deployed by this version: only real-time endpoints are"
+        yield Finding("serve.mode", mode, problem, "Write real-time, or leave the key out.")
+
+
+@rule("serve.server")
+def server_exists(spec: EndpointSpec) -> Iterator[Finding]:
+    """A server needs its files in the artifact."""
+    if spec.serve.server == "triton":
+        problem = "is not possible with this version: the artifact carries no Triton model repository"
+        yield Finding("serve.server", "triton", problem, "Write torchserve or native.")
+
+
+@rule("scale.min", "serve.mode")
+def min_keeps_one(spec: EndpointSpec) -> Iterator[Finding]:
+    """Scaling to zero exists for asynchronous endpoints only."""
+    if spec.scale.min == 0:
+        problem = "is not possible: a real-time endpoint keeps at least one instance"
+        yield Finding("scale.min", "0", problem, "Write 1, or delete the endpoint's stack while it is not needed.")
+
+
+@rule("scale.min", "scale.max")
+def min_below_max(spec: EndpointSpec) -> Iterator[Finding]:
+    """Scaling goes from min to max."""
+    if spec.scale.min > spec.scale.max:
+        problem = f"is more than scale.max, {spec.scale.max}"
+        yield Finding("scale.min", str(spec.scale.min), problem, f"Write {spec.scale.max} at most, or raise scale.max.")
+
+
+@rule("scale.max")
+def max_is_reasonable(spec: EndpointSpec) -> Iterator[Finding]:
+    """A ceiling against a slip of the hand that costs money."""
+    most = platforms.limits().max_instances
+    if spec.scale.max > most:
+        yield Finding("scale.max", str(spec.scale.max), f"is more than {most} instances", f"Write {most} at most.")
+
+
+@rule("alarms.p99_latency")
+def latency_can_be_reached(spec: EndpointSpec) -> Iterator[Finding]:
+    """SageMaker gives up on an invocation after a minute, so no latency is longer."""
+    most = timedelta(seconds=platforms.limits().invocation_seconds)
+    if spec.alarms.p99_latency >= most:
+        text = format_duration(spec.alarms.p99_latency)
+        problem = f"can never be exceeded: SageMaker ends an invocation after {format_duration(most)}"
+        yield Finding("alarms.p99_latency", text, problem, "Write less, such as 1s.")
+
+
+@rule("alarms.p99_latency", "serve.max_batch_delay")
+def delay_below_alarm(spec: EndpointSpec) -> Iterator[Finding]:
+    """A wait for company as long as the alarm's threshold raises it by itself."""
+    delay, alarm = spec.serve.max_batch_delay, spec.alarms.p99_latency
+    if delay >= alarm:
+        problem = f"is not below alarms.p99_latency, {format_duration(alarm)}, so waiting alone raises the alarm"
+        remedy = "Write a few milliseconds, or raise p99_latency."
+        yield Finding("serve.max_batch_delay", format_duration(delay), problem, remedy)
