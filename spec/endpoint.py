@@ -33,6 +33,7 @@ _DIMENSION = re.compile(r"[a-z][a-z0-9_]*")
 _TAG = re.compile(r"[\w .:/=+@-]*")
 _LARGEST = 1_000_000  # of one side of a bucket; beyond it is a slip of the hand
 
+Metric = Literal["cosine", "relative", "absolute"]
 Number = Annotated[float, Strict()]
 
 
@@ -125,23 +126,29 @@ class Section(BaseModel):
 class Model(Section):
     """What is served: a built-in family, or an entry of the user's own that returns a ModelDefinition."""
 
-    family: StrictStr | None = Field(None, description="a built-in model family: a file of compile/models/")
-    variant: StrictStr | None = Field(None, description="a variant of the family, such as vits")
-    entry: StrictStr | None = Field(None, description="path.py:function of the project that returns a ModelDefinition")
+    family: StrictStr | None = Field(default=None, description="a built-in model family: a file of compile/models/")
+    variant: StrictStr | None = Field(default=None, description="a variant of the family, such as vits")
+    entry: StrictStr | None = Field(
+        default=None, description="path.py:function of the project that returns a ModelDefinition"
+    )
     weights: Weights
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the family or the entry as it stands")
+
+
+def _usual_tolerance() -> dict[Metric, float]:
+    return {"cosine": 0.999}
 
 
 class Accept(Section):
     """What a build must reach; a build that misses one of these fails."""
 
-    min_supported: Ratio = Field(1.0, description="share of operators that the target's compiler supports")
-    max_subgraphs: StrictInt = Field(1, ge=1, le=10_000, description="compiled subgraphs of one graph")
+    min_supported: Ratio = Field(default=1.0, description="share of operators that the target's compiler supports")
+    max_subgraphs: StrictInt = Field(default=1, ge=1, le=10_000, description="compiled subgraphs of one graph")
     lowering_tolerance: Number = Field(
-        1e-5, gt=0, le=1, description="lowered against original, of the output's maximum"
+        default=1e-5, gt=0, le=1, description="lowered against original, of the output's maximum"
     )
-    device_tolerance: dict[Literal["cosine", "relative", "absolute"], Annotated[float, Strict(), Field(ge=0)]] = Field(
-        default_factory=lambda: {"cosine": 0.999},
+    device_tolerance: dict[Metric, Annotated[float, Strict(), Field(ge=0)]] = Field(
+        default_factory=_usual_tolerance,
         description="device against CPU: smallest cosine similarity, largest relative or absolute error",
     )
 
@@ -156,14 +163,16 @@ class Compile(Section):
             _list_of("buckets", "[{image: [518, 518]}]"),
         ]
         | None
-    ) = Field(None, description="input sizes, one graph each; the family's own when left out")
+    ) = Field(default=None, description="input sizes, one graph each; the family's own when left out")
     batch_sizes: Annotated[
         tuple[Annotated[StrictInt, Field(ge=1, le=1024)], ...], _list_of("batch sizes", "[1, 4]")
     ] = (1,)
     pipeline_cores: StrictInt = Field(
-        1, ge=1, le=64, description="NeuronCores that one copy of the model is spread over"
+        default=1, ge=1, le=64, description="NeuronCores that one copy of the model is spread over"
     )
-    fast_math: StrictStr = Field("fp32-cast-matmult", description="words of neuron-cc --fast-math, separated by spaces")
+    fast_math: StrictStr = Field(
+        default="fp32-cast-matmult", description="words of neuron-cc --fast-math, separated by spaces"
+    )
     timeout: Annotated[Duration, BeforeValidator(_above_zero)] = timedelta(minutes=45)
     accept: Accept = Field(default_factory=Accept)
 
@@ -171,34 +180,38 @@ class Compile(Section):
 class RequestLimits(Section):
     """What one request may hold; more is answered 413."""
 
-    pixels: Annotated[Count, Field(ge=1)] = Field(40_000_000, description="of one picture")
-    items: Annotated[Count, Field(ge=1)] = Field(16, description="in one request")
+    pixels: Annotated[Count, Field(ge=1)] = Field(default=40_000_000, description="of one picture")
+    items: Annotated[Count, Field(ge=1)] = Field(default=16, description="in one request")
 
 
 class Serve(Section):
     """How the artifact is served. A change here needs no new build."""
 
     handler: StrictStr | None = Field(
-        None, description="a Python file with preprocess and postprocess, or SageMaker's four"
+        default=None, description="a Python file with preprocess and postprocess, or SageMaker's four"
     )
     server: Literal["torchserve", "native", "triton"] = "torchserve"
     mode: Literal["real-time", "async", "batch-transform"] = "real-time"
-    instance_type: StrictStr = Field("ml.inf1.2xlarge", description="ml.inf2.xlarge when compile.target is inf2")
-    cores_per_worker: StrictInt = Field(
-        1, ge=1, description="NeuronCores of a worker; compile.pipeline_cores if left out"
+    instance_type: StrictStr = Field(
+        default="ml.inf1.2xlarge", description="ml.inf2.xlarge when compile.target is inf2"
     )
-    max_batch_delay: Duration = Field(timedelta(milliseconds=5), description="how long a request may wait for company")
+    cores_per_worker: StrictInt = Field(
+        default=1, ge=1, description="NeuronCores of a worker; compile.pipeline_cores if left out"
+    )
+    max_batch_delay: Duration = Field(
+        default=timedelta(milliseconds=5), description="how long a request may wait for company"
+    )
     limits: RequestLimits = Field(default_factory=RequestLimits)
 
 
 class Scale(Section):
     """How many instances, and when another one is started."""
 
-    min: StrictInt = Field(1, ge=0)
-    max: StrictInt = Field(2, ge=1)
+    min: StrictInt = Field(default=1, ge=0)
+    max: StrictInt = Field(default=2, ge=1)
     policy: Literal["concurrency"] = "concurrency"
     keep_at: Annotated[float, Strict(), Field(gt=0)] | None = Field(
-        None, description="concurrent requests an instance; workers x largest batch x 0.7 when left out"
+        default=None, description="concurrent requests an instance; workers x largest batch x 0.7 when left out"
     )
 
 
@@ -207,9 +220,9 @@ class Alarms(Section):
 
     p99_latency: Annotated[Duration, BeforeValidator(_above_zero)] = timedelta(seconds=1)
     error_rate: Ratio = 0.01
-    min_requests: StrictInt = Field(20, ge=1, description="fewer requests a period raise no alarm")
+    min_requests: StrictInt = Field(default=20, ge=1, description="fewer requests a period raise no alarm")
     notify: Annotated[tuple[str, ...] | None, BeforeValidator(_notify)] = Field(
-        None, description="ARN of an SNS topic, email address, or a list of them"
+        default=None, description="ARN of an SNS topic, email address, or a list of them"
     )
 
 

@@ -39,7 +39,7 @@ class SpecError:
         }
 
 
-class SpecErrors(ValueError):
+class SpecErrors(ValueError):  # noqa: N818  (it holds several)
     """All faults of one or more files, in the order of the files and their lines."""
 
     def __init__(self, errors: Iterable[SpecError]) -> None:

@@ -155,12 +155,16 @@ def _error(details: ErrorDetails, document: Document, model: type[BaseModel]) ->
 
 def _sentences(details: ErrorDetails, path: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, str]:
     kind, context = details["type"], details.get("ctx", {})
-    if kind == "spec":
-        return str(context["problem"]), str(context["remedy"])
     if kind == "missing":
         return "is missing", _MISSING.get(dotted(path), "Write it") + "."
     if kind == "extra_forbidden":
         return "is not a known key", _known_keys(path, model)
+    return _of_the_value(kind, context, details)
+
+
+def _of_the_value(kind: str, context: dict[str, Any], details: ErrorDetails) -> tuple[str, str]:
+    if kind == "spec":
+        return str(context["problem"]), str(context["remedy"])
     if details["input"] is None and kind in _KINDS:
         return "has no value", "Write one, or leave the key out for its default."
     if kind == "literal_error":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -135,7 +135,7 @@ class SampleAnswer(_Part):
     dtype: str | None = None
     positions: list[int] | None = None
     values: list[float] | None = None
-    json_: Any | None = Field(None, alias="json")
+    json_: Any | None = Field(default=None, alias="json")
     tolerance: float = Field(ge=0)
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
@@ -151,7 +151,7 @@ class Sample(_Part):
 class Lock(_Part):
     """endpoints/NAME.lock.json."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     name: str
     rehearsal: bool
     stand_in: bool = False
@@ -271,4 +271,4 @@ def _serve_problems(spec: EndpointSpec, lock: Lock) -> list[str]:
 
 
 def _display(spec: EndpointSpec) -> str:
-    return cast(str, f"endpoints/{spec.path.name}")
+    return f"endpoints/{spec.path.name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,14 +86,14 @@ class Limits(_Row):
     worker_base_mib: int
 
 
-class UnknownPlatform(KeyError):
+class UnknownPlatform(KeyError):  # noqa: N818  (what it names, not that it is an error)
     """An instance type, image or region that the table does not have; str() is the whole message."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _data(name: str) -> Any:
     file = DATA / f"{name}.yaml"
     document = strict_yaml.read(file, f"spec/data/{name}.yaml")
@@ -220,7 +220,7 @@ def registry_account(region: str) -> str:
     return account
 
 
-@lru_cache(maxsize=None)
+@cache
 def limits() -> Limits:
     """Limits that hold for every instance type."""
     data = _data("limits")

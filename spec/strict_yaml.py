@@ -27,8 +27,8 @@ Path_ = tuple["str | int", ...]
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalar rules of YAML 1.2's core schema."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
 
+_Loader.yaml_implicit_resolvers = {}
 
 for _tag, _pattern, _first in (
     ("tag:yaml.org,2002:null", r"^(?:null|Null|NULL|~|)$", ["n", "N", "~", ""]),
@@ -45,7 +45,7 @@ for _tag, _pattern, _first in (
 
 @dataclass
 class Document:
-    """A parsed file: plain data, the line (from 1) of every key and item, and the faults that left data to go on with."""
+    """A parsed file: plain data, the line (from 1) of each key and item, and faults that left data to go on with."""
 
     file: str
     data: Any
@@ -136,7 +136,7 @@ def _refused_events(text: str, file: str) -> list[SpecError]:
     faults: list[SpecError] = []
     documents = depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, DocumentStartEvent):
             documents += 1
             if documents == 2:

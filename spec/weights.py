@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
@@ -80,7 +81,12 @@ def parse_weights(value: Any) -> AnyWeights:
     if not isinstance(value, str):
         raise fault("is not a source of weights", _FORMS)
     scheme, colon, rest = value.partition(":")
-    readers = {"random": _random, "hub": _hub, "file": _file, "s3": _s3}
+    readers: dict[str, Callable[[str, str | None], AnyWeights]] = {
+        "random": _random,
+        "hub": _hub,
+        "file": _file,
+        "s3": _s3,
+    }
     if not colon or scheme not in readers:
         if value.endswith(SUFFIXES):
             raise fault("is not a source of weights", f"Write {{file: {value}}} for a file of the project.")
