@@ -11,8 +11,10 @@ Synthesis needs neither credentials nor torch nor a network.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from cdk.node import NodeError, use_supported_node
 
@@ -21,15 +23,21 @@ try:
 except NodeError as error:
     sys.exit(str(error))
 
-from aws_cdk import App, Validations  # noqa: E402
-from cdk_nag import AwsSolutionsChecks  # noqa: E402
+from aws_cdk import App, Validations
+from cdk_nag import AwsSolutionsChecks
 
-import spec  # noqa: E402
-from cdk.deployment import Deployment, DeploymentError, read_deployment  # noqa: E402
-from cdk.locks import read_for_deployment  # noqa: E402
-from cdk.stacks.artifacts import STACK_NAME, ArtifactsStack  # noqa: E402
-from cdk.stacks.endpoint import EndpointStack, stack_name  # noqa: E402
-from spec.platforms import UnknownPlatform, registry_account  # noqa: E402
+import spec
+from cdk.deployment import Deployment, DeploymentError, read_deployment
+from cdk.locks import read_for_deployment
+from cdk.stacks.artifacts import STACK_NAME, ArtifactsStack
+from cdk.stacks.endpoint import EndpointStack, stack_name
+from spec.platforms import UnknownPlatform, registry_account
+
+
+def feature_flags() -> dict[str, Any]:
+    """The context of cdk.json, so that the templates are the same whoever starts the app: the CDK CLI or Python."""
+    settings: dict[str, Any] = json.loads(Path(__file__).with_name("cdk.json").read_text())
+    return dict(settings["context"])
 
 
 def compose(app: App, specs: dict[str, spec.EndpointSpec], deployment: Deployment) -> None:
@@ -53,7 +61,7 @@ def compose(app: App, specs: dict[str, spec.EndpointSpec], deployment: Deploymen
 
 def main() -> int:
     """Synthesize the project in the current directory; 2 for a spec or a setting that has to be mended."""
-    app = App(analytics_reporting=False)
+    app = App(context=feature_flags(), analytics_reporting=False)
     try:
         compose(app, spec.load_all(Path.cwd()), read_deployment(app))
     except (spec.SpecErrors, DeploymentError, UnknownPlatform) as error:

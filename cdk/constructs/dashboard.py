@@ -31,7 +31,7 @@ class EndpointDashboard(Construct):
         capacity: tuple[int, int],
         keep_at: float | None,
     ) -> None:
-        """p99_latency, error_rate, min_requests: the alarms' settings, drawn as lines. capacity: fewest, most instances.
+        """p99_latency, error_rate, min_requests: the alarms' settings. capacity: fewest and most instances.
 
         keep_at: concurrent requests that scaling aims at, drawn as a line; None when it aims at something else.
         """

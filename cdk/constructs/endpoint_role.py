@@ -98,6 +98,6 @@ class EndpointRole(Construct):
         acknowledge(
             self.role,
             finding="AwsSolutions-IAM5[Resource::*]",
-            reason="ecr:GetAuthorizationToken, cloudwatch:PutMetricData and cloudwatch:DescribeAlarms take no resource; "
-            "PutMetricData is limited to SageMaker's namespaces by a condition.",
+            reason="ecr:GetAuthorizationToken, cloudwatch:PutMetricData and cloudwatch:DescribeAlarms take no "
+            "resource; PutMetricData is limited to SageMaker's namespaces by a condition.",
         )

@@ -77,7 +77,7 @@ class EndpointMetrics:
         )
 
     def instance_count(self) -> cloudwatch.MathExpression:
-        """Instances that answered, from the definition of InvocationsPerInstance; no value in a minute without requests."""
+        """Instances that answered, from the definition of InvocationsPerInstance; no value without requests."""
         return cloudwatch.MathExpression(
             expression="invocations / per_instance",
             using_metrics={"invocations": self.invocations(), "per_instance": self.invocations_per_instance()},

@@ -8,12 +8,13 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_sagemaker as sagemaker
 
 ALL_AT_ONCE = "all-at-once"
-# Two steps at most of each: a share of the instances first, the rest when the alarms stayed quiet.
+# The first step moves this share of the capacity; a linear rollout goes on in steps of the same size.
 STEP_PERCENT = {"canary": 10, "linear": 25}
+STRATEGIES = (ALL_AT_ONCE, "blue-green", *STEP_PERCENT)
 # SageMaker watches the alarms for this long after each step; the alarms need five minutes of data.
 BAKE_SECONDS = 600
 TERMINATION_WAIT_SECONDS = 300
-LIMIT_SECONDS = 3600 * 4
+LIMIT_SECONDS = 4 * 3600
 
 
 class RolloutError(ValueError):
@@ -23,19 +24,20 @@ class RolloutError(ValueError):
 def deployment_config(
     *, strategy: str, guardrails: bool, alarms: Sequence[cloudwatch.IAlarm]
 ) -> sagemaker.CfnEndpoint.DeploymentConfigProperty | None:
-    """The endpoint's deployment configuration, or None for SageMaker's own all-at-once update.
+    """The endpoint's deployment configuration; None for all-at-once, which watches no alarm and takes nothing back.
 
+    strategy: blue-green moves all requests in one step, canary a tenth first, linear a quarter at a time.
     guardrails: whether the instance family has SageMaker's deployment guardrails. Inf1 has not: there SageMaker
-    ignores canary, linear and alarm rollback without a word, so anything but all-at-once is refused
+    ignores them and the rollback by alarms without a word, so RolloutError is raised
     (https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails-exclusions.html).
-    alarms: a ringing one rolls the update back; at most ten.
+    alarms: a ringing one takes the update back; at most ten.
     """
-    if strategy != ALL_AT_ONCE and strategy not in STEP_PERCENT:
-        raise RolloutError(f"rollout.strategy {strategy}: use {ALL_AT_ONCE}, {' or '.join(STEP_PERCENT)}.")
-    if not guardrails:
-        if strategy != ALL_AT_ONCE:
-            raise RolloutError(f"rollout.strategy {strategy}: Inf1 has no deployment guardrails; use {ALL_AT_ONCE}.")
+    if strategy not in STRATEGIES:
+        raise RolloutError(f"rollout.strategy {strategy} is not known: use one of {', '.join(STRATEGIES)}.")
+    if strategy == ALL_AT_ONCE:
         return None
+    if not guardrails:
+        raise RolloutError(f"rollout.strategy {strategy}: Inf1 has no deployment guardrails; use {ALL_AT_ONCE}.")
     return sagemaker.CfnEndpoint.DeploymentConfigProperty(
         blue_green_update_policy=sagemaker.CfnEndpoint.BlueGreenUpdatePolicyProperty(
             traffic_routing_configuration=_traffic(strategy),
@@ -49,7 +51,7 @@ def deployment_config(
 
 
 def _traffic(strategy: str) -> sagemaker.CfnEndpoint.TrafficRoutingConfigProperty:
-    if strategy == ALL_AT_ONCE:
+    if strategy not in STEP_PERCENT:
         return sagemaker.CfnEndpoint.TrafficRoutingConfigProperty(
             type="ALL_AT_ONCE", wait_interval_in_seconds=BAKE_SECONDS
         )

@@ -78,7 +78,8 @@ class EndpointStack(Stack):
             error_rate=spec.alarms.error_rate,
             min_requests=spec.alarms.min_requests,
         )
-        topic = AlarmTopic(self, "Notification", endpoint_name=spec.name, encryption_key=key, notify=spec.alarms.notify)
+        notify = spec.alarms.notify or ()
+        topic = AlarmTopic(self, "Notification", endpoint_name=spec.name, encryption_key=key, notify=notify)
         topic.listen_to(alarms.latency)
         topic.listen_to(alarms.error_rate)
         serving = self._serve(spec, lock, artifacts, logs, alarms)
