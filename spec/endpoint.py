@@ -19,6 +19,7 @@ from pydantic import (
     Strict,
     StrictInt,
     StrictStr,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -33,6 +34,9 @@ _DIMENSION = re.compile(r"[a-z][a-z0-9_]*")
 _TAG = re.compile(r"[\w .:/=+@-]*")
 _LARGEST = 1_000_000  # of one side of a bucket; beyond it is a slip of the hand
 
+_NOTIFY_SCHEMA = {
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}, {"type": "null"}]
+}
 Metric = Literal["cosine", "relative", "absolute"]
 Number = Annotated[float, Strict()]
 
@@ -209,9 +213,10 @@ class Scale(Section):
 
     min: StrictInt = Field(default=1, ge=0)
     max: StrictInt = Field(default=2, ge=1)
-    policy: Literal["concurrency"] = "concurrency"
+    policy: Literal["concurrency", "invocations"] = "concurrency"
     keep_at: Annotated[float, Strict(), Field(gt=0)] | None = Field(
-        default=None, description="concurrent requests an instance; workers x largest batch x 0.7 when left out"
+        default=None,
+        description="concurrent requests an instance (default workers x largest batch x 0.7), or requests a minute",
     )
 
 
@@ -221,7 +226,7 @@ class Alarms(Section):
     p99_latency: Annotated[Duration, BeforeValidator(_above_zero)] = timedelta(seconds=1)
     error_rate: Ratio = 0.01
     min_requests: StrictInt = Field(default=20, ge=1, description="fewer requests a period raise no alarm")
-    notify: Annotated[tuple[str, ...] | None, BeforeValidator(_notify)] = Field(
+    notify: Annotated[tuple[str, ...] | None, BeforeValidator(_notify), WithJsonSchema(_NOTIFY_SCHEMA)] = Field(
         default=None, description="ARN of an SNS topic, email address, or a list of them"
     )
 

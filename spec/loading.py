@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from spec import strict_yaml
 from spec.endpoint import EndpointSpec
 from spec.errors import SpecError, SpecErrors, dotted, shown
-from spec.rules import findings
+from spec.rules import findings, weights_match
 from spec.strict_yaml import Document
 
 _MISSING = {
@@ -45,9 +45,10 @@ _BOUNDS = {
 }
 
 
-def load(path: Path, root: Path | None = None) -> EndpointSpec:
+def load(path: Path, root: Path | None = None, *, verify_weights: bool = False) -> EndpointSpec:
     """Read and check one spec. `root` is the project root, by default the parent of the file's folder.
 
+    With `verify_weights` a weights file is read whole and compared with its declared sha256.
     Raises SpecErrors with every fault of the file, in the order of its lines.
     """
     path = Path(path)
@@ -55,7 +56,10 @@ def load(path: Path, root: Path | None = None) -> EndpointSpec:
     document = strict_yaml.read(path, _file_name(path, root))
     spec, broken = _validated(document)
     spec = spec.located(path, root)
-    for found in findings(spec, broken):
+    found_by_rules = list(findings(spec, broken))
+    if verify_weights and not any(found.key == "model.weights" for found in found_by_rules):
+        found_by_rules += weights_match(spec)
+    for found in found_by_rules:
         line = document.line(_path_of(found.key))
         document.errors.append(SpecError(document.file, found.key, found.value, found.problem, found.remedy, line))
     if document.errors:

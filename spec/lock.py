@@ -135,7 +135,7 @@ class SampleAnswer(_Part):
     dtype: str | None = None
     positions: list[int] | None = None
     values: list[float] | None = None
-    json_: Any | None = Field(default=None, alias="json")
+    json_value: Any | None = Field(default=None, alias="json")
     tolerance: float = Field(ge=0)
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
@@ -262,7 +262,7 @@ def _serve_problems(spec: EndpointSpec, lock: Lock) -> list[str]:
     row = platform(spec.serve.instance_type)
     workers = row.cores // spec.serve.cores_per_worker
     if spec.serve.server == "native":
-        workers = 1
+        workers = 1  # one process; its threads share what it loaded
     problem = memory_problem(row, workers, lock.artifact.bytes)
     if not problem:
         return []

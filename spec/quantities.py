@@ -10,7 +10,7 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Annotated, Any, NoReturn
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 # Decimal, so that 0.1ms is exactly 100 microseconds.
@@ -99,9 +99,16 @@ def format_duration(value: timedelta) -> str:
     return f"{microseconds}us"
 
 
+def format_ratio(value: float) -> str:
+    """A fraction as a percentage that `ratio` reads back as the same value."""
+    percent = Decimal(str(value)) * 100
+    return f"{percent.normalize():f}%"
+
+
 Duration = Annotated[
     timedelta,
     BeforeValidator(duration),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
     WithJsonSchema(
         {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?(us|ms|s|min|h|d)$", "examples": ["250ms", "45min"]}
     ),
@@ -109,6 +116,7 @@ Duration = Annotated[
 Ratio = Annotated[
     float,
     BeforeValidator(ratio),
+    PlainSerializer(format_ratio, return_type=str, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?%$", "examples": ["1%", "99.5%"]}),
 ]
 Count = Annotated[

@@ -14,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from spec import platforms
+from spec.digests import file_digest
 from spec.endpoint import EndpointSpec
 from spec.errors import shown
 from spec.places import families
@@ -53,7 +54,7 @@ def findings(spec: EndpointSpec, broken: set[str]) -> Iterator[Finding]:
 
 
 def _touches(key: str, bad: str) -> bool:
-    return key == bad or key.startswith(bad + ".") or bad.startswith(key + ".")
+    return key == bad or key.startswith(bad + ".") or bad.startswith((key + ".", key + "["))
 
 
 def _near(word: str, words: tuple[str, ...]) -> str:
@@ -170,17 +171,31 @@ def weights_exist(spec: EndpointSpec) -> Iterator[Finding]:
             yield Finding("model.weights", weights.path, *wrong)
 
 
+def weights_match(spec: EndpointSpec) -> Iterator[Finding]:
+    """A weights file has the digest that the spec declares. Not in the list: it reads the whole file."""
+    weights = spec.model.weights
+    if isinstance(weights, FileWeights) and weights.sha256 is not None:
+        found = file_digest(spec.root / weights.path)
+        if found != weights.sha256:
+            problem = f"has the sha256 {found}, not the declared {weights.sha256}"
+            yield Finding("model.weights", weights.path, problem, "Get the right file, or declare its sha256.")
+
+
 def _path_problem(root: Path, text: str) -> tuple[str, str] | None:
     """Why a path of the spec is not a file inside the project, and the way out; None when it is one."""
-    path = Path(text)
+    if not text.isprintable() or "\\" in text:
+        return "is not a path", "Write a relative path with forward slashes."
     home = root.resolve()
-    target = (home / path).resolve()
-    if path.is_absolute() or not target.is_relative_to(home):
-        return "leads out of the project", "Write a path inside the project root, relative to it."
-    if not target.exists():
-        return "does not exist", f"Put the file at {text} (paths start at the project root), or correct the path."
-    if not target.is_file():
-        return "is not a file", "Name a file."
+    try:
+        target = (home / text).resolve()
+        if Path(text).is_absolute() or not target.is_relative_to(home):
+            return "leads out of the project", "Write a path inside the project root, relative to it."
+        if not target.exists():
+            return "does not exist", f"Put the file at {text} (paths start at the project root), or correct the path."
+        if not target.is_file():
+            return "is not a file", "Name a file."
+    except (OSError, RuntimeError) as error:  # a name too long, a folder that may not be read, links in a circle
+        return f"cannot be read ({error.strerror if isinstance(error, OSError) else error})", "Correct the path."
     return None
 
 
@@ -243,7 +258,7 @@ def pipeline_fits(spec: EndpointSpec) -> Iterator[Finding]:
         yield Finding("compile.pipeline_cores", str(cores), problem, remedy)
 
 
-@rule("serve.cores_per_worker", "serve.instance_type", "compile.pipeline_cores")
+@rule("serve.cores_per_worker", "serve.instance_type", "compile.pipeline_cores", "compile.target")
 def workers_fit(spec: EndpointSpec) -> Iterator[Finding]:
     """A process owns its cores: whole workers must fill the instance, and whole copies a worker."""
     row, cores, pipeline = _platform(spec), spec.serve.cores_per_worker, spec.compile.pipeline_cores
@@ -264,19 +279,21 @@ def workers_fit(spec: EndpointSpec) -> Iterator[Finding]:
         yield Finding(key, str(cores), problem, remedy)
 
 
-@rule("serve.cores_per_worker", "serve.instance_type", "serve.server", "model.weights", "compile.pipeline_cores")
+@rule("serve.cores_per_worker", "serve.instance_type", "serve.server", "model.weights", "compile")
 def workers_fit_in_memory(spec: EndpointSpec) -> Iterator[Finding]:
-    """Each worker process loads the artifact: its bytes once in the file's cache's copy and once as tensors."""
+    """Each worker process loads the model, for a moment twice: as read from its file, and as tensors."""
     row, weights = _platform(spec), spec.model.weights
-    if row is None or not isinstance(weights, FileWeights) or spec.serve.server == "native":
+    if row is None or not isinstance(weights, FileWeights):
         return
     path = spec.root / weights.path
     if not path.is_file() or row.cores % spec.serve.cores_per_worker:
         return
-    workers = row.cores // spec.serve.cores_per_worker
+    native = spec.serve.server == "native"
+    workers = 1 if native else row.cores // spec.serve.cores_per_worker
     problem = memory_problem(row, workers, path.stat().st_size)
     if problem:
-        remedy = "Write more cores_per_worker (fewer workers), choose a larger instance_type, or server: native."
+        fewer = "" if native else "Write more cores_per_worker (fewer workers), or server: native; or "
+        remedy = f"{fewer}{'choose' if fewer else 'Choose'} a larger instance_type."
         yield Finding("serve.cores_per_worker", str(spec.serve.cores_per_worker), problem, remedy)
 
 
@@ -322,7 +339,7 @@ def cosine_is_one_at_most(spec: EndpointSpec) -> Iterator[Finding]:
         yield Finding("compile.accept.device_tolerance.cosine", f"{cosine:g}", problem, remedy)
 
 
-@rule("rollout.strategy", "serve.instance_type")
+@rule("rollout.strategy", "serve.instance_type", "compile.target")
 def rollout_exists(spec: EndpointSpec) -> Iterator[Finding]:
     """Deployment guardrails exclude Inf1: SageMaker would ignore them without a word."""
     row, strategy = _platform(spec), spec.rollout.strategy
@@ -331,7 +348,7 @@ def rollout_exists(spec: EndpointSpec) -> Iterator[Finding]:
         yield Finding("rollout.strategy", strategy, problem, "Write all-at-once, or deploy to an ml.inf2 instance.")
 
 
-@rule("serve.mode", "serve.instance_type")
+@rule("serve.mode", "serve.instance_type", "compile.target")
 def mode_exists(spec: EndpointSpec) -> Iterator[Finding]:
     """Batch transform has no ml.inf1; and only real-time endpoints are deployed."""
     row, mode = _platform(spec), spec.serve.mode
@@ -365,6 +382,15 @@ def min_below_max(spec: EndpointSpec) -> Iterator[Finding]:
     if spec.scale.min > spec.scale.max:
         problem = f"is more than scale.max, {spec.scale.max}"
         yield Finding("scale.min", str(spec.scale.min), problem, f"Write {spec.scale.max} at most, or raise scale.max.")
+
+
+@rule("scale.policy", "scale.keep_at")
+def requests_a_minute_are_yours(spec: EndpointSpec) -> Iterator[Finding]:
+    """How many requests a minute an instance answers follows from a measurement, not from its shape."""
+    if spec.scale.policy == "invocations" and spec.scale.keep_at is None:
+        problem = "has no target: scale.keep_at is missing"
+        remedy = "Write keep_at, the requests a minute that one instance should get, or policy: concurrency."
+        yield Finding("scale.policy", "invocations", problem, remedy)
 
 
 @rule("scale.max")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 
 from spec.quantities import fault
 
@@ -143,9 +143,22 @@ def _s3(text: str, sha256: str | None) -> S3Weights:
     return S3Weights(uri=text, sha256=sha256)
 
 
+def written(weights: AnyWeights) -> str | dict[str, str]:
+    """Weights as a spec writes them; `parse_weights` reads them back."""
+    sha256 = getattr(weights, "sha256", None)
+    if sha256 is None:
+        return weights.source
+    return (
+        {"file": weights.path, "sha256": sha256}
+        if isinstance(weights, FileWeights)
+        else {"s3": weights.source, "sha256": sha256}
+    )
+
+
 Weights = Annotated[
     AnyWeights,
     BeforeValidator(parse_weights),
+    PlainSerializer(written, when_used="json"),
     WithJsonSchema(
         {
             "description": "random:SEED, hub:org/name[@revision], s3://bucket/key, {s3, sha256} or {file, sha256}",
