@@ -1,0 +1,32 @@
+"""Lowering: the same computation in operators that Neuron takes, one rewrite a file.
+
+``lower(module, example_inputs)`` returns an ordinary module that traces to plain operators, and a report of what was done. Writing
+a rewrite of one's own: subclass ``FunctionRewrite`` or ``ModuleRewrite`` and pass it as ``extra``, or keep it in a file for ``load_rewrites``.
+"""
+
+from __future__ import annotations
+
+from compile.lowering.loading import load_rewrites
+from compile.lowering.lowered import Lowered, lower
+from compile.lowering.recorder import FOLD
+from compile.lowering.registry import REWRITES
+from compile.lowering.report import LeftAlone, LoweringReport, RewriteUse
+from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left, LoweringError, ModuleRewrite, Rewrite
+
+__all__ = [
+    "FOLD",
+    "NOT_MINE",
+    "REWRITES",
+    "Call",
+    "FunctionRewrite",
+    "Left",
+    "LeftAlone",
+    "Lowered",
+    "LoweringError",
+    "LoweringReport",
+    "ModuleRewrite",
+    "Rewrite",
+    "RewriteUse",
+    "load_rewrites",
+    "lower",
+]

@@ -1,0 +1,248 @@
+"""``lower``: from a module to one that computes the same with operators that Neuron takes."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compile.lowering.names import tensors
+from compile.lowering.recorder import FOLD, Findings, NotFoldableError, Recorder
+from compile.lowering.registry import REWRITES
+from compile.lowering.report import LeftAlone, LoweringReport, RewriteUse
+from compile.lowering.rewrite import FunctionRewrite, Left, LoweringError, ModuleRewrite, Rewrite
+
+
+@dataclass
+class Plan:
+    """What the finding run decided; the same in every later run."""
+
+    rewrites: tuple[FunctionRewrite, ...]
+    signature: tuple[tuple[torch.Size, torch.dtype], ...]
+    fold: bool
+    strict: bool = True
+    kept: frozenset[int] = frozenset()
+    positions: tuple[int, ...] = ()  # which buffer holds the n-th constant
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """``module`` takes the same positional tensors as the original, in the example's shapes, and traces to plain operators."""
+
+    module: nn.Module
+    report: LoweringReport
+
+
+class Constants(nn.Module):
+    """The values that were folded, as buffers ``c0``, ``c1`` ..."""
+
+    def __init__(self, values: Sequence[Tensor]) -> None:
+        super().__init__()
+        for number, value in enumerate(values):
+            self.register_buffer(f"c{number}", value)
+
+    def values(self) -> list[Tensor]:
+        """The buffers in order."""
+        return list(self._buffers.values())  # type: ignore[arg-type]
+
+
+class LoweredModule(nn.Module):
+    """Runs the copied module under a recorder of its own, so that a trace records the lowered operators."""
+
+    def __init__(self, inner: nn.Module, plan: Plan) -> None:
+        super().__init__()
+        self.inner = inner
+        self.constants = Constants(())
+        self.plan = plan
+        self.training = False
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Positional tensors of the example's shapes and dtypes; returns a tensor or a flat tuple of tensors.
+
+        Raises LoweringError when the inputs differ from the example's, since shapes became constants.
+        """
+        constants = self.constants.values()
+        result, _ = self.run(inputs, [constants[position] for position in self.plan.positions])
+        return result
+
+    def run(
+        self, inputs: tuple[Tensor, ...], constants: Sequence[Tensor] | None, watch: bool = False
+    ) -> tuple[Any, Findings]:
+        """One run; ``constants`` None finds them, ``watch`` follows which submodule runs."""
+        recorder = Recorder(
+            self.plan.rewrites,
+            owned=[*self.inner.parameters(), *self.inner.buffers()],
+            attributes=_attributes(self.inner),
+            constants=constants,
+            kept=self.plan.kept,
+            fold=self.plan.fold,
+            strict=self.plan.strict,
+        )
+        self._check(inputs, recorder)
+        hooks = list(_watch(self.inner, recorder)) if watch else []
+        try:
+            with recorder.running(inputs):
+                result = self.inner(*inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if isinstance(result, Tensor):
+            return recorder.output(result), recorder.findings
+        if isinstance(result, (tuple, list)) and result and all(isinstance(part, Tensor) for part in result):
+            return tuple(recorder.output(part) for part in result), recorder.findings
+        raise LoweringError(
+            f"the module returns {type(result).__name__}; wrap it so that it returns a tensor or a flat tuple of tensors"
+        )
+
+    def _check(self, inputs: tuple[Tensor, ...], recorder: Recorder) -> None:
+        with recorder._recording(on=False):
+            given = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+        if given != self.plan.signature:
+            raise LoweringError(
+                f"lowered for inputs {_words(self.plan.signature)} and called with {_words(given)}; lower it for these"
+            )
+
+
+def _words(signature: Sequence[tuple[torch.Size, torch.dtype]]) -> str:
+    return ", ".join(f"{str(dtype).removeprefix('torch.')}{list(shape)}" for shape, dtype in signature)
+
+
+def _attributes(module: nn.Module) -> Iterator[Tensor]:
+    """Tensors that modules keep as plain attributes, neither parameter nor buffer."""
+    for part in module.modules():
+        for name, value in vars(part).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                yield from tensors(value)
+
+
+def _watch(module: nn.Module, recorder: Recorder) -> Iterator[Any]:
+    def enter(path: str, *_: Any) -> None:
+        recorder.path.append(path)
+
+    def leave(*_: Any) -> None:
+        recorder.path.pop()
+
+    for path, part in module.named_modules():
+        if not isinstance(part, torch.jit.ScriptModule):
+            yield part.register_forward_pre_hook(functools.partial(enter, path))
+            yield part.register_forward_hook(leave)
+
+
+def _replace_modules(module: nn.Module, rewrites: Sequence[ModuleRewrite], report: LoweringReport) -> nn.Module:
+    """Apply module rewrites to a module that may be changed; returns the module to use in its place."""
+    done: dict[int, nn.Module] = {}
+    for path, part in list(module.named_modules()):
+        for rewrite in rewrites:
+            if isinstance(part, torch.jit.ScriptModule) or not rewrite.matches(part):
+                continue
+            replacement = done[id(part)] if id(part) in done else rewrite.replace(part)
+            if isinstance(replacement, Left):
+                report.left[LeftAlone(rewrite.name, type(part).__name__, path, replacement.reason)] += 1
+                continue
+            done[id(part)] = replacement
+            report.uses[rewrite.name].where[path] += 1
+            if not path:
+                return replacement
+            parent, _, child = path.rpartition(".")
+            setattr(module.get_submodule(parent), child, replacement)
+            break
+    return module
+
+
+def _chosen(disabled: Collection[str], extra: Sequence[Rewrite]) -> list[Rewrite]:
+    rewrites = [*extra, *REWRITES]
+    known = {rewrite.name for rewrite in rewrites} | {FOLD}
+    unknown = sorted(set(disabled) - known)
+    if unknown:
+        raise LoweringError(f"no rewrite is called {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    return [rewrite for rewrite in rewrites if rewrite.name not in disabled]
+
+
+def lower(
+    module: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    *,
+    disabled: Collection[str] = (),
+    extra: Sequence[Rewrite] = (),
+) -> Lowered:
+    """Lower a module in eval mode for inputs of the example's shapes; the given module is not changed.
+
+    The module takes positional tensors and returns a tensor or a flat tuple of tensors. ``disabled`` names rewrites to leave out,
+    ``extra`` are rewrites of the user's own, asked before the built-in ones. Raises LoweringError when the module is in training mode,
+    returns something else, or a name in ``disabled`` is unknown. What cannot be lowered stays as it is and is in the report.
+    """
+    if any(part.training for part in module.modules()):
+        raise LoweringError("the module is in training mode; call .eval() before lowering")
+    chosen = _chosen(disabled, extra)
+    report = LoweringReport(disabled=tuple(sorted(disabled)))
+    report.uses = {item.name: RewriteUse(item.name, item.mechanism, item.why, item.cost) for item in chosen}
+    inner = _replace_modules(
+        copy.deepcopy(module), [item for item in chosen if isinstance(item, ModuleRewrite)], report
+    )
+    functions = tuple(item for item in chosen if isinstance(item, FunctionRewrite))
+    with torch.no_grad():
+        signature = tuple((tensor.shape, tensor.dtype) for tensor in example_inputs)
+        lowered = LoweredModule(inner, Plan(functions, signature, fold=FOLD not in disabled))
+        findings = _find(lowered, tuple(example_inputs))
+    _keep_constants(lowered, findings, report)
+    _account(findings, report)
+    return Lowered(lowered, report)
+
+
+def _find(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
+    """Run until the plan holds: a constant that is really written into is none, and what the mode cannot see is recorded."""
+    while True:
+        try:
+            _, findings = lowered.run(inputs, None, watch=True)
+        except NotFoldableError as error:
+            if not error.ordinals - lowered.plan.kept:
+                raise LoweringError(
+                    "a constant is written into with data of the inputs and cannot be kept unfolded"
+                ) from error
+            lowered.plan.kept |= error.ordinals
+            continue
+        if findings.unseen and lowered.plan.strict:
+            lowered.plan.strict = False
+            continue
+        return findings
+
+
+def _keep_constants(lowered: LoweredModule, findings: Findings, report: LoweringReport) -> None:
+    unique: list[Tensor] = []
+    positions: list[int] = []
+    for value in findings.constants:
+        place = next((n for n, other in enumerate(unique) if _same(value, other)), len(unique))
+        if place == len(unique):
+            unique.append(value)
+        positions.append(place)
+    lowered.constants = Constants(unique).eval()
+    lowered.plan.positions = tuple(positions)
+    report.constants = len(unique)
+    report.constant_bytes = sum(value.numel() * value.element_size() for value in unique)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
+
+
+def _account(findings: Findings, report: LoweringReport) -> None:
+    for (name, where), times in findings.applied.items():
+        report.uses[name].where[where] += times
+    for name, (flops, bytes_) in findings.added.items():
+        report.uses[name].flops += flops
+        report.uses[name].bytes += bytes_
+    report.left.update(findings.left)
+    for (name, where), times in findings.unseen.items():
+        report.notes.append(
+            f"{name} in {where or 'the module'} takes a tensor whose making was not seen ({times}x), for instance that of a scripted "
+            "function: Python code of this module is recorded as it runs, scripted parts stay as they are"
+        )
+    for (name, where), times in findings.frozen.items():
+        report.notes.append(
+            f"{name} in {where or 'the module'} reads a value that depends on the inputs ({times}x); a trace fixes it"
+        )

@@ -1,0 +1,365 @@
+"""The function mode that lowers one run of a module: folds, rewrites, rebinds what is written into, records the rest.
+
+Every PyTorch call of the module's Python code passes through ``Recorder.__torch_function__``. While a trace is being recorded,
+recording is paused for Python code and resumed around the calls that are to become graph nodes. Hence shapes are plain integers,
+``torch.jit.is_tracing()`` is false in the model's code, and ``script_if_tracing`` helpers run as the Python functions that they
+are. The tracing state and the mode belong to the calling thread; nothing global changes (but see ``indexing_patch``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import types
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from compile.lowering import indexing_patch
+from compile.lowering.names import (
+    AS_OTHER,
+    LIKE,
+    METADATA,
+    RANDOM,
+    map_tensors,
+    operator_name,
+    tensors,
+    writes,
+)
+from compile.lowering.report import LeftAlone
+from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left, LoweringError
+
+FOLD = "fold_constants"
+READS_VALUES = frozenset(
+    "item __int__ __float__ __bool__ __index__ __complex__ tolist numpy __array__ is_nonzero equal".split()
+)
+
+
+class NotFoldableError(Exception):
+    """A constant turned out to be written with data of the inputs in a form that only a real write expresses."""
+
+    def __init__(self, ordinals: frozenset[int]) -> None:
+        super().__init__(ordinals)
+        self.ordinals = ordinals
+
+
+@dataclass
+class Entry:
+    """What the recorder knows of one tensor object."""
+
+    reference: weakref.ReferenceType[Tensor]
+    static: bool
+    storage: int
+    origins: frozenset[int] = frozenset()
+    value: Tensor | None = None  # what stands for the tensor since it was written into
+
+
+@dataclass
+class Findings:
+    """What one run found out; ``lower`` makes the report and the constants of it."""
+
+    constants: list[Tensor] = field(default_factory=list)
+    applied: Counter[tuple[str, str]] = field(default_factory=Counter)
+    added: dict[str, list[int]] = field(default_factory=dict)
+    left: Counter[LeftAlone] = field(default_factory=Counter)
+    unseen: Counter[tuple[str, str]] = field(default_factory=Counter)
+    frozen: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+def _never(*_: Any) -> bool:
+    return False
+
+
+@functools.lru_cache(maxsize=None)
+def _opened(function: types.FunctionType) -> types.FunctionType | None:
+    """A copy of a PyTorch function written in Python that goes on to its body instead of asking the mode again, or None."""
+    asks = [name for name in function.__code__.co_names if name.startswith("has_torch_function")]
+    if not asks or not str(function.__module__).startswith("torch"):
+        return None
+    names = {**function.__globals__, **dict.fromkeys(asks, _never)}
+    copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+def storage_of(tensor: Tensor) -> int:
+    """An address that all views of one memory share (0 for an empty tensor)."""
+    storage = tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()
+    return int(storage.data_ptr())
+
+
+class Recorder(TorchFunctionMode):
+    """One run of one module; make a new one for every call of forward.
+
+    ``owned`` are the module's parameters and buffers, ``constants`` the values that an earlier run found (None while finding
+    them), ``kept`` the ordinals of folded calls that must not be folded, ``strict`` whether Python code runs unrecorded.
+    """
+
+    def __init__(
+        self,
+        rewrites: Sequence[FunctionRewrite],
+        *,
+        owned: Iterable[Tensor],
+        attributes: Iterable[Tensor] = (),
+        constants: Sequence[Tensor] | None = None,
+        kept: frozenset[int] = frozenset(),
+        fold: bool = True,
+        strict: bool = True,
+    ) -> None:
+        super().__init__()
+        self.findings = Findings()
+        self.path: list[str] = []
+        self._rewrites: dict[str, list[FunctionRewrite]] = {}
+        for rewrite in rewrites:
+            for operator in rewrite.operators:
+                self._rewrites.setdefault(operator, []).append(rewrite)
+        self._owned = {id(tensor): tensor for tensor in owned}
+        self._entries: dict[int, Entry] = {}
+        self._constants = constants
+        self._given: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._kept = kept
+        self._fold = fold
+        self._strict = strict
+        self._calls = 0
+        self._busy: set[Any] = set()
+        self._tracing = torch._C._get_tracing_state()
+        for tensor in attributes:
+            self._mark(tensor, static=True)
+
+    # -- running ------------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def running(self, inputs: Iterable[Tensor]) -> Iterator[None]:
+        """Everything inside is recorded through this mode; the thread's tracing state is restored afterwards in any case."""
+        for tensor in inputs:
+            self._mark(tensor, static=False)
+        indexing_patch.enter()
+        try:
+            with self._recording(on=not self._strict), self:
+                yield
+        finally:
+            indexing_patch.leave()
+
+    @contextlib.contextmanager
+    def _recording(self, *, on: bool) -> Iterator[None]:
+        before = torch._C._get_tracing_state()
+        torch._C._set_tracing_state(self._tracing if on else None)
+        try:
+            yield
+        finally:
+            torch._C._set_tracing_state(before)
+
+    @contextlib.contextmanager
+    def _inside(self, key: Any) -> Iterator[None]:
+        """Python code that again passes through this mode, except for what ``key`` names."""
+        self._busy.add(key)
+        try:
+            with self._recording(on=not self._strict), self:
+                yield
+        finally:
+            self._busy.discard(key)
+
+    @property
+    def where(self) -> str:
+        """Path of the module that runs now."""
+        return self.path[-1] if self.path else ""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = operator_name(func)
+        args, kwargs = map_tensors(args, self.resolve), map_tensors(kwargs or {}, self.resolve)
+        if name in METADATA:
+            with self._recording(on=False):
+                return func(*args, **kwargs)
+        if not self._needs_inputs(name, args, kwargs):
+            self._calls += 1
+            if self._may_fold(name, args):
+                return self._folded(func, name, args, kwargs)
+        for rewrite in self._rewrites.get(name, ()):
+            result = self._rewritten(rewrite, name, args, kwargs)
+            if result is not NOT_MINE:
+                return result
+        return self._opened_or_recorded(func, name, args, kwargs)
+
+    def _needs_inputs(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        if name in RANDOM:
+            return True
+        if name in LIKE:
+            args = args[1:]
+        elif name in AS_OTHER:
+            args = args[:1]
+            kwargs = {key: value for key, value in kwargs.items() if key != "other"}
+        return not all(self.is_static(tensor) for tensor in tensors((args, kwargs)))
+
+    def _may_fold(self, name: str, args: tuple[Any, ...]) -> bool:
+        if not self._fold or self._calls in self._kept:
+            return False
+        return not (writes(name) and args and isinstance(args[0], Tensor) and id(args[0]) in self._owned)
+
+    def _folded(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The result as a constant: computed now, unrecorded."""
+        with self._recording(on=False), torch.no_grad():
+            result = func(*args, **kwargs)
+        if name not in ("__set__",):
+            origins = frozenset({self._calls}).union(*(self._origins(tensor) for tensor in tensors((args, kwargs))))
+            for tensor in tensors(result):
+                self._mark(tensor, static=True, origins=origins)
+        return result
+
+    def _rewritten(self, rewrite: FunctionRewrite, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        key = (rewrite.name, name)
+        if key in self._busy:
+            return NOT_MINE
+        with self._inside(key):
+            result = rewrite.attempt(Call(self, rewrite.name, name), args, kwargs)
+        if isinstance(result, Left):
+            self.findings.left[LeftAlone(rewrite.name, name, self.where, result.reason)] += 1
+            return NOT_MINE
+        if result is not NOT_MINE:
+            self.findings.applied[rewrite.name, self.where] += 1
+        return result
+
+    def _opened_or_recorded(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if isinstance(func, types.FunctionType) and func not in self._busy:
+            body = _opened(func)
+            if body is not None:
+                with self._inside(func):
+                    return body(*args, **kwargs)
+        return self._recorded(func, name, args, kwargs)
+
+    def _recorded(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call as a graph node; constants that it takes are handed to it as buffers."""
+        for tensor in tensors((args, kwargs)):
+            if not self._known(tensor):
+                self.findings.unseen[name, self.where] += 1
+        if writes(name):
+            self._really_written(args)
+        if name in READS_VALUES:
+            self.findings.frozen[name, self.where] += 1
+        args, kwargs = map_tensors(args, self._handed), map_tensors(kwargs, self._handed)
+        with self._recording(on=True):
+            result = func(*args, **kwargs)
+        for tensor in tensors(result):
+            self._mark(tensor, static=False)
+        return result
+
+    # -- what is known of tensors -------------------------------------------------------------------------------------------
+
+    def _entry(self, tensor: Tensor) -> Entry | None:
+        entry = self._entries.get(id(tensor))
+        return entry if entry is not None and entry.reference() is tensor else None
+
+    def _known(self, tensor: Tensor) -> bool:
+        return id(tensor) in self._owned or self._entry(tensor) is not None
+
+    def _origins(self, tensor: Tensor) -> frozenset[int]:
+        entry = self._entry(tensor)
+        return entry.origins if entry else frozenset()
+
+    def _mark(self, tensor: Tensor, *, static: bool, origins: frozenset[int] = frozenset()) -> None:
+        if id(tensor) in self._owned:
+            return
+        entry = self._entry(tensor)
+        if entry is not None:
+            entry.static, entry.origins = static, entry.origins | origins
+            return
+        self._entries[id(tensor)] = Entry(weakref.ref(tensor), static, storage_of(tensor), origins)
+
+    def is_static(self, tensor: Tensor) -> bool:
+        """Whether the tensor depends only on weights, constants and shapes; what the mode has not seen being made does not."""
+        if id(tensor) in self._owned:
+            return True
+        entry = self._entry(tensor)
+        return entry is not None and entry.static
+
+    def resolve(self, tensor: Tensor) -> Tensor:
+        """The tensor that stands for this one since it was last written into."""
+        entry = self._entry(tensor)
+        while entry is not None and entry.value is not None:
+            tensor = entry.value
+            entry = self._entry(tensor)
+        return tensor
+
+    def _handed(self, tensor: Tensor) -> Tensor:
+        """The tensor as a graph node may take it: constants become the buffers that the finding run made of them."""
+        if id(tensor) in self._owned or not self.is_static(tensor):
+            return tensor
+        key = (id(tensor), tensor._version)
+        if key not in self._given:
+            self._given[key] = (tensor, self._constant(tensor, len(self._given)))
+        return self._given[key][1]
+
+    def _constant(self, tensor: Tensor, ordinal: int) -> Tensor:
+        if self._constants is None:
+            value = tensor.detach().clone(memory_format=torch.contiguous_format)
+            self.findings.constants.append(value)
+            return value
+        expected = self._constants[ordinal] if ordinal < len(self._constants) else None
+        if expected is None or expected.shape != tensor.shape or expected.dtype != tensor.dtype:
+            found = "nothing" if expected is None else f"{expected.dtype}{list(expected.shape)}"
+            raise LoweringError(
+                f"constant {ordinal} of {self.where or 'the module'} is {tensor.dtype}{list(tensor.shape)} now and was {found} when "
+                "the module was lowered: its Python code takes another path; lower it again with these inputs"
+            )
+        return expected
+
+    # -- writes -------------------------------------------------------------------------------------------------------------
+
+    def _aliases(self, tensor: Tensor) -> list[Tensor]:
+        """Other live tensors over the same memory whose value still is that memory."""
+        storage = storage_of(tensor)
+        found = []
+        for key, entry in list(self._entries.items()):
+            other = entry.reference()
+            if other is None:
+                del self._entries[key]
+            elif other is not tensor and entry.storage == storage and entry.value is None and storage:
+                found.append(other)
+        return found
+
+    def rebind(self, target: Tensor, value: Tensor) -> Left | None:
+        """See ``Call.rebind``."""
+        target = self.resolve(target)
+        if id(target) in self._owned:
+            return Left("it writes into a parameter or buffer of the module")
+        entry = self._entry(target)
+        if entry is None:
+            return Left("it writes into a tensor of unknown origin")
+        if self._aliases(target):
+            return Left("other tensors share the memory that it writes into")
+        if value is target:
+            return None
+        entry.value = value
+        return None
+
+    def _really_written(self, args: tuple[Any, ...]) -> None:
+        """A write that stays a write: constants over that memory cannot be constants."""
+        target = args[0] if args else None
+        if not isinstance(target, Tensor):
+            return
+        for tensor in (target, *self._aliases(target)):
+            if self.is_static(tensor) and id(tensor) not in self._owned:
+                raise NotFoldableError(self._origins(tensor))
+
+    # -- account ------------------------------------------------------------------------------------------------------------
+
+    def account(self, rewrite: str, flops: int, bytes_: int) -> None:
+        """Add to what a rewrite costs."""
+        sums = self.findings.added.setdefault(rewrite, [0, 0])
+        sums[0] += flops
+        sums[1] += bytes_
+
+    def output(self, tensor: Tensor) -> Tensor:
+        """The tensor as an output of the graph; an output that no node made gets one."""
+        tensor = self.resolve(tensor)
+        if not self._known(tensor):
+            self.findings.unseen["output", ""] += 1
+            return tensor
+        return self._recorded(torch.clone, "clone", (tensor,), {}) if self.is_static(tensor) else tensor  # type: ignore[no-any-return]

@@ -1,0 +1,66 @@
+"""Activations that Neuron does not list, made of those that it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from compile.lowering.rewrite import Call, FunctionRewrite
+
+
+def _mish(x: Tensor) -> Tensor:
+    return x * torch.tanh(functional.softplus(x))
+
+
+def _elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
+    return scale * (torch.relu(x) + alpha * (torch.exp(torch.clamp(x, max=0.0) * input_scale) - 1.0))
+
+
+def _celu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    return torch.relu(x) + alpha * (torch.exp(torch.clamp(x, max=0.0) / alpha) - 1.0)
+
+
+def _selu(x: Tensor) -> Tensor:
+    # The constants of the paper (Klambauer et al. 2017) as PyTorch writes them.
+    return _elu(x, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
+
+
+def _relu6(x: Tensor) -> Tensor:
+    return functional.hardtanh(x, 0.0, 6.0)
+
+
+def _log_sigmoid(x: Tensor) -> Tensor:
+    return -functional.softplus(-x)
+
+
+def _glu(x: Tensor, dim: int = -1) -> Tensor:
+    value, gate = torch.chunk(x, 2, dim)
+    return value * torch.sigmoid(gate)
+
+
+class Activations(FunctionRewrite):
+    """Mish, ELU, CELU, SELU, ReLU6, log-sigmoid and GLU; in-place forms arrive here through the rewrite ``in_place``."""
+
+    name = "activations"
+    forms: ClassVar[dict[str, Callable[..., Any]]] = {
+        "mish": _mish,
+        "elu": _elu,
+        "celu": _celu,
+        "selu": _selu,
+        "relu6": _relu6,
+        "logsigmoid": _log_sigmoid,
+        "log_sigmoid": _log_sigmoid,
+        "glu": _glu,
+    }
+    operators = frozenset(forms)
+    why = "these activations are not in the operator table; tanh, softplus, exp, relu, hardtanh, clamp and sigmoid are"
+    cost = "two to five element-wise operators for one"
+
+    def apply(self, call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: A002
+        """The composite form, in the input's dtype."""
+        kwargs.pop("inplace", None)
+        return self.forms[call.operator](input, *args, **kwargs)
