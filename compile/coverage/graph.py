@@ -1,0 +1,230 @@
+"""The traced graph as plain data: nodes in program order, values with shapes, and where in the model each came from.
+
+Counting rule: take the graph that `torch.jit._get_trace_graph` records, inline scripted helpers, and count every node
+that is not a `prim::` one. No optimisation pass runs, because torch-neuron logs the graph before any.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+INTEGER_TYPES = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
+_CONTROL_FLOW = frozenset({"prim::If", "prim::Loop"})
+
+
+@dataclass
+class Value:
+    """One value of the graph. `shape` is None where the trace does not know it (inside scripted control flow)."""
+
+    id: int
+    type: str
+    shape: tuple[int, ...] | None = None
+    dtype: torch.dtype | None = None
+
+    @property
+    def is_tensor(self) -> bool:
+        return self.type == "TensorType"
+
+    @property
+    def elements(self) -> int:
+        """Number of elements; 0 when the shape is unknown."""
+        count = 1 if self.shape is not None else 0
+        for size in self.shape or ():
+            count *= size
+        return count
+
+    @property
+    def bytes(self) -> int:
+        """Size in bytes; 0 when the shape or dtype is unknown."""
+        return self.elements * torch.empty((), dtype=self.dtype).element_size() if self.dtype else 0
+
+
+@dataclass
+class Node:
+    """One operation. `owner` is the index of the control-flow node whose body it stands in, or None."""
+
+    index: int
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    scope: str
+    schema: str
+    owner: int | None
+    handle: Any = field(repr=False)
+
+    @property
+    def counted(self) -> bool:
+        """Whether torch-neuron counts it among the arithmetic operators."""
+        return not self.kind.startswith("prim::")
+
+    def argument(self, position: int) -> Any:
+        """The constant at an input position; None when there is none or when it is not a constant."""
+        return constant(self.handle.inputsAt(position)) if position < len(self.inputs) else None
+
+    def source(self) -> str:
+        """File and line of the first frame outside PyTorch, as `path:line`, or empty."""
+        return _first_frame(self.handle.sourceRange())
+
+
+@dataclass
+class Graph:
+    """A traced model. `parameters` maps value ids to state-dict names; `inputs` are the example inputs' tensors."""
+
+    nodes: list[Node]
+    values: dict[int, Value]
+    inputs: list[int]
+    parameters: dict[int, str]
+    outputs: list[int]
+    grad: bool
+    trace_seconds: float
+    raw: Any = field(repr=False)
+    read_seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    returns_dict: bool = False
+    decisions: tuple[str, ...] = ()  # places where Python decided by the data of a tensor
+
+    @property
+    def counted(self) -> list[Node]:
+        """The nodes of the counting rule."""
+        return [node for node in self.nodes if node.counted]
+
+
+def constant(value: Any) -> Any:
+    """The Python value of a graph constant, lists and tuples of constants included; None when it is not constant."""
+    node = value.node()
+    if node.kind() == "prim::Constant":
+        return value.toIValue()
+    if node.kind() in ("prim::ListConstruct", "prim::TupleConstruct"):
+        return [constant(item) for item in node.inputs()]
+    return None
+
+
+def trace(module: torch.nn.Module, example_inputs: Sequence[Any], *, grad: bool = True) -> Graph:
+    """Trace `module` in evaluation mode on clones of the inputs and read the graph.
+
+    Raises what PyTorch's tracer raises; compile.coverage.problems turns it into a message.
+    """
+    inputs = tuple(_clone(item) for item in example_inputs)
+    training = module.training
+    started = time.perf_counter()
+    try:
+        module.eval()
+        with torch.set_grad_enabled(grad), _scopes(module), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            raw, result = torch.jit._get_trace_graph(module, inputs)  # type: ignore[attr-defined,no-untyped-call]
+            torch._C._jit_pass_inline(raw)
+    finally:
+        module.train(training)
+    seconds = time.perf_counter() - started
+    texts = tuple(dict.fromkeys(_warning(item) for item in caught if "TracerWarning" in item.category.__name__))
+    started = time.perf_counter()
+    graph = _read(raw, module, grad, seconds)
+    graph.warnings = texts
+    graph.returns_dict = isinstance(result, dict)
+    graph.read_seconds = time.perf_counter() - started
+    return graph
+
+
+def _clone(item: Any) -> Any:
+    if isinstance(item, torch.Tensor):
+        return item.detach().clone()
+    if isinstance(item, (list, tuple)):
+        return type(item)(_clone(part) for part in item)
+    if isinstance(item, dict):
+        return {key: _clone(part) for key, part in item.items()}
+    return item
+
+
+def _warning(item: warnings.WarningMessage) -> str:
+    return f"{item.filename}:{item.lineno}: {str(item.message).splitlines()[0]}"
+
+
+@contextmanager
+def _scopes(module: torch.nn.Module) -> Iterator[None]:
+    """Have the tracer record each node's module path. Scripted submodules keep no path: they are not called here."""
+    from torch.jit import _trace  # noqa: PLC0415 (private: kept beside its only use)
+
+    before = _trace._trace_module_map
+    _trace._trace_module_map = {part: name or "." for name, part in module.named_modules()}
+    try:
+        yield
+    finally:
+        _trace._trace_module_map = before
+
+
+def _read(raw: Any, module: torch.nn.Module, grad: bool, seconds: float) -> Graph:
+    values: dict[int, Value] = {}
+    nodes: list[Node] = []
+    handles = list(raw.inputs())
+    for handle in handles:
+        _value(handle, values)
+    _read_block(raw, values, nodes, owner=None)
+    # The tracer appends the module's state, each tensor once, after the example inputs.
+    names = list(torch.jit._unique_state_dict(module, keep_vars=True))  # type: ignore[attr-defined,no-untyped-call]
+    state = handles[len(handles) - len(names) :] if names else []
+    return Graph(
+        nodes=nodes,
+        values=values,
+        inputs=[handle.unique() for handle in handles[: len(handles) - len(names)]],
+        parameters={handle.unique(): name for handle, name in zip(state, names, strict=True)},
+        outputs=[handle.unique() for handle in raw.outputs()],
+        grad=grad,
+        trace_seconds=seconds,
+        raw=raw,
+    )
+
+
+def _read_block(block: Any, values: dict[int, Value], nodes: list[Node], owner: int | None) -> None:
+    for handle in block.nodes():
+        kind = handle.kind()
+        outputs = tuple(_value(output, values) for output in handle.outputs())
+        inputs = tuple(item.unique() for item in handle.inputs())
+        schema = handle.schema() if not kind.startswith("prim::") else ""
+        node = Node(len(nodes), kind, inputs, outputs, _path(handle.scopeName()), schema, owner, handle)
+        nodes.append(node)
+        if kind in _CONTROL_FLOW:
+            for inner in handle.blocks():
+                for argument in inner.inputs():
+                    _value(argument, values)
+                _read_block(inner, values, nodes, owner=node.index if owner is None else owner)
+
+
+def _value(handle: Any, values: dict[int, Value]) -> int:
+    identity: int = handle.unique()
+    type_ = handle.type()
+    name = type_.kind()
+    if name == "TensorType":
+        sizes = type_.sizes()
+        known = tuple(sizes) if sizes is not None and None not in sizes else None
+        values[identity] = Value(identity, name, known, type_.dtype())
+    else:
+        values[identity] = Value(identity, name)
+    return identity
+
+
+def _path(scope: str) -> str:
+    """The innermost module of a scope: the tracer separates the modules that it is inside of by slashes."""
+    return scope.rsplit("/", 1)[-1] if scope else "."
+
+
+def short_path(file: str) -> str:
+    """A source file's path from its package, or from the current folder, so that reports agree between machines."""
+    _, installed, inside = file.rpartition("site-packages/")
+    return inside if installed else file.removeprefix(f"{Path.cwd()}/")
+
+
+def _first_frame(text: str) -> str:
+    for line in text.splitlines():
+        place, _, _ = line.partition("): ")
+        file, _, number = place.rpartition("(")
+        if file and "/torch/" not in file:
+            return f"{short_path(file)}:{number}"
+    return ""
