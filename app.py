@@ -35,9 +35,12 @@ from spec.platforms import UnknownPlatform, registry_account
 
 
 def feature_flags() -> dict[str, Any]:
-    """The context of cdk.json, so that the templates are the same whoever starts the app: the CDK CLI or Python."""
+    """The context of cdk.json, so that the templates are the same whoever starts the app: the CDK CLI or Python.
+
+    Stack traces are left out: they would show the temporary folder of this run in messages and in the assembly.
+    """
     settings: dict[str, Any] = json.loads(Path(__file__).with_name("cdk.json").read_text())
-    return dict(settings["context"])
+    return {**settings["context"], "aws:cdk:disable-stack-trace": True}
 
 
 def compose(app: App, specs: dict[str, spec.EndpointSpec], deployment: Deployment) -> None:
