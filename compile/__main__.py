@@ -1,0 +1,7 @@
+"""`python -m compile`."""
+
+from __future__ import annotations
+
+from compile.cli import main
+
+main()

@@ -1,0 +1,66 @@
+"""`python -m compile`: from a spec to an artifact and its lock."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import warnings
+from typing import Any
+
+import typer
+from rich.markup import escape
+
+from compile.commands.common import err
+from compile.errors import CompileError, UsageError
+from spec import SpecErrors
+
+# Each has register(app). The order is that of --help.
+COMMAND_MODULES = (
+    "compile.commands.create",
+    "compile.commands.build",
+    "compile.commands.check",
+    "compile.commands.serve",
+)
+
+app = typer.Typer(
+    help="Turn a PyTorch model into an artifact for Inferentia, and prove that it equals the original.\n\n"
+    "The usual order: new, build --rehearse, verify, serve. A build writes model.tar.gz and a lock; "
+    "`python -m operations publish` and the CDK app take it from there.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+def _register() -> None:
+    for module in COMMAND_MODULES:
+        importlib.import_module(module).register(app)
+
+
+def _stop(*_: Any) -> None:
+    # SIGTERM unwinds like an error, so that half-done work is removed and no worker stays behind.
+    raise SystemExit(143)
+
+
+def main() -> None:
+    """Runs the command line. Exit codes: 0 done, 1 the work failed, 2 wrong use."""
+    signal.signal(signal.SIGTERM, _stop)
+    warnings.filterwarnings("ignore", module=r"torch\..*|transformers\..*")
+    _register()
+    try:
+        app(prog_name="python -m compile")
+    except UsageError as error:
+        _fail(error, 2)
+    except (CompileError, SpecErrors) as error:
+        _fail(error, 1)
+    except OSError as error:
+        _fail(
+            CompileError(f"{error.strerror or error}: {error.filename or 'no file named'}", "Nothing was changed."), 1
+        )
+
+
+def _fail(error: Exception, code: int) -> None:
+    err.print(f"[bold red]error[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+    sys.exit(code)

@@ -1,0 +1,134 @@
+"""`build` and `package`: from a spec to model.tar.gz and its lock."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.table import Table
+
+from compile import repackage
+from compile.build import Plan, Result, build, plan
+from compile.commands.common import Json, Name, Rehearse, Root, endpoint, err, out
+from compile.progress import Bars, Reporter, Silent
+from spec.lock import Lock, lock_path
+from spec.quantities import format_duration
+
+_TARGETS = {True: "rehearsal: traced for this machine's CPU, not for Inferentia", False: "compiled for the target"}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("build")(build_command)
+    app.command("package")(package_command)
+
+
+def build_command(name: Name, rehearse: Rehearse = False, json_: Json = False, root: Root = Path()) -> None:
+    """Trace or compile the model, prove that it equals the original, and write model.tar.gz and its lock."""
+    spec = endpoint(name, root)
+    with reporting(json_) as reporter:
+        with reporter.step("make the model"):
+            planned = plan(spec, rehearse=rehearse)
+        if not json_:
+            _show_plan(planned)
+        result = build(planned, reporter)
+    if json_:
+        typer.echo(json.dumps(_summary(result), indent=2))
+    else:
+        _show_result(result)
+
+
+def package_command(name: Name, rehearse: Rehearse = False, json_: Json = False, root: Root = Path()) -> None:
+    """Pack the graphs that are built already with the handler code of now; nothing is compiled again."""
+    spec = endpoint(name, root)
+    with reporting(json_) as reporter:
+        lock, changed = repackage.repackage(spec, rehearsal=rehearse, reporter=reporter)
+    if json_:
+        typer.echo(json.dumps({"changed": changed, "lock": json.loads(lock.dump())}, indent=2))
+        return
+    table = Table(title=f"{name}: packaged again", title_justify="left", show_header=False)
+    for row in _artifact_rows(lock, changed):
+        table.add_row(*row)
+    out.print(table)
+
+
+@contextmanager
+def reporting(quiet: bool) -> Iterator[Reporter]:
+    """Bars on stderr, or nothing for machines."""
+    if quiet:
+        yield Silent()
+        return
+    with Bars(err) as bars:
+        yield bars
+
+
+def _show_plan(planned: Plan) -> None:
+    spec = planned.spec
+    table = Table(title=f"Plan: build {spec.name}", title_justify="left", show_header=False)
+    model = spec.model.entry or f"{spec.model.family} {spec.model.variant or ''}".strip()
+    parameters = sum(p.numel() for p in planned.definition.weights.parameters())
+    table.add_row("model", f"{model}, {parameters / 1e6:.1f} million parameters")
+    table.add_row("weights", spec.model.weights.source)
+    table.add_row("target", f"{spec.compile.target} ({_TARGETS[planned.target.rehearsal]})")
+    for case in planned.cases:
+        table.add_row("graph", str(case))
+    table.add_row("handler", spec.serve.handler or f"built-in task {planned.definition.task}")
+    if not planned.target.rehearsal:
+        table.add_row("time limit", f"{format_duration(spec.compile.timeout)} a graph")
+    err.print(table)
+
+
+def _show_result(result: Result) -> None:
+    table = Table(title=f"{result.spec.name}: built", title_justify="left", show_header=False)
+    table.add_row("weights", result.weights)
+    for graph in result.graphs:
+        worst = graph.parity.worst
+        table.add_row(
+            "parity",
+            f"{graph.case}: error {worst.error:.2e} of at most {worst.bound:.2e} "
+            f"(output {worst.name}, maximum {worst.maximum:.3g}, {graph.parity.inputs} inputs)",
+        )
+        for note in graph.parity.notes:
+            table.add_row("[yellow]note[/yellow]", f"{graph.case}: {note}")
+        table.add_row("operators", _operators(graph.coverage, graph.subgraphs))
+        if graph.unused_inputs:
+            table.add_row("[yellow]unused inputs[/yellow]", ", ".join(graph.unused_inputs))
+    for row in _artifact_rows(result.lock, result.changed):
+        table.add_row(*row)
+    out.print(table)
+    path = lock_path(result.spec, result.lock.rehearsal).relative_to(result.spec.root)
+    flag = " --rehearse" if result.lock.rehearsal else ""
+    out.print(f"Lock: {path}. Next: python -m compile verify {result.spec.name}{flag}", highlight=False)
+
+
+def _operators(coverage: Any, subgraphs: Any) -> str:
+    if coverage is None:
+        return "unknown: there is no public operator table for this target"
+    said = "predicted" if coverage["predicted"] else "measured"
+    pieces = f", {subgraphs['count']} subgraph(s)" if subgraphs else ""
+    return f"{coverage['supported']} of {coverage['total']} supported ({coverage['percent']:.2f} %){pieces}; {said}"
+
+
+def _artifact_rows(lock: Lock, changed: bool) -> list[tuple[str, str]]:
+    kind = _TARGETS[lock.rehearsal]
+    return [
+        ("artifact", f"sha256 {lock.digests.artifact}, {lock.artifact.bytes / 1e6:.1f} MB"),
+        ("kind", kind),
+        ("changed", "yes" if changed else "no: artifact and lock are those of the build before"),
+    ]
+
+
+def _summary(result: Result) -> dict[str, Any]:
+    spec = result.spec
+    return {
+        "name": spec.name,
+        "changed": result.changed,
+        "artifact": result.artifact.relative_to(spec.root).as_posix(),
+        "lock_path": lock_path(spec, result.lock.rehearsal).relative_to(spec.root).as_posix(),
+        "weights": result.weights,
+        "lock": json.loads(result.lock.dump()),
+    }

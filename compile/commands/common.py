@@ -1,0 +1,46 @@
+"""What every subcommand shares: the project root, the endpoint's spec, and where to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import spec as specs
+from compile.errors import UsageError
+
+# Results go to stdout (a table for a person, JSON for a machine); plans, progress and errors to stderr.
+out = Console()
+err = Console(stderr=True)
+
+Name = Annotated[str, typer.Argument(help="The endpoint: endpoints/NAME.yaml.", show_default=False)]
+Root = Annotated[Path, typer.Option(help="The project: the folder with endpoints/.", show_default="the current folder")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Rehearse = Annotated[
+    bool, typer.Option("--rehearse", help="Trace for this machine's CPU, into build/rehearsal/, instead of compiling.")
+]
+
+
+def project(root: Path) -> Path:
+    """The absolute project root. Raises UsageError when there is no endpoints/ in it."""
+    if not (root / "endpoints").is_dir():
+        raise UsageError(
+            f"There is no folder endpoints/ in {root.resolve()}.",
+            "Run this from the project's root, or name it with --root.",
+        )
+    return root.resolve()
+
+
+def endpoint(name: str, root: Path) -> specs.EndpointSpec:
+    """The spec of an endpoint. Raises UsageError when there is none of that name, SpecErrors when it is faulty."""
+    folder = project(root) / "endpoints"
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none yet"
+        raise UsageError(
+            f"There is no endpoint {name!r}: endpoints/{name}.yaml does not exist. Endpoints: {known}.",
+            f"Create it with: python -m compile new {name}",
+        )
+    return specs.load(path, root=folder.parent)

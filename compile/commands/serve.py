@@ -1,0 +1,71 @@
+"""`serve`: the built artifact on a local port."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import spec as specs
+from compile import artifact, sampling
+from compile.commands.common import Name, Root, endpoint, err, out
+from compile.errors import CompileError
+from compile.worker import Worker, running
+from spec.lock import lock_path
+
+Port = Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")]
+
+_SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "application/x-npy": "npy", "application/json": "json"}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("serve")(serve_command)
+
+
+def serve_command(name: Name, port: Port = 8080, root: Root = Path()) -> None:
+    """Run the artifact's own code on this machine until Ctrl-C, and print the curl line that asks it.
+
+    The rehearsal is served where there is one: it runs on any CPU.
+    """
+    spec = endpoint(name, root)
+    rehearsal = lock_path(spec, True).is_file() or not lock_path(spec, False).is_file()
+    built = artifact.find(spec, rehearsal=rehearsal)
+    with artifact.unpacked(built) as files:
+        environment = sampling.environment(spec, built.lock)
+        err.print(f"Loading {name} ({'rehearsal' if rehearsal else spec.compile.target}) ...", highlight=False)
+        with running(files.folder, environment, files.scratch / "worker.log", port) as worker:
+            _introduce(spec, built, worker)
+            _wait(worker)
+
+
+def _introduce(spec: specs.EndpointSpec, built: artifact.Built, worker: Worker) -> None:
+    """Prints the curl line, with the sample of the lock as the file to send."""
+    out.print(
+        f"{spec.name} answers at {worker.url}/invocations (weights: {built.lock.weights.source}). Ctrl-C ends it."
+    )
+    sample = built.lock.sample
+    if sample is None:
+        return
+    asked = sample.request
+    folder = built.archive.parent
+    kind, answer = (_SUFFIXES.get(t.partition(";")[0].strip(), "bin") for t in (asked.content_type, asked.accept))
+    body = folder / f"sample.{kind}"
+    body.write_bytes(base64.b64decode(asked.body))
+    line = (
+        f"curl --fail --data-binary @{shlex.quote(str(body.relative_to(spec.root)))} "
+        f"-H {shlex.quote('Content-Type: ' + asked.content_type)} -H {shlex.quote('Accept: ' + asked.accept)} "
+        f"{worker.url}/invocations -o answer.{answer}"
+    )
+    out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _wait(worker: Worker) -> None:
+    try:
+        code = worker.process.wait()
+    except KeyboardInterrupt:
+        return
+    raise CompileError(f"The worker stopped with exit code {code}.")

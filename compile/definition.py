@@ -1,0 +1,147 @@
+"""What a model is, for this project: named graphs, the inputs that prove them, and the task they serve.
+
+The built-in families (`compile/models/`) and a user's entry file return the same `ModelDefinition`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from compile.errors import CompileError
+
+# A bucket names the sizes that a graph is fixed to, e.g. {"image": [518, 518]} or {"tokens": 128}.
+Bucket = Mapping[str, int | Sequence[int]]
+# Inputs of one call by name; the names are the parameters of the module's forward.
+Inputs = Mapping[str, torch.Tensor]
+
+MINIMUM_REFERENCES = 5
+
+
+@dataclass(frozen=True)
+class GraphDefinition:
+    """One graph of a model.
+
+    module: in eval mode, float32. Its forward may return a tensor or any nest of dict, dataclass, tuple and list.
+    example_inputs(bucket, batch): the tensors that the graph is traced with, by name of forward's parameter.
+    reference_inputs(bucket, batch): at least 5 deterministic inputs of the same names, shapes and dtypes; the artifact
+        is compared with the original on them.
+    """
+
+    module: nn.Module
+    example_inputs: Callable[[Bucket, int], Inputs]
+    reference_inputs: Callable[[Bucket, int], Sequence[Inputs]]
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """One request to the finished endpoint whose answer is kept in the lock for `operations smoke`."""
+
+    body: bytes
+    content_type: str
+    accept: str
+
+
+@dataclass(frozen=True)
+class ModelDefinition:
+    """A model ready to be built.
+
+    graphs: by role (main, encoder, step, refine); most models have the one role "main".
+    buckets: used when the spec names none.
+    task, task_settings: a task of inference_code (or a name of your own, when the spec has a handler).
+    weights_module: holds every weight that a checkpoint fills; default: the module of the only graph.
+    checkpoint_keys(state): renames (and reshapes) the tensors of a published checkpoint to weights_module's names.
+    initialise(module, generator): draws random weights; default: what the module's constructor drew from the seed.
+    sample(bucket): a request for `operations smoke`.
+    """
+
+    graphs: Mapping[str, GraphDefinition]
+    buckets: Sequence[Bucket]
+    task: str
+    task_settings: Mapping[str, Any] = field(default_factory=dict)
+    weights_module: nn.Module | None = None
+    checkpoint_keys: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None
+    initialise: Callable[[nn.Module, torch.Generator], None] | None = None
+    sample: Callable[[Bucket], SampleRequest] | None = None
+
+    def __post_init__(self) -> None:
+        problems = [*_shape_problems(self), *_module_problems(self)]
+        if problems:
+            raise CompileError("The ModelDefinition is not usable:\n  " + "\n  ".join(problems))
+
+    @property
+    def weights(self) -> nn.Module:
+        """The module that a checkpoint's keys belong to."""
+        if self.weights_module is not None:
+            return self.weights_module
+        (graph,) = self.graphs.values()
+        return graph.module
+
+
+def _shape_problems(definition: ModelDefinition) -> list[str]:
+    problems = []
+    if not definition.graphs:
+        problems.append("graphs is empty: give at least the role 'main'.")
+    if not definition.buckets:
+        problems.append("buckets is empty: give at least one, e.g. [{'image': (224, 224)}].")
+    if not definition.task:
+        problems.append("task is empty: name a task of inference_code, or one of your own with a handler in the spec.")
+    if len(definition.graphs) > 1 and definition.weights_module is None:
+        problems.append("weights_module is missing: with several graphs, name the module that holds all weights.")
+    return problems
+
+
+def _module_problems(definition: ModelDefinition) -> list[str]:
+    """Names modules that would be traced in training mode or in another precision."""
+    problems = []
+    for role, graph in definition.graphs.items():
+        if graph.module.training:
+            problems.append(f"graph {role!r}: the module is in training mode: call .eval() before returning it.")
+        dtypes = {str(p.dtype) for p in graph.module.parameters() if p.is_floating_point() and p.dtype != torch.float32}
+        if dtypes:
+            problems.append(f"graph {role!r}: parameters are {', '.join(sorted(dtypes))}: call .float() first.")
+    return problems
+
+
+def checked_inputs(graph: GraphDefinition, role: str, bucket: Bucket, batch: int) -> tuple[Inputs, list[Inputs]]:
+    """The example inputs and the reference inputs of a graph, which must agree in names, shapes and dtypes.
+
+    Raises CompileError naming every reference that differs, or fewer than 5 of them.
+    """
+    example: Inputs = dict(graph.example_inputs(bucket, batch))
+    references: list[Inputs] = [dict(reference) for reference in graph.reference_inputs(bucket, batch)]
+    where = f"graph {role!r}, bucket {dict(bucket)}, batch {batch}"
+    problems = [
+        f"input {name!r} is {type(value).__name__}: give a torch.Tensor."
+        for name, value in example.items()
+        if not isinstance(value, torch.Tensor)
+    ]
+    problems += [
+        f"input {name!r} is float64: cast it to float32, Inferentia has no float64."
+        for name, value in example.items()
+        if isinstance(value, torch.Tensor) and value.dtype == torch.float64
+    ]
+    if not example:
+        problems.append("example_inputs returned nothing.")
+    if len(references) < MINIMUM_REFERENCES:
+        problems.append(f"reference_inputs returned {len(references)} inputs: give at least {MINIMUM_REFERENCES}.")
+    if not problems:
+        problems = [p for i, reference in enumerate(references) for p in _differences(i, example, reference)]
+    if problems:
+        raise CompileError(f"The inputs of {where} are not usable:\n  " + "\n  ".join(problems))
+    return example, references
+
+
+def _differences(index: int, example: Inputs, reference: Inputs) -> list[str]:
+    if list(example) != list(reference):
+        return [f"reference {index} has the inputs {list(reference)}, the example {list(example)}."]
+    return [
+        f"reference {index}, input {name!r} is {tuple(value.shape)} {value.dtype}, "
+        f"the example {tuple(example[name].shape)} {example[name].dtype}."
+        for name, value in reference.items()
+        if value.shape != example[name].shape or value.dtype != example[name].dtype
+    ]

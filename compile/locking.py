@@ -1,0 +1,135 @@
+"""The lock of a build: what was proven, written beside the artifact in one step with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compile.graphs import BuiltGraph
+from compile.staging import place
+from compile.weights import WeightsReport
+from inference_code.manifest import ArtifactManifest, TensorDescription
+from spec import lock as locks
+
+if TYPE_CHECKING:
+    from spec import EndpointSpec
+
+PREVIOUS = "previous.tar.gz"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the graphs and weights of a build proved; a repackaging takes it over from the lock before."""
+
+    weights: locks.LockedWeights
+    graphs: list[locks.GraphLock]
+    parity: locks.Parity
+
+
+def proof(built: Sequence[BuiltGraph], weights: WeightsReport) -> Proof:
+    """The lock's account of finished graphs."""
+    return Proof(
+        weights=locks.LockedWeights(source=weights.source, sha256=weights.sha256),
+        graphs=[_graph(graph) for graph in built],
+        parity=_parity(built),
+    )
+
+
+def _graph(graph: BuiltGraph) -> locks.GraphLock:
+    entry = graph.entry
+    return locks.GraphLock(
+        role=entry.role,
+        bucket=dict(entry.bucket),
+        batch_size=entry.batch_size,
+        file=entry.file,
+        inputs=[_tensor(tensor) for tensor in entry.inputs],
+        outputs=[_tensor(tensor) for tensor in entry.outputs],
+        unused_inputs=graph.unused_inputs,
+        coverage=locks.Coverage(**graph.coverage) if graph.coverage else None,
+        subgraphs=locks.Subgraphs(**graph.subgraphs) if graph.subgraphs else None,
+    )
+
+
+def _tensor(tensor: TensorDescription) -> locks.TensorLock:
+    return locks.TensorLock(name=tensor.name, shape=list(tensor.shape), dtype=tensor.dtype)
+
+
+def _parity(built: Sequence[BuiltGraph]) -> locks.Parity:
+    """The output nearest to its bound stands for all; the details have every one of them."""
+    worst = max((graph.parity.worst for graph in built), key=lambda output: output.share)
+    details: dict[str, Any] = {
+        graph.case.file: {
+            "inputs": graph.parity.inputs,
+            "outputs": [output.to_json() for output in graph.parity.outputs],
+            "notes": graph.parity.notes,
+        }
+        for graph in built
+    }
+    return locks.Parity(
+        inputs=min(graph.parity.inputs for graph in built),
+        error=worst.error,
+        bound=worst.bound,
+        maximum=worst.maximum,
+        details=details,
+    )
+
+
+def draft(spec: EndpointSpec, manifest: ArtifactManifest, proven: Proof, digest: str, size: int) -> locks.Lock:
+    """The lock of an archive of `size` bytes and sha256 `digest`, without its sample and its predecessor."""
+    return locks.Lock(
+        name=spec.name,
+        rehearsal=manifest.rehearsal,
+        stand_in=manifest.stand_in,
+        target=spec.compile.target,
+        digests=locks.Digests(build=manifest.digests.build, handler=manifest.digests.handler, artifact=digest),
+        artifact=locks.Artifact(key=locks.artifact_key(spec.name, digest), bytes=size),
+        versions=dict(manifest.versions),
+        task=locks.Task(name=manifest.task.name, settings=dict(manifest.task.settings)),
+        weights=proven.weights,
+        graphs=proven.graphs,
+        parity=proven.parity,
+    )
+
+
+def publish(spec: EndpointSpec, lock: locks.Lock, archive: Path) -> tuple[locks.Lock, bool]:
+    """Moves the archive and its lock to their names; the artifact before stays as previous.tar.gz for a rollback.
+
+    A build that changes nothing leaves both files as they are. Returns the lock that is on the disk, and whether it
+    changed.
+    """
+    path, target = locks.lock_path(spec, lock.rehearsal), locks.artifact_path(spec, lock.rehearsal)
+    before = _before(path)
+    same_archive = before is not None and before.digests.artifact == lock.digests.artifact and target.is_file()
+    if before is not None and same_archive and _unchanged(before, lock):
+        return before, False
+    lock = lock.model_copy(update={"previous": _previous(before, lock)})
+    text = archive.parent / path.name
+    text.write_text(lock.dump(), encoding="utf-8", newline="\n")
+    if target.is_file() and not same_archive:
+        place([(target, target.parent / PREVIOUS)])
+    place([(archive, target), (text, path)])
+    return lock, True
+
+
+def _before(path: Path) -> locks.Lock | None:
+    try:
+        return locks.read_lock(path) if path.is_file() else None
+    except locks.LockError:  # damaged or of an older format: this build replaces it
+        return None
+
+
+def _previous(before: locks.Lock | None, lock: locks.Lock) -> locks.Artifact | None:
+    if before is None:
+        return None
+    return before.previous if before.digests.artifact == lock.digests.artifact else before.artifact
+
+
+def _unchanged(before: locks.Lock, lock: locks.Lock) -> bool:
+    """Same in everything but the last digits of what was computed (parity and sample depend on threads)."""
+    computed = {"parity", "sample", "previous", "measured"}
+    return before.model_dump(exclude=computed) == lock.model_dump(exclude=computed) and (
+        (before.sample is None) == (lock.sample is None)
+        and (before.sample is None or lock.sample is None or before.sample.request == lock.sample.request)
+    )

@@ -1,0 +1,72 @@
+"""The built-in families, one a file, found by their names.
+
+A file here defines `build(variant, options) -> ModelDefinition` and registers it with `@family(...)`: nothing that a
+user's own entry file could not do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compile.definition import ModelDefinition
+from compile.errors import CompileError
+
+Builder = Callable[[str, Mapping[str, Any]], ModelDefinition]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A registered family: its variants, the task it serves, where it comes from, and its builder."""
+
+    name: str
+    variants: tuple[str, ...]
+    task: str
+    source: str
+    build: Builder
+
+
+_FAMILIES: dict[str, Family] = {}
+
+
+def family(*, name: str, variants: tuple[str, ...], task: str, source: str) -> Callable[[Builder], Builder]:
+    """Registers a builder. The file must bear the family's name: digests find the code by it."""
+
+    def register(build: Builder) -> Builder:
+        if build.__module__.rpartition(".")[2] != name:
+            raise CompileError(f"The family {name!r} must live in compile/models/{name}.py, not in {build.__module__}.")
+        _FAMILIES[name] = Family(name, variants, task, source, build)
+        return build
+
+    return register
+
+
+def families() -> dict[str, Family]:
+    """Every built-in family by name, in alphabetical order."""
+    for module in pkgutil.iter_modules(__path__):
+        if not module.ispkg:
+            importlib.import_module(f"{__name__}.{module.name}")
+    return dict(sorted(_FAMILIES.items()))
+
+
+def find(name: str, variant: str | None) -> tuple[Family, str]:
+    """The family and the variant (the first one when the spec names none).
+
+    Raises CompileError listing what exists.
+    """
+    known = families()
+    if name not in known:
+        raise CompileError(
+            f"model.family {name!r} is not known. Families: {', '.join(known)}.",
+            "Use one of them, or your own model with model.entry: path.py:function.",
+        )
+    found = known[name]
+    chosen = variant or found.variants[0]
+    if chosen not in found.variants:
+        raise CompileError(
+            f"model.variant {chosen!r} is not a variant of {name}. Variants: {', '.join(found.variants)}."
+        )
+    return found, chosen

@@ -1,0 +1,265 @@
+"""Depth Anything V2: relative depth from one photograph.
+
+Architecture: transformers' DepthAnythingForDepthEstimation on a DINOv2 backbone, built from its configuration, so no
+hub is needed. Sizes: the official repository's `model_configs` (DepthAnything/Depth-Anything-V2) and the
+configurations published as depth-anything/Depth-Anything-V2-{Small,Base,Large}-hf.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
+
+from compile.definition import Bucket, GraphDefinition, ModelDefinition, SampleRequest
+from compile.errors import CompileError
+from compile.models import family
+
+PATCH = 14
+# ImageNet statistics, as the official transform and the published preprocessor_config.json have them.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The numbers that make a variant. `layers_out` counts blocks from 1; `image_size` is the position embedding's."""
+
+    hidden_size: int
+    heads: int
+    layers: int
+    layers_out: tuple[int, ...]
+    neck: tuple[int, ...]
+    fusion: int
+    head: int = 32
+    image_size: int = 518
+
+
+VARIANTS = {
+    "vits": Sizes(384, 6, 12, (3, 6, 9, 12), (48, 96, 192, 384), 64),
+    "vitb": Sizes(768, 12, 12, (3, 6, 9, 12), (96, 192, 384, 768), 128),
+    "vitl": Sizes(1024, 16, 24, (5, 12, 18, 24), (256, 512, 1024, 1024), 256),
+}
+
+
+@family(
+    name="depth_anything_v2",
+    variants=tuple(VARIANTS),
+    task="depth",
+    source="https://github.com/DepthAnything/Depth-Anything-V2",
+)
+def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+    """Input `pixel_values` float32 (batch, 3, height, width), normalised; output `predicted_depth` float32
+    (batch, height, width), larger is nearer. Height and width are multiples of 14.
+
+    Options: any field of `Sizes`, for a network smaller or larger than the published ones.
+    """
+    sizes = _with_options(VARIANTS[variant], options)
+    module = DepthAnythingForDepthEstimation(_configuration(sizes)).eval()
+    return ModelDefinition(
+        graphs={"main": GraphDefinition(module, _example, _references)},
+        buckets=[{"image": (sizes.image_size, sizes.image_size)}],
+        task="depth",
+        task_settings={"mean": list(MEAN), "std": list(STD), "output": "predicted_depth"},
+        checkpoint_keys=lambda state: transformers_names(state, sizes),
+        initialise=draw,
+        sample=_sample,
+    )
+
+
+def _with_options(sizes: Sizes, options: Mapping[str, Any]) -> Sizes:
+    known = {f.name for f in fields(Sizes)}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise CompileError(
+            f"model.options of depth_anything_v2 has no {', '.join(unknown)}.",
+            f"Options: {', '.join(sorted(known))}.",
+        )
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in options.items()}
+    changed = replace(sizes, **values)
+    problems = []
+    if len(changed.layers_out) != 4 or len(changed.neck) != 4:
+        problems.append(f"layers_out and neck need 4 values each, not {changed.layers_out} and {changed.neck}.")
+    if changed.hidden_size % changed.heads:
+        problems.append(f"hidden_size {changed.hidden_size} is no multiple of heads {changed.heads}.")
+    if max(changed.layers_out, default=0) > changed.layers:
+        problems.append(f"layers_out {changed.layers_out} goes beyond layers {changed.layers}.")
+    if changed.image_size % PATCH:
+        problems.append(f"image_size {changed.image_size} is no multiple of {PATCH}.")
+    if problems:
+        raise CompileError("model.options of depth_anything_v2:\n  " + "\n  ".join(problems))
+    return changed
+
+
+def _configuration(sizes: Sizes) -> DepthAnythingConfig:
+    backbone = Dinov2Config(
+        hidden_size=sizes.hidden_size,
+        num_attention_heads=sizes.heads,
+        num_hidden_layers=sizes.layers,
+        image_size=sizes.image_size,
+        patch_size=PATCH,
+        out_indices=list(sizes.layers_out),
+        apply_layernorm=True,
+        reshape_hidden_states=False,
+    )
+    return DepthAnythingConfig(
+        backbone_config=backbone,
+        patch_size=PATCH,
+        reassemble_hidden_size=sizes.hidden_size,
+        reassemble_factors=[4, 2, 1, 0.5],
+        neck_hidden_sizes=list(sizes.neck),
+        fusion_hidden_size=sizes.fusion,
+        head_hidden_size=sizes.head,
+        head_in_index=-1,
+    )
+
+
+def draw(module: nn.Module, generator: torch.Generator) -> None:
+    """Random weights with which the depth map visibly follows the picture.
+
+    The library's default (std 0.02, zero biases) shrinks the signal at each layer until the map is constant. Here each
+    matrix keeps the variance of what it gets (std = 1 / sqrt(fan in)), and the last layer's weights are positive, so
+    that its ReLU lets everything through.
+    """
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            owner = module.get_submodule(name.rpartition(".")[0])
+            if isinstance(owner, nn.ConvTranspose2d) and parameter.dim() == 4:
+                parameter.copy_(_smooth_kernel(parameter, generator))
+            elif isinstance(owner, (nn.Linear, nn.Conv2d)) and parameter.dim() > 1:
+                parameter.normal_(0.0, 1.0 / math.sqrt(parameter[0].numel()), generator=generator)
+            elif name.endswith(("cls_token", "position_embeddings")):
+                parameter.normal_(0.0, 0.2, generator=generator)
+            elif name.endswith(("lambda1", "weight")):
+                parameter.fill_(1.0)
+            else:
+                parameter.zero_()
+        module.get_submodule("head.conv3").get_parameter("weight").abs_()
+
+
+def _smooth_kernel(parameter: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Upsampling kernels that differ little over a patch: independent values would print the patch grid on the map."""
+    inputs, outputs, height, width = parameter.shape
+    base = torch.randn(inputs, outputs, 1, 1, generator=generator)
+    detail = torch.randn(inputs, outputs, height, width, generator=generator)
+    return (base + 0.2 * detail) / math.sqrt(inputs)
+
+
+# --- inputs ---------------------------------------------------------------------------------------------------------
+
+
+def _size(bucket: Bucket) -> tuple[int, int]:
+    size = bucket.get("image", ())
+    if not isinstance(size, Sequence) or len(size) != 2 or any(side <= 0 or side % PATCH for side in size):
+        raise CompileError(
+            f"compile.buckets: {dict(bucket)} does not fit depth_anything_v2.",
+            f"Give image: [height, width] in multiples of {PATCH}, e.g. {{image: [518, 518]}}.",
+        )
+    return size[0], size[1]
+
+
+def _picture(seed: int, height: int, width: int) -> torch.Tensor:
+    """A made-up picture in 0..1, (3, height, width): a few large shapes on a gradient, and fine noise."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.linspace(0, 1, height)[:, None]
+    columns = torch.linspace(0, 1, width)[None, :]
+    ends = torch.rand(2, 3, 1, 1, generator=generator)
+    picture = ends[0] * (1 - rows) + ends[1] * (0.5 * rows + 0.5 * columns)
+    for _ in range(6):
+        y, x, radius, *colour = torch.rand(6, generator=generator).tolist()
+        inside = (rows - y) ** 2 + (columns - x) ** 2 < (0.05 + 0.3 * radius) ** 2
+        picture = torch.where(inside, torch.tensor(colour)[:, None, None], picture)
+    noise = torch.randn(3, height, width, generator=generator)
+    return (picture + 0.02 * noise).clamp(0, 1)
+
+
+def _pixels(seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+    height, width = _size(bucket)
+    pictures = torch.stack([_picture(1000 * seed + i, height, width) for i in range(batch)])
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    return {"pixel_values": (pictures - mean) / std}
+
+
+def _example(bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+    return _pixels(0, bucket, batch)
+
+
+def _references(bucket: Bucket, batch: int) -> Sequence[dict[str, torch.Tensor]]:
+    return [_pixels(seed, bucket, batch) for seed in range(1, 6)]
+
+
+def _sample(bucket: Bucket) -> SampleRequest:
+    """A small PNG (lossless, so every decoder gives the same pixels) answered at the model's own size."""
+    del bucket
+    picture = (_picture(7, 96, 128) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    body = io.BytesIO()
+    Image.frombytes("RGB", (128, 96), bytes(picture.flatten().tolist())).save(body, "PNG")
+    return SampleRequest(body.getvalue(), "image/png", "application/x-npy")
+
+
+# --- official checkpoints -------------------------------------------------------------------------------------------
+
+# Official module names (DepthAnything/Depth-Anything-V2: dpt.py and dinov2.py) to transformers' names.
+_RENAMES: tuple[tuple[str, str], ...] = (
+    (r"pretrained\.cls_token", "backbone.embeddings.cls_token"),
+    (r"pretrained\.mask_token", "backbone.embeddings.mask_token"),
+    (r"pretrained\.pos_embed", "backbone.embeddings.position_embeddings"),
+    (r"pretrained\.patch_embed\.proj\.(.+)", r"backbone.embeddings.patch_embeddings.projection.\1"),
+    (r"pretrained\.norm\.(.+)", r"backbone.layernorm.\1"),
+    (r"pretrained\.blocks\.(\d+)\.attn\.proj\.(.+)", r"backbone.encoder.layer.\1.attention.output.dense.\2"),
+    (r"pretrained\.blocks\.(\d+)\.ls([12])\.gamma", r"backbone.encoder.layer.\1.layer_scale\2.lambda1"),
+    (r"pretrained\.blocks\.(\d+)\.(norm[12]|mlp\.fc[12])\.(.+)", r"backbone.encoder.layer.\1.\2.\3"),
+    (r"depth_head\.projects\.(\d)\.(.+)", r"neck.reassemble_stage.layers.\1.projection.\2"),
+    (r"depth_head\.resize_layers\.(\d)\.(.+)", r"neck.reassemble_stage.layers.\1.resize.\2"),
+    (r"depth_head\.scratch\.output_conv1\.(.+)", r"head.conv1.\1"),
+    (r"depth_head\.scratch\.output_conv2\.0\.(.+)", r"head.conv2.\1"),
+    (r"depth_head\.scratch\.output_conv2\.2\.(.+)", r"head.conv3.\1"),
+)
+_QKV = re.compile(r"pretrained\.blocks\.(\d+)\.attn\.qkv\.(weight|bias)")
+_REFINE = re.compile(r"depth_head\.scratch\.refinenet([1-4])\.(out_conv|resConfUnit([12])\.conv([12]))\.(.+)")
+_RN = re.compile(r"depth_head\.scratch\.layer([1-4])_rn\.(.+)")
+
+
+def transformers_names(state: dict[str, torch.Tensor], sizes: Sizes) -> dict[str, torch.Tensor]:
+    """An official .pth state dict under transformers' names; one that has those names already comes back unchanged.
+
+    The fused qkv matrix (3 x hidden, hidden) becomes query, key and value. Names that neither side knows are kept, so
+    that loading reports them as unexpected.
+    """
+    if not any(key.startswith(("pretrained.", "depth_head.")) for key in state):
+        return state
+    renamed: dict[str, torch.Tensor] = {}
+    for key, value in state.items():
+        qkv = _QKV.fullmatch(key)
+        if qkv and value.shape[0] == 3 * sizes.hidden_size:
+            prefix = f"backbone.encoder.layer.{qkv[1]}.attention.attention"
+            for part, piece in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                renamed[f"{prefix}.{part}.{qkv[2]}"] = piece.clone()
+        else:
+            renamed[_renamed(key)] = value
+    return renamed
+
+
+def _renamed(key: str) -> str:
+    refine = _REFINE.fullmatch(key)
+    if refine:
+        # The library stores the fusion layers in the order they run: refinenet4 first.
+        layer = f"neck.fusion_stage.layers.{4 - int(refine[1])}"
+        part = "projection" if refine[2] == "out_conv" else f"residual_layer{refine[3]}.convolution{refine[4]}"
+        return f"{layer}.{part}.{refine[5]}"
+    rn = _RN.fullmatch(key)
+    if rn:
+        return f"neck.convs.{int(rn[1]) - 1}.{rn[2]}"
+    for pattern, name in _RENAMES:
+        match = re.fullmatch(pattern, key)
+        if match:
+            return match.expand(name)
+    return key

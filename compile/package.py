@@ -1,0 +1,101 @@
+"""model.tar.gz: the folder of an artifact, and one archive of it whose bytes depend on nothing but its content."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tarfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import inference_code
+from compile.errors import CompileError
+from inference_code import manifest as manifests
+from spec.digests import local_sources
+
+if TYPE_CHECKING:
+    from spec import EndpointSpec
+
+GRAPHS = "graphs"
+CODE = "code"
+HANDLER = "handler"
+# 1980-01-01: the oldest moment that every unpacker takes without a warning.
+_TIME = 315532800
+# Float weights hardly compress; level 1 takes what there is (zeros, code) at the speed of the disk.
+_LEVEL = 1
+
+
+def write_code(spec: EndpointSpec, folder: Path) -> str | None:
+    """Writes code/: the entry, inference_code, and the user's handler with its local modules.
+
+    Returns the handler's path inside code/, or None when the spec has no handler.
+    """
+    code = folder / CODE
+    code.mkdir(parents=True)
+    package = Path(inference_code.__file__).parent
+    # SageMaker's containers load code/inference.py by its name.
+    _copy(package / "inference.py", code / "inference.py")
+    for source in sorted(package.rglob("*.py")):
+        _copy(source, code / package.name / source.relative_to(package))
+    if spec.serve.handler is None:
+        return None
+    handler = (spec.root / spec.serve.handler).resolve()
+    for source in local_sources(handler, spec.root):
+        _copy(source, code / HANDLER / _inside(source, spec.root))
+    return f"{HANDLER}/{_inside(handler, spec.root).as_posix()}"
+
+
+def _inside(source: Path, root: Path) -> Path:
+    return source.relative_to(root.resolve())
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def file_digests(folder: Path) -> Mapping[str, str]:
+    """sha256 of every file of an artifact folder but the manifest, by path with forward slashes."""
+    return {
+        path.relative_to(folder).as_posix(): manifests.file_sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / manifests.FILE_NAME
+    }
+
+
+def write_archive(folder: Path, archive: Path, advance: Callable[[int], None] = lambda _: None) -> str:
+    """Packs `folder` into `archive`; returns its sha256.
+
+    Sorted names, fixed owner, mode and time, no file name in the gzip header: the same content gives the same bytes
+    from any directory on any day (with the same zlib). `advance` is called with the bytes of each file.
+    """
+    with archive.open("wb") as raw:
+        with (
+            gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=_LEVEL, mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
+        ):
+            for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
+                if path.is_file():
+                    _add(tar, path, path.relative_to(folder).as_posix())
+                    advance(path.stat().st_size)
+    return manifests.file_sha256(archive)
+
+
+def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = path.stat().st_size
+    info.mtime = _TIME
+    info.mode = 0o644
+    with path.open("rb") as stream:
+        tar.addfile(info, stream)
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Unpacks an artifact. Raises CompileError for a damaged archive or a member that would leave `folder`."""
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            tar.extractall(folder, filter="data")
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise CompileError(f"{archive} is damaged: {error}.", "Build it again.") from None

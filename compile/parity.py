@@ -1,0 +1,166 @@
+"""Is the artifact the same function as the original model?
+
+Rule: on at least 5 inputs, max|artifact - eager| <= max(2 x max|eager - eager in float64|, 1e-6 x max|eager|), for
+each output on its own. An original in float32 is itself wrong by its distance from float64; twice that is what another
+order of the same additions may cost. Integer and boolean outputs must be equal.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from compile.definition import Inputs
+from compile.errors import CompileError
+
+RELATIVE_FLOOR = 1e-6
+EAGER_FACTOR = 2.0
+# Below this share of its maximum an output hardly depends on the input, and equality says little.
+FAINT = 1e-3
+
+Tensors = Sequence[torch.Tensor]
+
+
+@dataclass
+class OutputParity:
+    """One output over all inputs. `eager_distance` is None when the model could not run in float64."""
+
+    name: str
+    error: float = 0.0
+    eager_distance: float | None = 0.0
+    maximum: float = 0.0
+    variation: float = 0.0
+    exact: bool = False
+
+    @property
+    def bound(self) -> float:
+        if self.exact:
+            return 0.0
+        return max(EAGER_FACTOR * (self.eager_distance or 0.0), RELATIVE_FLOOR * self.maximum)
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.bound  # a NaN error is not
+
+    @property
+    def share(self) -> float:
+        """The error as a share of its bound."""
+        if math.isnan(self.error):
+            return math.inf
+        if self.bound:
+            return self.error / self.bound
+        return math.inf if self.error else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "bound": self.bound}
+
+
+@dataclass
+class Parity:
+    """Parity of one graph at one bucket and batch size."""
+
+    inputs: int
+    outputs: list[OutputParity]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return all(output.passed for output in self.outputs)
+
+    @property
+    def worst(self) -> OutputParity:
+        """The output nearest to its bound, or furthest beyond it."""
+        return max(self.outputs, key=lambda output: output.share)
+
+
+def in_float64(module: nn.Module) -> nn.Module:
+    """A copy of a module in float64."""
+    return copy.deepcopy(module).double()
+
+
+def compare(
+    eager: nn.Module,
+    artifact: Callable[..., Tensors],
+    references: Sequence[Inputs],
+    names: Sequence[str],
+    *,
+    advance: Callable[[], None] = lambda: None,
+) -> Parity:
+    """Runs the flat eager module (float32 and float64) and the artifact on every reference input.
+
+    eager and artifact take positional tensors and return a flat tuple, named by `names`. `advance` is called once an
+    input. Raises CompileError when the artifact answers with other shapes or dtypes.
+    """
+    parity = Parity(inputs=len(references), outputs=[OutputParity(name) for name in names])
+    double = in_float64(eager)
+    first: list[torch.Tensor] = []
+    with torch.no_grad():
+        for reference in references:
+            tensors = tuple(reference.values())
+            expected = eager(*tensors)
+            exact = _exact(double, tensors, parity)
+            found = artifact(*tensors)
+            first = first or list(expected)
+            for output, *values in zip(parity.outputs, expected, found, exact, first, strict=True):
+                _account(output, *values)
+            advance()
+    parity.notes += [
+        f"output {output.name} hardly depends on the input (it varies by {output.variation:.1e} of its maximum "
+        f"{output.maximum:.3g}), so its parity says little"
+        for output in parity.outputs
+        if output.variation <= FAINT * output.maximum
+    ]
+    return parity
+
+
+def _exact(double: nn.Module, tensors: Tensors, parity: Parity) -> Iterable[torch.Tensor | None]:
+    """The outputs in float64, or None for each when the model cannot run in float64 (said in the notes)."""
+    try:
+        exact: Iterable[torch.Tensor] = double(*(t.double() if t.is_floating_point() else t for t in tensors))
+    except RuntimeError as error:
+        note = f"the model does not run in float64 ({str(error).splitlines()[0]}): the bound is 1e-6 of the maximum"
+        if note not in parity.notes:
+            parity.notes.append(note)
+        return [None] * len(parity.outputs)
+    return exact
+
+
+def _account(
+    output: OutputParity,
+    expected: torch.Tensor,
+    found: torch.Tensor,
+    exact: torch.Tensor | None,
+    first: torch.Tensor,
+) -> None:
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        raise CompileError(
+            f"Output {output.name} of the artifact is {tuple(found.shape)} {found.dtype}, "
+            f"of the original {tuple(expected.shape)} {expected.dtype}."
+        )
+    output.exact = not expected.is_floating_point()
+    output.error = _larger(output.error, _distance(found, expected))
+    output.maximum = _larger(output.maximum, float(expected.double().abs().max()) if expected.numel() else 0.0)
+    output.variation = _larger(output.variation, _distance(expected, first))
+    if exact is None:
+        output.eager_distance = None
+    elif output.eager_distance is not None:
+        output.eager_distance = _larger(output.eager_distance, _distance(expected, exact))
+
+
+def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """max|one - other| in float64; places where both hold the same infinity count as equal."""
+    if not one.numel():
+        return 0.0
+    one, other = one.double(), other.double()
+    return float(torch.where(one == other, torch.zeros_like(one), (one - other).abs()).max())
+
+
+def _larger(one: float, other: float) -> float:
+    """max that keeps a NaN, so that a NaN in an output can never pass."""
+    return math.nan if math.isnan(one) or math.isnan(other) else max(one, other)

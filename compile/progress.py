@@ -1,0 +1,54 @@
+"""Progress of long work, told to whoever watches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+Advance = Callable[[int], None]
+
+
+class Reporter(Protocol):
+    """Announces steps. Inside a step, `advance(n)` says that n of its `total` units are done."""
+
+    def step(self, title: str, total: int = 1) -> AbstractContextManager[Advance]: ...
+
+
+class Silent:
+    """Says nothing: for tests and for `--json`."""
+
+    @contextmanager
+    def step(self, title: str, total: int = 1) -> Iterator[Advance]:
+        del title, total
+        yield lambda _: None
+
+
+class Bars:
+    """One bar a step on the console (stderr), with the time each took. Use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓[/green]"),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}", style="dim"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    @contextmanager
+    def step(self, title: str, total: int = 1) -> Iterator[Advance]:
+        task = self._progress.add_task(title, total=total)
+        yield lambda amount: self._progress.advance(task, amount)
+        self._progress.update(task, completed=total)

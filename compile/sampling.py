@@ -1,0 +1,109 @@
+"""The sample of a lock: one request, and what the packaged artifact's own code answers to it on this machine."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compile import package
+from compile.definition import Bucket, ModelDefinition, SampleRequest
+from compile.errors import CompileError
+from compile.worker import Answer, running
+from spec import derive
+from spec import lock as locks
+
+if TYPE_CHECKING:
+    from spec import EndpointSpec
+
+# Another CPU adds in another order: 1e-4 of the answer's maximum lets that through and nothing that matters.
+RELATIVE_TOLERANCE = 1e-4
+_VALUES = 64
+_SEED = 20
+
+
+def request(definition: ModelDefinition, bucket: Bucket) -> SampleRequest | None:
+    """The definition's sample request for a bucket, or None when it has none."""
+    return definition.sample(bucket) if definition.sample is not None else None
+
+
+def take(spec: EndpointSpec, draft: locks.Lock, asked: SampleRequest, archive: Path, scratch: Path) -> locks.Sample:
+    """Unpacks the archive, runs its code in a process of its own, and records the answer.
+
+    Raises CompileError with the worker's last lines when it does not answer.
+    """
+    folder = scratch / "unpacked"
+    package.extract(archive, folder)
+    with running(folder, environment(spec, draft), scratch / "worker.log") as worker:
+        answer = worker.invoke(asked.body, asked.content_type, asked.accept)
+    return locks.Sample(
+        request=locks.SampleRequest(
+            content_type=asked.content_type, accept=asked.accept, body=base64.b64encode(asked.body).decode()
+        ),
+        answer=recorded(answer),
+    )
+
+
+def environment(spec: EndpointSpec, lock: locks.Lock) -> dict[str, str]:
+    """The container's environment, with one worker: this machine serves one request at a time."""
+    planned = derive.worker_environment(spec, lock)
+    kept = {key: value for key, value in planned.items() if key.startswith("ENDPOINT_")}
+    return {**kept, "ENDPOINT_WORKERS": "1", "ENDPOINT_SERVER": "native"}
+
+
+def recorded(answer: Answer) -> locks.SampleAnswer:
+    """An answer as the lock keeps it: 64 values of an array, or the whole JSON."""
+    kind = answer.content_type.partition(";")[0].strip()
+    if kind == "application/x-npy":
+        return _array(answer)
+    if kind == "application/json":
+        value = json.loads(answer.body)
+        tolerance = RELATIVE_TOLERANCE * max(map(abs, numbers(value)), default=0.0)
+        return locks.SampleAnswer(content_type=answer.content_type, json_value=value, tolerance=tolerance)
+    raise CompileError(
+        f"The sample was answered as {answer.content_type}, which cannot be compared by value.",
+        "Give a sample whose accept is application/x-npy or application/json.",
+    )
+
+
+def _array(answer: Answer) -> locks.SampleAnswer:
+    array = np.load(io.BytesIO(answer.body), allow_pickle=False)
+    count = min(_VALUES, array.size)
+    positions = np.sort(np.random.default_rng(_SEED).choice(array.size, count, replace=False))
+    return locks.SampleAnswer(
+        content_type=answer.content_type,
+        shape=list(array.shape),
+        dtype=str(array.dtype),
+        positions=[int(position) for position in positions],
+        values=[float(value) for value in array.reshape(-1)[positions]],
+        tolerance=RELATIVE_TOLERANCE * float(np.abs(array.astype(np.float64)).max(initial=0.0)),
+    )
+
+
+def numbers(value: Any) -> list[float]:
+    """Every number in a JSON value."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, list, dict)):
+        return []
+    if isinstance(value, (int, float)):
+        return [float(value)]
+    children = value.values() if isinstance(value, dict) else value
+    return [number for child in children for number in numbers(child)]
+
+
+def difference(answer: Answer, expected: locks.SampleAnswer) -> float:
+    """The largest absolute difference of an answer from the recorded one; infinite when it is of another form."""
+    found = recorded(answer)
+    if expected.positions is not None:
+        if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+            return float("inf")
+        pairs = zip(found.values or [], expected.values or [], strict=True)
+    else:
+        one, other = numbers(found.json_value), numbers(expected.json_value)
+        if len(one) != len(other):
+            return float("inf")
+        pairs = zip(one, other, strict=True)
+    return max((abs(a - b) for a, b in pairs), default=0.0)

@@ -1,0 +1,91 @@
+"""A model with named inputs and nested outputs, seen as a function from positional tensors to a flat tuple.
+
+This is the form that lowering, coverage and the targets work on. The description that restores the nesting is
+inference_code's, which reads it back in the artifact.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from compile.definition import Inputs
+from compile.errors import CompileError
+from inference_code.manifest import Flattened, StructureError, TensorDescription, flatten
+
+
+class FlatModule(nn.Module):
+    """Takes the inputs of `names` by position, calls `model` with them by keyword, returns its tensors as a tuple."""
+
+    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = tuple(names)
+        self.train(model.training)
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return flatten_outputs(self.call(tensors)).leaves
+
+    def call(self, tensors: Sequence[torch.Tensor]) -> Any:
+        """What the model itself returns, not flattened."""
+        return self.model(**dict(zip(self.names, tensors, strict=True)))
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Names, shapes and dtypes of a graph's inputs and outputs, and how its outputs are nested."""
+
+    inputs: tuple[TensorDescription, ...]
+    outputs: tuple[TensorDescription, ...]
+    structure: dict[str, Any]
+
+
+def flat_module(model: nn.Module, example: Inputs) -> FlatModule:
+    """Wraps `model`. Raises CompileError when the names of `example` are not parameters of its forward."""
+    parameters = inspect.signature(model.forward).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    unknown = [name for name in example if name not in parameters]
+    if unknown and not takes_any:
+        raise CompileError(
+            f"{type(model).__name__}.forward has no parameter {', '.join(unknown)}; it has {', '.join(parameters)}.",
+            "Name the example inputs after forward's parameters.",
+        )
+    return FlatModule(model, list(example))
+
+
+def flatten_outputs(value: Any) -> Flattened:
+    """Named tensors of a model's return value. Raises CompileError for what cannot be described."""
+    try:
+        return flatten(value, lambda node: isinstance(node, torch.Tensor))
+    except StructureError as error:
+        raise CompileError(
+            f"What the model returns cannot be an artifact's output: {error}.",
+            "Wrap the model in a module whose forward returns tensors, dicts, dataclasses, tuples or lists of them.",
+        ) from None
+
+
+def signature(flat: FlatModule, example: Inputs) -> Signature:
+    """Runs the model once on `example` (no gradients) and describes what goes in and out."""
+    with torch.no_grad():
+        outputs = flatten_outputs(flat.call(list(example.values())))
+    return Signature(
+        inputs=tuple(describe(name, tensor) for name, tensor in example.items()),
+        outputs=tuple(describe(name, tensor) for name, tensor in zip(outputs.names, outputs.leaves, strict=True)),
+        structure=outputs.structure,
+    )
+
+
+def describe(name: str, tensor: torch.Tensor) -> TensorDescription:
+    """Name, shape and dtype (without torch's prefix) of a tensor."""
+    return TensorDescription(name=name, shape=tuple(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch."))
+
+
+def unused_inputs(graph: torch.Graph, names: Sequence[str]) -> list[str]:
+    """Names of inputs that no node of a traced graph reads. The graph's first input is the module itself."""
+    values = list(graph.inputs())[-len(names) :]
+    return [name for name, value in zip(names, values, strict=True) if not value.uses()]

@@ -1,0 +1,45 @@
+"""The rehearsal: the same lowered graph, traced for the CPU of this machine."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import nn
+
+from compile.errors import CompileError
+from compile.structure import unused_inputs
+from compile.targets import CompiledGraph
+
+
+class Rehearsal:
+    """Traces and freezes. Freezing makes one class with its weights as constants, a tied one stored once."""
+
+    name = "rehearsal"
+    rehearsal = True
+    stand_in = False
+
+    def check(self) -> None:
+        """Any machine with torch will do."""
+
+    def versions(self) -> dict[str, str]:
+        return {}
+
+    def compile(self, module: nn.Module, example: tuple[torch.Tensor, ...], names: list[str]) -> CompiledGraph:
+        """Raises CompileError with torch's own reason when the module cannot be traced."""
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                # Shapes are fixed by the bucket, so a shape that becomes a constant is meant.
+                warnings.simplefilter("ignore", torch.jit.TracerWarning)
+                traced = torch.jit.trace(module, example, check_trace=False)
+                # No optimised numerics: the rehearsal runs the operators that were lowered, nothing fused.
+                frozen = torch.jit.freeze(traced.eval(), optimize_numerics=False)
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise CompileError(
+                f"The model cannot be traced: {reason[-1]}",
+                "Its forward must take and return tensors of fixed shapes, without control flow that depends on data.",
+            ) from error
+        return CompiledGraph(frozen, unused_inputs(frozen.graph, names))

@@ -1,0 +1,169 @@
+"""Where a model's weights come from, checked and loaded; or drawn from a seed, and said so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from compile.definition import ModelDefinition
+from compile.errors import CompileError
+from compile.torch_zip import read_state_dict
+from spec.digests import file_digest
+from spec.weights import FileWeights, HubWeights, RandomWeights, S3Weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from spec import EndpointSpec
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What was loaded: `source` for the lock, its sha256 (None when random), and one sentence for a person."""
+
+    source: str
+    sha256: str | None
+    statement: str
+
+
+def is_random(spec: EndpointSpec) -> bool:
+    """True when the spec asks for weights drawn from a seed."""
+    return isinstance(spec.model.weights, RandomWeights)
+
+
+@contextmanager
+def seeded(spec: EndpointSpec) -> Iterator[None]:
+    """torch's global generator set to the spec's seed (0 for weights from a file) inside, as it was outside."""
+    weights = spec.model.weights
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(weights.seed if isinstance(weights, RandomWeights) else 0)
+        yield
+
+
+def fill(spec: EndpointSpec, definition: ModelDefinition) -> WeightsReport:
+    """Puts the spec's weights into the definition's module.
+
+    Raises CompileError: file absent or with another digest, unreadable, keys missing or unexpected, shapes that differ.
+    """
+    weights = spec.model.weights
+    if isinstance(weights, RandomWeights):
+        if definition.initialise is not None:
+            definition.initialise(definition.weights, torch.Generator().manual_seed(weights.seed))
+        said = f"Weights are random (seed {weights.seed}): outputs follow the input, but mean nothing."
+        return WeightsReport(weights.source, None, said)
+    path = _locate(spec, weights)
+    digest = file_digest(path)
+    declared = getattr(weights, "sha256", None)
+    if declared is not None and digest != declared:
+        raise CompileError(
+            f"{spec.path}: model.weights: {path} has sha256 {digest}, the spec says {declared}.",
+            "Get the file again, or correct sha256 if this file is the one you mean.",
+        )
+    load(definition, read(path), str(path))
+    return WeightsReport(weights.source, digest, f"Weights are those of {weights.source}, sha256 {digest[:12]}.")
+
+
+def _locate(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -> Path:
+    if isinstance(weights, S3Weights):
+        if weights.sha256 is None:
+            raise CompileError(
+                f"{spec.path}: model.weights: {weights.uri} has no digest.",
+                "Write weights: {s3: s3://bucket/key, sha256: ...}: a build takes no file that it cannot recognise.",
+            )
+        path = spec.root / "build" / "weights" / weights.sha256
+        if not path.is_file():
+            raise CompileError(
+                f"{spec.path}: model.weights: {weights.uri} is not on this machine (looked for build/weights/{weights.sha256}).",
+                f"Fetch it with: python -m operations fetch-weights {spec.name}",
+            )
+        return path
+    if isinstance(weights, HubWeights):
+        return _from_hub(spec, weights)
+    path = spec.root / weights.path
+    if not path.is_file():
+        raise CompileError(
+            f"{spec.path}: model.weights: there is no file {weights.path}.", "Paths are relative to the project."
+        )
+    return path
+
+
+def _from_hub(spec: EndpointSpec, weights: HubWeights) -> Path:
+    """model.safetensors of a hub repository, from the cache or the hub."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(weights.id, "model.safetensors", revision=weights.revision))
+    except Exception as error:  # the client raises its own, its HTTP library's and OSError kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CompileError(
+            f"{spec.path}: model.weights: hub:{weights.id} could not be fetched: {reason}",
+            "Where the hub cannot be reached, download model.safetensors elsewhere and write "
+            "weights: {file: weights/model.safetensors, sha256: ...}; or weights: 'random:0' to try the road.",
+        ) from error
+
+
+def read(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a .safetensors or .pth file, told apart by their first bytes. Nothing is unpickled freely."""
+    with path.open("rb") as stream:
+        start = stream.read(9)
+    if start.startswith(b"PK"):
+        return read_state_dict(path)
+    if start[8:9] == b"{":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            state: dict[str, torch.Tensor] = load_file(path)
+        except SafetensorError as error:
+            raise CompileError(f"The weights {path} are damaged: {error}.", "Get the file again.") from None
+        return state
+    raise CompileError(
+        f"The weights {path} are neither safetensors nor a .pth archive of torch 1.6 or newer.",
+        "Write them with safetensors.torch.save_file(model.state_dict(), path).",
+    )
+
+
+def load(definition: ModelDefinition, state: dict[str, torch.Tensor], where: str) -> None:
+    """Loads a state dict under the definition's names.
+
+    A tied weight may be in the file once. Raises CompileError naming missing and unexpected keys and other shapes.
+    """
+    module = definition.weights
+    if definition.checkpoint_keys is not None:
+        state = definition.checkpoint_keys(state)
+    own = module.state_dict()
+    missing = sorted(key for key in own if key not in state and not _has_twin(key, own, state))
+    unexpected = sorted(set(state) - set(own))
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, the model needs {tuple(own[key].shape)}"
+        for key in sorted(set(own) & set(state))
+        if state[key].shape != own[key].shape
+    ]
+    problems = [*_list("missing", missing), *_list("unexpected", unexpected), *_list("of another shape", shapes)]
+    if problems:
+        raise CompileError(
+            f"The weights {where} do not fit the model:\n  " + "\n  ".join(problems),
+            "Check model.variant, or map the names with ModelDefinition.checkpoint_keys.",
+        )
+    with torch.no_grad():
+        for key, value in state.items():
+            own[key].copy_(value)
+
+
+def _has_twin(key: str, own: dict[str, torch.Tensor], state: Iterable[str]) -> bool:
+    """True when another name of the same (tied) tensor is in the file."""
+    return any(other in state and own[other].data_ptr() == own[key].data_ptr() for other in own if other != key)
+
+
+def _list(kind: str, entries: list[Any]) -> list[str]:
+    if not entries:
+        return []
+    more = f" and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else ""
+    return [f"{len(entries)} {kind}: {', '.join(map(str, entries[:_SHOWN]))}{more}"]
