@@ -120,7 +120,7 @@ def _print(reports: list[dict[str, Any]]) -> None:
             typer.echo(error["text"], err=True)
     good = [report for report in reports if report["ok"]]
     if good:
-        table = Table("endpoint", "model", "weights", "instances", "workers", "$/h each", "lock", box=box.SIMPLE)
+        table = Table("endpoint", "model", "instances", "workers", "$/h each", "lock", box=box.SIMPLE)
         for column in table.columns:
             column.overflow = "fold"
         for report in good:
@@ -140,7 +140,6 @@ def _cells(report: dict[str, Any]) -> list[str]:
     return [
         report["name"],
         report["model"],
-        report["weights"],
         f"{least} to {most} {report['instance_type']}",
         str(report["workers"]),
         f"{price['usd_per_hour']:g}{note}" if price else "unknown",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -177,7 +178,7 @@ class Compile(Section):
     fast_math: StrictStr = Field(
         default="fp32-cast-matmult", description="words of neuron-cc --fast-math, separated by spaces"
     )
-    timeout: Annotated[Duration, BeforeValidator(_above_zero)] = timedelta(minutes=45)
+    timeout: Annotated[Duration, AfterValidator(_above_zero)] = timedelta(minutes=45)
     accept: Accept = Field(default_factory=Accept)
 
 
@@ -223,7 +224,7 @@ class Scale(Section):
 class Alarms(Section):
     """When somebody is told."""
 
-    p99_latency: Annotated[Duration, BeforeValidator(_above_zero)] = timedelta(seconds=1)
+    p99_latency: Annotated[Duration, AfterValidator(_above_zero)] = timedelta(seconds=1)
     error_rate: Ratio = 0.01
     min_requests: StrictInt = Field(default=20, ge=1, description="fewer requests a period raise no alarm")
     notify: Annotated[tuple[str, ...] | None, BeforeValidator(_notify), WithJsonSchema(_NOTIFY_SCHEMA)] = Field(

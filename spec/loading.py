@@ -61,7 +61,8 @@ def load(path: Path, root: Path | None = None, *, verify_weights: bool = False) 
         found_by_rules += weights_match(spec)
     for found in found_by_rules:
         line = document.line(_path_of(found.key))
-        document.errors.append(SpecError(document.file, found.key, found.value, found.problem, found.remedy, line))
+        value = shown(found.value) if found.value else ""
+        document.errors.append(SpecError(document.file, found.key, value, found.problem, found.remedy, line))
     if document.errors:
         raise SpecErrors(sorted(document.errors, key=lambda error: (error.line, error.key)))
     return spec

@@ -20,6 +20,7 @@ from spec.errors import SpecError, SpecErrors, dotted, shown
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
+_DIGITS = 40
 
 Path_ = tuple["str | int", ...]
 
@@ -208,15 +209,20 @@ def _scalar(node: ScalarNode, path: Path_, document: Document) -> Any:
         return None
     if kind == "bool":
         return text.lower() == "true"
+    # A sha256 may consist of digits alone, or of digits around one e; so a long run of them is text.
+    if kind in ("int", "float") and len(text) <= _DIGITS:
+        return _number(kind, text, path, document)
+    return text
+
+
+def _number(kind: str, text: str, path: Path_, document: Document) -> int | float | None:
     if kind == "int" and len(text) <= 19:
         return int(text)
-    if kind in ("int", "float"):
-        number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        if kind == "int" or not math.isfinite(number):
-            document.add(path, text, "is not a finite number of a reasonable size", "Write an ordinary number.")
-            return None
-        return number
-    return text
+    number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    if kind == "int" or not math.isfinite(number):
+        document.add(path, text, "is not a finite number of a reasonable size", "Write an ordinary number.")
+        return None
+    return number
 
 
 def _syntax(error: yaml.MarkedYAMLError, file: str) -> SpecError:
