@@ -1,0 +1,116 @@
+"""From items of any number of requests to full batches of the compiled graphs, and back.
+
+`Scheduler` is the seam: whatever decides when which items go to the device takes items and gives one outcome each.
+`DirectScheduler` sends them at once, on the calling thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from inference_code.errors import BadRequest, EndpointError
+from inference_code.manifest import GraphEntry, TensorDescription, restore
+from inference_code.request import Array, Item
+
+# What the device does: a graph and its inputs (batch axis, compiled batch size) to its outputs.
+Run = Callable[[GraphEntry, "list[Array]"], "list[Array]"]
+# What becomes of one item: the model's restored outputs without batch axis, or its error.
+Outcome = Any
+
+
+class Scheduler(Protocol):
+    """Decides when items go to the device and with which others."""
+
+    def run(self, items: Sequence[Item]) -> list[Outcome]:
+        """One outcome for each item, in their order; an EndpointError for one that failed."""
+
+
+class DirectScheduler:
+    """Groups the items of one call by graph, fills batches, and runs them one after the other."""
+
+    def __init__(self, graphs: Sequence[GraphEntry], run: Run) -> None:
+        self._graphs = tuple(graphs)
+        self._run = run
+
+    def run(self, items: Sequence[Item]) -> list[Outcome]:
+        """See Scheduler. An item that fits no graph fails alone; a batch that fails, fails for all of its items."""
+        outcomes: list[Outcome] = [None] * len(items)
+        groups: dict[tuple[str, ...], tuple[list[GraphEntry], list[int]]] = {}
+        for index, item in enumerate(items):
+            try:
+                graphs = fitting(item, self._graphs)
+                groups.setdefault(tuple(graph.file for graph in graphs), (graphs, []))[1].append(index)
+            except EndpointError as error:
+                outcomes[index] = error
+        for graphs, indices in groups.values():
+            start = 0
+            for graph, count in plan(len(indices), graphs):
+                part = indices[start : start + count]
+                start += count
+                try:
+                    answers: Sequence[Outcome] = run_batch(graph, [items[index] for index in part], self._run)
+                except EndpointError as error:
+                    answers = [error] * count
+                for index, answer in zip(part, answers, strict=True):
+                    outcomes[index] = answer
+        return outcomes
+
+
+def fitting(item: Item, graphs: Sequence[GraphEntry]) -> list[GraphEntry]:
+    """The graphs of the bucket that the item's arrays fit exactly, smallest batch first. Raises BadRequest."""
+    of_role = [graph for graph in graphs if graph.role == item.role]
+    shapes = {name: np.shape(array) for name, array in item.inputs.items()}
+    fits = [graph for graph in of_role if shapes == {tensor.name: tensor.shape[1:] for tensor in graph.inputs}]
+    if not fits:
+        found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items()) or "no inputs"
+        wanted = sorted({", ".join(f"{t.name} {list(t.shape[1:])}" for t in graph.inputs) for graph in of_role})
+        raise BadRequest(f"the item has {found}; graph {item.role} takes {' or '.join(wanted) or 'nothing'}")
+    return sorted(fits, key=lambda graph: graph.batch_size)
+
+
+def plan(count: int, graphs: Sequence[GraphEntry]) -> list[tuple[GraphEntry, int]]:
+    """Which graph takes how many of `count` items: full large batches first, the rest in the smallest that holds it.
+
+    `graphs` differ in batch size alone, smallest first.
+    """
+    batches = []
+    while count > 0:
+        graph = next((graph for graph in graphs if graph.batch_size >= count), graphs[-1])
+        taken = min(count, graph.batch_size)
+        batches.append((graph, taken))
+        count -= taken
+    return batches
+
+
+def run_batch(graph: GraphEntry, items: Sequence[Item], run: Run) -> list[Outcome]:
+    """Put the items together, pad to the compiled batch with the last one, run, take the answers apart.
+
+    Padding repeats a real item: zeros can be far from anything that the model has seen. Raises what `run` raises, and
+    BadRequest for an array whose kind is not the input's.
+    """
+    padding = graph.batch_size - len(items)
+    arrays = []
+    for tensor in graph.inputs:
+        rows = [cast(item.inputs[tensor.name], tensor) for item in items]
+        arrays.append(np.stack(rows + rows[-1:] * padding))
+    outputs = run(graph, arrays)
+    answers = []
+    for place in range(len(items)):
+        # An output without batch axis (only allowed in a batch of one) belongs to the one item whole.
+        leaves = [
+            output[place] if tensor.shape[:1] == (graph.batch_size,) else output
+            for output, tensor in zip(outputs, graph.outputs, strict=True)
+        ]
+        answers.append(restore(graph.structure, [np.asarray(leaf) for leaf in leaves]))
+    return answers
+
+
+def cast(array: Array, tensor: TensorDescription) -> Array:
+    """`array` in the input's dtype, from another precision of the same kind (float64 to float32). Raises BadRequest."""
+    found, wanted = np.asarray(array), np.dtype(tensor.dtype)
+    if not np.can_cast(found.dtype, wanted, "same_kind"):
+        raise BadRequest(f"input {tensor.name} is {found.dtype}; the model takes {wanted}")
+    return found.astype(wanted, copy=False)

@@ -1,0 +1,173 @@
+"""JPEG, PNG and WebP to float32, and 16-bit grey PNG out.
+
+What a picture becomes: RGB, upright. EXIF orientation is applied; grey is repeated over the three channels; a palette
+is looked up; transparency is composited over white; CMYK is converted without a colour profile; of an animation the
+first frame counts. Grey of 16 bits keeps them (colour of 16 bits is read with 8, as Pillow reads it).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from inference_code.errors import BadRequest, TooLarge, Unprocessable
+from inference_code.request import Array
+
+PNG = "image/png"
+IMAGES = ("image/jpeg", "image/png", "image/webp")
+_FORMATS = ("JPEG", "PNG", "WEBP")
+_ORIENTATION = 0x0112
+_UPRIGHT = {  # EXIF 2.3, tag 274: what undoes each orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_PNG_MAXIMUM = 65535
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An upright picture: one RGB plane of 8 bits, or one (grey) or three planes of mode F with values 0 to 1."""
+
+    planes: tuple[Image.Image, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        width, height = self.planes[0].size
+        return height, width
+
+    def resized(self, height: int, width: int) -> Array:
+        """Float32 (3, height, width), 0 to 1, resized by Pillow's bicubic filter (as transformers' processor does).
+
+        Values that the filter throws beyond 0 and 1 are clipped, as they are for 8 bits.
+        """
+        planes = [plane.resize((width, height), Image.Resampling.BICUBIC) for plane in self.planes]
+        if planes[0].mode == "RGB":
+            return np.asarray(planes[0], np.float32).transpose(2, 0, 1) / np.float32(255)
+        stacked = np.clip(np.stack([np.asarray(plane, np.float32) for plane in planes]), 0, 1)
+        return np.repeat(stacked, 3, axis=0) if len(planes) == 1 else stacked
+
+
+def decode(body: bytes, max_pixels: int) -> Picture:
+    """Decode a JPEG, PNG or WebP file; the bytes decide which, not the declared media type.
+
+    The pixel count is read from the header and checked before anything is decoded.
+    Raises TooLarge above `max_pixels`, BadRequest for a file that is none of the three, truncated or damaged.
+    """
+    if not body:
+        raise BadRequest("the body is empty; send a JPEG, PNG or WebP file")
+    try:
+        _check_webp(body, max_pixels)
+        with Image.open(io.BytesIO(body), formats=_FORMATS) as image:
+            _check_pixels(*image.size, max_pixels)
+            return _upright(image)
+    except (TooLarge, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooLarge(f"the picture is too large: {error}; at most {max_pixels} pixels are read") from None
+    except UnidentifiedImageError:
+        raise BadRequest("the body is not a JPEG, PNG or WebP file, or its header is damaged") from None
+    except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, KeyError ...
+        raise BadRequest(f"the picture cannot be decoded: {str(error)[:200] or type(error).__name__}") from None
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise TooLarge(
+            f"the picture has {width} x {height} = {width * height} pixels; at most {max_pixels} are read. "
+            "Send a smaller one"
+        )
+
+
+def _check_webp(body: bytes, max_pixels: int) -> None:
+    """Pillow's WebP reader makes the whole canvas when it opens the file, so its size is read here first.
+
+    The container: https://developers.google.com/speed/webp/docs/riff_container
+    """
+    if body[:4] != b"RIFF" or body[8:12] != b"WEBP" or len(body) < 30:
+        return
+    if body[12:16] == b"VP8X":
+        width, height = (1 + int.from_bytes(body[at : at + 3], "little") for at in (24, 27))
+    elif body[12:16] == b"VP8L":
+        bits = int.from_bytes(body[21:25], "little")
+        width, height = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    else:
+        width, height = (int.from_bytes(body[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    _check_pixels(width, height, max_pixels)
+
+
+def _upright(image: Image.Image) -> Picture:
+    orientation = image.getexif().get(_ORIENTATION)
+    image.load()
+    if image.mode.startswith("I"):  # 16-bit grey: "I;16", or "I" in older Pillow
+        plane = Image.fromarray(np.asarray(image).astype(np.float32) / np.float32(_PNG_MAXIMUM))
+    elif "A" in image.getbands() or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        plane = Image.alpha_composite(white, layer).convert("RGB")
+    else:
+        plane = image.convert("RGB")
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return Picture((plane if method is None else plane.transpose(method),))
+
+
+def from_array(array: Array, max_pixels: int) -> Picture:
+    """A picture sent as an array: (height, width) or (height, width, 3) of uint8, uint16, or floats from 0 to 1.
+
+    Raises BadRequest for another shape, dtype or value; TooLarge above `max_pixels`.
+    """
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
+        raise BadRequest(f"the array has shape {list(array.shape)}; a picture is [height, width, 3] or [height, width]")
+    _check_pixels(array.shape[1], array.shape[0], max_pixels)
+    if array.dtype == np.uint8:
+        return Picture((Image.fromarray(np.ascontiguousarray(array)).convert("RGB"),))
+    if array.dtype == np.uint16:
+        values = array.astype(np.float32) / np.float32(_PNG_MAXIMUM)
+    elif array.dtype in (np.float16, np.float32):
+        values = array.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise BadRequest("the array holds NaN or infinity; a picture of floats has values from 0 to 1")
+        if values.min() < 0 or values.max() > 1:
+            raise BadRequest(
+                f"the array has values from {values.min():g} to {values.max():g}; a picture of floats has 0 to 1 "
+                "(send uint8 for 0 to 255)"
+            )
+    else:
+        raise BadRequest(f"the array is {array.dtype}; a picture is uint8, uint16, float16 or float32")
+    planes = [values] if values.ndim == 2 else [values[:, :, channel] for channel in range(3)]
+    return Picture(tuple(Image.fromarray(np.ascontiguousarray(plane)) for plane in planes))
+
+
+def encode_png16(values: Array, texts: Mapping[str, str]) -> bytes:
+    """Float32 (height, width) as a grey PNG of 16 bits, stretched over the whole range.
+
+    The text chunks `minimum` and `maximum` (9 digits) give the values back to within half a step:
+    value = minimum + pixel x (maximum - minimum) / 65535. `texts` are added. Raises Unprocessable for NaN or infinity.
+    """
+    if not np.isfinite(values).all():
+        raise Unprocessable("the answer holds NaN or infinity, which a PNG cannot say; ask for application/x-npy")
+    low, high = float(values.min()), float(values.max())
+    steps = _PNG_MAXIMUM / (high - low) if high > low else 0.0
+    pixels = np.rint((values.astype(np.float64) - low) * steps).astype(np.uint16)
+    info = PngInfo()
+    chunks = {
+        "minimum": f"{low:.9g}",
+        "maximum": f"{high:.9g}",
+        "formula": f"value = minimum + pixel * (maximum - minimum) / {_PNG_MAXIMUM}",
+    }
+    for name, text in {**chunks, **texts}.items():
+        info.add_text(name, text)
+    stream = io.BytesIO()
+    # Level 1: higher levels cost many times the time for a few percent of a smooth map.
+    Image.fromarray(pixels).save(stream, "PNG", pnginfo=info, compress_level=1)
+    return stream.getvalue()

@@ -1,0 +1,136 @@
+"""application/x-npy and application/x-npz, read without numpy's own loader: no pickle, no allocation by claim.
+
+The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from inference_code.errors import BadRequest, TooLarge
+from inference_code.request import Array
+
+NPY = "application/x-npy"
+NPZ = "application/x-npz"
+
+_MAGIC = b"\x93NUMPY"
+# numpy refuses longer headers too (its max_header_size): they are evaluated as a Python literal.
+_MAX_HEADER = 10_000
+_DTYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248])")
+_MAX_RANK = 32
+_MAX_MEMBERS = 64
+
+
+def read_npy(body: bytes, what: str = "the npy body") -> Array:
+    """The array in `body`: bool, integer or float of any shape, in native byte order, read-only.
+
+    Only a body that holds exactly the elements that its header claims is read. Raises BadRequest.
+    """
+    start, header = _header(body, what)
+    dtype, shape = _dtype(header.get("descr"), what), _shape(header.get("shape"), what)
+    count = math.prod(shape)
+    held = len(body) - start
+    if count * dtype.itemsize != held:
+        raise BadRequest(
+            f"{what} claims {count} elements of {dtype.name} ({count * dtype.itemsize} bytes) and holds {held} bytes"
+        )
+    order: Literal["F", "C"] = "F" if header.get("fortran_order") is True else "C"
+    try:
+        if dtype.kind == "b":  # other bytes than 0 and 1 are true as well
+            flags: Array = (np.frombuffer(body, np.uint8, count, start) != 0).reshape(shape, order=order)
+            return flags
+        array: Array = np.frombuffer(body, dtype, count, start).reshape(shape, order=order)
+    except (ValueError, OverflowError) as error:
+        raise BadRequest(f"{what} has a shape that numpy refuses: {error}") from None
+    native: Array = array if dtype.isnative else array.astype(dtype.newbyteorder("="))
+    return native
+
+
+def _header(body: bytes, what: str) -> tuple[int, dict[str, object]]:
+    """Where the data starts, and the header's dict."""
+    if body[:6] != _MAGIC or len(body) < 12:
+        raise BadRequest(f"{what} is not an npy file: it does not begin as numpy.save writes one")
+    if body[6] not in (1, 2, 3):
+        raise BadRequest(f"{what} has npy version {body[6]}; versions 1 to 3 are read")
+    width = 2 if body[6] == 1 else 4
+    length = int.from_bytes(body[8 : 8 + width], "little")
+    start = 8 + width + length
+    if length > _MAX_HEADER or start > len(body):
+        raise BadRequest(
+            f"{what} has a header of {length} bytes; at most {_MAX_HEADER} are read, {len(body)} were sent"
+        )
+    try:
+        header = ast.literal_eval(body[8 + width : start].decode("utf-8" if body[6] == 3 else "latin1").strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise BadRequest(f"{what} has a header that cannot be read") from None
+    if not isinstance(header, dict):
+        raise BadRequest(f"{what} has a header that is not a dict")
+    return start, header
+
+
+def _dtype(descr: object, what: str) -> np.dtype[np.generic]:
+    if isinstance(descr, str) and _DTYPE.fullmatch(descr):
+        return np.dtype(descr)
+    raise BadRequest(
+        f"{what} has dtype {str(descr)[:60]!r}; bool, integers and floats of up to 8 bytes are read, "
+        "objects (pickles) never"
+    )
+
+
+def _shape(shape: object, what: str) -> tuple[int, ...]:
+    if isinstance(shape, tuple) and len(shape) <= _MAX_RANK and all(type(size) is int and size >= 0 for size in shape):
+        return shape
+    raise BadRequest(f"{what} has shape {str(shape)[:60]}; it must be a tuple of at most {_MAX_RANK} whole numbers")
+
+
+def read_npz(body: bytes, limit: int) -> dict[str, Array]:
+    """The arrays of an npz file by name. Unpacked they may have `limit` bytes together.
+
+    Raises BadRequest, or TooLarge before anything is unpacked.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            members = archive.infolist()
+            unpacked = sum(member.file_size for member in members)
+            if len(members) > _MAX_MEMBERS:
+                raise TooLarge(f"the npz body has {len(members)} members; at most {_MAX_MEMBERS} are read")
+            if unpacked > limit:
+                raise TooLarge(f"the npz body unpacks to {unpacked} bytes; at most {limit} are read")
+            arrays = {}
+            for member in members:
+                name = member.filename[:-4] if member.filename.endswith(".npy") else member.filename
+                with archive.open(member) as stream:  # zipfile stops at the size that was checked above
+                    arrays[name] = read_npy(stream.read(), f"member {name[:60]!r} of the npz body")
+            return arrays
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, EOFError, OSError, ValueError) as error:
+        raise BadRequest(f"the npz body cannot be unpacked: {error}") from None
+
+
+def write_npy(array: Array) -> bytes:
+    """`array` as npy. Raises ValueError for objects."""
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)  # type: ignore[no-untyped-call]
+    return stream.getvalue()
+
+
+def write_npz(arrays: Mapping[str, Array]) -> bytes:
+    """`arrays` as npz, not compressed (floats hardly shrink)."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), write_npy(array))
+    return stream.getvalue()
+
+
+def npy_bytes(shape: tuple[int, ...], itemsize: int = 4) -> int:
+    """The size of such an npy body; its header takes 128 bytes for every shape of few axes."""
+    return 128 + math.prod(shape) * itemsize

@@ -1,0 +1,170 @@
+"""Depth of a picture: JPEG, PNG, WebP or npy in; npy (float32), 16-bit PNG or JSON out.
+
+Preprocessing is that of Depth Anything V2 in transformers: RGB, resized to the bucket by the bicubic filter, scaled to
+0..1, ImageNet's mean and standard deviation. The map goes back to the size of the picture by bilinear interpolation
+with aligned corners, as in the model's own repository (github.com/DepthAnything/Depth-Anything-V2, dpt.py).
+
+Task settings: mean, std (three numbers each; default ImageNet's), output (the output that is the map; default: the
+only one). Parameter of a request: size=picture (default) or size=model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from inference_code.codecs.images import IMAGES, PNG, Picture, decode, encode_png16, from_array
+from inference_code.codecs.npy import NPY, npy_bytes, read_npy
+from inference_code.codecs.text import JSON
+from inference_code.errors import EndpointError, LoadError, NotAcceptable, TooLarge
+from inference_code.manifest import GraphEntry, flatten
+from inference_code.negotiation import negotiate, option, require
+from inference_code.request import Answer, Array, Item, ModelInfo, Request
+from inference_code.tasks import Task, register
+
+READS = (*IMAGES, NPY)
+ANSWERS = (NPY, PNG, JSON)
+SIZES = ("picture", "model")
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+_SETTINGS = ("mean", "std", "output")
+
+
+def check(info: ModelInfo) -> None:
+    """Raise LoadError unless settings and graphs are those of a depth model: one picture in, one map out."""
+    unknown = sorted(set(info.settings) - set(_SETTINGS))
+    if unknown:
+        raise LoadError(f"task depth has no setting {', '.join(unknown)}; it has {', '.join(_SETTINGS)}")
+    for name in ("mean", "std"):
+        _three(info, name)
+    for graph in info.graphs_of():
+        shape = graph.inputs[0].shape
+        if len(graph.inputs) != 1 or len(shape) != 4 or shape[1] != 3:
+            raise LoadError(f"task depth needs graphs of one input [batch, 3, height, width]; {graph.file} differs")
+        wanted = info.settings.get("output")
+        names = [output.name for output in graph.outputs]
+        if (wanted is None and len(names) != 1) or (wanted is not None and wanted not in names):
+            raise LoadError(f"task depth: setting output is {wanted!r}, {graph.file} has {', '.join(names)}")
+    if not info.graphs_of():
+        raise LoadError("task depth needs a graph of the role main")
+
+
+def _three(info: ModelInfo, name: str) -> Array:
+    values = info.settings.get(name, _MEAN if name == "mean" else _STD)
+    is_list = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == 3
+    if not is_list or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
+        raise LoadError(f"task depth: setting {name} is {values!r}, it must be three numbers")
+    if name == "std" and min(values) <= 0:
+        raise LoadError(f"task depth: setting std is {values!r}, it must be above 0")
+    return np.asarray(values, np.float32).reshape(3, 1, 1)
+
+
+def preprocess(request: Request) -> Item | list[Item | EndpointError]:
+    """One item for a picture; a list of them for an npy array [pictures, height, width, 3]."""
+    assert request.model is not None  # noqa: S101  (the handler always fills it)
+    kind = require(request.content_type, READS)
+    limits = request.model.limits
+    answer_kind = negotiate(request.accept, ANSWERS).content_type
+    if kind != NPY:
+        return _item(decode(request.body, limits.pixels), request)
+    array = read_npy(request.body)
+    if array.ndim != 4:
+        return _item(from_array(array, limits.pixels), request)
+    if answer_kind == PNG:
+        raise NotAcceptable(f"several pictures in one request can be answered as {JSON} or {NPY}, not as {PNG}")
+    if len(array) > limits.items:
+        raise TooLarge(f"the request has {len(array)} items; at most {limits.items} are read")
+    items: list[Item | EndpointError] = []
+    for picture in array:
+        try:
+            items.append(_item(from_array(picture, limits.pixels), request))
+        except EndpointError as error:
+            items.append(error)
+    return items
+
+
+def _item(picture: Picture, request: Request) -> Item:
+    assert request.model is not None  # noqa: S101
+    graph = _nearest(request.model.graphs_of(), *picture.size)
+    height, width = graph.inputs[0].shape[2:]
+    context = {
+        "accept": request.accept,
+        "parameters": dict(request.parameters),
+        "picture_size": picture.size,
+        "model_size": (height, width),
+        "model": request.model,
+    }
+    _form(context)  # what cannot be answered is refused before the model has worked for nothing
+    values = (picture.resized(height, width) - _three(request.model, "mean")) / _three(request.model, "std")
+    return Item({graph.inputs[0].name: np.ascontiguousarray(values, np.float32)}, context)
+
+
+def _form(context: Mapping[str, Any]) -> tuple[str, tuple[int, int]]:
+    """Media type and (height, width) of the answer. Raises NotAcceptable, BadRequest, TooLarge."""
+    choice = negotiate(context["accept"], ANSWERS)
+    size = option("size", SIZES, choice.parameters, context["parameters"])
+    height, width = context[f"{size}_size"]
+    # Known sizes: npy exactly; in JSON a number takes at least a digit and a comma.
+    least = {NPY: npy_bytes((height, width)), JSON: 2 * height * width}.get(choice.content_type, 0)
+    limit = context["model"].limits.response_bytes
+    if least > limit:
+        raise TooLarge(
+            f"the depth map of {width} x {height} pixels takes {'' if choice.content_type == NPY else 'at least '}"
+            f"{least} bytes as {choice.content_type}; at most {limit} can be sent; {_alternatives(context)}"
+        )
+    return choice.content_type, (height, width)
+
+
+def _nearest(graphs: Sequence[GraphEntry], height: int, width: int) -> GraphEntry:
+    """The graph whose bucket has the picture's aspect ratio most nearly; of several such, the largest."""
+
+    def distance(graph: GraphEntry) -> tuple[float, int]:
+        bucket_height, bucket_width = graph.inputs[0].shape[2:]
+        return abs(math.log(height / width) - math.log(bucket_height / bucket_width)), -bucket_height * bucket_width
+
+    return min(graphs, key=distance)
+
+
+def _alternatives(context: Mapping[str, Any]) -> str:
+    height, width = context["model_size"]
+    return (
+        f"ask for size=model ({width} x {height}: {npy_bytes((height, width))} bytes as {NPY}), "
+        f"for {PNG} (at most about 2 bytes a pixel), or send a smaller picture"
+    )
+
+
+def postprocess(outputs: Any, item: Item) -> Answer:
+    """The map, float32 (height, width), in the form asked for; larger is what the model means by it (nearer, here)."""
+    info: ModelInfo = item.context["model"]
+    kind, size = _form(item.context)
+    depth = _resized(_map(outputs, info.settings.get("output")), size)
+    alternatives = _alternatives(item.context)
+    if kind == NPY:
+        return Answer(depth, NPY, alternatives)
+    if kind == PNG:
+        return Answer(encode_png16(depth, dict.fromkeys(info.metadata, "true")), PNG, alternatives)
+    value = {"height": size[0], "width": size[1], "minimum": depth.min(), "maximum": depth.max(), "depth": depth}
+    return Answer({**value, **info.metadata}, JSON, alternatives)
+
+
+def _map(outputs: Any, name: str | None) -> Array:
+    """The output `name` (the only one, for None) among the restored outputs, as (height, width)."""
+    flat = flatten(outputs, lambda value: isinstance(value, np.ndarray))
+    depth: Array = flat.leaves[flat.names.index(name) if name else 0]
+    return depth.reshape(depth.shape[-2:]).astype(np.float32, copy=False)
+
+
+def _resized(depth: Array, size: tuple[int, int]) -> Array:
+    if depth.shape == size:
+        return depth
+    tensor = torch.from_numpy(np.ascontiguousarray(depth))[None, None]
+    resized: Array = functional.interpolate(tensor, size, mode="bilinear", align_corners=True)[0, 0].numpy()
+    return resized
+
+
+TASK = register(Task("depth", preprocess, postprocess, check))

@@ -1,0 +1,147 @@
+"""Arrays in, arrays out: the task of a model that needs no other.
+
+In: application/json, an object of input name to nested list, or a list of such objects for several items;
+application/x-npy, the array of a model of one input, with one more axis for several items; application/x-npz, one
+member for each input. Out: application/json {"outputs": ...} nested as the model returns it (a list of these for
+several items); application/x-npy for one output; application/x-npz, one member for each output by its dotted name.
+Arrays have no batch axis. Values that are not finite are refused, unless the setting allow_nonfinite is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from inference_code.codecs.npy import NPY, NPZ, read_npy, read_npz, write_npz
+from inference_code.codecs.text import JSON, read_array, read_json
+from inference_code.errors import BadRequest, EndpointError, LoadError, NotAcceptable, TooLarge
+from inference_code.manifest import GraphEntry, TensorDescription, flatten
+from inference_code.negotiation import negotiate, require
+from inference_code.request import Answer, Array, Item, ModelInfo, Request
+from inference_code.tasks import Task, register
+
+READS = (JSON, NPY, NPZ)
+_SETTINGS = ("allow_nonfinite",)
+
+
+def check(info: ModelInfo) -> None:
+    """Raise LoadError for an unknown setting, or an artifact without a graph of the role main."""
+    unknown = sorted(set(info.settings) - set(_SETTINGS))
+    if unknown:
+        raise LoadError(f"task tensor has no setting {', '.join(unknown)}; it has {', '.join(_SETTINGS)}")
+    if not info.graphs_of():
+        raise LoadError("task tensor needs a graph of the role main")
+
+
+def preprocess(request: Request) -> Item | list[Item | EndpointError]:
+    """One item, or a list of them; see the top of this file."""
+    info = request.model
+    assert info is not None  # noqa: S101  (the handler always fills it)
+    kind = require(request.content_type, READS)
+    graphs = info.graphs_of()
+    offers = _offers(info)
+    answer_kind = negotiate(request.accept, offers).content_type  # refused before the model has worked for nothing
+    values, several = _READERS[kind](request, graphs)
+    if several and answer_kind == NPZ:
+        raise NotAcceptable(f"several items in one request cannot be answered as {NPZ}; ask for {JSON}")
+    if len(values) > info.limits.items:
+        raise TooLarge(f"the request has {len(values)} items; at most {info.limits.items} are read")
+    items: list[Item | EndpointError] = []
+    for value in values:
+        try:
+            items.append(_item(value, graphs, request))
+        except EndpointError as error:
+            if not several:
+                raise
+            items.append(error)
+    return items if several else items[0]
+
+
+def _from_json(request: Request, _: Sequence[GraphEntry]) -> tuple[list[Any], bool]:
+    value = read_json(request.body)
+    return (value, True) if isinstance(value, list) else ([value], False)
+
+
+def _from_npy(request: Request, graphs: Sequence[GraphEntry]) -> tuple[list[Any], bool]:
+    array = read_npy(request.body)
+    inputs = graphs[0].inputs
+    if len(inputs) > 1:
+        names = ", ".join(tensor.name for tensor in inputs)
+        raise BadRequest(f"the model has the inputs {names}; one npy array cannot carry them, send {JSON} or {NPZ}")
+    rank = len(inputs[0].shape)  # with the batch axis
+    values = list(array) if array.ndim == rank else [array]
+    return [{inputs[0].name: value} for value in values], array.ndim == rank
+
+
+def _from_npz(request: Request, _: Sequence[GraphEntry]) -> tuple[list[Any], bool]:
+    assert request.model is not None  # noqa: S101
+    return [read_npz(request.body, request.model.limits.request_bytes)], False
+
+
+_READERS: dict[str, Callable[[Request, Sequence[GraphEntry]], tuple[list[Any], bool]]] = {
+    JSON: _from_json,
+    NPY: _from_npy,
+    NPZ: _from_npz,
+}
+
+
+def _offers(info: ModelInfo) -> list[str]:
+    return [JSON, NPY, NPZ] if len(info.graphs_of()[0].outputs) == 1 else [JSON, NPZ]
+
+
+def _item(value: Any, graphs: Sequence[GraphEntry], request: Request) -> Item:
+    assert request.model is not None  # noqa: S101
+    names = [tensor.name for tensor in graphs[0].inputs]
+    if not isinstance(value, Mapping):
+        raise BadRequest(f"an item is an object with the inputs {', '.join(names)}, not {type(value).__name__}")
+    for problem, different in (("lacks", set(names) - value.keys()), ("has unknown", value.keys() - set(names))):
+        if different:
+            listed = ", ".join(sorted(name[:60] for name in different))
+            raise BadRequest(f"the item {problem} {listed}; the model's inputs are {', '.join(names)}")
+    arrays = {}
+    for position, name in enumerate(names):
+        array = value[name]
+        array = array if isinstance(array, np.ndarray) else read_array(array, f"input {name}")
+        shapes = {graph.inputs[position].shape[1:] for graph in graphs}
+        if array.shape not in shapes:
+            wanted = " or ".join(str(list(shape)) for shape in sorted(shapes))
+            raise BadRequest(f"input {name} has shape {list(array.shape)[:8]}; the model takes {wanted}")
+        arrays[name] = _converted(array, graphs[0].inputs[position], from_json=not isinstance(value[name], np.ndarray))
+        if not request.model.settings.get("allow_nonfinite") and not np.isfinite(arrays[name]).all():
+            raise BadRequest(f"input {name} holds values that are not finite as {arrays[name].dtype}")
+    return Item(arrays, {"accept": request.accept, "model": request.model})
+
+
+def _converted(array: Array, wanted: TensorDescription, *, from_json: bool) -> Array:
+    """`array` in the dtype of the input, when nothing is lost but, for JSON's decimal numbers, precision."""
+    dtype = np.dtype(wanted.dtype)
+    if np.can_cast(array.dtype, dtype, "safe"):
+        return array.astype(dtype)
+    if from_json and array.dtype.kind in "iuf" and dtype.kind == "f":
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused with its own message
+            return array.astype(dtype)
+    if from_json and array.dtype.kind in "iu" and dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if array.size == 0 or (int(array.min()) >= limits.min and int(array.max()) <= limits.max):
+            return array.astype(dtype)
+        raise BadRequest(f"input {wanted.name} has values beyond {limits.min} to {limits.max}, the range of {dtype}")
+    sort = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "decimal numbers"}[array.dtype.kind]
+    found = sort if from_json else str(array.dtype)
+    raise BadRequest(f"input {wanted.name} is {found}; the model takes {dtype}")
+
+
+def postprocess(outputs: Any, item: Item) -> Answer:
+    """The outputs in the form asked for."""
+    info: ModelInfo = item.context["model"]
+    kind = negotiate(item.context["accept"], _offers(info)).content_type
+    if kind == JSON:
+        return Answer({"outputs": outputs, **info.metadata}, JSON, f"ask for {NPY} or {NPZ}, 4 bytes for each float32")
+    flat = flatten(outputs, lambda value: isinstance(value, np.ndarray))
+    if kind == NPY:
+        return Answer(flat.leaves[0], NPY, "no other form is smaller")
+    return Answer(write_npz(dict(zip(flat.names, flat.leaves, strict=True))), NPZ, "no other form is smaller")
+
+
+TASK = register(Task("tensor", preprocess, postprocess, check))
