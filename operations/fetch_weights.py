@@ -22,6 +22,10 @@ def fetch_weights(spec: specs.EndpointSpec, account: Account) -> Path:
     weights = spec.model.weights
     if not isinstance(weights, specs.S3Weights):
         raise WrongUseError(f"{spec.name}: model.weights is not an s3: address; there is nothing to fetch.")
+    if weights.sha256 is None:
+        raise WrongUseError(
+            f"{spec.name}: model.weights names no sha256, so {weights.uri} could not be checked. Add it."
+        )
     target = spec.root / "build" / "weights" / weights.sha256
     if target.is_file() and sha256(target) == weights.sha256:
         return target

@@ -9,7 +9,7 @@ from pathlib import Path
 import spec as specs
 from operations.account import Account
 from operations.errors import OperationError, WrongUseError
-from spec.lock import Lock, artifact_path, check, lock_path, read_lock
+from spec.lock import Lock, LockError, artifact_path, check, lock_path, read_lock
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ def load(name: str, root: Path, *, rehearsal: bool) -> Locked:
         spec = specs.load(path, root=root)
     except specs.SpecErrors as errors:
         raise OperationError(str(errors)) from errors
-    flag = " --rehearse" if rehearsal else ""
     file = lock_path(spec, rehearsal)
-    if not file.is_file():
-        raise OperationError(f'{name} has no lock ({file}). Build it first: "python -m compile build {name}{flag}".')
-    lock = read_lock(file)
-    problems = check(spec, lock)
-    if problems:
+    try:
+        lock = read_lock(file) if file.is_file() else None
+    except LockError as error:
+        raise OperationError(str(error)) from error
+    problems = check(spec, lock, rehearsal)
+    if lock is None or problems:
         raise OperationError("\n".join(problems))
     return Locked(spec, lock, artifact_path(spec, rehearsal))
 

@@ -1,0 +1,141 @@
+"""Publishing: by digest, only what is locked, a rehearsal only to loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import boto3
+import pytest
+
+from operations.account import is_loopback
+from tests.operations.conftest import write_lock
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def keys(bucket: str) -> list[str]:
+    """Every key in a bucket."""
+    return [row["Key"] for row in boto3.client("s3").list_objects_v2(Bucket=bucket).get("Contents", [])]
+
+
+def test_the_artifact_lies_under_its_digest(project: Path, bucket: str, run: Run) -> None:
+    code, out, _ = run("publish", "depth", "--rehearsal", "--json", "--root", str(project))
+    assert code == 0
+    record = json.loads(out)
+    lock = json.loads((project / "build/rehearsal/depth.lock.json").read_text())
+    assert record["key"] == f"models/depth/{lock['digests']['artifact']}/model.tar.gz"
+    assert record["uploaded"] is True
+    stored = boto3.client("s3").get_object(Bucket=bucket, Key=record["key"])["Body"].read()
+    assert stored == (project / "build/rehearsal/depth/model.tar.gz").read_bytes()
+
+
+def test_publishing_twice_uploads_once(project: Path, bucket: str, run: Run) -> None:
+    run("publish", "depth", "--rehearsal", "--root", str(project))
+    code, out, _ = run("publish", "depth", "--rehearsal", "--json", "--root", str(project))
+    assert (code, json.loads(out)["uploaded"]) == (0, False)
+    versions = boto3.client("s3").list_object_versions(Bucket=bucket)["Versions"]
+    assert len(versions) == 1
+
+
+def test_a_changed_artifact_is_refused_with_both_digests(project: Path, bucket: str, run: Run) -> None:
+    (project / "build/rehearsal/depth/model.tar.gz").write_bytes(b"something else")
+    code, _, err = run("publish", "depth", "--rehearsal", "--root", str(project))
+    lock = json.loads((project / "build/rehearsal/depth.lock.json").read_text())
+    assert code == 1
+    assert lock["digests"]["artifact"] in err
+    assert "python -m compile build depth --rehearse" in err
+    assert keys(bucket) == []
+
+
+def test_a_missing_artifact_names_the_command(project: Path, bucket: str, run: Run) -> None:
+    (project / "build/rehearsal/depth/model.tar.gz").unlink()
+    code, _, err = run("publish", "depth", "--rehearsal", "--root", str(project))
+    assert code == 1
+    assert "python -m compile build depth --rehearse" in err
+
+
+def test_another_object_under_the_key_is_not_overwritten(project: Path, bucket: str, run: Run) -> None:
+    lock = json.loads((project / "build/rehearsal/depth.lock.json").read_text())
+    boto3.client("s3").put_object(Bucket=bucket, Key=lock["artifact"]["key"], Body=b"short")
+    code, _, err = run("publish", "depth", "--rehearsal", "--root", str(project))
+    assert code == 1
+    assert "holds 5 bytes" in err
+
+
+def test_a_stale_lock_is_refused(project: Path, bucket: str, run: Run) -> None:
+    spec = project / "endpoints/depth.yaml"
+    spec.write_text(spec.read_text().replace("random:0", "random:1"))
+    code, _, err = run("publish", "depth", "--rehearsal", "--root", str(project))
+    assert code == 1
+    assert "stale" in err
+    assert keys(bucket) == []
+
+
+def test_a_missing_lock_names_the_command(project: Path, aws: str, run: Run) -> None:
+    code, _, err = run("publish", "depth", "--root", str(project))
+    assert code == 1
+    assert "python -m compile build depth" in err
+    assert "--rehearse" not in err
+
+
+def test_an_unknown_endpoint_is_wrong_use(project: Path, aws: str, run: Run) -> None:
+    code, _, err = run("publish", "deep", "--root", str(project))
+    assert code == 2
+    assert "depth" in err
+
+
+def test_without_the_stack_the_command_that_helps(project: Path, aws: str, run: Run) -> None:
+    code, _, err = run("publish", "depth", "--rehearsal", "--root", str(project))
+    assert code == 1
+    assert "cdk deploy InferentiaArtifacts" in err
+
+
+def test_a_rehearsal_never_leaves_the_machine(
+    project: Path, aws: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    code, _, err = run("publish", "depth", "--rehearsal", "--root", str(project))
+    assert code == 1
+    assert "rehearsal" in err
+    assert "amazonaws.com" in err
+
+
+def test_one_service_pointed_elsewhere_is_enough_to_refuse(
+    project: Path, bucket: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s3.example.invalid")
+    code, _, err = run("publish", "depth", "--rehearsal", "--root", str(project))
+    assert code == 1
+    assert "s3.example.invalid" in err
+
+
+def test_an_artifact_of_a_stand_in_never_leaves_the_machine(
+    project: Path, aws: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lock(project, rehearsal=True, stand_in=True)
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    code, _, err = run("publish", "depth", "--rehearsal", "--root", str(project))
+    assert code == 1
+    assert "refused" in err
+
+
+@pytest.mark.parametrize(
+    ("url", "loopback"),
+    [
+        ("http://localhost:4566", True),
+        ("http://127.0.0.1", True),
+        ("http://127.8.9.1:80", True),
+        ("http://[::1]:4566", True),
+        ("https://s3.us-east-1.amazonaws.com", False),
+        ("http://localhost.example.com", False),
+        ("http://127.0.0.1.example.com", False),
+        ("http://10.0.0.1", False),
+        ("http://0.0.0.0", False),
+        ("http://localhost@example.com", False),
+        ("", False),
+    ],
+)
+def test_what_counts_as_loopback(url: str, loopback: bool) -> None:
+    assert is_loopback(url) is loopback

@@ -1,0 +1,111 @@
+"""The smoke test's comparison: what passes, what fails, and in which words."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from botocore.exceptions import ClientError
+
+from operations.errors import OperationError
+from operations.smoke import compare, explain_model_error
+from spec.lock import SampleAnswer
+
+VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
+EXPECTED = SampleAnswer(
+    content_type="application/x-npy",
+    shape=[3, 4],
+    dtype="float32",
+    positions=[0, 5, 11],
+    values=[0.0, 5.0, 11.0],
+    tolerance=1e-3,
+)
+
+
+def npy(array: np.ndarray) -> bytes:
+    """An array as .npy bytes."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def test_equal_answers_have_no_error() -> None:
+    assert compare(npy(VALUES), "application/x-npy", EXPECTED) == (3, 0.0)
+
+
+def test_the_largest_difference_counts() -> None:
+    changed = VALUES.copy()
+    changed[1, 1] += 0.25
+    assert compare(npy(changed), "application/x-npy", EXPECTED) == (3, 0.25)
+
+
+def test_a_nan_is_never_right() -> None:
+    changed = VALUES.copy()
+    changed[0, 0] = np.nan
+    assert compare(npy(changed), "application/x-npy", EXPECTED)[1] == np.inf
+
+
+@pytest.mark.parametrize("other", [VALUES.T, VALUES.astype(np.float64)])
+def test_another_shape_or_dtype_fails(other: np.ndarray) -> None:
+    with pytest.raises(OperationError, match=r"the build's was float32\[3, 4\]"):
+        compare(npy(other), "application/x-npy", EXPECTED)
+
+
+def test_a_pickle_is_not_opened() -> None:
+    body = io.BytesIO()
+    np.save(body, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(OperationError, match="not a readable"):
+        compare(body.getvalue(), "application/x-npy", EXPECTED)
+
+
+def test_another_content_type_fails() -> None:
+    with pytest.raises(OperationError, match="text/html"):
+        compare(npy(VALUES), "text/html", EXPECTED)
+
+
+def json_answer(value: Any) -> SampleAnswer:
+    """An expected JSON answer."""
+    return SampleAnswer(content_type="application/json", json=value, tolerance=0.01)
+
+
+@pytest.mark.parametrize(
+    ("found", "numbers", "error"),
+    [({"label": "cat", "scores": [0.5, 0.25]}, 2, 0.0), ({"label": "cat", "scores": [0.5, 0.75]}, 2, 0.5)],
+)
+def test_json_numbers_are_compared(found: Any, numbers: int, error: float) -> None:
+    expected = json_answer({"label": "cat", "scores": [0.5, 0.25]})
+    assert compare(json.dumps(found).encode(), "application/json; charset=utf-8", expected) == (numbers, error)
+
+
+@pytest.mark.parametrize(
+    ("found", "where"),
+    [
+        ({"label": "dog", "scores": [0.5]}, r"answer\.label is 'dog'"),
+        ({"label": "cat"}, "answer has other keys"),
+        ({"label": "cat", "scores": [0.5, 1]}, r"answer\.scores is not a list of 1"),
+        ({"label": "cat", "scores": ["0.5"]}, r"answer\.scores\[0\] is '0.5'"),
+        ({"label": "cat", "scores": [True]}, r"answer\.scores\[0\] is True"),
+    ],
+)
+def test_json_of_another_form_names_the_place(found: Any, where: str) -> None:
+    with pytest.raises(OperationError, match=where):
+        compare(json.dumps(found).encode(), "application/json", json_answer({"label": "cat", "scores": [0.5]}))
+
+
+def test_the_containers_own_words_are_shown() -> None:
+    error = ClientError(
+        {"Error": {"Code": "ModelError", "Message": "m"}, "OriginalStatusCode": 415, "OriginalMessage": "no text"},  # type: ignore[typeddict-unknown-key]
+        "InvokeEndpoint",
+    )
+    assert explain_model_error("depth", error).endswith("the container answered 415: no text")
+
+
+def test_a_lock_without_sample_says_so(project: Path, aws: str, run: Callable[..., tuple[int, str, str]]) -> None:
+    code, _, err = run("smoke", "depth", "--rehearsal", "--root", str(project))
+    assert code == 1
+    assert "sample_request" in err
