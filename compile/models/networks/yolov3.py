@@ -1,0 +1,107 @@
+"""YOLOv3: Darknet-53 and three detection scales.
+
+Redmon and Farhadi, YOLOv3: An Incremental Improvement, 2018.
+Parameter names: the PyTorch checkpoints of ultralytics/yolov3 (model.0.conv.weight ... model.28.m.2.bias), whose
+weights were converted from the original Darknet file, layer by layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from compile.models.networks.yolo import Bottleneck, Conv, Detect, exponential_boxes
+
+ANCHORS = ((10, 13, 16, 30, 33, 23), (30, 61, 62, 45, 59, 119), (116, 90, 156, 198, 373, 326))
+STRIDES = (8, 16, 32)
+
+
+class YOLOv3(nn.Module):
+    """(batch, 3, height, width) float32 in 0..1, sides multiples of 32, to (batch, boxes, 5 + classes).
+
+    A row: centre x, centre y, width, height in pixels, objectness, one probability a class; finest scale first.
+    width: channels of the first convolution, 32 in the paper. blocks: residual blocks of the five stages.
+    activation: leaky in the paper; checkpoints trained by ultralytics want silu.
+    """
+
+    def __init__(
+        self,
+        classes: int = 80,
+        width: int = 32,
+        blocks: Sequence[int] = (1, 2, 8, 8, 4),
+        activation: str = "leaky",
+        anchors: Sequence[Sequence[float]] = ANCHORS,
+    ) -> None:
+        super().__init__()
+        channels = [width << stage for stage in range(6)]  # 32, 64, 128, 256, 512, 1024
+        layers: list[nn.Module] = [Conv(3, width, 3, 1, activation)]
+        for inputs, outputs, count in zip(channels[:-1], channels[1:], blocks, strict=True):
+            layers += [Conv(inputs, outputs, 3, 2, activation), _residuals(outputs, count, activation)]
+        layers += _neck(width, activation)
+        layers.append(Detect([8 * width, 16 * width, 32 * width], classes, anchors, STRIDES))
+        self.model = nn.ModuleList(layers)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        detect = cast(Detect, self.model[28])
+        rows = [
+            exponential_boxes(head, detect.anchors[scale] * STRIDES[scale], STRIDES[scale])
+            for scale, head in enumerate(detect.heads(self.features(images)))
+        ]
+        return torch.cat(rows, 1)
+
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """What the three heads read, finest first. The numbers are those of the checkpoint's layers."""
+        fine = self._run(0, 7, x)
+        middle = self._run(7, 9, fine)
+        coarse = self._run(9, 15, middle)
+        x = functional.interpolate(self._run(16, 17, coarse), scale_factor=2.0, mode="nearest")
+        x = self._run(19, 22, torch.cat([x, middle], 1))
+        up = functional.interpolate(self._run(23, 24, x), scale_factor=2.0, mode="nearest")
+        finest = self._run(26, 28, torch.cat([up, fine], 1))
+        return [finest, self._run(22, 23, x), self._run(15, 16, coarse)]
+
+    def _run(self, start: int, end: int, x: torch.Tensor) -> torch.Tensor:
+        for index in range(start, end):
+            x = self.model[index](x)
+        return x
+
+
+def _residuals(channels: int, count: int, activation: str) -> nn.Module:
+    """Residual blocks of one stage: a single one has no index in the checkpoint's names."""
+    blocks = [Bottleneck(channels, channels, channels // 2, activation) for _ in range(count)]
+    return blocks[0] if count == 1 else nn.Sequential(*blocks)
+
+
+def _neck(width: int, activation: str) -> list[nn.Module]:
+    """Layers 11 to 27. Upsampling and joining (17, 18, 24, 25) have no weights and hold a place only."""
+
+    def pair(inputs: int, outputs: int) -> Bottleneck:
+        return Bottleneck(inputs, outputs, outputs // 2, activation, shortcut=False)
+
+    def conv(inputs: int, outputs: int, kernel: int) -> Conv:
+        return Conv(inputs, outputs, kernel, 1, activation)
+
+    c128, c256, c512, c1024 = 4 * width, 8 * width, 16 * width, 32 * width
+    return [
+        pair(c1024, c1024),
+        conv(c1024, c512, 1),
+        conv(c512, c1024, 3),
+        conv(c1024, c512, 1),
+        conv(c512, c1024, 3),
+        conv(c512, c256, 1),
+        nn.Identity(),
+        nn.Identity(),
+        pair(c256 + c512, c512),
+        pair(c512, c512),
+        conv(c512, c256, 1),
+        conv(c256, c512, 3),
+        conv(c256, c128, 1),
+        nn.Identity(),
+        nn.Identity(),
+        pair(c128 + c256, c256),
+        nn.Sequential(pair(c256, c256), pair(c256, c256)),
+    ]

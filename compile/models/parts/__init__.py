@@ -1,0 +1,1 @@
+"""What several families share: options, made-up inputs, random weights."""
