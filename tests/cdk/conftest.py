@@ -1,0 +1,72 @@
+"""Templates and projects for the tests of cdk/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import spec
+from cdk.node import use_supported_node
+from tests.cdk.projects import FULL, MINIMAL, Project, Synthesize, new_project
+
+use_supported_node()  # before anything imports aws_cdk
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-snapshots", action="store_true", help="write tests/cdk/snapshots anew")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return new_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def synthesize(tmp_path_factory: pytest.TempPathFactory) -> Synthesize:
+    """Templates by stack name, of the spec texts given by name, composed in this process with cdk-nag."""
+    from aws_cdk import App  # noqa: PLC0415
+
+    import app as application  # noqa: PLC0415
+    from cdk.deployment import Deployment  # noqa: PLC0415
+
+    def run(texts: Mapping[str, str], deployment: Deployment | None = None) -> dict[str, dict[str, Any]]:
+        deployment = deployment or Deployment()
+        home = new_project(tmp_path_factory.mktemp("synth"))
+        for name, text in texts.items():
+            home.write(name, text)
+            home.lock(name, rehearsal=deployment.rehearsal)
+        cdk_app = App(context=application.feature_flags(), analytics_reporting=False, outdir=str(home.root / "out"))
+        application.compose(cdk_app, spec.load_all(home.root), deployment)
+        return {stack.stack_name: stack.template for stack in cdk_app.synth().stacks}
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def templates(synthesize: Synthesize) -> dict[str, dict[str, Any]]:
+    """Artifacts, `small` (a spec of two lines), `full` (every section), `large` (Inf2 with a canary)."""
+    large = MINIMAL + "compile: {{target: inf2}}\nrollout: {{strategy: canary}}\n"
+    return synthesize({"small": MINIMAL, "full": FULL, "large": large})
+
+
+@pytest.fixture
+def artifacts(templates: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return templates["InferentiaArtifacts"]
+
+
+@pytest.fixture
+def full(templates: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return templates["InferentiaEndpoint-full"]
+
+
+@pytest.fixture
+def small(templates: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return templates["InferentiaEndpoint-small"]
+
+
+@pytest.fixture
+def large(templates: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return templates["InferentiaEndpoint-large"]
