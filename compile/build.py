@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from compile import graphs, loading, locking, package, sampling, weights
+from compile.acceptance import shortfalls
 from compile.definition import ModelDefinition, SampleRequest
 from compile.errors import CompileError
 from compile.graphs import BuiltGraph, Case
@@ -81,10 +82,13 @@ def build(planned: Plan, reporter: Reporter) -> Result:
         folder = scratch / "artifact"
         folder.mkdir()
         built = tuple(
-            graphs.make(case, planned.definition.graphs[case.role], planned.target, folder, reporter)
+            graphs.make(
+                case, planned.definition.graphs[case.role], planned.target, spec.compile.target, folder, reporter
+            )
             for case in planned.cases
         )
         _require_parity(built)
+        _require_accepted(spec, built)
         manifest = _manifest(planned, built, package.write_code(spec, folder), folder)
         asked = sampling.request(planned.definition, planned.cases[0].bucket)
         lock, changed = pack(spec, manifest, locking.proof(built, report), asked, scratch, reporter)
@@ -136,6 +140,15 @@ def _require_parity(built: tuple[BuiltGraph, ...]) -> None:
         raise CompileError(
             "The artifact does not compute what the model computes:\n  " + "\n  ".join(problems),
             "No artifact was written. A model that is random at inference (dropout, sampling) can never pass.",
+        )
+
+
+def _require_accepted(spec: EndpointSpec, built: tuple[BuiltGraph, ...]) -> None:
+    problems = [problem for graph in built for problem in shortfalls(spec, graph)]
+    if problems:
+        raise CompileError(
+            "The model does not reach what compile.accept asks for:\n  " + "\n  ".join(problems),
+            f"No artifact was written. See python -m compile analyze {spec.name}, or accept less in the spec.",
         )
 
 

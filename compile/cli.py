@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import warnings
@@ -13,7 +14,10 @@ from rich.markup import escape
 
 from compile.commands.common import err
 from compile.errors import CompileError, UsageError
+from compile.lowering import LoweringError
+from inference_code.manifest import ManifestError
 from spec import SpecErrors
+from spec.lock import LockError
 
 # Each has register(app). The order is that of --help.
 COMMAND_MODULES = (
@@ -47,13 +51,15 @@ def _stop(*_: Any) -> None:
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 1 the work failed, 2 wrong use."""
     signal.signal(signal.SIGTERM, _stop)
+    # transformers tells of defaults that a build sets on purpose.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", module=r"torch\..*|transformers\..*")
     _register()
     try:
         app(prog_name="python -m compile")
     except UsageError as error:
         _fail(error, 2)
-    except (CompileError, SpecErrors) as error:
+    except (CompileError, SpecErrors, LockError, ManifestError, LoweringError) as error:
         _fail(error, 1)
     except OSError as error:
         _fail(

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from compile import torchscript
+from compile.acceptance import account
+from compile.coverage import analyze
 from compile.definition import Bucket, GraphDefinition, checked_inputs
 from compile.lowering import lower
 from compile.parity import Parity, compare
@@ -68,22 +70,29 @@ class BuiltGraph:
         )
 
 
-def make(case: Case, graph: GraphDefinition, target: Target, folder: Path, reporter: Reporter) -> BuiltGraph:
+def make(
+    case: Case, graph: GraphDefinition, target: Target, sdk_target: str, folder: Path, reporter: Reporter
+) -> BuiltGraph:
     """Writes the graph's file under `folder` and compares what was written with the eager model.
 
+    sdk_target: inf1 or inf2, for which the operators are accounted also in a rehearsal.
     Raises CompileError when it cannot be lowered or traced. Parity that fails is in the result, not raised.
     """
     example, references = checked_inputs(graph, case.role, case.bucket, case.batch)
     flat = flat_module(graph.module, example)
-    with reporter.step(f"lower and trace: {case}"):
+    with reporter.step(f"lower: {case}"):
         described = signature(flat, example)
         lowered = lower(flat, tuple(example.values()))
+    with reporter.step(f"operators: {case}"):
+        predicted = account(analyze(lowered.module, tuple(example.values()), target=sdk_target))
+    with reporter.step(f"trace: {case}"):
         compiled = target.compile(lowered.module, tuple(example.values()), list(example))
         path = folder / case.file
         path.parent.mkdir(parents=True, exist_ok=True)
         torchscript.save(compiled.module, path)
     with reporter.step(f"parity: {case}", len(references)) as advance:
-        saved = torch.jit.load(str(path))
+        saved = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
         names = [output.name for output in described.outputs]
         parity = compare(flat, saved, references, names, advance=lambda: advance(1))
-    return BuiltGraph(case, described, parity, compiled.unused_inputs, compiled.coverage, None)
+    found = compiled.account or predicted
+    return BuiltGraph(case, described, parity, compiled.unused_inputs, found.coverage, found.subgraphs)

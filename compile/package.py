@@ -71,15 +71,15 @@ def write_archive(folder: Path, archive: Path, advance: Callable[[int], None] = 
     Sorted names, fixed owner, mode and time, no file name in the gzip header: the same content gives the same bytes
     from any directory on any day (with the same zlib). `advance` is called with the bytes of each file.
     """
-    with archive.open("wb") as raw:
-        with (
-            gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=_LEVEL, mtime=0) as packed,
-            tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
-        ):
-            for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
-                if path.is_file():
-                    _add(tar, path, path.relative_to(folder).as_posix())
-                    advance(path.stat().st_size)
+    with (
+        archive.open("wb") as raw,
+        gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=_LEVEL, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
+    ):
+        for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
+            if path.is_file():
+                _add(tar, path, path.relative_to(folder).as_posix())
+                advance(path.stat().st_size)
     return manifests.file_sha256(archive)
 
 

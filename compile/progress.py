@@ -34,8 +34,8 @@ class Bars:
         self._progress = Progress(
             SpinnerColumn(finished_text="[green]✓[/green]"),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}", style="dim"),
+            BarColumn(bar_width=12),
+            TextColumn("{task.percentage:>3.0f} %", style="dim"),
             TimeElapsedColumn(),
             console=console,
         )

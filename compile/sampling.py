@@ -63,7 +63,8 @@ def recorded(answer: Answer) -> locks.SampleAnswer:
     if kind == "application/json":
         value = json.loads(answer.body)
         tolerance = RELATIVE_TOLERANCE * max(map(abs, numbers(value)), default=0.0)
-        return locks.SampleAnswer(content_type=answer.content_type, json_value=value, tolerance=tolerance)
+        content = {"content_type": answer.content_type, "json": value, "tolerance": tolerance}
+        return locks.SampleAnswer.model_validate(content)
     raise CompileError(
         f"The sample was answered as {answer.content_type}, which cannot be compared by value.",
         "Give a sample whose accept is application/x-npy or application/json.",

@@ -1,9 +1,9 @@
 """TorchScript archives whose bytes depend only on the graph and its weights.
 
-`torch.jit.save` writes a zip with the name of the output file as its root, a .debug_pkl beside each source file (absolute
-paths of Python files and line numbers), a random serialization id, and class names that carry a counter of the process
-(`___torch_mangle_130`). None of them matters for loading or running. `save` writes the same archive without them;
-entries stay uncompressed and aligned, as torch's own reader likes them.
+`torch.jit.save` writes a zip with the name of the output file as its root, a .debug_pkl beside each source file
+(absolute paths of Python files and line numbers), a serialization id, and class names that carry a counter of the
+process (`___torch_mangle_130`). None of them matters for loading or running. `save` writes the same archive without
+them; entries stay uncompressed and aligned, as torch's own reader likes them.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def _parity(entry: GraphEntry, definition: ModelDefinition, folder: Path, report
     example, references = checked_inputs(graph, case.role, case.bucket, case.batch)
     names = [output.name for output in entry.outputs]
     with reporter.step(f"parity: {case}", len(references)) as advance:
-        saved = torch.jit.load(str(folder / entry.file))
+        saved = torch.jit.load(str(folder / entry.file))  # type: ignore[no-untyped-call]
         parity: Parity = compare(
             flat_module(graph.module, example), saved, references, names, advance=lambda: advance(1)
         )

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from compile.definition import ModelDefinition
 from compile.errors import CompileError
@@ -80,7 +83,8 @@ def _locate(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -
         path = spec.root / "build" / "weights" / weights.sha256
         if not path.is_file():
             raise CompileError(
-                f"{spec.path}: model.weights: {weights.uri} is not on this machine (looked for build/weights/{weights.sha256}).",
+                f"{spec.path}: model.weights: {weights.uri} is not on this machine "
+                f"(looked for build/weights/{weights.sha256}).",
                 f"Fetch it with: python -m operations fetch-weights {spec.name}",
             )
         return path
@@ -96,8 +100,6 @@ def _locate(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -
 
 def _from_hub(spec: EndpointSpec, weights: HubWeights) -> Path:
     """model.safetensors of a hub repository, from the cache or the hub."""
-    from huggingface_hub import hf_hub_download
-
     try:
         return Path(hf_hub_download(weights.id, "model.safetensors", revision=weights.revision))
     except Exception as error:  # the client raises its own, its HTTP library's and OSError kinds
@@ -116,9 +118,6 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     if start.startswith(b"PK"):
         return read_state_dict(path)
     if start[8:9] == b"{":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
             state: dict[str, torch.Tensor] = load_file(path)
         except SafetensorError as error:

@@ -86,7 +86,7 @@ def running(model_dir: Path, environment: Mapping[str, str], log: Path, port: in
     variables = {**os.environ, **environment, "PYTHONPATH": str(model_dir / "code"), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "inference_code.server", "--model-dir", str(model_dir), "--port", str(chosen)]
     with log.open("wb") as stream:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  (our own Python, no shell)
             command, cwd=model_dir / "code", env=variables, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
         )
     try:

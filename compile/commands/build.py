@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.table import Table
 
 from compile import repackage
 from compile.build import Plan, Result, build, plan
-from compile.commands.common import Json, Name, Rehearse, Root, endpoint, err, out
+from compile.commands.common import Json, Name, Rehearse, Root, endpoint, err, facts, out
 from compile.progress import Bars, Reporter, Silent
 from spec.lock import Lock, lock_path
 from spec.quantities import format_duration
@@ -50,7 +49,7 @@ def package_command(name: Name, rehearse: Rehearse = False, json_: Json = False,
     if json_:
         typer.echo(json.dumps({"changed": changed, "lock": json.loads(lock.dump())}, indent=2))
         return
-    table = Table(title=f"{name}: packaged again", title_justify="left", show_header=False)
+    table = facts(f"{name}: packaged again")
     for row in _artifact_rows(lock, changed):
         table.add_row(*row)
     out.print(table)
@@ -68,7 +67,7 @@ def reporting(quiet: bool) -> Iterator[Reporter]:
 
 def _show_plan(planned: Plan) -> None:
     spec = planned.spec
-    table = Table(title=f"Plan: build {spec.name}", title_justify="left", show_header=False)
+    table = facts(f"Plan: build {spec.name}")
     model = spec.model.entry or f"{spec.model.family} {spec.model.variant or ''}".strip()
     parameters = sum(p.numel() for p in planned.definition.weights.parameters())
     table.add_row("model", f"{model}, {parameters / 1e6:.1f} million parameters")
@@ -83,7 +82,7 @@ def _show_plan(planned: Plan) -> None:
 
 
 def _show_result(result: Result) -> None:
-    table = Table(title=f"{result.spec.name}: built", title_justify="left", show_header=False)
+    table = facts(f"{result.spec.name}: built")
     table.add_row("weights", result.weights)
     for graph in result.graphs:
         worst = graph.parity.worst

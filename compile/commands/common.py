@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 import spec as specs
 from compile.errors import UsageError
@@ -21,6 +22,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Rehearse = Annotated[
     bool, typer.Option("--rehearse", help="Trace for this machine's CPU, into build/rehearsal/, instead of compiling.")
 ]
+
+
+def facts(title: str) -> Table:
+    """A table of two columns without a header: what, and its value."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
 
 
 def project(root: Path) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compile.targets import CompiledGraph
+from compile.targets.base import CompiledGraph
 from compile.targets.neuron import not_yet, require
 
 
@@ -23,5 +23,5 @@ class Inf1:
     def versions(self) -> dict[str, str]:
         raise not_yet(self.name)
 
-    def compile(self, module: nn.Module, example: tuple[torch.Tensor, ...], names: list[str]) -> CompiledGraph:
+    def compile(self, module: nn.Module, example: tuple[torch.Tensor, ...], names: list[str]) -> CompiledGraph:  # noqa: ARG002
         raise not_yet(self.name)

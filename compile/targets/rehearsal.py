@@ -9,7 +9,7 @@ from torch import nn
 
 from compile.errors import CompileError
 from compile.structure import unused_inputs
-from compile.targets import CompiledGraph
+from compile.targets.base import CompiledGraph
 
 
 class Rehearsal:
@@ -32,8 +32,8 @@ class Rehearsal:
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 # Shapes are fixed by the bucket, so a shape that becomes a constant is meant.
-                warnings.simplefilter("ignore", torch.jit.TracerWarning)
-                traced = torch.jit.trace(module, example, check_trace=False)
+                warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+                traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
                 # No optimised numerics: the rehearsal runs the operators that were lowered, nothing fused.
                 frozen = torch.jit.freeze(traced.eval(), optimize_numerics=False)
         except (RuntimeError, TypeError, ValueError) as error:
