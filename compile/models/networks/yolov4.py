@@ -3,7 +3,7 @@
 Bochkovskiy, Wang and Liao, YOLOv4: Optimal Speed and Accuracy of Object Detection, 2020; the layers are those of the
 authors' yolov4.cfg.
 Parameter names: the PyTorch checkpoint yolov4.pth of Tianxiaomo/pytorch-YOLOv4, converted from the authors' Darknet
-file (down1.conv1.conv.0.weight ... neek.conv1 ... head.conv18.conv.0.bias; "neek" is spelt so there).
+file (down1.conv1.conv.0.weight ... neck.conv1 ... head.conv18.conv.0.bias). Its older files spell "neek".
 """
 
 from __future__ import annotations
@@ -194,16 +194,21 @@ class YOLOv4(nn.Module):
         self.down1 = FirstStage(width)
         two, three, four, five = (Stage(width << stage, count) for stage, count in enumerate(blocks, 1))
         self.down2, self.down3, self.down4, self.down5 = two, three, four, five
-        self.neek = Neck(width)
+        self.neck = Neck(width)
         self.head = Head(width, 3 * (5 + classes))
         self.register_buffer("anchors", torch.tensor(ANCHORS).float().view(3, 3, 2), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         fine = self.down3(self.down2(self.down1(images)))
         middle = self.down4(fine)
-        heads = self.head(*self.neek(self.down5(middle), middle, fine))
+        heads = self.head(*self.neck(self.down5(middle), middle, fine))
         rows = [
             exponential_boxes(head, self.anchors[scale], STRIDES[scale], SCALES[scale])
             for scale, head in enumerate(heads)
         ]
         return torch.cat(rows, 1)
+
+
+def current_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The older spelling of the neck's keys, corrected."""
+    return {"neck" + key[4:] if key.startswith("neek.") else key: value for key, value in state.items()}

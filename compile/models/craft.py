@@ -1,0 +1,68 @@
+"""CRAFT: a map of where characters are, and of which neighbours belong to one word.
+
+Network: our own (networks/craft.py), with the parameter names of clovaai/CRAFT-pytorch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from compile.definition import GraphDefinition, ModelDefinition
+from compile.models import family
+from compile.models.networks.craft import CRAFT
+from compile.models.networks.vgg import VGG16
+from compile.models.parts.draw import drawer
+from compile.models.parts.options import require, with_options
+from compile.models.parts.pictures import Pictures
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The numbers of the network: channels of the backbone, of its dilated part, of the steps up, of the last layer."""
+
+    stages: tuple[tuple[int, ...], ...] = VGG16
+    deep: int = 1024
+    upper: tuple[int, ...] = (256, 128, 64, 32)
+    head: int = 16
+    image_size: tuple[int, int] = (768, 768)
+
+
+VARIANTS = {"vgg16_bn": Sizes()}
+PICTURES = Pictures("craft", multiple=32)
+DRAW = drawer(gain=math.sqrt(2))
+
+
+@family(name="craft", variants=tuple(VARIANTS), task="tensor", source="https://github.com/clovaai/CRAFT-pytorch")
+def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+    """Input `pixel_values` float32 (batch, 3, height, width), normalised, sides multiples of 32.
+
+    Outputs at half the size: scores (batch, height / 2, width / 2, 2) and features (batch, 32, height / 2, width / 2).
+    Options: any field of `Sizes`.
+    """
+    sizes = with_options("craft", VARIANTS[variant], options)
+    require(
+        "craft",
+        (tuple(map(len, sizes.stages)) == tuple(map(len, VGG16)), "stages needs 2, 2, 3, 3 and 3 channels"),
+        (len(sizes.upper) == 4, f"upper needs 4 numbers, not {sizes.upper}"),
+        (len(sizes.image_size) == 2, f"image_size is (height, width), not {sizes.image_size}"),
+    )
+    module = CRAFT(sizes.stages, sizes.deep, sizes.upper, sizes.head).eval()
+    return ModelDefinition(
+        graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
+        buckets=[{"image": sizes.image_size}],
+        task="tensor",
+        checkpoint_keys=without_parallel_prefix,
+        initialise=DRAW,
+    )
+
+
+def without_parallel_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The published files were saved from nn.DataParallel: every key starts with "module."."""
+    if not all(key.startswith("module.") for key in state):
+        return state
+    return {key[len("module.") :]: value for key, value in state.items()}

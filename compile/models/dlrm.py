@@ -1,0 +1,79 @@
+"""DLRM: the probability of a click, from 13 numbers and 26 categories (the Criteo data sets).
+
+Network: our own (networks/dlrm.py), with the parameter names of facebookresearch/dlrm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs, ModelDefinition
+from compile.models import family
+from compile.models.networks.dlrm import DLRM
+from compile.models.parts.draw import drawer
+from compile.models.parts.options import require, with_options
+
+# Rows of each table for the Criteo Kaggle data set, as the original's scripts print them.
+KAGGLE = (
+    *(1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194),
+    *(27, 14992, 5461306, 10, 5652, 2173, 4, 7046547, 18, 15, 286181, 105, 142572),
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The numbers of the network. `max_rows` cuts every table (the original's --max-ind-range); 0 cuts none."""
+
+    numbers: int = 13
+    rows: tuple[int, ...] = KAGGLE
+    bottom: tuple[int, ...] = (512, 256, 64, 16)
+    top: tuple[int, ...] = (512, 256, 1)
+    max_rows: int = 0
+
+
+# The whole tables hold 540 million numbers (2.2 GB); the first variant has the same dense layers over tables cut short.
+VARIANTS = {"kaggle_10k": Sizes(max_rows=10_000), "kaggle": Sizes()}
+DRAW = drawer(gain=1.4)
+
+
+@family(name="dlrm", variants=tuple(VARIANTS), task="tensor", source="https://github.com/facebookresearch/dlrm")
+def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+    """Inputs `dense` float32 (batch, numbers) and `sparse` int64 (batch, tables); output float32 (batch, 1).
+
+    The bucket {numbers: 13, tables: 26} is the only one: sizes are the network's. Options: any field of `Sizes`.
+    """
+    sizes = with_options("dlrm", VARIANTS[variant], options)
+    require(
+        "dlrm",
+        (bool(sizes.rows) and min(sizes.rows) > 0, f"rows needs one positive number a table, not {sizes.rows}"),
+        (bool(sizes.bottom), "bottom is empty: it ends with the width of the embeddings"),
+        (sizes.top[-1:] == (1,), f"top ends with 1, the probability, not {sizes.top}"),
+    )
+    rows = tuple(min(count, sizes.max_rows or count) for count in sizes.rows)
+    module = DLRM(sizes.numbers, rows, sizes.bottom, sizes.top).eval()
+
+    def draw(seed: int, batch: int) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        # Counts under a logarithm, as the original prepares them.
+        dense = torch.log1p(torch.rand(batch, sizes.numbers, generator=generator) * 100)
+        columns = [torch.randint(0, count, (batch,), generator=generator) for count in rows]
+        return {"dense": dense, "sparse": torch.stack(columns, 1)}
+
+    def example(bucket: Bucket, batch: int) -> Inputs:
+        del bucket
+        return draw(0, batch)
+
+    def references(bucket: Bucket, batch: int) -> Sequence[Inputs]:
+        del bucket
+        return [draw(seed, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
+
+    return ModelDefinition(
+        graphs={"main": GraphDefinition(module, example, references)},
+        buckets=[{"numbers": sizes.numbers, "tables": len(rows)}],
+        task="tensor",
+        initialise=DRAW,
+    )

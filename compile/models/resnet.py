@@ -1,0 +1,58 @@
+"""ResNet-50 and ResNeXt-50 32x4d: what a picture shows, one of 1000 classes.
+
+Network: our own (networks/resnet.py), with torchvision's parameter names, so that its checkpoints and timm's load.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compile.definition import GraphDefinition, ModelDefinition
+from compile.models import family
+from compile.models.networks.resnet import ResNet
+from compile.models.parts.draw import drawer
+from compile.models.parts.options import require, with_options
+from compile.models.parts.pictures import Pictures
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The numbers of a variant; `groups` and `group_width` make the difference between ResNet and ResNeXt."""
+
+    layers: tuple[int, ...] = (3, 4, 6, 3)
+    groups: int = 1
+    group_width: int = 64
+    stem: int = 64
+    classes: int = 1000
+    image_size: int = 224
+
+
+VARIANTS = {"resnet50": Sizes(), "resnext50_32x4d": Sizes(groups=32, group_width=4)}
+PICTURES = Pictures("resnet")
+# The last norm of a block is halved: sixteen sums would otherwise double the variance sixteen times.
+DRAW = drawer(gain=math.sqrt(2), gains={"bn3.weight": 0.5})
+
+
+@family(
+    name="resnet",
+    variants=tuple(VARIANTS),
+    task="tensor",
+    source="https://github.com/pytorch/vision/blob/main/torchvision/models/resnet.py",
+)
+def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+    """Input `pixel_values` float32 (batch, 3, height, width), normalised; output logits float32 (batch, classes).
+
+    Options: any field of `Sizes`.
+    """
+    sizes = with_options("resnet", VARIANTS[variant], options)
+    require("resnet", (len(sizes.layers) == 4, f"layers needs 4 numbers, not {sizes.layers}"))
+    module = ResNet(sizes.layers, sizes.groups, sizes.group_width, sizes.classes, sizes.stem).eval()
+    return ModelDefinition(
+        graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
+        buckets=[{"image": (sizes.image_size, sizes.image_size)}],
+        task="tensor",
+        initialise=DRAW,
+    )

@@ -1,0 +1,65 @@
+"""SSD300 on VGG-16: boxes in a picture of 300 x 300.
+
+Network: our own (networks/ssd300.py), with the parameter names of torchvision's ssd300_vgg16; checkpoints of
+amdegroot/ssd.pytorch load too (21 classes: options {classes: 21}).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compile.definition import GraphDefinition, ModelDefinition
+from compile.models import family
+from compile.models.networks.ssd300 import SIZE, SSD300, ssd_pytorch_names
+from compile.models.networks.vgg import VGG16
+from compile.models.parts.draw import drawer
+from compile.models.parts.options import require, with_options
+from compile.models.parts.pictures import Pictures
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The numbers of the network; classes count the background."""
+
+    classes: int = 91
+    stages: tuple[tuple[int, ...], ...] = VGG16
+    deep: int = 1024
+    extra: tuple[int, ...] = (512, 256, 256, 256)
+
+
+VARIANTS = {"vgg16": Sizes()}
+# torchvision's ssd300_vgg16: the Caffe means of 123, 117 and 104, no scaling beside 1/255.
+PICTURES = Pictures("ssd300", fixed=(SIZE, SIZE), mean=(0.48235, 0.45882, 0.40784), std=(1 / 255, 1 / 255, 1 / 255))
+# The backbone's input is in 0..255, which its first layer takes back to about one.
+DRAW = drawer(gain=math.sqrt(2), gains={"features.0.weight": 0.02, "backbone.scale_weight": 200.0})
+
+
+@family(
+    name="ssd300",
+    variants=tuple(VARIANTS),
+    task="tensor",
+    source="https://github.com/pytorch/vision/blob/main/torchvision/models/detection/ssd.py",
+)
+def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+    """Input `pixel_values` float32 (batch, 3, 300, 300), normalised.
+
+    Outputs: boxes (batch, 8732, 4) as left, top, right, bottom in pixels; probabilities (batch, 8732, classes).
+    Options: any field of `Sizes`.
+    """
+    sizes = with_options("ssd300", VARIANTS[variant], options)
+    require(
+        "ssd300",
+        (tuple(map(len, sizes.stages)) == tuple(map(len, VGG16)), "stages needs 2, 2, 3, 3 and 3 channels"),
+        (len(sizes.extra) == 4, f"extra needs 4 numbers, not {sizes.extra}"),
+    )
+    module = SSD300(sizes.classes, sizes.stages, sizes.deep, sizes.extra).eval()
+    return ModelDefinition(
+        graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
+        buckets=[{"image": (SIZE, SIZE)}],
+        task="tensor",
+        checkpoint_keys=ssd_pytorch_names,
+        initialise=DRAW,
+    )

@@ -1,0 +1,59 @@
+"""YOLOv3: boxes of 80 kinds of things in a picture.
+
+Network: our own (networks/yolov3.py), with the parameter names of ultralytics/yolov3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compile.definition import GraphDefinition, ModelDefinition
+from compile.models import family
+from compile.models.networks.yolo import ACTIVATIONS
+from compile.models.networks.yolov3 import YOLOv3
+from compile.models.parts.draw import drawer
+from compile.models.parts.options import require, with_options
+from compile.models.parts.pictures import Pictures
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The numbers of the network. `activation`: leaky (the paper), silu (checkpoints trained by ultralytics)."""
+
+    classes: int = 80
+    width: int = 32
+    blocks: tuple[int, ...] = (1, 2, 8, 8, 4)
+    activation: str = "leaky"
+    image_size: int = 416
+
+
+VARIANTS = {"yolov3": Sizes()}
+# Pictures in 0..1, not normalised further.
+PICTURES = Pictures("yolov3", name="images", multiple=32, mean=(0, 0, 0), std=(1, 1, 1))
+# The second convolution of a residual block is damped, so that 23 sums do not blow the values up; so are the heads,
+# since box sizes are their exponentials.
+HEADS = {f"28.m.{scale}.weight": 0.3 for scale in range(3)}
+DRAW = drawer(gain=1.4, gains={"cv2.bn.weight": 0.25, **HEADS})
+
+
+@family(name="yolov3", variants=tuple(VARIANTS), task="tensor", source="https://github.com/ultralytics/yolov3")
+def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+    """Input `images` float32 (batch, 3, height, width) in 0..1, sides multiples of 32.
+
+    Output float32 (batch, boxes, 5 + classes): centre, size in pixels, objectness, classes. Options: see `Sizes`.
+    """
+    sizes = with_options("yolov3", VARIANTS[variant], options)
+    require(
+        "yolov3",
+        (len(sizes.blocks) == 5, f"blocks needs 5 numbers, not {sizes.blocks}"),
+        (sizes.activation in ACTIVATIONS, f"activation {sizes.activation!r} is none of {', '.join(ACTIVATIONS)}"),
+    )
+    module = YOLOv3(sizes.classes, sizes.width, sizes.blocks, sizes.activation).eval()
+    return ModelDefinition(
+        graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
+        buckets=[{"image": (sizes.image_size, sizes.image_size)}],
+        task="tensor",
+        initialise=DRAW,
+    )

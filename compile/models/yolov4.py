@@ -1,0 +1,51 @@
+"""YOLOv4: boxes of 80 kinds of things in a picture.
+
+Network: our own (networks/yolov4.py), with the parameter names of Tianxiaomo/pytorch-YOLOv4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compile.definition import GraphDefinition, ModelDefinition
+from compile.models import family
+from compile.models.networks.yolov4 import YOLOv4, current_names
+from compile.models.parts.draw import drawer
+from compile.models.parts.options import require, with_options
+from compile.models.parts.pictures import Pictures
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The numbers of the network: `blocks` are the residual blocks of the four later stages."""
+
+    classes: int = 80
+    width: int = 32
+    blocks: tuple[int, ...] = (2, 8, 8, 4)
+    image_size: int = 416
+
+
+VARIANTS = {"yolov4": Sizes()}
+# Pictures in 0..1, not normalised further.
+PICTURES = Pictures("yolov4", name="images", multiple=32, mean=(0, 0, 0), std=(1, 1, 1))
+DRAW = drawer(gain=1.2)
+
+
+@family(name="yolov4", variants=tuple(VARIANTS), task="tensor", source="https://github.com/AlexeyAB/darknet")
+def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+    """Input `images` float32 (batch, 3, height, width) in 0..1, sides multiples of 32.
+
+    Output float32 (batch, boxes, 5 + classes): centre, size in pixels, objectness, classes. Options: see `Sizes`.
+    """
+    sizes = with_options("yolov4", VARIANTS[variant], options)
+    require("yolov4", (len(sizes.blocks) == 4, f"blocks needs 4 numbers, not {sizes.blocks}"))
+    module = YOLOv4(sizes.classes, sizes.width, sizes.blocks).eval()
+    return ModelDefinition(
+        graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
+        buckets=[{"image": (sizes.image_size, sizes.image_size)}],
+        task="tensor",
+        checkpoint_keys=current_names,
+        initialise=DRAW,
+    )
