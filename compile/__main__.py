@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+from typing import NoReturn
+
 from compile.cli import main
 
-main()
+
+def _stop(*_: object) -> NoReturn:
+    # SIGTERM unwinds like an error, so that half-done work is removed and no worker stays behind.
+    raise SystemExit(143)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
+    main()

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 import warnings
-from typing import Any
 
 import typer
 from rich.markup import escape
@@ -27,36 +25,34 @@ COMMAND_MODULES = (
     "compile.commands.serve",
 )
 
-app = typer.Typer(
-    help="Turn a PyTorch model into an artifact for Inferentia, and prove that it equals the original.\n\n"
+_HELP = (
+    "Turn a PyTorch model into an artifact for Inferentia, and prove that it equals the original.\n\n"
     "The usual order: new, build --rehearse, verify, serve. A build writes model.tar.gz and a lock; "
-    "`python -m operations publish` and the CDK app take it from there.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
+    "`python -m operations publish` and the CDK app take it from there."
 )
 
 
-def _register() -> None:
+def make_app() -> typer.Typer:
+    """The command line with every module's commands."""
+    app = typer.Typer(
+        help=_HELP,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+    )
     for module in COMMAND_MODULES:
         importlib.import_module(module).register(app)
-
-
-def _stop(*_: Any) -> None:
-    # SIGTERM unwinds like an error, so that half-done work is removed and no worker stays behind.
-    raise SystemExit(143)
+    return app
 
 
 def main() -> None:
     """Runs the command line. Exit codes: 0 done, 1 the work failed, 2 wrong use."""
-    signal.signal(signal.SIGTERM, _stop)
     # transformers tells of defaults that a build sets on purpose.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", module=r"torch\..*|transformers\..*")
-    _register()
     try:
-        app(prog_name="python -m compile")
+        make_app()(prog_name="python -m compile")
     except UsageError as error:
         _fail(error, 2)
     except (CompileError, SpecErrors, LockError, ManifestError, LoweringError) as error:

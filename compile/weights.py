@@ -36,11 +36,6 @@ class WeightsReport:
     statement: str
 
 
-def is_random(spec: EndpointSpec) -> bool:
-    """True when the spec asks for weights drawn from a seed."""
-    return isinstance(spec.model.weights, RandomWeights)
-
-
 @contextmanager
 def seeded(spec: EndpointSpec) -> Iterator[None]:
     """torch's global generator set to the spec's seed (0 for weights from a file) inside, as it was outside."""
