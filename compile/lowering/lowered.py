@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
+import weakref
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compile.lowering.dataflow import Dataflow
 from compile.lowering.names import tensors
 from compile.lowering.recorder import FOLD, Findings, NotFoldableError, Recorder
 from compile.lowering.registry import REWRITES
@@ -26,8 +29,22 @@ class Plan:
     signature: tuple[tuple[torch.Size, torch.dtype], ...]
     fold: bool
     strict: bool = True
+    says_tracing: bool = False
+    watched: bool = True  # below Python as well; TorchScript's interpreter does not run under that
+    unseen_data: tuple[bool, ...] = ()
     kept: frozenset[int] = frozenset()
     positions: tuple[int, ...] = ()  # which buffer holds the n-th constant
+    survivors: list[weakref.ReferenceType[Tensor]] = field(default_factory=list)
+
+    def known(self) -> Iterator[Tensor]:
+        """Constants that an earlier run left in a cache of the model."""
+        for reference in self.survivors:
+            tensor = reference()
+            if tensor is not None:
+                yield tensor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "survivors": []}
 
 
 @dataclass(frozen=True)
@@ -74,30 +91,30 @@ class LoweredModule(nn.Module):
         self, inputs: tuple[Tensor, ...], constants: Sequence[Tensor] | None, watch: bool = False
     ) -> tuple[Any, Findings]:
         """One run; ``constants`` None finds them, ``watch`` follows which submodule runs."""
+        flow = Dataflow(inputs) if constants is None and self.plan.watched else None
         recorder = Recorder(
             self.plan.rewrites,
             owned=[*self.inner.parameters(), *self.inner.buffers()],
-            attributes=_attributes(self.inner),
+            attributes=[*_attributes(self.inner), *self.plan.known()],
             constants=constants,
             kept=self.plan.kept,
             fold=self.plan.fold,
             strict=self.plan.strict,
+            says_tracing=self.plan.says_tracing,
+            flow=flow,
+            unseen_data=self.plan.unseen_data,
         )
         self._check(inputs, recorder)
         hooks = list(_watch(self.inner, recorder)) if watch else []
         try:
-            with recorder.running(inputs):
+            with flow or contextlib.nullcontext(), recorder.running(inputs):
                 result = self.inner(*inputs)
+            return _outputs(result, recorder), recorder.findings
         finally:
             for hook in hooks:
                 hook.remove()
-        if isinstance(result, Tensor):
-            return recorder.output(result), recorder.findings
-        if isinstance(result, (tuple, list)) and result and all(isinstance(part, Tensor) for part in result):
-            return tuple(recorder.output(part) for part in result), recorder.findings
-        raise LoweringError(
-            f"the module returns {type(result).__name__}; wrap it so that it returns a tensor or a flat tuple of tensors"
-        )
+            if constants is None:
+                self.plan.survivors += [weakref.ref(tensor) for tensor in recorder.survivors()]
 
     def _check(self, inputs: tuple[Tensor, ...], recorder: Recorder) -> None:
         with recorder._recording(on=False):
@@ -106,6 +123,14 @@ class LoweredModule(nn.Module):
             raise LoweringError(
                 f"lowered for inputs {_words(self.plan.signature)} and called with {_words(given)}; lower it for these"
             )
+
+
+def _outputs(result: Any, recorder: Recorder) -> Any:
+    if isinstance(result, Tensor):
+        return recorder.output(result)
+    if isinstance(result, (tuple, list)) and result and all(isinstance(part, Tensor) for part in result):
+        return tuple(recorder.output(part) for part in result)
+    raise LoweringError(f"the module returns {type(result).__name__}; wrap it so that it returns a tensor or a flat tuple of tensors")
 
 
 def _words(signature: Sequence[tuple[torch.Size, torch.dtype]]) -> str:
@@ -195,21 +220,70 @@ def lower(
 
 
 def _find(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
-    """Run until the plan holds: a constant that is really written into is none, and what the mode cannot see is recorded."""
+    """Run until the plan holds.
+
+    A constant that is really written into is none; what the mode cannot see is recorded as it runs; and where the model's Python code
+    branches on data, it is told that it is traced, so that it may leave its shortcuts out.
+    """
+    plan = lowered.plan
+    findings = _find_once(lowered, inputs)
+    if findings.frozen:
+        plan.says_tracing = True
+        try:
+            findings = _find_once(lowered, inputs)
+        except (TypeError, AttributeError):  # its code for tracing expects shapes to be tensors
+            plan.says_tracing = False
+            findings = _find_once(lowered, inputs)
+    if findings.unseen:
+        plan.strict = False
+        findings = _find_once(lowered, inputs)
+    plan.unseen_data = tuple(findings.unseen_data)
+    return findings
+
+
+def _find_once(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
+    plan = lowered.plan
     while True:
         try:
-            _, findings = lowered.run(inputs, None, watch=True)
+            return lowered.run(inputs, None, watch=True)[1] if plan.strict else _found_in_trace(lowered, inputs)
         except NotFoldableError as error:
-            if not error.ordinals - lowered.plan.kept:
+            if not error.ordinals - plan.kept:
+                raise LoweringError("a constant is written into with data of the inputs and cannot be kept unfolded") from error
+            plan.kept |= error.ordinals
+        except LoweringError:
+            raise
+        except RuntimeError as error:
+            if plan.watched and "TorchScript interpreter" in str(error):
+                plan.watched = False
+            elif plan.strict:
+                raise
+            else:
+                reason = str(error).strip().splitlines()[0]
                 raise LoweringError(
-                    "a constant is written into with data of the inputs and cannot be kept unfolded"
+                    f"parts of the module run where a function mode cannot follow (torch.vmap, scripted functions), and it cannot be "
+                    f"traced as it is either: {reason}"
                 ) from error
-            lowered.plan.kept |= error.ordinals
-            continue
-        if findings.unseen and lowered.plan.strict:
-            lowered.plan.strict = False
-            continue
-        return findings
+
+
+class _Finding(nn.Module):
+    """A finding run that can be traced, for modules whose scripted parts behave differently there."""
+
+    def __init__(self, lowered: LoweredModule) -> None:
+        super().__init__()
+        self.lowered = lowered
+        self.found: list[Findings] = []
+        self.training = False
+
+    def forward(self, *inputs: Tensor) -> Any:
+        result, findings = self.lowered.run(inputs, None, watch=True)
+        self.found.append(findings)
+        return result
+
+
+def _found_in_trace(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
+    finding = _Finding(lowered)
+    torch.jit.trace(finding, inputs, check_trace=False)
+    return finding.found[-1]
 
 
 def _keep_constants(lowered: LoweredModule, findings: Findings, report: LoweringReport) -> None:

@@ -3,7 +3,7 @@
 Every PyTorch call of the module's Python code passes through ``Recorder.__torch_function__``. While a trace is being recorded,
 recording is paused for Python code and resumed around the calls that are to become graph nodes. Hence shapes are plain integers,
 ``torch.jit.is_tracing()`` is false in the model's code, and ``script_if_tracing`` helpers run as the Python functions that they
-are. The tracing state and the mode belong to the calling thread; nothing global changes (but see ``indexing_patch``).
+are. The tracing state and the mode belong to the calling thread; nothing global changes (but see ``thread_patches``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from compile.lowering import indexing_patch
+from compile.lowering import thread_patches, views
+from compile.lowering.dataflow import Dataflow, is_wrapped
 from compile.lowering.names import (
     AS_OTHER,
     LIKE,
@@ -36,8 +37,9 @@ from compile.lowering.report import LeftAlone
 from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left, LoweringError
 
 FOLD = "fold_constants"
+# Hand a value to Python, where a trace loses it.
 READS_VALUES = frozenset(
-    "item __int__ __float__ __bool__ __index__ __complex__ tolist numpy __array__ is_nonzero equal".split()
+    ["item", "__int__", "__float__", "__bool__", "__index__", "__complex__", "tolist", "numpy", "__array__", "is_nonzero", "equal"]
 )
 
 
@@ -58,6 +60,9 @@ class Entry:
     storage: int
     origins: frozenset[int] = frozenset()
     value: Tensor | None = None  # what stands for the tensor since it was written into
+    base: Tensor | None = None  # the tensor over whose memory this one is a view
+    again: Callable[[Tensor], Tensor] | None = None  # makes the same view of another base
+    back: views.Back | None = None  # makes the new base when a value is written into the view
 
 
 @dataclass
@@ -69,6 +74,7 @@ class Findings:
     added: dict[str, list[int]] = field(default_factory=dict)
     left: Counter[LeftAlone] = field(default_factory=Counter)
     unseen: Counter[tuple[str, str]] = field(default_factory=Counter)
+    unseen_data: list[bool] = field(default_factory=list)
     frozen: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
@@ -76,7 +82,7 @@ def _never(*_: Any) -> bool:
     return False
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _opened(function: types.FunctionType) -> types.FunctionType | None:
     """A copy of a PyTorch function written in Python that goes on to its body instead of asking the mode again, or None."""
     asks = [name for name in function.__code__.co_names if name.startswith("has_torch_function")]
@@ -89,16 +95,21 @@ def _opened(function: types.FunctionType) -> types.FunctionType | None:
 
 
 def storage_of(tensor: Tensor) -> int:
-    """An address that all views of one memory share (0 for an empty tensor)."""
-    storage = tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()
-    return int(storage.data_ptr())
+    """An address that all views of one memory share (0 for a tensor without memory of its own)."""
+    try:
+        storage = tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()  # type: ignore[no-untyped-call]
+        return int(storage.data_ptr())
+    except (NotImplementedError, RuntimeError):  # a tensor inside torch.vmap, a sparse one
+        return 0
 
 
 class Recorder(TorchFunctionMode):
     """One run of one module; make a new one for every call of forward.
 
     ``owned`` are the module's parameters and buffers, ``constants`` the values that an earlier run found (None while finding
-    them), ``kept`` the ordinals of folded calls that must not be folded, ``strict`` whether Python code runs unrecorded.
+    them), ``kept`` the ordinals of folded calls that must not be folded, ``strict`` whether Python code runs unrecorded,
+    ``says_tracing`` what ``torch.jit.is_tracing()`` answers. Tensors whose making the mode has not seen are data or constants: ``flow``
+    finds out which in the finding run, ``unseen_data`` repeats what it found.
     """
 
     def __init__(
@@ -111,6 +122,9 @@ class Recorder(TorchFunctionMode):
         kept: frozenset[int] = frozenset(),
         fold: bool = True,
         strict: bool = True,
+        says_tracing: bool = False,
+        flow: Dataflow | None = None,
+        unseen_data: Sequence[bool] = (),
     ) -> None:
         super().__init__()
         self.findings = Findings()
@@ -126,6 +140,9 @@ class Recorder(TorchFunctionMode):
         self._kept = kept
         self._fold = fold
         self._strict = strict
+        self._says_tracing = says_tracing
+        self._flow = flow
+        self._unseen_data = unseen_data
         self._calls = 0
         self._busy: set[Any] = set()
         self._tracing = torch._C._get_tracing_state()
@@ -139,21 +156,21 @@ class Recorder(TorchFunctionMode):
         """Everything inside is recorded through this mode; the thread's tracing state is restored afterwards in any case."""
         for tensor in inputs:
             self._mark(tensor, static=False)
-        indexing_patch.enter()
+        thread_patches.enter(self._says_tracing)
         try:
             with self._recording(on=not self._strict), self:
                 yield
         finally:
-            indexing_patch.leave()
+            thread_patches.leave()
 
     @contextlib.contextmanager
     def _recording(self, *, on: bool) -> Iterator[None]:
         before = torch._C._get_tracing_state()
-        torch._C._set_tracing_state(self._tracing if on else None)
+        torch._C._set_tracing_state(self._tracing if on else None)  # type: ignore[attr-defined]
         try:
             yield
         finally:
-            torch._C._set_tracing_state(before)
+            torch._C._set_tracing_state(before)  # type: ignore[attr-defined]
 
     @contextlib.contextmanager
     def _inside(self, key: Any) -> Iterator[None]:
@@ -173,15 +190,21 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        with self._recording(on=False):
+            return self._dispatch(func, args, kwargs or {})
+
+    def _dispatch(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = operator_name(func)
-        args, kwargs = map_tensors(args, self.resolve), map_tensors(kwargs or {}, self.resolve)
+        args, kwargs = map_tensors(args, self.resolve), map_tensors(kwargs, self.resolve)
         if name in METADATA:
-            with self._recording(on=False):
-                return func(*args, **kwargs)
+            return func(*args, **kwargs)
+        for tensor in tensors((args, kwargs)):
+            if not self._known(tensor):
+                self._adopt(tensor, name)
         if not self._needs_inputs(name, args, kwargs):
             self._calls += 1
             if self._may_fold(name, args):
-                return self._folded(func, name, args, kwargs)
+                return self._folded(func, args, kwargs)
         for rewrite in self._rewrites.get(name, ()):
             result = self._rewritten(rewrite, name, args, kwargs)
             if result is not NOT_MINE:
@@ -203,14 +226,12 @@ class Recorder(TorchFunctionMode):
             return False
         return not (writes(name) and args and isinstance(args[0], Tensor) and id(args[0]) in self._owned)
 
-    def _folded(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _folded(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result as a constant: computed now, unrecorded."""
-        with self._recording(on=False), torch.no_grad():
+        with torch.no_grad():
             result = func(*args, **kwargs)
-        if name not in ("__set__",):
-            origins = frozenset({self._calls}).union(*(self._origins(tensor) for tensor in tensors((args, kwargs))))
-            for tensor in tensors(result):
-                self._mark(tensor, static=True, origins=origins)
+        origins = frozenset({self._calls}).union(*(self._origins(tensor) for tensor in tensors((args, kwargs))))
+        self._mark_results(result, func, args, kwargs, static=True, origins=origins)
         return result
 
     def _rewritten(self, rewrite: FunctionRewrite, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -236,18 +257,14 @@ class Recorder(TorchFunctionMode):
 
     def _recorded(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call as a graph node; constants that it takes are handed to it as buffers."""
-        for tensor in tensors((args, kwargs)):
-            if not self._known(tensor):
-                self.findings.unseen[name, self.where] += 1
         if writes(name):
             self._really_written(args)
         if name in READS_VALUES:
             self.findings.frozen[name, self.where] += 1
-        args, kwargs = map_tensors(args, self._handed), map_tensors(kwargs, self._handed)
+        handed_args, handed_kwargs = map_tensors(args, self._handed), map_tensors(kwargs, self._handed)
         with self._recording(on=True):
-            result = func(*args, **kwargs)
-        for tensor in tensors(result):
-            self._mark(tensor, static=False)
+            result = func(*handed_args, **handed_kwargs)
+        self._mark_results(result, func, args, kwargs, static=False)
         return result
 
     # -- what is known of tensors -------------------------------------------------------------------------------------------
@@ -258,6 +275,18 @@ class Recorder(TorchFunctionMode):
 
     def _known(self, tensor: Tensor) -> bool:
         return id(tensor) in self._owned or self._entry(tensor) is not None
+
+    def _adopt(self, tensor: Tensor, name: str) -> None:
+        """Decide on a tensor whose making was not seen: data of the inputs, or a constant."""
+        number = len(self.findings.unseen_data)
+        if self._flow is not None:
+            is_data = self._flow.depends(tensor)
+        else:
+            is_data = self._unseen_data[number] if number < len(self._unseen_data) else True
+        self.findings.unseen_data.append(is_data)
+        if is_data:
+            self.findings.unseen[name, self.where] += 1
+        self._mark(tensor, static=not is_data)
 
     def _origins(self, tensor: Tensor) -> frozenset[int]:
         entry = self._entry(tensor)
@@ -272,6 +301,35 @@ class Recorder(TorchFunctionMode):
             return
         self._entries[id(tensor)] = Entry(weakref.ref(tensor), static, storage_of(tensor), origins)
 
+    def _mark_results(
+        self,
+        result: Any,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        static: bool,
+        origins: frozenset[int] = frozenset(),
+    ) -> None:
+        """Remember the results, and of which argument they are views."""
+        base = args[0] if args else kwargs.get("input")
+        for place, tensor in enumerate(tensors(result)):
+            is_new = self._entry(tensor) is None
+            self._mark(tensor, static=static, origins=origins)
+            entry = self._entry(tensor)
+            if not is_new or entry is None or not isinstance(base, Tensor) or tensor is base:
+                continue
+            if entry.storage and entry.storage == storage_of(base):
+                entry.base = base
+                entry.again = functools.partial(self._view_again, func, args[1:], kwargs, place)
+                entry.back = views.back(operator_name(func), args[1:], kwargs, place)
+
+    def _view_again(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], place: int, base: Tensor
+    ) -> Tensor:
+        kwargs = {key: value for key, value in kwargs.items() if key != "input"}
+        return list(tensors(self._dispatch(func, (base, *args), kwargs)))[place]
+
     def is_static(self, tensor: Tensor) -> bool:
         """Whether the tensor depends only on weights, constants and shapes; what the mode has not seen being made does not."""
         if id(tensor) in self._owned:
@@ -280,16 +338,22 @@ class Recorder(TorchFunctionMode):
         return entry is not None and entry.static
 
     def resolve(self, tensor: Tensor) -> Tensor:
-        """The tensor that stands for this one since it was last written into."""
-        entry = self._entry(tensor)
-        while entry is not None and entry.value is not None:
-            tensor = entry.value
+        """The tensor that stands for this one since it, or the memory of which it is a view, was last written into."""
+        while True:
             entry = self._entry(tensor)
-        return tensor
+            if entry is None:
+                return tensor
+            if entry.value is None and entry.base is not None and entry.again is not None:
+                base = self.resolve(entry.base)
+                if base is not entry.base:
+                    entry.value = entry.again(base)
+            if entry.value is None:
+                return tensor
+            tensor = entry.value
 
     def _handed(self, tensor: Tensor) -> Tensor:
         """The tensor as a graph node may take it: constants become the buffers that the finding run made of them."""
-        if id(tensor) in self._owned or not self.is_static(tensor):
+        if id(tensor) in self._owned or not self.is_static(tensor) or is_wrapped(tensor):
             return tensor
         key = (id(tensor), tensor._version)
         if key not in self._given:
@@ -324,18 +388,35 @@ class Recorder(TorchFunctionMode):
                 found.append(other)
         return found
 
+    def _is_view_of(self, tensor: Tensor, base: Tensor) -> bool:
+        entry = self._entry(tensor)
+        while entry is not None and entry.base is not None:
+            if entry.base is base:
+                return True
+            entry = self._entry(entry.base)
+        return False
+
     def rebind(self, target: Tensor, value: Tensor) -> Left | None:
-        """See ``Call.rebind``."""
-        target = self.resolve(target)
+        """See ``Call.rebind``: the value stands for the target, and views of the target are made again of it."""
+        with self._recording(on=False):
+            return self._rebind(self.resolve(target), value)
+
+    def _rebind(self, target: Tensor, value: Tensor) -> Left | None:
         if id(target) in self._owned:
             return Left("it writes into a parameter or buffer of the module")
         entry = self._entry(target)
         if entry is None:
             return Left("it writes into a tensor of unknown origin")
-        if self._aliases(target):
+        if entry.base is not None:
+            if entry.back is None:
+                return Left("it writes into a view that has no way back to the tensor that it is a view of")
+            with self._inside(("back", id(target))):
+                base = entry.back(entry.base, value)
+            return self._rebind(entry.base, base)
+        if not all(self._is_view_of(other, target) for other in self._aliases(target)):
             return Left("other tensors share the memory that it writes into")
-        if value is target:
-            return None
+        if self._aliases(value):  # the two must not follow each other's writes
+            value = self._recorded(torch.clone, "clone", (value,), {})
         entry.value = value
         return None
 
@@ -350,6 +431,12 @@ class Recorder(TorchFunctionMode):
 
     # -- account ------------------------------------------------------------------------------------------------------------
 
+    def survivors(self) -> list[Tensor]:
+        """Constants that outlive the run, in a cache that the model keeps; later runs get them without seeing them made."""
+        self._given.clear()
+        found = (entry.reference() for entry in self._entries.values() if entry.static and entry.value is None)
+        return [tensor for tensor in found if tensor is not None]
+
     def account(self, rewrite: str, flops: int, bytes_: int) -> None:
         """Add to what a rewrite costs."""
         sums = self.findings.added.setdefault(rewrite, [0, 0])
@@ -360,6 +447,5 @@ class Recorder(TorchFunctionMode):
         """The tensor as an output of the graph; an output that no node made gets one."""
         tensor = self.resolve(tensor)
         if not self._known(tensor):
-            self.findings.unseen["output", ""] += 1
-            return tensor
+            self._adopt(tensor, "output")
         return self._recorded(torch.clone, "clone", (tensor,), {}) if self.is_static(tensor) else tensor  # type: ignore[no-any-return]

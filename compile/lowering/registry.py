@@ -6,13 +6,21 @@ from compile.lowering.rewrite import Rewrite
 from compile.lowering.rewrites.activations import Activations
 from compile.lowering.rewrites.attention import ScaledDotProductAttention
 from compile.lowering.rewrites.in_place import InPlace
+from compile.lowering.rewrites.indexing import IndexedReads
 from compile.lowering.rewrites.interpolate import Interpolate
+from compile.lowering.rewrites.names import Names
+from compile.lowering.rewrites.norms import VectorNorms
 from compile.lowering.rewrites.pad import Pad
+from compile.lowering.rewrites.writes import IndexedWrites
 
 REWRITES: tuple[Rewrite, ...] = (
     Interpolate(),
     ScaledDotProductAttention(),
     Pad(),
     Activations(),
+    VectorNorms(),
+    IndexedReads(),
+    Names(),
+    IndexedWrites(),
     InPlace(),
 )

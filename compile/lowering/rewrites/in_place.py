@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compile.lowering.names import AUGMENTED, writes
-from compile.lowering.rewrite import Call, FunctionRewrite, Left
+from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left
 
 
 def _fill(target: Tensor, value: Any) -> Tensor:
@@ -67,6 +67,8 @@ class InPlace(FunctionRewrite):
         if form is None:
             return Left("PyTorch has no functional form of it")
         value = form(target, *args, **kwargs)
+        if value is NotImplemented:
+            return NOT_MINE
         if value.shape != target.shape:
             return Left("its result has another shape than its target")
         if value.dtype != target.dtype:

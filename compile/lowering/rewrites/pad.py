@@ -22,7 +22,7 @@ class Pad(FunctionRewrite):
 
     def apply(
         self, call: Call, input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
-    ) -> Any:  # noqa: A002
+    ) -> Any:
         """``pad`` counts from the last axis, two numbers each, as PyTorch has it."""
         if not all(call.is_static(tensor) for tensor in tensors((pad, value))):
             return Left("its widths or its value depend on the data")

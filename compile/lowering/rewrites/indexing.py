@@ -1,0 +1,114 @@
+"""Reading by index: positions that are known become slices or a selection, few positions that are data a one-hot product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compile.lowering.names import tensors
+from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left
+
+# Above this a one-hot product is dearer than leaving the gather to the host.
+MOST_FLOPS = 200_000_000
+
+
+class IndexedReads(FunctionRewrite):
+    """``x[i]`` with index tensors, ``gather``, ``take_along_dim`` and ``index_select``."""
+
+    name = "indexed_reads"
+    operators = frozenset({"__getitem__", "gather", "take_along_dim", "index_select", "take"})
+    why = "aten::index and aten::gather are not supported; index_select by a constant and matmul are"
+    cost = "known positions: one selection; positions that are data: a product with a one-hot matrix, 2 x positions x length FLOP a column"
+
+    def apply(self, call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: A002
+        """Exact in either form for finite values."""
+        if call.operator == "__getitem__":
+            return self._item(call, input, args[0])
+        if call.operator == "take":
+            index = args[0] if args else kwargs["index"]
+            return self._selected(call, input.flatten(), 0, index) if call.is_static(index) else Left("positions depend on the data")
+        return self._along(call, input, *args, **kwargs)
+
+    def _item(self, call: Call, x: Tensor, index: Any) -> Any:
+        parts = index if isinstance(index, tuple) else (index,)
+        if not any(isinstance(part, (Tensor, list)) for part in parts):
+            return NOT_MINE
+        if all(call.is_static(tensor) for tensor in tensors(index)):
+            places = torch.arange(x.numel()).reshape(x.shape)[index]
+            return self._known(x, parts, places)
+        at = [number for number, part in enumerate(parts) if isinstance(part, (Tensor, list))]
+        part = parts[at[0]]
+        if len(at) > 1 or Ellipsis in parts or None in parts or not isinstance(part, Tensor):
+            return Left("several indices depend on the data")
+        if part.dtype == torch.bool:
+            return Left("the size of its result depends on the data")
+        x = x[tuple(slice(None) if number == at[0] else other for number, other in enumerate(parts))]
+        dim = at[0] - sum(isinstance(other, int) for other in parts[: at[0]])
+        return self._one_hot(call, x, dim, part)
+
+    def _known(self, x: Tensor, parts: tuple[Any, ...], places: Tensor) -> Tensor:
+        """One selection along one dimension where the index has that form, else of the flattened tensor."""
+        at = [number for number, part in enumerate(parts) if isinstance(part, (Tensor, list))]
+        if len(at) == 1 and all(
+            isinstance(part, slice) and part == slice(None) for number, part in enumerate(parts) if number != at[0]
+        ):
+            index = torch.as_tensor(parts[at[0]])
+            if index.dtype != torch.bool:
+                dim, length = at[0], x.shape[at[0]]
+                flat = torch.remainder(index.reshape(-1), length)
+                return x.index_select(dim, flat).reshape(*x.shape[:dim], *index.shape, *x.shape[dim + 1 :])
+        return x.flatten().index_select(0, places.flatten()).reshape(places.shape)
+
+    def _along(self, call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if call.operator == "take_along_dim":
+            index, dim = (*args, *(kwargs[key] for key in ("indices", "dim") if key in kwargs), None)[:2]
+        else:
+            dim, index = (*args, *(kwargs[key] for key in ("dim", "index") if key in kwargs))[:2]
+        if dim is None:
+            return Left("it selects from the flattened tensor")
+        dim = dim % x.dim()
+        if call.operator == "index_select":
+            return NOT_MINE if call.is_static(index) else self._one_hot(call, x, dim, index)
+        if call.operator == "take_along_dim":
+            shape = [max(a, b) if number != dim else b for number, (a, b) in enumerate(zip(x.shape, index.shape))]
+            x = x.expand([*shape[:dim], x.shape[dim], *shape[dim + 1 :]])
+            index = index.expand(shape)
+        if call.is_static(index):
+            places = torch.gather(torch.arange(x.numel()).reshape(x.shape), dim, index)
+            return self._selected(call, x.flatten(), 0, places)
+        return self._gathered(call, x, dim, index)
+
+    def _selected(self, call: Call, flat: Tensor, dim: int, places: Tensor) -> Tensor:
+        return flat.index_select(dim, torch.remainder(places.flatten(), flat.shape[dim])).reshape(places.shape)
+
+    def _one_hot(self, call: Call, x: Tensor, dim: int, index: Tensor) -> Any:
+        """x taken at ``index`` along ``dim``, as a product with a one-hot matrix [positions, length]."""
+        length = x.shape[dim]
+        flops = 2 * x.numel() * max(1, index.numel())
+        if not x.is_floating_point():
+            return Left("whole numbers taken at positions that depend on the data")
+        if flops > MOST_FLOPS:
+            return Left(f"a one-hot product of {flops:,} FLOP; the gather is cheaper on the host")
+        positions = torch.remainder(index.reshape(-1, 1), length)
+        one_hot = (positions == torch.arange(length)).to(x.dtype)
+        moved = x.movedim(dim, 0)
+        taken = torch.matmul(one_hot, moved.reshape(length, -1))
+        call.adds(flops=flops)
+        taken = taken.reshape(*index.shape, *moved.shape[1:])
+        order = list(range(index.dim(), index.dim() + dim)) + list(range(index.dim()))
+        return taken.permute(order + list(range(index.dim() + dim, taken.dim())))
+
+    def _gathered(self, call: Call, x: Tensor, dim: int, index: Tensor) -> Any:
+        if not x.is_floating_point():
+            return Left("whole numbers taken at positions that depend on the data")
+        flops = 2 * index.numel() * x.shape[dim]
+        if flops > MOST_FLOPS:
+            return Left(f"a one-hot product of {flops:,} FLOP; the gather is cheaper on the host")
+        x = x[tuple(slice(0, size) if number != dim else slice(None) for number, size in enumerate(index.shape))]
+        moved, index = x.movedim(dim, -1).unsqueeze(-2), index.movedim(dim, -1).unsqueeze(-1)
+        one_hot = (index == torch.arange(x.shape[dim])).to(x.dtype)
+        call.adds(flops=flops)
+        return (one_hot * moved).sum(-1).movedim(-1, dim)
+

@@ -1,0 +1,81 @@
+"""Writing by index: ``buffer[index] = value``, ``index_copy_`` and ``masked_fill_`` as new values of the whole tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compile.lowering.names import tensors
+from compile.lowering.rewrite import Call, FunctionRewrite, Left
+from compile.lowering.views import written
+
+
+class IndexedWrites(FunctionRewrite):
+    """``x[i] = v``: concatenation for slices, a mask for boolean indices, one-hot masks for one position that depends on the data."""
+
+    name = "indexed_writes"
+    operators = frozenset({"__setitem__", "index_copy_"})
+    why = "aten::copy_ into a slice and aten::index_put_ are not supported, and a partitioner cannot follow them"
+    cost = "the tensor that is written into is copied once for each write"
+
+    def apply(self, call: Call, target: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The new value stands for the target."""
+        if call.operator == "index_copy_":
+            value = self._copied(call, target, *args, **kwargs)
+        else:
+            value = self._set(call, target, *args)
+        if isinstance(value, Left):
+            return value
+        left = call.rebind(target, value)
+        return left if left is not None else (value if call.operator == "index_copy_" else None)
+
+    def _set(self, call: Call, target: Tensor, index: Any, value: Any) -> Tensor | Left:
+        if all(call.is_static(tensor) for tensor in tensors(index)):
+            return written(target, index, value)
+        parts = index if isinstance(index, tuple) else (index,)
+        at = [number for number, part in enumerate(parts) if not all(call.is_static(tensor) for tensor in tensors(part))]
+        part = parts[at[0]]
+        if not isinstance(part, Tensor) or len(at) > 1:
+            return Left("it writes to positions that depend on the data in more than one dimension")
+        if part.dtype == torch.bool:
+            return _masked(target, index, value)
+        full = all(isinstance(other, slice) and other == slice(None) for number, other in enumerate(parts) if number != at[0])
+        if part.numel() == 1 and full and Ellipsis not in parts:
+            return _at_position(target, at[0], part, value, keeps_dim=part.dim() > 0)
+        return Left("it writes to several positions that depend on the data")
+
+    def _copied(self, call: Call, target: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor | Left:
+        dim = dim % target.dim()
+        if call.is_static(index):
+            return written(target, (slice(None),) * dim + (index,), source)
+        if index.numel() == 1:
+            return _at_position(target, dim, index, source, keeps_dim=True)
+        return Left("it writes to several positions that depend on the data")
+
+
+def _masked(target: Tensor, mask: Any, value: Any) -> Tensor | Left:
+    if not isinstance(mask, Tensor):
+        return Left("a mask that depends on the data is combined with another index")
+    value = value if isinstance(value, Tensor) else torch.full((), value, dtype=target.dtype)
+    if value.numel() != 1:
+        return Left("it writes as many values as a mask that depends on the data has")
+    while mask.dim() < target.dim():
+        mask = mask.unsqueeze(-1)
+    return torch.where(mask, value.to(target.dtype).reshape(()), target)
+
+
+def _at_position(target: Tensor, dim: int, position: Tensor, value: Any, *, keeps_dim: bool) -> Tensor:
+    """One position of one dimension, by a one-hot mask; comparing stays in whole numbers."""
+    length = target.shape[dim]
+    shape = [1] * target.dim()
+    shape[dim] = length
+    mask = (torch.arange(length) == torch.remainder(position.reshape(1), length)).reshape(shape)
+    if isinstance(value, Tensor):
+        value = value.to(target.dtype)
+        behind = target.dim() - 1 - dim
+        if not keeps_dim and value.dim() > behind:
+            value = value.unsqueeze(value.dim() - behind)
+        return torch.where(mask, value, target)
+    return torch.where(mask, torch.full((), value, dtype=target.dtype), target)

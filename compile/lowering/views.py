@@ -1,0 +1,143 @@
+"""Views: how a value written into one becomes the new value of the tensor that it is a view of, and writing by index in general."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compile.lowering.names import tensors
+
+Back = Callable[[Tensor, Tensor], Tensor]  # (base, value written into the view) -> new base
+
+# Views that keep all elements in the same order.
+_SAME_ORDER = frozenset(
+    "view reshape squeeze unsqueeze flatten unflatten view_as reshape_as contiguous to detach dropout identity ravel alias "
+    "type float double half bfloat16 type_as requires_grad_ positive data".split()
+)
+
+
+def back(operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], place: int) -> Back | None:
+    """The way back through a view operator, ``place`` being the number of the result, or None when there is none."""
+    if operator in _SAME_ORDER:
+        return lambda base, value: value.reshape(base.shape)
+    if operator in ("transpose", "swapaxes", "swapdims"):
+        return lambda base, value: value.transpose(*args, **kwargs)
+    if operator == "t":
+        return lambda base, value: value.t()
+    if operator in ("mT", "T"):
+        return lambda base, value: value.transpose(-2, -1) if base.dim() > 1 else value
+    if operator == "permute":
+        return functools.partial(_permuted_back, args[0] if args and isinstance(args[0], (list, tuple)) else args or kwargs["dims"])
+    index = _index_of(operator, args, kwargs, place)
+    return None if index is None else functools.partial(_written_back, index)
+
+
+def _permuted_back(order: tuple[int, ...], base: Tensor, value: Tensor) -> Tensor:
+    inverse = [0] * len(order)
+    for place, dim in enumerate(order):
+        inverse[dim % base.dim()] = place
+    return value.permute(inverse)
+
+
+def _written_back(index: Callable[[Tensor], Any], base: Tensor, value: Tensor) -> Tensor:
+    return written(base, index(base), value)
+
+
+def _along(dim: int, part: Any, base: Tensor) -> tuple[Any, ...]:
+    return (slice(None),) * (dim % base.dim()) + (part,)
+
+
+def _index_of(operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], place: int) -> Callable[[Tensor], Any] | None:
+    """The index of the base that a view operator of this name selects."""
+    if any(True for _ in tensors((args, kwargs))):
+        return None
+    if operator == "__getitem__":
+        return lambda base: args[0]
+    if operator == "select":
+        dim, number = (*args, *(kwargs[key] for key in ("dim", "index") if key in kwargs))[:2]
+        return functools.partial(_along, dim, number)
+    if operator == "narrow":
+        dim, start, length = (*args, *(kwargs[key] for key in ("dim", "start", "length") if key in kwargs))[:3]
+        return functools.partial(_along, dim, slice(start, start + length))
+    if operator == "unbind":
+        return functools.partial(_along, args[0] if args else kwargs.get("dim", 0), place)
+    if operator in ("chunk", "split"):
+        return functools.partial(_part, operator, args, kwargs, place)
+    return None
+
+
+def _part(operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], place: int, base: Tensor) -> Any:
+    places = torch.arange(base.numel()).reshape(base.shape)
+    dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % base.dim()
+    parts = getattr(places, operator)(*args, **kwargs)
+    start = sum(part.shape[dim] for part in parts[:place])
+    return _along(dim, slice(start, start + parts[place].shape[dim]), base)
+
+
+def written(base: Tensor, index: Any, value: Any) -> Tensor:
+    """What ``base[index] = value`` makes of base, for an index without data of the inputs; base is not changed.
+
+    Slices become concatenations; any other index a selection and a mask (one gather of base's size).
+    """
+    places = torch.arange(base.numel()).reshape(base.shape)[index]
+    if not isinstance(value, Tensor):
+        value = torch.full((), value, dtype=base.dtype)
+    value = value.to(base.dtype)
+    while value.dim() > places.dim() and value.shape[0] == 1:  # PyTorch drops leading ones
+        value = value.reshape(value.shape[1:])
+    value = value.expand(places.shape)
+    ranges = _ranges(base, index)
+    if ranges is not None:
+        return _placed(base, ranges, value.reshape([stop - start for start, stop in ranges]), 0)
+    return _selected(base, places, value)
+
+
+def _ranges(base: Tensor, index: Any) -> list[tuple[int, int]] | None:
+    """(start, stop) for each dimension of base, when the index consists of whole numbers and slices without a step."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if any(isinstance(part, (Tensor, list, bool)) for part in parts):
+        return None
+    parts = [part for part in parts if part is not None]
+    if Ellipsis in parts:
+        at = parts.index(Ellipsis)
+        parts[at : at + 1] = [slice(None)] * (base.dim() - len(parts) + 1)
+    parts += [slice(None)] * (base.dim() - len(parts))
+    ranges = []
+    for part, length in zip(parts, base.shape):
+        start, stop, step = part.indices(length) if isinstance(part, slice) else (part % length, part % length + 1, 1)
+        if step != 1:
+            return None
+        ranges.append((start, max(start, stop)))
+    return ranges
+
+
+def _placed(base: Tensor, ranges: list[tuple[int, int]], value: Tensor, dim: int) -> Tensor:
+    while dim < base.dim() and ranges[dim] == (0, base.shape[dim]):
+        dim += 1
+    if dim == base.dim():
+        return value
+    start, stop = ranges[dim]
+    if start == stop:
+        return base
+    middle = _placed(base.narrow(dim, start, stop - start), ranges, value, dim + 1)
+    parts = [base.narrow(dim, 0, start)] if start else []
+    parts.append(middle)
+    if stop < base.shape[dim]:
+        parts.append(base.narrow(dim, stop, base.shape[dim] - stop))
+    return torch.cat(parts, dim) if len(parts) > 1 else middle
+
+
+def _selected(base: Tensor, places: Tensor, value: Tensor) -> Tensor:
+    """The value's elements at the given places of base (the last one wins), base elsewhere."""
+    if places.numel() == 0:
+        return base
+    source = torch.full((base.numel(),), -1, dtype=torch.int64)
+    for number, place in enumerate(places.flatten().tolist()):
+        source[place] = number
+    mask = (source >= 0).reshape(base.shape)
+    chosen = value.flatten().index_select(0, source.clamp(min=0)).reshape(base.shape)
+    return torch.where(mask, chosen, base)
