@@ -1,0 +1,42 @@
+"""boto3 clients that talk to this very server, as the credentials of its one account."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+ACCOUNT = "123456789012"  # moto's default account
+ACCESS_KEY = "AKIAEMBEDDEDAWS00000"
+SECRET_KEY = "embedded-aws"  # noqa: S105 - not a secret: the server checks no signature
+
+
+class Clients:
+    """Makes each client once per service and region; boto3 clients may be shared between threads."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._lock = threading.Lock()
+        self._session = boto3.session.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY)
+        self._clients: dict[tuple[str, str], Any] = {}
+
+    def client(self, service: str, region: str) -> Any:
+        """A client of `service` in `region`, without retries: a local server's answer is final."""
+        with self._lock:
+            if (service, region) not in self._clients:
+                self._clients[service, region] = self._session.client(
+                    service,
+                    region_name=region,
+                    endpoint_url=self.url,
+                    config=Config(
+                        retries={"total_max_attempts": 1},
+                        read_timeout=900,
+                        s3={"addressing_style": "path"},
+                        parameter_validation=True,
+                        request_checksum_calculation="when_required",
+                        response_checksum_validation="when_required",
+                    ),
+                )
+            return self._clients[service, region]

@@ -1,0 +1,7 @@
+"""SageMaker real-time hosting on this machine: one worker process a variant, run from the artifact's own code.
+
+Every artifact runs with the native server (`python -m inference_code.server`), whatever server its image would start.
+`artifact` fetches and unpacks, `worker` runs the process, `endpoint` is the life of an endpoint, `api` answers the
+SageMaker calls and `runtime` InvokeEndpoint. Training, processing, transform and compilation jobs stay moto's: a room
+`jobs/` beside this one would hold them.
+"""

@@ -1,0 +1,210 @@
+"""CloudWatch's operations that differ from moto's: percentiles, metric math, composite alarms, evaluated states.
+
+Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/Welcome.html
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moto.cloudwatch.models import Alarm
+from moto.cloudwatch.responses import CloudWatchResponse
+from moto.core.exceptions import ServiceException
+from moto.core.responses import ActionResult, EmptyResult
+
+from embedded_aws.clients import Clients
+from embedded_aws.monitoring.alarms import COMPARISONS, RuleError, check_rule, evaluate_all, queries_of
+from embedded_aws.monitoring.expressions import ExpressionError
+from embedded_aws.monitoring.queries import check, evaluate
+from embedded_aws.monitoring.series import UnsupportedStatisticError, matching, points
+
+
+class ValidationError(ServiceException):
+    """CloudWatch's answer to a request that cannot be right."""
+
+    code = "ValidationError"
+
+
+class CloudWatch(CloudWatchResponse):
+    """One request to CloudWatch."""
+
+    clients: Clients
+
+    # -- metrics --------------------------------------------------------------------------------------------------
+
+    def get_metric_data(self) -> ActionResult:
+        """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html"""
+        queries, start, end = self.params["MetricDataQueries"], self.params["StartTime"], self.params["EndTime"]
+        if start >= end:
+            raise ValidationError("The parameter StartTime must be less than the parameter EndTime.")
+        _checked(queries)
+        newest_first = self.params.get("ScanBy", "TimestampDescending") == "TimestampDescending"
+        results = []
+        for query in queries:
+            if query.get("ReturnData", True):
+                found = evaluate(self.cloudwatch_backend, query, queries, start, end)
+                moments = sorted(found, reverse=newest_first)
+                row = {"Id": query["Id"], "Label": _label(query), "StatusCode": "Complete"}
+                results.append({**row, "Timestamps": moments, "Values": [found[moment] for moment in moments]})
+        return ActionResult({"MetricDataResults": results})
+
+    def get_metric_statistics(self) -> ActionResult:
+        """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricStatistics.html"""
+        params = self.params
+        simple, extended = params.get("Statistics") or [], params.get("ExtendedStatistics") or []
+        if not simple and not extended:
+            raise ServiceException(
+                "InvalidParameterCombination", "Must specify either Statistics or ExtendedStatistics"
+            )
+        if params["StartTime"] >= params["EndTime"]:
+            raise ServiceException(
+                "InvalidParameterValue", "The parameter StartTime must be less than the parameter EndTime."
+            )
+        dimensions = [(item["Name"], item["Value"]) for item in params.get("Dimensions") or []]
+        data = matching(
+            self.cloudwatch_backend, params["Namespace"], params["MetricName"], dimensions, params.get("Unit")
+        )
+        rows: dict[Any, dict[str, Any]] = {}
+        try:
+            for stat in [*simple, *extended]:
+                found = points(data, params["StartTime"], params["EndTime"], int(params["Period"]), stat)
+                for moment, value in found.items():
+                    row = rows.setdefault(moment, {"Timestamp": moment, "Unit": data[0].unit or "None"})
+                    if stat in simple:
+                        row[stat] = value
+                    else:
+                        row.setdefault("ExtendedStatistics", {})[stat] = value
+        except UnsupportedStatisticError as error:
+            raise ValidationError(str(error)) from error
+        return ActionResult({"Label": params["MetricName"], "Datapoints": [rows[moment] for moment in sorted(rows)]})
+
+    # -- dashboards -----------------------------------------------------------------------------------------------
+
+    def put_dashboard(self) -> ActionResult:
+        """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutDashboard.html, with its tags"""
+        answer = super().put_dashboard()
+        if self.params.get("Tags"):
+            backend = self.cloudwatch_backend
+            backend.tagger.tag_resource(backend.dashboards[self.params["DashboardName"]].arn, self.params["Tags"])
+        return answer
+
+    def tag_resource(self) -> ActionResult:
+        """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_TagResource.html, dashboards too"""
+        arn, backend = self.params["ResourceARN"], self.cloudwatch_backend
+        if arn in {dashboard.arn for dashboard in backend.dashboards.values()}:
+            backend.tagger.tag_resource(arn, self.params["Tags"])
+            return EmptyResult()
+        return super().tag_resource()
+
+    # -- alarms ---------------------------------------------------------------------------------------------------
+
+    def put_metric_alarm(self) -> ActionResult:
+        """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
+
+        An alarm that could not be evaluated here (unknown math, anomaly detection) is refused.
+        """
+        params = self.params
+        queries = params.get("Metrics") or []
+        if params.get("ComparisonOperator") not in COMPARISONS:
+            raise ValidationError(f"the embedded AWS cannot compare with {params.get('ComparisonOperator')}")
+        if params.get("Threshold") is None:
+            raise ValidationError("the embedded AWS needs a Threshold: it has no anomaly detection")
+        if queries:
+            _checked(queries)
+            if sum(query.get("ReturnData", True) for query in queries) != 1:
+                raise ValidationError("Exactly one element of the metrics list should return data.")
+        elif not params.get("MetricName"):
+            raise ValidationError("an alarm needs a MetricName or Metrics")
+        self._keep(params["AlarmName"], lambda: super(CloudWatch, self).put_metric_alarm())
+        alarm = self.cloudwatch_backend.alarms[params["AlarmName"]]
+        if not queries:
+            _checked(queries_of(alarm)[0])
+        return EmptyResult()
+
+    def put_composite_alarm(self) -> ActionResult:
+        """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutCompositeAlarm.html"""
+        params = self.params
+        for key in ("ActionsSuppressor", "ActionsSuppressorWaitPeriod", "ActionsSuppressorExtensionPeriod"):
+            if params.get(key) is not None:
+                raise ValidationError(f"the embedded AWS does not honour {key} of a composite alarm")
+        try:
+            check_rule(self.cloudwatch_backend, params["AlarmRule"])
+        except RuleError as error:
+            raise ValidationError(str(error)) from error
+        self._keep(params["AlarmName"], lambda: super(CloudWatch, self).put_metric_alarm())
+        return EmptyResult()
+
+    def _keep(self, name: str, put: Any) -> None:
+        """Put an alarm: a new one begins with INSUFFICIENT_DATA, a changed one keeps its state and history."""
+        alarms = self.cloudwatch_backend.alarms
+        before = alarms.get(name)
+        put()
+        after = alarms[name]
+        after.history = [] if before is None else before.history
+        after.state_value = "INSUFFICIENT_DATA" if before is None else before.state_value
+        if before is not None:
+            after.state_reason, after.state_updated_timestamp = before.state_reason, before.state_updated_timestamp
+
+    def describe_alarms(self) -> ActionResult:
+        """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_DescribeAlarms.html
+
+        The alarms are evaluated first, so that the answer is never older than the data.
+        """
+        evaluate_all(self.cloudwatch_backend, self.clients)
+        params = self.params
+        kinds = params.get("AlarmTypes") or ["MetricAlarm"]
+        found = [alarm for alarm in self.cloudwatch_backend.alarms.values() if _wanted(alarm, params)]
+        metric = [alarm for alarm in found if alarm.rule is None and "MetricAlarm" in kinds]
+        composite = [_composite(alarm) for alarm in found if alarm.rule is not None and "CompositeAlarm" in kinds]
+        return ActionResult({"MetricAlarms": metric, "CompositeAlarms": composite})
+
+    def delete_alarms(self) -> ActionResult:
+        """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_DeleteAlarms.html"""
+        missing = [name for name in self.params["AlarmNames"] if name not in self.cloudwatch_backend.alarms]
+        if missing:
+            raise ServiceException("ResourceNotFound", f"alarms {', '.join(missing)} do not exist")
+        return super().delete_alarms()
+
+
+def _checked(queries: list[dict[str, Any]]) -> None:
+    try:
+        for query in queries:
+            if not query.get("MetricStat") and not query.get("Expression"):
+                raise ExpressionError(f"metric data query {query['Id']} needs a MetricStat or an Expression")
+        check(queries)
+    except (ExpressionError, UnsupportedStatisticError) as error:
+        raise ValidationError(str(error)) from error
+
+
+def _label(query: dict[str, Any]) -> str:
+    stat = query.get("MetricStat")
+    default = f"{stat['Metric']['MetricName']} {stat['Stat']}" if stat else query["Id"]
+    return str(query.get("Label") or default)
+
+
+def _wanted(alarm: Alarm, params: dict[str, Any]) -> bool:
+    names, prefix = params.get("AlarmNames"), params.get("AlarmNamePrefix") or ""
+    action = params.get("ActionPrefix") or ""
+    return (
+        (not names or alarm.name in names)
+        and alarm.name.startswith(prefix)
+        and params.get("StateValue") in (None, alarm.state_value)
+        and (not action or any(arn.startswith(action) for arn in alarm.alarm_actions or []))
+    )
+
+
+def _composite(alarm: Alarm) -> dict[str, Any]:
+    return {
+        "AlarmName": alarm.name,
+        "AlarmArn": alarm.alarm_arn,
+        "AlarmDescription": alarm.description,
+        "AlarmRule": alarm.rule,
+        "ActionsEnabled": alarm.actions_enabled,
+        "AlarmActions": alarm.alarm_actions,
+        "OKActions": alarm.ok_actions,
+        "InsufficientDataActions": alarm.insufficient_data_actions,
+        "StateValue": alarm.state_value,
+        "StateReason": alarm.state_reason,
+        "StateUpdatedTimestamp": alarm.state_updated_timestamp,
+        "AlarmConfigurationUpdatedTimestamp": alarm.configuration_updated_timestamp,
+    }

@@ -1,0 +1,111 @@
+"""Application Auto Scaling types. The policies are kept and can be read back; nothing here scales by them.
+
+Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/AWS_ApplicationAutoScaling.html
+"""
+
+# ruff: noqa: ARG001 - create, update and delete have one signature each for all types
+from __future__ import annotations
+
+from embedded_aws.providers.resource import (
+    Context,
+    Created,
+    Properties,
+    ProviderError,
+    ResourceType,
+    changed_tags,
+    gone,
+)
+
+_SERVICE = "application-autoscaling"
+_WHERE = ("ServiceNamespace", "ResourceId", "ScalableDimension")
+_CONFIGURATIONS = ("TargetTrackingScalingPolicyConfiguration", "StepScalingPolicyConfiguration")
+
+
+def _put_target(context: Context, properties: Properties) -> Created:
+    given = {key: properties.get(key) for key in (*_WHERE, "MinCapacity", "MaxCapacity", "RoleARN", "SuspendedState")}
+    _must_exist(context, properties)
+    tags = {tag["Key"]: tag["Value"] for tag in properties.get("Tags", [])} or None
+    arn = context.call(_SERVICE, "register_scalable_target", Tags=tags, **given)["ScalableTargetARN"]
+    physical_id = "|".join(properties[key] for key in ("ResourceId", "ScalableDimension", "ServiceNamespace"))
+    return Created(physical_id, {"Id": physical_id, "Arn": arn})
+
+
+def _must_exist(context: Context, properties: Properties) -> None:
+    """A SageMaker variant can be registered only while its endpoint is there.
+
+    Source: "Register a model",
+    https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-add-code-register.html
+    """
+    if properties["ServiceNamespace"] != "sagemaker":
+        return
+    _, endpoint, _, variant = properties["ResourceId"].split("/")
+    described = context.call("sagemaker", "describe_endpoint", EndpointName=endpoint)
+    if variant not in {item["VariantName"] for item in described.get("ProductionVariants", [])}:
+        raise ProviderError(f"ValidationException: endpoint {endpoint} has no variant {variant}")
+
+
+def _update_target(context: Context, physical_id: str, old: Properties, new: Properties) -> Created:
+    made = _put_target(context, {**new, "Tags": []})
+    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
+    arn = made.attributes["Arn"]
+    if to_set:
+        tags = {tag["Key"]: tag["Value"] for tag in to_set}
+        context.call(_SERVICE, "tag_resource", ResourceARN=arn, Tags=tags)
+    if to_remove:
+        context.call(_SERVICE, "untag_resource", ResourceARN=arn, TagKeys=to_remove)
+    return made
+
+
+def _delete_target(context: Context, physical_id: str, properties: Properties) -> None:
+    gone(context, _SERVICE, "deregister_scalable_target", **{key: properties[key] for key in _WHERE})
+
+
+def _where(properties: Properties) -> dict[str, str]:
+    """The target of a policy: named outright, or by ScalingTargetId (what Ref of the target gives)."""
+    if "ScalingTargetId" in properties:
+        resource, dimension, service = properties["ScalingTargetId"].split("|")
+        return {"ServiceNamespace": service, "ResourceId": resource, "ScalableDimension": dimension}
+    return {key: properties[key] for key in _WHERE}
+
+
+def _put_policy(context: Context, properties: Properties) -> Created:
+    where = _where(properties)
+    asked = {"ServiceNamespace": where["ServiceNamespace"], "ResourceIds": [where["ResourceId"]]}
+    if not context.call(_SERVICE, "describe_scalable_targets", **asked)["ScalableTargets"]:
+        raise ProviderError(f"ObjectNotFoundException: no scalable target is registered for {where['ResourceId']}")
+    configuration = {key: properties.get(key) for key in _CONFIGURATIONS}
+    arn = context.call(
+        _SERVICE,
+        "put_scaling_policy",
+        PolicyName=properties["PolicyName"],
+        PolicyType=properties["PolicyType"],
+        **where,
+        **configuration,
+    )["PolicyARN"]
+    return Created(arn, {"Arn": arn})
+
+
+def _update_policy(context: Context, arn: str, old: Properties, new: Properties) -> Created:
+    return _put_policy(context, new)
+
+
+def _delete_policy(context: Context, arn: str, properties: Properties) -> None:
+    gone(context, _SERVICE, "delete_scaling_policy", PolicyName=properties["PolicyName"], **_where(properties))
+
+
+TYPES = [
+    ResourceType(
+        "AWS::ApplicationAutoScaling::ScalableTarget",
+        frozenset({"MaxCapacity", "MinCapacity", "RoleARN", "SuspendedState", "Tags", *_WHERE}),
+        _put_target,
+        _delete_target,
+        _update_target,
+    ),
+    ResourceType(
+        "AWS::ApplicationAutoScaling::ScalingPolicy",
+        frozenset({"PolicyName", "PolicyType", "ScalingTargetId", *_WHERE, *_CONFIGURATIONS}),
+        _put_policy,
+        _delete_policy,
+        _update_policy,
+    ),
+]

@@ -1,0 +1,106 @@
+"""KMS types.
+
+Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/AWS_KMS.html
+"""
+
+# ruff: noqa: ARG001 - create, update and delete have one signature each for all types
+from __future__ import annotations
+
+from typing import Any
+
+from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, changed_tags, document, gone
+
+
+def _kms_tags(tags: Any) -> list[dict[str, str]]:
+    return [{"TagKey": tag["Key"], "TagValue": tag["Value"]} for tag in tags or []]
+
+
+def _create_key(context: Context, properties: Properties) -> Created:
+    made = context.call(
+        "kms",
+        "create_key",
+        Policy=document(properties.get("KeyPolicy")),
+        Description=properties.get("Description"),
+        KeySpec=properties.get("KeySpec"),
+        KeyUsage=properties.get("KeyUsage"),
+        MultiRegion=properties.get("MultiRegion"),
+        Tags=_kms_tags(properties.get("Tags")) or None,
+    )["KeyMetadata"]
+    _set_state(context, made["KeyId"], {}, properties)
+    return Created(made["KeyId"], {"Arn": made["Arn"], "KeyId": made["KeyId"]})
+
+
+def _set_state(context: Context, key: str, old: Properties, new: Properties) -> None:
+    rotation = ("EnableKeyRotation", "RotationPeriodInDays")
+    if [old.get(name) for name in rotation] != [new.get(name) for name in rotation]:
+        if str(new.get("EnableKeyRotation", False)).lower() == "true":
+            period = new.get("RotationPeriodInDays")
+            context.call("kms", "enable_key_rotation", KeyId=key, RotationPeriodInDays=period)
+        else:
+            context.call("kms", "disable_key_rotation", KeyId=key)
+    if old.get("Enabled", True) != new.get("Enabled", True):
+        enabled = str(new.get("Enabled", True)).lower() == "true"
+        context.call("kms", "enable_key" if enabled else "disable_key", KeyId=key)
+
+
+def _update_key(context: Context, key: str, old: Properties, new: Properties) -> Created:
+    if old.get("KeyPolicy") != new.get("KeyPolicy"):
+        context.call("kms", "put_key_policy", KeyId=key, PolicyName="default", Policy=document(new["KeyPolicy"]))
+    if old.get("Description") != new.get("Description"):
+        context.call("kms", "update_key_description", KeyId=key, Description=new.get("Description", ""))
+    _set_state(context, key, old, new)
+    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
+    if to_set:
+        context.call("kms", "tag_resource", KeyId=key, Tags=_kms_tags(to_set))
+    if to_remove:
+        context.call("kms", "untag_resource", KeyId=key, TagKeys=to_remove)
+    return Created(key, {"Arn": context.arn("kms", f"key/{key}"), "KeyId": key})
+
+
+def _delete_key(context: Context, key: str, properties: Properties) -> None:
+    """CloudFormation schedules the deletion, 30 days ahead unless PendingWindowInDays says otherwise."""
+    days = properties.get("PendingWindowInDays", 30)
+    gone(context, "kms", "schedule_key_deletion", KeyId=key, PendingWindowInDays=days)
+
+
+def _create_alias(context: Context, properties: Properties) -> Created:
+    name = properties["AliasName"]
+    context.call("kms", "create_alias", AliasName=name, TargetKeyId=properties["TargetKeyId"])
+    return Created(name)
+
+
+def _update_alias(context: Context, name: str, old: Properties, new: Properties) -> Created:
+    context.call("kms", "update_alias", AliasName=name, TargetKeyId=new["TargetKeyId"])
+    return Created(name)
+
+
+def _delete_alias(context: Context, name: str, properties: Properties) -> None:
+    gone(context, "kms", "delete_alias", AliasName=name)
+
+
+TYPES = [
+    ResourceType(
+        "AWS::KMS::Key",
+        frozenset(
+            {
+                "KeyPolicy",
+                "Description",
+                "EnableKeyRotation",
+                "RotationPeriodInDays",
+                "PendingWindowInDays",
+                "Enabled",
+                "KeySpec",
+                "KeyUsage",
+                "MultiRegion",
+                "Tags",
+            }
+        ),
+        _create_key,
+        _delete_key,
+        _update_key,
+        replace=frozenset({"KeySpec", "KeyUsage", "MultiRegion"}),
+    ),
+    ResourceType(
+        "AWS::KMS::Alias", frozenset({"AliasName", "TargetKeyId"}), _create_alias, _delete_alias, _update_alias
+    ),
+]

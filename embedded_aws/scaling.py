@@ -1,0 +1,80 @@
+"""Application Auto Scaling's tags, which moto does not keep.
+
+Source: https://docs.aws.amazon.com/autoscaling/application/APIReference/API_RegisterScalableTarget.html (Tags)
+"""
+
+from __future__ import annotations
+
+import json
+
+from moto.applicationautoscaling.models import ApplicationAutoscalingBackend
+from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
+from moto.core.exceptions import ServiceException
+from moto.utilities.tagging_service import TaggingService
+
+_tags = TaggingService()
+
+
+class AutoScaling(ApplicationAutoScalingResponse):
+    """One request to Application Auto Scaling."""
+
+    def register_scalable_target(self) -> str:
+        """Register, and keep the tags."""
+        answer = super().register_scalable_target()
+        tags = self._get_param("Tags")
+        if tags:
+            where = self._get_param("ScalableDimension"), self._get_param("ResourceId")
+            target = self.applicationautoscaling_backend.targets[where[0]][where[1]]
+            _tags.tag_resource(target.arn, TaggingService.convert_dict_to_tags_input(tags))
+        return answer
+
+    def deregister_scalable_target(self) -> str:
+        """Deregister; the target's tags and policies go with it.
+
+        Source: https://docs.aws.amazon.com/autoscaling/application/APIReference/API_DeregisterScalableTarget.html
+        """
+        backend, resource = self.applicationautoscaling_backend, self._get_param("ResourceId")
+        dimension = self._get_param("ScalableDimension")
+        target = backend.targets.get(dimension, {}).get(resource)
+        answer = super().deregister_scalable_target()
+        if target is not None:
+            _tags.delete_all_tags_for_resource(target.arn)
+            for key, policy in list(backend.policies.items()):
+                if (policy.resource_id, policy.scalable_dimension) == (resource, dimension):
+                    del backend.policies[key]
+        return answer
+
+    def put_scaling_policy(self) -> str:
+        """A policy that is put again keeps its ARN, as on AWS; moto would give it a new one.
+
+        Source: https://docs.aws.amazon.com/autoscaling/application/APIReference/API_PutScalingPolicy.html
+        """
+        backend = self.applicationautoscaling_backend
+        before = {key: policy.policy_arn for key, policy in backend.policies.items()}
+        answer = json.loads(super().put_scaling_policy())
+        for key, policy in backend.policies.items():
+            if policy.policy_arn == answer["PolicyARN"] and key in before:
+                policy.policy_arn = answer["PolicyARN"] = before[key]
+        return json.dumps(answer)
+
+    def tag_resource(self) -> str:
+        """https://docs.aws.amazon.com/autoscaling/application/APIReference/API_TagResource.html"""
+        tags = TaggingService.convert_dict_to_tags_input(self._get_param("Tags"))
+        _tags.tag_resource(self._known(), tags)
+        return "{}"
+
+    def untag_resource(self) -> str:
+        """https://docs.aws.amazon.com/autoscaling/application/APIReference/API_UntagResource.html"""
+        _tags.untag_resource_using_names(self._known(), self._get_param("TagKeys"))
+        return "{}"
+
+    def list_tags_for_resource(self) -> str:
+        """https://docs.aws.amazon.com/autoscaling/application/APIReference/API_ListTagsForResource.html"""
+        return json.dumps({"Tags": _tags.get_tag_dict_for_resource(self._known())})
+
+    def _known(self) -> str:
+        backend: ApplicationAutoscalingBackend = self.applicationautoscaling_backend
+        arn = str(self._get_param("ResourceARN"))
+        if arn not in {target.arn for targets in backend.targets.values() for target in targets.values()}:
+            raise ServiceException("ResourceNotFoundException", f"no scalable target has the ARN {arn}")
+        return arn

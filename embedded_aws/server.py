@@ -1,0 +1,150 @@
+"""The server: moto's WSGI application with our answers in it, on a loopback address only."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import tempfile
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from moto.cloudwatch.models import cloudwatch_backends
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+from werkzeug.wrappers import Request, Response
+
+from embedded_aws import patches
+from embedded_aws.clients import ACCOUNT, Clients
+from embedded_aws.cloudformation.api import CloudFormation
+from embedded_aws.cloudformation.api import State as StackState
+from embedded_aws.hosting.api import SageMaker
+from embedded_aws.hosting.api import State as HostingState
+from embedded_aws.hosting.runtime import PATH, Runtime
+from embedded_aws.monitoring.alarms import evaluate_all
+from embedded_aws.monitoring.api import CloudWatch
+from embedded_aws.monitoring.series import Recorder
+
+log = logging.getLogger(__name__)
+LOOPBACK = "127.0.0.1"
+STATE_FILE = "server.json"
+EVALUATE_ALARMS_EVERY_SECONDS = 10.0
+CREDENTIAL = re.compile(r"Credential=[^/]+/\d+/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
+
+
+class QuietHandler(MotoRequestHandler):
+    """HTTP/1.1, so that a client's `Expect: 100-continue` is answered at once; requests go to the debug log."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's signature
+        """One line of werkzeug's log."""
+        log.debug("%s %s", type, message % args if args else message)
+
+
+class Application:
+    """The WSGI application: InvokeEndpoint is answered here, everything else by moto with our parts in it."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.moto = DomainDispatcherApplication(create_backend_app)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """One request."""
+        credential = CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
+        region, service = credential.groups() if credential else ("us-east-1", "")
+        invocation = PATH.fullmatch(environ.get("PATH_INFO", ""))
+        try:
+            if invocation and service == "sagemaker" and environ["REQUEST_METHOD"] == "POST":
+                response = self.runtime.invoke(Request(environ), invocation.group(1), region)
+                return response(environ, start_response)
+            return self.moto(environ, start_response)  # type: ignore[no-any-return]
+        except Exception as error:
+            log.exception("%s %s", service, environ.get("PATH_INFO"))
+            return _failure(error, service)(environ, start_response)
+
+
+def _failure(error: Exception, service: str) -> Response:
+    """An operation that does not exist here, or a fault of this server: status 400, because clients retry a 500."""
+    kind = "NotImplemented" if isinstance(error, NotImplementedError) else "EmbeddedAwsFailure"
+    text = f"the embedded AWS ({service or 'unknown service'}): {error or type(error).__name__}"
+    body = json.dumps({"__type": kind, "message": text, "Error": {"Code": kind, "Message": text}})
+    return Response(body, 400, {"x-amzn-ErrorType": kind}, content_type="application/json")
+
+
+class Server:
+    """One embedded AWS with its state under `directory`. Use `start` and `stop`, or `run` in the foreground."""
+
+    def __init__(self, directory: Path, port: int = 0) -> None:
+        self.directory = directory.resolve()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        scratch = self.directory / "tmp"
+        scratch.mkdir(exist_ok=True)
+        tempfile.tempdir = str(scratch)  # moto keeps large objects in temporary files
+        os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
+        self._recorder = Recorder()
+        self._ended = threading.Event()
+        application = _Late()
+        self._http = make_server(LOOPBACK, port, application, threaded=True, request_handler=QuietHandler)
+        self._http.daemon_threads = True
+        self.port = self._http.server_port
+        self.url = f"http://localhost:{self.port}"
+        os.environ["MOTO_PORT"] = str(self.port)
+        self.clients = Clients(f"http://{LOOPBACK}:{self.port}")
+        self.hosting = HostingState(self.clients, self.directory)
+        CloudFormation.state = StackState(self.clients)
+        SageMaker.state = self.hosting
+        CloudWatch.clients = self.clients
+        patches.install()
+        application.inner = Application(Runtime(self.hosting, self._record))
+
+    def _record(self, region: str, endpoint: str, variant: str, values: dict[str, float]) -> None:
+        dimensions = {"EndpointName": endpoint, "VariantName": variant}
+        self._recorder.record(cloudwatch_backends[ACCOUNT][region], "AWS/SageMaker", dimensions, values)
+
+    def start(self) -> None:
+        """Serve in the background and write the state file."""
+        threading.Thread(target=self._http.serve_forever, name="http", daemon=True).start()
+        threading.Thread(target=self._watch_alarms, name="alarms", daemon=True).start()
+        state = {"url": self.url, "pid": os.getpid(), "port": self.port}
+        draft = self.directory / f"{STATE_FILE}.tmp"
+        draft.write_text(json.dumps(state) + "\n")
+        draft.replace(self.directory / STATE_FILE)
+
+    def stop(self) -> None:
+        """Stop every worker, then the server, and take the state file away."""
+        self._ended.set()
+        self.hosting.stop()
+        self._http.shutdown()
+        self._http.server_close()
+        (self.directory / STATE_FILE).unlink(missing_ok=True)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        asked = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: asked.set())
+        self.start()
+        asked.wait()
+        self.stop()
+
+    def _watch_alarms(self) -> None:
+        while not self._ended.wait(EVALUATE_ALARMS_EVERY_SECONDS):
+            for backend in list(cloudwatch_backends[ACCOUNT].values()):
+                try:
+                    evaluate_all(backend, self.clients)
+                except Exception:
+                    log.exception("alarms of %s", backend.region_name)
+
+
+class _Late:
+    """The application, known only after the port is."""
+
+    inner: Application
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        return self.inner(environ, start_response)
