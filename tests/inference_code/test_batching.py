@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference_code.batching import DirectScheduler, plan
+from inference_code.errors import BadRequest, EndpointError, Internal
+from inference_code.manifest import GraphEntry, TensorDescription
+from inference_code.request import Item
+
+
+def graph(batch: int, length: int = 3, role: str = "main") -> GraphEntry:
+    return GraphEntry(
+        role=role,
+        bucket={"length": length},
+        batch_size=batch,
+        file=f"{role}-{length}-{batch}.pt",
+        inputs=(TensorDescription("x", (batch, length), "float32"),),
+        outputs=(TensorDescription("y", (batch, length), "float32"),),
+        structure={"kind": "dict", "entries": [["y", {"kind": "tensor", "index": 0}]]},
+    )
+
+
+class Device:
+    """Doubles, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, np.ndarray[Any, Any]]] = []
+
+    def __call__(self, entry: GraphEntry, arrays: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        assert arrays[0].shape == entry.inputs[0].shape
+        assert arrays[0].dtype == np.float32
+        self.calls.append((entry.file, arrays[0]))
+        if (arrays[0] == 13).any():
+            raise Internal("the device stumbled")
+        return [arrays[0] * 2]
+
+
+def item(value: float, length: int = 3, **options: Any) -> Item:
+    return Item({"x": np.full(length, value, np.float32)}, **options)
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes", "expected"),
+    [
+        (1, (1, 4), [(1, 1)]),
+        (3, (1, 4), [(4, 3)]),
+        (4, (1, 4), [(4, 4)]),
+        (5, (1, 4), [(4, 4), (1, 1)]),
+        (9, (4,), [(4, 4), (4, 4), (4, 1)]),
+        (0, (4,), []),
+    ],
+)
+def test_plan_fills_large_batches_then_the_smallest_that_holds_the_rest(
+    count: int, sizes: tuple[int, ...], expected: list[tuple[int, int]]
+) -> None:
+    graphs = [graph(size) for size in sizes]
+    assert [(entry.batch_size, taken) for entry, taken in plan(count, graphs)] == expected
+
+
+def test_answers_come_in_the_order_of_the_items_whatever_their_bucket() -> None:
+    device = Device()
+    scheduler = DirectScheduler([graph(2), graph(1), graph(2, length=5)], device)
+    values = [(1, 3), (2, 5), (3, 3), (4, 5), (5, 3)]
+    outcomes = scheduler.run([item(value, length) for value, length in values])
+    assert [outcome["y"].tolist() for outcome in outcomes] == [[2.0 * value] * length for value, length in values]
+    assert sorted(name for name, _ in device.calls) == ["main-3-1.pt", "main-3-2.pt", "main-5-2.pt"]
+
+
+def test_padding_repeats_the_last_item_and_is_sliced_off() -> None:
+    device = Device()
+    outcomes = DirectScheduler([graph(4)], device).run([item(1), item(2)])
+    assert len(outcomes) == 2
+    assert device.calls[0][1][:, 0].tolist() == [1, 2, 2, 2]
+
+
+def test_an_item_that_fits_nothing_fails_alone() -> None:
+    outcomes = DirectScheduler([graph(4)], Device()).run([item(1), item(2, length=7), item(3)])
+    assert outcomes[0]["y"][0] == 2
+    assert outcomes[2]["y"][0] == 6
+    assert isinstance(outcomes[1], BadRequest)
+    assert str(outcomes[1]) == "the item has x [7]; graph main takes x [3]"
+
+
+def test_roles_are_kept_apart() -> None:
+    device = Device()
+    DirectScheduler([graph(1), graph(1, role="encoder")], device).run([item(1, role="encoder")])
+    assert [name for name, _ in device.calls] == ["encoder-3-1.pt"]
+    (outcome,) = DirectScheduler([graph(1)], device).run([item(1, role="step")])
+    assert "graph step takes nothing" in str(outcome)
+
+
+def test_a_batch_that_fails_fails_for_its_items_only() -> None:
+    outcomes = DirectScheduler([graph(2)], Device()).run([item(1), item(2), item(13), item(4)])
+    assert [isinstance(outcome, EndpointError) for outcome in outcomes] == [False, False, True, True]
+
+
+def test_precision_is_converted_kinds_are_not() -> None:
+    scheduler = DirectScheduler([graph(1)], Device())
+    (good,) = scheduler.run([Item({"x": np.ones(3, np.float64)})])
+    assert good["y"].dtype == np.float32
+    (bad,) = scheduler.run([Item({"x": np.ones(3, np.complex64)})])
+    assert "complex64; the model takes float32" in str(bad)
+
+
+def test_an_output_without_batch_axis_belongs_to_the_lone_item() -> None:
+    entry = GraphEntry(
+        role="main",
+        bucket={},
+        batch_size=1,
+        file="a.pt",
+        inputs=(TensorDescription("x", (1, 3), "float32"),),
+        outputs=(TensorDescription("a", (1, 3), "float32"), TensorDescription("b", (7,), "float32")),
+        structure={"kind": "tuple", "items": [{"kind": "tensor", "index": 0}, {"kind": "tensor", "index": 1}]},
+    )
+
+    def run(_: GraphEntry, arrays: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        return [arrays[0], np.arange(7, dtype=np.float32)]
+
+    (outcome,) = DirectScheduler([entry], run).run([item(1)])
+    assert (outcome[0].shape, outcome[1].shape) == ((3,), (7,))

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from inference_code.codecs.images import decode, encode_png16, from_array
+from inference_code.errors import BadRequest, TooLarge, Unprocessable
+from tests.inference_code.artifacts import encoded, gradient
+
+MANY = 10_000_000
+
+
+def values(body: bytes) -> np.ndarray[Any, Any]:
+    """The decoded picture at its own size, uint8 [height, width, 3]."""
+    picture = decode(body, MANY)
+    return np.rint(picture.resized(*picture.size) * 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def png(width: int, height: int, data: bytes = b"", *, depth: int = 8, colour: int = 2) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def test_colour_pictures_keep_their_values() -> None:
+    for kind, options in (("PNG", {}), ("WEBP", {"lossless": True})):
+        np.testing.assert_array_equal(values(encoded(Image.fromarray(gradient()), kind, **options)), gradient())
+    lossy = values(encoded(Image.fromarray(gradient()), "JPEG", quality=95)).astype(int)
+    assert np.abs(lossy - gradient()).max() < 16
+
+
+def test_grey_and_black_and_white_fill_three_channels() -> None:
+    grey = gradient()[:, :, 0]
+    for image, expected in (
+        (Image.fromarray(grey), grey),
+        (Image.fromarray(grey).convert("1", dither=Image.Dither.NONE), np.where(grey > 127, 255, 0)),
+    ):
+        found = values(encoded(image))
+        for channel in range(3):
+            np.testing.assert_array_equal(found[:, :, channel], expected)
+
+
+def test_sixteen_bit_grey_keeps_its_bits() -> None:
+    deep = np.array([[0, 1, 256], [32768, 65534, 65535]], np.uint16)
+    picture = decode(encoded(Image.fromarray(deep)), MANY)
+    found = picture.resized(2, 3)
+    np.testing.assert_array_equal(found[0], deep.astype(np.float32) / np.float32(65535))
+    np.testing.assert_array_equal(found[0], found[2])
+    assert found.dtype == np.float32
+
+
+def test_sixteen_bit_colour_is_read() -> None:
+    rows = b"".join(b"\0" + struct.pack(">3H", 65535, 32768, 0) * 2 for _ in range(2))
+    np.testing.assert_array_equal(values(png(2, 2, rows, depth=16)), np.full((2, 2, 3), [255, 128, 0]))
+
+
+def test_transparency_is_composited_over_white() -> None:
+    layer = np.dstack([gradient(), np.full((30, 40), 255, np.uint8)])
+    layer[:, :20, 3] = 0
+    found = values(encoded(Image.fromarray(layer)))
+    assert (found[:, :20] == 255).all()
+    np.testing.assert_array_equal(found[:, 20:], gradient()[:, 20:])
+    half = Image.new("LA", (2, 2), (0, 51))
+    assert (values(encoded(half)) == 204).all()
+
+
+def test_palettes_are_looked_up_with_their_transparent_entry() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putdata([0, 1])
+    assert values(encoded(image)).tolist() == [[[10, 20, 30], [200, 100, 50]]]
+    assert values(encoded(image, transparency=0)).tolist() == [[[255, 255, 255], [200, 100, 50]]]
+
+
+def test_cmyk_jpeg_has_the_right_colours() -> None:
+    image = Image.new("RGB", (16, 16), (200, 40, 90)).convert("CMYK")
+    found = values(encoded(image, "JPEG", quality=100)).reshape(-1, 3).astype(int)
+    assert np.abs(found - [200, 40, 90]).max() < 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_exif_orientation_is_honoured(orientation: int, kind: str) -> None:
+    upright = Image.fromarray(gradient(16, 24))
+    undo = {  # how a camera stores an upright scene under each orientation
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[orientation]) if orientation in undo else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = values(encoded(stored, kind, exif=exif, quality=95)).astype(int)
+    assert found.shape == (16, 24, 3)
+    assert np.abs(found - gradient(16, 24)).max() < 40
+
+
+def test_an_unknown_orientation_is_left_alone() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 77
+    np.testing.assert_array_equal(values(encoded(Image.fromarray(gradient()), exif=exif)), gradient())
+
+
+def test_of_an_animation_the_first_frame_counts() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    body = encoded(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True)
+    assert values(body)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_resizing_is_pillows_bicubic() -> None:
+    image = Image.fromarray(gradient())
+    expected = np.asarray(image.resize((14, 28), Image.Resampling.BICUBIC), np.float32).transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(decode(encoded(image), MANY).resized(28, 14), expected, atol=1e-7)
+
+
+def test_a_one_pixel_picture_is_resized() -> None:
+    assert decode(encoded(Image.new("RGB", (1, 1), "red")), MANY).resized(4, 4)[0].min() == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"I am a text file, not a picture.\n" * 10,
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"RIFF\x10\0\0\0WEBPVP8 ",
+        png(8, 8, b"too short"),
+        encoded(Image.new("RGB", (8, 8)), "GIF"),
+        encoded(Image.new("RGB", (8, 8)), "BMP"),
+        encoded(Image.new("RGB", (8, 8)), "TIFF"),
+    ],
+)
+def test_what_is_no_picture_is_400(body: bytes) -> None:
+    with pytest.raises(BadRequest) as caught:
+        decode(body, MANY)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_truncated_picture_is_400(kind: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    body = encoded(Image.fromarray(noise), kind)
+    with pytest.raises(BadRequest):
+        decode(body[: len(body) * 2 // 3], MANY)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        png(60_000, 60_000),  # beyond Pillow's own bound
+        png(4_000, 4_000),
+        b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + b"\x0f\x27\0" * 2 + b"\0" * 20,
+        b"RIFF\0\0\0\0WEBPVP8L\0\0\0\0\x2f" + ((9999) | (9999 << 14)).to_bytes(4, "little") + b"\0" * 20,
+        b"RIFF\0\0\0\0WEBPVP8 \0\0\0\0\0\0\0\x9d\x01\x2a" + (9999).to_bytes(2, "little") * 2 + b"\0" * 20,
+    ],
+)
+def test_a_bomb_is_413_by_its_header(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_this(*_: Any) -> None:
+        raise AssertionError("the picture was decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", not_this)
+    with pytest.raises(TooLarge, match="pixels"):
+        decode(body, MANY)
+
+
+def test_the_limit_itself_is_allowed() -> None:
+    body = encoded(Image.new("RGB", (10, 10)))
+    assert decode(body, 100).size == (10, 10)
+    with pytest.raises(TooLarge, match="10 x 10 = 100 pixels; at most 99"):
+        decode(body, 99)
+
+
+GOOD = {kind: encoded(Image.fromarray(gradient(16, 16)), kind) for kind in ("JPEG", "PNG", "WEBP")}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(sorted(GOOD)), st.binary(min_size=1, max_size=12), st.integers(0, 400))
+def test_a_damaged_picture_is_read_or_refused(kind: str, noise: bytes, place: int) -> None:
+    body = GOOD[kind]
+    with contextlib.suppress(BadRequest, TooLarge):
+        decode(body[:place] + noise + body[place + len(noise) :], 10_000)
+
+
+def test_pictures_as_arrays() -> None:
+    assert from_array(gradient(), MANY).resized(30, 40).max() == 1
+    deep = from_array(np.full((4, 5), 65535, np.uint16), MANY)
+    assert (deep.size, deep.resized(4, 5).min()) == ((4, 5), 1.0)
+    colours = np.zeros((4, 5, 3), np.float32)
+    colours[:, :, 1] = 0.25
+    assert from_array(colours, MANY).resized(4, 5)[:, 0, 0].tolist() == [0, 0.25, 0]
+
+
+@pytest.mark.parametrize(
+    ("array", "part"),
+    [
+        (np.zeros((3, 4, 5), np.uint8), "shape [3, 4, 5]"),
+        (np.zeros((4,), np.uint8), "shape [4]"),
+        (np.zeros((0, 4, 3), np.uint8), "shape [0, 4, 3]"),
+        (np.zeros((4, 4, 3), np.int64), "int64"),
+        (np.zeros((4, 4, 3), np.float64), "float64"),
+        (np.zeros((4, 4, 3), np.bool_), "bool"),
+        (np.full((4, 4, 3), np.nan, np.float32), "NaN"),
+        (np.full((4, 4, 3), np.inf, np.float32), "NaN or infinity"),
+        (np.full((4, 4, 3), 255, np.float32), "255 to 255"),
+    ],
+)
+def test_arrays_that_are_no_pictures_are_400(array: Any, part: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        from_array(array, MANY)
+    assert part in str(caught.value)
+
+
+def test_an_array_beyond_the_pixel_limit_is_413() -> None:
+    with pytest.raises(TooLarge):
+        from_array(np.zeros((10, 11), np.uint8), 109)
+
+
+def test_png16_gives_the_values_back_to_half_a_step() -> None:
+    depth = np.random.default_rng(1).normal(5, 3, (20, 30)).astype(np.float32)
+    with Image.open(io.BytesIO(encode_png16(depth, {"rehearsal": "true"}))) as image:
+        texts, pixels = image.text, np.asarray(image).astype(np.float64)
+    low, high = float(texts["minimum"]), float(texts["maximum"])
+    assert (np.float32(low), np.float32(high), texts["rehearsal"]) == (depth.min(), depth.max(), "true")
+    assert texts["formula"] == "value = minimum + pixel * (maximum - minimum) / 65535"
+    back = low + pixels * (high - low) / 65535
+    assert np.abs(back - depth).max() <= (high - low) / 65535 / 2 * 1.01
+
+
+def test_png16_of_a_constant_map() -> None:
+    with Image.open(io.BytesIO(encode_png16(np.full((2, 2), 7, np.float32), {}))) as image:
+        assert (image.text["minimum"], image.text["maximum"]) == ("7", "7")
+        assert np.asarray(image).max() == 0
+
+
+def test_png16_cannot_say_nan() -> None:
+    with pytest.raises(Unprocessable, match="application/x-npy"):
+        encode_png16(np.array([[1, np.nan]], np.float32), {})

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+
+from inference_code.errors import LoadError
+from inference_code.settings import Limits, Settings
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    assert Settings.from_environment({}) == Settings()
+    assert Limits() == Limits(pixels=40_000_000, items=16, request_bytes=26_214_400, response_bytes=26_214_400)
+
+
+def test_each_variable_is_read() -> None:
+    settings = Settings.from_environment(
+        {
+            "ENDPOINT_MAX_PIXELS": "1",
+            "ENDPOINT_MAX_ITEMS": "2",
+            "ENDPOINT_REQUEST_BYTES": "3",
+            "ENDPOINT_RESPONSE_BYTES": " 4 ",
+            "ENDPOINT_WORKERS": "5",
+            "ENDPOINT_CORES_PER_WORKER": "6",
+            "ENDPOINT_MAX_BATCH_DELAY_MS": "0",
+            "ENDPOINT_MAX_QUEUE": "8",
+            "ENDPOINT_BODY_TIMEOUT_S": "0.5",
+            "NEURON_RT_NUM_CORES": "9",
+        }
+    )
+    assert settings == Settings(Limits(1, 2, 3, 4), 5, 6, 0.0, 8, 0.5, 9)
+
+
+def test_all_bad_values_are_named_together() -> None:
+    with pytest.raises(LoadError) as caught:
+        Settings.from_environment(
+            {"ENDPOINT_MAX_PIXELS": "40M", "ENDPOINT_MAX_ITEMS": "0", "ENDPOINT_BODY_TIMEOUT_S": "nan"}
+        )
+    text = str(caught.value)
+    assert "ENDPOINT_MAX_PIXELS is '40M', it must be a whole number, at least 1" in text
+    assert "ENDPOINT_MAX_ITEMS is '0'" in text
+    assert "ENDPOINT_BODY_TIMEOUT_S is 'nan'" in text
+    assert "\n" not in text
