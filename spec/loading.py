@@ -113,7 +113,8 @@ def _validated(document: Document) -> tuple[EndpointSpec, set[str]]:
         except ValidationError as failure:
             for details in failure.errors(include_url=False):
                 error = _error(details, document, EndpointSpec)
-                if error.key not in broken:
+                # A key around a faulty one is often refused because of it.
+                if not any(key == error.key or key.startswith((error.key + ".", error.key + "[")) for key in broken):
                     document.errors.append(error)
                 broken.add(error.key)
                 _mend(data, details["loc"])

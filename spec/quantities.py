@@ -23,8 +23,9 @@ _SECONDS = {
     "d": Decimal(86400),
 }
 _MEANT = {"m": "min or ms", "sec": "s", "secs": "s", "seconds": "s", "mins": "min", "minutes": "min", "µs": "us"}
+_LONGEST_DAYS = 1000
 _MULTIPLES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?) ?([^\W\d_]+)")
+_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([^\W\d_]+)")
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
 _COUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?([kKMG]?)")
 
@@ -52,6 +53,8 @@ def duration(value: Any) -> timedelta:
     microseconds = Decimal(number) * _SECONDS[unit] * 1_000_000
     if microseconds != int(microseconds):
         raise fault("is finer than a microsecond", "Write whole microseconds, such as 500us.")
+    if microseconds > _LONGEST_DAYS * 86_400_000_000:
+        raise fault(f"is longer than {_LONGEST_DAYS} days", "Write less.")
     return timedelta(microseconds=int(microseconds))
 
 

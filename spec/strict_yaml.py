@@ -21,6 +21,8 @@ from spec.errors import SpecError, SpecErrors, dotted, shown
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
 _DIGITS = 40
+_SURROGATE = re.compile("[\ud800-\udfff]")  # "\\ud800" in double quotes makes one; UTF-8 has none
+_HALF = ("holds half a character, a surrogate", "Write the character itself.")
 
 Path_ = tuple["str | int", ...]
 
@@ -191,6 +193,9 @@ def _mapping(node: MappingNode, path: Path_, document: Document) -> dict[str, An
             document.errors.append(SpecError(document.file, inside, text, problem, remedy, line))
             continue
         key = str(key_node.value)
+        if _SURROGATE.search(key):
+            document.errors.append(SpecError(document.file, dotted(path), shown(key), *_HALF, line))
+            continue
         if key in result:
             first = document.lines[(*path, key)]
             problem = f"is given twice (first on line {first})"
@@ -212,6 +217,9 @@ def _scalar(node: ScalarNode, path: Path_, document: Document) -> Any:
     # A sha256 may consist of digits alone, or of digits around one e; so a long run of them is text.
     if kind in ("int", "float") and len(text) <= _DIGITS:
         return _number(kind, text, path, document)
+    if _SURROGATE.search(text):
+        document.add(path, text, *_HALF)
+        return None
     return text
 
 
