@@ -63,14 +63,23 @@ def compose(app: App, specs: dict[str, spec.EndpointSpec], deployment: Deploymen
 
 
 def main() -> int:
-    """Synthesize the project in the current directory; 2 for a spec or a setting that has to be mended."""
+    """Synthesize the project in the current directory.
+
+    Exit code 2: a spec or a setting has to be mended. 1: the templates break a rule of cdk-nag.
+    """
     app = App(context=feature_flags(), analytics_reporting=False)
     try:
         compose(app, spec.load_all(Path.cwd()), read_deployment(app))
     except (spec.SpecErrors, DeploymentError, UnknownPlatform) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
-    app.synth()
+    try:
+        app.synth()
+    except RuntimeError as error:
+        if not str(error).startswith("ValidationFailed"):
+            raise
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
     return 0
 
 

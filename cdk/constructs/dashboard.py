@@ -29,29 +29,32 @@ class EndpointDashboard(Construct):
         error_rate: float,
         min_requests: int,
         capacity: tuple[int, int],
-        keep_at: float | None,
+        scaling: tuple[str, float],
     ) -> None:
         """p99_latency, error_rate, min_requests: the alarms' settings. capacity: fewest and most instances.
 
-        keep_at: concurrent requests that scaling aims at, drawn as a line; None when it aims at something else.
+        scaling: the policy (concurrency or invocations) and what it keeps to, drawn as a line where it is measured.
         """
         super().__init__(scope, construct_id)
+        policy, keep_at = scaling
+        target = {"scaling target": keep_at}
         self.dashboard = cloudwatch.Dashboard(
             self,
             "Dashboard",
             widgets=[
-                self._traffic(metrics),
+                self._traffic(metrics, target if policy == "invocations" else {}),
                 self._errors(metrics, error_rate, min_requests),
                 self._latency(metrics, p99_latency),
-                self._saturation(metrics, capacity, keep_at),
+                self._saturation(metrics, capacity, target if policy == "concurrency" else {}),
             ],
         )
 
     @staticmethod
-    def _traffic(metrics: EndpointMetrics) -> Sequence[cloudwatch.IWidget]:
+    def _traffic(metrics: EndpointMetrics, target: dict[str, float]) -> Sequence[cloudwatch.IWidget]:
+        per_instance = [metrics.invocations_per_instance()]
         return [
             _graph("Traffic: requests a minute", [metrics.invocations()], width=12),
-            _graph("Traffic: requests a minute and instance", [metrics.invocations_per_instance()], width=12),
+            _graph("Traffic: requests a minute and instance", per_instance, width=12, lines=target),
         ]
 
     @staticmethod
@@ -75,9 +78,8 @@ class EndpointDashboard(Construct):
 
     @staticmethod
     def _saturation(
-        metrics: EndpointMetrics, capacity: tuple[int, int], keep_at: float | None
+        metrics: EndpointMetrics, capacity: tuple[int, int], target: dict[str, float]
     ) -> Sequence[cloudwatch.IWidget]:
-        target = {} if keep_at is None else {"scaling target": keep_at}
         bounds = {"fewest": float(capacity[0]), "most": float(capacity[1])}
         instance = [metrics.cpu(), metrics.memory(), metrics.disk()]
         return [

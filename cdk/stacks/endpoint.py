@@ -156,5 +156,5 @@ class EndpointStack(Stack):
             error_rate=spec.alarms.error_rate,
             min_requests=spec.alarms.min_requests,
             capacity=(spec.scale.min, spec.scale.max),
-            keep_at=derive.keep_at(spec, lock) if spec.scale.policy == "concurrency" else None,
+            scaling=(spec.scale.policy, derive.keep_at(spec, lock)),
         )

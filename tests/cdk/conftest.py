@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import spec
 from cdk.node import use_supported_node
-from tests.cdk.projects import FULL, MINIMAL, Project, Synthesize, new_project
+from tests.cdk.projects import FULL, MINIMAL, Assemble, Project, Synthesize, new_project
+
+if TYPE_CHECKING:
+    from aws_cdk.cx_api import CloudAssembly
+
+    from cdk.deployment import Deployment
 
 use_supported_node()  # before anything imports aws_cdk
 
@@ -25,22 +30,32 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def synthesize(tmp_path_factory: pytest.TempPathFactory) -> Synthesize:
-    """Templates by stack name, of the spec texts given by name, composed in this process with cdk-nag."""
+def assemble(tmp_path_factory: pytest.TempPathFactory) -> Assemble:
+    """The assembly of a project as it stands, composed in this process, with cdk-nag."""
     from aws_cdk import App  # noqa: PLC0415
 
     import app as application  # noqa: PLC0415
     from cdk.deployment import Deployment  # noqa: PLC0415
 
+    def run(project: Project, deployment: Deployment | None = None) -> CloudAssembly:
+        outdir = tmp_path_factory.mktemp("assembly")
+        cdk_app = App(context=application.feature_flags(), analytics_reporting=False, outdir=str(outdir))
+        application.compose(cdk_app, spec.load_all(project.root), deployment or Deployment())
+        return cdk_app.synth()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def synthesize(tmp_path_factory: pytest.TempPathFactory, assemble: Assemble) -> Synthesize:
+    """Templates by stack name, of the spec texts given by name; every spec gets a lock that fits."""
+
     def run(texts: Mapping[str, str], deployment: Deployment | None = None) -> dict[str, dict[str, Any]]:
-        deployment = deployment or Deployment()
-        home = new_project(tmp_path_factory.mktemp("synth"))
+        project = new_project(tmp_path_factory.mktemp("synth") / "project")
         for name, text in texts.items():
-            home.write(name, text)
-            home.lock(name, rehearsal=deployment.rehearsal)
-        cdk_app = App(context=application.feature_flags(), analytics_reporting=False, outdir=str(home.root / "out"))
-        application.compose(cdk_app, spec.load_all(home.root), deployment)
-        return {stack.stack_name: stack.template for stack in cdk_app.synth().stacks}
+            project.write(name, text)
+            project.lock(name, rehearsal=deployment is not None and deployment.rehearsal)
+        return {stack.stack_name: stack.template for stack in assemble(project, deployment).stacks}
 
     return run
 

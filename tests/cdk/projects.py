@@ -33,6 +33,8 @@ tags: {{team: documents, cost-centre: "42"}}
 """
 # Makes templates by stack name of spec texts by name; the fixture of this name in conftest.
 Synthesize = Callable[..., dict[str, dict[str, Any]]]
+# Makes the assembly of a project; the fixture of this name in conftest.
+Assemble = Callable[..., Any]
 
 
 def lock_of(endpoint: spec.EndpointSpec, **changes: Any) -> Lock:
@@ -70,14 +72,12 @@ class Synthesized:
     stderr: str
     assembly: Path
 
-    def template(self, stack: str) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads((self.assembly / f"{stack}.template.json").read_text())
-        return document
 
-    def errors(self, stack: str) -> list[str]:
-        """The error annotations of a stack, which make the CLI refuse it."""
-        metadata = json.loads((self.assembly / f"{stack}.metadata.json").read_text())
-        return [entry["data"] for entry in metadata[f"/{stack}"] if entry["type"] == "aws:cdk:error"]
+def error_annotations(assembly: Path, stack: str) -> list[str]:
+    """The error annotations of a stack, which make the CDK CLI refuse it."""
+    file = assembly / f"{stack}.metadata.json"
+    entries = json.loads(file.read_text()).get(f"/{stack}", []) if file.exists() else []
+    return [entry["data"] for entry in entries if entry["type"] == "aws:cdk:error"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""A walk over every policy statement of every stack: nothing is wide open without a reason written here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tests.cdk.reading import as_list, statements
+
+# Statements whose Resource is "*", by statement id, and why.
+ANY_RESOURCE = {
+    "LogInToRegistry": "ecr:GetAuthorizationToken knows no resource",
+    "PublishMetrics": "cloudwatch:PutMetricData knows no resource; a condition names the namespaces",
+    "ReadAlarms": "cloudwatch:DescribeAlarms of a list of alarms knows no resource",
+}
+# Resources that end in a wildcard, and why.
+RESOURCE_PATTERNS = {
+    "${ArtifactsAccessLogs4D97777C.Arn}/artifacts/*": "log delivery names its objects itself",
+}
+PRINCIPALS = {
+    "cloudwatch.amazonaws.com",
+    "logging.s3.amazonaws.com",
+    "logs.${AWS::Region}.amazonaws.com",
+    "sagemaker.amazonaws.com",
+}
+ROOT = {"AWS": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}
+
+
+def allowing(templates: dict[str, dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every Allow statement with the resource that holds it."""
+    for template in templates.values():
+        for name, statement in statements(template):
+            if statement["Effect"] == "Allow":
+                yield template["Resources"][name], statement
+
+
+def test_every_policy_is_walked(templates: dict[str, dict[str, Any]]) -> None:
+    holders = {resource["Type"] for resource, _ in allowing(templates)}
+    assert holders == {"AWS::IAM::Role", "AWS::KMS::Key", "AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy"}
+
+
+def test_no_wildcard_in_an_action(templates: dict[str, dict[str, Any]]) -> None:
+    for resource, statement in allowing(templates):
+        wild = [action for action in as_list(statement["Action"]) if "*" in action]
+        if wild == ["kms:*"]:
+            # KMS: a key whose policy does not let the account administer it cannot be administered any more.
+            assert resource["Type"] == "AWS::KMS::Key"
+            assert statement["Principal"] == ROOT
+        else:
+            assert not wild, statement
+        assert "NotAction" not in statement
+
+
+def test_every_wildcard_resource_has_its_reason(templates: dict[str, dict[str, Any]]) -> None:
+    used = set()
+    for resource, statement in allowing(templates):
+        if resource["Type"] == "AWS::KMS::Key":
+            assert statement["Resource"] == "*"  # in a key's policy this is the key itself
+            continue
+        for target in as_list(statement.get("Resource", [])):
+            if target == "*":
+                assert statement["Sid"] in ANY_RESOURCE, statement
+                used.add(statement["Sid"])
+            elif "*" in target:
+                assert target in RESOURCE_PATTERNS, statement
+        assert "NotResource" not in statement
+    assert used == set(ANY_RESOURCE)
+
+
+def test_nobody_outside_is_let_in(templates: dict[str, dict[str, Any]]) -> None:
+    for resource, statement in allowing(templates):
+        principal = statement.get("Principal")
+        if principal is None:
+            assert resource["Type"] == "AWS::IAM::Role"
+        elif principal != ROOT:
+            assert set(principal) == {"Service"}
+            assert principal["Service"] in PRINCIPALS
+
+
+def test_services_are_held_to_this_account(templates: dict[str, dict[str, Any]]) -> None:
+    """Against a confused deputy: only statements whose own resource is already closed go without a condition."""
+    unconditional = [
+        statement.get("Sid", statement["Action"])
+        for resource, statement in allowing(templates)
+        if "Service" in statement.get("Principal", {}) and "Condition" not in statement
+    ]
+    assert set(unconditional) == {"sts:AssumeRole", "AlarmsPublish"}
+    for resource, statement in allowing(templates):
+        if statement.get("Sid") == "AlarmsPublish" and "Condition" not in statement:
+            assert resource["Type"] == "AWS::KMS::Key"  # the topic's policy names this account's alarms

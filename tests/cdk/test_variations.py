@@ -1,0 +1,134 @@
+"""What changes in the templates when the spec or the deployment does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aws_cdk import App, Stack
+
+from cdk.constructs.registry_image import RegistryImage
+from cdk.constructs.rollout import RolloutError, deployment_config
+from cdk.deployment import REHEARSAL_ACCOUNT, Deployment
+from spec import platforms
+from tests.cdk.projects import MINIMAL, Synthesize
+from tests.cdk.reading import only, resources, text
+
+
+def one(synthesize: Synthesize, lines: str = "", deployment: Deployment | None = None) -> dict[str, Any]:
+    """The template of one endpoint, of a minimal spec with more lines."""
+    template: dict[str, Any] = synthesize({"one": MINIMAL + lines}, deployment)["InferentiaEndpoint-one"]
+    return template
+
+
+def test_nobody_to_notify_leaves_the_topic_for_later(small: dict[str, Any]) -> None:
+    assert not resources(small, "AWS::SNS::Subscription")
+    (topic,) = resources(small, "AWS::SNS::Topic")
+    for alarm in resources(small, "AWS::CloudWatch::Alarm").values():
+        assert text(alarm["Properties"]["AlarmActions"]) == ["${" + topic + "}"]
+
+
+def test_two_email_addresses_are_two_subscriptions(synthesize: Synthesize) -> None:
+    template = one(synthesize, "alarms: {{notify: [a@example.com, a.b@example.com]}}\n")
+    receivers = [row["Properties"]["Endpoint"] for row in resources(template, "AWS::SNS::Subscription").values()]
+    assert sorted(receivers) == ["a.b@example.com", "a@example.com"]
+
+
+def test_no_tags_in_production_without_tags_in_the_spec(small: dict[str, Any]) -> None:
+    assert not [name for name, row in small["Resources"].items() if "Tags" in row.get("Properties", {})]
+
+
+def test_inf2_takes_its_own_image_and_guardrails(large: dict[str, Any]) -> None:
+    image = platforms.image("inf2", "torchserve")
+    container = text(only(large, "AWS::SageMaker::Model"))["PrimaryContainer"]
+    assert container["Image"].endswith(f"/{image.repository}:{image.tag}")
+    config = only(large, "AWS::SageMaker::Endpoint")["DeploymentConfig"]
+    routing = config["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+    assert routing["Type"] == "CANARY"
+    assert routing["CanarySize"] == {"Type": "CAPACITY_PERCENT", "Value": 10}
+    watched = [row["AlarmName"]["Ref"] for row in config["AutoRollbackConfiguration"]["Alarms"]]
+    outputs = large["Outputs"]
+    assert watched == [outputs[name]["Value"]["Ref"] for name in ("LatencyAlarmName", "ErrorAlarmName")]
+
+
+def test_role_may_describe_alarms_only_where_a_rollout_watches_them(large: dict[str, Any]) -> None:
+    (policy,) = only(large, "AWS::IAM::Role")["Policies"]
+    assert "cloudwatch:DescribeAlarms" in [row["Action"] for row in policy["PolicyDocument"]["Statement"]]
+
+
+@pytest.mark.parametrize(("strategy", "kind"), [("blue-green", "ALL_AT_ONCE"), ("linear", "LINEAR")])
+def test_other_rollouts_of_inf2(synthesize: Synthesize, strategy: str, kind: str) -> None:
+    template = one(synthesize, f"compile: {{{{target: inf2}}}}\nrollout: {{{{strategy: {strategy}}}}}\n")
+    policy = only(template, "AWS::SageMaker::Endpoint")["DeploymentConfig"]["BlueGreenUpdatePolicy"]
+    assert policy["TrafficRoutingConfiguration"]["Type"] == kind
+
+
+@pytest.mark.parametrize("strategy", ["blue-green", "canary", "linear"])
+def test_inf1_refuses_guardrails(strategy: str) -> None:
+    with pytest.raises(RolloutError, match=f"{strategy}.*all-at-once"):
+        deployment_config(strategy=strategy, guardrails=False, alarms=[])
+
+
+def test_unknown_rollout_is_refused() -> None:
+    with pytest.raises(RolloutError, match=r"rolling is not known: use one of all-at-once"):
+        deployment_config(strategy="rolling", guardrails=True, alarms=[])
+
+
+def test_scaling_by_requests_a_minute(synthesize: Synthesize) -> None:
+    template = one(synthesize, "scale: {{policy: invocations, keep_at: 1200.0}}\n")
+    tracking = only(template, "AWS::ApplicationAutoScaling::ScalingPolicy")["TargetTrackingScalingPolicyConfiguration"]
+    assert tracking["TargetValue"] == 1200
+    metric = tracking["PredefinedMetricSpecification"]["PredefinedMetricType"]
+    assert metric == "SageMakerVariantInvocationsPerInstance"
+
+
+def test_image_of_ones_own_is_in_ones_own_account(synthesize: Synthesize) -> None:
+    template = one(synthesize, "serve: {{server: native}}\n")
+    image = platforms.image("inf1", "native")
+    container = text(only(template, "AWS::SageMaker::Model"))["PrimaryContainer"]
+    assert container["Image"].startswith("${AWS::AccountId}.dkr.ecr.${AWS::Region}.${AWS::URLSuffix}/")
+    assert container["Image"].endswith(f"{image.repository}:{image.tag}")
+    assert "Mappings" not in template
+
+
+def test_explicit_region_needs_no_mapping(synthesize: Synthesize) -> None:
+    template = one(synthesize, deployment=Deployment(region="ap-south-2"))
+    account = platforms.registry_accounts()["ap-south-2"]
+    container = text(only(template, "AWS::SageMaker::Model"))["PrimaryContainer"]
+    assert container["Image"].startswith(f"{account}.dkr.ecr.ap-south-2.")
+    assert "Mappings" not in template
+
+
+@pytest.mark.parametrize("region", ["us-west-1", "mars-north-1"])
+def test_region_without_images_is_refused(region: str) -> None:
+    stack = Stack(App(), "Stack", env={"region": region})
+    with pytest.raises(platforms.UnknownPlatform, match=f"{region} cannot be deployed to.*us-west-2"):
+        RegistryImage(stack, "Image", image=platforms.image("inf1", "torchserve"))
+
+
+def test_rehearsal_is_tagged_everywhere_and_pinned_to_the_embedded_account(synthesize: Synthesize) -> None:
+    rehearsal = synthesize({"one": MINIMAL}, Deployment(rehearsal=True))
+    production = synthesize({"one": MINIMAL + "tags: {{rehearsal-is-not-this: x}}\n"})
+    for stack, template in rehearsal.items():
+        tagged = {name for name, row in template["Resources"].items() if "Tags" in row.get("Properties", {})}
+        for name in tagged:
+            assert {"Key": "rehearsal", "Value": "true"} in template["Resources"][name]["Properties"]["Tags"]
+        assert tagged, stack
+        assert {"Ref": "AWS::AccountId"} not in _leaves(template)
+    one_resource = only(production["InferentiaEndpoint-one"], "AWS::SageMaker::Endpoint")
+    assert one_resource["Tags"] == [{"Key": "rehearsal-is-not-this", "Value": "x"}]
+
+
+def test_rehearsal_environment_is_not_of_another_account() -> None:
+    environment = Deployment(rehearsal=True, account="111122223333").environment
+    assert environment is not None
+    assert environment.account == REHEARSAL_ACCOUNT
+
+
+def _leaves(value: Any) -> list[Any]:
+    """Every intrinsic function of one key, and every plain value."""
+    if isinstance(value, dict):
+        return [value] * (len(value) == 1) + [leaf for item in value.values() for leaf in _leaves(item)]
+    if isinstance(value, list):
+        return [leaf for item in value for leaf in _leaves(item)]
+    return [value]
