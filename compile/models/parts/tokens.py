@@ -1,0 +1,80 @@
+"""Made-up token sequences as inputs: deterministic, of different lengths, padded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from compile.definition import MINIMUM_REFERENCES, Bucket, Inputs
+from compile.errors import CompileError
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The inputs of a family that takes one batch of padded token sequences.
+
+    vocabulary: ids below it are drawn, `first` the smallest of them (those below are special tokens).
+    padding: the id after a sequence's end. segments: whether token_type_ids (0, then 1) are an input too.
+    longest: how many positions the network knows. languages: how many there are, where langs is an input too.
+    """
+
+    family: str
+    vocabulary: int
+    padding: int
+    first: int
+    longest: int
+    segments: bool = False
+    languages: int = 0
+
+    def length(self, bucket: Bucket) -> int:
+        """The number of tokens of a bucket. Raises CompileError when the network cannot take it."""
+        given = bucket.get("tokens", 0)
+        length = given if isinstance(given, int) else given[0] if len(given) == 1 else 0
+        if not 0 < length <= self.longest:
+            raise CompileError(
+                f"compile.buckets: {dict(bucket)} does not fit {self.family}.",
+                f"Give tokens: N, at most {self.longest} for this model, e.g. {{tokens: {min(128, self.longest)}}}.",
+            )
+        return length
+
+    def batch(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+        """int64 (batch, tokens): input_ids, attention_mask and, where the network reads it, token_type_ids.
+
+        A quarter to all of each row is text, the rest padding.
+        """
+        length = self.length(bucket)
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.randint(self.first, self.vocabulary, (batch, length), generator=generator)
+        texts = torch.randint(max(1, length // 4), length + 1, (batch, 1), generator=generator)
+        mask = torch.arange(length)[None, :] < texts
+        inputs = {"input_ids": torch.where(mask, ids, torch.tensor(self.padding)), "attention_mask": mask.long()}
+        if self.segments:
+            inputs["token_type_ids"] = (mask & (torch.arange(length)[None, :] >= texts // 2)).long()
+        if self.languages:
+            languages = torch.randint(0, self.languages, (batch, 1), generator=generator)
+            inputs["langs"] = languages.expand(batch, length).contiguous()
+        return inputs
+
+    def example(self, bucket: Bucket, batch: int) -> Inputs:
+        """The input that the graph is traced with."""
+        return self.batch(0, bucket, batch)
+
+    def references(self, bucket: Bucket, batch: int) -> Sequence[Inputs]:
+        """The inputs that the artifact is compared on."""
+        return [self.batch(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
+
+
+def without_position_ids(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A checkpoint of an older transformers, which stored 0, 1, 2 ... as a weight, without these.
+
+    Raises CompileError when they are anything else.
+    """
+    kept = {}
+    for key, value in state.items():
+        if not key.endswith(".position_ids"):
+            kept[key] = value
+        elif not torch.equal(value.flatten(), torch.arange(value.numel(), dtype=value.dtype)):
+            raise CompileError(f"{key} of the checkpoint is not 0, 1, 2 ...: this model numbers positions otherwise.")
+    return kept

@@ -1,0 +1,112 @@
+"""ViTMatte: the exact outline of a foreground, from a picture and a rough trimap.
+
+Network: transformers' VitMatteForImageMatting on a VitDet backbone, built from its configuration; sizes of
+hustvl/vitmatte-{small,base}-composition-1k.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import VitDetConfig, VitMatteConfig, VitMatteForImageMatting
+
+from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs, ModelDefinition
+from compile.models import family
+from compile.models.parts.draw import drawer
+from compile.models.parts.options import require, with_options
+from compile.models.parts.pictures import Pictures
+
+PATCH = 16
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The numbers of a variant. Every third layer attends to the whole picture, the others to windows."""
+
+    hidden_size: int = 384
+    heads: int = 6
+    layers: int = 12
+    window: int = 14
+    residual_layers: tuple[int, ...] = (2, 5, 8, 11)
+    detail: tuple[int, ...] = (48, 96, 192)
+    fusion: tuple[int, ...] = (256, 128, 64, 32)
+    pretrained_size: int = 224
+    image_size: tuple[int, int] = (512, 512)
+
+
+VARIANTS = {"small": Sizes(), "base": Sizes(768, 12)}
+# The published preprocessor_config.json scales to -1..1.
+PICTURES = Pictures("vitmatte", multiple=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+DRAW = drawer(gain=math.sqrt(2), embedding=0.2, gains={"matting_convs.3.weight": 0.5})
+
+
+@family(name="vitmatte", variants=tuple(VARIANTS), task="tensor", source="https://github.com/hustvl/ViTMatte")
+def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+    """Input `pixel_values` float32 (batch, 4, height, width): a picture in -1..1 and the trimap (0 background, 0.5
+    unknown, 1 foreground); sides multiples of 32. Output alphas float32 (batch, 1, height, width) in 0..1.
+
+    Options: any field of `Sizes`.
+    """
+    sizes = with_options("vitmatte", VARIANTS[variant], options)
+    require(
+        "vitmatte",
+        (
+            sizes.hidden_size % sizes.heads == 0,
+            f"hidden_size {sizes.hidden_size} is no multiple of heads {sizes.heads}",
+        ),
+        (len(sizes.detail) == 3 and len(sizes.fusion) == 4, "detail needs 3 numbers and fusion 4"),
+        (max(sizes.residual_layers, default=0) < sizes.layers, "residual_layers count from 0, below layers"),
+    )
+    module = VitMatteForImageMatting(_configuration(sizes)).eval()
+    return ModelDefinition(
+        graphs={"main": GraphDefinition(module, _example, _references)},
+        buckets=[{"image": sizes.image_size}],
+        task="tensor",
+        initialise=DRAW,
+    )
+
+
+def _configuration(sizes: Sizes) -> VitMatteConfig:
+    backbone = VitDetConfig(
+        hidden_size=sizes.hidden_size,
+        num_attention_heads=sizes.heads,
+        num_hidden_layers=sizes.layers,
+        num_channels=4,
+        image_size=512,
+        patch_size=PATCH,
+        pretrain_image_size=sizes.pretrained_size,
+        window_size=sizes.window,
+        window_block_indices=[layer for layer in range(sizes.layers) if layer not in sizes.residual_layers],
+        residual_block_indices=list(sizes.residual_layers),
+        use_relative_position_embeddings=True,
+        out_features=[f"stage{sizes.layers}"],
+    )
+    return VitMatteConfig(
+        backbone_config=backbone,
+        hidden_size=sizes.hidden_size,
+        convstream_hidden_sizes=list(sizes.detail),
+        fusion_hidden_sizes=list(sizes.fusion),
+    )
+
+
+def _pixels(seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+    """Pictures with a trimap: a disc of foreground, a ring of unknown around it."""
+    pictures = PICTURES.batch(seed, bucket, batch)[PICTURES.name]
+    height, width = pictures.shape[2:]
+    rows, columns = torch.linspace(0, 1, height)[:, None], torch.linspace(0, 1, width)[None, :]
+    centres = 0.3 + 0.4 * torch.rand(batch, 2, 1, 1, generator=torch.Generator().manual_seed(seed))
+    distance = ((rows - centres[:, :1]) ** 2 + (columns - centres[:, 1:]) ** 2).sqrt()
+    trimap = (distance < 0.2).float() * 0.5 + (distance < 0.35).float() * 0.5
+    return {PICTURES.name: torch.cat([pictures, trimap], 1)}
+
+
+def _example(bucket: Bucket, batch: int) -> Inputs:
+    return _pixels(0, bucket, batch)
+
+
+def _references(bucket: Bucket, batch: int) -> Sequence[Inputs]:
+    return [_pixels(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
