@@ -1,7 +1,8 @@
 """Lowering: the same computation in operators that Neuron takes, one rewrite a file.
 
-``lower(module, example_inputs)`` returns an ordinary module that traces to plain operators, and a report of what was done. Writing
-a rewrite of one's own: subclass ``FunctionRewrite`` or ``ModuleRewrite`` and pass it as ``extra``, or keep it in a file for ``load_rewrites``.
+``lower(module, example_inputs)`` returns an ordinary module that traces to plain operators, and a report of what was
+done. Writing a rewrite of one's own: subclass ``FunctionRewrite`` or ``ModuleRewrite`` and pass it as ``extra``, or
+keep it in a file for ``load_rewrites``.
 """
 
 from __future__ import annotations

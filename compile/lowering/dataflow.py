@@ -1,7 +1,9 @@
-"""Which tensors depend on the inputs, watched below Python: also through scripted functions, ``torch.vmap`` and other unseen code.
+"""Which tensors depend on the inputs, watched below Python: also through scripted functions, ``torch.vmap`` and other
+unseen code.
 
-Only the finding run pays for it. A function mode knows the calls of Python code; when it meets a tensor whose making it has not seen,
-this says whether the tensor is a constant (a cached index, a mask made inside ``torch.vmap``) or data.
+Only the finding run pays for it. A function mode knows the calls of Python code; when it meets a tensor whose making
+it has not seen, this says whether the tensor is a constant (a cached index, a mask made inside ``torch.vmap``) or
+data.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ def is_wrapped(tensor: Tensor) -> bool:
     return functorch is not None and bool(functorch.is_functorch_wrapped_tensor(tensor))
 
 
-class Dataflow(TorchDispatchMode):
+class Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows the inputs through every operator that runs, conservatively: whatever takes data gives data."""
 
     def __init__(self, inputs: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._data: dict[int, weakref.ReferenceType[Tensor]] = {}
         for tensor in inputs:
             self._data[id(tensor)] = weakref.ref(tensor)

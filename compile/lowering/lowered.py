@@ -49,7 +49,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Lowered:
-    """``module`` takes the same positional tensors as the original, in the example's shapes, and traces to plain operators."""
+    """``module`` takes the same positional tensors as the original, in the example's shapes, and traces to plain
+    operators."""
 
     module: nn.Module
     report: LoweringReport
@@ -130,7 +131,9 @@ def _outputs(result: Any, recorder: Recorder) -> Any:
         return recorder.output(result)
     if isinstance(result, (tuple, list)) and result and all(isinstance(part, Tensor) for part in result):
         return tuple(recorder.output(part) for part in result)
-    raise LoweringError(f"the module returns {type(result).__name__}; wrap it so that it returns a tensor or a flat tuple of tensors")
+    raise LoweringError(
+        f"the module returns {type(result).__name__}; wrap it so that it returns a tensor or a flat tuple of tensors"
+    )
 
 
 def _words(signature: Sequence[tuple[torch.Size, torch.dtype]]) -> str:
@@ -197,9 +200,10 @@ def lower(
 ) -> Lowered:
     """Lower a module in eval mode for inputs of the example's shapes; the given module is not changed.
 
-    The module takes positional tensors and returns a tensor or a flat tuple of tensors. ``disabled`` names rewrites to leave out,
-    ``extra`` are rewrites of the user's own, asked before the built-in ones. Raises LoweringError when the module is in training mode,
-    returns something else, or a name in ``disabled`` is unknown. What cannot be lowered stays as it is and is in the report.
+    The module takes positional tensors and returns a tensor or a flat tuple of tensors. ``disabled`` names rewrites
+    to leave out, ``extra`` are rewrites of the user's own, asked before the built-in ones. Raises LoweringError when
+    the module is in training mode, returns something else, or a name in ``disabled`` is unknown. What cannot be
+    lowered stays as it is and is in the report.
     """
     if any(part.training for part in module.modules()):
         raise LoweringError("the module is in training mode; call .eval() before lowering")
@@ -222,8 +226,8 @@ def lower(
 def _find(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
     """Run until the plan holds.
 
-    A constant that is really written into is none; what the mode cannot see is recorded as it runs; and where the model's Python code
-    branches on data, it is told that it is traced, so that it may leave its shortcuts out.
+    A constant that is really written into is none; what the mode cannot see is recorded as it runs; and where the
+    model's Python code branches on data, it is told that it is traced, so that it may leave its shortcuts out.
     """
     plan = lowered.plan
     findings = _find_once(lowered, inputs)
@@ -248,7 +252,9 @@ def _find_once(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
             return lowered.run(inputs, None, watch=True)[1] if plan.strict else _found_in_trace(lowered, inputs)
         except NotFoldableError as error:
             if not error.ordinals - plan.kept:
-                raise LoweringError("a constant is written into with data of the inputs and cannot be kept unfolded") from error
+                raise LoweringError(
+                    "a constant is written into with data of the inputs and cannot be kept unfolded"
+                ) from error
             plan.kept |= error.ordinals
         except LoweringError:
             raise
@@ -260,8 +266,8 @@ def _find_once(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
             else:
                 reason = str(error).strip().splitlines()[0]
                 raise LoweringError(
-                    f"parts of the module run where a function mode cannot follow (torch.vmap, scripted functions), and it cannot be "
-                    f"traced as it is either: {reason}"
+                    "parts of the module run where a function mode cannot follow (torch.vmap, scripted functions), and "
+                    f"it cannot be traced as it is either: {reason}"
                 ) from error
 
 
@@ -282,7 +288,7 @@ class _Finding(nn.Module):
 
 def _found_in_trace(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
     finding = _Finding(lowered)
-    torch.jit.trace(finding, inputs, check_trace=False)
+    torch.jit.trace(finding, inputs, check_trace=False)  # type: ignore[no-untyped-call]
     return finding.found[-1]
 
 
@@ -313,8 +319,8 @@ def _account(findings: Findings, report: LoweringReport) -> None:
     report.left.update(findings.left)
     for (name, where), times in findings.unseen.items():
         report.notes.append(
-            f"{name} in {where or 'the module'} takes a tensor whose making was not seen ({times}x), for instance that of a scripted "
-            "function: Python code of this module is recorded as it runs, scripted parts stay as they are"
+            f"{name} in {where or 'the module'} takes a tensor whose making was not seen ({times}x), for instance that "
+            "of a scripted function: Python code of this module is recorded as it runs, scripted parts stay as they are"
         )
     for (name, where), times in findings.frozen.items():
         report.notes.append(

@@ -1,9 +1,10 @@
 """The function mode that lowers one run of a module: folds, rewrites, rebinds what is written into, records the rest.
 
-Every PyTorch call of the module's Python code passes through ``Recorder.__torch_function__``. While a trace is being recorded,
-recording is paused for Python code and resumed around the calls that are to become graph nodes. Hence shapes are plain integers,
-``torch.jit.is_tracing()`` is false in the model's code, and ``script_if_tracing`` helpers run as the Python functions that they
-are. The tracing state and the mode belong to the calling thread; nothing global changes (but see ``thread_patches``).
+Every PyTorch call of the module's Python code passes through ``Recorder.__torch_function__``. While a trace is being
+recorded, recording is paused for Python code and resumed around the calls that are to become graph nodes. Hence
+shapes are plain integers, ``torch.jit.is_tracing()`` is false in the model's code, and ``script_if_tracing`` helpers
+run as the Python functions that they are. The tracing state and the mode belong to the calling thread; nothing global
+changes (but see ``thread_patches``).
 """
 
 from __future__ import annotations
@@ -39,7 +40,19 @@ from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left, Lowe
 FOLD = "fold_constants"
 # Hand a value to Python, where a trace loses it.
 READS_VALUES = frozenset(
-    ["item", "__int__", "__float__", "__bool__", "__index__", "__complex__", "tolist", "numpy", "__array__", "is_nonzero", "equal"]
+    [
+        "item",
+        "__int__",
+        "__float__",
+        "__bool__",
+        "__index__",
+        "__complex__",
+        "tolist",
+        "numpy",
+        "__array__",
+        "is_nonzero",
+        "equal",
+    ]
 )
 
 
@@ -84,7 +97,8 @@ def _never(*_: Any) -> bool:
 
 @functools.cache
 def _opened(function: types.FunctionType) -> types.FunctionType | None:
-    """A copy of a PyTorch function written in Python that goes on to its body instead of asking the mode again, or None."""
+    """A copy of a PyTorch function written in Python that goes on to its body instead of asking the mode again, or
+    None."""
     asks = [name for name in function.__code__.co_names if name.startswith("has_torch_function")]
     if not asks or not str(function.__module__).startswith("torch"):
         return None
@@ -106,13 +120,13 @@ def storage_of(tensor: Tensor) -> int:
 class Recorder(TorchFunctionMode):
     """One run of one module; make a new one for every call of forward.
 
-    ``owned`` are the module's parameters and buffers, ``constants`` the values that an earlier run found (None while finding
-    them), ``kept`` the ordinals of folded calls that must not be folded, ``strict`` whether Python code runs unrecorded,
-    ``says_tracing`` what ``torch.jit.is_tracing()`` answers. Tensors whose making the mode has not seen are data or constants: ``flow``
-    finds out which in the finding run, ``unseen_data`` repeats what it found.
+    ``owned`` are the module's parameters and buffers, ``constants`` the values that an earlier run found (None while
+    finding them), ``kept`` the ordinals of folded calls that must not be folded, ``strict`` whether Python code runs
+    unrecorded, ``says_tracing`` what ``torch.jit.is_tracing()`` answers. Tensors whose making the mode has not seen
+    are data or constants: ``flow`` finds out which in the finding run, ``unseen_data`` repeats what it found.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by name
         self,
         rewrites: Sequence[FunctionRewrite],
         *,
@@ -149,24 +163,26 @@ class Recorder(TorchFunctionMode):
         for tensor in attributes:
             self._mark(tensor, static=True)
 
-    # -- running ------------------------------------------------------------------------------------------------------------
+    # -- running
 
     @contextlib.contextmanager
     def running(self, inputs: Iterable[Tensor]) -> Iterator[None]:
-        """Everything inside is recorded through this mode; the thread's tracing state is restored afterwards in any case."""
+        """Everything inside is recorded through this mode; the thread's tracing state is restored afterwards in any
+        case."""
         for tensor in inputs:
             self._mark(tensor, static=False)
-        thread_patches.enter(self._says_tracing)
-        try:
-            with self._recording(on=not self._strict), self:
-                yield
-        finally:
-            thread_patches.leave()
+        wishes = thread_patches.Wishes(self._says_tracing, functools.partial(self._recording, on=False))
+        with thread_patches.patched(wishes), self._recording(on=not self._strict), self:
+            yield
 
     @contextlib.contextmanager
     def _recording(self, *, on: bool) -> Iterator[None]:
         before = torch._C._get_tracing_state()
-        torch._C._set_tracing_state(self._tracing if on else None)  # type: ignore[attr-defined]
+        wanted = self._tracing if on else None
+        if (before is None) == (wanted is None):  # inside torch.vmap not even a change to the same may be made
+            yield
+            return
+        torch._C._set_tracing_state(wanted)  # type: ignore[attr-defined]
         try:
             yield
         finally:
@@ -267,7 +283,7 @@ class Recorder(TorchFunctionMode):
         self._mark_results(result, func, args, kwargs, static=False)
         return result
 
-    # -- what is known of tensors -------------------------------------------------------------------------------------------
+    # -- what is known of tensors
 
     def _entry(self, tensor: Tensor) -> Entry | None:
         entry = self._entries.get(id(tensor))
@@ -331,7 +347,8 @@ class Recorder(TorchFunctionMode):
         return list(tensors(self._dispatch(func, (base, *args), kwargs)))[place]
 
     def is_static(self, tensor: Tensor) -> bool:
-        """Whether the tensor depends only on weights, constants and shapes; what the mode has not seen being made does not."""
+        """Whether the tensor depends only on weights, constants and shapes; what the mode has not seen being made
+        does not."""
         if id(tensor) in self._owned:
             return True
         entry = self._entry(tensor)
@@ -369,12 +386,12 @@ class Recorder(TorchFunctionMode):
         if expected is None or expected.shape != tensor.shape or expected.dtype != tensor.dtype:
             found = "nothing" if expected is None else f"{expected.dtype}{list(expected.shape)}"
             raise LoweringError(
-                f"constant {ordinal} of {self.where or 'the module'} is {tensor.dtype}{list(tensor.shape)} now and was {found} when "
-                "the module was lowered: its Python code takes another path; lower it again with these inputs"
+                f"constant {ordinal} of {self.where or 'the module'} is {tensor.dtype}{list(tensor.shape)} now and "
+                f"was {found} when the module was lowered: its Python code takes another path; lower it again with these inputs"
             )
         return expected
 
-    # -- writes -------------------------------------------------------------------------------------------------------------
+    # -- writes
 
     def _aliases(self, tensor: Tensor) -> list[Tensor]:
         """Other live tensors over the same memory whose value still is that memory."""
@@ -416,7 +433,7 @@ class Recorder(TorchFunctionMode):
         if not all(self._is_view_of(other, target) for other in self._aliases(target)):
             return Left("other tensors share the memory that it writes into")
         if self._aliases(value):  # the two must not follow each other's writes
-            value = self._recorded(torch.clone, "clone", (value,), {})
+            value = self._copied(value)
         entry.value = value
         return None
 
@@ -429,10 +446,11 @@ class Recorder(TorchFunctionMode):
             if self.is_static(tensor) and id(tensor) not in self._owned:
                 raise NotFoldableError(self._origins(tensor))
 
-    # -- account ------------------------------------------------------------------------------------------------------------
+    # -- account
 
     def survivors(self) -> list[Tensor]:
-        """Constants that outlive the run, in a cache that the model keeps; later runs get them without seeing them made."""
+        """Constants that outlive the run, in a cache that the model keeps; later runs get them without seeing them
+        made."""
         self._given.clear()
         found = (entry.reference() for entry in self._entries.values() if entry.static and entry.value is None)
         return [tensor for tensor in found if tensor is not None]
@@ -448,4 +466,8 @@ class Recorder(TorchFunctionMode):
         tensor = self.resolve(tensor)
         if not self._known(tensor):
             self._adopt(tensor, "output")
-        return self._recorded(torch.clone, "clone", (tensor,), {}) if self.is_static(tensor) else tensor  # type: ignore[no-any-return]
+        return self._copied(tensor) if self.is_static(tensor) else tensor
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        copied: Tensor = self._recorded(torch.clone, "clone", (tensor,), {})
+        return copied

@@ -54,7 +54,8 @@ class LeftAlone:
 
 @dataclass
 class LoweringReport:
-    """The account of one call of ``lower``; module paths are relative to the module that was given, "" is the module itself."""
+    """The account of one call of ``lower``; module paths are relative to the module that was given, "" is the module
+    itself."""
 
     uses: dict[str, RewriteUse] = field(default_factory=dict)
     left: Counter[LeftAlone] = field(default_factory=Counter)

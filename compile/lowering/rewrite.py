@@ -19,7 +19,8 @@ class LoweringError(RuntimeError):
 
 @dataclass(frozen=True)
 class Left:
-    """A rewrite's answer "this is mine, but it cannot apply here"; the operator stays and the report gives the reason."""
+    """A rewrite's answer "this is mine, but it cannot apply here"; the operator stays and the report gives the
+    reason."""
 
     reason: str
 
@@ -47,10 +48,10 @@ class Rewrite:
 class FunctionRewrite(Rewrite):
     """Replaces calls of PyTorch functions and tensor methods that depend on the inputs.
 
-    ``operators`` are the names under which PyTorch announces the call (``interpolate``, ``scaled_dot_product_attention``,
-    ``__setitem__`` ...). ``apply`` receives the call's own arguments and returns its result, made of any PyTorch
-    functions: shapes are plain integers there and whatever depends only on weights and shapes becomes a constant.
-    It may return ``Left(reason)`` or ``NOT_MINE`` instead.
+    ``operators`` are the names under which PyTorch announces the call (``interpolate``,
+    ``scaled_dot_product_attention``, ``__setitem__`` ...). ``apply`` receives the call's own arguments and returns
+    its result, made of any PyTorch functions: shapes are plain integers there and whatever depends only on weights
+    and shapes becomes a constant. It may return ``Left(reason)`` or ``NOT_MINE`` instead.
     """
 
     mechanism: ClassVar[str] = "function"

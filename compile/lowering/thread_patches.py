@@ -1,29 +1,46 @@
-"""Two functions of PyTorch that a recorder needs to see differently, in its own thread only and only while it is open.
+"""A few functions that a recorder needs to see differently, in its own thread only and only while it is open.
 
-- PyTorch 1.13 does not tell a function mode about ``x[i]`` and ``x[i] = v`` (later versions do): ``torch.Tensor`` carries Python versions
-  of both that ask the mode first.
-- ``torch.jit.is_tracing()`` answers what the recorder says, the same in every run. Libraries use it to leave out shortcuts that depend
-  on the data (transformers: "no mask is needed when all of it is one"), which a fixed graph must leave out as well.
+- PyTorch 1.13 does not tell a function mode about ``x[i]`` and ``x[i] = v`` (later versions do): ``torch.Tensor``
+  carries Python versions of both that ask the mode first.
+- ``torch.autograd.Function.apply`` becomes one opaque node of a trace: its forward runs as the Python code that it
+  is.
+- ``torch.jit.is_tracing()`` answers what the recorder says, the same in every run. Libraries use it to leave out
+  shortcuts that depend on the data (transformers: "no mask is needed when all of it is one"), which a fixed graph
+  must leave out as well.
+- transformers builds attention masks by ``torch.vmap`` over functions of four indices, which cannot be traced: the
+  same functions are called with index tensors that broadcast.
 
-The replacements look at the calling thread's own recorders, so other threads (tracing or not) see PyTorch's behaviour; the last
-recorder that closes puts everything back.
+The replacements look at the calling thread's own recorders, so other threads (tracing or not) see the libraries'
+behaviour; the last recorder that closes puts everything back.
 """
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
+
+@dataclass(frozen=True)
+class Wishes:
+    """What one open recorder wants: the answer of ``is_tracing`` and how to run Python code unrecorded."""
+
+    says_tracing: bool
+    unrecorded: Callable[[], AbstractContextManager[None]]
+
+
 _lock = threading.Lock()
 _local = threading.local()
 _open = 0
-_INDEXING = ("__getitem__", "__setitem__")
-_is_tracing: Callable[[], bool] = torch.jit.is_tracing
+_undo: list[Callable[[], None]] = []
 
 
 def _mode_sees_indexing() -> bool:
@@ -40,51 +57,116 @@ def _mode_sees_indexing() -> bool:
     return bool(probe.seen)
 
 
-_PATCH_INDEXING = not _mode_sees_indexing()
+_INDEXING = () if _mode_sees_indexing() else ("__getitem__", "__setitem__")
 
 
-def _depth() -> int:
-    return int(getattr(_local, "depth", 0))
+def _current() -> Wishes | None:
+    wishes = getattr(_local, "wishes", None)
+    return wishes[-1] if wishes else None
 
 
 def _indexing(name: str) -> Any:
     original = getattr(torch._C._TensorBase, name)
 
     def indexing(self: Tensor, *args: Any) -> Any:
-        if _depth() and has_torch_function((self,)):
+        if _current() and has_torch_function((self,)):
             return handle_torch_function(original, (self,), self, *args)
         return original(self, *args)
 
     return indexing
 
 
-def _tracing() -> bool:
-    answers = _local.answers if _depth() else None
-    return answers[-1] if answers else _is_tracing()
+def _apply() -> Any:
+    home = torch.autograd.Function
+    descriptor = next(vars(kind)["apply"] for kind in home.__mro__ if "apply" in vars(kind))
+
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        original = descriptor.__get__(None, cls)
+        wishes = _current()
+        if wishes is None:
+            return original(*args, **kwargs)
+        with wishes.unrecorded():
+            return original(*args, **kwargs)
+
+    return classmethod(apply)
 
 
-def enter(says_tracing: bool) -> None:
-    """Count one more open recorder of this thread; ``says_tracing`` is what ``torch.jit.is_tracing()`` answers inside."""
-    global _open, _is_tracing  # noqa: PLW0603 - one count for the process, under the lock
+def _is_tracing() -> Any:
+    original: Callable[[], bool] = vars(torch.jit)["is_tracing"]
+
+    def is_tracing() -> bool:
+        wishes = _current()
+        return wishes.says_tracing if wishes else original()
+
+    return is_tracing
+
+
+def _masks_by_broadcasting(original: Any) -> Any:
+    """For transformers' helper that maps a mask function over batch, head, query and key indices."""
+
+    def mapped(mask_function: Any, bh_indices: bool = True) -> Any:
+        if _current() is None:
+            return original(mask_function, bh_indices)
+        if not bh_indices:
+            return lambda batch, head, q, kv: mask_function(batch, head, q[:, None], kv[None, :]).expand(
+                len(q), len(kv)
+            )
+
+        def masks(batch: Tensor, head: Tensor, q: Tensor, kv: Tensor) -> Any:
+            shaped = (
+                batch[:, None, None, None],
+                head[None, :, None, None],
+                q[None, None, :, None],
+                kv[None, None, None, :],
+            )
+            return mask_function(*shaped).expand(len(batch), len(head), len(q), len(kv))
+
+        return masks
+
+    return mapped
+
+
+def _plain_indexing(original: Any) -> Any:
+    return lambda: contextlib.nullcontext() if _current() else original()
+
+
+def _replace(home: Any, name: str, value: Any) -> None:
+    own = vars(home).get(name)
+
+    def undo() -> None:
+        if own is None:
+            delattr(home, name)
+        else:
+            setattr(home, name, own)
+
+    setattr(home, name, value)
+    _undo.append(undo)
+
+
+@contextlib.contextmanager
+def patched(wishes: Wishes) -> Iterator[None]:
+    """Apply the wishes to this thread inside; nothing stays replaced after the last recorder of the process."""
+    global _open  # noqa: PLW0603 - one count for the process, under the lock
     with _lock:
         if _open == 0:
-            _is_tracing = torch.jit.is_tracing
-            torch.jit.is_tracing = _tracing
-            for name in _INDEXING if _PATCH_INDEXING else ():
-                setattr(torch.Tensor, name, _indexing(name))
+            _replace(torch.jit, "is_tracing", _is_tracing())
+            _replace(torch.autograd.Function, "apply", _apply())
+            for name in _INDEXING:
+                _replace(torch.Tensor, name, _indexing(name))
+            masks = sys.modules.get("transformers.masking_utils")
+            for name, wrap in (
+                ("_vmap_for_bhqkv", _masks_by_broadcasting),
+                ("TransformGetItemToIndex", _plain_indexing),
+            ):
+                if hasattr(masks, name):
+                    _replace(masks, name, wrap(getattr(masks, name)))
         _open += 1
-    _local.depth = _depth() + 1
-    _local.answers = [*getattr(_local, "answers", ()), says_tracing]
-
-
-def leave() -> None:
-    """Count one open recorder of this thread less; the last of all puts PyTorch's functions back."""
-    global _open  # noqa: PLW0603
-    _local.depth -= 1
-    _local.answers.pop()
-    with _lock:
-        _open -= 1
-        if _open == 0:
-            torch.jit.is_tracing = _is_tracing
-            for name in _INDEXING if _PATCH_INDEXING else ():
-                delattr(torch.Tensor, name)
+    _local.wishes = [*getattr(_local, "wishes", ()), wishes]
+    try:
+        yield
+    finally:
+        _local.wishes.pop()
+        with _lock:
+            _open -= 1
+            while _open == 0 and _undo:
+                _undo.pop()()

@@ -1,4 +1,5 @@
-"""Views: how a value written into one becomes the new value of the tensor that it is a view of, and writing by index in general."""
+"""Views: how a value written into one becomes the new value of the tensor that it is a view of, and writing by index
+in general."""
 
 from __future__ import annotations
 
@@ -15,23 +16,29 @@ Back = Callable[[Tensor, Tensor], Tensor]  # (base, value written into the view)
 
 # Views that keep all elements in the same order.
 _SAME_ORDER = frozenset(
-    "view reshape squeeze unsqueeze flatten unflatten view_as reshape_as contiguous to detach dropout identity ravel alias "
-    "type float double half bfloat16 type_as requires_grad_ positive data".split()
+    ["view", "reshape", "squeeze", "unsqueeze", "flatten", "unflatten", "view_as", "reshape_as", "contiguous", "ravel"]
+    + ["to", "type", "float", "double", "half", "bfloat16", "type_as", "detach", "data", "dropout", "alias", "positive"]
 )
 
 
-def back(operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], place: int) -> Back | None:
+def back(  # noqa: PLR0911 - one for each operator
+    operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], place: int
+) -> Back | None:
     """The way back through a view operator, ``place`` being the number of the result, or None when there is none."""
     if operator in _SAME_ORDER:
         return lambda base, value: value.reshape(base.shape)
     if operator in ("transpose", "swapaxes", "swapdims"):
-        return lambda base, value: value.transpose(*args, **kwargs)
+        return lambda _, value: value.transpose(*args, **kwargs)
     if operator == "t":
-        return lambda base, value: value.t()
-    if operator in ("mT", "T"):
-        return lambda base, value: value.transpose(-2, -1) if base.dim() > 1 else value
+        return lambda _, value: value.t()
+    if operator == "mT":
+        return lambda _, value: value.transpose(-2, -1)
+    if operator == "T":
+        return lambda base, value: value.permute(*range(base.dim() - 1, -1, -1))
     if operator == "permute":
-        return functools.partial(_permuted_back, args[0] if args and isinstance(args[0], (list, tuple)) else args or kwargs["dims"])
+        return functools.partial(
+            _permuted_back, tuple(args[0] if args and isinstance(args[0], (list, tuple)) else args or kwargs["dims"])
+        )
     index = _index_of(operator, args, kwargs, place)
     return None if index is None else functools.partial(_written_back, index)
 
@@ -51,12 +58,14 @@ def _along(dim: int, part: Any, base: Tensor) -> tuple[Any, ...]:
     return (slice(None),) * (dim % base.dim()) + (part,)
 
 
-def _index_of(operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], place: int) -> Callable[[Tensor], Any] | None:
+def _index_of(  # noqa: PLR0911 - one for each operator
+    operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], place: int
+) -> Callable[[Tensor], Any] | None:
     """The index of the base that a view operator of this name selects."""
     if any(True for _ in tensors((args, kwargs))):
         return None
     if operator == "__getitem__":
-        return lambda base: args[0]
+        return lambda _: args[0]
     if operator == "select":
         dim, number = (*args, *(kwargs[key] for key in ("dim", "index") if key in kwargs))[:2]
         return functools.partial(_along, dim, number)
@@ -107,7 +116,7 @@ def _ranges(base: Tensor, index: Any) -> list[tuple[int, int]] | None:
         parts[at : at + 1] = [slice(None)] * (base.dim() - len(parts) + 1)
     parts += [slice(None)] * (base.dim() - len(parts))
     ranges = []
-    for part, length in zip(parts, base.shape):
+    for part, length in zip(parts, base.shape, strict=True):
         start, stop, step = part.indices(length) if isinstance(part, slice) else (part % length, part % length + 1, 1)
         if step != 1:
             return None

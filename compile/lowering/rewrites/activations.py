@@ -43,7 +43,8 @@ def _glu(x: Tensor, dim: int = -1) -> Tensor:
 
 
 class Activations(FunctionRewrite):
-    """Mish, ELU, CELU, SELU, ReLU6, log-sigmoid and GLU; in-place forms arrive here through the rewrite ``in_place``."""
+    """Mish, ELU, CELU, SELU, ReLU6, log-sigmoid and GLU; in-place forms arrive here through the rewrite
+    ``in_place``."""
 
     name = "activations"
     forms: ClassVar[dict[str, Callable[..., Any]]] = {

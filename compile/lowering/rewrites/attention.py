@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compile.lowering.rewrite import Call, FunctionRewrite, Left
 
-# Its exponential is exactly 0 beside any ordinary score, float16 can hold it, and 0 times it is 0 (0 times -inf is not).
+# Its exponential is exactly 0 beside any ordinary score, float16 can hold it, and 0 times it is 0 (not so for -inf).
 MASKED = -30000.0
 
 
@@ -22,7 +22,7 @@ class ScaledDotProductAttention(FunctionRewrite):
     why = "aten::scaled_dot_product_attention is not supported"
     cost = "no FLOP more; the scores [.., queries, keys] are a tensor of the graph"
 
-    def apply(
+    def apply(  # noqa: PLR0913, PLR0917 - PyTorch's own arguments
         self,
         call: Call,
         query: Tensor,

@@ -19,13 +19,13 @@ def _fill(target: Tensor, value: Any) -> Tensor:
     return torch.full_like(target, value)
 
 
-def _copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+def _copy(target: Tensor, source: Tensor, _non_blocking: bool = False) -> Tensor:
     return source.to(target.dtype).expand(target.shape).clone()
 
 
 SPECIAL: dict[str, Callable[..., Tensor]] = {
     "fill_": _fill,
-    "zero_": lambda target: torch.zeros_like(target),
+    "zero_": torch.zeros_like,
     "copy_": _copy,
     "hardtanh_": functional.hardtanh,
     "clamp_": torch.clamp,
@@ -58,7 +58,7 @@ class InPlace(FunctionRewrite):
         for name in dir(home)
         if writes(name) and not name.startswith("_") and functional_form(name) is not None
     ) | frozenset(AUGMENTED)
-    why = "most in-place kinds are not supported (silu_, mul_, copy_, leaky_relu_ ...), and writes hide data flow from the partitioner"
+    why = "most in-place kinds are not supported (silu_, mul_, copy_, leaky_relu_ ...), and writes hide data flow"
     cost = "nothing"
 
     def apply(self, call: Call, target: Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,5 @@
-"""Reading by index: positions that are known become slices or a selection, few positions that are data a one-hot product."""
+"""Reading by index: positions that are known become slices or a selection, few positions that are data a one-hot
+product."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ class IndexedReads(FunctionRewrite):
     name = "indexed_reads"
     operators = frozenset({"__getitem__", "gather", "take_along_dim", "index_select", "take"})
     why = "aten::index and aten::gather are not supported; index_select by a constant and matmul are"
-    cost = "known positions: one selection; positions that are data: a product with a one-hot matrix, 2 x positions x length FLOP a column"
+    cost = "known positions: one selection; data: a product with a one-hot matrix, 2 x positions x length FLOP a column"
 
     def apply(self, call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: A002
         """Exact in either form for finite values."""
@@ -28,7 +29,11 @@ class IndexedReads(FunctionRewrite):
             return self._item(call, input, args[0])
         if call.operator == "take":
             index = args[0] if args else kwargs["index"]
-            return self._selected(call, input.flatten(), 0, index) if call.is_static(index) else Left("positions depend on the data")
+            return (
+                self._selected(input.flatten(), 0, index)
+                if call.is_static(index)
+                else Left("positions depend on the data")
+            )
         return self._along(call, input, *args, **kwargs)
 
     def _item(self, call: Call, x: Tensor, index: Any) -> Any:
@@ -72,15 +77,18 @@ class IndexedReads(FunctionRewrite):
         if call.operator == "index_select":
             return NOT_MINE if call.is_static(index) else self._one_hot(call, x, dim, index)
         if call.operator == "take_along_dim":
-            shape = [max(a, b) if number != dim else b for number, (a, b) in enumerate(zip(x.shape, index.shape))]
+            shape = [
+                max(a, b) if number != dim else b
+                for number, (a, b) in enumerate(zip(x.shape, index.shape, strict=True))
+            ]
             x = x.expand([*shape[:dim], x.shape[dim], *shape[dim + 1 :]])
             index = index.expand(shape)
         if call.is_static(index):
             places = torch.gather(torch.arange(x.numel()).reshape(x.shape), dim, index)
-            return self._selected(call, x.flatten(), 0, places)
+            return self._selected(x.flatten(), 0, places)
         return self._gathered(call, x, dim, index)
 
-    def _selected(self, call: Call, flat: Tensor, dim: int, places: Tensor) -> Tensor:
+    def _selected(self, flat: Tensor, dim: int, places: Tensor) -> Tensor:
         return flat.index_select(dim, torch.remainder(places.flatten(), flat.shape[dim])).reshape(places.shape)
 
     def _one_hot(self, call: Call, x: Tensor, dim: int, index: Tensor) -> Any:
@@ -111,4 +119,3 @@ class IndexedReads(FunctionRewrite):
         one_hot = (index == torch.arange(x.shape[dim])).to(x.dtype)
         call.adds(flops=flops)
         return (one_hot * moved).sum(-1).movedim(-1, dim)
-

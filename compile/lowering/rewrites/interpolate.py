@@ -19,13 +19,13 @@ KERNEL = {"linear": "linear", "bilinear": "bilinear", "bicubic": "bicubic", "tri
 class Interpolate(FunctionRewrite):
     """``F.interpolate`` in the modes linear, bilinear, bicubic and trilinear, any scale, align_corners and antialias.
 
-    The matrices are what PyTorch's own kernel makes of the identity in float64, cast to the input's dtype. Nearest modes move values
-    without arithmetic and ``area`` is average pooling: neither concerns this rewrite.
+    The matrices are what PyTorch's own kernel makes of the identity in float64, cast to the input's dtype. Nearest
+    modes move values without arithmetic and ``area`` is average pooling: neither concerns this rewrite.
     """
 
     name = "interpolate"
     operators = frozenset({"interpolate"})
-    why = "aten::upsample_bicubic2d and upsample_linear1d are not supported, upsample_bilinear2d only without align_corners"
+    why = "upsample_bicubic2d and upsample_linear1d are not supported, upsample_bilinear2d only without align_corners"
     cost = "two dense products for each image instead of a few taps for each pixel; a matrix for each axis"
 
     def apply(

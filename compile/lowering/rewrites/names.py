@@ -47,7 +47,12 @@ def _logical(name: str) -> Callable[[Any, Any], Any]:
     function = getattr(torch, f"logical_{name}")
 
     def form(x: Any, other: Any) -> Any:
-        if not isinstance(x, Tensor) or not isinstance(other, Tensor) or x.dtype != torch.bool or other.dtype != torch.bool:
+        if (
+            not isinstance(x, Tensor)
+            or not isinstance(other, Tensor)
+            or x.dtype != torch.bool
+            or other.dtype != torch.bool
+        ):
             return NOT_MINE
         return function(x, other)
 
@@ -58,7 +63,7 @@ def _square(x: Tensor) -> Tensor:
     return x * x
 
 
-def _var(x: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None, **kw: Any) -> Any:
+def _var(x: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
     if isinstance(dim, bool):
         dim, unbiased = None, dim
     if correction is None:
@@ -97,7 +102,7 @@ def _addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -
     return x + (quotient if value == 1 else quotient * value)
 
 
-def _lerp(x: Tensor, end: Tensor, weight: Any) -> Tensor:
+def _lerp(x: Tensor, end: Tensor, weight: Any) -> Any:
     return x + weight * (end - x)
 
 
@@ -116,7 +121,7 @@ def _channel_shuffle(x: Tensor, groups: int) -> Tensor:
 def _rms_norm(x: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
     dims = tuple(range(-len(tuple(normalized_shape)), 0))
     eps = torch.finfo(x.dtype).eps if eps is None else eps
-    scaled = x * torch.rsqrt((x * x).mean(dims, keepdim=True) + eps)
+    scaled: Tensor = x * torch.rsqrt((x * x).mean(dims, keepdim=True) + eps)
     return scaled if weight is None else scaled * weight
 
 
@@ -136,11 +141,15 @@ def _first_as_2d(pool: Callable[..., Tensor]) -> Callable[..., Any]:
 
         if kwargs.pop("return_indices", False):
             return NOT_MINE
-        args = tuple(pair(arg, 1) if pool is torch.max_pool2d and number == 0 else arg for number, arg in enumerate(args))
+        args = tuple(
+            pair(arg, 1) if pool is torch.max_pool2d and number == 0 else arg for number, arg in enumerate(args)
+        )
         if "dilation" in kwargs:
             kwargs["dilation"] = pair(kwargs["dilation"], 1)
         stride = kernel_size if stride is None or stride in ([], ()) else stride
-        return pool(x.unsqueeze(-2), pair(kernel_size, 1), pair(stride, 1), pair(padding, 0), *args, **kwargs).squeeze(-2)
+        return pool(x.unsqueeze(-2), pair(kernel_size, 1), pair(stride, 1), pair(padding, 0), *args, **kwargs).squeeze(
+            -2
+        )
 
     return form
 

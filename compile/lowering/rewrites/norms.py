@@ -12,11 +12,14 @@ from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left
 
 
 class VectorNorms(FunctionRewrite):
-    """``Tensor.norm``, ``torch.linalg.vector_norm``, ``linalg.norm`` of vectors and ``F.normalize``, for orders 1, 2, p, inf and -inf."""
+    """``Tensor.norm``, ``torch.linalg.vector_norm``, ``linalg.norm`` of vectors and ``F.normalize``, for orders 1, 2,
+    p, inf and -inf."""
 
     name = "vector_norms"
     operators = frozenset({"norm", "linalg_vector_norm", "linalg_norm", "normalize", "frobenius_norm"})
-    why = "aten::linalg_vector_norm is not supported; which operator a norm traces to differs between versions of PyTorch"
+    why = (
+        "aten::linalg_vector_norm is not supported; which operator a norm traces to differs between versions of PyTorch"
+    )
     cost = "one to three element-wise operators"
 
     def apply(self, call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: A002
@@ -33,14 +36,21 @@ class VectorNorms(FunctionRewrite):
 
 def _arguments(operator: str, *args: Any, **kwargs: Any) -> tuple[Any, Any, bool, bool]:
     names = ("dim", "keepdim") if operator == "frobenius_norm" else ("p", "dim", "keepdim")
-    given = {**dict(zip(names, args)), **{"p" if key == "ord" else key: value for key, value in kwargs.items()}}
+    given = {
+        **dict(zip(names, args, strict=False)),
+        **{"p" if key == "ord" else key: value for key, value in kwargs.items()},
+    }
     order, dim, keepdim = given.pop("p", 2), given.pop("dim", None), bool(given.pop("keepdim", False))
     dtype, out = given.pop("dtype", None), given.pop("out", None)
     if order in (None, "fro"):
         order = 2
         matrix = False
     else:  # an order other than 2 over two dimensions is a matrix norm in linalg.norm
-        matrix = operator == "linalg_norm" and not isinstance(dim, int) and not (isinstance(dim, (tuple, list)) and len(dim) == 1)
+        matrix = (
+            operator == "linalg_norm"
+            and not isinstance(dim, int)
+            and not (isinstance(dim, (tuple, list)) and len(dim) == 1)
+        )
     return order, dim, keepdim, not (given or matrix or isinstance(order, str) or dtype is not None or out is not None)
 
 

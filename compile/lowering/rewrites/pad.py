@@ -21,7 +21,12 @@ class Pad(FunctionRewrite):
     cost = "nothing; the other modes read and write the tensor once for each padded axis"
 
     def apply(
-        self, call: Call, input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
+        self,
+        call: Call,
+        input: Tensor,  # noqa: A002 - PyTorch's own argument names
+        pad: Sequence[int],
+        mode: str = "constant",
+        value: float | None = None,
     ) -> Any:
         """``pad`` counts from the last axis, two numbers each, as PyTorch has it."""
         if not all(call.is_static(tensor) for tensor in tensors((pad, value))):

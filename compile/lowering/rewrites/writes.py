@@ -1,4 +1,5 @@
-"""Writing by index: ``buffer[index] = value``, ``index_copy_`` and ``masked_fill_`` as new values of the whole tensor."""
+"""Writing by index: ``buffer[index] = value``, ``index_copy_`` and ``masked_fill_`` as new values of the whole
+tensor."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from compile.lowering.views import written
 
 
 class IndexedWrites(FunctionRewrite):
-    """``x[i] = v``: concatenation for slices, a mask for boolean indices, one-hot masks for one position that depends on the data."""
+    """``x[i] = v``: concatenation for slices, a mask for boolean indices, one-hot masks for one position that depends
+    on the data."""
 
     name = "indexed_writes"
     operators = frozenset({"__setitem__", "index_copy_"})
@@ -35,13 +37,17 @@ class IndexedWrites(FunctionRewrite):
         if all(call.is_static(tensor) for tensor in tensors(index)):
             return written(target, index, value)
         parts = index if isinstance(index, tuple) else (index,)
-        at = [number for number, part in enumerate(parts) if not all(call.is_static(tensor) for tensor in tensors(part))]
+        at = [
+            number for number, part in enumerate(parts) if not all(call.is_static(tensor) for tensor in tensors(part))
+        ]
         part = parts[at[0]]
         if not isinstance(part, Tensor) or len(at) > 1:
             return Left("it writes to positions that depend on the data in more than one dimension")
         if part.dtype == torch.bool:
             return _masked(target, index, value)
-        full = all(isinstance(other, slice) and other == slice(None) for number, other in enumerate(parts) if number != at[0])
+        full = all(
+            isinstance(other, slice) and other == slice(None) for number, other in enumerate(parts) if number != at[0]
+        )
         if part.numel() == 1 and full and Ellipsis not in parts:
             return _at_position(target, at[0], part, value, keeps_dim=part.dim() > 0)
         return Left("it writes to several positions that depend on the data")
