@@ -30,7 +30,7 @@ app = typer.Typer(
 def check(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE...]", help="Specs to check; all of endpoints/ if none is named."),
+        typer.Argument(metavar="FILE", help="Specs to check; all of endpoints/ if none is named."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
     root: Annotated[

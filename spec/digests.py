@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def build_digest(spec: EndpointSpec) -> str:
     """sha256, in hex, of everything that decides what is built.
 
     The model and compile sections with their defaults, the digest of the weights, and the code of the definition: a
-    family's file, or the entry's file with the local modules that it imports.
+    family's file with its parts, or the entry's file with the local modules that it imports.
     """
     model = {
         "family": spec.model.family,
@@ -54,7 +54,7 @@ def handler_digest(spec: EndpointSpec) -> str:
 def definition_code(spec: EndpointSpec) -> dict[str, str]:
     """The files that define the model, relative to their root, each with its sha256."""
     if spec.model.family is not None:
-        return _contents([family_file(spec.model.family)], INSTALLED)
+        return _contents(family_sources(spec.model.family), INSTALLED)
     if spec.model.entry is None:
         return {}
     file = spec.model.entry.rpartition(":")[0]
@@ -95,29 +95,47 @@ def local_sources(path: Path, root: Path | None = None) -> tuple[Path, ...]:
     """
     path = path.resolve()
     home = root.resolve() if root is not None else path.parent
+    found = _closure(path, (path.parent, home), _of_no_room)
+    for file in found:
+        if not file.is_relative_to(home):
+            remedy = "Keep the code of the project inside its root."
+            raise SpecErrors([SpecError(file.name, "", "", "lies outside the project root", remedy)])
+    return found
+
+
+def family_sources(family: str) -> tuple[Path, ...]:
+    """The file of a built-in family and the parts of compile/models/ that it needs, absolute and sorted.
+
+    The registry, compile/models/__init__.py, and the rest of compile/ are left out: they do not say what the model is.
+    """
+    folder = INSTALLED / "compile" / "models"
+    keep = {file.resolve() for file in folder.rglob("*.py")} - {(folder / "__init__.py").resolve()}
+    return _closure(family_file(family).resolve(), (INSTALLED,), keep.__contains__)
+
+
+def _closure(path: Path, bases: tuple[Path, ...], keep: Callable[[Path], bool]) -> tuple[Path, ...]:
+    """A file and everything that it imports, directly or not, as far as `keep` holds."""
     found: set[Path] = set()
     waiting = [path]
     while waiting:
         file = waiting.pop()
-        if file in found:
-            continue
-        if not file.is_relative_to(home):
-            remedy = "Keep the code of the project inside its root."
-            raise SpecErrors([SpecError(file.name, "", "", "lies outside the project root", remedy)])
-        found.add(file)
-        bases = (path.parent, home)
-        waiting += [module for module in _imported(file, bases) if not _of_a_room(module)]
+        if file not in found:
+            found.add(file)
+            waiting += [module for module in _imported(file, bases) if keep(module)]
     return tuple(sorted(found))
 
 
-def _of_a_room(file: Path) -> bool:
-    return any(file.is_relative_to(INSTALLED / room) for room in _ROOMS)
+def _of_no_room(file: Path) -> bool:
+    return not any(file.is_relative_to(INSTALLED / room) for room in _ROOMS)
 
 
 def _imported(file: Path, bases: tuple[Path, ...]) -> Iterator[Path]:
     try:
         tree = ast.parse(file.read_bytes(), filename=file.name)
-    except (SyntaxError, ValueError) as error:
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror or error}"
+        raise SpecErrors([SpecError(file.name, "", "", problem, "Put the file back.")]) from None
+    except (SyntaxError, ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 0) or 0
         problem = f"is not valid Python: {getattr(error, 'msg', error)}"
         raise SpecErrors([SpecError(file.name, "", "", problem, "Correct it.", line)]) from None

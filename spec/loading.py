@@ -89,8 +89,8 @@ def load_all(root: Path) -> dict[str, EndpointSpec]:
 
 
 def spec_files(root: Path) -> list[Path]:
-    """The spec files of a project, sorted by name."""
-    return sorted((Path(root) / "endpoints").glob("*.yaml"))
+    """The spec files of a project, sorted by name; a .yml is among them, so that it is refused and not overlooked."""
+    return sorted(file for file in (Path(root) / "endpoints").glob("*") if file.suffix in (".yaml", ".yml"))
 
 
 def _file_name(path: Path, root: Path) -> str:

@@ -71,6 +71,14 @@ def name_is_the_files(spec: EndpointSpec) -> Iterator[Finding]:
         yield Finding("name", spec.name, f"is not the name of the file, {spec.path.name}", remedy)
 
 
+@rule("name")
+def file_ends_in_yaml(spec: EndpointSpec) -> Iterator[Finding]:
+    """Commands look for NAME.yaml alone."""
+    if spec.path.suffix not in ("", ".yaml"):
+        remedy = f"Rename it to {spec.path.stem}.yaml."
+        yield Finding("", "", f"ends in {spec.path.suffix}, which no command looks for", remedy)
+
+
 @rule("model.family", "model.entry")
 def one_definition(spec: EndpointSpec) -> Iterator[Finding]:
     """A model is defined by a family or by an entry."""
@@ -205,8 +213,10 @@ def _names(path: Path) -> tuple[set[str], str]:
         tree = ast.parse(path.read_bytes(), filename=path.name)
     except SyntaxError as error:
         return set(), f"is not valid Python (line {error.lineno}: {error.msg})"
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return set(), f"is not valid Python ({error})"
+    except OSError as error:
+        return set(), f"cannot be read ({error.strerror or error})"
     names: set[str] = set()
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spec import SpecErrors, load
+from spec import SpecErrors, load, load_all
 from tests.spec.projects import Loader
 
 MODEL = 'model: {family: depth_anything_v2, variant: vits, weights: "random:0"}\n'
@@ -596,6 +596,12 @@ def test_a_file_that_is_not_there(project: Path) -> None:
 def test_a_folder(project: Path) -> None:
     with pytest.raises(SpecErrors, match=r"cannot be read: Is a directory"):
         load(project / "endpoints")
+
+
+def test_a_file_that_no_command_would_find(project: Path) -> None:
+    (project / "endpoints/depth.yml").write_text(GOOD)
+    with pytest.raises(SpecErrors, match=r"endpoints/depth\.yml:1: ends in \.yml, .*Rename it to depth\.yaml"):
+        load_all(project)
 
 
 def test_all_errors_come_together_in_the_order_of_lines(read: Loader) -> None:

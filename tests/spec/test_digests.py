@@ -23,7 +23,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "compile/__init__.py": "class ModelDefinition: ...\n",
         "compile/models/__init__.py": "",
         "compile/models/_shared.py": "",
-        "compile/models/depth_anything_v2.py": "def build(): ...\n",
+        "compile/models/depth_anything_v2.py": "import compile.models\nfrom compile.models.parts import image\n",
+        "compile/models/parts/image.py": "from . import sizes\n",
+        "compile/models/parts/sizes.py": "from compile.lowering import rules\n",
+        "compile/models/parts/other.py": "",
         "compile/models/bert.py": "def build(): ...\n",
         "compile/lowering/rules.py": "",
         "inference_code/__init__.py": "",
@@ -125,6 +128,10 @@ def test_change_exactly_when_they_should(
     ("file", "build", "handler"),
     [
         ("compile/models/depth_anything_v2.py", True, False),
+        ("compile/models/parts/image.py", True, False),
+        ("compile/models/parts/sizes.py", True, False),
+        ("compile/models/parts/other.py", False, False),
+        ("compile/models/__init__.py", False, False),
         ("compile/models/bert.py", False, False),
         ("compile/lowering/rules.py", False, False),
         ("inference_code/tasks/depth.py", False, True),
@@ -143,7 +150,11 @@ def test_code_of_the_installation(file: str, build: bool, handler: bool, install
 def test_families_are_files(installed: Path, tmp_path: Path) -> None:
     assert places.families() == ("bert", "depth_anything_v2")
     spec = at(fill(tmp_path / "a"), SMALL, "depth")
-    assert list(definition_code(spec)) == ["compile/models/depth_anything_v2.py"]
+    assert list(definition_code(spec)) == [
+        "compile/models/depth_anything_v2.py",
+        "compile/models/parts/image.py",
+        "compile/models/parts/sizes.py",
+    ]
 
 
 def digest_with(root: Path, weights: str) -> str:
@@ -218,6 +229,11 @@ def test_local_sources_outside_the_root(tmp_path: Path) -> None:
     (tmp_path / "outside.py").write_text("")
     with pytest.raises(SpecErrors, match=r"outside\.py: lies outside the project root\. Keep the code"):
         sources(tmp_path / "root", {"m/e.py": "from ... import outside"})
+
+
+def test_local_sources_that_went_away(tmp_path: Path) -> None:
+    with pytest.raises(SpecErrors, match=r"gone\.py: cannot be read: No such file"):
+        local_sources(tmp_path / "gone.py", tmp_path)
 
 
 def test_local_sources_that_are_not_python(tmp_path: Path) -> None:
