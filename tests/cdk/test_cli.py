@@ -37,8 +37,9 @@ def test_cross_stack_references_are_strong() -> None:
 def test_cli_refuses_only_the_stack_without_a_lock(project: Project) -> None:
     project.add("good")
     project.write("bad")
+    assert cdk(project, "synth", "--quiet", "--app", f"{sys.executable} {REPOSITORY / 'app.py'}").returncode == 1
     wanted = {"InferentiaArtifacts": 0, "InferentiaEndpoint-good": 0, "InferentiaEndpoint-bad": 1}
-    found = {stack: cdk(project, "synth", "--quiet", stack) for stack in wanted}
+    found = {stack: cdk(project, "synth", "--quiet", "--app", "cdk.out", stack) for stack in wanted}
     assert {stack: answer.returncode for stack, answer in found.items()} == wanted
     said = found["InferentiaEndpoint-bad"].stderr
     assert "endpoints/bad.lock.json is missing" in said
@@ -55,9 +56,8 @@ def cdk(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
         "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    app = f"{sys.executable} {REPOSITORY / 'app.py'}"
     return subprocess.run(
-        [use_supported_node(), str(CLI), "--app", app, "--no-notices", *arguments],
+        [use_supported_node(), str(CLI), "--no-notices", *arguments],
         cwd=project.root,
         env=inherited | settings,
         capture_output=True,

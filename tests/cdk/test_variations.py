@@ -11,7 +11,7 @@ from cdk.constructs.registry_image import RegistryImage
 from cdk.constructs.rollout import RolloutError, deployment_config
 from cdk.deployment import REHEARSAL_ACCOUNT, Deployment
 from spec import platforms
-from tests.cdk.projects import MINIMAL, Synthesize
+from tests.cdk.projects import MINIMAL, Assemble, Project, Synthesize
 from tests.cdk.reading import only, resources, text
 
 
@@ -119,10 +119,36 @@ def test_rehearsal_is_tagged_everywhere_and_pinned_to_the_embedded_account(synth
     assert one_resource["Tags"] == [{"Key": "rehearsal-is-not-this", "Value": "x"}]
 
 
+@pytest.mark.parametrize(
+    "deployment",
+    [
+        Deployment(region="us-west-1"),
+        Deployment(cli_region="us-west-1"),
+        Deployment(rehearsal=True, region="us-west-1"),
+    ],
+)
+def test_app_refuses_us_west_1_with_the_reason(synthesize: Synthesize, deployment: Deployment) -> None:
+    with pytest.raises(platforms.UnknownPlatform, match="AWS publishes no Neuron images in us-west-1"):
+        synthesize({"one": MINIMAL}, deployment)
+
+
+def test_explicit_region_wins_over_the_clis(synthesize: Synthesize) -> None:
+    assert one(synthesize, deployment=Deployment(region="us-east-1", cli_region="us-west-1"))
+
+
 def test_rehearsal_environment_is_not_of_another_account() -> None:
     environment = Deployment(rehearsal=True, account="111122223333").environment
     assert environment is not None
     assert environment.account == REHEARSAL_ACCOUNT
+
+
+def test_assembly_of_a_rehearsal_is_for_the_embedded_account_only(project: Project, assemble: Assemble) -> None:
+    """The CDK CLI compares a stack's account with that of the credentials before it deploys."""
+    project.write("one")
+    project.lock("one", rehearsal=True)
+    for stack in assemble(project, Deployment(rehearsal=True)).stacks:
+        assert stack.environment.account == REHEARSAL_ACCOUNT
+        assert stack.environment.region == "unknown-region"
 
 
 def _leaves(value: Any) -> list[Any]:
