@@ -82,10 +82,10 @@ def _wrong_use(message: str) -> None:
 def _report(file: Path, root: Path | None) -> dict[str, Any]:
     try:
         spec = load(file, root, verify_weights=True)
+        row = platform(spec.serve.instance_type, spec.root)
     except SpecErrors as found:
         errors = [{**error.to_json(), "text": str(error)} for error in found.errors]
         return {"file": str(file), "ok": False, "errors": errors}
-    row = platform(spec.serve.instance_type, spec.root)
     return {
         "file": str(file),
         "ok": True,

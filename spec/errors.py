@@ -56,7 +56,7 @@ def shown(value: Any) -> str:
         text = "null"
     else:
         text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def dotted(path: Iterable[str | int]) -> str:

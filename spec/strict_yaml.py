@@ -24,7 +24,7 @@ _DIGITS = 40
 _SURROGATE = re.compile("[\ud800-\udfff]")  # "\\ud800" in double quotes makes one; UTF-8 has none
 _HALF = ("holds half a character, a surrogate", "Write the character itself.")
 
-Path_ = tuple["str | int", ...]
+Keys = tuple["str | int", ...]
 
 
 class _Loader(yaml.SafeLoader):
@@ -52,16 +52,16 @@ class Document:
 
     file: str
     data: Any
-    lines: dict[Path_, int] = field(default_factory=dict)
+    lines: dict[Keys, int] = field(default_factory=dict)
     errors: list[SpecError] = field(default_factory=list)
 
-    def line(self, path: Path_) -> int:
+    def line(self, path: Keys) -> int:
         """The line of a key, or of the nearest thing around it that was written."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
 
-    def add(self, path: Path_, value: Any, problem: str, remedy: str) -> None:
+    def add(self, path: Keys, value: Any, problem: str, remedy: str) -> None:
         """Note a fault of the value at `path`."""
         self.errors.append(SpecError(self.file, dotted(path), shown(value), problem, remedy, self.line(path)))
 
@@ -168,7 +168,7 @@ def _refused_node(event: NodeEvent, file: str, line: int) -> list[SpecError]:
     return faults
 
 
-def _value(node: Node, path: Path_, document: Document) -> Any:
+def _value(node: Node, path: Keys, document: Document) -> Any:
     if isinstance(node, MappingNode):
         return _mapping(node, path, document)
     if isinstance(node, SequenceNode):
@@ -181,7 +181,7 @@ def _value(node: Node, path: Path_, document: Document) -> Any:
     return _scalar(node, path, document)
 
 
-def _mapping(node: MappingNode, path: Path_, document: Document) -> dict[str, Any]:
+def _mapping(node: MappingNode, path: Keys, document: Document) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -207,7 +207,7 @@ def _mapping(node: MappingNode, path: Path_, document: Document) -> dict[str, An
     return result
 
 
-def _scalar(node: ScalarNode, path: Path_, document: Document) -> Any:
+def _scalar(node: ScalarNode, path: Keys, document: Document) -> Any:
     text = str(node.value)
     kind = node.tag.rpartition(":")[2]
     if kind == "null":
@@ -223,7 +223,7 @@ def _scalar(node: ScalarNode, path: Path_, document: Document) -> Any:
     return text
 
 
-def _number(kind: str, text: str, path: Path_, document: Document) -> int | float | None:
+def _number(kind: str, text: str, path: Keys, document: Document) -> int | float | None:
     if kind == "int" and len(text) <= 19:
         return int(text)
     number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))

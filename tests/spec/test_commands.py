@@ -50,6 +50,18 @@ def test_one_file_and_its_errors(project: Path) -> None:
     assert "endpoints/depth.yaml:4: scale.min: 0 is not possible: a real-time endpoint keeps" in result.stderr
 
 
+def test_prices_of_ones_own(read: Loader, project: Path) -> None:
+    read(SMALL)
+    prices = "date: '2027-01-01'\nregion: eu-west-1\nsagemaker: {source: bill, usd_per_hour: {ml.inf1.2xlarge: 0.5}}\n"
+    (project / "prices.yaml").write_text(prices)
+    result = run.invoke(app, ["check", "--root", str(project), "--json"])
+    assert json.loads(result.stdout)["files"][0]["sagemaker_price"]["usd_per_hour"] == 0.5
+    (project / "prices.yaml").write_text("- none\n")
+    result = run.invoke(app, ["check", "--root", str(project)])
+    assert result.exit_code == 1
+    assert "prices.yaml:1: " in result.stderr
+
+
 def test_a_damaged_lock_is_said(read: Loader, project: Path) -> None:
     read(SMALL)
     (project / "endpoints/depth.lock.json").write_text("<<<<<<< HEAD")
