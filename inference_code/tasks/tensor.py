@@ -127,8 +127,8 @@ def _converted(array: Array, wanted: TensorDescription, *, from_json: bool) -> A
         if array.size == 0 or (int(array.min()) >= limits.min and int(array.max()) <= limits.max):
             return array.astype(dtype)
         raise BadRequest(f"input {wanted.name} has values beyond {limits.min} to {limits.max}, the range of {dtype}")
-    sort = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "decimal numbers"}[array.dtype.kind]
-    found = sort if from_json else str(array.dtype)
+    sorts = {"b": "booleans", "i": "whole numbers", "u": "whole numbers", "f": "decimal numbers (or beyond 64 bits)"}
+    found = sorts[array.dtype.kind] if from_json else str(array.dtype)
     raise BadRequest(f"input {wanted.name} is {found}; the model takes {dtype}")
 
 
