@@ -33,8 +33,16 @@ class Sizes:
 VARIANTS = {"vgg16": Sizes()}
 # torchvision's ssd300_vgg16: the Caffe means of 123, 117 and 104, no scaling beside 1/255.
 PICTURES = Pictures("ssd300", fixed=(SIZE, SIZE), mean=(0.48235, 0.45882, 0.40784), std=(1 / 255, 1 / 255, 1 / 255))
-# The backbone's input is in 0..255, which its first layer takes back to about one.
-DRAW = drawer(gain=math.sqrt(2), gains={"features.0.weight": 0.02, "backbone.scale_weight": 200.0})
+# The backbone's input is in 0..255, which its first layer takes back to about one. Box sizes are exponentials of the
+# regression heads, so these stay small.
+DRAW = drawer(
+    gain=math.sqrt(2),
+    gains={
+        "features.0.weight": 0.02,
+        "backbone.scale_weight": 200.0,
+        **{f"regression_head.module_list.{index}.weight": 0.3 for index in range(6)},
+    },
+)
 
 
 @family(

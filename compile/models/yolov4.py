@@ -30,7 +30,11 @@ class Sizes:
 VARIANTS = {"yolov4": Sizes()}
 # Pictures in 0..1, not normalised further.
 PICTURES = Pictures("yolov4", name="images", multiple=32, mean=(0, 0, 0), std=(1, 1, 1))
-DRAW = drawer(gain=1.2)
+# The last norm of a residual block is damped, so that the sums do not blow the values up; so are the heads, since box
+# sizes are their exponentials.
+RESIDUALS = {f"module_list.{block}.1.conv.1.weight": 0.25 for block in range(8)}
+HEADS = {f"head.conv{number}.conv.0.weight": 0.3 for number in (2, 10, 18)}
+DRAW = drawer(gain=1.5, gains={**RESIDUALS, **HEADS})
 
 
 @family(name="yolov4", variants=tuple(VARIANTS), task="tensor", source="https://github.com/AlexeyAB/darknet")
