@@ -139,7 +139,7 @@ def _require_parity(built: tuple[BuiltGraph, ...]) -> None:
     if problems:
         raise CompileError(
             "The artifact does not compute what the model computes:\n  " + "\n  ".join(problems),
-            "No artifact was written. A model that is random at inference (dropout, sampling) can never pass.",
+            "No artifact was written. A trace fixes every branch of Python code: does forward branch on its input?",
         )
 
 

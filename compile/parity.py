@@ -95,7 +95,7 @@ def compare(
     """Runs the flat eager module (float32 and float64) and the artifact on every reference input.
 
     eager and artifact take positional tensors and return a flat tuple, named by `names`. `advance` is called once an
-    input. Raises CompileError when the artifact answers with other shapes or dtypes.
+    input. Raises CompileError when the artifact answers with other shapes or dtypes, or the model is random.
     """
     parity = Parity(inputs=len(references), outputs=[OutputParity(name) for name in names])
     double = in_float64(eager)
@@ -104,9 +104,11 @@ def compare(
         for reference in references:
             tensors = tuple(reference.values())
             expected = eager(*tensors)
+            if not first:
+                first = list(expected)
+                _require_repeatable(first, eager(*tensors), names)
             exact = _exact(double, tensors, parity)
             found = artifact(*tensors)
-            first = first or list(expected)
             for output, *values in zip(parity.outputs, expected, found, exact, first, strict=True):
                 _account(output, *values)
             advance()
@@ -117,6 +119,16 @@ def compare(
         if output.variation <= FAINT * output.maximum
     ]
     return parity
+
+
+def _require_repeatable(once: Tensors, again: Tensors, names: Sequence[str]) -> None:
+    """A model that is random at inference is as far from its own float64 as from anything: nothing could be proven."""
+    for name, one, other in zip(names, once, again, strict=True):
+        if one.numel() and _distance(one, other) > RELATIVE_FLOOR * float(one.double().abs().max()):
+            raise CompileError(
+                f"The model answers the same input twice with another {name} (they differ by {_distance(one, other):.3e}).",
+                "Take what is random at inference (dropout, sampling, noise) out of forward.",
+            )
 
 
 def _exact(double: nn.Module, tensors: Tensors, parity: Parity) -> Iterable[torch.Tensor | None]:

@@ -40,6 +40,22 @@ def build():
 """
 
 
+# The same model with a sample request, which a build answers through the packaged code.
+WITH_SAMPLE = ENTRY.replace("ModelDefinition\n", "ModelDefinition, SampleRequest\n", 1).replace(
+    '"tensor")',
+    '"tensor", sample=sample)\n\n'
+    "def sample(bucket):\n"
+    "    return SampleRequest(b'{\"x\": [1, 2, 3, 4, 5, 6, 7, 8]}', 'application/json', 'application/json')\n",
+)
+# A handler whose answer is a number that tests change.
+HANDLER = """\
+from inference_code.tasks.tensor import preprocess
+
+def postprocess(outputs, item):
+    return {"version": 1}
+"""
+
+
 def write_spec(root: Path, name: str = "tiny", weights: str = '"random:0"', more: str = "") -> Path:
     """A spec of the tiny depth network."""
     path = root / "endpoints" / f"{name}.yaml"
@@ -49,7 +65,9 @@ def write_spec(root: Path, name: str = "tiny", weights: str = '"random:0"', more
     return path
 
 
-def write_entry(root: Path, source: str = ENTRY, name: str = "own", weights: str = '"random:0"', more: str = "") -> Path:
+def write_entry(
+    root: Path, source: str = ENTRY, *, name: str = "own", weights: str = '"random:0"', more: str = ""
+) -> Path:
     """A spec whose entry is model.py:build with this source."""
     path = root / "endpoints" / f"{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,108 @@
+"""The rule that decides whether an artifact is the model."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from compile.errors import CompileError
+from compile.parity import compare
+
+REFERENCES = [{"x": torch.randn(2, 16, generator=torch.Generator().manual_seed(i))} for i in range(5)]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 3))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values = self.layers(x)
+        return values, values.argmax(-1)
+
+
+NAMES = ["values", "best"]
+
+
+def test_the_model_itself_passes_with_error_zero() -> None:
+    net = Net().eval()
+    parity = compare(net, net, REFERENCES, NAMES)
+    assert parity.passed
+    assert parity.inputs == 5
+    values, best = parity.outputs
+    assert values.error == 0.0
+    assert 0 < values.eager_distance < 1e-5
+    assert values.bound == max(2 * values.eager_distance, 1e-6 * values.maximum)
+    assert best.bound == 0.0
+
+
+@pytest.mark.parametrize(("share", "passes"), [(0.9, True), (1.2, False)])
+def test_the_bound_is_twice_the_distance_from_float64_or_a_millionth(share: float, passes: bool) -> None:
+    net = Net().eval()
+    bound = compare(net, net, REFERENCES, NAMES).outputs[0].bound
+
+    def shifted(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        values, best = net(x)
+        # in one place of one input only: the largest error counts, not the mean
+        if torch.equal(x, REFERENCES[3]["x"]):
+            values = values.clone()
+            values[0, 0] = values[0, 0].double() + share * bound
+        return values, best
+
+    assert compare(net, shifted, REFERENCES, NAMES).passed is passes
+
+
+def test_nan_never_passes() -> None:
+    net = Net().eval()
+    parity = compare(net, lambda x: (net(x)[0] * float("nan"), net(x)[1]), REFERENCES, NAMES)
+    assert not parity.passed
+    assert math.isnan(parity.worst.error)
+
+
+def test_one_other_integer_fails() -> None:
+    net = Net().eval()
+    parity = compare(net, lambda x: (net(x)[0], net(x)[1] + (x[:, 0] > 0)), REFERENCES, NAMES)
+    assert parity.worst.name == "best"
+    assert not parity.passed
+
+
+def test_another_shape_or_dtype_is_an_error() -> None:
+    net = Net().eval()
+    with pytest.raises(CompileError, match="Output best"):
+        compare(net, lambda x: (net(x)[0], net(x)[1].int()), REFERENCES, NAMES)
+    with pytest.raises(CompileError, match="Output values"):
+        compare(net, lambda x: (net(x)[0][:1], net(x)[1]), REFERENCES, NAMES)
+
+
+def test_an_output_that_ignores_the_input_is_noted() -> None:
+    class Constant(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            return (x * 0 + 0.5,)
+
+    parity = compare(Constant(), Constant(), REFERENCES, ["alpha"])
+    assert parity.passed
+    assert "alpha hardly depends on the input" in parity.notes[0]
+
+
+def test_a_model_that_cannot_run_in_float64_is_said_and_held_to_a_millionth() -> None:
+    class Single(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            return (x @ torch.ones(16, 4),)
+
+    parity = compare(Single(), Single(), REFERENCES, ["y"])
+    assert parity.outputs[0].eager_distance is None
+    assert parity.outputs[0].bound == pytest.approx(1e-6 * parity.outputs[0].maximum)
+    assert "does not run in float64" in parity.notes[0]
+
+
+def test_infinities_in_the_same_places_are_equal() -> None:
+    class Masked(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            return (x.masked_fill(x > 0, float("-inf")),)
+
+    parity = compare(Masked(), Masked(), REFERENCES, ["scores"])
+    assert parity.outputs[0].error == 0.0
