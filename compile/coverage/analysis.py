@@ -42,12 +42,12 @@ def analyze(
 
     Raises compile.errors.CompileError when the model cannot be traced (with the way out) and UnknownReleaseError.
     """
-    operators = table(sdk)
+    operators, core = table(sdk), core_of(target)
     graph = problems.checked_trace(module, tuple(example_inputs), grad=grad)
     started = time.perf_counter()
     verdicts = judge(graph, operators, op_whitelist=op_whitelist, exclude=exclude)
     work = {node.index: flops(graph, node) for node in graph.nodes if node.counted}
-    study = _Study(graph, operators, verdicts, work, core_of(target))
+    study = _Study(graph, operators, verdicts, work, core)
     aliases = follow(graph)
     rules = rules or Rules()
     inf1 = target == "inf1"

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,20 @@ class Value:
     @property
     def bytes(self) -> int:
         """Size in bytes; 0 when the shape or dtype is unknown."""
-        return self.elements * torch.empty((), dtype=self.dtype).element_size() if self.dtype else 0
+        return self.elements * _item_size(self.dtype) if self.dtype else 0
+
+
+@lru_cache(maxsize=32)
+def _item_size(dtype: torch.dtype) -> int:
+    return torch.empty((), dtype=dtype).element_size()
 
 
 @dataclass
 class Node:
-    """One operation. `owner` is the index of the control-flow node whose body it stands in, or None."""
+    """One operation. `owner` is the index of the control-flow node whose body it stands in, or None.
+
+    `counted` says whether torch-neuron counts it among the arithmetic operators: everything that is not `prim::`.
+    """
 
     index: int
     kind: str
@@ -58,12 +67,8 @@ class Node:
     scope: str
     schema: str
     owner: int | None
+    counted: bool
     handle: Any = field(repr=False)
-
-    @property
-    def counted(self) -> bool:
-        """Whether torch-neuron counts it among the arithmetic operators."""
-        return not self.kind.startswith("prim::")
 
     def argument(self, position: int) -> Any:
         """The constant at an input position; None when there is none or when it is not a constant."""
@@ -187,8 +192,10 @@ def _read_block(block: Any, values: dict[int, Value], nodes: list[Node], owner: 
         kind = handle.kind()
         outputs = tuple(_value(output, values) for output in handle.outputs())
         inputs = tuple(item.unique() for item in handle.inputs())
-        schema = handle.schema() if not kind.startswith("prim::") else ""
-        node = Node(len(nodes), kind, inputs, outputs, _path(handle.scopeName()), schema, owner, handle)
+        counted = not kind.startswith("prim::")
+        schema = handle.schema() if counted else ""
+        scope = _path(handle.scopeName()) if counted else ""
+        node = Node(len(nodes), kind, inputs, outputs, scope, schema, owner, counted, handle)
         nodes.append(node)
         if kind in _CONTROL_FLOW:
             for inner in handle.blocks():

@@ -11,7 +11,7 @@ subgraph never waits for itself.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compile.coverage.alias import OPAQUE, Aliases
 from compile.coverage.graph import INTEGER_TYPES, Graph, Node
@@ -74,7 +74,9 @@ def plan_as_logged(graph: Graph, verdicts: dict[int, Verdict], rules: Rules) -> 
     model writes through views: use `plan_safe` for anything but the comparison."""
     able = {index for index, verdict in verdicts.items() if verdict.supported and graph.nodes[index].owner is None}
     problem = _problem(graph, able, fixed=set(), edges=(), reasons={})
-    return _solve("as_logged", graph, problem, verdicts, rules)
+    plan = _solve("as_logged", graph, problem, verdicts, rules)
+    on_host = _numbers_for_host(graph, plan.device)
+    return replace(plan, device=plan.device - on_host, host_reasons=dict.fromkeys(on_host, _NUMBER))
 
 
 def plan_safe(graph: Graph, verdicts: dict[int, Verdict], aliases: Aliases, rules: Rules) -> Plan:
@@ -90,6 +92,28 @@ def plan_safe(graph: Graph, verdicts: dict[int, Verdict], aliases: Aliases, rule
         if verdict.supported and graph.nodes[index].owner is None and index not in reasons and index not in fixed
     }
     return _solve("safe", graph, _problem(graph, able, fixed, aliases.edges, reasons), verdicts, rules)
+
+
+_NUMBER = "makes a number that a host operator needs; a subgraph returns tensors only"
+
+
+def _numbers_for_host(graph: Graph, device: Collection[int]) -> set[int]:
+    """Nodes of the device whose number (not tensor) a host operator reads: they are counted on the host."""
+    needed: set[int] = set()
+    found: set[int] = set()
+    for node in reversed(graph.nodes):
+        if node.index in device and not (_numeric(graph, node) and any(output in needed for output in node.outputs)):
+            continue
+        if node.index in device:
+            found.add(node.index)
+        if node.counted or node.kind in OPAQUE or any(output in needed for output in node.outputs):
+            needed.update(node.inputs)
+    return found
+
+
+def _numeric(graph: Graph, node: Node) -> bool:
+    values = [graph.values[output] for output in node.outputs]
+    return all(not value.is_tensor or (value.shape == () and value.dtype in INTEGER_TYPES) for value in values)
 
 
 def _problem(

@@ -32,7 +32,7 @@ class Machine:
         self.baked = {value: copy(item) for value, item in self.state.items()}
 
     def run(self, *inputs: torch.Tensor) -> list[Any]:
-        memory: dict[int, Any] = {**self.state, **dict(zip(self.graph.inputs, inputs))}
+        memory: dict[int, Any] = {**self.state, **dict(zip(self.graph.inputs, inputs, strict=True))}
         with torch.no_grad():
             for unit in self.schedule():
                 if isinstance(unit, list):
@@ -64,22 +64,14 @@ class Machine:
             shape = self.graph.values[node.inputs[0]].shape
             return shape[self.read(node.inputs[1], memory)] if len(node.inputs) > 1 else list(shape)
         items = [self.read(item, memory) for item in node.inputs]
-        if node.kind == "prim::ListConstruct":
-            return items
-        if node.kind == "prim::TupleConstruct":
-            return tuple(items)
         if node.kind in ("prim::ListUnpack", "prim::TupleUnpack"):
             return items[0][node.outputs.index(value)]
-        if node.kind == "prim::NumToTensor":
-            return torch.tensor(items[0])
-        if node.kind == "prim::ImplicitTensorToNum":
-            return items[0].item()
-        assert node.index in self.plan.fixed, f"{node.kind} was read before it ran"
+        assert node.index in self.plan.fixed or node.kind in _PRIMITIVES, f"{node.kind} was read before it ran"
         return call(node, items)
 
     def host(self, node: Node, memory: dict[int, Any]) -> None:
         result = call(node, [self.read(value, memory) for value in node.inputs])
-        memory.update(zip(node.outputs, result if len(node.outputs) > 1 else [result]))
+        memory.update(zip(node.outputs, result if len(node.outputs) > 1 else [result], strict=True))
 
     def device(self, nodes: list[Node], memory: dict[int, Any]) -> None:
         inside = {output for node in nodes for output in node.outputs}
@@ -87,7 +79,7 @@ class Machine:
         local = {value: copy(memory[value]) for value in entering if value in memory} | self.baked
         for node in nodes:
             result = copy(call(node, [copy(self.read(value, local)) for value in node.inputs]))
-            local.update(zip(node.outputs, result if len(node.outputs) > 1 else [result]))
+            local.update(zip(node.outputs, result if len(node.outputs) > 1 else [result], strict=True))
         memory.update({value: local[value] for value in inside})
 
     def leaves(self, node: Node) -> list[int]:
@@ -102,6 +94,14 @@ class Machine:
         return found
 
 
+_PRIMITIVES = {
+    "prim::ListConstruct": list,
+    "prim::TupleConstruct": tuple,
+    "prim::NumToTensor": lambda items: torch.tensor(items[0]),
+    "prim::ImplicitTensorToNum": lambda items: items[0].item(),
+}
+
+
 def copy(item: Any) -> Any:
     if isinstance(item, torch.Tensor):
         return item.detach().clone()
@@ -111,11 +111,13 @@ def copy(item: Any) -> Any:
 
 
 def call(node: Node, items: list[Any]) -> Any:
-    """One aten operator, called by its schema."""
+    """One aten operator, called by its schema, or a primitive."""
+    if node.kind in _PRIMITIVES:
+        return _PRIMITIVES[node.kind](items)
     if node.kind in ("aten::Int", "aten::Float", "aten::Bool", "aten::ScalarImplicit"):
         return {"aten::Int": int, "aten::Float": float, "aten::Bool": bool}.get(node.kind, torch.Tensor.item)(items[0])
     arguments = re.match(r"[\w:.]+\((.*)\) -> ", node.schema).group(1)
     names = [part.split("=")[0].split(" ")[-1] for part in re.split(r",\s*(?![^\[(]*[\])])", arguments)]
     star = names.index("*") if "*" in names else len(names)
     operation, _ = torch._C._jit_get_operation(node.kind)
-    return operation(*items[:star], **dict(zip(names[star + 1 :], items[star:])))
+    return operation(*items[:star], **dict(zip(names[star + 1 :], items[star:], strict=True)))

@@ -232,7 +232,7 @@ def test_safe_partition_computes_the_model(model, rules):
 
 @pytest.mark.parametrize("model", [WriteThroughView, LoopIntoBuffer, OwnBuffer, ReadBeforeWrite])
 def test_data_edges_alone_compute_something_else(model):
-    """The same machine shows why the partition as logged is marked unsafe: without this the tests above prove little."""
+    """The same machine shows why the partition as logged is marked unsafe; else the tests above prove little."""
     module = model().eval()
     graph = trace(copying.deepcopy(module), (torch.randn(3, 4),), grad=False)
     plan = plan_as_logged(graph, judge(graph, table()), ALL)

@@ -1,0 +1,1 @@
+"""Architectures of the published compile logs, written for the tests from their papers. They are not the product's."""
