@@ -124,9 +124,10 @@ def compare(
 def _require_repeatable(once: Tensors, again: Tensors, names: Sequence[str]) -> None:
     """A model that is random at inference is as far from its own float64 as from anything: nothing could be proven."""
     for name, one, other in zip(names, once, again, strict=True):
-        if one.numel() and _distance(one, other) > RELATIVE_FLOOR * float(one.double().abs().max()):
+        apart = _distance(one, other)
+        if one.numel() and apart > RELATIVE_FLOOR * float(one.double().abs().max()):
             raise CompileError(
-                f"The model answers the same input twice with another {name} (they differ by {_distance(one, other):.3e}).",
+                f"The model answers the same input twice with another {name} (they differ by {apart:.3e}).",
                 "Take what is random at inference (dropout, sampling, noise) out of forward.",
             )
 

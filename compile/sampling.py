@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,24 +88,36 @@ def _array(answer: Answer) -> locks.SampleAnswer:
 
 def numbers(value: Any) -> list[float]:
     """Every number in a JSON value."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, list, dict)):
-        return []
-    if isinstance(value, (int, float)):
-        return [float(value)]
-    children = value.values() if isinstance(value, dict) else value
-    return [number for child in children for number in numbers(child)]
+    if isinstance(value, (list, dict)):
+        children = value.values() if isinstance(value, dict) else value
+        return [number for child in children for number in numbers(child)]
+    return [float(value)] if _is_number(value) else []
 
 
 def difference(answer: Answer, expected: locks.SampleAnswer) -> float:
     """The largest absolute difference of an answer from the recorded one; infinite when it is of another form."""
     found = recorded(answer)
-    if expected.positions is not None:
-        if (found.shape, found.dtype) != (expected.shape, expected.dtype):
-            return float("inf")
-        pairs = zip(found.values or [], expected.values or [], strict=True)
-    else:
-        one, other = numbers(found.json_value), numbers(expected.json_value)
+    if expected.positions is None:
+        return _apart(found.json_value, expected.json_value)
+    if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+        return math.inf
+    return _apart(found.values, expected.values)
+
+
+def _apart(one: Any, other: Any) -> float:
+    """The largest difference of two numbers at the same place of two JSON values."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        if one.keys() != other.keys():
+            return math.inf
+        return max((_apart(one[key], other[key]) for key in one), default=0.0)
+    if isinstance(one, list) and isinstance(other, list):
         if len(one) != len(other):
-            return float("inf")
-        pairs = zip(one, other, strict=True)
-    return max((abs(a - b) for a, b in pairs), default=0.0)
+            return math.inf
+        return max((_apart(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
+    if _is_number(one) and _is_number(other):
+        return abs(float(one) - float(other))
+    return 0.0 if one == other else math.inf
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -16,7 +16,7 @@ from compile.errors import CompileError
 from compile.worker import Worker, running
 from spec.lock import lock_path
 
-Port = Annotated[int, typer.Option(min=1, max=65535, help="The port on 127.0.0.1.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 takes a free one.")]
 
 _SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "application/x-npy": "npy", "application/json": "json"}
 

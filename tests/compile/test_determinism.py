@@ -1,0 +1,45 @@
+"""The same artifact from another checkout, in another process, on another day."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.compile.projects import ROOT, WITH_SAMPLE, write_entry
+
+# Python runs this file before anything else, when its folder is on the path.
+TOMORROW = """\
+import time
+_now = time.time
+time.time = lambda: _now() + 86_400
+"""
+
+
+def checkout(at: Path, **environment: str) -> dict[str, object]:
+    """Copies the rooms that a build needs, builds there, and returns the result as the command prints it."""
+    for room in ("compile", "spec", "inference_code"):
+        shutil.copytree(ROOT / room, at / room, ignore=shutil.ignore_patterns("__pycache__"))
+    write_entry(at, WITH_SAMPLE)
+    command = [sys.executable, "-m", "compile", "build", "own", "--rehearse", "--json"]
+    variables = {**os.environ, "PYTHONPATH": str(at), **environment}
+    done = subprocess.run(command, cwd=at, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, object] = json.loads(done.stdout)
+    return result
+
+
+def test_two_checkouts_two_days_one_digest(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "a" / "much" / "longer" / "way" / "two"
+    here = checkout(one, PYTHONHASHSEED="1")
+    two.mkdir(parents=True)
+    (two / "sitecustomize.py").write_text(TOMORROW)
+    there = checkout(two, PYTHONHASHSEED="2", TZ="Asia/Tokyo")
+    assert here["lock"]["digests"] == there["lock"]["digests"]  # type: ignore[index]
+    archive = Path(str(here["artifact"]))
+    assert (one / archive).read_bytes() == (two / archive).read_bytes()
+    # Not only the artifact: the whole lock could be committed from either machine.
+    assert (one / str(here["lock_path"])).read_text() == (two / str(there["lock_path"])).read_text()

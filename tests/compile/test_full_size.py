@@ -1,0 +1,36 @@
+"""Depth Anything V2 at its published size, from spec to an artifact that answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.compile.projects import rehearse
+
+CASES = [
+    "vits",
+    pytest.param("vitb", marks=pytest.mark.slow),
+    pytest.param("vitl", marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("variant", CASES)
+def test_a_published_variant_is_built_and_proven(tmp_path: Path, variant: str) -> None:
+    torch.set_num_threads(2)
+    path = tmp_path / "endpoints" / "depth.yaml"
+    path.parent.mkdir()
+    path.write_text(f'name: depth\nmodel: {{family: depth_anything_v2, variant: {variant}, weights: "random:0"}}\n')
+    lock = rehearse(path).lock
+    (graph,) = lock.graphs
+    assert graph.inputs[0].shape == [1, 3, 518, 518]
+    assert graph.outputs[0].shape == [1, 518, 518]
+    assert graph.coverage is not None
+    assert graph.subgraphs is not None
+    assert graph.coverage.supported == graph.coverage.total
+    assert graph.subgraphs.count == 1
+    assert lock.parity.inputs == 5
+    assert 0 < lock.parity.error <= lock.parity.bound < 1e-4 * lock.parity.maximum
+    assert lock.parity.details[graph.file]["notes"] == []
+    assert lock.sample is not None

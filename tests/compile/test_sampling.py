@@ -1,0 +1,61 @@
+"""A sample's answer, recorded and compared."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+
+from compile.errors import CompileError
+from compile.sampling import difference, recorded
+from compile.worker import Answer
+from spec.lock import SampleAnswer
+
+
+def npy(array: np.ndarray) -> Answer:
+    body = io.BytesIO()
+    np.save(body, array)
+    return Answer(200, "application/x-npy", body.getvalue())
+
+
+def text(value: object) -> Answer:
+    return Answer(200, "application/json; charset=utf-8", json.dumps(value).encode())
+
+
+def test_an_array_is_kept_by_values_at_positions() -> None:
+    array = np.arange(1000, dtype=np.float32).reshape(10, 100)
+    kept = recorded(npy(array))
+    assert kept.shape == [10, 100]
+    assert len(set(kept.positions or [])) == 64
+    assert kept.values == [float(position) for position in kept.positions or []]
+    assert kept.tolerance == pytest.approx(0.0999)
+    array[kept.positions[7] // 100, kept.positions[7] % 100] += 3  # type: ignore[index]
+    assert difference(npy(array), kept) == 3.0
+
+
+def test_another_shape_or_dtype_is_infinitely_far() -> None:
+    kept = recorded(npy(np.ones((4, 4), np.float32)))
+    assert difference(npy(np.ones((4, 5), np.float32)), kept) == math.inf
+    assert difference(npy(np.ones((4, 4), np.float64)), kept) == math.inf
+
+
+def test_json_is_compared_by_key_and_not_by_order() -> None:
+    kept = recorded(text({"b": [1.0, 2.5], "a": {"verdict": "worn", "score": 3}}))
+    again = SampleAnswer.model_validate(json.loads(json.dumps(kept.model_dump(by_alias=True), sort_keys=True)))
+    assert difference(text({"b": [1.0, 2.5], "a": {"verdict": "worn", "score": 3}}), again) == 0.0
+    assert difference(text({"a": {"score": 3.5, "verdict": "worn"}, "b": [1.0, 2.5]}), again) == 0.5
+    for other in (
+        {"b": [1.0, 2.5], "a": {"verdict": "sound", "score": 3}},
+        {"b": [1.0], "a": {"verdict": "worn", "score": 3}},
+        {"b": [1.0, 2.5], "a": {"verdict": "worn"}},
+        [1.0, 2.5],
+    ):
+        assert difference(text(other), again) == math.inf
+
+
+def test_what_has_no_values_to_compare_is_refused() -> None:
+    with pytest.raises(CompileError, match="image/png"):
+        recorded(Answer(200, "image/png", b""))
