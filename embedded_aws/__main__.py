@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,6 +49,26 @@ def running(directory: Path) -> dict[str, Any] | None:
     return state if alive else None
 
 
+def port_is_free(port: int) -> bool:
+    """Whether the loopback port can be bound."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def alone() -> None:
+    """Keep the caller's own AWS profile, credentials and proxies out of this process."""
+    for name in list(os.environ):
+        if name.startswith("AWS_") or name.lower() in {"http_proxy", "https_proxy", "all_proxy"}:
+            del os.environ[name]
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+
+
 @app.command()
 def serve(
     directory: Directory,
@@ -63,14 +84,14 @@ def serve(
         raise fail(
             f"already running at {found['url']} (pid {found['pid']}); stop it with: stop --directory {directory}"
         )
+    if not port_is_free(port):
+        raise fail(f"port {port} is taken; choose another with --port, or 0 for a free one")
+    alone()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("embedded_aws").setLevel(logging.DEBUG if verbose else logging.INFO)
     from embedded_aws.server import Server  # noqa: PLC0415 - moto takes a while; the other commands do not need it
 
-    try:
-        server = Server(directory, port)
-    except (OSError, SystemExit) as error:
-        raise fail(f"port {port} cannot be used: {error}; choose another with --port") from error
+    server = Server(directory, port)
     typer.echo(f"AWS on this machine: {server.url} (files under {server.directory})", err=True)
     server.run()
 
@@ -100,6 +121,14 @@ def environment(directory: Directory) -> None:
         raise fail(f"nothing runs for {directory}; start it with: python -m embedded_aws serve --directory {directory}")
     for name, value in variables(found["url"]).items():
         typer.echo(f"export {name}={shlex.quote(value)}")
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        if name in os.environ:  # it would win over the keys above
+            typer.echo(f"unset {name}")
+
+
+def proxied() -> bool:
+    """Whether the caller reaches the network through a proxy, which must not be asked for loopback addresses."""
+    return any(name.lower() in {"http_proxy", "https_proxy", "all_proxy"} for name in os.environ)
 
 
 def variables(url: str) -> dict[str, str]:
@@ -112,6 +141,7 @@ def variables(url: str) -> dict[str, str]:
         "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
         "CDK_DISABLE_CLI_TELEMETRY": "true",
+        **({"NO_PROXY": "localhost,127.0.0.1"} if proxied() else {}),
     }
 
 

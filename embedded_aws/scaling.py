@@ -9,8 +9,9 @@ import json
 
 from moto.applicationautoscaling.models import ApplicationAutoscalingBackend
 from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
-from moto.core.exceptions import ServiceException
 from moto.utilities.tagging_service import TaggingService
+
+from embedded_aws.errors import AwsError
 
 _tags = TaggingService()
 
@@ -76,5 +77,5 @@ class AutoScaling(ApplicationAutoScalingResponse):
         backend: ApplicationAutoscalingBackend = self.applicationautoscaling_backend
         arn = str(self._get_param("ResourceARN"))
         if arn not in {target.arn for targets in backend.targets.values() for target in targets.values()}:
-            raise ServiceException("ResourceNotFoundException", f"no scalable target has the ARN {arn}")
+            raise AwsError("ResourceNotFoundException", f"no scalable target has the ARN {arn}")
         return arn

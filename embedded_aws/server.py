@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -65,15 +66,19 @@ class Application:
             return self.moto(environ, start_response)  # type: ignore[no-any-return]
         except Exception as error:
             log.exception("%s %s", service, environ.get("PATH_INFO"))
-            return _failure(error, service)(environ, start_response)
+            return _failure(error, service, "HTTP_X_AMZ_TARGET" in environ)(environ, start_response)
 
 
-def _failure(error: Exception, service: str) -> Response:
+def _failure(error: Exception, service: str, json_protocol: bool) -> Response:
     """An operation that does not exist here, or a fault of this server: status 400, because clients retry a 500."""
     kind = "NotImplemented" if isinstance(error, NotImplementedError) else "EmbeddedAwsFailure"
     text = f"the embedded AWS ({service or 'unknown service'}): {error or type(error).__name__}"
-    body = json.dumps({"__type": kind, "message": text, "Error": {"Code": kind, "Message": text}})
-    return Response(body, 400, {"x-amzn-ErrorType": kind}, content_type="application/json")
+    if json_protocol:
+        body = json.dumps({"__type": kind, "message": text})
+        return Response(body, 400, {"x-amzn-ErrorType": kind}, content_type="application/json")
+    inner = f"<Error><Type>Sender</Type><Code>{kind}</Code><Message>{escape(text)}</Message></Error>"
+    body = inner if service == "s3" else f"<ErrorResponse>{inner}</ErrorResponse>"
+    return Response(body, 400, content_type="text/xml")
 
 
 class Server:

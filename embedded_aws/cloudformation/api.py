@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult, BaseResponse, EmptyResult
 
 from embedded_aws.clients import Clients
@@ -24,6 +23,7 @@ from embedded_aws.cloudformation.plan import NO_CHANGES, has_changes, planned_ch
 from embedded_aws.cloudformation.scope import Definition, read_ssm
 from embedded_aws.cloudformation.store import ChangeSet, Stack, Store, now
 from embedded_aws.cloudformation.template import TemplateError, parse
+from embedded_aws.errors import AwsError, ValidationError
 from embedded_aws.providers import type_fault
 
 # An answer within this time spares the CDK CLI its polling interval of five seconds.
@@ -31,12 +31,19 @@ ANSWER_WITHIN_SECONDS = 10.0
 _SETTINGS = (
     "Capabilities",
     "RoleARN",
-    "NotificationARNs",
     "ClientRequestToken",
     "DisableRollback",
     "OnFailure",
     "Description",
+)
+# What a request may ask for and nothing here would do
+_UNHONOURED = (
+    "NotificationARNs",
     "TimeoutInMinutes",
+    "RollbackConfiguration",
+    "StackPolicyBody",
+    "StackPolicyURL",
+    "ResourceTypes",
 )
 _NAMED_IAM = {
     "AWS::IAM::Role": "RoleName",
@@ -47,13 +54,7 @@ _NAMED_IAM = {
 }
 
 
-class ValidationError(ServiceException):
-    """CloudFormation's answer to a request that cannot be right."""
-
-    code = "ValidationError"
-
-
-class ChangeSetNotFound(ServiceException):
+class ChangeSetNotFound(AwsError):
     """No such change set."""
 
     code = "ChangeSetNotFound"
@@ -94,7 +95,7 @@ class CloudFormation(BaseResponse):
         name = self.params["StackName"]
         with self.store.lock:
             if self.store.find(name):
-                raise ServiceException("AlreadyExistsException", f"Stack [{name}] already exists")
+                raise AwsError("AlreadyExistsException", f"Stack [{name}] already exists")
             definition = self._definition(None)
             stack = self.store.add(name)
             stack.termination_protection = bool(self.params.get("EnableTerminationProtection"))
@@ -186,9 +187,7 @@ class CloudFormation(BaseResponse):
 
     def validate_template(self) -> ActionResult:
         """https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ValidateTemplate.html"""
-        summary = _template_summary(self._parsed(self._body(None)))
-        parameters = [{**item, "ParameterType": None} for item in summary["Parameters"]]
-        return ActionResult({**summary, "Parameters": parameters})
+        return ActionResult(_template_summary(self._parsed(self._body(None))))
 
     # -- resources and events -------------------------------------------------------------------------------------
 
@@ -288,7 +287,7 @@ class CloudFormation(BaseResponse):
             definition = self._definition(stack if kind == "UPDATE" else None)
             name = self.params["ChangeSetName"]
             if name in stack.change_sets:
-                raise ServiceException("AlreadyExistsException", f"ChangeSet {name} already exists")
+                raise AwsError("AlreadyExistsException", f"ChangeSet {name} already exists")
             where = f"arn:{self.partition}:cloudformation:{self.region}:{self.current_account}"
             change_set = ChangeSet(
                 name=name,
@@ -339,7 +338,6 @@ class CloudFormation(BaseResponse):
                 "Changes": change_set.changes,
                 "Parameters": shown_values(change_set.template, change_set.raw_parameters, {}),
                 "Capabilities": change_set.request.get("Capabilities", []),
-                "NotificationARNs": change_set.request.get("NotificationARNs", []),
                 "Tags": [{"Key": key, "Value": value} for key, value in change_set.tags.items()],
             }
         )
@@ -364,7 +362,7 @@ class CloudFormation(BaseResponse):
         with self.store.lock:
             stack, change_set = self._change_set()
             if change_set.execution_status != "AVAILABLE":
-                raise ServiceException(
+                raise AwsError(
                     "InvalidChangeSetStatus",
                     f"ChangeSet [{change_set.id}] cannot be executed in its current status of [{change_set.status}]",
                 )
@@ -434,6 +432,9 @@ class CloudFormation(BaseResponse):
 
     def _definition(self, stack: Stack | None) -> Definition:
         """What the request asks for; raises ValidationError when it cannot be."""
+        refused = [key for key in _UNHONOURED if self.params.get(key)]
+        if refused:
+            raise ValidationError(f"the embedded AWS does not honour {', '.join(refused)}")
         body = self._body(stack)
         template = self._parsed(body)
         try:
@@ -475,9 +476,7 @@ class CloudFormation(BaseResponse):
             given.add("CAPABILITY_IAM")
         missing = sorted(needed - given)
         if missing:
-            raise ServiceException(
-                "InsufficientCapabilitiesException", f"Requires capabilities : [{', '.join(missing)}]"
-            )
+            raise AwsError("InsufficientCapabilitiesException", f"Requires capabilities : [{', '.join(missing)}]")
 
     def _body(self, stack: Stack | None) -> str:
         if self.params.get("UsePreviousTemplate"):
@@ -503,7 +502,6 @@ class CloudFormation(BaseResponse):
                 "Parameters": shown_values(stack.template, stack.raw_parameters, stack.parameters),
                 "Outputs": list(stack.outputs.values()),
                 "Capabilities": stack.settings.get("Capabilities", []),
-                "NotificationARNs": stack.settings.get("NotificationARNs", []),
                 "RoleARN": stack.settings.get("RoleARN"),
                 "DisableRollback": bool(stack.settings.get("DisableRollback")),
                 "EnableTerminationProtection": stack.termination_protection,

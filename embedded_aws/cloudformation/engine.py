@@ -82,12 +82,14 @@ class Operation:
             active = self._deploy(definition, "UPDATE")
         except OperationError as failure:
             if definition.settings.get("DisableRollback"):
+                stack.leftovers += self._replaced()
                 stack.enter("UPDATE_FAILED", str(failure))
                 return
             self._roll_back(before, str(failure))
             return
         removed = [resource for name, resource in before.items() if name not in active]
-        replaced = [undo.before for undo in self.undo if undo.before is not None and undo.made_new]
+        replaced = [*stack.leftovers, *self._replaced()]
+        stack.leftovers = []
         for resource in removed:
             del stack.resources[resource.logical_id]
         self._adopt(definition)
@@ -95,14 +97,17 @@ class Operation:
         self._clean_up(before, removed, replaced)
         stack.enter("UPDATE_COMPLETE")
 
+    def _replaced(self) -> list[StackResource]:
+        """The physical resources whose place another one has taken."""
+        return [undo.before for undo in self.undo if undo.before is not None and undo.made_new]
+
     def _clean_up(
         self, before: dict[str, StackResource], removed: list[StackResource], replaced: list[StackResource]
     ) -> None:
         """Delete what the new template no longer has, what needs others first; a failure here fails nothing."""
         order = creation_order({name: resource.needs & set(before) for name, resource in before.items()})
-        going = {resource.logical_id: resource for resource in [*removed, *replaced]}
-        for logical_id in reversed([name for name in order if name in going]):
-            resource = going[logical_id]
+        place = {name: index for index, name in enumerate(order)}
+        for resource in sorted([*removed, *replaced], key=lambda item: place.get(item.logical_id, 0), reverse=True):
             kept = resource.retained_on_delete if resource in removed else resource.retained_on_replace
             if kept:
                 self._event(resource, "DELETE_SKIPPED")
@@ -176,7 +181,8 @@ class Operation:
         try:
             draft.properties = resource_properties(scope, logical_id, definition.tags, self.store.region)
             self._check(draft, present)
-            if present is not None and not changed_properties(present.properties, draft.properties):
+            made = present is not None and present.status != "CREATE_FAILED"
+            if made and not changed_properties(present.properties, draft.properties):
                 self.stack.resources[logical_id] = replace(present, definition=entry, needs=needs)
                 return
             self._event(draft, f"{verb}_IN_PROGRESS")
@@ -263,6 +269,7 @@ class Operation:
         """DELETE_COMPLETE, or DELETE_FAILED naming what stays; `keep` are RetainResources."""
         stack = self.stack
         failed = self._delete_all(keep=keep)
+        failed += [resource.logical_id for resource in stack.leftovers if not self._delete_one(resource)]
         if failed:
             stack.enter("DELETE_FAILED", _failed_to("delete", failed))
             return

@@ -54,19 +54,22 @@ def resolved_values(template: Template, raw: Mapping[str, str], ssm: Callable[[s
         inner = SSM_VALUE.fullmatch(kind)
         if inner:
             value, kind = ssm(value), inner.group(1)
-        result[name] = _typed(name, kind, value)
+        result[name] = _typed(kind, value)
     return result
 
 
-def _typed(name: str, kind: str, value: str) -> Any:
+def _typed(kind: str, value: str) -> Any:
     if kind == "CommaDelimitedList" or kind.startswith("List<"):
         return [item.strip() for item in value.split(",")]
-    if kind == "Number":
-        try:
-            float(value)
-        except ValueError as error:
-            raise TemplateError(f"Parameter '{name}' must be a number.") from error
     return value
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _check(name: str, declaration: Mapping[str, Any], value: str) -> None:
@@ -82,6 +85,8 @@ def _check(name: str, declaration: Mapping[str, Any], value: str) -> None:
         raise TemplateError(prefix + (explained or f"must contain at least {declaration['MinLength']} characters"))
     if "MaxLength" in declaration and len(value) > int(declaration["MaxLength"]):
         raise TemplateError(prefix + (explained or f"must contain at most {declaration['MaxLength']} characters"))
+    if declaration.get("Type") == "Number" and not _is_number(value):
+        raise TemplateError(f"{prefix}must be a number, not {value!r}")
     if "MinValue" in declaration and float(value) < float(declaration["MinValue"]):
         raise TemplateError(prefix + (explained or f"must be a number not less than {declaration['MinValue']}"))
     if "MaxValue" in declaration and float(value) > float(declaration["MaxValue"]):

@@ -93,7 +93,7 @@ def scope_of(
         "AWS::StackName": stack.name,
         "AWS::StackId": stack.id,
         "AWS::URLSuffix": "amazonaws.com",
-        "AWS::NotificationARNs": definition.settings.get("NotificationARNs", []),
+        "AWS::NotificationARNs": [],
     }
     return Scope(definition.template, pseudo, parameters, ref, get_att, import_value, ssm), parameters, imports
 

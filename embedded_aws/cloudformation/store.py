@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from embedded_aws.cloudformation.template import Template
@@ -77,6 +77,7 @@ class Stack:
     parameters: dict[str, Any] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     resources: dict[str, StackResource] = field(default_factory=dict)
+    leftovers: list[StackResource] = field(default_factory=list)  # replaced by an update that was not rolled back
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     imports: set[str] = field(default_factory=set)
     change_sets: dict[str, ChangeSet] = field(default_factory=dict)
@@ -102,7 +103,13 @@ class Stack:
         }
 
     def event(self, logical_id: str, kind: str, physical_id: str, status: str, reason: str | None = None) -> None:
-        """Record one event: DescribeStackEvents shows them, newest first."""
+        """Record one event: DescribeStackEvents shows them, newest first.
+
+        Times are at least a millisecond apart, since clients sort the events by their milliseconds.
+        """
+        moment = now()
+        if self.events:
+            moment = max(moment, self.events[-1]["Timestamp"] + timedelta(milliseconds=1))
         self.events.append(
             {
                 "StackId": self.id,
@@ -111,7 +118,7 @@ class Stack:
                 "LogicalResourceId": logical_id,
                 "PhysicalResourceId": physical_id,
                 "ResourceType": kind,
-                "Timestamp": now(),
+                "Timestamp": moment,
                 "ResourceStatus": status,
                 "ResourceStatusReason": reason,
                 "ClientRequestToken": self.settings.get("ClientRequestToken"),

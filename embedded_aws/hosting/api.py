@@ -11,19 +11,19 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult, EmptyResult
 from moto.sagemaker.responses import SageMakerResponse
 
 from embedded_aws.clients import Clients
 from embedded_aws.cloudformation.store import now
+from embedded_aws.errors import AwsError
 from embedded_aws.hosting.endpoint import Endpoint, Host, Variant
 
 NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # the pattern of all three names in the API reference
 INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+")
 
 
-class ValidationException(ServiceException):
+class ValidationException(AwsError):
     """SageMaker's answer to a request that cannot be right."""
 
     code = "ValidationException"

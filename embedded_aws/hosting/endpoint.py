@@ -124,6 +124,9 @@ class Endpoint:
             with self.lock:
                 self.status, self.failure, self.modified = "InService", failure, now()
             return
+        for variant in variants:
+            if self.deployment and variant.worker is not None:
+                variant.worker.logs.say("DeploymentConfig is kept, not carried out: all traffic moves at once")
         with self.lock:
             old = list(self.variants.values())
             self.variants = {variant.name: variant for variant in variants}

@@ -9,20 +9,14 @@ from typing import Any
 
 from moto.cloudwatch.models import Alarm
 from moto.cloudwatch.responses import CloudWatchResponse
-from moto.core.exceptions import ServiceException
 from moto.core.responses import ActionResult, EmptyResult
 
 from embedded_aws.clients import Clients
+from embedded_aws.errors import AwsError, ValidationError
 from embedded_aws.monitoring.alarms import COMPARISONS, RuleError, check_rule, evaluate_all, queries_of
 from embedded_aws.monitoring.expressions import ExpressionError
 from embedded_aws.monitoring.queries import check, evaluate
 from embedded_aws.monitoring.series import UnsupportedStatisticError, matching, points
-
-
-class ValidationError(ServiceException):
-    """CloudWatch's answer to a request that cannot be right."""
-
-    code = "ValidationError"
 
 
 class CloudWatch(CloudWatchResponse):
@@ -53,13 +47,9 @@ class CloudWatch(CloudWatchResponse):
         params = self.params
         simple, extended = params.get("Statistics") or [], params.get("ExtendedStatistics") or []
         if not simple and not extended:
-            raise ServiceException(
-                "InvalidParameterCombination", "Must specify either Statistics or ExtendedStatistics"
-            )
+            raise AwsError("InvalidParameterCombination", "Must specify either Statistics or ExtendedStatistics")
         if params["StartTime"] >= params["EndTime"]:
-            raise ServiceException(
-                "InvalidParameterValue", "The parameter StartTime must be less than the parameter EndTime."
-            )
+            raise AwsError("InvalidParameterValue", "The parameter StartTime must be less than the parameter EndTime.")
         dimensions = [(item["Name"], item["Value"]) for item in params.get("Dimensions") or []]
         data = matching(
             self.cloudwatch_backend, params["Namespace"], params["MetricName"], dimensions, params.get("Unit")
@@ -162,7 +152,7 @@ class CloudWatch(CloudWatchResponse):
         """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_DeleteAlarms.html"""
         missing = [name for name in self.params["AlarmNames"] if name not in self.cloudwatch_backend.alarms]
         if missing:
-            raise ServiceException("ResourceNotFound", f"alarms {', '.join(missing)} do not exist")
+            raise AwsError("ResourceNotFound", f"alarms {', '.join(missing)} do not exist")
         return super().delete_alarms()
 
 

@@ -6,7 +6,16 @@ Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/A
 # ruff: noqa: ARG001 - create, update and delete have one signature each for all types
 from __future__ import annotations
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, changed_tags, document, gone
+from embedded_aws.providers.resource import (
+    Context,
+    Created,
+    Properties,
+    ResourceType,
+    changed_tags,
+    document,
+    gone,
+    refuse_existing,
+)
 
 _ALARM = frozenset(
     {
@@ -50,8 +59,15 @@ def _retag(context: Context, arn: str, old: Properties, new: Properties) -> None
         context.call("cloudwatch", "untag_resource", ResourceARN=arn, TagKeys=to_remove)
 
 
-def _create_alarm(context: Context, properties: Properties) -> Created:
+def _new_name(context: Context, properties: Properties) -> str:
     name = properties.get("AlarmName") or context.name(255)
+    kinds = ["MetricAlarm", "CompositeAlarm"]
+    refuse_existing(context, name, "cloudwatch", "describe_alarms", AlarmNames=[name], AlarmTypes=kinds)
+    return str(name)
+
+
+def _create_alarm(context: Context, properties: Properties) -> Created:
+    name = _new_name(context, properties)
     return _put(context, "put_metric_alarm", name, properties, _ALARM)
 
 
@@ -61,7 +77,7 @@ def _update_alarm(context: Context, name: str, old: Properties, new: Properties)
 
 
 def _create_composite(context: Context, properties: Properties) -> Created:
-    name = properties.get("AlarmName") or context.name(255)
+    name = _new_name(context, properties)
     return _put(context, "put_composite_alarm", name, properties, _COMPOSITE)
 
 
@@ -76,6 +92,11 @@ def _delete_alarm(context: Context, name: str, properties: Properties) -> None:
 
 def _create_dashboard(context: Context, properties: Properties) -> Created:
     name = properties.get("DashboardName") or context.name(255)
+    refuse_existing(context, name, "cloudwatch", "get_dashboard", DashboardName=name)
+    return _put_dashboard(context, name, properties)
+
+
+def _put_dashboard(context: Context, name: str, properties: Properties) -> Created:
     body = document(properties["DashboardBody"])
     tags = properties.get("Tags")
     context.call("cloudwatch", "put_dashboard", DashboardName=name, DashboardBody=body, Tags=tags)
@@ -84,7 +105,7 @@ def _create_dashboard(context: Context, properties: Properties) -> Created:
 
 def _update_dashboard(context: Context, name: str, old: Properties, new: Properties) -> Created:
     _retag(context, context.arn("cloudwatch", f"dashboard/{name}", ""), old, new)
-    return _create_dashboard(context, {**new, "DashboardName": name, "Tags": None})
+    return _put_dashboard(context, name, {**new, "Tags": None})
 
 
 def _delete_dashboard(context: Context, name: str, properties: Properties) -> None:

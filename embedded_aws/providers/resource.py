@@ -167,6 +167,22 @@ def gone(context: Context, service: str, operation: str, **parameters: Any) -> N
             raise
 
 
+def refuse_existing(context: Context, name: str, service: str, operation: str, **parameters: Any) -> None:
+    """Raises ProviderError when a reading call finds the thing: some creating calls would take it over silently.
+
+    Source: "Resource type handler contract" (create must fail with AlreadyExists),
+    https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-test-contract.html
+    """
+    try:
+        found = context.call(service, operation, **parameters)
+    except ClientError as error:
+        if absent(error):
+            return
+        raise
+    if any(value for key, value in found.items() if key != "ResponseMetadata") or operation.startswith("head"):
+        raise ProviderError(f"{name} already exists")
+
+
 def changed_tags(old: Any, new: Any) -> tuple[list[dict[str, str]], list[str]]:
     """Tags to set and tag keys to remove, from two lists of Key and Value."""
     before = {tag["Key"]: tag["Value"] for tag in old or []}

@@ -11,7 +11,16 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from embedded_aws.providers.resource import Context, Created, Properties, ProviderError, ResourceType, document, gone
+from embedded_aws.providers.resource import (
+    Context,
+    Created,
+    Properties,
+    ProviderError,
+    ResourceType,
+    document,
+    gone,
+    refuse_existing,
+)
 
 _ACLS = {
     "Private": "private",
@@ -39,6 +48,7 @@ def _described(context: Context, name: str) -> Created:
 
 def _create_bucket(context: Context, properties: Properties) -> Created:
     name = properties.get("BucketName") or context.name(63, lower=True)
+    refuse_existing(context, name, "s3", "head_bucket", Bucket=name)
     # us-east-1 takes no location constraint: https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html
     where = None if context.region == "us-east-1" else {"LocationConstraint": context.region}
     context.call(

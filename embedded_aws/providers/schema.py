@@ -48,14 +48,14 @@ def tags_are_a_map(resource_type: str, region: str) -> bool:
 
 
 def property_faults(resource_type: str, properties: dict[str, Any], region: str) -> list[str]:
-    """Properties that AWS does not know, at any depth, and required top-level ones that are missing."""
+    """Properties and values that AWS does not know, at any depth, and required top-level ones that are missing."""
     found = schema(resource_type, region)
     if found is None:
         return [f"Unrecognized resource type {resource_type}"]
     faults = [f"#: required key [{name}] not found" for name in found.get("required") or [] if name not in properties]
     read_only = set(found.get("readOnlyProperties") or [])
     faults += [f"#/{name}: read-only property" for name in properties if f"/properties/{name}" in read_only]
-    return faults + list(_unknown(found, found, properties, ""))
+    return faults + list(_deep_faults(found, found, properties, ""))
 
 
 def _follow(root: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
@@ -67,14 +67,28 @@ def _follow(root: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
-def _unknown(root: dict[str, Any], part: dict[str, Any], value: Any, path: str) -> Iterator[str]:
+def _scalar_faults(part: dict[str, Any], value: Any, path: str) -> Iterator[str]:
+    """A value outside the schema's enum or range; numbers may come as text, as everywhere in CloudFormation."""
+    allowed = part.get("enum")
+    if allowed and str(value) not in {str(item) for item in allowed}:
+        yield f"#{path}: {value} is not a valid enum value; allowed are {', '.join(map(str, allowed))}"
+    if part.get("type") in ("integer", "number") and str(value).replace(".", "", 1).isdigit():
+        if float(value) < part.get("minimum", float("-inf")):
+            yield f"#{path}: {value} is not greater or equal to {part['minimum']}"
+        if float(value) > part.get("maximum", float("inf")):
+            yield f"#{path}: {value} is not less or equal to {part['maximum']}"
+
+
+def _deep_faults(root: dict[str, Any], part: dict[str, Any], value: Any, path: str) -> Iterator[str]:
     part = _follow(root, part)
+    if not isinstance(value, (list, dict)):
+        yield from _scalar_faults(part, value, path)
     if isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _unknown(root, part.get("items") or {}, item, f"{path}/{index}")
+            yield from _deep_faults(root, part.get("items") or {}, item, f"{path}/{index}")
     elif isinstance(value, dict) and "properties" in part:
         for name, inner in value.items():
             if name in part["properties"]:
-                yield from _unknown(root, part["properties"][name], inner, f"{path}/{name}")
+                yield from _deep_faults(root, part["properties"][name], inner, f"{path}/{name}")
             elif not part.get("patternProperties"):
                 yield f"Encountered unsupported property {name} (at #{path or '/'})"

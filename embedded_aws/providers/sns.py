@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, changed_tags, document, gone
+from embedded_aws.providers.resource import (
+    Context,
+    Created,
+    Properties,
+    ResourceType,
+    changed_tags,
+    document,
+    gone,
+    refuse_existing,
+)
 
 _TOPIC_ATTRIBUTES = (
     "DisplayName",
@@ -38,10 +47,12 @@ def _described(arn: str) -> Created:
 
 def _create_topic(context: Context, properties: Properties) -> Created:
     attributes = {key: _text(properties[key]) for key in _TOPIC_ATTRIBUTES if key in properties}
+    name = properties.get("TopicName") or context.name(256)
+    refuse_existing(context, name, "sns", "get_topic_attributes", TopicArn=context.arn("sns", name))
     arn = context.call(
         "sns",
         "create_topic",
-        Name=properties.get("TopicName") or context.name(256),
+        Name=name,
         Attributes=attributes or None,
         Tags=properties.get("Tags"),
     )["TopicArn"]

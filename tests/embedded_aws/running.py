@@ -1,0 +1,89 @@
+"""A running embedded AWS as a subprocess, and boto3 clients for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psutil
+from botocore.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = [sys.executable, "-m", "embedded_aws"]
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+    """The first true answer of `condition`; fails the test when it never comes."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.1)
+
+
+@dataclass
+class Aws:
+    """A server that runs."""
+
+    directory: Path
+    process: subprocess.Popen[bytes]
+    url: str
+
+    def client(self, service: str, region: str = "us-east-1") -> Any:
+        """A boto3 client of it, without retries."""
+        return boto3.client(
+            service,
+            endpoint_url=self.url,
+            region_name=region,
+            aws_access_key_id="AKIATEST000000000000",
+            aws_secret_access_key="test",
+            config=Config(retries={"total_max_attempts": 1}, proxies={}),
+        )
+
+    def environment(self) -> dict[str, str]:
+        """What `environment` prints, as a dict."""
+        command = [*MODULE, "environment", "--directory", str(self.directory)]
+        printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+        pairs = [line.removeprefix("export ").split("=", 1) for line in printed.splitlines() if "export" in line]
+        return {name: value.strip("'") for name, value in pairs}
+
+    def workers(self) -> list[psutil.Process]:
+        """Every process below the server."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """End it and wait."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        self.process.wait(60)
+
+
+@contextlib.contextmanager
+def running(directory: Path) -> Iterator[Aws]:
+    """Start a server; it is gone afterwards whatever happened."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "log.txt").open("wb") as log:
+        command = [*MODULE, "serve", "--directory", str(directory)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ})
+    state = directory / "server.json"
+    try:
+        wait_for(lambda: state.exists() or process.poll() is not None, "the server's state file")
+        assert process.poll() is None, (directory / "log.txt").read_text()
+        aws = Aws(directory, process, json.loads(state.read_text())["url"])
+        yield aws
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(60)
