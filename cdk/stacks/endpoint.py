@@ -36,8 +36,8 @@ class EndpointStack(Stack):
     """Serves one artifact, the one that the lock names.
 
     With problems (a lock that is missing, stale or not allowed here) the stack carries them as error annotations and
-    deploying it is refused. It still contains what its lock describes, so that `cdk diff` shows what would change;
-    without a readable lock it contains a placeholder.
+    deploying it is refused. It still contains what its lock describes, so that `cdk diff --ignore-errors` shows what
+    would change; without a readable lock it contains a placeholder.
     """
 
     def __init__(
@@ -58,6 +58,8 @@ class EndpointStack(Stack):
             env=deployment.environment,
             description=f"Inferentia endpoint {spec.name}, with its scaling, alarms and dashboard",
         )
+        # Also without a lock, when nothing refers to it: `cdk destroy --all` has to take the endpoint first.
+        self.add_stack_dependency(artifacts)
         if problems:
             refuse_deployment(self, problems)
         if lock is None:

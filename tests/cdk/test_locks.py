@@ -155,6 +155,15 @@ def test_stack_without_a_lock_is_not_empty(two: Project, assemble: Assemble) -> 
     assert len(template["Resources"]) == 1
 
 
+def test_stack_without_a_lock_is_destroyed_before_the_artifacts(two: Project, assemble: Assemble) -> None:
+    """What is deployed of it may still import from them."""
+    (two.root / "endpoints" / "bad.lock.json").unlink()
+    assembly = assemble(two)
+    for stack in (GOOD, BAD):
+        needed = [artifact.id for artifact in assembly.get_stack_by_name(stack).dependencies]
+        assert "InferentiaArtifacts" in needed
+
+
 def test_other_stacks_do_not_notice(two: Project, assemble: Assemble) -> None:
     before = assemble(two)
     (two.root / "endpoints" / "bad.lock.json").unlink()
