@@ -105,6 +105,24 @@ def test_preprocessing_is_that_of_transformers(served: Any) -> None:
     np.testing.assert_allclose(work.item.inputs["pixels"], expected, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("changes", "marks"),
+    [
+        ({}, {"rehearsal": True}),
+        ({"stand_in": True}, {"rehearsal": True, "stand_in": True}),
+    ],
+)
+def test_what_the_artifact_is_not_is_said(tmp_path: Path, changes: dict[str, Any], marks: dict[str, bool]) -> None:
+    served = handler.model_fn(str(depth_artifact(tmp_path, **changes)))
+    done = handler.predict_fn(handler.input_fn(encoded(Image.fromarray(gradient())), "image/png"), served)
+    answer = handler.reply(done, "application/json")
+    found = json.loads(answer.body)
+    assert {name: found[name] for name in ("rehearsal", "stand_in") if name in found} == marks
+    assert answer.headers == {"X-Amzn-SageMaker-Custom-Attributes": "; ".join(f"{name}=true" for name in marks)}
+    with Image.open(io.BytesIO(handler.reply(done, "image/png").body)) as image:
+        assert {name for name in ("rehearsal", "stand_in") if name in image.text} == marks.keys()
+
+
 def test_several_pictures_are_answered_in_order_and_one_fails_alone(served: Any) -> None:
     pictures = np.stack([gradient() / np.float32(255)] * 3).astype(np.float32)
     pictures[2] *= 0.5

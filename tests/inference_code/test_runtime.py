@@ -13,7 +13,7 @@ import torch
 from inference_code import manifest as m
 from inference_code import runtime
 from inference_code.errors import LoadError
-from inference_code.request import Item
+from inference_code.request import Item, ModelInfo
 from inference_code.settings import Settings
 from tests.inference_code.artifacts import change_manifest, doubling_artifact, sums_artifact
 
@@ -186,3 +186,10 @@ def test_batches_of_several_threads_do_not_mix(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(model.scheduler.run, items))
     assert [[a[0] for a in part] for part in answers] == [[2 * (n * 10 + k) for k in range(3)] for n in range(50)]
+
+
+def test_an_artifact_compiled_for_the_target_marks_nothing(compiled: Path, stand_in: Path) -> None:
+    change_manifest(compiled, stand_in=False)
+    assert ModelInfo.of(m.read(compiled)).metadata == {}
+    change_manifest(compiled, stand_in=True)
+    assert ModelInfo.of(m.read(compiled)).metadata == {"stand_in": True}
