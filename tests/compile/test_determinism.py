@@ -19,11 +19,15 @@ time.time = lambda: _now() + 86_400
 """
 
 
-def checkout(at: Path, **environment: str) -> dict[str, object]:
-    """Copies the rooms that a build needs, builds there, and returns the result as the command prints it."""
+def checkout(source: Path, at: Path) -> None:
+    """Copies the rooms that a build needs."""
     for room in ("compile", "spec", "inference_code"):
-        shutil.copytree(ROOT / room, at / room, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(source / room, at / room, ignore=shutil.ignore_patterns("__pycache__"))
     write_entry(at, WITH_SAMPLE)
+
+
+def build(at: Path, **environment: str) -> dict[str, object]:
+    """Builds in a checkout, in a process of its own; returns the result as the command prints it."""
     command = [sys.executable, "-m", "compile", "build", "own", "--rehearse", "--json"]
     variables = {**os.environ, "PYTHONPATH": str(at), **environment}
     done = subprocess.run(command, cwd=at, env=variables, capture_output=True, text=True, check=False)
@@ -34,10 +38,11 @@ def checkout(at: Path, **environment: str) -> dict[str, object]:
 
 def test_two_checkouts_two_days_one_digest(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "a" / "much" / "longer" / "way" / "two"
-    here = checkout(one, PYTHONHASHSEED="1")
-    two.mkdir(parents=True)
+    checkout(ROOT, one)
+    checkout(one, two)
     (two / "sitecustomize.py").write_text(TOMORROW)
-    there = checkout(two, PYTHONHASHSEED="2", TZ="Asia/Tokyo")
+    here = build(one, PYTHONHASHSEED="1")
+    there = build(two, PYTHONHASHSEED="2", TZ="Asia/Tokyo")
     assert here["lock"]["digests"] == there["lock"]["digests"]  # type: ignore[index]
     archive = Path(str(here["artifact"]))
     assert (one / archive).read_bytes() == (two / archive).read_bytes()
