@@ -54,7 +54,7 @@ _NAMED_IAM = {
 }
 
 
-class ChangeSetNotFound(AwsError):
+class ChangeSetNotFoundError(AwsError):
     """No such change set."""
 
     code = "ChangeSetNotFound"
@@ -352,7 +352,7 @@ class CloudFormation(BaseResponse):
         """https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DeleteChangeSet.html"""
         try:
             stack, change_set = self._change_set()
-        except ChangeSetNotFound:
+        except ChangeSetNotFoundError:
             return EmptyResult()
         del stack.change_sets[change_set.name]
         return EmptyResult()
@@ -428,7 +428,7 @@ class CloudFormation(BaseResponse):
             for change_set in stack.change_sets.values():
                 if wanted in (change_set.name, change_set.id):
                     return stack, change_set
-        raise ChangeSetNotFound(f"ChangeSet [{wanted}] does not exist")
+        raise ChangeSetNotFoundError(f"ChangeSet [{wanted}] does not exist")
 
     def _definition(self, stack: Stack | None) -> Definition:
         """What the request asks for; raises ValidationError when it cannot be."""

@@ -23,7 +23,7 @@ NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # the pattern of all thr
 INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+")
 
 
-class ValidationException(AwsError):
+class RequestError(AwsError):
     """SageMaker's answer to a request that cannot be right."""
 
     code = "ValidationException"
@@ -81,14 +81,14 @@ class SageMaker(SageMakerResponse):
     def _new_name(self, key: str, kind: str, taken: Any) -> str:
         name = str(self.params[key])
         if not NAME.fullmatch(name):
-            raise ValidationException(f"Value '{name}' at '{key}' failed to satisfy constraint: {NAME.pattern}")
+            raise RequestError(f"Value '{name}' at '{key}' failed to satisfy constraint: {NAME.pattern}")
         if name in taken:
-            raise ValidationException(f'Cannot create already existing {kind} "{self._arn(kind, name)}".')
+            raise RequestError(f'Cannot create already existing {kind} "{self._arn(kind, name)}".')
         return name
 
     def _find(self, table: dict[str, Any], kind: str, name: str) -> Any:
         if name not in table:
-            raise ValidationException(f'Could not find {kind.replace("-", " ")} "{self._arn(kind, name)}".')
+            raise RequestError(f'Could not find {kind.replace("-", " ")} "{self._arn(kind, name)}".')
         return table[name]
 
     # -- models ---------------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class SageMaker(SageMakerResponse):
             name = self._new_name("EndpointConfigName", "endpoint-config", hosted.configs)
             faults = config_faults(self.params)
             if faults:
-                raise ValidationException("; ".join(faults))
+                raise RequestError("; ".join(faults))
             for variant in self.params["ProductionVariants"]:
                 self._find(hosted.models, "model", variant["ModelName"])
             arn = self._arn("endpoint-config", name)
@@ -139,7 +139,7 @@ class SageMaker(SageMakerResponse):
 
     def _config(self, name: str) -> dict[str, Any]:
         if name not in self.hosted.configs:
-            raise ValidationException(f'Could not find endpoint configuration "{self._arn("endpoint-config", name)}".')
+            raise RequestError(f'Could not find endpoint configuration "{self._arn("endpoint-config", name)}".')
         return self.hosted.configs[name]
 
     def list_endpoint_configs(self) -> ActionResult:
@@ -175,10 +175,10 @@ class SageMaker(SageMakerResponse):
         endpoint = self._endpoint()
         with endpoint.lock:
             if endpoint.status not in {"InService", "Failed"}:
-                raise ValidationException(f'Cannot update in-progress endpoint "{endpoint.arn}".')
+                raise RequestError(f'Cannot update in-progress endpoint "{endpoint.arn}".')
             config = self._config(self.params["EndpointConfigName"])
             if config is endpoint.config and endpoint.status == "InService":
-                raise ValidationException(
+                raise RequestError(
                     f'Cannot update endpoint "{endpoint.arn}" with the endpoint configuration that it has already.'
                 )
             variants = self._variants(config)
@@ -196,12 +196,12 @@ class SageMaker(SageMakerResponse):
         """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpointWeightsAndCapacities.html"""
         endpoint = self._endpoint()
         if endpoint.status != "InService":
-            raise ValidationException(f'Cannot update in-progress endpoint "{endpoint.arn}".')
+            raise RequestError(f'Cannot update in-progress endpoint "{endpoint.arn}".')
         wanted = self.params["DesiredWeightsAndCapacities"]
         names = [item["VariantName"] for item in wanted]
         unknown = sorted(set(names) - set(endpoint.variants))
         if unknown or len(set(names)) != len(names):
-            raise ValidationException(
+            raise RequestError(
                 f"The variant name(s) {', '.join(unknown or names)} must be distinct and present in endpoint "
                 f'configuration "{endpoint.config["EndpointConfigName"]}".'
             )
@@ -237,7 +237,7 @@ class SageMaker(SageMakerResponse):
             model = self._find(self.hosted.models, "model", item["ModelName"])
             faults = model_faults(model)
             if faults:
-                raise ValidationException("; ".join(faults))
+                raise RequestError("; ".join(faults))
             weight, count = item.get("InitialVariantWeight", 1.0), item.get("InitialInstanceCount", 1)
             variants.append(Variant(item, model, weight, count))
         return variants

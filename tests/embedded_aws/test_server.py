@@ -1,0 +1,98 @@
+"""The command line: loopback only, one server a directory, what it prints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.embedded_aws.running import MODULE, ROOT, Aws, running
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*MODULE, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::", "example.com"])
+def test_any_other_host_is_refused(tmp_path: Path, host: str) -> None:
+    done = run("serve", "--directory", str(tmp_path), "--host", host)
+    assert done.returncode == 2
+    assert f"--host {host}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "server.json").exists()
+
+
+def test_it_listens_on_loopback_only(aws: Aws) -> None:
+    found = psutil.Process(aws.process.pid).net_connections(kind="inet")
+    assert {item.laddr.ip for item in found if item.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+
+
+def test_a_second_server_for_a_directory_and_a_taken_port_are_refused(aws: Aws, tmp_path: Path) -> None:
+    again = run("serve", "--directory", str(aws.directory))
+    assert (again.returncode, aws.url in again.stderr) == (1, True)
+    port = json.loads((aws.directory / "server.json").read_text())["port"]
+    taken = run("serve", "--directory", str(tmp_path), "--port", str(port))
+    assert (taken.returncode, f"port {port} is taken" in taken.stderr) == (1, True)
+
+
+def test_the_environment_points_clients_to_it(aws: Aws, tmp_path: Path) -> None:
+    variables = aws.environment()
+    assert variables["AWS_ENDPOINT_URL"] == aws.url
+    assert aws.url.startswith("http://localhost:")
+    assert variables["AWS_REGION"] == variables["AWS_DEFAULT_REGION"] == "us-east-1"
+    assert variables["AWS_EC2_METADATA_DISABLED"] == variables["CDK_DISABLE_CLI_TELEMETRY"] == "true"
+    assert aws.client("sts").get_caller_identity()["Account"] == "123456789012"
+    nothing = run("environment", "--directory", str(tmp_path))
+    assert nothing.returncode == 1
+    assert "python -m embedded_aws serve" in nothing.stderr
+
+
+def test_stop_ends_it_and_takes_its_state_file_away(tmp_path: Path) -> None:
+    with running(tmp_path) as aws:
+        done = run("stop", "--directory", str(tmp_path))
+        assert done.returncode == 0
+        assert aws.process.wait(20) == 0
+        assert not (tmp_path / "server.json").exists()
+    assert run("stop", "--directory", str(tmp_path)).returncode == 0
+
+
+def test_a_state_file_of_a_dead_server_does_not_count(tmp_path: Path) -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    (tmp_path / "server.json").write_text(json.dumps({"url": "http://localhost:1", "pid": process.pid, "port": 1}))
+    assert run("environment", "--directory", str(tmp_path)).returncode == 1
+
+
+def test_an_unknown_operation_says_so(aws: Aws) -> None:
+    with pytest.raises(ClientError, match=r"the embedded AWS \(sagemaker\)") as caught:
+        aws.client("sagemaker").list_inference_experiments()
+    assert caught.value.response["Error"]["Code"] == "NotImplemented"
+
+
+def test_cloudtrail_answers_the_question_of_the_cdk_cli(aws: Aws) -> None:
+    assert aws.client("cloudtrail").lookup_events(MaxResults=1)["Events"] == []
+
+
+def test_a_tls_only_bucket_is_kept_as_written_and_used_over_loopback(aws: Aws, name: str) -> None:
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket=name)
+    deny = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:*",
+        "Resource": f"arn:aws:s3:::{name}/*",
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+    s3.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [deny]}))
+    s3.put_object(Bucket=name, Key="k", Body=b"x")
+    s3.put_object(Bucket=name, Key="k", Body=b"y")
+    assert s3.get_object(Bucket=name, Key="k")["Body"].read() == b"y"
+    assert json.loads(s3.get_bucket_policy(Bucket=name)["Policy"])["Statement"] == [deny]
+    whole = {key: value for key, value in deny.items() if key != "Condition"}
+    s3.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [whole]}))
+    with pytest.raises(s3.exceptions.ClientError, match="403"):
+        s3.get_object(Bucket=name, Key="k")
