@@ -15,6 +15,7 @@ NEURON_RT_NUM_CORES          (unset)       NeuronCores of this process
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,45 +48,49 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
         """Read the variables above from `environment` (default: os.environ). Raises LoadError naming all bad ones."""
-        source = os.environ if environment is None else environment
-        problems: list[str] = []
-
-        def number(name: str, default: float | None, least: float, kind: type) -> float | None:
-            text = source.get(name, "").strip()
-            if not text:
-                return default
-            try:
-                value = kind(text)
-            except ValueError:
-                value = None
-            if value is None or not least <= value < float("inf"):
-                sort = "whole number" if kind is int else "number"
-                problems.append(f"{name} is {text[:40]!r}, it must be a {sort}, at least {least:g}")
-                return default
-            return float(value) if kind is float else int(value)
-
-        def whole(name: str, default: int) -> int:
-            return int(number(name, default, 1, int) or default)
-
-        def core_count(name: str) -> int | None:
-            value = number(name, None, 1, int)
-            return None if value is None else int(value)
-
-        base = Limits()
+        variables = _Variables(os.environ if environment is None else environment)
+        base, limits = cls(), Limits()
         settings = cls(
             limits=Limits(
-                pixels=whole("ENDPOINT_MAX_PIXELS", base.pixels),
-                items=whole("ENDPOINT_MAX_ITEMS", base.items),
-                request_bytes=whole("ENDPOINT_REQUEST_BYTES", base.request_bytes),
-                response_bytes=whole("ENDPOINT_RESPONSE_BYTES", base.response_bytes),
+                pixels=variables.whole("ENDPOINT_MAX_PIXELS", limits.pixels),
+                items=variables.whole("ENDPOINT_MAX_ITEMS", limits.items),
+                request_bytes=variables.whole("ENDPOINT_REQUEST_BYTES", limits.request_bytes),
+                response_bytes=variables.whole("ENDPOINT_RESPONSE_BYTES", limits.response_bytes),
             ),
-            workers=whole("ENDPOINT_WORKERS", 1),
-            cores_per_worker=core_count("ENDPOINT_CORES_PER_WORKER"),
-            max_batch_delay_ms=float(number("ENDPOINT_MAX_BATCH_DELAY_MS", 5.0, 0, float) or 0.0),
-            max_queue=whole("ENDPOINT_MAX_QUEUE", 64),
-            body_timeout_s=float(number("ENDPOINT_BODY_TIMEOUT_S", 60.0, 0.1, float) or 60.0),
-            neuron_cores=core_count("NEURON_RT_NUM_CORES"),
+            workers=variables.whole("ENDPOINT_WORKERS", base.workers),
+            cores_per_worker=variables.whole("ENDPOINT_CORES_PER_WORKER", 0) or None,
+            max_batch_delay_ms=variables.decimal("ENDPOINT_MAX_BATCH_DELAY_MS", base.max_batch_delay_ms, 0.0),
+            max_queue=variables.whole("ENDPOINT_MAX_QUEUE", base.max_queue),
+            body_timeout_s=variables.decimal("ENDPOINT_BODY_TIMEOUT_S", base.body_timeout_s, 0.1),
+            neuron_cores=variables.whole("NEURON_RT_NUM_CORES", 0) or None,
         )
-        if problems:
-            raise LoadError("; ".join(problems))
+        if variables.problems:
+            raise LoadError("; ".join(variables.problems))
         return settings
+
+
+class _Variables:
+    """Reads numbers, and collects what is wrong with them."""
+
+    def __init__(self, source: Mapping[str, str]) -> None:
+        self._source = source
+        self.problems: list[str] = []
+
+    def whole(self, name: str, default: int) -> int:
+        """A whole number, at least 1; `default` when the variable is not set."""
+        text = self._source.get(name, "").strip()
+        if text and not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) >= 1):
+            self.problems.append(f"{name} is {text[:40]!r}, it must be a whole number, at least 1")
+            return default
+        return int(text) if text else default
+
+    def decimal(self, name: str, default: float, least: float) -> float:
+        """A number, at least `least`; `default` when the variable is not set."""
+        text = self._source.get(name, "").strip()
+        try:
+            value = float(text) if text else default
+        except ValueError:
+            value = math.nan
+        if not least <= value < math.inf:
+            self.problems.append(f"{name} is {text[:40]!r}, it must be a number, at least {least:g}")
+        return value

@@ -131,9 +131,10 @@ def _nearest(graphs: Sequence[GraphEntry], height: int, width: int) -> GraphEntr
 
 
 def _alternatives(context: Mapping[str, Any]) -> str:
-    height, width = context["model_size"]
+    (rows, columns), (height, width) = context["picture_size"], context["model_size"]
     return (
-        f"ask for size=model ({width} x {height}: {npy_bytes((height, width))} bytes as {NPY}), "
+        f"the picture has {columns} x {rows} pixels: ask for size=model "
+        f"({width} x {height}: {npy_bytes((height, width))} bytes as {NPY}), "
         f"for {PNG} (at most about 2 bytes a pixel), or send a smaller picture"
     )
 
