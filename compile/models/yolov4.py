@@ -34,7 +34,7 @@ PICTURES = Pictures("yolov4", name="images", multiple=32, mean=(0, 0, 0), std=(1
 # sizes are their exponentials.
 RESIDUALS = {f"module_list.{block}.1.conv.1.weight": 0.25 for block in range(8)}
 HEADS = {f"head.conv{number}.conv.0.weight": 0.3 for number in (2, 10, 18)}
-DRAW = drawer(gain=1.5, gains={**RESIDUALS, **HEADS})
+DRAW = drawer(gain=1.4, gains={**RESIDUALS, **HEADS})
 
 
 @family(name="yolov4", variants=tuple(VARIANTS), task="tensor", source="https://github.com/AlexeyAB/darknet")

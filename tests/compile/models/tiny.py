@@ -37,6 +37,10 @@ TINY: dict[tuple[str, str], tuple[dict[str, Any], Bucket]] = {
         },
         {"image": (64, 96)},
     ),
+    ("parseq", "tiny"): (
+        {"width": 48, "encoder_layers": 2, "encoder_heads": 3, "decoder_heads": 4, "decoder_layers": 2},
+        {"image": (32, 128)},
+    ),
     ("bert", "base-uncased"): (TEXT | {"intermediate_size": 48}, {"tokens": 12}),
     ("bert", "biobert-base-cased"): (TEXT | {"intermediate_size": 48}, {"tokens": 9}),
     ("distilbert", "base-uncased"): (TEXT | {"intermediate_size": 48}, {"tokens": 12}),

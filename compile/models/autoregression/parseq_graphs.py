@@ -1,0 +1,188 @@
+"""PARSeq as three graphs of fixed shape (encoder, step, refine), and the host's loop over them.
+
+They share the weights of one networks.parseq.PARSeq, whose own forward is the original decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import torch
+from torch import nn
+
+from compile.models.autoregression.slots import (
+    HIDDEN,
+    hidden_unless,
+    lower_triangle,
+    one_hot,
+    reached,
+    written,
+)
+from compile.models.networks.parseq import Attention, DecoderLayer, PARSeq, Sizes
+
+Graph = Callable[..., Mapping[str, torch.Tensor]]
+
+
+class EncoderGraph(nn.Module):
+    """pixel_values to cross_keys and cross_values, each (batch, layers, heads, patches, width / heads)."""
+
+    def __init__(self, model: PARSeq) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+        self.attentions = nn.ModuleList(layer.cross_attn for layer in model.decoder.each())
+        self.eval()
+
+    def forward(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+        memory = self.encoder(pixel_values)
+        pairs = [cast(Attention, attention).keys_values(memory) for attention in self.attentions]
+        return {
+            "cross_keys": torch.stack([keys for keys, _ in pairs], 1),
+            "cross_values": torch.stack([values for _, values in pairs], 1),
+        }
+
+
+class _Decoding(nn.Module):
+    """What the step and the refinement share: the decoder's layers, its embeddings and its head."""
+
+    def __init__(self, model: PARSeq) -> None:
+        super().__init__()
+        self.sizes = model.sizes
+        self.decoder = model.decoder
+        self.head = model.head
+        self.text_embed = model.text_embed
+        self.pos_queries = model.pos_queries
+
+    def through(
+        self,
+        layer: DecoderLayer,
+        streams: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        characters: tuple[torch.Tensor, torch.Tensor],
+        picture: tuple[torch.Tensor, torch.Tensor],
+        mask: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One layer for both streams; streams are query, content and the normalised content."""
+        query, content, content_norm = streams
+        query = layer.stream(query, layer.norm_q(query), characters, picture, mask)
+        if layer is not self.decoder.layers[-1]:  # nobody reads the last layer's content
+            content = layer.stream(content, content_norm, characters, picture, mask)
+        return query, content
+
+
+class StepGraph(_Decoding):
+    """One character: token int64 (batch, 1), slot float32 (batch, places), cross_keys, cross_values, cache_keys and
+    cache_values (batch, layers, heads, places, width / heads) to logits (batch, characters + 1) and the new caches.
+    """
+
+    triangle: torch.Tensor
+
+    def __init__(self, model: PARSeq) -> None:
+        super().__init__(model)
+        self.register_buffer("triangle", lower_triangle(model.sizes.steps), persistent=False)
+        self.eval()
+
+    def forward(
+        self,
+        token: torch.Tensor,
+        slot: torch.Tensor,
+        cross_keys: torch.Tensor,
+        cross_values: torch.Tensor,
+        cache_keys: torch.Tensor,
+        cache_values: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        positions = self.pos_queries[0]
+        query = torch.matmul(slot, positions)[:, None, :]
+        # The first token, the beginning, has no position; the one in slot n has that of query n - 1.
+        content = self.text_embed(token) + torch.matmul(slot[:, 1:], positions[:-1])[:, None, :]
+        mask = hidden_unless(reached(slot, self.triangle))
+        keys, values = [], []
+        for index, layer in enumerate(self.decoder.each()):
+            content_norm = layer.norm_c(content)
+            new_keys, new_values = layer.self_attn.keys_values(content_norm)
+            keys.append(written(cache_keys[:, index], slot, new_keys))
+            values.append(written(cache_values[:, index], slot, new_values))
+            picture = (cross_keys[:, index], cross_values[:, index])
+            streams = (query, content, content_norm)
+            query, content = self.through(layer, streams, (keys[-1], values[-1]), picture, mask)
+        return {
+            "logits": self.head(self.decoder.norm(query))[:, 0],
+            "cache_keys": torch.stack(keys, 1),
+            "cache_values": torch.stack(values, 1),
+        }
+
+
+class RefineGraph(_Decoding):
+    """All characters once more: tokens int64 (batch, places) that start with the beginning, visible float32 (batch,
+    places), 1 up to the text's end, cross_keys and cross_values to logits (batch, places, characters + 1).
+    """
+
+    cloze: torch.Tensor
+
+    def __init__(self, model: PARSeq) -> None:
+        super().__init__(model)
+        steps = model.sizes.steps
+        # A place sees every character but its own, which stands one further: the text starts with the beginning.
+        own = torch.ones(steps, steps).triu(1) - torch.ones(steps, steps).triu(2)
+        self.register_buffer("cloze", own * HIDDEN, persistent=False)
+        self.eval()
+
+    def forward(
+        self, tokens: torch.Tensor, visible: torch.Tensor, cross_keys: torch.Tensor, cross_values: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        positions = self.pos_queries[:, :-1]
+        embedded = self.text_embed(tokens)
+        content = torch.cat([embedded[:, :1], embedded[:, 1:] + positions], 1)
+        query = self.pos_queries.expand(tokens.shape[0], -1, -1)
+        mask = self.cloze + hidden_unless(visible)
+        for index, layer in enumerate(self.decoder.each()):
+            content_norm = layer.norm_c(content)
+            characters = layer.self_attn.keys_values(content_norm)
+            picture = (cross_keys[:, index], cross_values[:, index])
+            query, content = self.through(layer, (query, content, content_norm), characters, picture, mask)
+        return {"logits": self.head(self.decoder.norm(query))}
+
+
+def empty_cache(sizes: Sizes, batch: int) -> dict[str, torch.Tensor]:
+    """cache_keys and cache_values before the first step."""
+    shape = (batch, sizes.decoder_layers, sizes.decoder_heads, sizes.steps, sizes.width // sizes.decoder_heads)
+    return {"cache_keys": torch.zeros(shape), "cache_values": torch.zeros(shape)}
+
+
+def read(graphs: Mapping[str, Graph], pixel_values: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+    """The logits of the original decoding, (batch, n, characters + 1), from graphs by role.
+
+    The loop stops when every text of the batch has ended; n is `steps` after a refinement, else what was spelt.
+    """
+    cross = graphs["encoder"](pixel_values=pixel_values)
+    logits = _spell(graphs["step"], cross, sizes)
+    for _ in range(sizes.refinements):
+        tokens, visible = _refinement_inputs(logits, sizes)
+        logits = graphs["refine"](tokens=tokens, visible=visible, **cross)["logits"]
+    return logits
+
+
+def _spell(step: Graph, cross: Mapping[str, torch.Tensor], sizes: Sizes) -> torch.Tensor:
+    batch = cross["cross_keys"].shape[0]
+    cache = empty_cache(sizes, batch)
+    token = torch.full((batch, 1), sizes.beginning)
+    ended = torch.zeros(batch, 1, dtype=torch.bool)
+    logits = []
+    for place in range(sizes.steps):
+        answer = dict(step(token=token, slot=one_hot(place, sizes.steps, batch), **cross, **cache))
+        logits.append(answer.pop("logits"))
+        cache = answer
+        token = logits[-1].argmax(-1, keepdim=True)
+        ended |= token == sizes.end
+        if bool(ended.all()):
+            break
+    return torch.stack(logits, 1)
+
+
+def _refinement_inputs(logits: torch.Tensor, sizes: Sizes) -> tuple[torch.Tensor, torch.Tensor]:
+    """The text so far behind the beginning, padded to all places, and which of them are before the text's end."""
+    text = logits[:, :-1].argmax(-1)
+    tokens = torch.full((logits.shape[0], sizes.steps), sizes.padding)
+    tokens[:, 0] = sizes.beginning
+    tokens[:, 1 : 1 + text.shape[1]] = text
+    over = ((tokens == sizes.end) | (tokens == sizes.padding)).long().cumsum(-1) > 0
+    return tokens, (~over).float()

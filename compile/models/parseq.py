@@ -1,0 +1,116 @@
+"""PARSeq: the text in a picture of one word or line.
+
+Network: our own (networks/parseq.py), with the parameter names of baudm/parseq. The original decodes with shapes that
+grow; here it is three graphs of fixed shape with the same tokens (autoregression/parseq_graphs.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs, ModelDefinition
+from compile.models import family
+from compile.models.autoregression.parseq_graphs import EncoderGraph, RefineGraph, StepGraph, empty_cache
+from compile.models.autoregression.slots import one_hot
+from compile.models.networks.parseq import PARSeq, Sizes
+from compile.models.parts.draw import drawer
+from compile.models.parts.options import require, with_options
+from compile.models.parts.pictures import Pictures
+
+VARIANTS = {"base": Sizes(), "tiny": Sizes(width=192, encoder_heads=3, decoder_heads=6)}
+
+
+@family(name="parseq", variants=tuple(VARIANTS), task="tensor", source="https://github.com/baudm/parseq")
+def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+    """Graphs encoder, step and refine; pictures are float32 (batch, 3, 32, 128) in -1..1. Options: see `Sizes`."""
+    sizes = with_options("parseq", VARIANTS[variant], options)
+    require(
+        "parseq",
+        (sizes.width % sizes.encoder_heads == 0, f"width {sizes.width} is no multiple of encoder_heads"),
+        (sizes.width % sizes.decoder_heads == 0, f"width {sizes.width} is no multiple of decoder_heads"),
+        (sizes.decoder_layers > 0, "decoder_layers must be at least 1"),
+        (sizes.max_label_length > 0, "max_label_length must be at least 1"),
+    )
+    model = PARSeq(sizes).eval()
+    inputs = _Inputs(sizes, Pictures("parseq", fixed=sizes.image, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+    graphs = {
+        "encoder": GraphDefinition(EncoderGraph(model), inputs.pictures.example, inputs.pictures.references),
+        "step": GraphDefinition(StepGraph(model), inputs.step_example, inputs.step_references),
+    }
+    if sizes.refinements:
+        graphs["refine"] = GraphDefinition(RefineGraph(model), inputs.refine_example, inputs.refine_references)
+    return ModelDefinition(
+        graphs=graphs,
+        buckets=[{"image": sizes.image}],
+        task="tensor",
+        weights_module=model,
+        checkpoint_keys=without_lightning_prefix,
+        initialise=draw,
+    )
+
+
+def draw(module: torch.nn.Module, generator: torch.Generator) -> None:
+    """Random weights with decisive logits. Token embeddings are scaled by sqrt(width) when they are read."""
+    width = module.get_parameter("pos_queries").shape[-1]
+    gains = {"text_embed.embedding.weight": float(width) ** -0.5, "head.weight": 4.0}
+    drawer(gains=gains)(module, generator)
+
+
+def without_lightning_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Checkpoints of newer training runs hold the network as "model."; the released files do not."""
+    if not all(key.startswith("model.") for key in state):
+        return state
+    return {key[len("model.") :]: value for key, value in state.items()}
+
+
+class _Inputs:
+    """Made-up inputs of the three graphs; those that another graph would give are drawn."""
+
+    def __init__(self, sizes: Sizes, pictures: Pictures) -> None:
+        self.sizes = sizes
+        self.pictures = pictures
+
+    def step_example(self, bucket: Bucket, batch: int) -> Inputs:
+        return self._step(0, bucket, batch)
+
+    def step_references(self, bucket: Bucket, batch: int) -> Sequence[Inputs]:
+        return [self._step(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
+
+    def refine_example(self, bucket: Bucket, batch: int) -> Inputs:
+        return self._refine(0, bucket, batch)
+
+    def refine_references(self, bucket: Bucket, batch: int) -> Sequence[Inputs]:
+        return [self._refine(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
+
+    def _step(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+        """A step in the middle of a text: the cache is filled before the slot and empty from there."""
+        self.pictures.size(bucket)
+        generator = torch.Generator().manual_seed(seed)
+        place = (3 * seed) % self.sizes.steps
+        cache = {
+            name: torch.randn(empty.shape, generator=generator)
+            for name, empty in empty_cache(self.sizes, batch).items()
+        }
+        for tensor in cache.values():
+            tensor[:, :, :, place:] = 0
+        token = torch.randint(1, self.sizes.beginning, (batch, 1), generator=generator)
+        slot = one_hot(place, self.sizes.steps, batch)
+        return {"token": token, "slot": slot, **self._cross(generator, batch), **cache}
+
+    def _refine(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+        self.pictures.size(bucket)
+        generator = torch.Generator().manual_seed(seed)
+        tokens = torch.randint(1, self.sizes.beginning, (batch, self.sizes.steps), generator=generator)
+        tokens[:, 0] = self.sizes.beginning
+        lengths = torch.randint(1, self.sizes.steps + 1, (batch, 1), generator=generator)
+        visible = (torch.arange(self.sizes.steps)[None, :] < lengths).float()
+        return {"tokens": tokens, "visible": visible, **self._cross(generator, batch)}
+
+    def _cross(self, generator: torch.Generator, batch: int) -> dict[str, torch.Tensor]:
+        sizes = self.sizes
+        patches = (sizes.image[0] // sizes.patch[0]) * (sizes.image[1] // sizes.patch[1])
+        shape = (batch, sizes.decoder_layers, sizes.decoder_heads, patches, sizes.width // sizes.decoder_heads)
+        return {name: torch.randn(shape, generator=generator) for name in ("cross_keys", "cross_values")}
