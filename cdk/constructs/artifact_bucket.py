@@ -19,7 +19,7 @@ class ArtifactBucket(Construct):
     """
 
     def __init__(self, scope: Construct, construct_id: str, *, disposable: bool = False) -> None:
-        """disposable: delete key and buckets with the stack (they must be empty by then). Default: retain them."""
+        """disposable: delete key and bucket with the stack; the bucket must be empty by then. Default: retain them."""
         super().__init__(scope, construct_id)
         removal = RemovalPolicy.DESTROY if disposable else RemovalPolicy.RETAIN
         self.key = kms.Key(
@@ -37,7 +37,8 @@ class ArtifactBucket(Construct):
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
             enforce_ssl=True,
             lifecycle_rules=[s3.LifecycleRule(id="ExpireLogs", expiration=Duration.days(365))],
-            removal_policy=removal,
+            # Always kept: deleting the other bucket is logged too, so this one is never empty when its turn comes.
+            removal_policy=RemovalPolicy.RETAIN,
         )
         self.bucket = s3.Bucket(
             self,

@@ -17,6 +17,7 @@ class EndpointLogs(Construct):
     """Made before the endpoint, because a log group that SageMaker makes itself keeps everything for ever.
 
     It is deleted with the stack: its name is fixed, so a retained one would stand in the way of the next deployment.
+    To read what a container said that never started, deploy with `cdk deploy --no-rollback`.
     """
 
     def __init__(

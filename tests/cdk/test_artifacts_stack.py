@@ -54,9 +54,15 @@ def test_production_keeps_key_and_buckets(artifacts: dict[str, Any]) -> None:
 
 def test_rehearsal_can_be_destroyed(synthesize: Synthesize) -> None:
     template = synthesize({}, Deployment(rehearsal=True))["InferentiaArtifacts"]
-    for kind in ("AWS::KMS::Key", "AWS::S3::Bucket"):
-        for resource in resources(template, kind).values():
-            assert resource["DeletionPolicy"] == "Delete"
+    (key,) = resources(template, "AWS::KMS::Key").values()
+    assert key["DeletionPolicy"] == "Delete"
+    assert template["Resources"][BUCKET]["DeletionPolicy"] == "Delete"
+
+
+def test_access_logs_are_always_kept(synthesize: Synthesize) -> None:
+    """Deleting the bucket that they are about adds to them, so their own bucket could not be deleted after it."""
+    template = synthesize({}, Deployment(rehearsal=True))["InferentiaArtifacts"]
+    assert template["Resources"][LOGS]["DeletionPolicy"] == "Retain"
 
 
 def test_what_endpoints_import_is_exported_even_without_endpoints(
