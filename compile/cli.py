@@ -12,7 +12,6 @@ from rich.markup import escape
 
 from compile.commands.common import err
 from compile.errors import CompileError, UsageError
-from compile.lowering import LoweringError
 from inference_code.manifest import ManifestError
 from spec import SpecErrors
 from spec.lock import LockError
@@ -22,6 +21,7 @@ COMMAND_MODULES = (
     "compile.commands.create",
     "compile.commands.build",
     "compile.commands.check",
+    "compile.coverage.commands",
     "compile.commands.serve",
 )
 
@@ -55,7 +55,7 @@ def main() -> None:
         make_app()(prog_name="python -m compile")
     except UsageError as error:
         _fail(error, 2)
-    except (CompileError, SpecErrors, LockError, ManifestError, LoweringError) as error:
+    except (CompileError, SpecErrors, LockError, ManifestError) as error:
         _fail(error, 1)
     except OSError as error:
         _fail(

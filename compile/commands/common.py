@@ -13,8 +13,8 @@ import spec as specs
 from compile.errors import UsageError
 
 # Results go to stdout (a table for a person, JSON for a machine); plans, progress and errors to stderr.
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)
+err = Console(stderr=True, emoji=False)
 
 Name = Annotated[str, typer.Argument(help="The endpoint: endpoints/NAME.yaml.", show_default=False)]
 Root = Annotated[Path, typer.Option(help="The project: the folder with endpoints/.", show_default="the current folder")]

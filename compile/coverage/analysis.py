@@ -16,7 +16,7 @@ from compile.coverage.flops import dtype_name, flops
 from compile.coverage.graph import Graph, Node, Value
 from compile.coverage.operators import OperatorTable, table
 from compile.coverage.partition import Plan, Rules, plan_as_logged, plan_safe
-from compile.coverage.report import CoverageReport, ModuleLoad, OperatorCount, Partition, Place, Subgraph, Tensor
+from compile.coverage.report import CoverageReport, ModuleLoad, OperatorCount, Partition, Place, Stage, Subgraph, Tensor
 from compile.coverage.roofline import Core, core_of, estimate
 from compile.coverage.support import Verdict, judge
 
@@ -131,8 +131,18 @@ class _Study:
             flops_host=sum(self.work.values()) - on_device,
             host_reasons=_counts(stays.values()),
             details=tuple(self.subgraph(plan, number, crossing) for number in range(len(plan.segments))),
+            stages=self.stages(plan),
             unsafe=unsafe,
         )
+
+    def stages(self, plan: Plan) -> tuple[Stage, ...]:
+        sums: dict[tuple[int, bool], list[int]] = {}
+        for index, level in plan.levels.items():
+            if index in self.verdicts:
+                row = sums.setdefault((level, index in plan.device), [0, 0])
+                row[0] += 1
+                row[1] += self.work[index]
+        return tuple(Stage(level, device, *row) for (level, device), row in sorted(sums.items()))
 
     def subgraph(self, plan: Plan, number: int, crossing: _Crossing) -> Subgraph:
         segment = plan.segments[number]

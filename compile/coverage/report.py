@@ -79,6 +79,16 @@ class Subgraph:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """What runs between two changes of device, in order: on the device or on the host, how many nodes and how much."""
+
+    level: int
+    device: bool
+    nodes: int
+    flops: int
+
+
+@dataclass(frozen=True)
 class Partition:
     """A predicted partition. `subgraphs` counts those that would be compiled, `candidates` all that were found."""
 
@@ -90,6 +100,7 @@ class Partition:
     flops_host: int
     host_reasons: Mapping[str, int]
     details: tuple[Subgraph, ...] = ()
+    stages: tuple[Stage, ...] = ()
     unsafe: tuple[str, ...] = ()
 
     @property
@@ -215,6 +226,7 @@ def _plan_json(plan: Partition | None) -> dict[str, Any] | None:
         },
         "host_reasons": dict(plan.host_reasons),
         "unsafe": list(plan.unsafe),
+        "stages": [asdict(stage) for stage in plan.stages],
         "details": [
             {**asdict(part), "roofline": asdict(part.roofline) if part.roofline else None} for part in plan.details
         ],

@@ -1,0 +1,200 @@
+"""`python -m compile analyze` and `python -m compile read-log`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from compile.commands.common import Root, err, out
+from compile.coverage import page, terminal
+from compile.coverage.analysis import analyze
+from compile.coverage.compare import compare
+from compile.coverage.host_time import measure
+from compile.coverage.log import LogReport, read_log_file
+from compile.coverage.merged import merged
+from compile.coverage.operators import find_release
+from compile.coverage.partition import Rules
+from compile.coverage.report import CoverageReport
+from compile.coverage.what import FORMS, Subject, subjects
+from compile.errors import UsageError
+
+
+class Target(str, Enum):
+    """The chip family."""
+
+    inf1 = "inf1"
+    inf2 = "inf2"
+
+
+What = Annotated[str, typer.Argument(help=FORMS, show_default=False)]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result as JSON to this file (- for stdout).")]
+HtmlFile = Annotated[Path | None, typer.Option("--html", help="Write one self-contained HTML page to this file.")]
+FailUnder = Annotated[
+    float | None, typer.Option("--fail-under", help="Exit 1 when less than this percentage is supported.")
+]
+Sdk = Annotated[str | None, typer.Option("--sdk", help="Operators as of this Neuron release, e.g. 2.13 or 1.19.0.")]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option("--op-whitelist", help="Only these operators count as supported, as torch_neuron.trace takes them."),
+]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Operators that stay on the host.")]
+Grad = Annotated[bool, typer.Option("--grad/--no-grad", help="Trace with gradients on, as torch_neuron.trace does.")]
+Against = Annotated[Path | None, typer.Option("--against", help="A torch-neuron compile log to compare with.")]
+TargetOption = Annotated[Target | None, typer.Option("--target", help="Default: the endpoint's, or inf1.")]
+Lowered = Annotated[bool, typer.Option("--lowered", help="Analyze the model as `build` lowers it.")]
+HostTime = Annotated[bool, typer.Option("--host-time", help="Measure on this CPU to estimate the host's time.")]
+LogFile = Annotated[Path, typer.Argument(help="The output of torch_neuron.trace.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("analyze")(analyze_command)
+    app.command("read-log")(read_log_command)
+
+
+def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
+    what: What,
+    json_: JsonFile = None,
+    html: HtmlFile = None,
+    fail_under: FailUnder = None,
+    sdk: Sdk = None,
+    op_whitelist: Kinds = None,
+    exclude: Exclude = None,
+    grad: Grad = True,
+    against: Against = None,
+    target: TargetOption = None,
+    lowered: Lowered = False,
+    host_time: HostTime = False,
+    minimum_segment_size: Annotated[int, typer.Option(help="As torch_neuron.trace takes it.")] = 2,
+    single_fusion_ratio_threshold: Annotated[float, typer.Option(help="As torch_neuron.trace takes it.")] = 0.6,
+    root: Root = Path(),
+) -> None:
+    """Will it compile? Operators, the predicted partition and the work of a model, without the Neuron SDK.
+
+    Exit 1 when less than --fail-under is supported or the model cannot be traced, 2 on wrong use.
+    """
+    _check(fail_under, sdk, json_, html)
+    whitelist = _kinds(op_whitelist, "--op-whitelist")
+    log = _log(against) if against else None
+    options: dict[str, Any] = {
+        "sdk": sdk,
+        "grad": grad,
+        "op_whitelist": whitelist or None,
+        "exclude": _kinds(exclude, "--exclude"),
+        "rules": Rules(minimum_segment_size, single_fusion_ratio_threshold),
+    }
+    with err.status(f"building {what}"):
+        found = subjects(what, root)
+    reports = []
+    for subject in found:
+        with err.status(f"tracing {subject.name}"):
+            chosen = target.value if target else subject.target or "inf1"
+            reports.append(_one(subject, chosen, lowered, host_time, options))
+    _give(reports, log, json_, html)
+    _threshold(reports, fail_under)
+
+
+def _one(subject: Subject, target: str, lowered: bool, host_time: bool, options: dict[str, Any]) -> CoverageReport:
+    module = subject.module
+    if lowered:
+        from compile.lowering import lower  # noqa: PLC0415 (only this option needs it)
+
+        eager = module.eval() if isinstance(module, torch.nn.Module) else module
+        module = lower(eager, subject.inputs).module
+    report = analyze(module, subject.inputs, target=target, **options)
+    name = f"{subject.name}, lowered" if lowered else subject.name
+    extra = {"host_time": measure(report, module, subject.inputs)} if host_time else {}
+    return replace(report, name=name, extra=extra)
+
+
+def _give(reports: Sequence[CoverageReport], log: LogReport | None, json_: Path | None, html: Path | None) -> None:
+    comparisons = [compare(report, log) for report in reports] if log else []
+    result = merged(reports)
+    if comparisons:
+        result["against"] = [comparison.to_json() for comparison in comparisons]
+    if str(json_) != "-":
+        for number, report in enumerate(reports):
+            terminal.show(report, out)
+            if comparisons:
+                terminal.show_comparison(comparisons[number], out)
+    _write_json(result, json_)
+    if html:
+        page.write(reports, html)
+        err.print(f"wrote {html}", highlight=False)
+
+
+def _write_json(result: dict[str, Any], path: Path | None) -> None:
+    if path is None:
+        return
+    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    if str(path) == "-":
+        typer.echo(text, nl=False)
+        return
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+    err.print(f"wrote {path}", highlight=False)
+
+
+def _check(fail_under: float | None, sdk: str | None, *files: Path | None) -> None:
+    if fail_under is not None and not 0 <= fail_under <= 100:
+        raise UsageError(f"--fail-under {fail_under:g} is not a percentage.", "Give a number from 0 to 100.")
+    find_release(sdk)
+    for path in files:
+        if path is not None and str(path) != "-" and not path.absolute().parent.is_dir():
+            raise UsageError(f"{path}: there is no folder {path.parent}.", "Create it first.")
+
+
+def _log(path: Path) -> LogReport:
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file.", "Give the path of a torch-neuron compile log.")
+    return read_log_file(path)
+
+
+def _kinds(given: Sequence[str] | None, option: str) -> frozenset[str]:
+    """Operator kinds, repeated or separated by commas. `linear` means `aten::linear`."""
+    names = [name.strip() for text in given or () for name in text.split(",") if name.strip()]
+    wrong = [name for name in names if not name.replace("::", "").replace("_", "").isalnum()]
+    if wrong:
+        raise UsageError(f"{option}: {', '.join(wrong)} is not an operator.", "Write aten::NAME, separated by commas.")
+    return frozenset(name if "::" in name else f"aten::{name}" for name in names)
+
+
+def _threshold(reports: Sequence[CoverageReport], fail_under: float | None) -> None:
+    if fail_under is None:
+        return
+    unknown = [report.name for report in reports if report.percent is None]
+    if unknown:
+        raise UsageError(
+            f"--fail-under: the coverage of {', '.join(unknown)} is unknown, Inf2 has no public operator table.",
+            "Use --fail-under with --target inf1.",
+        )
+    low = [r for r in reports if r.supported is not None and 100 * r.supported < fail_under * r.total]
+    for report in low:
+        err.print(
+            f"[bold red]under the threshold[/bold red] {report.name}: {report.supported} of {report.total} operators "
+            f"are supported ({report.percent} %), --fail-under asks for {fail_under:g} %.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if low:
+        raise typer.Exit(1)
+
+
+def read_log_command(
+    log: LogFile,
+    json_: Annotated[Path | None, typer.Option("--json", help="Write JSON to this file (- for stdout).")] = None,
+) -> None:
+    """Read a torch-neuron compile log: what was counted, fused, compiled and refused."""
+    _check(None, None, json_)
+    found = _log(log)
+    if str(json_) != "-":
+        terminal.show_log(found, out)
+    _write_json(found.to_json(), json_)

@@ -1,0 +1,176 @@
+"""The report as one HTML page that needs nothing else: the module tree coloured by device, and the partition drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+from compile.coverage.report import INF2_COVERAGE, CoverageReport, ModuleLoad, OperatorCount, Partition, Stage
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2330; }
+table { border-collapse: collapse; margin: .5rem 0 1.5rem; } td, th { text-align: left; padding: .25rem .8rem .25rem 0;
+vertical-align: top; border-bottom: 1px solid #d8dde6; } code { font-size: 90%; } details { margin-left: 1.1rem; }
+summary, .leaf { padding: .1rem .3rem; } .leaf { margin-left: 1.1rem; } .bar { display: inline-block; width: 7rem;
+height: .7rem; margin-right: .5rem; background: #e2703a; } .bar i { display: block; height: 100%; background: #2f7fd1; }
+.quiet { color: #667085; } .device { fill: #2f7fd1; } .host { fill: #e2703a; } svg text { font: 11px sans-serif; }
+.scroll { overflow-x: auto; }
+"""
+_MOST_STAGES = 120
+
+
+@dataclass
+class _Module:
+    own: ModuleLoad = field(default_factory=lambda: ModuleLoad(0, 0, 0, 0))
+    children: dict[str, _Module] = field(default_factory=dict)
+
+    def total(self) -> ModuleLoad:
+        loads = [self.own, *(child.total() for child in self.children.values())]
+        return ModuleLoad(
+            sum(load.device for load in loads),
+            sum(load.host for load in loads),
+            sum(load.flops_device for load in loads),
+            sum(load.flops_host for load in loads),
+        )
+
+
+def write(reports: Sequence[CoverageReport], path: Path) -> None:
+    """Write the page to `path`, through a temporary name beside it."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(page(reports), encoding="utf-8")
+    part.replace(path)
+
+
+def page(reports: Sequence[CoverageReport]) -> str:
+    """The whole page."""
+    title = escape(", ".join(dict.fromkeys(report.name for report in reports)))
+    body = "\n".join(_report(report) for report in reports)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Coverage: {title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body>\n{body}\n'
+        "</body></html>\n"
+    )
+
+
+def _report(report: CoverageReport) -> str:
+    parts = [f"<h1>{escape(report.name)}</h1>", _summary(report)]
+    unsupported = {kind: found for kind, found in report.operators.items() if not found.supported}
+    if unsupported:
+        parts += ["<h2>Not supported</h2>", _unsupported(unsupported)]
+    if report.safe:
+        parts += ["<h2>Partition (predicted)</h2>", _legend(), _drawing(report.safe.stages), _subgraphs(report.safe)]
+    parts += ["<h2>Modules</h2>", _legend() if report.safe else "", _tree(report.modules)]
+    parts += ["<h2>All operators</h2>", _operators(report.operators)]
+    if report.notes:
+        parts += ["<h2>Notes</h2>", "<ul>", *(f"<li>{escape(note)}</li>" for note in report.notes), "</ul>"]
+    return "\n".join(parts)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells are escaped; a line break in a cell stays one."""
+    header = "<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>" if head else ""
+    lines = [
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>".replace("\n", "<br>") for cell in row) + "</tr>" for row in rows
+    ]
+    return f'<div class="scroll"><table>{header}{"".join(lines)}</table></div>'
+
+
+def _summary(report: CoverageReport) -> str:
+    environment = report.environment
+    grad = "on" if environment["grad"] else "off"
+    rows = [
+        ("target", report.target + (f", operators of Neuron {report.release}" if report.release else "")),
+        ("traced by", f"torch {environment['torch']}, Python {environment['python']}, gradients {grad}"),
+        ("operators", str(report.total)),
+        ("supported", INF2_COVERAGE if report.supported is None else f"{report.supported} ({report.percent} %)"),
+        ("work", f"{report.flops / 1e9:.2f} GFLOP"),
+        ("weights", f"{report.weight_bytes / 1e6:.2f} MB"),
+    ]
+    if report.safe:
+        plan = report.safe
+        rows.append(("compiled, predicted", f"{plan.compiled} ({plan.percent} %) in {plan.subgraphs} subgraphs"))
+        rows.append(("work on the host, predicted", f"{plan.host_share:.1f} %"))
+    if report.as_logged:
+        plan = report.as_logged
+        logged = f"{plan.compiled} ({plan.percent} %) in {plan.subgraphs} subgraphs"
+        rows.append(("as torch-neuron would log, predicted", logged + ("; not safe" if plan.unsafe else "")))
+    return _table((), rows)
+
+
+def _unsupported(operators: Mapping[str, OperatorCount]) -> str:
+    rows = []
+    for kind, found in operators.items():
+        where = "\n".join(f"{place.count} x {place.module} {place.source}" for place in found.places)
+        rows.append((kind, str(found.count - found.supported_count), where, found.reason, found.advice))
+    return _table(("operator", "times", "where", "why", "what to do"), rows)
+
+
+def _operators(operators: Mapping[str, OperatorCount]) -> str:
+    rows = [
+        (kind, str(found.count), "yes" if found.supported else "no", found.since) for kind, found in operators.items()
+    ]
+    return _table(("operator", "count", "supported", "since torch-neuron"), rows)
+
+
+def _legend() -> str:
+    return (
+        '<p class="quiet"><svg width="330" height="14"><rect class="device" width="14" height="14"/>'
+        '<text x="20" y="11">device</text><rect class="host" x="90" width="14" height="14"/>'
+        '<text x="110" y="11">host</text></svg></p>'
+    )
+
+
+def _drawing(stages: Sequence[Stage]) -> str:
+    """Stages from left to right in the order in which they run; the height is the share of the nodes."""
+    shown = stages[:_MOST_STAGES]
+    most = max((stage.nodes for stage in shown), default=1)
+    bars = []
+    for position, stage in enumerate(shown):
+        height = max(3, round(120 * stage.nodes / most))
+        x, side = 34 * position, "device" if stage.device else "host"
+        label = f"{side}, step {position + 1}: {stage.nodes} operators, {stage.flops / 1e9:.2f} GFLOP"
+        bars.append(
+            f'<g><title>{label}</title><rect class="{side}" x="{x}" y="{130 - height}" width="30" height="{height}"/>'
+            f'<text x="{x + 15}" y="145" text-anchor="middle">{stage.nodes}</text></g>'
+        )
+    rest = f'<p class="quiet">and {len(stages) - len(shown)} more steps</p>' if len(stages) > len(shown) else ""
+    return f'<div class="scroll"><svg width="{34 * len(shown) + 10}" height="150">{"".join(bars)}</svg></div>{rest}'
+
+
+def _subgraphs(plan: Partition) -> str:
+    rows = []
+    for number, part in enumerate(plan.details[:_MOST_STAGES]):
+        inputs = "\n".join(f"{tensor.dtype} {list(tensor.shape or ())}" for tensor in part.inputs[:8])
+        outputs = "\n".join(f"{tensor.dtype} {list(tensor.shape or ())}" for tensor in part.outputs[:8])
+        state = f"{part.roofline.least_ms:.3f} ms, {part.roofline.bound}" if part.roofline else "on the host"
+        crossing = f"{(part.bytes_in + part.bytes_out) / 1e6:.2f} MB"
+        rows.append((str(number), str(part.nodes), inputs, outputs, crossing, f"{part.flops / 1e9:.2f}", state))
+    head = ("subgraph", "operators", "inputs", "outputs", "crossing", "GFLOP", "least time on one core (estimate)")
+    return _table(head, rows)
+
+
+def _tree(modules: Mapping[str, ModuleLoad]) -> str:
+    root = _Module()
+    for path, load in modules.items():
+        node = root
+        for name in [] if path == "." else path.split("."):
+            node = node.children.setdefault(name, _Module())
+        node.own = load
+    return _branch("model", root, depth=0)
+
+
+def _branch(name: str, module: _Module, depth: int) -> str:
+    load = module.total()
+    count = load.device + load.host
+    share = 100 * load.device / count if count else 0
+    work = (load.flops_device + load.flops_host) / 1e9
+    line = (
+        f'<span class="bar"><i style="width:{share:.0f}%"></i></span><code>{escape(name)}</code> '
+        f'<span class="quiet">{load.device} of {count} operators on the device, {work:.2f} GFLOP</span>'
+    )
+    if not module.children:
+        return f'<div class="leaf">{line}</div>'
+    inner = "".join(_branch(child, part, depth + 1) for child, part in module.children.items())
+    return f"<details{' open' if depth < 2 else ''}><summary>{line}</summary>{inner}</details>"

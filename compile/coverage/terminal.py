@@ -1,0 +1,160 @@
+"""The report in the terminal: a summary at a glance, then each unsupported operator and what to do about it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from compile.coverage.compare import Comparison
+from compile.coverage.log import LogReport
+from compile.coverage.report import INF2_COVERAGE, CoverageReport, OperatorCount, Partition, Tensor
+
+_SHOWN_SUBGRAPHS = 8
+_SHOWN_PLACES = 4
+
+
+def show(report: CoverageReport, out: Console) -> None:
+    """Print the whole report."""
+    out.print(_summary(report))
+    unsupported = {kind: found for kind, found in report.operators.items() if not found.supported}
+    if unsupported:
+        out.print(_unsupported(unsupported))
+    if report.control_flow:
+        kinds = ", ".join(f"{kind} ({count})" for kind, count in report.control_flow.items())
+        out.print(f"[yellow]Runs on the host, and is not counted:[/yellow] {kinds}")
+    if report.safe and report.safe.details:
+        out.print(_subgraphs(report.safe))
+    if report.safe and report.safe.host_reasons:
+        out.print(_host_reasons(report.safe))
+    if report.as_logged and report.as_logged.unsafe:
+        out.print("[yellow]As logged, the partition ignores these writes into shared memory:[/yellow]")
+        for line in report.as_logged.unsafe:
+            out.print(f"  {escape(line)}", highlight=False)
+    for note in report.notes:
+        out.print(f"[bold]note[/bold] {escape(note)}", highlight=False)
+
+
+def _summary(report: CoverageReport) -> Table:
+    grad = "on" if report.environment["grad"] else "off"
+    release = f", operators of Neuron {report.release}" if report.release else ""
+    title = f"{report.name} for {report.target}{release} (traced by torch {report.environment['torch']}, grad {grad})"
+    table = Table(title=escape(title), title_justify="left", show_header=False)
+    table.add_row("operators", str(report.total))
+    if report.supported is None:
+        table.add_row("coverage", INF2_COVERAGE)
+    else:
+        by_name = f"by name alone, as AWS's tool looks at it, {report.supported_by_name}"
+        table.add_row("supported", f"{_share(report.supported, report.total)}; {by_name}")
+    for label, plan in (("compiled", report.safe), ("as torch-neuron would log", report.as_logged)):
+        if plan:
+            table.add_row(label, f"{_share(plan.compiled, report.total)} in {_subgraph_count(plan)}, predicted")
+    table.add_row("work", _work(report.flops))
+    if report.safe:
+        work = f"{report.safe.host_share:.1f} % ({_work(report.safe.flops_host)}), predicted"
+        table.add_row("of it on the host", work)
+    table.add_row("weights", _bytes(report.weight_bytes))
+    table.add_row("largest activation", _bytes(report.activation_bytes))
+    table.add_row("inputs", escape(", ".join(_tensor(tensor) for tensor in report.inputs)))
+    table.add_row("outputs", escape(", ".join(_tensor(tensor) for tensor in report.outputs)))
+    host_time = report.extra.get("host_time")
+    if host_time:
+        table.add_row("host time", f"{host_time['host_seconds'] * 1e3:.1f} ms estimated, {host_time['how']}")
+    table.add_row("time", f"trace {report.trace_seconds:.2f} s, analysis {report.analysis_seconds:.2f} s")
+    return table
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} of {whole} ({100 * part / whole if whole else 0:.2f} %)"
+
+
+def _subgraph_count(plan: Partition) -> str:
+    candidates = f" of {plan.candidates} candidates" if plan.candidates != plan.subgraphs else ""
+    return f"{plan.subgraphs} subgraph{'' if plan.subgraphs == 1 else 's'}{candidates}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB"
+
+
+def _work(flops: int) -> str:
+    return f"{flops / 1e9:.2f} GFLOP" if flops >= 1e8 else f"{flops / 1e6:.3f} MFLOP"
+
+
+def _tensor(tensor: Tensor) -> str:
+    shape = "?" if tensor.shape is None else "x".join(map(str, tensor.shape)) or "scalar"
+    return f"{tensor.dtype} {shape}"
+
+
+def _unsupported(operators: dict[str, OperatorCount]) -> Table:
+    table = Table("operator", "times", "where", "why", "what to do", title="not supported", title_justify="left")
+    for kind, found in operators.items():
+        shown = [f"{place.count} x {place.module} {place.source}".strip() for place in found.places[:_SHOWN_PLACES]]
+        rest = len(found.places) - len(shown)
+        where = "\n".join(shown) + (f"\nand {rest} more places" if rest else "")
+        times = f"{found.count - found.supported_count} of {found.count}" if found.supported_count else str(found.count)
+        table.add_row(kind, times, escape(where), escape(found.reason), escape(found.advice))
+    return table
+
+
+def _subgraphs(plan: Partition) -> Table:
+    table = Table(
+        *("subgraph", "operators", "in", "out", "weights", "work", "least time on one core"),
+        title="subgraphs of the safe partition (predicted; times are estimates, not measurements)",
+        title_justify="left",
+    )
+    ordered = sorted(enumerate(plan.details), key=lambda item: -item[1].nodes)
+    for number, part in ordered[:_SHOWN_SUBGRAPHS]:
+        bound = f"{part.roofline.least_ms:.3f} ms, bound by {part.roofline.bound}" if part.roofline else "on the host"
+        figures = (_bytes(part.bytes_in), _bytes(part.bytes_out), _bytes(part.weight_bytes), _work(part.flops))
+        table.add_row(str(number), str(part.nodes), *figures, bound)
+    if len(ordered) > _SHOWN_SUBGRAPHS:
+        rest = sum(part.nodes for _, part in ordered[_SHOWN_SUBGRAPHS:])
+        table.add_row(f"{len(ordered) - _SHOWN_SUBGRAPHS} more", str(rest))
+    return table
+
+
+def _host_reasons(plan: Partition) -> Table:
+    table = Table("times", "why", title="supported, but on the host in the safe partition", title_justify="left")
+    for reason, count in plan.host_reasons.items():
+        table.add_row(str(count), escape(reason))
+    return table
+
+
+def show_comparison(comparison: Comparison, out: Console) -> None:
+    """Prediction and log side by side, then the operators counted differently."""
+    table = Table("", "predicted", "log", "difference", title="prediction against the log", title_justify="left")
+    for row in comparison.rows:
+        table.add_row(row.what, *(_cell(value) for value in (row.predicted, row.logged, row.difference)))
+    out.print(table)
+    if comparison.operators:
+        kinds = Table("operator", "predicted", "log", title="counted differently", title_justify="left")
+        for kind, (ours, theirs) in comparison.operators.items():
+            kinds.add_row(kind, _cell(ours), _cell(theirs))
+        out.print(kinds)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
+
+
+def show_log(log: LogReport, out: Console) -> None:
+    """What a log says."""
+    table = Table(title=escape(f"{log.name}: torch-neuron compile log"), title_justify="left", show_header=False)
+    rows = {
+        "operators": log.total,
+        "supported": log.supported,
+        "fused": log.fused,
+        "compiled": log.compiled,
+        "subgraphs compiled": log.subgraphs,
+        "subgraphs found": log.candidates,
+        "compiler's exit codes": ", ".join(map(str, log.exit_codes)) or None,
+        "fell back to the CPU": ", ".join(log.failed_graphs) or ("everything" if log.cpu_trace else "no"),
+    }
+    for what, value in rows.items():
+        table.add_row(what, "not said" if value is None else str(value))
+    out.print(table)
+    for kind, count in log.unsupported.items():
+        out.print(f"  not supported: {kind}" + (f" ({count})" if count else ""), highlight=False)
+    for line in log.errors:
+        out.print(f"[red]error[/red] {escape(line)}", highlight=False)

@@ -1,0 +1,169 @@
+"""What to analyze: an endpoint, a built-in family, or a function of the user's, as modules with example inputs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compile import loading, models
+from compile.coverage.graph import short_path
+from compile.definition import Bucket, ModelDefinition
+from compile.errors import CompileError, UsageError
+from compile.structure import flat_module
+
+FORMS = "Give an endpoint's name, family:variant, package.module:function or path/to/file.py:function."
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One graph to analyze. `target` is None when WHAT does not say which."""
+
+    name: str
+    module: Any
+    inputs: tuple[Any, ...]
+    target: str | None = None
+
+
+def subjects(what: str, root: Path) -> list[Subject]:
+    """The graphs that WHAT names. Raises UsageError when it names nothing, CompileError when its code fails."""
+    left, colon, right = what.rpartition(":")
+    if not colon:
+        return _endpoint(what, root)
+    if not left or not right:
+        raise UsageError(f"{what!r} is not complete.", FORMS)
+    if left.endswith(".py"):
+        return _returned(_file_function(left, right, root), what)
+    if left in models.families():
+        return _family(left, right)
+    if re.fullmatch(r"[A-Za-z_][\w.]*", left):
+        return _returned(_module_function(left, right), what)
+    raise UsageError(f"{what!r} is neither a built-in family nor a Python file or module.", FORMS)
+
+
+def _endpoint(name: str, root: Path) -> list[Subject]:
+    from compile.commands.common import endpoint  # noqa: PLC0415 (the commands import this package)
+
+    spec = endpoint(name, root)
+    definition = loading.definition(spec)
+    buckets = spec.compile.buckets or definition.buckets
+    return list(_graphs(definition, name, buckets, spec.compile.batch_sizes, spec.compile.target))
+
+
+def _family(name: str, variant: str) -> list[Subject]:
+    known = models.families()[name].variants
+    if variant not in known:
+        raise UsageError(f"{variant!r} is not a variant of {name}. Variants: {', '.join(known)}.", FORMS)
+    family, chosen = models.find(name, variant)
+    torch.manual_seed(0)
+    definition = family.build(chosen, {})
+    return list(_graphs(definition, f"{name}:{chosen}", definition.buckets[:1], [1], None))
+
+
+def _graphs(
+    definition: ModelDefinition, name: str, buckets: Sequence[Bucket], batches: Sequence[int], target: str | None
+) -> Iterator[Subject]:
+    for role, graph in definition.graphs.items():
+        for bucket in buckets:
+            for batch in batches:
+                example = dict(graph.example_inputs(bucket, batch))
+                sizes = ", ".join(f"{axis} {size}" for axis, size in bucket.items())
+                inputs = tuple(example.values())
+                yield Subject(
+                    f"{name} {role}, {sizes}, batch {batch}", flat_module(graph.module, example), inputs, target
+                )
+
+
+def _file_function(file: str, function: str, root: Path) -> Callable[[], Any]:
+    path = root / file
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}.", FORMS)
+    try:
+        found = loading.entry_function(f"{file}:{function}", root)
+    except CompileError as error:
+        raise UsageError(error.problem.removeprefix("model.entry "), error.remedy or FORMS) from error
+    return _callable(found, path, root, f"{file}:{function}")
+
+
+def _module_function(module: str, function: str) -> Callable[[], Any]:
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and (module == error.name or module.startswith(f"{error.name}.")):
+            known = ", ".join(models.families())
+            raise UsageError(
+                f"There is no family and no Python module {module!r}. Families: {known}.", FORMS
+            ) from error
+        raise CompileError(f"{module} cannot be imported: {error}.", "Install it, or correct the import.") from error
+    except Exception as error:
+        raise _failed(f"{module} cannot be imported", error) from error
+    found = getattr(loaded, function, None)
+    if not callable(found):
+        raise UsageError(f"{module} has no function {function!r}.", FORMS)
+    return _callable(found, None, Path.cwd(), f"{module}:{function}")
+
+
+def _callable(function: Callable[..., Any], file: Path | None, root: Path, what: str) -> Callable[[], Any]:
+    def call() -> Any:
+        try:
+            required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+            if any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in required):
+                names = ", ".join(p.name for p in required)
+                raise UsageError(f"{what} needs arguments ({names}).", "Name a function that takes none.")
+            if file is None:
+                return function()
+            with loading.importable(file, root):
+                return function()
+        except CompileError:
+            raise
+        except Exception as error:
+            raise _failed(f"{what} failed", error) from error
+
+    return call
+
+
+def _failed(what: str, error: Exception) -> CompileError:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/compile/" not in frame.filename]
+    where = f" ({short_path(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    first = (str(error).splitlines() or [""])[0]
+    return CompileError(f"{what}: {type(error).__name__}: {first}{where}", "Correct it there, then analyze again.")
+
+
+def _returned(function: Callable[[], Any], what: str) -> list[Subject]:
+    result = function()
+    if isinstance(result, ModelDefinition):
+        return list(_graphs(result, what, result.buckets[:1], [1], None))
+    if isinstance(result, tuple) and len(result) == 2 and (isinstance(result[0], nn.Module) or callable(result[0])):
+        module, inputs = result
+        return [Subject(what, module, _example(module, inputs))]
+    raise UsageError(
+        f"{what} returned {type(result).__name__}, not a model.",
+        "Return (model, example_inputs), where example_inputs is a tensor or a tuple of tensors, or a ModelDefinition.",
+    )
+
+
+def _example(module: Any, inputs: Any) -> tuple[Any, ...]:
+    """Example inputs as torch.jit.trace takes them: a tuple. A dict is put into the order of forward's parameters."""
+    if isinstance(inputs, Mapping):
+        forward = module.forward if isinstance(module, nn.Module) else module
+        known = list(inspect.signature(forward).parameters)
+        unknown = [name for name in inputs if name not in known]
+        ordered = [name for name in known if name in inputs]
+        if unknown or ordered != known[: len(ordered)]:
+            raise UsageError(
+                f"The example inputs {', '.join(inputs)} are not the first parameters of forward ({', '.join(known)}).",
+                "Give a tuple in forward's order, or wrap the model in a module that takes just these.",
+            )
+        return tuple(inputs[name] for name in ordered)
+    return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
