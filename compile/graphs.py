@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from compile import torchscript
 from compile.acceptance import account
 from compile.coverage import analyze
 from compile.definition import Bucket, GraphDefinition, checked_inputs
-from compile.lowering import lower
+from compile.errors import CompileError
+from compile.lowering import Lowered, LoweringError, lower
 from compile.parity import Parity, compare
 from compile.progress import Reporter
 from compile.structure import Signature, flat_module, signature
@@ -70,6 +72,13 @@ class BuiltGraph:
         )
 
 
+def _lowered(flat: nn.Module, example: tuple[torch.Tensor, ...]) -> Lowered:
+    try:
+        return lower(flat, example)
+    except LoweringError as error:
+        raise CompileError(f"The model cannot be lowered: {error}") from error
+
+
 def make(
     case: Case, graph: GraphDefinition, target: Target, sdk_target: str, folder: Path, reporter: Reporter
 ) -> BuiltGraph:
@@ -82,7 +91,7 @@ def make(
     flat = flat_module(graph.module, example)
     with reporter.step(f"lower: {case}"):
         described = signature(flat, example)
-        lowered = lower(flat, tuple(example.values()))
+        lowered = _lowered(flat, tuple(example.values()))
     with reporter.step(f"operators: {case}"):
         predicted = account(analyze(lowered.module, tuple(example.values()), target=sdk_target))
     with reporter.step(f"trace: {case}"):

@@ -6,16 +6,17 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from compile import repackage
-from compile.build import Plan, Result, build, plan
 from compile.commands.common import Json, Name, Rehearse, Root, endpoint, err, facts, out
 from compile.progress import Bars, Reporter, Silent
 from spec.lock import Lock, lock_path
 from spec.quantities import format_duration
+
+if TYPE_CHECKING:
+    from compile.build import Plan, Result
 
 _TARGETS = {True: "rehearsal: traced for this machine's CPU, not for Inferentia", False: "compiled for the target"}
 
@@ -28,6 +29,8 @@ def register(app: typer.Typer) -> None:
 
 def build_command(name: Name, rehearse: Rehearse = False, json_: Json = False, root: Root = Path()) -> None:
     """Trace or compile the model, prove that it equals the original, and write model.tar.gz and its lock."""
+    from compile.build import build, plan  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+
     spec = endpoint(name, root)
     with reporting(json_) as reporter:
         with reporter.step("make the model"):
@@ -43,9 +46,11 @@ def build_command(name: Name, rehearse: Rehearse = False, json_: Json = False, r
 
 def package_command(name: Name, rehearse: Rehearse = False, json_: Json = False, root: Root = Path()) -> None:
     """Pack the graphs that are built already with the handler code of now; nothing is compiled again."""
+    from compile.repackage import repackage  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+
     spec = endpoint(name, root)
     with reporting(json_) as reporter:
-        lock, changed = repackage.repackage(spec, rehearsal=rehearse, reporter=reporter)
+        lock, changed = repackage(spec, rehearsal=rehearse, reporter=reporter)
     if json_:
         typer.echo(json.dumps({"changed": changed, "lock": json.loads(lock.dump())}, indent=2))
         return

@@ -11,7 +11,6 @@ from rich.table import Table
 
 from compile.commands.build import reporting
 from compile.commands.common import Json, Name, Rehearse, Root, endpoint, out
-from compile.verification import verify
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +20,8 @@ def register(app: typer.Typer) -> None:
 
 def verify_command(name: Name, rehearse: Rehearse = False, json_: Json = False, root: Root = Path()) -> None:
     """Check the built artifact again: digests, parity with the model, and the sample's answer. Exit 1 if one fails."""
+    from compile.verification import verify  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+
     spec = endpoint(name, root)
     with reporting(json_) as reporter:
         checks = verify(spec, rehearsal=rehearse, reporter=reporter)

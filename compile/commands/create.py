@@ -14,8 +14,6 @@ from rich.table import Table
 import spec as specs
 from compile.commands.common import Json, Root, err, out, project
 from compile.errors import UsageError
-from compile.loading import entry_function
-from compile.models import families
 
 _DEFAULT = """\
 name: {name}
@@ -58,6 +56,8 @@ def _text(name: str, source: str | None, root: Path) -> str:
     if source is None:
         return _DEFAULT.format(name=name)
     if ".py:" in source:
+        from compile.loading import entry_function  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+
         entry_function(source, root)
         return _FROM_ENTRY.format(name=name, entry=source)
     candidates = [root / source, root / f"{source}.yaml"]
@@ -82,6 +82,8 @@ def _write_checked(text: str, path: Path, root: Path) -> None:
 
 def list_models(json_: Json = False) -> None:
     """Families, their variants, and the task that each serves."""
+    from compile.models import families  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+
     rows: list[dict[str, Any]] = [
         {"family": f.name, "variants": list(f.variants), "task": f.task, "source": f.source}
         for f in families().values()

@@ -17,8 +17,9 @@ CASES = [
 
 
 @pytest.mark.parametrize("variant", CASES)
-def test_a_published_variant_is_built_and_proven(tmp_path: Path, variant: str) -> None:
+def test_a_published_variant_is_built_and_proven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str) -> None:
     torch.set_num_threads(2)
+    monkeypatch.delenv("OMP_NUM_THREADS")
     path = tmp_path / "endpoints" / "depth.yaml"
     path.parent.mkdir()
     path.write_text(f'name: depth\nmodel: {{family: depth_anything_v2, variant: {variant}, weights: "random:0"}}\n')
