@@ -13,7 +13,7 @@ import moto.cloudwatch.urls
 import moto.sagemaker.urls
 from moto.cloudtrail.responses import CloudTrailResponse
 from moto.core.responses import ActionResult
-from moto.s3.models import FakeBucket
+from moto.s3.models import FakeBucket, S3Backend
 
 from embedded_aws.cloudformation.api import CloudFormation
 from embedded_aws.hosting.api import SageMaker
@@ -41,6 +41,7 @@ def install() -> None:
     moto.cloudtrail.urls.url_paths["{0}/$"] = CloudTrail.dispatch
     _treat_loopback_as_tls()
     _let_logging_wait_for_its_policy()
+    _deliver_no_access_logs()
 
 
 def _treat_loopback_as_tls() -> None:
@@ -73,6 +74,16 @@ def _let_logging_wait_for_its_policy() -> None:
     Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-server-access-logging.html
     """
     FakeBucket._log_permissions_enabled_policy = staticmethod(lambda **_: True)  # type: ignore[method-assign,assignment]
+
+
+def _deliver_no_access_logs() -> None:
+    """Server access logging is configured and read back; no log objects are written.
+
+    On AWS they arrive within hours; moto writes them with each request, also those that empty and delete the buckets,
+    so that a bucket for logs could never be deleted with its stack.
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ServerLogs.html#LogDeliveryBestEffort
+    """
+    S3Backend.log_incoming_request = lambda *_: None  # type: ignore[method-assign,assignment]
 
 
 def _asks_only_for_tls(statement: dict[str, Any]) -> bool:

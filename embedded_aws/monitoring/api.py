@@ -13,10 +13,10 @@ from moto.core.responses import ActionResult, EmptyResult
 
 from embedded_aws.clients import Clients
 from embedded_aws.errors import AwsError, ValidationError
-from embedded_aws.monitoring.alarms import COMPARISONS, RuleError, check_rule, evaluate_all, queries_of
+from embedded_aws.monitoring.alarms import COMPARISONS, RuleError, check_rule, evaluate_all
 from embedded_aws.monitoring.expressions import ExpressionError
 from embedded_aws.monitoring.queries import check, evaluate
-from embedded_aws.monitoring.series import UnsupportedStatisticError, matching, points
+from embedded_aws.monitoring.series import UnsupportedStatisticError, check_statistic, matching, points
 
 
 class CloudWatch(CloudWatchResponse):
@@ -105,10 +105,12 @@ class CloudWatch(CloudWatchResponse):
                 raise ValidationError("Exactly one element of the metrics list should return data.")
         elif not params.get("MetricName"):
             raise ValidationError("an alarm needs a MetricName or Metrics")
+        else:
+            try:
+                check_statistic(str(params.get("ExtendedStatistic") or params.get("Statistic")))
+            except UnsupportedStatisticError as error:
+                raise ValidationError(str(error)) from error
         self._keep(params["AlarmName"], lambda: super(CloudWatch, self).put_metric_alarm())
-        alarm = self.cloudwatch_backend.alarms[params["AlarmName"]]
-        if not queries:
-            _checked(queries_of(alarm)[0])
         return EmptyResult()
 
     def put_composite_alarm(self) -> ActionResult:

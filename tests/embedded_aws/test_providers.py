@@ -118,7 +118,9 @@ def test_roles_and_policies(aws: Aws, stacks: Stacks, name: str) -> None:
                 "ManagedPolicyArns": [f"arn:aws:iam::aws:policy/{item}" for item in managed],
                 "Policies": [{"PolicyName": inline, "PolicyDocument": ALLOW}],
             }),
-            "Inline": ("AWS::IAM::Policy", {"PolicyName": f"{name}-x", "PolicyDocument": ALLOW, "Roles": [{"Ref": "Role"}]}),
+            "Inline": ("AWS::IAM::Policy", {
+                "PolicyName": f"{name}-x", "PolicyDocument": ALLOW, "Roles": [{"Ref": "Role"}],
+            }),
             "Managed": ("AWS::IAM::ManagedPolicy", {"PolicyDocument": {**ALLOW, "Id": inline}, "Roles": holders}),
         }  # fmt: skip
 
@@ -173,9 +175,15 @@ def test_topics(aws: Aws, stacks: Stacks, name: str) -> None:
                  "Action": "sns:Publish", "Resource": {"Ref": "Topic"}}  # fmt: skip
         return {
             "Key": ("AWS::KMS::Key", {"KeyPolicy": ALLOW}),
-            "Topic": ("AWS::SNS::Topic", {"TopicName": topic, "DisplayName": title, "KmsMasterKeyId": {"Ref": "Key"}, "Tags": TAGS}),
-            "Policy": ("AWS::SNS::TopicPolicy", {"Topics": [{"Ref": "Topic"}], "PolicyDocument": {"Version": "2012-10-17", "Statement": [allow]}}),
-            "Mail": ("AWS::SNS::Subscription", {"TopicArn": {"Ref": "Topic"}, "Protocol": "email", "Endpoint": address}),
+            "Topic": ("AWS::SNS::Topic", {
+                "TopicName": topic, "DisplayName": title, "KmsMasterKeyId": {"Ref": "Key"}, "Tags": TAGS,
+            }),
+            "Policy": ("AWS::SNS::TopicPolicy", {
+                "Topics": [{"Ref": "Topic"}], "PolicyDocument": {"Version": "2012-10-17", "Statement": [allow]},
+            }),
+            "Mail": ("AWS::SNS::Subscription", {
+                "TopicArn": {"Ref": "Topic"}, "Protocol": "email", "Endpoint": address,
+            }),
         }  # fmt: skip
 
     for topic, title, address in (
@@ -224,7 +232,9 @@ def test_alarms_dashboards_and_scaling(aws: Aws, stacks: Stacks, name: str) -> N
                      "Dimensions": dimensions, "ExtendedStatistic": "p99", "Period": 60}),
             "Wrong": ("AWS::CloudWatch::Alarm", {**common, "Metrics": [errors, rate], "AlarmName": f"{name}-wrong"}),
             "Any": ("AWS::CloudWatch::CompositeAlarm", {"AlarmRule": {"Fn::Sub": "ALARM(${Slow}) OR ALARM(${Wrong})"}}),
-            "Board": ("AWS::CloudWatch::Dashboard", {"DashboardBody": json.dumps({"widgets": [{"type": widget}]}), "Tags": TAGS}),
+            "Board": ("AWS::CloudWatch::Dashboard", {
+                "DashboardBody": json.dumps({"widgets": [{"type": widget}]}), "Tags": TAGS,
+            }),
         }  # fmt: skip
 
     ids = up(stacks, name, resources(10, "metric"), resources(20, "text"))
@@ -267,7 +277,9 @@ def test_scaling_policies_are_kept(aws: Aws, stacks: Stacks, name: str) -> None:
         metric = {"PredefinedMetricType": "DynamoDBReadCapacityUtilization"}
         tracking = {"TargetValue": value, "PredefinedMetricSpecification": metric, "ScaleInCooldown": 300}
         return {
-            "Target": ("AWS::ApplicationAutoScaling::ScalableTarget", {**where, "MinCapacity": 1, "MaxCapacity": most, "Tags": TAGS}),
+            "Target": ("AWS::ApplicationAutoScaling::ScalableTarget", {
+                **where, "MinCapacity": 1, "MaxCapacity": most, "Tags": TAGS,
+            }),
             "Policy": ("AWS::ApplicationAutoScaling::ScalingPolicy", {
                 "PolicyName": "keep", "PolicyType": "TargetTrackingScaling", "ScalingTargetId": {"Ref": "Target"},
                 "TargetTrackingScalingPolicyConfiguration": tracking}),
