@@ -8,6 +8,10 @@ from compile.definition import Bucket
 
 STAGES = ((4, 4), (6, 6), (8, 8, 8), (8, 8, 8), (8, 8, 8))
 TEXT: dict[str, Any] = {"vocabulary": 60, "hidden_size": 32, "heads": 4, "layers": 2, "positions": 20, "tokens": 12}
+SEQ2SEQ: dict[str, Any] = {
+    **{"vocabulary": 60, "width": 32, "layers": 2, "heads": 4, "intermediate_size": 48, "positions": 40},
+    **{"tokens": 10, "target": 12},
+}
 RESNET: dict[str, Any] = {"layers": (1, 2, 1, 1), "stem": 16, "classes": 10, "image_size": 64}
 
 # family, variant: options, bucket
@@ -41,6 +45,9 @@ TINY: dict[tuple[str, str], tuple[dict[str, Any], Bucket]] = {
         {"width": 48, "encoder_layers": 2, "encoder_heads": 3, "decoder_heads": 4, "decoder_layers": 2},
         {"image": (32, 128)},
     ),
+    ("marian", "opus-mt-en-de"): (SEQ2SEQ, {"tokens": 10}),
+    ("bart", "base"): (SEQ2SEQ, {"tokens": 10}),
+    ("pegasus", "xsum"): (SEQ2SEQ, {"tokens": 10}),
     ("bert", "base-uncased"): (TEXT | {"intermediate_size": 48}, {"tokens": 12}),
     ("bert", "biobert-base-cased"): (TEXT | {"intermediate_size": 48}, {"tokens": 9}),
     ("distilbert", "base-uncased"): (TEXT | {"intermediate_size": 48}, {"tokens": 12}),

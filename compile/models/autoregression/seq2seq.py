@@ -1,0 +1,245 @@
+"""An encoder-decoder of transformers (Marian, BART, Pegasus) as an encoder graph and a step graph of fixed shape.
+
+The encoder is the library's. The step is written here over the library's weights, because the library's cache grows.
+What differs between the three is read off the model: where layers are normalised, how positions are embedded, whether
+embeddings are scaled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs
+from compile.models.autoregression.slots import hidden_unless, lower_triangle, one_hot, reached, written
+from compile.models.networks.parseq import attend, split_heads
+from compile.models.parts.options import require
+from compile.models.parts.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The numbers of an encoder-decoder. `target` is the cache's length: the longest answer without its last token."""
+
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    intermediate_size: int
+    positions: int
+    tokens: int = 128
+    target: int = 128
+
+    def check(self, family: str) -> None:
+        """Raises CompileError naming what does not fit together."""
+        require(
+            family,
+            (self.width % self.heads == 0, f"width {self.width} is no multiple of heads {self.heads}"),
+            (0 < self.target <= self.positions, f"target {self.target} is not within positions {self.positions}"),
+            (0 < self.tokens <= self.positions, f"tokens {self.tokens} is not within positions {self.positions}"),
+        )
+
+    def configuration(self) -> dict[str, Any]:
+        """The part of a transformers configuration that the three families share."""
+        return {
+            "vocab_size": self.vocabulary,
+            "d_model": self.width,
+            "encoder_layers": self.layers,
+            "decoder_layers": self.layers,
+            "encoder_attention_heads": self.heads,
+            "decoder_attention_heads": self.heads,
+            "encoder_ffn_dim": self.intermediate_size,
+            "decoder_ffn_dim": self.intermediate_size,
+            "max_position_embeddings": self.positions,
+            "attn_implementation": "eager",
+        }
+
+
+class EncoderGraph(nn.Module):
+    """input_ids, attention_mask int64 (batch, tokens) to what every step reads.
+
+    cross_keys, cross_values (batch, layers, heads, tokens, width / heads); cross_visible float32 (batch, tokens), 1
+    where there is a token.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.encoder = model.model.encoder
+        self.heads = model.config.decoder_attention_heads
+        attentions = [layer.encoder_attn for layer in model.model.decoder.layers]
+        self.keys = nn.ModuleList(attention.k_proj for attention in attentions)
+        self.values = nn.ModuleList(attention.v_proj for attention in attentions)
+        self.eval()
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        memory = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
+        return {
+            "cross_keys": torch.stack([split_heads(project(memory), self.heads) for project in self.keys], 1),
+            "cross_values": torch.stack([split_heads(project(memory), self.heads) for project in self.values], 1),
+            "cross_visible": attention_mask.to(memory.dtype),
+        }
+
+
+class StepLayer(nn.Module):
+    """One layer of a decoder for one token. Holds the library's modules, without the projections that it never uses."""
+
+    def __init__(self, layer: Any, *, normalise_first: bool) -> None:
+        super().__init__()
+        self.normalise_first = normalise_first
+        self.heads = layer.self_attn.num_heads
+        self.query, self.key = layer.self_attn.q_proj, layer.self_attn.k_proj
+        self.value, self.out = layer.self_attn.v_proj, layer.self_attn.out_proj
+        self.self_norm = layer.self_attn_layer_norm
+        self.cross_query, self.cross_out = layer.encoder_attn.q_proj, layer.encoder_attn.out_proj
+        self.cross_norm = layer.encoder_attn_layer_norm
+        self.fc1, self.fc2, self.final_norm = layer.fc1, layer.fc2, layer.final_layer_norm
+        self.activation = layer.activation_fn
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        slot: torch.Tensor,
+        cache: tuple[torch.Tensor, torch.Tensor],
+        cross: tuple[torch.Tensor, torch.Tensor],
+        masks: tuple[torch.Tensor, torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """x (batch, 1, width) behind the layer, and the two caches (batch, heads, places, width / heads) written."""
+        y = self._before(x, self.self_norm)
+        keys = written(cache[0], slot, split_heads(self.key(y), self.heads))
+        values = written(cache[1], slot, split_heads(self.value(y), self.heads))
+        found = attend(split_heads(self.query(y), self.heads), keys, values, masks[0])
+        x = self._after(x + self.out(found), self.self_norm)
+        query = split_heads(self.cross_query(self._before(x, self.cross_norm)), self.heads)
+        x = self._after(x + self.cross_out(attend(query, *cross, masks[1])), self.cross_norm)
+        dense = self.fc2(self.activation(self.fc1(self._before(x, self.final_norm))))
+        return self._after(x + dense, self.final_norm), keys, values
+
+    def _before(self, x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+        y: torch.Tensor = norm(x) if self.normalise_first else x
+        return y
+
+    def _after(self, x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
+        y: torch.Tensor = x if self.normalise_first else norm(x)
+        return y
+
+
+class StepGraph(nn.Module):
+    """One token: token int64 (batch, 1), slot float32 (batch, target), the encoder's three, cache_keys and cache_values
+    (batch, layers, heads, target, width / heads) to logits (batch, vocabulary) and the new caches.
+
+    normalise_first: whether layers normalise what they read (Pegasus) or what they leave (Marian, BART).
+    """
+
+    triangle: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, model: Any, target: int, *, normalise_first: bool) -> None:
+        super().__init__()
+        decoder = model.model.decoder
+        self.target = target
+        self.scale = math.sqrt(model.config.d_model) if model.config.scale_embedding else 1.0
+        self.embed_tokens = decoder.embed_tokens
+        self.embed_positions = decoder.embed_positions
+        self.offset = getattr(decoder.embed_positions, "offset", 0)  # BART's first two rows are unused
+        self.first_norm = getattr(decoder, "layernorm_embedding", nn.Identity())
+        self.layers = nn.ModuleList(StepLayer(layer, normalise_first=normalise_first) for layer in decoder.layers)
+        self.last_norm = getattr(decoder, "layer_norm", nn.Identity())
+        self.head = model.lm_head
+        self.register_buffer("bias", model.final_logits_bias)
+        self.register_buffer("triangle", lower_triangle(target), persistent=False)
+        self.eval()
+
+    def forward(
+        self,
+        token: torch.Tensor,
+        slot: torch.Tensor,
+        cross_keys: torch.Tensor,
+        cross_values: torch.Tensor,
+        cross_visible: torch.Tensor,
+        cache_keys: torch.Tensor,
+        cache_values: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        table = self.embed_positions.weight[self.offset : self.offset + self.target]
+        embedded = functional.embedding(token, self.embed_tokens.weight) * self.scale
+        x = self.first_norm(embedded + torch.matmul(slot, table)[:, None, :])
+        masks = (hidden_unless(reached(slot, self.triangle)), hidden_unless(cross_visible))
+        keys, values = [], []
+        for index, layer in enumerate(self.layers):
+            cache = (cache_keys[:, index], cache_values[:, index])
+            cross = (cross_keys[:, index], cross_values[:, index])
+            x, new_keys, new_values = layer(x, slot, cache, cross, masks)
+            keys.append(new_keys)
+            values.append(new_values)
+        return {
+            "logits": (self.head(self.last_norm(x)) + self.bias)[:, 0],
+            "cache_keys": torch.stack(keys, 1),
+            "cache_values": torch.stack(values, 1),
+        }
+
+
+def graphs(model: Any, sizes: Sizes, tokens: Tokens, *, normalise_first: bool) -> dict[str, GraphDefinition]:
+    """The two graphs over one model's weights, with made-up inputs."""
+    inputs = _StepInputs(sizes, tokens)
+    step = StepGraph(model, sizes.target, normalise_first=normalise_first)
+    return {
+        "encoder": GraphDefinition(EncoderGraph(model), tokens.example, tokens.references),
+        "step": GraphDefinition(step, inputs.example, inputs.references),
+    }
+
+
+def empty_cache(sizes: Sizes, batch: int) -> dict[str, torch.Tensor]:
+    """cache_keys and cache_values before the first step."""
+    shape = (batch, sizes.layers, sizes.heads, sizes.target, sizes.width // sizes.heads)
+    return {"cache_keys": torch.zeros(shape), "cache_values": torch.zeros(shape)}
+
+
+@dataclass(frozen=True)
+class _StepInputs:
+    """Inputs of the step in the middle of a text; what the encoder or an earlier step would give is drawn."""
+
+    sizes: Sizes
+    tokens: Tokens
+
+    def example(self, bucket: Bucket, batch: int) -> Inputs:
+        return self._draw(0, bucket, batch)
+
+    def references(self, bucket: Bucket, batch: int) -> Sequence[Inputs]:
+        return [self._draw(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
+
+    def _draw(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+        sizes, generator = self.sizes, torch.Generator().manual_seed(seed)
+        place = (7 * seed) % sizes.target
+        text = self.tokens.batch(seed, bucket, batch)
+        shape = (batch, sizes.layers, sizes.heads, self.tokens.length(bucket), sizes.width // sizes.heads)
+        cache = {k: torch.randn(v.shape, generator=generator) for k, v in empty_cache(sizes, batch).items()}
+        for tensor in cache.values():
+            tensor[:, :, :, place:] = 0
+        return {
+            "token": text["input_ids"][:, :1],
+            "slot": one_hot(place, sizes.target, batch),
+            "cross_keys": torch.randn(shape, generator=generator),
+            "cross_values": torch.randn(shape, generator=generator),
+            "cross_visible": text["attention_mask"].float(),
+            **cache,
+        }
+
+
+def draw_around(draw: Any, module: nn.Module, generator: torch.Generator) -> None:
+    """Draws weights, but keeps tables that are computed and not learned: sinusoidal positions."""
+    kept = {name: value.detach().clone() for name, value in module.named_parameters() if not value.requires_grad}
+    draw(module, generator)
+    with torch.no_grad():
+        for name, value in kept.items():
+            module.get_parameter(name).copy_(value)
+
+
+def with_computed_positions(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A checkpoint with the sinusoidal positions that published files leave out."""
+    computed = {name: value for name, value in model.named_parameters() if not value.requires_grad}
+    return {**{name: value.detach() for name, value in computed.items()}, **state}

@@ -1,0 +1,54 @@
+"""BART: a text written anew, a summary for instance.
+
+Network: transformers' BartForConditionalGeneration, built from its configuration; sizes of facebook/bart-{base,large}
+and facebook/bart-large-cnn. Decoding is an encoder and a step of fixed shape (autoregression/seq2seq.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import BartConfig, BartForConditionalGeneration
+
+from compile.definition import ModelDefinition
+from compile.models import family
+from compile.models.autoregression.seq2seq import Sizes, graphs
+from compile.models.parts.draw import drawer
+from compile.models.parts.options import with_options
+from compile.models.parts.tokens import Tokens
+
+VARIANTS = {
+    "base": Sizes(50265, 768, 6, 12, 3072, 1024),
+    "large": Sizes(50265, 1024, 12, 16, 4096, 1024),
+    "large-cnn": Sizes(50264, 1024, 12, 16, 4096, 1024, tokens=512, target=142),
+}
+BEGINNING, PADDING, END = 0, 1, 2
+# The tied table is drawn last as the output layer and read without scaling: positions must be as small.
+DRAW = drawer(gains={"q_proj.weight": 2.0, "lm_head.weight": 1.5, "embed_positions.weight": 0.04})
+
+
+@family(name="bart", variants=tuple(VARIANTS), task="tensor", source="https://arxiv.org/abs/1910.13461")
+def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+    """Graphs encoder and step. Decoding begins with the end token. Options: see `seq2seq.Sizes`."""
+    sizes = with_options("bart", VARIANTS[variant], options)
+    sizes.check("bart")
+    configuration = BartConfig(
+        **sizes.configuration(),
+        activation_function="gelu",
+        scale_embedding=False,
+        bos_token_id=BEGINNING,
+        pad_token_id=PADDING,
+        eos_token_id=END,
+        decoder_start_token_id=END,
+        forced_eos_token_id=END,
+    )
+    model = BartForConditionalGeneration(configuration).eval()
+    tokens = Tokens("bart", sizes.vocabulary, PADDING, 4, sizes.positions)
+    return ModelDefinition(
+        graphs=graphs(model, sizes, tokens, normalise_first=False),
+        buckets=[{"tokens": sizes.tokens}],
+        task="tensor",
+        weights_module=model,
+        initialise=DRAW,
+    )
