@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from transformers import BartConfig, BartForConditionalGeneration
 
 from compile.definition import ModelDefinition
@@ -50,5 +51,14 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         buckets=[{"tokens": sizes.tokens}],
         task="tensor",
         weights_module=model,
+        checkpoint_keys=lambda state: with_head(state, sizes.vocabulary),
         initialise=DRAW,
     )
+
+
+def with_head(state: dict[str, torch.Tensor], vocabulary: int) -> dict[str, torch.Tensor]:
+    """facebook/bart-{base,large} hold the network without its output layer, which is tied and has no bias."""
+    if any(key.startswith("model.") for key in state):
+        return state
+    bare = {f"model.{key}": value for key, value in state.items()}
+    return {**bare, "final_logits_bias": torch.zeros(1, vocabulary)}

@@ -14,6 +14,7 @@ from compile.models import find
 from compile.models.craft import without_parallel_prefix
 from compile.models.networks.ssd300 import default_boxes, ssd_pytorch_names
 from compile.models.networks.yolov4 import current_names
+from compile.weights import load
 from tests.compile.models.tiny import TINY
 
 # Names that the publishers' files have, with shapes at full size.
@@ -122,6 +123,15 @@ def test_yolov4_files_with_the_older_spelling_load() -> None:
     older = {re.sub("^neck", "neek", name): value for name, value in weights.state_dict().items()}
     assert set(older) != set(weights.state_dict())
     assert set(current_names(older)) == set(weights.state_dict())
+
+
+def test_bart_files_without_an_output_layer_load() -> None:
+    found, variant = find("bart", None)
+    definition = found.build(variant, TINY["bart", "base"][0])
+    state = {key: value.clone() for key, value in definition.weights.state_dict().items()}
+    bare = {key[len("model.") :]: value for key, value in state.items() if key.startswith("model.")}
+    load(definition, bare, "a file")
+    load(definition, state, "a file")
 
 
 def test_ssd_pytorch_names_cover_every_weight() -> None:
