@@ -387,7 +387,8 @@ class Recorder(TorchFunctionMode):
             found = "nothing" if expected is None else f"{expected.dtype}{list(expected.shape)}"
             raise LoweringError(
                 f"constant {ordinal} of {self.where or 'the module'} is {tensor.dtype}{list(tensor.shape)} now and "
-                f"was {found} when the module was lowered: its Python code takes another path; lower it again with these inputs"
+                f"was {found} when the module was lowered: its Python code takes another path; lower it again with "
+                "these inputs"
             )
         return expected
 

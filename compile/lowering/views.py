@@ -15,10 +15,22 @@ from compile.lowering.names import tensors
 Back = Callable[[Tensor, Tensor], Tensor]  # (base, value written into the view) -> new base
 
 # Views that keep all elements in the same order.
-_SAME_ORDER = frozenset(
-    ["view", "reshape", "squeeze", "unsqueeze", "flatten", "unflatten", "view_as", "reshape_as", "contiguous", "ravel"]
-    + ["to", "type", "float", "double", "half", "bfloat16", "type_as", "detach", "data", "dropout", "alias", "positive"]
+_REARRANGED = ("view", "reshape", "squeeze", "unsqueeze", "flatten", "unflatten", "view_as", "reshape_as", "ravel")
+_SAME = (
+    "contiguous",
+    "to",
+    "type",
+    "float",
+    "double",
+    "half",
+    "bfloat16",
+    "type_as",
+    "detach",
+    "data",
+    "dropout",
+    "alias",
 )
+_SAME_ORDER = frozenset(_REARRANGED + _SAME)
 
 
 def back(  # noqa: PLR0911 - one for each operator
@@ -113,6 +125,9 @@ def _ranges(base: Tensor, index: Any) -> list[tuple[int, int]] | None:
     parts = [part for part in parts if part is not None]
     if Ellipsis in parts:
         at = parts.index(Ellipsis)
+        parts = parts[: at + 1] + [
+            part for part in parts[at + 1 :] if part is not Ellipsis
+        ]  # only the first one counts
         parts[at : at + 1] = [slice(None)] * (base.dim() - len(parts) + 1)
     parts += [slice(None)] * (base.dim() - len(parts))
     ranges = []

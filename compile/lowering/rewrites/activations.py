@@ -9,19 +9,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compile.lowering.rewrite import Call, FunctionRewrite
+from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite
 
 
 def _mish(x: Tensor) -> Tensor:
     return x * torch.tanh(functional.softplus(x))
 
 
+def exp_minus_one(x: Tensor) -> Tensor:
+    """exp(x) - 1 without the cancellation near 0: tanh(x/2) (exp(x) + 1)."""
+    return torch.tanh(x * 0.5) * (torch.exp(x) + 1.0)
+
+
 def _elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
-    return scale * (torch.relu(x) + alpha * (torch.exp(torch.clamp(x, max=0.0) * input_scale) - 1.0))
+    return scale * (torch.relu(x) + alpha * exp_minus_one(torch.clamp(x, max=0.0) * input_scale))
 
 
 def _celu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    return torch.relu(x) + alpha * (torch.exp(torch.clamp(x, max=0.0) / alpha) - 1.0)
+    return torch.relu(x) + alpha * exp_minus_one(torch.clamp(x, max=0.0) / alpha)
 
 
 def _selu(x: Tensor) -> Tensor:
@@ -34,7 +39,7 @@ def _relu6(x: Tensor) -> Tensor:
 
 
 def _log_sigmoid(x: Tensor) -> Tensor:
-    return -functional.softplus(-x)
+    return torch.clamp(x, max=0.0) - torch.log(torch.exp(-torch.abs(x)) + 1.0)
 
 
 def _glu(x: Tensor, dim: int = -1) -> Tensor:
@@ -58,10 +63,11 @@ class Activations(FunctionRewrite):
         "glu": _glu,
     }
     operators = frozenset(forms)
-    why = "these activations are not in the operator table; tanh, softplus, exp, relu, hardtanh, clamp and sigmoid are"
+    why = "these activations are not in the operator table; tanh, softplus, exp, log, relu, clamp are"
     cost = "two to five element-wise operators for one"
 
     def apply(self, call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: A002
         """The composite form, in the input's dtype."""
-        kwargs.pop("inplace", None)
+        if kwargs.pop("inplace", False) or (args and args[-1] is True):
+            return NOT_MINE  # comes again as the operator that writes, which the rewrite in_place takes
         return self.forms[call.operator](input, *args, **kwargs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -76,13 +75,13 @@ def axis_matrix(
     """The matrix [out, length] that interpolates one axis, read off PyTorch's kernel in float64."""
     linear = options["mode"] == "linear"
     identity = torch.eye(length, dtype=torch.float64)
-    image = identity[None] if linear else identity[None, :, :, None]
-    flat: Sequence[Any] = () if linear else (1,)
+    image = identity[None] if linear else identity[None, None]  # the second axis, the columns, stays as it is
     if size is not None:
-        rows = functional.interpolate(image, size=(size, *flat), **options)
+        result = functional.interpolate(image, size=size if linear else (size, length), **options)
     else:
-        rows = functional.interpolate(image, scale_factor=(scale, *(float(one) for one in flat)), **options)  # type: ignore[arg-type]
-    return rows.reshape(length, -1).transpose(0, 1).contiguous().to(dtype)
+        result = functional.interpolate(image, scale_factor=scale if linear else (scale, 1.0), **options)  # type: ignore[arg-type]
+    matrix = result[0].transpose(0, 1) if linear else result[0, 0]
+    return matrix.contiguous().to(dtype)
 
 
 def _multiply(call: Call, image: Tensor, matrices: dict[int, Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite
+from compile.lowering.rewrites.activations import exp_minus_one
 
 
 def _unflatten(x: Tensor, dim: int, sizes: Any) -> Tensor:
@@ -132,6 +133,12 @@ def _log_sum_exp(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     return total if keepdim else total.amax(dims)
 
 
+def _log_plus_one(x: Tensor) -> Tensor:
+    """log(1 + x) with the rounding of 1 + x corrected for."""
+    moved = x + 1.0
+    return torch.where(moved == 1.0, x, torch.log(moved) * x / (moved - 1.0))
+
+
 def _first_as_2d(pool: Callable[..., Tensor]) -> Callable[..., Any]:
     """A pooling of one axis as one of two, the first of them of length one."""
 
@@ -207,8 +214,8 @@ class Names(FunctionRewrite):
         "fix": torch.trunc,
         "minimum": lambda x, other: torch.where(x < other, x, other),
         "maximum": lambda x, other: torch.where(x > other, x, other),
-        "log1p": lambda x: torch.log(x + 1.0),
-        "expm1": lambda x: torch.exp(x) - 1.0,
+        "log1p": _log_plus_one,
+        "expm1": exp_minus_one,
     }
     operators = frozenset(forms)
     why = "the operator table lists these computations under another name, or only what they are made of"

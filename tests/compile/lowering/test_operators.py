@@ -1,0 +1,172 @@
+"""Padding, activations, norms, indices and other names against PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from tests.compile.lowering.checks import agree, lowered, unsupported
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_pad(mode: str, data: st.DataObject) -> None:
+    axes = data.draw(st.integers(1, 3))
+    lengths = [data.draw(st.integers(3, 6)) for _ in range(axes)]
+    low = -1 if mode == "constant" else 0
+    widths = [data.draw(st.integers(low, 2)) for _ in range(2 * axes)]
+    image = torch.randn(2, 3, *lengths)
+    result = agree(lambda x: functional.pad(x, widths, mode=mode), image, rewrite="pad")
+    assert unsupported(result.module, (image,)) == {}
+
+
+def test_pad_with_a_value() -> None:
+    image = torch.randn(2, 3, 4)
+    agree(lambda x: functional.pad(x, (1, 2), value=-3.5), image, rewrite="pad")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mish": functional.mish,
+    "elu": lambda x: functional.elu(x, 0.7),
+    "celu": lambda x: functional.celu(x, 1.3),
+    "selu": functional.selu,
+    "relu6": lambda x: functional.relu6(x * 4),
+    "logsigmoid": functional.logsigmoid,
+    "glu": lambda x: functional.glu(x, 1),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("spread", [0.01, 1.0, 30.0])
+def test_activations(name: str, spread: float) -> None:
+    x = torch.randn(3, 8) * spread
+    fresh = torch.cat([torch.randn(2, 8) * spread, torch.zeros(1, 8)])
+    result = agree(ACTIVATIONS[name], x, fresh=(fresh,), rewrite="activations", single=1e-6)
+    assert unsupported(result.module, (x,)) == {}
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    order=st.sampled_from([1, 2, 2.0, 3.0, float("inf"), float("-inf"), "fro", None]),
+    dim=st.sampled_from([0, 1, -1, (0, 2), None]),
+    keepdim=st.booleans(),
+)
+def test_norms(order: object, dim: object, keepdim: bool) -> None:
+    if order is None or order == "fro":
+        dim = (1, 2) if order == "fro" else dim
+    x = torch.randn(3, 4, 5)
+
+    def norm(x: Tensor) -> Tensor:
+        return (
+            torch.norm(x, 2 if order is None else order, dim=dim, keepdim=keepdim) if dim is not None else torch.norm(x)
+        )
+
+    result = agree(norm, x, rewrite="vector_norms")
+    assert unsupported(result.module, (x,)) == {}
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0, 4.0])
+def test_normalize(p: float) -> None:
+    x = torch.randn(3, 4, 5)
+    fresh = torch.randn(3, 4, 5)
+    fresh[0] = 0
+    result = agree(lambda x: functional.normalize(x, p=p, dim=-1), x, fresh=(fresh,), rewrite="vector_norms")
+    assert unsupported(result.module, (x,)) == {}
+
+
+def test_linalg_norm_of_vectors_and_of_matrices() -> None:
+    x = torch.randn(3, 4, 5)
+    agree(lambda x: torch.linalg.vector_norm(x, 3, dim=1), x, rewrite="vector_norms")
+    agree(lambda x: torch.linalg.norm(x, dim=-1), x, rewrite="vector_norms")
+    result = lowered(lambda x: torch.linalg.norm(x, ord=2, dim=(1, 2)), x)
+    assert any("matrix norm" in left.reason for left in result.report.left)
+
+
+NAMES: dict[str, Callable[[Tensor], Tensor]] = {
+    "unflatten": lambda x: x.unflatten(1, (2, 3)),
+    "unflatten_negative": lambda x: x.unflatten(-1, (2, -1)),
+    "reshape_as": lambda x: x[:, :2].reshape_as(x[:, 2:4]),
+    "swapaxes": lambda x: x.swapaxes(0, 2),
+    "moveaxis": lambda x: torch.moveaxis(x, 0, -1),
+    "mT": lambda x: x.mT,
+    "T": lambda x: x[0].T,
+    "narrow": lambda x: x.narrow(1, 2, 3),
+    "not": lambda x: torch.where(~(x > 0), x, -x),
+    "and_or": lambda x: torch.where(((x > 0) & (x < 1)) | (x < -1), x, -x),
+    "square": torch.square,
+    "var": lambda x: x.var(1),
+    "var_all": lambda x: torch.var(x, unbiased=False),
+    "std": lambda x: x.std(dim=(1, 2), keepdim=True),
+    "concat": lambda x: torch.concat([x, x + 1], 1),
+    "tile": lambda x: x.tile(2, 1),
+    "addcmul": lambda x: torch.addcmul(x, x, x + 1, value=0.5),
+    "lerp": lambda x: torch.lerp(x, x * 2, 0.3),
+    "pixel_unshuffle": lambda x: functional.pixel_unshuffle(x, 2),
+    "logsumexp": lambda x: torch.logsumexp(x, 1),
+    "max_pool1d": lambda x: functional.max_pool1d(x, 2, 2, 1),
+    "avg_pool1d": lambda x: functional.avg_pool1d(x, 3, 1, 1),
+    "maximum": lambda x: torch.maximum(x, x.flip(0)),
+    "subtract": lambda x: torch.subtract(x, x.flip(0), alpha=2),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names(name: str) -> None:
+    x = torch.randn(2, 6, 4)
+    result = agree(NAMES[name], x, rewrite="names")
+    assert unsupported(result.module, (x,)) == {}
+
+
+def test_whole_numbers_keep_bitwise_operators() -> None:
+    x = torch.arange(6)
+    result = lowered(lambda x: ~x, x)
+    assert torch.equal(result.module(x), ~x)
+
+
+READS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rows": lambda x: x[torch.tensor([2, 0, -1])],
+    "middle": lambda x: x[:, torch.tensor([[0, 1], [3, 1]])],
+    "pairs": lambda x: x[torch.tensor([0, 1]), torch.tensor([2, 3])],
+    "mixed": lambda x: x[1:, [0, 2], None, ..., 1],
+    "boolean": lambda x: x[:, torch.tensor([True, False, True, True])],
+    "gather": lambda x: x.gather(1, torch.tensor([[[0] * 5, [3] * 5]] * 3)),
+    "index_select": lambda x: x.index_select(2, torch.tensor([4, 4, 0])),
+    "take_along_dim": lambda x: torch.take_along_dim(x, torch.tensor([[[1], [0], [2], [1]]]), 2),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_known_positions(name: str) -> None:
+    x = torch.randn(3, 4, 5)
+    result = agree(READS[name], x, exact=0.0, single=0.0)
+    assert unsupported(result.module, (x,)) == {}
+
+
+DATA_READS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "one": lambda x, i: x[:, i[0, 0]],
+    "several": lambda x, i: x[:, i],
+    "behind": lambda x, i: x[1, :, i[0]],
+    "index_select": lambda x, i: x.index_select(1, i[0]),
+    "gather": lambda x, i: x.gather(1, i.reshape(1, 2, 2).expand(3, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", DATA_READS)
+def test_positions_that_are_data(name: str) -> None:
+    x, index = torch.randn(3, 4, 5), torch.tensor([[0, 1], [2, 3]])
+    fresh = (torch.randn(3, 4, 5), torch.tensor([[3, 3], [0, 1]]))
+    result = agree(DATA_READS[name], x, index, fresh=fresh, rewrite="indexed_reads")
+    assert unsupported(result.module, (x, index)) == {}
+
+
+def test_a_read_whose_size_is_data_is_left_alone_and_reported() -> None:
+    x = torch.randn(3, 4)
+    result = lowered(lambda x: x[x > 0].sum(), x)
+    assert any("size of its result" in left.reason for left in result.report.left)

@@ -1,0 +1,217 @@
+"""Writing in place and by index: new values instead, views included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from compile.lowering import lower
+from tests.compile.lowering.checks import agree, kinds, lowered, unsupported
+
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "add_": lambda x: (x * 2).add_(1.5, alpha=2) + x,
+    "augmented": lambda x: _augmented(x) * 1,
+    "silu": lambda x: functional.silu(x * 1, inplace=True),
+    "mish": lambda x: functional.mish(x * 1, inplace=True),
+    "leaky_relu": lambda x: functional.leaky_relu(x * 1, 0.1, inplace=True),
+    "hardswish": lambda x: functional.hardswish(x * 1, inplace=True),
+    "relu6": lambda x: functional.relu6(x * 1, inplace=True),
+    "elu": lambda x: functional.elu(x * 1, inplace=True),
+    "clamp_": lambda x: (x * 1).clamp_(-0.5, 0.5),
+    "masked_fill_": lambda x: (x * 1).masked_fill_(x > 0, 3.0),
+    "copy_": lambda x: torch.zeros(x.shape, dtype=x.dtype).copy_(x),
+    "fill_": lambda x: (x * 1).fill_(2.0) + x,
+    "zero_": lambda x: (x * 1).zero_() + x,
+    "chain": lambda x: (x * 1).add_(1).mul_(2).div_(3).sub_(x),
+}
+
+
+def _augmented(x: Tensor) -> Tensor:
+    y = x + 1
+    same = y
+    y *= 3
+    y -= x
+    return same + y
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_in_place(name: str) -> None:
+    x = torch.randn(3, 4)
+    result = agree(IN_PLACE[name], x, rewrite="in_place")
+    assert not [kind for kind in kinds(result.module, (x,)) if kind.endswith("_")]
+    assert unsupported(result.module, (x,)) == {}
+
+
+def test_the_callers_input_is_not_written_into() -> None:
+    x = torch.randn(3)
+    kept = x.clone()
+    result = lowered(lambda x: x.add_(1) * 2, x)
+    assert torch.equal(x, kept)
+    assert torch.equal(result.module(x), (kept + 1) * 2)
+    assert torch.equal(x, kept)
+
+
+def _slice_of_buffer(x: Tensor) -> Tensor:
+    buffer = torch.zeros(x.shape[0], 5, x.shape[1], dtype=x.dtype)
+    for step in range(0, 5, 2):
+        buffer[:, step] = x * (step + 1)
+    return buffer.sum(1) + buffer[:, 2]
+
+
+def _view_then_write(x: Tensor) -> Tensor:
+    y = x * 2
+    row = y[0]
+    y.add_(1)  # the row sees it
+    row.mul_(3)  # and y sees this
+    return y + row
+
+
+def _view_of_view(x: Tensor) -> Tensor:
+    y = x * 1
+    inner = y.transpose(0, 1)[1:].unsqueeze(0)
+    inner.zero_()
+    return y
+
+
+def _fill_of_slice(x: Tensor) -> Tensor:
+    y = x + 0
+    y[:, 1:3].fill_(7.0)
+    y[..., -1] += 5
+    return y
+
+
+def _parts(x: Tensor) -> Tensor:
+    y = x * 1
+    left, right = y.chunk(2, 1)
+    left.mul_(2)
+    right[:, 0] = left[:, 0]
+    return y
+
+
+def _stepped(x: Tensor) -> Tensor:
+    y = x * 1
+    y[::2, 1::2] = -1.0
+    return y
+
+
+def _by_list(x: Tensor) -> Tensor:
+    y = x * 1
+    y[[0, 2], :2] = x[1, :2]
+    return y
+
+
+def _masked(x: Tensor) -> Tensor:
+    y = x * 1
+    y[y > 0] = 0.25
+    return y
+
+
+def _windows(x: Tensor) -> Tensor:
+    mask = torch.zeros(4, 4)
+    count = 0
+    for rows in (slice(0, 2), slice(2, None)):
+        for columns in (slice(0, -1), slice(-1, None)):
+            mask[rows, columns] = count
+            count += 1
+    return x[:4, :4] * mask.to(x.dtype)
+
+
+FORMS = {
+    form.__name__.strip("_"): form
+    for form in (
+        _slice_of_buffer,
+        _view_then_write,
+        _view_of_view,
+        _fill_of_slice,
+        _parts,
+        _stepped,
+        _by_list,
+        _masked,
+        _windows,
+    )
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_of_writing(name: str) -> None:
+    x = torch.randn(4, 6)
+    result = agree(FORMS[name], x)
+    assert unsupported(result.module, (x,)) == {}
+
+
+indices = st.one_of(
+    st.integers(-4, 3),
+    st.builds(slice, st.one_of(st.none(), st.integers(-5, 5)), st.one_of(st.none(), st.integers(-5, 5))),
+    st.builds(slice, st.none(), st.none(), st.integers(1, 3)),
+    st.just(Ellipsis),
+    st.none(),
+    st.lists(st.integers(-4, 3), min_size=1, max_size=3, unique_by=lambda number: number % 4),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(index=st.lists(indices, min_size=1, max_size=3).map(tuple))
+def test_any_index_writes_what_pytorch_writes(index: tuple[object, ...]) -> None:
+    probe = torch.zeros(4, 4, 4)
+    try:
+        shape = probe[index].shape
+    except (IndexError, ValueError, TypeError, RuntimeError):
+        return  # not an index
+
+    def write(x: Tensor, value: Tensor) -> Tensor:
+        y = x * 1
+        y[index] = value
+        return y
+
+    x, value = torch.randn(4, 4, 4), torch.randn(shape)
+    result = agree(write, x, value, rewrite="indexed_writes" if value.numel() else None)
+    assert unsupported(result.module, (x, value)) == {}
+
+
+@pytest.mark.parametrize("position", [0, 3, 4])
+def test_a_cache_is_written_at_a_position_that_is_data(position: int) -> None:
+    def step(cache: Tensor, value: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        cache = cache * 1
+        cache[:, :, at] = value
+        other = cache.clone()
+        other.index_copy_(2, at.reshape(1), value.unsqueeze(2) * 2)
+        return cache, other
+
+    cache, value = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 4)
+    result = agree(step, cache, value, torch.tensor(1), fresh=(cache, value, torch.tensor(position)))
+    assert unsupported(result.module, (cache, value, torch.tensor(1))) == {}
+
+
+def test_a_write_into_a_parameter_is_left_alone_and_reported() -> None:
+    class Counter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.add_(x.sum())
+            return x + self.seen
+
+    module = Counter().eval()
+    result = lower(module, (torch.ones(2),))
+    assert torch.equal(module.seen, torch.zeros(1))
+    assert any("parameter or buffer" in left.reason for left in result.report.left)
+
+
+def test_modules_with_inplace_activations() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.SiLU(inplace=True), nn.Conv2d(4, 4, 1), nn.Mish(inplace=True)
+    ).eval()
+    x = torch.randn(1, 3, 8, 8)
+    result = lower(module, (x,))
+    fresh = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(result.module(fresh), module(fresh), atol=1e-6)
+    assert unsupported(result.module, (x,)) == {}
