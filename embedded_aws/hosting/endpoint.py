@@ -194,6 +194,7 @@ class Endpoint:
             model, container.get("Environment") or {}, self.host.region, self.host.clients.url
         )
         variant.worker = Worker(model, environment, logs)
+        logs.say("runs with the native server, python -m inference_code.server, whatever the image would start")
         if self._gone.is_set():
             raise WorkerError("deleted while it started")
         within = variant.configuration.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_SECONDS)

@@ -50,17 +50,17 @@ class LogShipper:
             self._reader.join(seconds)
 
     def say(self, line: str) -> None:
-        """A line of the host itself."""
+        """A line of the host itself; it is not one of the worker's last lines."""
         self._put(f"[host] {line}")
 
     def _put(self, line: str) -> None:
-        self.last.append(line)
         # a log event's message must not be empty
         self._lines.put({"timestamp": int(time.time() * 1000), "message": line or " "})
 
     def _read(self, source: IO[str]) -> None:
         with source:
             for line in source:
+                self.last.append(line.rstrip("\n"))
                 self._put(line.rstrip("\n"))
         self._lines.put(None)
 

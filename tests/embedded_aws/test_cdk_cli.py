@@ -29,7 +29,7 @@ sns.Topic(producer, "Topic", topic_name=os.environ.get("TOPIC", "first"))
 value = bucket.bucket_arn + os.environ.get("TAIL", "")
 ssm.StringParameter(consumer, "Where", parameter_name="/where", string_value=value)
 if os.environ.get("BROKEN"):
-    cdk.CfnResource(consumer, "Taken", type="AWS::S3::Bucket", properties={"BucketName": bucket.bucket_name})
+    cdk.CfnResource(consumer, "Taken", type="AWS::S3::Bucket", properties={"BucketName": "taken-already"})
 cdk.CfnOutput(consumer, "BucketArn", value=bucket.bucket_arn)
 app.synth()
 """
@@ -94,9 +94,10 @@ def test_the_stock_cli_does_its_whole_round(cli: Cli) -> None:
     assert where().endswith("/models")
     assert topics() == ["second"], "a renamed topic is another topic, and the old one is gone"
 
+    cli.aws.client("s3").create_bucket(Bucket="taken-already")
     failed = cli("deploy", "Consumer", "--exclusively", fails=True, TOPIC="second", TAIL="/other", BROKEN="1")
-    assert "already exists" in failed
-    assert "UPDATE_ROLLBACK_COMPLETE" in failed
+    assert "taken-already already exists" in failed
+    assert stacks.describe_stacks(StackName="Consumer")["Stacks"][0]["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
     assert where().endswith("/models")
 
     refused = cli("destroy", "Producer", "--exclusively", "--force", *SYNTHESIZED, fails=True)

@@ -113,6 +113,7 @@ def test_an_endpoint_answers_through_its_own_worker(hosting: Hosting) -> None:
     assert "x-other" not in headers
     assert os.path.commonpath([seen["folder"], hosting.aws.directory]) == str(hosting.aws.directory)
     wait_for(lambda: "this worker is one" in hosting.logs(), "the worker's line is in CloudWatch Logs")
+    assert "[host] runs with the native server" in hosting.logs()
     form = hosting.invoke(b"a=1&b=2", ContentType="application/x-www-form-urlencoded")
     assert form["body"] == "a=1&b=2"
 
