@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,8 @@ from compile.coverage.operators import find_release
 from compile.coverage.partition import Rules
 from compile.coverage.report import CoverageReport
 from compile.coverage.what import FORMS, Subject, subjects
-from compile.errors import UsageError
+from compile.errors import CompileError, UsageError
+from compile.structure import FlatModule, flat_module
 
 
 class Target(str, Enum):
@@ -104,14 +106,27 @@ def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
 def _one(subject: Subject, target: str, lowered: bool, host_time: bool, options: dict[str, Any]) -> CoverageReport:
     module = subject.module
     if lowered:
-        from compile.lowering import lower  # noqa: PLC0415 (only this option needs it)
-
-        eager = module.eval() if isinstance(module, torch.nn.Module) else module
-        module = lower(eager, subject.inputs).module
+        module = _lowered(subject)
     report = analyze(module, subject.inputs, target=target, **options)
     name = f"{subject.name}, lowered" if lowered else subject.name
     extra = {"host_time": measure(report, module, subject.inputs)} if host_time else {}
     return replace(report, name=name, extra=extra)
+
+
+def _lowered(subject: Subject) -> torch.nn.Module:
+    """The module as `build` lowers it: in evaluation mode, its outputs flattened to a tuple."""
+    from compile.lowering import LoweringError, lower  # noqa: PLC0415 (only this option needs it)
+
+    if not isinstance(subject.module, torch.nn.Module):
+        raise UsageError(f"{subject.name}: --lowered needs a module, not a function.", "Put it into an nn.Module.")
+    parameters = inspect.signature(subject.module.forward).parameters
+    flat = subject.module
+    if not isinstance(flat, FlatModule):
+        flat = flat_module(flat, dict(zip(parameters, subject.inputs, strict=False)))
+    try:
+        return lower(flat.eval(), subject.inputs).module
+    except LoweringError as error:
+        raise CompileError(f"{subject.name} cannot be lowered: {error}", "Analyze it without --lowered.") from error
 
 
 def _give(reports: Sequence[CoverageReport], log: LogReport | None, json_: Path | None, html: Path | None) -> None:
