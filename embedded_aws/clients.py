@@ -19,7 +19,7 @@ class Clients:
     def __init__(self, url: str) -> None:
         self.url = url
         self._lock = threading.Lock()
-        self._session = boto3.session.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY)
+        self._session: Any = boto3.session.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY)
         self._clients: dict[tuple[str, str], Any] = {}
 
     def client(self, service: str, region: str) -> Any:

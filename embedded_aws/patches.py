@@ -83,7 +83,7 @@ def _deliver_no_access_logs() -> None:
     so that a bucket for logs could never be deleted with its stack.
     Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ServerLogs.html#LogDeliveryBestEffort
     """
-    S3Backend.log_incoming_request = lambda *_: None  # type: ignore[method-assign,assignment]
+    S3Backend.log_incoming_request = lambda *_: None  # type: ignore[method-assign]
 
 
 def _asks_only_for_tls(statement: dict[str, Any]) -> bool:

@@ -95,7 +95,6 @@ class Server:
         self._ended = threading.Event()
         application = _Late()
         self._http = make_server(LOOPBACK, port, application, threaded=True, request_handler=QuietHandler)
-        self._http.daemon_threads = True
         self.port = self._http.server_port
         self.url = f"http://localhost:{self.port}"
         os.environ["MOTO_PORT"] = str(self.port)

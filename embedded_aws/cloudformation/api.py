@@ -232,14 +232,14 @@ class CloudFormation(BaseResponse):
             stacks = [
                 stack
                 for stack in self.store.living()
-                if any(item.physical_id == physical_id for item in stack.resources.values())
+                if any(item.physical_id == physical_id for item in list(stack.resources.values()))
             ]
             if not stacks:
                 raise ValidationError(f"Stack for {physical_id} does not exist")
         rows = [
             self._resource(stack, resource)
             for stack in stacks
-            for resource in stack.resources.values()
+            for resource in list(stack.resources.values())
             if not logical_id or resource.logical_id == logical_id
         ]
         return ActionResult({"StackResources": rows})
@@ -249,7 +249,7 @@ class CloudFormation(BaseResponse):
         stack = self._stack(self.params["StackName"])
         rows = [
             {**self._resource(stack, resource), "LastUpdatedTimestamp": resource.timestamp}
-            for resource in stack.resources.values()
+            for resource in list(stack.resources.values())
         ]
         return ActionResult({"StackResourceSummaries": rows})
 
@@ -345,7 +345,7 @@ class CloudFormation(BaseResponse):
     def list_change_sets(self) -> ActionResult:
         """https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_ListChangeSets.html"""
         stack = self._stack(self.params["StackName"])
-        rows = [self._change_set_summary(stack, change_set) for change_set in stack.change_sets.values()]
+        rows = [self._change_set_summary(stack, change_set) for change_set in list(stack.change_sets.values())]
         return ActionResult({"Summaries": rows})
 
     def delete_change_set(self) -> ActionResult:
@@ -425,7 +425,7 @@ class CloudFormation(BaseResponse):
         given = self.params.get("StackName")
         stacks = [self._stack(given)] if given else self.store.living()
         for stack in stacks:
-            for change_set in stack.change_sets.values():
+            for change_set in list(stack.change_sets.values()):
                 if wanted in (change_set.name, change_set.id):
                     return stack, change_set
         raise ChangeSetNotFoundError(f"ChangeSet [{wanted}] does not exist")

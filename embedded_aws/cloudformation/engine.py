@@ -181,9 +181,9 @@ class Operation:
         try:
             draft.properties = resource_properties(scope, logical_id, definition.tags, self.store.region)
             self._check(draft, present)
-            made = present is not None and present.status != "CREATE_FAILED"
-            if made and not changed_properties(present.properties, draft.properties):
-                self.stack.resources[logical_id] = replace(present, definition=entry, needs=needs)
+            made = present if present is not None and present.status != "CREATE_FAILED" else None
+            if made is not None and not changed_properties(made.properties, draft.properties):
+                self.stack.resources[logical_id] = replace(made, definition=entry, needs=needs)
                 return
             self._event(draft, f"{verb}_IN_PROGRESS")
             self._provide(draft, present)

@@ -41,7 +41,7 @@ class StackResource:
     @property
     def retained_on_replace(self) -> bool:
         """UpdateReplacePolicy, https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/aws-attribute-updatereplacepolicy.html"""
-        return self.definition.get("UpdateReplacePolicy", "Delete") == "Retain"
+        return self.definition.get("UpdateReplacePolicy", "Delete") in {"Retain"}
 
 
 @dataclass

@@ -108,7 +108,7 @@ class SageMaker(SageMakerResponse):
 
     def list_models(self) -> ActionResult:
         """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListModels.html"""
-        return ActionResult({"Models": _named(self.hosted.models.values(), "ModelName", self.params)})
+        return ActionResult({"Models": _named(list(self.hosted.models.values()), "ModelName", self.params)})
 
     def delete_model(self) -> ActionResult:
         """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteModel.html"""
@@ -144,7 +144,7 @@ class SageMaker(SageMakerResponse):
 
     def list_endpoint_configs(self) -> ActionResult:
         """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListEndpointConfigs.html"""
-        rows = _named(self.hosted.configs.values(), "EndpointConfigName", self.params)
+        rows = _named(list(self.hosted.configs.values()), "EndpointConfigName", self.params)
         return ActionResult({"EndpointConfigs": rows})
 
     def delete_endpoint_config(self) -> ActionResult:
@@ -215,7 +215,7 @@ class SageMaker(SageMakerResponse):
     def list_endpoints(self) -> ActionResult:
         """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListEndpoints.html"""
         wanted = self.params.get("StatusEquals")
-        rows = [endpoint.listed() for endpoint in self.hosted.endpoints.values()]
+        rows = [endpoint.listed() for endpoint in list(self.hosted.endpoints.values())]
         rows = [row for row in rows if wanted in (None, row["EndpointStatus"])]
         return ActionResult({"Endpoints": _named(rows, "EndpointName", self.params)})
 

@@ -145,7 +145,7 @@ class CloudWatch(CloudWatchResponse):
         evaluate_all(self.cloudwatch_backend, self.clients)
         params = self.params
         kinds = params.get("AlarmTypes") or ["MetricAlarm"]
-        found = [alarm for alarm in self.cloudwatch_backend.alarms.values() if _wanted(alarm, params)]
+        found = [alarm for alarm in list(self.cloudwatch_backend.alarms.values()) if _wanted(alarm, params)]
         metric = [alarm for alarm in found if alarm.rule is None and "MetricAlarm" in kinds]
         composite = [_composite(alarm) for alarm in found if alarm.rule is not None and "CompositeAlarm" in kinds]
         return ActionResult({"MetricAlarms": metric, "CompositeAlarms": composite})

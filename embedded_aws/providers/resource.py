@@ -39,7 +39,8 @@ class Context:
         client = self.clients.client(service, self.region)
         model = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[operation])
         given = {name: value for name, value in parameters.items() if value is not None}
-        return getattr(client, operation)(**coerce(given, model.input_shape, operation))
+        answer: dict[str, Any] = getattr(client, operation)(**coerce(given, model.input_shape, operation))
+        return answer
 
     def arn(self, service: str, resource: str, region: str | None = None) -> str:
         """An ARN of this account."""

@@ -11,17 +11,18 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from cfnlint.schema import ResourceNotFoundError
-from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER
+from cfnlint.schema import ResourceNotFoundError  # type: ignore[import-untyped]
+from cfnlint.schema.manager import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-untyped]
 
 
 @functools.cache
 def schema(resource_type: str, region: str) -> dict[str, Any] | None:
     """The schema, or None when AWS has no such type in that region."""
     try:
-        return PROVIDER_SCHEMA_MANAGER.get_resource_schema(region, resource_type).schema
+        found: dict[str, Any] = PROVIDER_SCHEMA_MANAGER.get_resource_schema(region, resource_type).schema
     except ResourceNotFoundError:
         return None
+    return found
 
 
 def create_only(resource_type: str, region: str) -> frozenset[str]:
