@@ -194,7 +194,7 @@ def _read_block(block: Any, values: dict[int, Value], nodes: list[Node], owner: 
         inputs = tuple(item.unique() for item in handle.inputs())
         counted = not kind.startswith("prim::")
         schema = handle.schema() if counted else ""
-        scope = _path(handle.scopeName()) if counted else ""
+        scope = _path(handle.scopeName()) if counted or kind in _CONTROL_FLOW else ""
         node = Node(len(nodes), kind, inputs, outputs, scope, schema, owner, counted, handle)
         nodes.append(node)
         if kind in _CONTROL_FLOW:

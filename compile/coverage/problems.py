@@ -6,6 +6,7 @@ import inspect
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from compile.errors import CompileError
 
 # torch_neuron.trace fails above this unless it is called with separate_weights=True.
 CONSTANT_LIMIT = 1_900_000_000
+_HERE = str(Path(__file__).parent)
 CONTAINER_TORCH = "1.13"
 
 FUSED_PATH = {
@@ -183,7 +185,7 @@ def _data_dependent(text: str) -> bool:
 def _where(error: Exception) -> str:
     """The last line of the user's own code that the error passed through."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
-    own = [frame for frame in frames if "/compile/coverage/" not in frame.filename]
+    own = [frame for frame in frames if not frame.filename.startswith(_HERE)]
     return f" ({short_path(own[-1].filename)}:{own[-1].lineno})" if own else ""
 
 

@@ -21,6 +21,7 @@ from compile.definition import Bucket, ModelDefinition
 from compile.errors import CompileError, UsageError
 from compile.structure import flat_module
 
+_ROOM = str(Path(__file__).parents[1])
 FORMS = "Give an endpoint's name, family:variant, package.module:function or path/to/file.py:function."
 
 
@@ -134,7 +135,7 @@ def _callable(function: Callable[..., Any], file: Path | None, root: Path, what:
 
 
 def _failed(what: str, error: Exception) -> CompileError:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/compile/" not in frame.filename]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_ROOM)]
     where = f" ({short_path(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     first = (str(error).splitlines() or [""])[0]
     return CompileError(f"{what}: {type(error).__name__}: {first}{where}", "Correct it there, then analyze again.")
