@@ -1,0 +1,215 @@
+"""The whole road with the stock CDK CLI and boto3: two endpoints, one of them a user's own model and handler.
+
+The tests are one story: each takes the deployed project as the one before left it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from botocore.exceptions import ClientError
+from PIL import Image
+
+from tests.compile.projects import TINY
+from tests.road.road import ROOT, Road, copy_example
+
+PHOTOGRAPH = (ROOT / "examples" / "photographs" / "coffee.jpg").read_bytes()
+STACK = "InferentiaEndpoint-depth"
+
+
+def write_depth(folder: Path, *, weights: str = "random:0", more: str = "") -> None:
+    """The spec of a tiny Depth Anything V2."""
+    model = f'{{family: depth_anything_v2, variant: vits, weights: "{weights}", options: {TINY}}}'
+    (folder / "endpoints").mkdir(exist_ok=True)
+    (folder / "endpoints" / "depth.yaml").write_text(f"name: depth\nmodel: {model}\n{more}")
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+    """Two endpoints, built, published and deployed."""
+    road = Road(tmp_path_factory.mktemp("road"))
+    write_depth(road.folder)
+    copy_example(road.folder)
+    try:
+        road.start()
+        for name in ("depth", "vibration"):
+            road.python("compile", "build", name, "--rehearse")
+        road.must(ROOT / ".venv" / "bin" / "cdk", "bootstrap", "aws://123456789012/us-east-1")
+        road.deploy("InferentiaArtifacts")
+        for name in ("depth", "vibration"):
+            road.python("operations", "publish", name, "--rehearsal")
+        road.deploy("--all")
+        yield road
+    finally:
+        road.stop()
+
+
+def ask(road: Road, body: bytes, content_type: str, accept: str = "application/x-npy", **more: Any) -> Any:
+    """Invoke depth."""
+    runtime = road.client("sagemaker-runtime")
+    answer = runtime.invoke_endpoint(EndpointName="depth", Body=body, ContentType=content_type, Accept=accept, **more)
+    return answer["Body"].read(), answer["ContentType"]
+
+
+def npy(body: bytes) -> np.ndarray:
+    """A .npy body as an array."""
+    array: np.ndarray = np.load(io.BytesIO(body), allow_pickle=False)
+    return array
+
+
+def saved(array: np.ndarray, **options: Any) -> bytes:
+    """An array as .npy."""
+    stream = io.BytesIO()
+    np.save(stream, array, **options)
+    return stream.getvalue()
+
+
+def test_a_photograph_becomes_a_depth_map_of_its_size(road: Road) -> None:
+    body, content_type = ask(road, PHOTOGRAPH, "image/jpeg")
+    depth = npy(body)
+    assert content_type == "application/x-npy"
+    assert (depth.dtype, depth.shape) == (np.float32, (400, 600))
+    assert float(depth.std()) > 0.01 * abs(float(depth.mean()))
+
+
+def test_the_png_reads_back_as_the_array(road: Road) -> None:
+    depth = npy(ask(road, PHOTOGRAPH, "image/jpeg")[0])
+    picture = Image.open(io.BytesIO(ask(road, PHOTOGRAPH, "image/jpeg", "image/png")[0]))
+    assert isinstance(picture.text, dict)
+    low, high = float(picture.text["minimum"]), float(picture.text["maximum"])
+    back = low + np.asarray(picture).astype(np.float64) / 65535 * (high - low)
+    assert np.abs(back - depth).max() <= (high - low) / 65535
+
+
+def test_the_models_own_size_through_custom_attributes(road: Road) -> None:
+    body, _ = ask(road, PHOTOGRAPH, "image/jpeg", CustomAttributes="size=model")
+    assert npy(body).shape == (56, 56)
+
+
+def test_smoke_passes_for_both(road: Road) -> None:
+    for name in ("depth", "vibration"):
+        assert "smoke passed" in road.python("operations", "smoke", name, "--rehearsal")
+
+
+def test_the_users_own_handler_answers(road: Road) -> None:
+    lock = json.loads((road.folder / "build/rehearsal/vibration.lock.json").read_text())
+    request = lock["sample"]["request"]
+    answer = road.client("sagemaker-runtime").invoke_endpoint(
+        EndpointName="vibration",
+        Body=base64.b64decode(request["body"]),
+        ContentType=request["content_type"],
+        Accept=request["accept"],
+    )
+    found = json.loads(answer["Body"].read())
+    assert found.keys() == lock["sample"]["answer"]["json"].keys()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b"this is no picture", "image/jpeg", 400),
+        (PHOTOGRAPH[:2000], "image/jpeg", 400),
+        (b"just text", "text/plain", 415),
+        (saved(np.array([{"a": 1}], dtype=object), allow_pickle=True), "application/x-npy", 400),
+        (b"", "image/png", 400),
+    ],
+    ids=["no picture", "truncated", "text", "pickle", "empty"],
+)
+def test_what_cannot_be_read_is_a_model_error_in_json(road: Road, body: bytes, content_type: str, status: int) -> None:
+    with pytest.raises(ClientError) as caught:
+        ask(road, body, content_type)
+    response: Any = caught.value.response
+    assert response["Error"]["Code"] == "ModelError"
+    assert response["OriginalStatusCode"] == status
+    message = json.loads(response["OriginalMessage"])
+    assert message.keys() == {"error", "detail"}
+    assert "Traceback" not in response["OriginalMessage"]
+
+
+def test_a_picture_of_forty_megapixels_names_its_alternatives(road: Road) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (8000, 5000), (90, 120, 30)).save(stream, "JPEG")
+    with pytest.raises(ClientError) as caught:
+        ask(road, stream.getvalue(), "image/jpeg")
+    response: Any = caught.value.response
+    assert response["OriginalStatusCode"] == 413
+    assert "size=model" in response["OriginalMessage"]
+    assert npy(ask(road, stream.getvalue(), "image/jpeg", CustomAttributes="size=model")[0]).shape == (56, 56)
+
+
+def test_a_rehearsal_says_that_it_is_one(road: Road) -> None:
+    body, _ = ask(road, PHOTOGRAPH, "image/jpeg", "application/json; size=model")
+    assert json.loads(body)["rehearsal"] is True
+
+
+def test_calls_show_in_cloudwatch(road: Road) -> None:
+    names = {row["MetricName"] for row in road.client("cloudwatch").list_metrics(Namespace="AWS/SageMaker")["Metrics"]}
+    assert {"Invocations", "ModelLatency", "OverheadLatency", "Invocation4XXErrors"} <= names
+
+
+def test_deploying_again_changes_nothing(road: Road) -> None:
+    said = road.deploy("--all")
+    assert said.count("no changes") == 3
+
+
+def latency_threshold(road: Road) -> float:
+    """The latency alarm's threshold, in CloudWatch's microseconds."""
+    alarms = road.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    found = [
+        row["Threshold"] for row in alarms if row.get("MetricName") == "ModelLatency" and STACK in row["AlarmName"]
+    ]
+    assert len(found) == 1
+    return float(found[0])
+
+
+def test_a_changed_alarm_needs_no_new_lock(road: Road) -> None:
+    write_depth(road.folder, more="alarms: {p99_latency: 321ms}\n")
+    road.deploy(STACK)
+    assert latency_threshold(road) == 321_000
+
+
+def test_a_changed_model_is_refused_until_it_is_built_and_published(road: Road) -> None:
+    before = npy(ask(road, PHOTOGRAPH, "image/jpeg")[0])
+    write_depth(road.folder, weights="random:1")
+    refused = road.cdk("deploy", "--require-approval", "never", STACK)
+    assert refused.returncode != 0
+    assert "python -m compile build depth --rehearse" in refused.stdout
+    assert "no changes" in road.deploy("InferentiaArtifacts")
+
+    road.python("compile", "build", "depth", "--rehearse")
+    road.python("operations", "publish", "depth", "--rehearsal")
+    road.deploy(STACK)
+    after = npy(ask(road, PHOTOGRAPH, "image/jpeg")[0])
+    assert np.abs(after - before).max() > 1e-3
+
+
+def test_a_rehearsal_aimed_elsewhere_is_refused(road: Road) -> None:
+    elsewhere = Road(road.folder, variables={**road.variables, "AWS_ENDPOINT_URL": "http://aws.example.invalid"})
+    published = elsewhere.run(sys.executable, "-m", "operations", "publish", "depth", "--rehearsal")
+    assert published.returncode == 1
+    assert "refused" in published.stdout
+    deployed = elsewhere.cdk("deploy", "--require-approval", "never", STACK)
+    assert deployed.returncode != 0
+    assert "rehearsal" in deployed.stdout
+
+
+def test_everything_is_gone_after_destroy(road: Road) -> None:
+    workers = road.workers()
+    assert workers
+    road.python("operations", "empty-bucket", "--yes")
+    answer = road.cdk("destroy", "--all", "--force")
+    assert answer.returncode == 0, answer.stdout
+    assert road.client("sagemaker").list_endpoints()["Endpoints"] == []
+    psutil.wait_procs(workers, timeout=30)
+    assert not [process for process in workers if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    left = road.client("cloudformation").describe_stacks()["Stacks"]
+    assert [row["StackName"] for row in left if row["StackStatus"] != "DELETE_COMPLETE"] == ["CDKToolkit"]
