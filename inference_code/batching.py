@@ -1,7 +1,8 @@
 """From items of any number of requests to full batches of the compiled graphs, and back.
 
 `Scheduler` is the seam: whatever decides when which items go to the device takes items and gives one outcome each.
-`DirectScheduler` sends them at once, on the calling thread.
+`DirectScheduler` sends them at once, on the calling thread: the stock container's worker has one request at a time.
+The native server's scheduler, which batches across requests, is in scheduler.py.
 """
 
 from __future__ import annotations
@@ -108,9 +109,19 @@ def run_batch(graph: GraphEntry, items: Sequence[Item], run: Run) -> list[Outcom
     return answers
 
 
+def checked(item: Item, graph: GraphEntry) -> None:
+    """Raise BadRequest for an array whose kind is not its input's: before the item shares a batch with others."""
+    for tensor in graph.inputs:
+        _check_kind(np.asarray(item.inputs[tensor.name]), tensor)
+
+
 def cast(array: Array, tensor: TensorDescription) -> Array:
     """`array` in the input's dtype, from another precision of the same kind (float64 to float32). Raises BadRequest."""
-    found, wanted = np.asarray(array), np.dtype(tensor.dtype)
-    if not np.can_cast(found.dtype, wanted, "same_kind"):
-        raise BadRequest(f"input {tensor.name} is {found.dtype}; the model takes {wanted}")
-    return found.astype(wanted, copy=False)
+    found = np.asarray(array)
+    _check_kind(found, tensor)
+    return found.astype(np.dtype(tensor.dtype), copy=False)
+
+
+def _check_kind(array: Array, tensor: TensorDescription) -> None:
+    if not np.can_cast(array.dtype, np.dtype(tensor.dtype), "same_kind"):
+        raise BadRequest(f"input {tensor.name} is {array.dtype}; the model takes {np.dtype(tensor.dtype)}")

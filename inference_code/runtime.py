@@ -40,20 +40,26 @@ class Model:
         self.scheduler: Scheduler = DirectScheduler(manifest.graphs, self.run)
         self.at_once = at_once
         self._copies = copies
-        self._free: queue.SimpleQueue[Copy] = queue.SimpleQueue()
-        for index in range(at_once):  # a CPU's graphs can run on several threads, so copies may repeat
-            self._free.put(copies[index % len(copies)])
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for core in range(at_once):
+            self._free.put(core)
 
     def run(self, graph: GraphEntry, arrays: list[Array]) -> list[Array]:
         """Run `graph` on one batch, as soon as a copy is free. Raises Internal if the device fails."""
-        copy = self._free.get()
+        core = self._free.get()
+        try:
+            return self.run_on(core, graph, arrays)
+        finally:
+            self._free.put(core)
+
+    def run_on(self, core: int, graph: GraphEntry, arrays: list[Array]) -> list[Array]:
+        """Run `graph` on one batch on copy `core` (0 to at_once - 1), which nobody else uses now. Raises Internal."""
+        copy = self._copies[core % len(self._copies)]  # a CPU's graphs can run on several threads, so copies may repeat
         try:
             return _call(copy[graph.file], graph, arrays)
         except RuntimeError as error:
             _log.exception("graph %s failed", graph.file)
             raise Internal(f"the graph {graph.file} failed: {_one_line(error)[:200]}") from None
-        finally:
-            self._free.put(copy)
 
     def warm_up(self) -> None:
         """Every graph of every copy answers once, for zeros. Raises LoadError for a failure or a misfit."""

@@ -1,0 +1,373 @@
+"""The scheduler with a device whose calls end when the test says so."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import queue
+import random
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference_code.errors import BadRequest, EndpointError, Internal, Unavailable
+from inference_code.manifest import GraphEntry
+from inference_code.request import Item
+from inference_code.scheduler import Batch, QueueScheduler, Ticket
+from tests.inference_code.test_batching import graph, item
+
+LONG = 30  # seconds after which a test that waits for another thread has failed
+
+
+class Gate:
+    """A device that doubles; while `held`, each call waits for its `go`."""
+
+    def __init__(self, *, held: bool = False) -> None:
+        self.held = held
+        self.begun: queue.SimpleQueue[tuple[int, str, list[float]]] = queue.SimpleQueue()
+        self._go = threading.Semaphore(0)
+
+    def __call__(self, core: int, entry: GraphEntry, arrays: list[Any]) -> list[Any]:
+        self.begun.put((core, entry.file, arrays[0][:, 0].tolist()))
+        if self.held:
+            assert self._go.acquire(timeout=LONG)
+        if (arrays[0] == 13).any():
+            raise Internal("the device stumbled")
+        return [arrays[0] * 2]
+
+    def next(self) -> tuple[int, str, list[float]]:
+        return self.begun.get(timeout=LONG)
+
+    def go(self, times: int = 1) -> None:
+        for _ in range(times):
+            self._go.release()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+Make = Callable[..., QueueScheduler]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    made: list[tuple[QueueScheduler, Any]] = []
+
+    def build(graphs: list[GraphEntry], device: Any, cores: int = 1, **options: Any) -> QueueScheduler:
+        made.append((QueueScheduler(graphs, device, cores, **options), device))
+        return made[-1][0]
+
+    yield build
+    for scheduler, device in made:
+        if isinstance(device, Gate):
+            device.go(1000)
+        assert scheduler.close(LONG)
+
+
+def occupy(scheduler: QueueScheduler, device: Gate, pool: ThreadPoolExecutor, cores: int = 1) -> list[Any]:
+    """Keep every core busy with a request of its own, whose value is -1."""
+    futures = []
+    for _ in range(cores):
+        futures.append(pool.submit(scheduler.run, [item(-1)]))
+        assert device.next()[2][0] == -1
+    return futures
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(16) as executor:
+        yield executor
+
+
+def first(outcome: Any) -> float:
+    assert not isinstance(outcome, EndpointError), outcome
+    return float(outcome["y"][0])
+
+
+def test_a_lone_request_goes_out_at_once_on_the_thread_that_brings_it(make: Make) -> None:
+    threads = []
+
+    def device(core: int, entry: GraphEntry, arrays: list[Any]) -> list[Any]:
+        threads.append((threading.current_thread(), core, entry.batch_size))
+        return [arrays[0] * 2]
+
+    ticket = make([graph(1), graph(8)], device, max_batch_delay=3600).submit([item(3)])
+    assert ticket.done
+    assert first(ticket.outcomes[0]) == 6
+    assert threads == [(threading.current_thread(), 0, 1)]
+
+
+def test_batches_form_while_the_core_is_busy_up_to_the_compiled_batch(make: Make, pool: ThreadPoolExecutor) -> None:
+    device = Gate(held=True)
+    scheduler = make([graph(1), graph(4)], device)
+    occupy(scheduler, device, pool)
+    tickets = [scheduler.submit([item(value)]) for value in range(1, 7)]
+    assert not any(ticket.done for ticket in tickets)
+    device.go()
+    assert device.next() == (0, "main-3-4.pt", [1, 2, 3, 4])
+    device.go()
+    assert device.next() == (0, "main-3-4.pt", [5, 6, 6, 6])
+    device.go()
+    assert all(ticket.wait(LONG) for ticket in tickets)
+    assert [first(ticket.outcomes[0]) for ticket in tickets] == [2, 4, 6, 8, 10, 12]
+
+
+def test_every_core_works_at_the_same_time(make: Make, pool: ThreadPoolExecutor) -> None:
+    device = Gate(held=True)
+    scheduler = make([graph(1)], device, 4)
+    futures = [pool.submit(scheduler.run, [item(value)]) for value in range(4)]
+    begun = [device.next() for _ in range(4)]
+    assert sorted(core for core, _, _ in begun) == [0, 1, 2, 3]
+    device.go(4)
+    assert [first(future.result(LONG)[0]) for future in futures] == [0, 2, 4, 6]
+
+
+def test_the_items_of_one_request_spread_over_idle_cores(make: Make, pool: ThreadPoolExecutor) -> None:
+    device = Gate(held=True)
+    scheduler = make([graph(1), graph(2), graph(8)], device, 2)
+    future = pool.submit(scheduler.run, [item(value) for value in range(4)])
+    assert sorted(values for _, _, values in (device.next(), device.next())) == [[0, 1], [2, 3]]
+    device.go(2)
+    assert [first(outcome) for outcome in future.result(LONG)] == [0, 2, 4, 6]
+
+
+def test_one_compiled_batch_is_not_split_for_nothing(make: Make, pool: ThreadPoolExecutor) -> None:
+    device = Gate()
+    scheduler = make([graph(4)], device, 2)
+    scheduler.run([item(value) for value in range(4)])
+    assert device.next()[2] == [0, 1, 2, 3]
+    assert device.begun.empty()
+
+
+def test_a_request_of_many_items_does_not_hold_up_the_requests_of_one(make: Make, pool: ThreadPoolExecutor) -> None:
+    device = Gate(held=True)
+    scheduler = make([graph(2)], device)
+    occupy(scheduler, device, pool)
+    many = scheduler.submit([item(value) for value in range(10, 18) if value != 13])
+    one = scheduler.submit([item(1)])
+    device.go()
+    assert device.next()[2] == [10, 1]
+    device.go(2)
+    assert one.wait(LONG)
+    assert not many.done
+    device.go(10)
+    assert many.wait(LONG)
+    assert [first(outcome) for outcome in many.outcomes] == [20, 22, 24, 28, 30, 32, 34]
+
+
+def test_buckets_take_turns_however_many_wait_for_one(make: Make, pool: ThreadPoolExecutor) -> None:
+    device, clock = Gate(held=True), Clock()
+    scheduler = make([graph(2), graph(2, length=5)], device, max_batch_delay=0.005, clock=clock)
+    occupy(scheduler, device, pool)
+    many = scheduler.submit([item(value) for value in range(20, 30)])
+    clock.now += 0.001
+    other = scheduler.submit([item(5, length=5)])
+    clock.now += 1
+    device.go()
+    assert device.next()[2] == [20, 21]
+    clock.now += 1
+    device.go()
+    assert device.next()[1] == "main-5-2.pt"
+    device.go()
+    assert other.wait(LONG)
+    device.go(10)
+    assert many.wait(LONG)
+
+
+@pytest.mark.parametrize(("passed", "expected"), [(0.001, "main-5-2.pt"), (0.006, "main-3-2.pt")])
+def test_the_fullest_batch_goes_first_until_one_has_waited_too_long(
+    make: Make, pool: ThreadPoolExecutor, passed: float, expected: str
+) -> None:
+    device, clock = Gate(held=True), Clock()
+    scheduler = make([graph(2), graph(2, length=5)], device, max_batch_delay=0.005, clock=clock)
+    occupy(scheduler, device, pool)
+    scheduler.submit([item(1)])
+    clock.now += 0.0001
+    scheduler.submit([item(2, length=5), item(3, length=5)])
+    clock.now += passed
+    device.go()
+    assert device.next()[1] == expected
+
+
+def test_a_full_queue_refuses_with_retry_after(make: Make, pool: ThreadPoolExecutor) -> None:
+    device = Gate(held=True)
+    scheduler = make([graph(1)], device, max_waiting=2)
+    occupy(scheduler, device, pool)
+    waiting = [scheduler.submit([item(1)] * 3), scheduler.submit([item(2)])]
+    with pytest.raises(Unavailable) as caught:
+        scheduler.submit([item(3)])
+    assert caught.value.retry_after == 1
+    assert "2 requests are waiting" in str(caught.value)
+    device.go(5)
+    assert all(ticket.wait(LONG) for ticket in waiting)
+    device.held = False
+    assert first(scheduler.run([item(3)])[0]) == 6
+
+
+def test_what_is_cancelled_never_reaches_the_device(make: Make, pool: ThreadPoolExecutor) -> None:
+    device = Gate(held=True)
+    scheduler = make([graph(4)], device)
+    occupy(scheduler, device, pool)
+    gone, stays = scheduler.submit([item(1), item(2)]), scheduler.submit([item(3)])
+    scheduler.cancel(gone)
+    assert gone.done
+    assert all(isinstance(outcome, Unavailable) for outcome in gone.outcomes)
+    device.go()
+    assert device.next()[2] == [3, 3, 3, 3]
+    device.go()
+    assert stays.wait(LONG)
+    assert scheduler.waiting() == {"main-3-4.pt": 0}
+
+
+def test_what_is_late_never_reaches_the_device(make: Make, pool: ThreadPoolExecutor) -> None:
+    device, clock = Gate(held=True), Clock()
+    scheduler = make([graph(4)], device, clock=clock)
+    occupy(scheduler, device, pool)
+    late, stays = scheduler.submit([item(1)], clock.now + 5), scheduler.submit([item(2)], clock.now + 50)
+    clock.now += 5
+    device.go()
+    assert device.next()[2] == [2, 2, 2, 2]
+    assert late.wait(LONG)
+    assert "time was up" in str(late.outcomes[0])
+    device.go()
+    assert stays.wait(LONG)
+
+
+def test_a_request_that_is_late_on_arrival_is_not_run(make: Make) -> None:
+    device, clock = Gate(), Clock()
+    scheduler = make([graph(1)], device, clock=clock)
+    ticket = scheduler.submit([item(1)], clock.now)
+    assert isinstance(ticket.outcomes[0], Unavailable)
+    assert device.begun.empty()
+
+
+def test_one_bad_item_fails_alone_in_a_batch_with_other_requests(make: Make, pool: ThreadPoolExecutor) -> None:
+    device = Gate(held=True)
+    batches: list[Batch] = []
+    scheduler = make([graph(1), graph(4)], device, observe=batches.append)
+    occupy(scheduler, device, pool)
+    tickets = [scheduler.submit([item(value)]) for value in (1, 13, 3)]
+    bad = scheduler.submit([item(1, length=7), Item({"x": np.ones(3, complex)}), item(4)])
+    device.go(10)
+    assert all(ticket.wait(LONG) for ticket in (*tickets, bad))
+    assert str(tickets[1].outcomes[0]) == "the device stumbled"
+    assert (first(tickets[0].outcomes[0]), first(tickets[2].outcomes[0]), first(bad.outcomes[2])) == (2, 6, 8)
+    assert [type(outcome) for outcome in bad.outcomes[:2]] == [BadRequest, BadRequest]
+    assert [batch.failed for batch in batches] == [False, True]
+
+
+def test_a_device_that_raises_anything_does_not_end_the_core(make: Make) -> None:
+    def device(core: int, entry: GraphEntry, arrays: list[Any]) -> list[Any]:
+        if arrays[0][0, 0] == 1:
+            raise KeyError("secret")
+        return [arrays[0] * 2]
+
+    scheduler = make([graph(1)], device)
+    (outcome,) = scheduler.run([item(1)])
+    assert isinstance(outcome, Internal)
+    assert "secret" not in str(outcome)
+    assert first(scheduler.run([item(2)])[0]) == 4
+
+
+def test_closing_answers_what_waits_and_refuses_what_comes(make: Make, pool: ThreadPoolExecutor) -> None:
+    device = Gate(held=True)
+    scheduler = make([graph(1)], device)
+    (busy,) = occupy(scheduler, device, pool)
+    waiting = scheduler.submit([item(1)])
+    assert scheduler.close(LONG)
+    assert isinstance(waiting.outcomes[0], Unavailable)
+    with pytest.raises(Unavailable, match="shutting down"):
+        scheduler.submit([item(2)])
+    device.go()
+    assert first(busy.result(LONG)[0]) == -2
+
+
+def test_what_is_observed_of_a_batch(make: Make, pool: ThreadPoolExecutor) -> None:
+    device, clock, batches = Gate(held=True), Clock(), list[Batch]()
+    scheduler = make([graph(1), graph(4)], device, clock=clock, observe=batches.append)
+    (busy,) = occupy(scheduler, device, pool)
+    tickets = [scheduler.submit([item(1)]), scheduler.submit([item(2)])]
+    clock.now += 3
+    device.go()
+    assert busy.result(LONG)
+    device.next()
+    clock.now += 2
+    device.go()
+    assert all(ticket.wait(LONG) for ticket in tickets)
+    second = batches[1]
+    assert (second.graph.batch_size, second.core, second.waited, second.seconds, second.padding) == (
+        4,
+        0,
+        (3, 3),
+        2,
+        0.5,
+    )
+    assert (tickets[0].queue_seconds, tickets[0].device_seconds, tickets[0].graphs) == (3, 2, {"main-3-4.pt"})
+
+
+def test_then_is_called_once_by_whoever_settles_last() -> None:
+    calls: list[str] = []
+    ticket = Ticket([item(1), item(2)], 0, math.inf)
+    assert ticket.then(lambda: calls.append("x"))
+    ticket.settle(1, "b")
+    assert calls == []
+    ticket.settle(0, "a")
+    assert (calls, ticket.outcomes) == (["x"], ["a", "b"])
+    assert not ticket.then(lambda: calls.append("y"))
+    assert calls == ["x"]
+
+
+def test_no_items_are_done_at_once(make: Make) -> None:
+    assert make([graph(1)], Gate()).run([]) == []
+
+
+def test_thousands_of_requests_from_many_threads_are_each_answered_with_their_own(make: Make) -> None:
+    """Counted: nothing is lost, doubled or swapped, with cancelled requests and failures among them."""
+    calls, lock = itertools.count(), threading.Lock()
+    running: set[int] = set()
+
+    def device(core: int, entry: GraphEntry, arrays: list[Any]) -> list[Any]:
+        next(calls)
+        with lock:
+            assert core not in running, "two batches on one core"
+            running.add(core)
+        try:
+            if (arrays[0] == 13).any():
+                raise Internal("the device stumbled")
+            return [arrays[0] * 2]
+        finally:
+            with lock:
+                running.remove(core)
+
+    graphs = [graph(1), graph(4), graph(8), graph(4, length=5)]
+    scheduler = make(graphs, device, 3, max_waiting=1000)
+
+    def client(number: int) -> int:
+        chance = random.Random(number)
+        for _ in range(150):
+            values = [chance.randrange(40) for _ in range(chance.choice((1, 1, 1, 5)))]
+            ticket = scheduler.submit([item(value, chance.choice((3, 5))) for value in values])
+            if chance.random() < 0.05:
+                scheduler.cancel(ticket)
+            assert ticket.wait(LONG)
+            for value, outcome in zip(values, ticket.outcomes, strict=True):
+                if isinstance(outcome, Unavailable):
+                    continue
+                if value == 13:
+                    assert isinstance(outcome, Internal)
+                else:
+                    assert first(outcome) == 2 * value
+        return 150
+
+    with ThreadPoolExecutor(16) as executor:
+        assert sum(executor.map(client, range(16))) == 2400
+    assert sum(scheduler.waiting().values()) == 0
