@@ -8,12 +8,12 @@ data.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compile.lowering.names import LIKE, tensors
@@ -38,20 +38,40 @@ class Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, inputs: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._data: dict[int, weakref.ReferenceType[Tensor]] = {}
+        self.busy = False  # inside an operator: calls that a function mode is told of now are not the model's
+        self._data: dict[int, StorageWeakRef] = {}  # a weak reference keeps its address from being given to another
         for tensor in inputs:
-            self._data[id(tensor)] = weakref.ref(tensor)
+            self._remember(tensor)
+
+    def _remember(self, tensor: Tensor) -> None:
+        storage = _storage(unwrapped(tensor))
+        if storage is not None and storage._cdata not in self._data:
+            self._data[storage._cdata] = StorageWeakRef(storage)  # type: ignore[no-untyped-call]
 
     def depends(self, tensor: Tensor) -> bool:
-        """Whether the tensor was computed from the inputs."""
-        tensor = unwrapped(tensor)
-        reference = self._data.get(id(tensor))
-        return reference is not None and reference() is tensor
+        """Whether the tensor, or one over the same memory, was computed from the inputs."""
+        storage = _storage(unwrapped(tensor))
+        return storage is None or storage._cdata in self._data
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        busy, self.busy = self.busy, True
+        try:
+            return self._followed(func, args, kwargs or {})
+        finally:
+            self.busy = busy
+
+    def _followed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        result = func(*args, **kwargs)
         name = str(func).split(".")[1] if "." in str(func) else str(func)
         if name not in LIKE and any(self.depends(tensor) for tensor in tensors((args, kwargs))):
             for tensor in tensors(result):
-                self._data[id(tensor)] = weakref.ref(tensor)
+                self._remember(tensor)
         return result
+
+
+def _storage(tensor: Tensor) -> Any:
+    """The storage object, or None when the tensor has none of its own (then nothing is known of it)."""
+    try:
+        return tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()._storage  # type: ignore[no-untyped-call]
+    except (NotImplementedError, RuntimeError, AttributeError):
+        return None

@@ -92,7 +92,7 @@ class LoweredModule(nn.Module):
         self, inputs: tuple[Tensor, ...], constants: Sequence[Tensor] | None, watch: bool = False
     ) -> tuple[Any, Findings]:
         """One run; ``constants`` None finds them, ``watch`` follows which submodule runs."""
-        flow = Dataflow(inputs) if constants is None and self.plan.watched else None
+        flow = Dataflow(inputs) if constants is None and self.plan.watched and self.plan.strict else None
         recorder = Recorder(
             self.plan.rewrites,
             owned=[*self.inner.parameters(), *self.inner.buffers()],

@@ -206,6 +206,8 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if self._flow is not None and self._flow.busy:
+            return func(*args, **(kwargs or {}))
         with self._recording(on=False):
             return self._dispatch(func, args, kwargs or {})
 

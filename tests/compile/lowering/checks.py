@@ -74,7 +74,8 @@ def agree(
     single: float = 2e-6,
     extra: Sequence[Rewrite] = (),
 ) -> Lowered:
-    """Lowered equals original on fresh inputs, in float64 and in float32, run and traced; and the rewrite was applied."""
+    """Lowered equals original on fresh inputs, in float64 and in float32, run and traced; and the rewrite was
+    applied."""
     result = None
     for dtype, bound in ((torch.float64, exact), (torch.float32, single)):
         cast = [tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in inputs]
