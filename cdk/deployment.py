@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from aws_cdk import App, Environment
+
+from spec.loopback import is_loopback
 
 # The account that the embedded AWS answers as. AWS uses this number in its own examples.
 REHEARSAL_ACCOUNT = "123456789012"
@@ -111,14 +111,3 @@ def _refuse_rehearsal_beyond_this_machine(environment: Mapping[str, str], accoun
             f"a rehearsal was asked for with credentials of account {environment['CDK_DEFAULT_ACCOUNT']}, "
             f"but {reason}. {remedy}"
         )
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL's host is this machine: `localhost`, 127.0.0.0/8 or ::1 (RFC 6761 section 6.3, RFC 1122)."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
 from operations.errors import OperationError
+from spec.loopback import is_loopback
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -24,17 +23,6 @@ if TYPE_CHECKING:
 ARTIFACTS_STACK = "InferentiaArtifacts"
 # A real-time invocation takes at most 60 s (SageMaker developer guide, real-time endpoints); one retry hides nothing.
 CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 2}, connect_timeout=10, read_timeout=70)
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL's host can only be this machine: localhost, 127.0.0.0/8 or ::1."""
-    host = urlsplit(url).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Account:

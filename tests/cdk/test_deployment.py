@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 from aws_cdk import App
 
-from cdk.deployment import Deployment, DeploymentError, is_loopback, read_deployment
+from cdk.deployment import Deployment, DeploymentError, read_deployment
 
 LOCAL = {"AWS_ENDPOINT_URL": "http://localhost:4566", "CDK_DEFAULT_ACCOUNT": "123456789012"}
 
@@ -71,15 +71,3 @@ def test_rehearsal_for_another_account_is_refused() -> None:
 
 def test_production_does_not_care_about_endpoints() -> None:
     assert not read({"CDK_DEFAULT_ACCOUNT": "111122223333", "AWS_ENDPOINT_URL": "https://example.com"}).rehearsal
-
-
-@pytest.mark.parametrize("url", ["http://localhost", "http://127.0.0.1:5000", "http://127.8.9.1", "http://[::1]:80"])
-def test_this_machine(url: str) -> None:
-    assert is_loopback(url)
-
-
-@pytest.mark.parametrize(
-    "url", ["", "localhost", "http://10.0.0.1", "http://notlocalhost", "http://[::2]", "http://127.1"]
-)
-def test_not_this_machine(url: str) -> None:
-    assert not is_loopback(url)

@@ -9,7 +9,6 @@ from pathlib import Path
 import boto3
 import pytest
 
-from operations.account import is_loopback
 from tests.operations.conftest import write_lock
 
 Run = Callable[..., tuple[int, str, str]]
@@ -119,23 +118,3 @@ def test_an_artifact_of_a_stand_in_never_leaves_the_machine(
     code, _, err = run("publish", "depth", "--rehearsal", "--root", str(project))
     assert code == 1
     assert "refused" in err
-
-
-@pytest.mark.parametrize(
-    ("url", "loopback"),
-    [
-        ("http://localhost:4566", True),
-        ("http://127.0.0.1", True),
-        ("http://127.8.9.1:80", True),
-        ("http://[::1]:4566", True),
-        ("https://s3.us-east-1.amazonaws.com", False),
-        ("http://localhost.example.com", False),
-        ("http://127.0.0.1.example.com", False),
-        ("http://10.0.0.1", False),
-        ("http://0.0.0.0", False),
-        ("http://localhost@example.com", False),
-        ("", False),
-    ],
-)
-def test_what_counts_as_loopback(url: str, loopback: bool) -> None:
-    assert is_loopback(url) is loopback
