@@ -228,14 +228,16 @@ def summarise(road: Road, call: dict[str, Any]) -> None:
     temporary.write_text(json.dumps(summary, indent=2) + "\n")
     temporary.replace(road.folder / "summary.json")
     table = Table(title="rehearsed on this machine", show_header=False, title_justify="left")
-    table.add_row("artifact", f"sha256 {summary['artifact']} ({summary['artifact_bytes'] / 1e6:.1f} MB)")
+    table.add_column()
+    table.add_column(overflow="fold")
+    table.add_row("artifact", f"{summary['artifact_bytes'] / 1e6:.1f} MB, sha256 {summary['artifact']}")
     table.add_row("weights", f"{summary['weights']} (drawn at random: the map shows the road, not the room)")
     table.add_row("parity", f"error {parity['error']:.2e}, bound {parity['bound']:.2e}, {parity['inputs']} inputs")
     for accept, milliseconds in call["milliseconds"].items():
-        table.add_row(f"call, {accept}", f"{milliseconds:.0f} ms on {summary['machine']}")
+        table.add_row(f"call, {accept}", f"{milliseconds:.0f} ms ({summary['machine']})")
     table.add_row("instances", summary["instances"])
     for name, state in summary["alarms"].items():
-        table.add_row(f"alarm {name}", state)
+        table.add_row("alarm", f"{state}: {name}")
     table.add_row("results", f"{road.folder.relative_to(ROOT)}/ (depth.png, depth16.png, {PHOTOGRAPH.name})")
     console.print(table)
 
