@@ -53,6 +53,11 @@ class _Decoding(nn.Module):
         self.text_embed = model.text_embed
         self.pos_queries = model.pos_queries
 
+    def content(self, tokens: torch.Tensor) -> torch.Tensor:
+        """A text (batch, places) with its positions, (batch, places, width); its beginning has none."""
+        embedded = self.text_embed(tokens)
+        return torch.cat([embedded[:, :1], embedded[:, 1:] + self.pos_queries[:, :-1]], 1)
+
     def through(
         self,
         layer: DecoderLayer,
@@ -60,12 +65,18 @@ class _Decoding(nn.Module):
         characters: tuple[torch.Tensor, torch.Tensor],
         picture: tuple[torch.Tensor, torch.Tensor],
         mask: torch.Tensor,
+        content_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One layer for both streams; streams are query, content and the normalised content."""
+        """One layer for both streams; streams are query, content and the normalised content.
+
+        content_mask: where the content sees something else than the query.
+        """
         query, content, content_norm = streams
         query = layer.stream(query, layer.norm_q(query), characters, picture, mask)
         if layer is not self.decoder.layers[-1]:  # nobody reads the last layer's content
-            content = layer.stream(content, content_norm, characters, picture, mask)
+            content = layer.stream(
+                content, content_norm, characters, picture, mask if content_mask is None else content_mask
+            )
         return query, content
 
 
@@ -111,6 +122,31 @@ class StepGraph(_Decoding):
         }
 
 
+class PrefixGraph(nn.Module):
+    """A step's logits without a cache: tokens int64 (batch, places) that start with the beginning and are padded by
+    anything, slot, cross_keys and cross_values. It computes every place anew; `plan` weighs it against the step.
+    """
+
+    def __init__(self, step: StepGraph) -> None:
+        super().__init__()
+        self.step = step
+        self.eval()
+
+    def forward(
+        self, tokens: torch.Tensor, slot: torch.Tensor, cross_keys: torch.Tensor, cross_values: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        step = self.step
+        query = torch.matmul(slot, step.pos_queries[0])[:, None, :]
+        content = step.content(tokens)
+        masks = (hidden_unless(reached(slot, step.triangle)), (1 - step.triangle) * HIDDEN)
+        for index, layer in enumerate(step.decoder.each()):
+            content_norm = layer.norm_c(content)
+            characters = layer.self_attn.keys_values(content_norm)
+            picture = (cross_keys[:, index], cross_values[:, index])
+            query, content = step.through(layer, (query, content, content_norm), characters, picture, *masks)
+        return {"logits": step.head(step.decoder.norm(query))[:, 0]}
+
+
 class RefineGraph(_Decoding):
     """All characters once more: tokens int64 (batch, places) that start with the beginning, visible float32 (batch,
     places), 1 up to the text's end, cross_keys and cross_values to logits (batch, places, characters + 1).
@@ -129,9 +165,7 @@ class RefineGraph(_Decoding):
     def forward(
         self, tokens: torch.Tensor, visible: torch.Tensor, cross_keys: torch.Tensor, cross_values: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        positions = self.pos_queries[:, :-1]
-        embedded = self.text_embed(tokens)
-        content = torch.cat([embedded[:, :1], embedded[:, 1:] + positions], 1)
+        content = self.content(tokens)
         query = self.pos_queries.expand(tokens.shape[0], -1, -1)
         mask = self.cloze + hidden_unless(visible)
         for index, layer in enumerate(self.decoder.each()):

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs
-from compile.models.autoregression.slots import hidden_unless, lower_triangle, one_hot, reached, written
+from compile.models.autoregression.slots import HIDDEN, hidden_unless, lower_triangle, one_hot, reached, written
 from compile.models.networks.parseq import attend, split_heads
 from compile.models.parts.options import require
 from compile.models.parts.tokens import Tokens
@@ -113,12 +113,31 @@ class StepLayer(nn.Module):
         y = self._before(x, self.self_norm)
         keys = written(cache[0], slot, split_heads(self.key(y), self.heads))
         values = written(cache[1], slot, split_heads(self.value(y), self.heads))
-        found = attend(split_heads(self.query(y), self.heads), keys, values, masks[0])
+        return self._rest(x, y, (keys, values), cross, masks), keys, values
+
+    def whole(
+        self, x: torch.Tensor, cross: tuple[torch.Tensor, torch.Tensor], masks: tuple[torch.Tensor, torch.Tensor]
+    ) -> torch.Tensor:
+        """All tokens (batch, n, width) at once, without a cache."""
+        y = self._before(x, self.self_norm)
+        own = (split_heads(self.key(y), self.heads), split_heads(self.value(y), self.heads))
+        return self._rest(x, y, own, cross, masks)
+
+    def _rest(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        own: tuple[torch.Tensor, torch.Tensor],
+        cross: tuple[torch.Tensor, torch.Tensor],
+        masks: tuple[torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
+        """Everything behind the keys and values; y is what self-attention reads of x."""
+        found = attend(split_heads(self.query(y), self.heads), *own, masks[0])
         x = self._after(x + self.out(found), self.self_norm)
         query = split_heads(self.cross_query(self._before(x, self.cross_norm)), self.heads)
         x = self._after(x + self.cross_out(attend(query, *cross, masks[1])), self.cross_norm)
         dense = self.fc2(self.activation(self.fc1(self._before(x, self.final_norm))))
-        return self._after(x + dense, self.final_norm), keys, values
+        return self._after(x + dense, self.final_norm)
 
     def _before(self, x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
         y: torch.Tensor = norm(x) if self.normalise_first else x
@@ -165,9 +184,7 @@ class StepGraph(nn.Module):
         cache_keys: torch.Tensor,
         cache_values: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        table = self.embed_positions.weight[self.offset : self.offset + self.target]
-        embedded = functional.embedding(token, self.embed_tokens.weight) * self.scale
-        x = self.first_norm(embedded + torch.matmul(slot, table)[:, None, :])
+        x = self.first_norm(self.embedded(token) + torch.matmul(slot, self.table())[:, None, :])
         masks = (hidden_unless(reached(slot, self.triangle)), hidden_unless(cross_visible))
         keys, values = [], []
         for index, layer in enumerate(self.layers):
@@ -181,6 +198,49 @@ class StepGraph(nn.Module):
             "cache_keys": torch.stack(keys, 1),
             "cache_values": torch.stack(values, 1),
         }
+
+    def embedded(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Embeddings of tokens (batch, n, width), without positions."""
+        return functional.embedding(tokens, self.embed_tokens.weight) * self.scale
+
+    def table(self) -> torch.Tensor:
+        """The embeddings of all places, (target, width)."""
+        rows: torch.Tensor = self.embed_positions.weight
+        return rows[self.offset : self.offset + self.target]
+
+
+class PrefixGraph(nn.Module):
+    """A step's logits without a cache: tokens int64 (batch, target), padded by anything, slot, and the encoder's three.
+
+    It computes every place anew at each step. `plan` weighs it against the step, whose weights it uses.
+    """
+
+    def __init__(self, step: StepGraph) -> None:
+        super().__init__()
+        self.step = step
+        self.eval()
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        slot: torch.Tensor,
+        cross_keys: torch.Tensor,
+        cross_values: torch.Tensor,
+        cross_visible: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        step = self.step
+        x = step.first_norm(step.embedded(tokens) + step.table())
+        masks = ((1 - step.triangle) * HIDDEN, hidden_unless(cross_visible))
+        for index, layer in enumerate(step.layers):
+            x = cast(StepLayer, layer).whole(x, (cross_keys[:, index], cross_values[:, index]), masks)
+        here = torch.matmul(slot[:, None, :], x)
+        return {"logits": (step.head(step.last_norm(here)) + step.bias)[:, 0]}
+
+
+def prefix_inputs(step: Inputs, target: int) -> Inputs:
+    """The prefix graph's inputs from the step's: the token at every place."""
+    kept = {name: value for name, value in step.items() if not name.startswith(("cache", "token"))}
+    return {"tokens": step["token"].expand(-1, target).contiguous(), **kept}
 
 
 def graphs(model: Any, sizes: Sizes, tokens: Tokens, *, normalise_first: bool) -> dict[str, GraphDefinition]:
