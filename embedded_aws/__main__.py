@@ -41,12 +41,16 @@ def running(directory: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     state: dict[str, Any] = json.loads(file.read_text())
+    return state if is_server(state["pid"]) else None
+
+
+def is_server(pid: int) -> bool:
+    """Whether that process is a server; a zombie has ended, only its parent has not asked for it yet."""
     try:
-        process = psutil.Process(state["pid"])
-        alive = process.status() != psutil.STATUS_ZOMBIE and "embedded_aws" in " ".join(process.cmdline())
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and "embedded_aws" in " ".join(process.cmdline())
     except psutil.Error:
-        alive = False
-    return state if alive else None
+        return False
 
 
 def port_is_free(port: int) -> bool:
@@ -106,7 +110,7 @@ def stop(directory: Directory) -> None:
         return
     os.kill(found["pid"], signal.SIGTERM)
     deadline = time.monotonic() + 60
-    while running(directory):
+    while is_server(found["pid"]):
         if time.monotonic() > deadline:
             raise fail(f"pid {found['pid']} did not end within 60 s; kill it by hand")
         time.sleep(0.1)
