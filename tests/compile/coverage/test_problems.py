@@ -229,9 +229,8 @@ def test_scripted_control_flow_runs_on_the_host():
     assert "control flow" in inside.reason
     assert inside.supported_by_name
     # The branch writes into y, which is read again afterwards: what reads it cannot be in one subgraph with its maker.
-    assert any("prim::If" in line for line in report.as_logged.unsafe)
+    assert any("prim::If" in line and "test_problems.py:" in line for line in report.as_logged.unsafe)
     assert report.safe.candidates == 2
-    assert report.as_logged.candidates <= 2
 
 
 def test_autograd_functions_run_on_the_host():
