@@ -7,13 +7,21 @@ grow; here it is three graphs of fixed shape with the same tokens (autoregressio
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs, ModelDefinition
 from compile.models import family
-from compile.models.autoregression.parseq_graphs import EncoderGraph, RefineGraph, StepGraph, empty_cache
+from compile.models.autoregression.parseq_graphs import (
+    EncoderGraph,
+    PrefixGraph,
+    RefineGraph,
+    StepGraph,
+    empty_cache,
+)
+from compile.models.autoregression.seq2seq import DECODINGS, prefix_inputs
 from compile.models.autoregression.slots import one_hot
 from compile.models.networks.parseq import PARSeq, Sizes
 from compile.models.parts.draw import drawer
@@ -32,13 +40,17 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         (sizes.width % sizes.encoder_heads == 0, f"width {sizes.width} is no multiple of encoder_heads"),
         (sizes.width % sizes.decoder_heads == 0, f"width {sizes.width} is no multiple of decoder_heads"),
         (sizes.decoder_layers > 0, "decoder_layers must be at least 1"),
+        (sizes.decoding in DECODINGS, f"decoding {sizes.decoding!r} is none of {', '.join(DECODINGS)}"),
         (sizes.max_label_length > 0, "max_label_length must be at least 1"),
     )
     model = PARSeq(sizes).eval()
     inputs = _Inputs(sizes, Pictures("parseq", fixed=sizes.image, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
+    step = StepGraph(model)
     graphs = {
         "encoder": GraphDefinition(EncoderGraph(model), inputs.pictures.example, inputs.pictures.references),
-        "step": GraphDefinition(StepGraph(model), inputs.step_example, inputs.step_references),
+        "step": GraphDefinition(
+            step if sizes.decoding == "cached" else PrefixGraph(step), inputs.step_example, inputs.step_references
+        ),
     }
     if sizes.refinements:
         graphs["refine"] = GraphDefinition(RefineGraph(model), inputs.refine_example, inputs.refine_references)
@@ -85,20 +97,21 @@ class _Inputs:
     def refine_references(self, bucket: Bucket, batch: int) -> Sequence[Inputs]:
         return [self._refine(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
 
-    def _step(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+    def _step(self, seed: int, bucket: Bucket, batch: int) -> Inputs:
         """A step in the middle of a text: the cache is filled before the slot and empty from there."""
         self.pictures.size(bucket)
         generator = torch.Generator().manual_seed(seed)
         place = (3 * seed) % self.sizes.steps
         cache = {
             name: torch.randn(empty.shape, generator=generator)
-            for name, empty in empty_cache(self.sizes, batch).items()
+            for name, empty in empty_cache(replace(self.sizes, decoding="cached"), batch).items()
         }
         for tensor in cache.values():
             tensor[:, :, :, place:] = 0
         token = torch.randint(1, self.sizes.beginning, (batch, 1), generator=generator)
         slot = one_hot(place, self.sizes.steps, batch)
-        return {"token": token, "slot": slot, **self._cross(generator, batch), **cache}
+        inputs = {"token": token, "slot": slot, **self._cross(generator, batch), **cache}
+        return inputs if self.sizes.decoding == "cached" else prefix_inputs(inputs, self.sizes.steps)
 
     def _refine(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
         self.pictures.size(bucket)

@@ -177,7 +177,9 @@ class RefineGraph(_Decoding):
 
 
 def empty_cache(sizes: Sizes, batch: int) -> dict[str, torch.Tensor]:
-    """cache_keys and cache_values before the first step."""
+    """cache_keys and cache_values before the first step; nothing where every step computes the whole prefix."""
+    if sizes.decoding == "prefix":
+        return {}
     shape = (batch, sizes.decoder_layers, sizes.decoder_heads, sizes.steps, sizes.width // sizes.decoder_heads)
     return {"cache_keys": torch.zeros(shape), "cache_values": torch.zeros(shape)}
 
@@ -198,15 +200,17 @@ def read(graphs: Mapping[str, Graph], pixel_values: torch.Tensor, sizes: Sizes) 
 def _spell(step: Graph, cross: Mapping[str, torch.Tensor], sizes: Sizes) -> torch.Tensor:
     batch = cross["cross_keys"].shape[0]
     cache = empty_cache(sizes, batch)
-    token = torch.full((batch, 1), sizes.beginning)
+    text = torch.full((batch, sizes.steps + 1), sizes.padding)
+    text[:, 0] = sizes.beginning
     ended = torch.zeros(batch, 1, dtype=torch.bool)
     logits = []
     for place in range(sizes.steps):
-        answer = dict(step(token=token, slot=one_hot(place, sizes.steps, batch), **cross, **cache))
+        tokens = {"token": text[:, place : place + 1]} if cache else {"tokens": text[:, : sizes.steps]}
+        answer = dict(step(**tokens, slot=one_hot(place, sizes.steps, batch), **cross, **cache))
         logits.append(answer.pop("logits"))
         cache = answer
-        token = logits[-1].argmax(-1, keepdim=True)
-        ended |= token == sizes.end
+        text[:, place + 1] = logits[-1].argmax(-1)
+        ended |= text[:, place + 1 : place + 2] == sizes.end
         if bool(ended.all()):
             break
     return torch.stack(logits, 1)

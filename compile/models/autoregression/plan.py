@@ -78,7 +78,10 @@ def whole_prefix(step: nn.Module, inputs: Inputs) -> tuple[nn.Module, Inputs]:
         return parseq_graphs.PrefixGraph(step), seq2seq.prefix_inputs(inputs, places)
     if isinstance(step, seq2seq.StepGraph):
         return seq2seq.PrefixGraph(step), seq2seq.prefix_inputs(inputs, places)
-    raise CompileError(f"The step is {type(step).__name__}, whose whole-prefix form is not known.")
+    raise CompileError(
+        f"The step is {type(step).__name__}, not a cached step of a built-in family.",
+        "Plan with model.options.decoding: cached (the default); both forms are weighed.",
+    )
 
 
 def _cost(module: nn.Module, inputs: Inputs, target: str) -> Cost:

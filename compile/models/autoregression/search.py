@@ -55,18 +55,22 @@ class Settings:
 def generate(
     graphs: Mapping[str, Graph],
     inputs: Mapping[str, torch.Tensor],
-    cache: Mapping[str, torch.Tensor],
     settings: Settings,
+    *,
+    places: int,
+    cache: Mapping[str, torch.Tensor],
 ) -> list[list[int]]:
     """Token lists, one a row of `inputs`, with the start token and, where the text ended, the end token.
 
-    graphs: "encoder" and "step". inputs: the encoder's. cache: empty, of one row; the step runs with rows x num_beams.
+    graphs: "encoder" and "step". inputs: the encoder's. places: of the step. cache: before the first step, of one row
+    (nothing for a step that computes the whole prefix). The step runs with rows x num_beams.
     """
-    settings.check(cache["cache_keys"].shape[3])
+    settings.check(places)
     cross = {name: value for name, value in graphs["encoder"](**inputs).items() if name in _CROSS}
     rows = cross["cross_visible"].shape[0]
     wide = {name: value.repeat_interleave(settings.num_beams, 0) for name, value in cross.items()}
-    state = _State(graphs["step"], wide, cache, rows * settings.num_beams, settings)
+    start = {name: value.expand(rows * settings.num_beams, *value.shape[1:]) for name, value in cache.items()}
+    state = _State(graphs["step"], wide, start, places, settings)
     return _greedy(state, rows) if settings.num_beams == 1 else _beams(state, rows)
 
 
@@ -78,13 +82,12 @@ class _State:
         step: Graph,
         cross: Mapping[str, torch.Tensor],
         cache: Mapping[str, torch.Tensor],
-        rows: int,
+        places: int,
         settings: Settings,
     ) -> None:
-        self.step, self.cross, self.settings = step, cross, settings
-        self.places = cache["cache_keys"].shape[3]
-        self.cache = {name: value.expand(rows, *value.shape[1:]).clone() for name, value in cache.items()}
-        self.texts = [[settings.start] for _ in range(rows)]
+        self.step, self.cross, self.settings, self.places = step, cross, settings, places
+        self.cache = dict(cache)
+        self.texts = [[settings.start] for _ in range(cross["cross_visible"].shape[0])]
 
     @property
     def length(self) -> int:
@@ -92,11 +95,15 @@ class _State:
         return len(self.texts[0])
 
     def logits(self) -> torch.Tensor:
-        """Logits of the next token, (rows, vocabulary), after the last one was written to the cache."""
+        """Logits of the next token, (rows, vocabulary); the last token is written to the cache where there is one."""
         place = self.length - 1
-        token = torch.tensor([[text[place]] for text in self.texts])
         slot = one_hot(place, self.places, len(self.texts))
-        answer = dict(self.step(token=token, slot=slot, **self.cross, **self.cache))
+        if self.cache:
+            tokens = {"token": torch.tensor([[text[place]] for text in self.texts])}
+        else:
+            empty = [self.settings.padding] * (self.places - self.length)
+            tokens = {"tokens": torch.tensor([[*text, *empty] for text in self.texts])}
+        answer = dict(self.step(**tokens, slot=slot, **self.cross, **self.cache))
         logits = answer.pop("logits")
         self.cache = answer
         return logits

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -22,10 +22,15 @@ from compile.models.networks.parseq import attend, split_heads
 from compile.models.parts.options import require
 from compile.models.parts.tokens import Tokens
 
+DECODINGS = ("cached", "prefix")
+
 
 @dataclass(frozen=True)
 class Sizes:
-    """The numbers of an encoder-decoder. `target` is the cache's length: the longest answer without its last token."""
+    """The numbers of an encoder-decoder. `target` is the cache's length: the longest answer without its last token.
+
+    decoding: "cached" (the step keeps keys and values) or "prefix" (it computes all places anew); see plan.py.
+    """
 
     vocabulary: int
     width: int
@@ -35,6 +40,7 @@ class Sizes:
     positions: int
     tokens: int = 128
     target: int = 128
+    decoding: str = "cached"
 
     def check(self, family: str) -> None:
         """Raises CompileError naming what does not fit together."""
@@ -42,6 +48,7 @@ class Sizes:
             family,
             (self.width % self.heads == 0, f"width {self.width} is no multiple of heads {self.heads}"),
             (0 < self.target <= self.positions, f"target {self.target} is not within positions {self.positions}"),
+            (self.decoding in DECODINGS, f"decoding {self.decoding!r} is none of {', '.join(DECODINGS)}"),
             (0 < self.tokens <= self.positions, f"tokens {self.tokens} is not within positions {self.positions}"),
         )
 
@@ -246,7 +253,9 @@ def prefix_inputs(step: Inputs, target: int) -> Inputs:
 def graphs(model: Any, sizes: Sizes, tokens: Tokens, *, normalise_first: bool) -> dict[str, GraphDefinition]:
     """The two graphs over one model's weights, with made-up inputs."""
     inputs = _StepInputs(sizes, tokens)
-    step = StepGraph(model, sizes.target, normalise_first=normalise_first)
+    step: nn.Module = StepGraph(model, sizes.target, normalise_first=normalise_first)
+    if sizes.decoding == "prefix":
+        step = PrefixGraph(cast(StepGraph, step))
     return {
         "encoder": GraphDefinition(EncoderGraph(model), tokens.example, tokens.references),
         "step": GraphDefinition(step, inputs.example, inputs.references),
@@ -254,7 +263,9 @@ def graphs(model: Any, sizes: Sizes, tokens: Tokens, *, normalise_first: bool) -
 
 
 def empty_cache(sizes: Sizes, batch: int) -> dict[str, torch.Tensor]:
-    """cache_keys and cache_values before the first step."""
+    """cache_keys and cache_values before the first step; nothing where every step computes the whole prefix."""
+    if sizes.decoding == "prefix":
+        return {}
     shape = (batch, sizes.layers, sizes.heads, sizes.target, sizes.width // sizes.heads)
     return {"cache_keys": torch.zeros(shape), "cache_values": torch.zeros(shape)}
 
@@ -267,17 +278,22 @@ class _StepInputs:
     tokens: Tokens
 
     def example(self, bucket: Bucket, batch: int) -> Inputs:
-        return self._draw(0, bucket, batch)
+        return self._inputs(0, bucket, batch)
 
     def references(self, bucket: Bucket, batch: int) -> Sequence[Inputs]:
-        return [self._draw(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
+        return [self._inputs(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
+
+    def _inputs(self, seed: int, bucket: Bucket, batch: int) -> Inputs:
+        cached = self._draw(seed, bucket, batch)
+        return cached if self.sizes.decoding == "cached" else prefix_inputs(cached, self.sizes.target)
 
     def _draw(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
         sizes, generator = self.sizes, torch.Generator().manual_seed(seed)
         place = (7 * seed) % sizes.target
         text = self.tokens.batch(seed, bucket, batch)
         shape = (batch, sizes.layers, sizes.heads, self.tokens.length(bucket), sizes.width // sizes.heads)
-        cache = {k: torch.randn(v.shape, generator=generator) for k, v in empty_cache(sizes, batch).items()}
+        cached = replace(sizes, decoding="cached")
+        cache = {k: torch.randn(v.shape, generator=generator) for k, v in empty_cache(cached, batch).items()}
         for tensor in cache.values():
             tensor[:, :, :, place:] = 0
         return {

@@ -24,6 +24,7 @@ ENCODER_EPS = 1e-6  # timm's vision transformers
 class Sizes:
     """The numbers of a PARSeq. `characters` counts the charset without the three special tokens.
 
+    decoding: "cached" (a step keeps keys and values) or "prefix" (it computes all places anew); see plan.py.
     Tokens: 0 ends a text, 1 to characters are the charset, then the beginning and the padding; the head predicts all
     but the last two.
     """
@@ -39,6 +40,7 @@ class Sizes:
     characters: int = 94
     max_label_length: int = 25
     refinements: int = 1
+    decoding: str = "cached"
 
     @property
     def end(self) -> int:

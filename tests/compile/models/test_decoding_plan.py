@@ -59,6 +59,13 @@ def test_the_choice_is_the_cheaper_one() -> None:
     assert DecodingPlan("inf1", 1, cheap, cheap).choice == "cached"
 
 
+def test_only_a_cached_step_is_weighed() -> None:
+    found, variant = find(*KEYS[1])
+    definition = found.build(variant, TINY[KEYS[1]][0] | {"decoding": "prefix"})
+    with pytest.raises(CompileError, match=r"PrefixGraph.*\n.*decoding: cached"):
+        plan(definition, TINY[KEYS[1]][1])
+
+
 def test_a_model_without_a_step_is_refused() -> None:
     with pytest.raises(CompileError, match="no graph of the role step"):
         plan(built(("resnet", "resnet50")), {"image": (64, 64)})

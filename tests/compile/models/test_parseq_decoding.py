@@ -81,7 +81,9 @@ def test_the_runs_say_something() -> None:
     assert len({tuple(wanted) for wanted, *_ in runs()}) > RUNS // 2
 
 
-@pytest.mark.parametrize("options", [{}, {"decoder_layers": 2}, {"refinements": 0}, {"refinements": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"decoder_layers": 2}, {"refinements": 0}, {"refinements": 2}, {"decoding": "prefix"}]
+)
 def test_logits_equal_the_original_in_a_batch(options: dict[str, Any]) -> None:
     definition, model = built(3, **options)
     pictures = torch.randn(3, 3, 32, 128, generator=torch.Generator().manual_seed(1))

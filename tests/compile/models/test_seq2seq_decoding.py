@@ -29,10 +29,10 @@ def _one_thread() -> Any:
     torch.set_num_threads(before)
 
 
-def built(family: str, seed: int, end_bias: float) -> ModelDefinition:
+def built(family: str, seed: int, end_bias: float, sizes: Sizes = SIZES) -> ModelDefinition:
     """A tiny network of a seed whose end token is made likely enough for early stops."""
     found, variant = find(family, None)
-    definition = found.build(variant, asdict(SIZES))
+    definition = found.build(variant, asdict(sizes))
     assert definition.initialise is not None
     definition.initialise(definition.weights, torch.Generator().manual_seed(seed))
     with torch.no_grad():
@@ -98,10 +98,12 @@ def ended(row: list[int], chosen: Settings) -> list[int]:
     return row[: places[0] + 1] if places else row
 
 
-def ours(definition: ModelDefinition, inputs: dict[str, torch.Tensor], chosen: Settings) -> list[list[int]]:
+def ours(
+    definition: ModelDefinition, inputs: dict[str, torch.Tensor], chosen: Settings, sizes: Sizes = SIZES
+) -> list[list[int]]:
     graphs = {role: graph.module for role, graph in definition.graphs.items()}
     with torch.no_grad():
-        return generate(graphs, inputs, empty_cache(SIZES, 1), chosen)
+        return generate(graphs, inputs, chosen, places=sizes.target, cache=empty_cache(sizes, 1))
 
 
 def logit_error(definition: ModelDefinition, inputs: dict[str, torch.Tensor], chosen: Settings) -> float:
@@ -176,6 +178,17 @@ def test_each_option_means_what_generate_means(family: str, beams: int, options:
     definition = built(family, 5, end_bias=2.0)
     inputs = texts(definition, 1)
     assert ours(definition, inputs, chosen) == original(definition, inputs, chosen)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("family", SPECIAL)
+def test_steps_that_compute_the_whole_prefix_give_the_same_tokens(family: str, beams: int) -> None:
+    whole = replace(SIZES, decoding="prefix")
+    chosen = settings(family, num_beams=beams)
+    definition = built(family, 3, 5.0, whole)
+    inputs = texts(definition, 2)
+    assert set(definition.graphs["step"].example_inputs({"tokens": 10}, 1)) >= {"tokens", "slot"}
+    assert ours(definition, inputs, chosen, whole) == original(definition, inputs, chosen)
 
 
 @pytest.mark.parametrize("family", SPECIAL)
