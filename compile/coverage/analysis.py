@@ -108,7 +108,7 @@ class _Study:
             supported_by_name=self.verdicts[nodes[0].index].by_name,
             since=operator.since if operator and judged else "",
             reason=self.verdicts[refused[0].index].reason if refused else "",
-            advice=self.table.advice.get(kind, _ADVICE) if refused else "",
+            advice=_advice(kind, self.table.advice) if refused else "",
             places=_places(refused),
         )
 
@@ -241,7 +241,15 @@ def _crosses(graph: Graph, value: int) -> bool:
     return graph.values[value].type in ("TensorType", "ListType")
 
 
-_ADVICE = "write it with supported operators, or keep that part of the model outside the compiled graph"
+def _advice(kind: str, known: Mapping[str, str]) -> str:
+    if kind in known:
+        return known[kind]
+    if kind.endswith("_") and not kind.endswith("__"):
+        return "use the out-of-place form; analyze with --lowered to see what `compile build` makes of it"
+    return (
+        "write it with supported operators, or keep that part outside the compiled graph; "
+        "analyze with --lowered to see what `compile build` makes of it"
+    )
 
 
 def _places(nodes: Sequence[Node]) -> tuple[Place, ...]:

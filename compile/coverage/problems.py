@@ -28,13 +28,9 @@ FUSED_PATH = {
 }
 # Kinds that newer releases of PyTorch record for code for which 1.13 records something else.
 NEWER_KINDS = {
-    "aten::scaled_dot_product_attention": "1.13 has no such function: libraries fall back to matmul, softmax, matmul",
-    "aten::unflatten": "1.13 records aten::view for it",
-    "aten::rms_norm": "1.13 has no such function",
-    "aten::linalg_vector_norm": "1.13 records aten::norm for most norms",
-    "aten::layer_norm_": "1.13 has no such function",
-    "aten::lift_fresh": "1.13 records it only for tensors made in scripted code",
-    "aten::is_nonzero": "1.13 records aten::Bool",
+    "aten::scaled_dot_product_attention": "1.13 has none; it records matrix products and softmax",
+    "aten::unflatten": "nn.MultiheadAttention projects keys and values with it, where 1.13 records aten::chunk",
+    "aten::linalg_vector_norm": "1.13 records aten::norm or aten::frobenius_norm",
 }
 
 
@@ -244,7 +240,7 @@ def notes(graph: Graph, module: Any, as_logged: Partition | None) -> tuple[str, 
     return (
         *_decision_notes(graph),
         *_fused_path_notes(graph),
-        *_version_notes(graph),
+        *_version_notes(graph, module),
         *_size_notes(graph),
         *_integer_notes(as_logged),
         *_structure_notes(graph),
@@ -274,12 +270,14 @@ def _fused_path_notes(graph: Graph) -> list[str]:
     ]
 
 
-def _version_notes(graph: Graph) -> list[str]:
+def _version_notes(graph: Graph, module: Any) -> list[str]:
     version = str(torch.__version__)
     if version.startswith(CONTAINER_TORCH + "."):
         return []
     kinds: set[str] = {node.kind for node in graph.nodes}
     known = [f"{kind}: {text}" for kind, text in NEWER_KINDS.items() if kind in kinds]
+    if any(isinstance(part, nn.MultiheadAttention) for part in (module.modules() if _is_module(module) else ())):
+        known.append("nn.MultiheadAttention: its reshapes and its mean over the heads are recorded differently")
     return [
         f"Traced with torch {version}; the Inf1 container has torch 1.13.1, which records some code with other "
         "operators, so the numbers can differ from a torch-neuron log. "
@@ -322,7 +320,11 @@ def _structure_notes(graph: Graph) -> list[str]:
     return ["The model returns a dict: torch_neuron.trace needs strict=False, or a wrapper that returns a tuple."]
 
 
+def _is_module(module: Any) -> bool:
+    return isinstance(module, nn.Module)
+
+
 def _mode_notes(module: Any) -> list[str]:
-    if not (isinstance(module, nn.Module) and module.training):
+    if not (_is_module(module) and module.training):
         return []
     return ["The model was in training mode; it was traced in evaluation mode, as it is served."]
