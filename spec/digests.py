@@ -35,10 +35,23 @@ def build_digest(spec: EndpointSpec) -> str:
     }
     content = {
         "model": model,
-        "compile": _plain(spec.compile.model_dump()),
+        "compile": _compile(spec),
         "code": definition_code(spec),
     }
     return _digest(content)
+
+
+def _compile(spec: EndpointSpec) -> dict[str, Any]:
+    """The compile section with its defaults; of a target's own options only what differs from their defaults.
+
+    So a spec without such options keeps its digest when the options become more.
+    """
+    section: dict[str, Any] = _plain(spec.compile.model_dump(exclude={"inf1", "inf2"}))
+    for target, options in (("inf1", spec.compile.inf1), ("inf2", spec.compile.inf2)):
+        said = options.model_dump(exclude_defaults=True) if options is not None else {}
+        if said:
+            section[target] = _plain(said)
+    return section
 
 
 def handler_digest(spec: EndpointSpec) -> str:

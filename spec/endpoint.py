@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     Strict,
+    StrictBool,
     StrictInt,
     StrictStr,
     WithJsonSchema,
@@ -158,6 +159,50 @@ class Accept(Section):
     )
 
 
+Arguments = Annotated[tuple[StrictStr, ...], _list_of("compiler arguments", '["--optlevel 2"]')]
+Operators = Annotated[tuple[StrictStr, ...], _list_of("operators", "[aten::linear]")]
+
+
+class Inf1Options(Section):
+    """What torch_neuron.trace and neuron-cc can be told beyond what holds for both targets."""
+
+    arguments: Arguments = Field(default=(), description="further arguments of neuron-cc, such as --optlevel 2")
+    dynamic_batch: StrictBool = Field(default=False, description="graphs take any multiple of their batch size")
+    float32_to_float16: StrictBool = Field(
+        default=False, description="inputs and outputs cross in float16 (Optimization.FLOAT32_TO_FLOAT16)"
+    )
+    separate_weights: StrictBool | None = Field(
+        default=None, description="weights beside the program; by default for graphs above 1.9 GB"
+    )
+    op_whitelist: Operators | None = Field(default=None, description="the only operators that are compiled")
+    minimum_segment_size: Annotated[StrictInt, Field(ge=1)] | None = Field(
+        default=None, description="fewest operators of a subgraph (torch_neuron's default is 2)"
+    )
+    single_fusion_ratio_threshold: Annotated[float, Strict(), Field(ge=0, le=1)] | None = Field(
+        default=None, description="above this share one subgraph is compiled alone (torch_neuron's default is 0.6)"
+    )
+
+
+class Partitioner(Section):
+    """torch_neuronx.PartitionerConfig: operators that the Inf2 compiler lacks stay on the host."""
+
+    model_support_percentage_threshold: Annotated[float, Strict(), Field(ge=0, le=1)] = 0.5
+    min_subgraph_size: Annotated[StrictInt, Field(ge=-1)] = -1
+    max_subgraph_count: Annotated[StrictInt, Field(ge=-1)] = -1
+    ops_to_partition: Operators | None = None
+
+
+class Inf2Options(Section):
+    """What torch_neuronx.trace and neuronx-cc can be told beyond what holds for both targets."""
+
+    arguments: Arguments = Field(default=(), description="further arguments of neuronx-cc, such as -O2")
+    inline_weights_to_neff: StrictBool = Field(default=True, description="false: weights beside the program")
+    partitioner: Partitioner | None = Field(default=None, description="leave unsupported operators on the host")
+    input_output_aliases: dict[str, Annotated[StrictInt, Field(ge=0)]] | None = Field(
+        default=None, description="inputs that stay on the device as state: input name to output position"
+    )
+
+
 class Compile(Section):
     """How the model is compiled. A change here, or in model, needs a new build."""
 
@@ -180,6 +225,8 @@ class Compile(Section):
     )
     timeout: Annotated[Duration, AfterValidator(_above_zero)] = timedelta(minutes=45)
     accept: Accept = Field(default_factory=Accept)
+    inf1: Inf1Options | None = Field(default=None, description="options of the Inf1 compiler alone")
+    inf2: Inf2Options | None = Field(default=None, description="options of the Inf2 compiler alone")
 
 
 class RequestLimits(Section):

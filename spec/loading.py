@@ -13,7 +13,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from spec import strict_yaml
+from spec import (
+    compiler_rules,  # noqa: F401  (registers its rules)
+    strict_yaml,
+)
 from spec.endpoint import EndpointSpec
 from spec.errors import SpecError, SpecErrors, dotted, shown
 from spec.rules import findings, weights_match

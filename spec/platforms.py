@@ -244,3 +244,8 @@ def compiler_arguments(target: str, fast_math: str) -> tuple[str, ...]:
     if known is None:
         return ("--fast-math", *words)
     return tuple(argument for word in words for argument in known[word])
+
+
+def compiler_table(target: str) -> dict[str, Any]:
+    """The target's compiler: its name, its options with their values, and the options that are refused with why."""
+    return dict(_data("compilers")["targets"][target])
