@@ -25,7 +25,7 @@ from tests.published.architectures.parseq import Parseq  # noqa: E402
 
 SUBJECTS = (
     ("CRAFT", Craft, (1, 3, 64, 64)),
-    ("PARSeq, 5 characters", lambda: Parseq(max_label_length=5, width=64), (1, 3, 32, 128)),
+    ("PARSeq, 2 characters", lambda: Parseq(max_label_length=2, width=64), (1, 3, 32, 128)),
     ("PARSeq, 50 characters", lambda: Parseq(max_label_length=50, width=64), (1, 3, 32, 128)),
 )
 
