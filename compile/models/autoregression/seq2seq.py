@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs
 from compile.models.autoregression.slots import HIDDEN, hidden_unless, lower_triangle, one_hot, reached, written
-from compile.models.networks.parseq import attend, split_heads
+from compile.models.networks.attention import attend, split_heads
 from compile.models.parts.options import require
 from compile.models.parts.tokens import Tokens
 

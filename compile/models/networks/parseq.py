@@ -17,6 +17,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from compile.models.networks.attention import attend, split_heads
+
 ENCODER_EPS = 1e-6  # timm's vision transformers
 
 
@@ -165,24 +167,6 @@ class Attention(nn.Module):
         width = x.shape[-1]
         rows = slice(part * width, (part + 1) * width)
         return split_heads(functional.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows]), self.heads)
-
-
-def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
-    """(batch, n, width) to (batch, heads, n, width / heads)."""
-    batch, n, width = x.shape
-    return x.view(batch, n, heads, width // heads).transpose(1, 2)
-
-
-def attend(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
-    """softmax(query keys^T / sqrt(d) + mask) values with the heads joined again: (batch, n, width)."""
-    scores = torch.matmul(query / math.sqrt(query.shape[-1]), keys.transpose(-2, -1))
-    if mask is not None:
-        scores = scores + mask
-    found = torch.matmul(torch.softmax(scores, -1), values)
-    batch, heads, n, width = found.shape
-    return found.transpose(1, 2).reshape(batch, n, heads * width)
 
 
 class DecoderLayer(nn.Module):

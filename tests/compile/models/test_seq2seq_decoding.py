@@ -131,7 +131,7 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["greedy", "beams", pytest.param("beams-early", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("family", SPECIAL)
 def test_tokens_equal_generate_in_64_runs(family: str, mode: str) -> None:
     # Published configurations force the end; without it, early stopping differs between versions (see Settings).
