@@ -61,7 +61,7 @@ def _report(report: CoverageReport) -> str:
         parts += ["<h2>Not supported</h2>", _unsupported(unsupported)]
     if report.safe:
         parts += ["<h2>Partition (predicted)</h2>", _legend(), _drawing(report.safe.stages), _subgraphs(report.safe)]
-    parts += ["<h2>Modules</h2>", _legend() if report.safe else "", _tree(report.modules)]
+    parts += ["<h2>Modules</h2>", _legend() if report.safe else "", _tree(report.modules, report.safe is not None)]
     parts += ["<h2>All operators</h2>", _operators(report.operators)]
     if report.notes:
         parts += ["<h2>Notes</h2>", "<ul>", *(f"<li>{escape(note)}</li>" for note in report.notes), "</ul>"]
@@ -151,26 +151,25 @@ def _subgraphs(plan: Partition) -> str:
     return _table(head, rows)
 
 
-def _tree(modules: Mapping[str, ModuleLoad]) -> str:
+def _tree(modules: Mapping[str, ModuleLoad], placed: bool) -> str:
     root = _Module()
     for path, load in modules.items():
         node = root
         for name in [] if path == "." else path.split("."):
             node = node.children.setdefault(name, _Module())
         node.own = load
-    return _branch("model", root, depth=0)
+    return _branch("model", root, depth=0, placed=placed)
 
 
-def _branch(name: str, module: _Module, depth: int) -> str:
+def _branch(name: str, module: _Module, depth: int, placed: bool) -> str:
     load = module.total()
     count = load.device + load.host
     share = 100 * load.device / count if count else 0
     work = (load.flops_device + load.flops_host) / 1e9
-    line = (
-        f'<span class="bar"><i style="width:{share:.0f}%"></i></span><code>{escape(name)}</code> '
-        f'<span class="quiet">{load.device} of {count} operators on the device, {work:.2f} GFLOP</span>'
-    )
+    bar = f'<span class="bar"><i style="width:{share:.0f}%"></i></span>' if placed else ""
+    where = f"{load.device} of {count} operators on the device" if placed else f"{count} operators"
+    line = f'{bar}<code>{escape(name)}</code> <span class="quiet">{where}, {work:.2f} GFLOP</span>'
     if not module.children:
         return f'<div class="leaf">{line}</div>'
-    inner = "".join(_branch(child, part, depth + 1) for child, part in module.children.items())
+    inner = "".join(_branch(child, part, depth + 1, placed) for child, part in module.children.items())
     return f"<details{' open' if depth < 2 else ''}><summary>{line}</summary>{inner}</details>"
