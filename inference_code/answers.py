@@ -53,7 +53,7 @@ def encode_list(values: Sequence[Any], accept: str, info: ModelInfo) -> Reply:
     """The reply for the items of one request, in order; an EndpointError among `values` fills its own place.
 
     As JSON a list, with {error, detail} in the failed places; as npy, which has no place for an error, the stacked
-    arrays if all succeeded and have one shape. Raises EndpointError.
+    arrays if all succeeded and have one shape, and otherwise JSON if Accept allows it. Raises EndpointError.
     """
     if values and all(isinstance(value, EndpointError) for value in values):
         raise values[0]
@@ -75,6 +75,8 @@ def _stacked(answers: Sequence[Answer | EndpointError], accept: str, info: Model
         error = next(answer for answer in answers if isinstance(answer, EndpointError))
         raise type(error)(f"{'; '.join(failed)}. Accept {JSON} as well to get the answers of the other items")
     if len({array.shape for array in arrays}) > 1:
+        if negotiated(accept, JSON):
+            return _listed(answers, info)
         raise NotAcceptable(f"the items' answers have different shapes and do not stack; ask for {JSON}")
     answer = next(answer for answer in answers if isinstance(answer, Answer))
     return _reply(write_npy(np.stack(arrays)), dataclasses.replace(answer, content_type=NPY), info)

@@ -72,6 +72,12 @@ def fitting(item: Item, graphs: Sequence[GraphEntry]) -> list[GraphEntry]:
     return sorted(fits, key=lambda graph: graph.batch_size)
 
 
+def label(graph: GraphEntry) -> str:
+    """A graph's bucket in a word, for logs and metrics: `image=28x28`, with the role in front unless it is main."""
+    sizes = (f"{k}={'x'.join(map(str, v)) if isinstance(v, (list, tuple)) else v}" for k, v in graph.bucket.items())
+    return ",".join(([] if graph.role == "main" else [graph.role]) + list(sizes)) or graph.role
+
+
 def plan(count: int, graphs: Sequence[GraphEntry]) -> list[tuple[GraphEntry, int]]:
     """Which graph takes how many of `count` items: full large batches first, the rest in the smallest that holds it.
 

@@ -27,9 +27,10 @@ import torch
 
 from inference_code import answers, runtime, tasks
 from inference_code.answers import Reply
+from inference_code.codecs.multipart import MULTIPART, split
 from inference_code.errors import BadRequest, EndpointError, Internal, LoadError, TooLarge
 from inference_code.manifest import ArtifactManifest
-from inference_code.negotiation import custom_attributes, media_type, parse_accept
+from inference_code.negotiation import content_parameter, custom_attributes, media_type, parse_accept
 from inference_code.request import CUSTOM_ATTRIBUTES, Answer, Item, ModelInfo, Request
 from inference_code.settings import Settings
 
@@ -166,9 +167,31 @@ def input_fn(body: bytes | str, content_type: str, context: Any = None) -> list[
             model=served.info,
         )
         parse_accept(request.accept)
+        if request.content_type == MULTIPART and "input_fn" not in served.task.functions:
+            return _parts(served, request, content_parameter(content_type, "boundary"))
         return _works(served, request, context)
     except EndpointError as error:
         return [Work(request, None, None, error)]
+
+
+def _parts(served: Served, request: Request, boundary: str) -> list[Work]:
+    """One Work for each part of a multipart request; a part is read as if it were a request of its own."""
+    parts = split(request.body, boundary, served.info.limits.items)
+    if not parts:
+        raise BadRequest("the request holds no items")
+    works = []
+    for index, part in enumerate(parts):
+        try:
+            single = replace(request, body=part.body, content_type=media_type(part.content_type))
+            if single.content_type == MULTIPART:
+                raise BadRequest(f"part {index} is {MULTIPART} itself; a part is one item")
+            found = _guarded("preprocess", served.task.preprocess, single)
+            if isinstance(found, list):
+                raise BadRequest(f"part {index} holds a list of items; a part is one item")
+            works.append(_work(served, single, found, listed=True))
+        except EndpointError as error:
+            works.append(Work(request, None, None, error, listed=True))
+    return works
 
 
 def _works(served: Served, request: Request, context: Any) -> list[Work]:
@@ -225,10 +248,23 @@ def predict_fn(work: Sequence[Work], model: Served, context: Any = None) -> list
     """One Done for each Work, in order; the items go to the device together, whichever requests they are of."""
     if "predict_fn" in model.task.functions:
         return [_predict_by_user(one, model, context) for one in work]
-    ready = [(index, one.item) for index, one in enumerate(work) if one.error is None and one.item is not None]
-    outcomes = model.model.scheduler.run([item for _, item in ready])
-    by_index = dict(zip((index for index, _ in ready), outcomes, strict=True))
-    return [_done(one, by_index.get(index)) for index, one in enumerate(work)]
+    return joined(work, model.model.scheduler.run(ready(work)))
+
+
+def batches(served: Served) -> bool:
+    """Whether items of several requests may share a batch: a user's predict_fn gets one request at a time."""
+    return "predict_fn" not in served.task.functions
+
+
+def ready(work: Sequence[Work]) -> list[Item]:
+    """The items that go to the device."""
+    return [one.item for one in work if one.error is None and one.item is not None]
+
+
+def joined(work: Sequence[Work], outcomes: Sequence[Any]) -> list[Done]:
+    """One Done for each Work, in order; `outcomes` are those of the items of `ready`."""
+    left = iter(outcomes)
+    return [_done(one, next(left) if one.error is None and one.item is not None else None) for one in work]
 
 
 def _done(work: Work, outcome: Any) -> Done:

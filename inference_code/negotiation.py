@@ -114,6 +114,12 @@ def media_type(content_type: str) -> str:
     return f"{match[1]}/{match[2]}".lower()
 
 
+def content_parameter(content_type: str, name: str) -> str:
+    """The parameter `name` of a Content-Type header, "" when it has none. Raises BadRequest."""
+    match = _RANGE.match(content_type)
+    return _parameters(content_type, match.end(), "Content-Type").get(name, "") if match else ""
+
+
 def require(content_type: str, readable: Sequence[str]) -> str:
     """`content_type` if it is among `readable`. Raises UnsupportedMediaType naming those."""
     if content_type in readable:

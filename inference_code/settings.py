@@ -7,8 +7,10 @@ ENDPOINT_REQUEST_BYTES       26214400      bytes of a request's body (25 MiB)
 ENDPOINT_RESPONSE_BYTES      26214400      bytes of an answer's body (25 MiB)
 ENDPOINT_WORKERS             1             workers that serve.server was planned with
 ENDPOINT_CORES_PER_WORKER    (no check)    NeuronCores planned for each worker
-ENDPOINT_MAX_BATCH_DELAY_MS  5             longest wait for a batch to fill, while every core is busy
+ENDPOINT_MAX_BATCH_DELAY_MS  5             how long a bucket may wait for a core while fuller batches go before it
 ENDPOINT_MAX_QUEUE           64            requests in the native server at once; more are answered 503
+ENDPOINT_DEADLINE_S          60            seconds for a whole request; later it is answered 503 (SageMaker's own limit)
+ENDPOINT_DRAIN_S             25            seconds for the requests in work after SIGTERM (SageMaker kills after 30)
 ENDPOINT_BODY_TIMEOUT_S      60            seconds for a request's body to arrive (SageMaker's own limit)
 NEURON_RT_NUM_CORES          (unset)       NeuronCores of this process
 """
@@ -43,6 +45,8 @@ class Settings:
     max_batch_delay_ms: float = 5.0
     max_queue: int = 64
     body_timeout_s: float = 60.0
+    deadline_s: float = 60.0
+    drain_s: float = 25.0
     neuron_cores: int | None = None
 
     @classmethod
@@ -62,6 +66,8 @@ class Settings:
             max_batch_delay_ms=variables.decimal("ENDPOINT_MAX_BATCH_DELAY_MS", base.max_batch_delay_ms, 0.0),
             max_queue=variables.whole("ENDPOINT_MAX_QUEUE", base.max_queue),
             body_timeout_s=variables.decimal("ENDPOINT_BODY_TIMEOUT_S", base.body_timeout_s, 0.1),
+            deadline_s=variables.decimal("ENDPOINT_DEADLINE_S", base.deadline_s, 0.1),
+            drain_s=variables.decimal("ENDPOINT_DRAIN_S", base.drain_s, 0.1),
             neuron_cores=variables.whole("NEURON_RT_NUM_CORES", 0) or None,
         )
         if variables.problems:

@@ -1,4 +1,7 @@
-"""Depth of a picture: JPEG, PNG, WebP or npy in; npy (float32), 16-bit PNG or JSON out.
+"""Depth of a picture: JPEG, PNG, WebP, npy or JSON in; npy (float32), 16-bit PNG or JSON out.
+
+Several pictures in one request: an npy array [pictures, height, width, 3], a JSON list of {"image": base64 of a file},
+or the parts of multipart/form-data, which the handler takes apart.
 
 Preprocessing is that of Depth Anything V2 in transformers: RGB, resized to the bucket by the bicubic filter, scaled to
 0..1, ImageNet's mean and standard deviation. The map goes back to the size of the picture by bilinear interpolation
@@ -10,6 +13,7 @@ only one). Parameter of a request: size=picture (default) or size=model.
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,14 +24,14 @@ from torch.nn import functional
 
 from inference_code.codecs.images import IMAGES, PNG, Picture, decode, encode_png16, from_array
 from inference_code.codecs.npy import NPY, npy_bytes, read_npy
-from inference_code.codecs.text import JSON
-from inference_code.errors import EndpointError, LoadError, NotAcceptable, TooLarge
+from inference_code.codecs.text import JSON, read_json
+from inference_code.errors import BadRequest, EndpointError, LoadError, NotAcceptable, TooLarge
 from inference_code.manifest import GraphEntry, flatten
 from inference_code.negotiation import negotiate, option, require
 from inference_code.request import Answer, Array, Item, ModelInfo, Request
 from inference_code.tasks import Task, register
 
-READS = (*IMAGES, NPY)
+READS = (*IMAGES, NPY, JSON)
 ANSWERS = (NPY, PNG, JSON)
 SIZES = ("picture", "model")
 _MEAN = (0.485, 0.456, 0.406)
@@ -65,31 +69,52 @@ def _three(info: ModelInfo, name: str) -> Array:
 
 
 def preprocess(request: Request) -> Item | list[Item | EndpointError]:
-    """One item for a picture; a list of them for an npy array [pictures, height, width, 3]."""
+    """One item for a picture; a list of them for several."""
     assert request.model is not None  # noqa: S101  (the handler always fills it)
     kind = require(request.content_type, READS)
     limits = request.model.limits
     answer_kind = negotiate(request.accept, ANSWERS).content_type
-    if kind != NPY:
-        return _item(decode(request.body, limits.pixels), request)
-    array = read_npy(request.body)
-    if array.ndim != 4:
-        return _item(from_array(array, limits.pixels), request)
+    if kind in IMAGES:
+        return _item(request.body, request)
+    value = read_json(request.body) if kind == JSON else read_npy(request.body)
+    several = isinstance(value, list) if kind == JSON else value.ndim == 4
+    if not several:
+        return _item(value, request)
     if answer_kind == PNG:
         raise NotAcceptable(f"several pictures in one request can be answered as {JSON} or {NPY}, not as {PNG}")
-    if len(array) > limits.items:
-        raise TooLarge(f"the request has {len(array)} items; at most {limits.items} are read")
+    if len(value) > limits.items:
+        raise TooLarge(f"the request has {len(value)} items; at most {limits.items} are read")
     items: list[Item | EndpointError] = []
-    for picture in array:
+    for picture in value:
         try:
-            items.append(_item(from_array(picture, limits.pixels), request))
+            items.append(_item(picture, request))
         except EndpointError as error:
             items.append(error)
     return items
 
 
-def _item(picture: Picture, request: Request) -> Item:
+def _picture(value: Any, request: Request) -> Picture:
+    """The picture in a file, an array, or a JSON object. Raises BadRequest, TooLarge."""
     assert request.model is not None  # noqa: S101
+    limit = request.model.limits.pixels
+    if isinstance(value, np.ndarray):
+        return from_array(value, limit)
+    return decode(value if isinstance(value, bytes) else _file(value), limit)
+
+
+def _file(value: Any) -> bytes:
+    """The file in {"image": base64}. Raises BadRequest."""
+    if not isinstance(value, Mapping) or set(value) != {"image"} or not isinstance(value["image"], str):
+        raise BadRequest('a picture in JSON is {"image": "..."} with the base64 of a JPEG, PNG or WebP file')
+    try:
+        return base64.b64decode(value["image"], validate=True)
+    except ValueError as error:
+        raise BadRequest(f"image is not base64: {error}") from None
+
+
+def _item(value: Any, request: Request) -> Item:
+    assert request.model is not None  # noqa: S101
+    picture = _picture(value, request)
     graph = _nearest(request.model.graphs_of(), *picture.size)
     height, width = graph.inputs[0].shape[2:]
     context = {

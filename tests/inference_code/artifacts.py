@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import os
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -213,6 +215,14 @@ class Server:
             self.process.wait(30)
             raise AssertionError(f"the server did not start: {log.read_text()}")
         self.url = line.removeprefix("listening on ").strip()
+        self.lines: list[dict[str, Any]] = []  # what it writes on standard output, complete after stop
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(json.loads(line))
 
     def request(
         self, path: str = "/invocations", body: bytes | None = None, method: str | None = None, **headers: str
@@ -229,6 +239,7 @@ class Server:
     def stop(self) -> int:
         self.process.terminate()
         code = self.process.wait(60)
+        self._reader.join(60)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code

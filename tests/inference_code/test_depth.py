@@ -158,7 +158,11 @@ def test_several_pictures_cannot_be_one_png(served: Any) -> None:
     [
         (b"hello", "text/plain", "", 415),
         (b"hello", "", "", 415),
-        (b"{}", "application/json", "", 415),
+        (b"{}", "application/json", "", 400),
+        (b"[]", "application/json", "", 400),
+        (b'{"image": "!"}', "application/json", "", 400),
+        (b'{"image": "aGVsbG8="}', "application/json", "", 400),
+        (b'{"image": 1}', "application/json", "", 400),
         (b"hello", "image/jpeg", "", 400),
         (b"", "image/jpeg", "", 400),
         (b"", "application/x-npy", "", 400),

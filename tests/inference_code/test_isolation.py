@@ -62,7 +62,7 @@ def run(source: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_handler_answers_with_everything_else_blocked(tmp_path: Path) -> None:
-    use = USE.format(servers=("inference_code.server",), folder=str(depth_artifact(tmp_path)))
+    use = USE.format(servers=("inference_code.server", "inference_code.service"), folder=str(depth_artifact(tmp_path)))
     found = run(BLOCK.format(blocked=NEVER + SERVER_ONLY) + use)
     assert (found.returncode, found.stdout) == (0, "answered\n"), found.stderr
 

@@ -23,10 +23,12 @@ def test_each_variable_is_read() -> None:
             "ENDPOINT_MAX_BATCH_DELAY_MS": "0",
             "ENDPOINT_MAX_QUEUE": "8",
             "ENDPOINT_BODY_TIMEOUT_S": "0.5",
+            "ENDPOINT_DEADLINE_S": "10",
+            "ENDPOINT_DRAIN_S": "11",
             "NEURON_RT_NUM_CORES": "9",
         }
     )
-    assert settings == Settings(Limits(1, 2, 3, 4), 5, 6, 0.0, 8, 0.5, 9)
+    assert settings == Settings(Limits(1, 2, 3, 4), 5, 6, 0.0, 8, 0.5, 10.0, 11.0, 9)
 
 
 def test_all_bad_values_are_named_together() -> None:
