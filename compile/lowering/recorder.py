@@ -422,11 +422,11 @@ class Recorder(TorchFunctionMode):
             return self._rebind(self.resolve(target), value)
 
     def _rebind(self, target: Tensor, value: Tensor) -> Left | None:
-        if id(target) in self._owned:
-            return Left("it writes into a parameter or buffer of the module")
+        if value is target:  # nothing was written, for instance into an empty slice
+            return None
         entry = self._entry(target)
-        if entry is None:
-            return Left("it writes into a tensor of unknown origin")
+        if entry is None:  # every other tensor that a call takes has been marked or adopted
+            return Left("it writes into a parameter or buffer of the module")
         if entry.base is not None:
             if entry.back is None:
                 return Left("it writes into a view that has no way back to the tensor that it is a view of")
