@@ -52,6 +52,7 @@ class Storage:
     writes: list[int] = field(default_factory=list)
     views: list[int] = field(default_factory=list)
     stale_read: bool = False
+    maker: int | None = None
 
     @property
     def hidden_write(self) -> bool:
@@ -61,11 +62,15 @@ class Storage:
 
 @dataclass
 class Aliases:
-    """Ordering edges (earlier, later) that writes impose, and the nodes that must stay on the host, with the reason."""
+    """Ordering edges (earlier, later) that writes impose, and the nodes that must stay on the host, with the reason.
+
+    `changing` are the nodes that make or read memory which any node writes: their result is no constant.
+    """
 
     edges: list[tuple[int, int]] = field(default_factory=list)
     host: dict[int, str] = field(default_factory=dict)
     hidden_writes: list[int] = field(default_factory=list)
+    changing: set[int] = field(default_factory=set)
 
 
 @lru_cache(maxsize=4096)
@@ -109,8 +114,8 @@ class _Walk:
         # What a control-flow node's body touches: its results may be any of it.
         self.touched: dict[int, dict[int, Pair]] = {}
 
-    def fresh(self, value: int, root: str) -> None:
-        storage = Storage(root)
+    def fresh(self, value: int, root: str, maker: int | None = None) -> None:
+        storage = Storage(root, maker=maker)
         self.storages.append(storage)
         self.held[value] = ((storage, 0),)
 
@@ -183,7 +188,7 @@ class _Walk:
             if aliases:
                 self.held[output] = aliases
             elif self.graph.values[output].type in ("TensorType", "ListType", "TupleType", "AnyType"):
-                self.fresh(output, "node")
+                self.fresh(output, "node", maker=unit)
 
     def read(self, pairs: Iterable[Pair], unit: int) -> None:
         for storage, epoch in pairs:
@@ -217,6 +222,9 @@ def follow(graph: Graph) -> Aliases:
     walk.run()
     result = Aliases(edges=walk.edges)
     for storage in walk.storages:
+        if storage.writes:
+            result.changing.update(storage.all_readers)
+            result.changing.update([] if storage.maker is None else [storage.maker])
         if not storage.hidden_write:
             continue
         last = storage.writes[-1]

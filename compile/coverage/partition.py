@@ -249,7 +249,7 @@ def _fixed_nodes(graph: Graph, verdicts: dict[int, Verdict], aliases: Aliases) -
     known = set(graph.parameters)
     fixed: set[int] = set()
     for node in graph.nodes:
-        if node.owner is not None or node.index in aliases.host:
+        if node.owner is not None or node.index in aliases.host or node.index in aliases.changing:
             continue
         free = node.kind in ("aten::size", "aten::dim", "aten::numel", "prim::Constant")
         if not free and not all(value in known for value in node.inputs):

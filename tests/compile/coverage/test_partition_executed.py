@@ -16,6 +16,9 @@ from compile.coverage.operators import table
 from compile.coverage.partition import Plan, Rules, plan_as_logged, plan_safe
 from compile.coverage.support import judge
 from tests.compile.coverage.execute import Machine
+from tests.published.architectures.craft import Craft
+from tests.published.architectures.depth_anything_v2 import DepthAnythingV2
+from tests.published.architectures.parseq import Parseq
 
 # Nothing is too small to be compiled and every candidate is: the hardest case for the order.
 ALL = Rules(minimum_segment_size=1, single_fusion_ratio_threshold=1.0)
@@ -195,10 +198,22 @@ class SharedWeightViewWritten(nn.Module):
         return torch.relu(grid) + self.grid * x
 
 
+class IntegerBuffer(nn.Module):
+    """An integer buffer made of constants alone, written and read again: it is no constant."""
+
+    def forward(self, x):
+        tokens = torch.full((3, 4), 7, dtype=torch.long)
+        tokens[:, 0] = 1
+        for step in range(3):
+            seen = tokens[:, : step + 1].to(torch.float32).sum(dim=1)
+            tokens[:, step + 1] = (torch.relu(x[:, step]) * 10 + seen).long()
+        return tokens.to(torch.float32) * x
+
+
 MODELS = [
     *(WriteThroughView, SliceAssignment, IndexedAssignment, ReadBeforeWrite, TwoNamesOneMemory, InputWritten),
     *(OwnBuffer, CleanInPlace, InPlaceOnBranch, DropoutIsAView, LoopIntoBuffer, ChunksWritten, IntegerPath),
-    *(MaskedInPlace, StaleListElement, SharedWeightViewWritten),
+    *(MaskedInPlace, StaleListElement, SharedWeightViewWritten, IntegerBuffer),
 ]
 
 
@@ -269,7 +284,16 @@ def _assign(a, b, _):
     return a
 
 
+def _integers(a, b, _):
+    counts = torch.zeros(3, 4, dtype=torch.long)
+    counts[:, 1] = 5
+    first = counts[:, :2].float().sum()
+    counts[0] = (a[0] * 4).long()
+    return counts.float() + b + first
+
+
 STEPS = {
+    "integer buffer": _integers,
     "add": lambda a, b, _: a + b,
     "matmul": lambda a, b, _: torch.sigmoid(a @ b.t() @ a),
     "view": lambda a, b, _: a.view_as(a),
@@ -299,3 +323,27 @@ def test_random_programs_of_views_and_writes(steps):
         return  # PyTorch itself refuses the program, e.g. a write into an expanded tensor
     graph, plan = safe_plan(module, (x,))
     assert_same(module, graph, plan)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: Parseq(max_label_length=4, width=64, depth=1), (1, 3, 32, 128)),
+        (lambda: DepthAnythingV2(width=24, features=8), (1, 3, 70, 98)),
+        (Craft, (1, 3, 32, 32)),
+    ],
+    ids=["PARSeq", "Depth Anything V2", "CRAFT"],
+)
+def test_published_architectures(make, shape):
+    """PARSeq decodes through a buffer that it writes by views; the trace's input differs from the ones compared."""
+    module = make().eval()
+    graph, plan = safe_plan(module, (torch.rand(shape),))
+    machine = Machine(graph, plan, module)
+    assert plan.compiled_segments
+    for seed in range(3):
+        image = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            expected = module(image)
+        answers = machine.run(image.clone())
+        found = answers if len(answers) > 1 else answers[0]
+        torch.testing.assert_close(found if len(answers) == 1 else tuple(found), expected, rtol=1e-4, atol=1e-5)
