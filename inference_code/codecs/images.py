@@ -3,12 +3,19 @@
 What a picture becomes: RGB, upright. EXIF orientation is applied; grey is repeated over the three channels; a palette
 is looked up; transparency is composited over white; CMYK is converted without a colour profile; of an animation the
 first frame counts. Grey of 16 bits keeps them (colour of 16 bits is read with 8, as Pillow reads it).
+
+A JPEG that is going to be made much smaller is decoded at 1/2, 1/4 or 1/8 of its size, which the JPEG library does in
+the frequency domain for a fraction of the work. It stays at least DRAFT_MARGIN times as large as what it is resized to.
+Against the full decoding, on the scale of 0 to 255, the resized picture differs on photographs by less than 1 on
+average and 18 in any one value; on the worst that was tried, coloured checks of 10 pixels, by less than 7 and 45
+(measured with Pillow 10.4 and 12.3, qualities 75 to 95; the tests hold it to that).
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,19 +39,28 @@ _UPRIGHT = {  # EXIF 2.3, tag 274: what undoes each orientation
     8: Image.Transpose.ROTATE_90,
 }
 _PNG_MAXIMUM = 65535
+_SIDEWAYS = (5, 6, 7, 8)  # the orientations that exchange height and width
+DRAFT_MARGIN = 1.4
+
+# From the (height, width) of an upright picture to what it will be resized to.
+Target = Callable[[int, int], "tuple[int, int]"]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An upright picture: one RGB plane of 8 bits, or one (grey) or three planes of mode F with values 0 to 1."""
+    """An upright picture: one RGB plane of 8 bits, or one (grey) or three planes of mode F with values 0 to 1.
+
+    full_size: (height, width) that was sent, where the planes were decoded at a smaller one.
+    """
 
     planes: tuple[Image.Image, ...]
+    full_size: tuple[int, int] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """(height, width) in pixels of the picture that was sent."""
         width, height = self.planes[0].size
-        return height, width
+        return self.full_size or (height, width)
 
     def resized(self, height: int, width: int) -> Array:
         """Float32 (3, height, width), 0 to 1, resized by Pillow's bicubic filter (as transformers' processor does).
@@ -58,9 +74,10 @@ class Picture:
         return np.repeat(stacked, 3, axis=0) if len(planes) == 1 else stacked
 
 
-def decode(body: bytes, max_pixels: int) -> Picture:
+def decode(body: bytes, max_pixels: int, target: Target | None = None) -> Picture:
     """Decode a JPEG, PNG or WebP file; the bytes decide which, not the declared media type.
 
+    With `target`, which says what the picture will be resized to, a JPEG may be decoded at a smaller size.
     The pixel count is read from the header and checked before anything is decoded.
     Raises TooLarge above `max_pixels`, BadRequest for a file that is none of the three, truncated or damaged.
     """
@@ -70,7 +87,7 @@ def decode(body: bytes, max_pixels: int) -> Picture:
         _check_webp(body, max_pixels)
         with Image.open(io.BytesIO(body), formats=_FORMATS) as image:
             _check_pixels(*image.size, max_pixels)
-            return _upright(image)
+            return _upright(image, target)
     except (TooLarge, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -106,8 +123,13 @@ def _check_webp(body: bytes, max_pixels: int) -> None:
     _check_pixels(width, height, max_pixels)
 
 
-def _upright(image: Image.Image) -> Picture:
+def _upright(image: Image.Image, target: Target | None) -> Picture:
     orientation = image.getexif().get(_ORIENTATION)
+    width, height = image.size[::-1] if orientation in _SIDEWAYS else image.size
+    if target is not None:
+        size = [math.ceil(side * DRAFT_MARGIN) for side in target(height, width)]
+        # Only JPEG has drafts; None leaves the colours as they are.
+        image.draft(None, (size[0], size[1]) if orientation in _SIDEWAYS else (size[1], size[0]))
     image.load()
     if image.mode.startswith("I"):  # 16-bit grey: "I;16", or "I" in older Pillow
         plane = Image.fromarray(np.asarray(image).astype(np.float32) / np.float32(_PNG_MAXIMUM))
@@ -118,7 +140,7 @@ def _upright(image: Image.Image) -> Picture:
     else:
         plane = image.convert("RGB")
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return Picture((plane if method is None else plane.transpose(method),))
+    return Picture((plane if method is None else plane.transpose(method),), (height, width))
 
 
 def from_array(array: Array, max_pixels: int) -> Picture:

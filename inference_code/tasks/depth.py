@@ -99,7 +99,10 @@ def _picture(value: Any, request: Request) -> Picture:
     limit = request.model.limits.pixels
     if isinstance(value, np.ndarray):
         return from_array(value, limit)
-    return decode(value if isinstance(value, bytes) else _file(value), limit)
+    graphs = request.model.graphs_of()
+    return decode(
+        value if isinstance(value, bytes) else _file(value), limit, lambda *size: _bucket(_nearest(graphs, *size))
+    )
 
 
 def _file(value: Any) -> bytes:
@@ -116,7 +119,7 @@ def _item(value: Any, request: Request) -> Item:
     assert request.model is not None  # noqa: S101
     picture = _picture(value, request)
     graph = _nearest(request.model.graphs_of(), *picture.size)
-    height, width = graph.inputs[0].shape[2:]
+    height, width = _bucket(graph)
     context = {
         "accept": request.accept,
         "parameters": dict(request.parameters),
@@ -153,6 +156,12 @@ def _nearest(graphs: Sequence[GraphEntry], height: int, width: int) -> GraphEntr
         return abs(math.log(height / width) - math.log(bucket_height / bucket_width)), -bucket_height * bucket_width
 
     return min(graphs, key=distance)
+
+
+def _bucket(graph: GraphEntry) -> tuple[int, int]:
+    """(height, width) of a graph's pictures."""
+    height, width = graph.inputs[0].shape[2:]
+    return height, width
 
 
 def _alternatives(context: Mapping[str, Any]) -> str:

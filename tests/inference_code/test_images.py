@@ -4,6 +4,7 @@ import contextlib
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -251,3 +252,76 @@ def test_png16_of_a_constant_map() -> None:
 def test_png16_cannot_say_nan() -> None:
     with pytest.raises(Unprocessable, match="application/x-npy"):
         encode_png16(np.array([[1, np.nan]], np.float32), {})
+
+
+# Decoding at a smaller size -----------------------------------------------------------------------------------------
+
+
+def photograph(scale: int = 1) -> Image.Image:
+    image = Image.open(Path(__file__).parents[2] / "examples/photographs/coffee.jpg").convert("RGB")
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+
+
+def checks(height: int = 1600, width: int = 2400) -> Image.Image:
+    """Coloured checks of 10 pixels: nothing but hard edges."""
+    small = np.random.default_rng(2).integers(0, 2, (height // 10, width // 10, 3), dtype=np.uint8) * 255
+    return Image.fromarray(np.kron(small, np.ones((10, 10, 1), np.uint8)))
+
+
+def difference(body: bytes, height: int, width: int) -> np.ndarray[Any, Any]:
+    """Between the decoding at a smaller size and the full one, both resized, on the scale of 0 to 255."""
+    small = decode(body, MANY, lambda *_: (height, width))
+    assert small.planes[0].width < decode(body, MANY).planes[0].width
+    return np.abs(small.resized(height, width) - decode(body, MANY).resized(height, width)) * 255  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("quality", "subsampling"), [(75, 2), (95, 0)])
+@pytest.mark.parametrize(("scale", "height", "width"), [(1, 28, 28), (1, 140, 210), (4, 518, 518), (4, 518, 686)])
+def test_a_photograph_decoded_small_differs_little(
+    scale: int, height: int, width: int, quality: int, subsampling: int
+) -> None:
+    body = encoded(photograph(scale), "JPEG", quality=quality, subsampling=subsampling)
+    found = difference(body, height, width)
+    assert found.mean() < 1
+    assert found.max() < 18
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (518, 518), (518, 686)])
+def test_hard_edges_decoded_small_stay_within_the_stated_bound(height: int, width: int) -> None:
+    found = difference(encoded(checks(), "JPEG", quality=75), height, width)
+    assert found.mean() < 7
+    assert found.max() < 45
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_small_decoding_keeps_what_is_up_and_the_size_that_was_sent(orientation: int) -> None:
+    image = Image.fromarray(gradient(300, 400))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    body = encoded(image, "JPEG", exif=exif.tobytes(), quality=95)
+    asked: list[tuple[int, int]] = []
+    picture = decode(body, MANY, lambda *size: asked.append(size) or (20, 60))  # type: ignore[func-returns-value]
+    full = decode(body, MANY)
+    assert picture.size == full.size == asked[0] == ((300, 400) if orientation < 5 else (400, 300))
+    assert picture.planes[0].width < full.planes[0].width
+    np.testing.assert_allclose(picture.resized(20, 60), full.resized(20, 60), atol=8 / 255)
+
+
+def test_small_decoding_leaves_margin_and_other_formats_alone() -> None:
+    image = Image.fromarray(gradient(400, 400))
+    for target, expected in (((100, 100), 200), ((70, 70), 100), ((300, 300), 400), ((1000, 1000), 400)):
+        assert decode(encoded(image, "JPEG"), MANY, lambda *_, t=target: t).planes[0].width == expected
+    for kind in ("PNG", "WEBP"):
+        assert decode(encoded(image, kind), MANY, lambda *_: (10, 10)).planes[0].width == 400
+
+
+@pytest.mark.parametrize(("mode", "options"), [("L", {}), ("CMYK", {}), ("RGB", {"progressive": True})])
+def test_small_decoding_of_grey_cmyk_and_progressive(mode: str, options: dict[str, Any]) -> None:
+    body = encoded(Image.fromarray(gradient(400, 600)).convert(mode), "JPEG", quality=95, **options)
+    assert difference(body, 40, 60).max() < 8
+
+
+def test_a_truncated_file_is_refused_at_a_smaller_size_too() -> None:
+    body = encoded(photograph(), "JPEG")
+    with pytest.raises(BadRequest, match="decoded"):
+        decode(body[: len(body) // 2], MANY, lambda *_: (28, 28))
