@@ -249,9 +249,11 @@ def _fixed_nodes(graph: Graph, verdicts: dict[int, Verdict], aliases: Aliases) -
     known = set(graph.parameters)
     fixed: set[int] = set()
     for node in graph.nodes:
-        if node.owner is not None or node.index in aliases.host or node.index in aliases.changing:
-            continue
+        # A write changes what memory holds, never its size.
         free = node.kind in ("aten::size", "aten::dim", "aten::numel", "prim::Constant")
+        changes = node.index in aliases.host or node.index in aliases.changing
+        if node.owner is not None or (changes and not free):
+            continue
         if not free and not all(value in known for value in node.inputs):
             continue
         if node.counted and not (verdicts[node.index].supported and _deterministic(node) and _small(graph, node)):
