@@ -10,13 +10,13 @@ from pathlib import Path
 from compile.coverage.report import INF2_COVERAGE, CoverageReport, ModuleLoad, OperatorCount, Partition, Stage
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c2330; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; color: #1c2330; }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; } td, th { text-align: left; padding: .25rem .8rem .25rem 0;
 vertical-align: top; border-bottom: 1px solid #d8dde6; } code { font-size: 90%; } details { margin-left: 1.1rem; }
 summary, .leaf { padding: .1rem .3rem; } .leaf { margin-left: 1.1rem; } .bar { display: inline-block; width: 7rem;
 height: .7rem; margin-right: .5rem; background: #e2703a; } .bar i { display: block; height: 100%; background: #2f7fd1; }
 .quiet { color: #667085; } .device { fill: #2f7fd1; } .host { fill: #e2703a; } svg text { font: 11px sans-serif; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } td { overflow-wrap: anywhere; min-width: 3rem; } td:first-child { white-space: nowrap; } .fit { width: 100%; max-height: 150px; }
 """
 _MOST_STAGES = 120
 
@@ -136,7 +136,10 @@ def _drawing(stages: Sequence[Stage]) -> str:
             f'<text x="{x + 15}" y="145" text-anchor="middle">{stage.nodes}</text></g>'
         )
     rest = f'<p class="quiet">and {len(stages) - len(shown)} more steps</p>' if len(stages) > len(shown) else ""
-    return f'<div class="scroll"><svg width="{34 * len(shown) + 10}" height="150">{"".join(bars)}</svg></div>{rest}'
+    width = 34 * len(shown) + 10
+    # Few stages are drawn as they are; many shrink to the width of the page.
+    size = f'width="{width}" height="150"' if width < 1100 else f'class="fit" viewBox="0 0 {width} 150"'
+    return f'<div class="scroll"><svg {size}>{"".join(bars)}</svg></div>{rest}'
 
 
 def _subgraphs(plan: Partition) -> str:
