@@ -16,7 +16,9 @@ vertical-align: top; border-bottom: 1px solid #d8dde6; } code { font-size: 90%; 
 summary, .leaf { padding: .1rem .3rem; } .leaf { margin-left: 1.1rem; } .bar { display: inline-block; width: 7rem;
 height: .7rem; margin-right: .5rem; background: #e2703a; } .bar i { display: block; height: 100%; background: #2f7fd1; }
 .quiet { color: #667085; } .device { fill: #2f7fd1; } .host { fill: #e2703a; } svg text { font: 11px sans-serif; }
-.scroll { overflow-x: auto; } td { overflow-wrap: anywhere; min-width: 3rem; } td:first-child { white-space: nowrap; } .fit { width: 100%; max-height: 150px; }
+.scroll { overflow-x: auto; } td { overflow-wrap: anywhere; min-width: 3rem; }
+td:first-child { white-space: nowrap; }
+.fit { width: 100%; max-height: 150px; }
 """
 _MOST_STAGES = 120
 
