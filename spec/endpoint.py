@@ -31,7 +31,8 @@ from spec.weights import Weights
 
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 _TOPIC = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}")
-_EMAIL = re.compile(r"[^@\s,;]+@[^@\s,;]+\.[^@\s,;.]+")
+_EMAIL = re.compile(r"[A-Za-z0-9.!#%&'*+/=?^_~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+_MOST_TOPICS = 4  # an alarm has at most 5 actions, and its own topic is one
 _DIMENSION = re.compile(r"[a-z][a-z0-9_]*")
 _TAG = re.compile(r"[\w .:/=+@-]*")
 _LARGEST = 1_000_000  # of one side of a bucket; beyond it is a slip of the hand
@@ -98,6 +99,13 @@ def _notify(value: Any) -> tuple[str, ...] | None:
         if not isinstance(receiver, str) or not (_TOPIC.fullmatch(receiver) or _EMAIL.fullmatch(receiver)):
             problem = "is neither the ARN of an SNS topic nor an email address"
             raise fault(problem, "Write arn:aws:sns:REGION:ACCOUNT:TOPIC or name@example.org.")
+    twice = [receiver for index, receiver in enumerate(receivers) if receiver in receivers[:index]]
+    if twice:
+        raise fault(f"names {twice[0]} twice", "Keep one of them.")
+    topics = sum(receiver.startswith("arn:") for receiver in receivers)
+    if topics > _MOST_TOPICS:
+        problem = f"names {topics} topics, but a CloudWatch alarm takes {_MOST_TOPICS} beside its own"
+        raise fault(problem, f"Write {_MOST_TOPICS} at most; subscribe the others to one of them.")
     return tuple(receivers)
 
 
@@ -111,6 +119,11 @@ def _tags(value: Any) -> Any:
             raise fault(f"has a value for {key} that is not text", f'Quote it: {{{key}: "{text}"}}.')
         if key.lower().startswith("aws:"):
             raise fault(f"has the key {key}", "Keys that begin with aws: belong to AWS; choose another.")
+        if key.lower() == "rehearsal":
+            raise fault(f"has the key {key}", "It marks what a rehearsal deployed; choose another.")
+        same = [other for other in value if other != key and other.lower() == key.lower()]
+        if same:  # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_tags.html
+            raise fault(f"has the keys {key} and {same[0]}, which are one to IAM", "Keep one of them.")
         if not key or len(key) > 128 or len(text) > 256 or not _TAG.fullmatch(key + text):
             problem = f"has a tag that AWS does not take: {key}"
             raise fault(problem, "Use letters, digits, spaces and _.:/=+-@, 128 for a key and 256 for a value.")
@@ -262,7 +275,7 @@ class Scale(Section):
     min: StrictInt = Field(default=1, ge=0)
     max: StrictInt = Field(default=2, ge=1)
     policy: Literal["concurrency", "invocations"] = "concurrency"
-    keep_at: Annotated[float, Strict(), Field(gt=0)] | None = Field(
+    keep_at: Annotated[float, Strict(), Field(ge=0.001, le=1e9)] | None = Field(
         default=None,
         description="concurrent requests an instance (default workers x largest batch x 0.7), or requests a minute",
     )

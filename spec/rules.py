@@ -421,6 +421,14 @@ def latency_can_be_reached(spec: EndpointSpec) -> Iterator[Finding]:
         yield Finding("alarms.p99_latency", text, problem, "Write less, such as 1s.")
 
 
+@rule("alarms.error_rate")
+def error_rate_can_be_reached(spec: EndpointSpec) -> Iterator[Finding]:
+    """The alarm rings above its threshold, and no more than all requests can fail."""
+    if spec.alarms.error_rate >= 1:
+        problem = "can never be exceeded: not more than all requests can fail"
+        yield Finding("alarms.error_rate", "100%", problem, "Write less, such as 1%.")
+
+
 @rule("alarms.p99_latency", "serve.max_batch_delay")
 def delay_below_alarm(spec: EndpointSpec) -> Iterator[Finding]:
     """A wait for company as long as the alarm's threshold raises it by itself."""

@@ -224,6 +224,10 @@ def _scalar(node: ScalarNode, path: Keys, document: Document) -> Any:
 
 
 def _number(kind: str, text: str, path: Keys, document: Document) -> int | float | None:
+    if kind == "int" and re.match(r"[-+]?0[0-9]", text):
+        problem = "begins with a zero, which YAML 1.1 reads as octal and YAML 1.2 as decimal"
+        document.add(path, text, problem, "Leave the zero out; quote it if it is meant as text.")
+        return None
     if kind == "int" and len(text) <= 19:
         return int(text)
     number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))

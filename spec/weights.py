@@ -48,7 +48,7 @@ class FileWeights(_Weights):
 
 
 class S3Weights(_Weights):
-    """An object in S3; without a sha256 the compile step records the digest that it found."""
+    """An object in S3. A build takes it by its sha256 only, and names the missing one."""
 
     uri: str
     sha256: str | None = None

@@ -423,7 +423,13 @@ CASES: dict[str, Case] = {
         GOOD + "scale: {policy: invocations}\n",
         "scale.policy", 3, "invocations", "keep_at is missing", "Write keep_at",
     ),
-    "keep_at zero": (GOOD + "scale: {keep_at: 0}\n", "scale.keep_at", 3, "0", "too small", "above 0"),
+    "keep_at zero": (GOOD + "scale: {keep_at: 0}\n", "scale.keep_at", 3, "0", "too small", "0.001 or more"),
+    "keep_at that rounds to zero": (
+        GOOD + "scale: {keep_at: 1e-300}\n",
+        "scale.keep_at", 3, "1e-300", "too small", "0.001 or more",
+    ),
+    "keep_at beyond all": (GOOD + "scale: {keep_at: 1e300}\n", "scale.keep_at", 3, "1e+300", "too large", "or less"),
+    "max like octal": (GOOD + "scale: {max: 017}\n", "scale.max", 3, "017", "begins with a zero", "Leave the zero out"),
     "keep_at a percentage": (
         GOOD + "scale: {keep_at: 70%}\n",
         "scale.keep_at", 3, "70%", "not a number", "without quotes or unit",
@@ -448,11 +454,27 @@ CASES: dict[str, Case] = {
         GOOD + "alarms: {error_rate: -1%}\n",
         "alarms.error_rate", 3, "-1%", "not a percentage", "99.5%",
     ),
+    "error rate never exceeded": (
+        GOOD + "alarms: {error_rate: 100%}\n",
+        "alarms.error_rate", 3, "100%", "can never be exceeded", "such as 1%",
+    ),
     "requests zero": (GOOD + "alarms: {min_requests: 0}\n", "alarms.min_requests", 3, "0", "too small", "1 or more"),
     "notify a word": (GOOD + "alarms: {notify: me}\n", "alarms.notify", 3, "me", "neither the ARN", "arn:aws:sns:"),
     "notify an elided topic": (
         GOOD + "alarms: {notify: \"arn:aws:sns:...\"}\n",
         "alarms.notify", 3, "arn:aws:sns:...", "neither the ARN", "name@example.org",
+    ),
+    "notify twice": (
+        GOOD + "alarms: {notify: [a@example.org, a@example.org]}\n",
+        "alarms.notify", 3, "a@example.org", "names a@example.org twice", "Keep one",
+    ),
+    "notify more topics than an alarm has actions": (
+        GOOD + f"alarms: {{notify: {[f'arn:aws:sns:us-east-1:123456789012:t{i}' for i in range(5)]}}}\n",
+        "alarms.notify", 3, "arn:aws:sns", "names 5 topics", "4 at most",
+    ),
+    "notify a variable": (
+        GOOD + "alarms: {notify: \"${AWS::Region}@example.org\"}\n",
+        "alarms.notify", 3, "${AWS::Region}", "neither the ARN", "name@example.org",
     ),
     "notify an empty list": (
         GOOD + "alarms: {notify: []}\n",
@@ -475,6 +497,15 @@ CASES: dict[str, Case] = {
         "rollout.strategy", 3, "bluegreen", "not possible here", "Did you mean blue-green?",
     ),
     "tag of AWS": (GOOD + "tags: {'aws:x': y}\n", "tags", 3, "aws:x", "has the key aws:x", "choose another"),
+    "tag of a rehearsal": (
+        GOOD + "tags: {Rehearsal: 'no'}\n",
+        "tags", 3, "Rehearsal", "has the key Rehearsal", "choose another",
+    ),
+    "tags that are one to IAM": (
+        GOOD + "tags: {Team: a, team: b}\n",
+        "tags", 3, "Team", "the keys Team and team", "Keep one",
+    ),
+    "tag like octal": (GOOD + "tags: {team: 007}\n", "tags.team", 3, "007", "begins with a zero", "quote it"),
     "tag a number": (GOOD + "tags: {team: 7}\n", "tags", 3, "7", "team that is not text", "{team: \"7\"}"),
     "tag with a bad character": (
         GOOD + "tags: {team: 'a<b'}\n",
@@ -672,3 +703,12 @@ def test_declared_digest_of_weights(project: Path) -> None:
     load(path)  # reading a spec does not read gigabytes
     with pytest.raises(SpecErrors, match=r"depth\.yaml:4: model\.weights: weights/invoices.safetensors has the sha256"):
         load(path, verify_weights=True)
+
+
+def test_names_that_differ_in_case_alone(project: Path) -> None:
+    for name in ("depth", "Depth"):
+        (project / f"endpoints/{name}.yaml").write_text(f"name: {name}\n" + MODEL)
+    if len(list((project / "endpoints").glob("*epth.yaml"))) < 2:
+        pytest.skip("this file system ignores case too")
+    with pytest.raises(SpecErrors, match=r"depth\.yaml:1: name: depth differs from Depth in case alone.*Rename"):
+        load_all(project)

@@ -26,6 +26,7 @@ def test_this_machine(url: str) -> None:
         "http://localhost.example.com",
         "http://127.0.0.1.example.com",
         "http://localhost@example.com",
+        "http://[::1",
         "https://s3.us-east-1.amazonaws.com",
     ],
 )
