@@ -7,7 +7,8 @@ The native server's scheduler, which batches across requests, is in scheduler.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,15 +62,39 @@ class DirectScheduler:
 
 
 def fitting(item: Item, graphs: Sequence[GraphEntry]) -> list[GraphEntry]:
-    """The graphs of the bucket that the item's arrays fit exactly, smallest batch first. Raises BadRequest."""
+    """The graphs of the smallest bucket that the item's arrays fit, smallest batch first. Raises BadRequest."""
     of_role = [graph for graph in graphs if graph.role == item.role]
     shapes = {name: np.shape(array) for name, array in item.inputs.items()}
-    fits = [graph for graph in of_role if shapes == {tensor.name: tensor.shape[1:] for tensor in graph.inputs}]
+    fits = [graph for graph in of_role if _fits(shapes, graph, item.padding)]
     if not fits:
         found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items()) or "no inputs"
         wanted = sorted({", ".join(f"{t.name} {list(t.shape[1:])}" for t in graph.inputs) for graph in of_role})
-        raise BadRequest(f"the item has {found}; graph {item.role} takes {' or '.join(wanted) or 'nothing'}")
-    return sorted(fits, key=lambda graph: graph.batch_size)
+        most = "at most " if item.padding else ""
+        raise BadRequest(f"the item has {found}; graph {item.role} takes {most}{' or '.join(wanted) or 'nothing'}")
+    smallest = min(fits, key=_elements)
+    bucket = [tensor.shape[1:] for tensor in smallest.inputs]
+    same = [graph for graph in fits if [tensor.shape[1:] for tensor in graph.inputs] == bucket]
+    return sorted(same, key=lambda graph: graph.batch_size)
+
+
+def _fits(shapes: Mapping[str, tuple[int, ...]], graph: GraphEntry, padding: Mapping[str, float]) -> bool:
+    wanted = {tensor.name: tensor.shape[1:] for tensor in graph.inputs}
+    if not padding or shapes.keys() != wanted.keys():
+        return shapes == wanted
+    return all(
+        shape == wanted[name]
+        or (
+            name in padding
+            and len(shape) == len(wanted[name])
+            and all(size <= most for size, most in zip(shape, wanted[name], strict=True))
+        )
+        for name, shape in shapes.items()
+    )
+
+
+def _elements(graph: GraphEntry) -> int:
+    """Of one item's inputs."""
+    return sum(math.prod(tensor.shape[1:]) for tensor in graph.inputs)
 
 
 def label(graph: GraphEntry) -> str:
@@ -93,26 +118,41 @@ def plan(count: int, graphs: Sequence[GraphEntry]) -> list[tuple[GraphEntry, int
 
 
 def run_batch(graph: GraphEntry, items: Sequence[Item], run: Run) -> list[Outcome]:
-    """Put the items together, pad to the compiled batch with the last one, run, take the answers apart.
+    """Pad the items to the bucket, put them together, pad to the compiled batch, run, take the answers apart.
 
-    Padding repeats a real item: zeros can be far from anything that the model has seen. Raises what `run` raises, and
-    BadRequest for an array whose kind is not the input's.
+    The batch is filled up with its last item: zeros can be far from anything that the model has seen. Raises what `run`
+    raises, and BadRequest for an array whose kind is not the input's.
     """
     padding = graph.batch_size - len(items)
     arrays = []
     for tensor in graph.inputs:
-        rows = [cast(item.inputs[tensor.name], tensor) for item in items]
+        rows = [_padded(cast(item.inputs[tensor.name], tensor), tensor, item) for item in items]
         arrays.append(np.stack(rows + rows[-1:] * padding))
     outputs = run(graph, arrays)
     answers = []
-    for place in range(len(items)):
+    for place, item in enumerate(items):
         # An output without batch axis (only allowed in a batch of one) belongs to the one item whole.
         leaves = [
-            output[place] if tensor.shape[:1] == (graph.batch_size,) else output
+            _cut(output[place] if tensor.shape[:1] == (graph.batch_size,) else output, item.cut.get(tensor.name))
             for output, tensor in zip(outputs, graph.outputs, strict=True)
         ]
         answers.append(restore(graph.structure, [np.asarray(leaf) for leaf in leaves]))
     return answers
+
+
+def _padded(array: Array, tensor: TensorDescription, item: Item) -> Array:
+    """`array`, filled up at the end of its axes to the input's compiled shape."""
+    if array.shape == tensor.shape[1:]:
+        return array
+    widths = [(0, most - size) for size, most in zip(array.shape, tensor.shape[1:], strict=True)]
+    return np.pad(array, widths, constant_values=item.padding[tensor.name])
+
+
+def _cut(output: Array, lengths: Mapping[int, int] | None) -> Array:
+    """`output` with the axes in `lengths` cut to them."""
+    if not lengths:
+        return output
+    return output[tuple(slice(lengths.get(axis)) for axis in range(np.ndim(output)))]
 
 
 def checked(item: Item, graph: GraphEntry) -> None:

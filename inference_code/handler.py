@@ -225,7 +225,7 @@ def _work(served: Served, request: Request, original: Any, *, listed: bool) -> W
 def _as_item(served: Served, original: Any) -> Item:
     """What preprocess may return, as an Item: an Item, a dict of arrays, or the array of a model of one input."""
     if isinstance(original, Item):
-        return Item({name: _array(value) for name, value in original.inputs.items()}, original.context, original.role)
+        return replace(original, inputs={name: _array(value) for name, value in original.inputs.items()})
     if isinstance(original, Mapping):
         return Item({name: _array(value) for name, value in original.items()})
     graphs = served.info.graphs_of()

@@ -72,11 +72,17 @@ class Item:
 
     A preprocess may also return a lone array (a model of one input), a dict of arrays, or a list of any of these for
     a request of several items; an EndpointError in such a list marks the place that failed.
+
+    padding: the inputs that may be smaller than the graph's, and the value that fills them up at the end of their axes;
+    the smallest bucket that holds the item is used. cut: what that adds to outputs and is taken off again: output name
+    to {axis: length}, axes counted without the batch axis.
     """
 
     inputs: Mapping[str, Array]
     context: Mapping[str, Any] = field(default_factory=dict)
     role: str = "main"
+    padding: Mapping[str, float] = field(default_factory=dict)
+    cut: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,15 @@ application/x-npy, the array of a model of one input, with one more axis for sev
 member for each input. Out: application/json {"outputs": ...} nested as the model returns it (a list of these for
 several items); application/x-npy for one output; application/x-npz, one member for each output by its dotted name.
 Arrays have no batch axis. Values that are not finite are refused, unless the setting allow_nonfinite is true.
+
+Setting padding, an object of input name to number: these inputs may be smaller than the graph's; they are filled up
+with the number, for the smallest bucket that holds them. Setting cut, an object of output name to input name: the
+output's first axis is as long as that input's first axis, and comes back at the length that was sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +27,7 @@ from inference_code.request import Answer, Array, Item, ModelInfo, Request
 from inference_code.tasks import Task, register
 
 READS = (JSON, NPY, NPZ)
-_SETTINGS = ("allow_nonfinite",)
+_SETTINGS = ("allow_nonfinite", "padding", "cut")
 
 
 def check(info: ModelInfo) -> None:
@@ -33,6 +37,21 @@ def check(info: ModelInfo) -> None:
         raise LoadError(f"task tensor has no setting {', '.join(unknown)}; it has {', '.join(_SETTINGS)}")
     if not info.graphs_of():
         raise LoadError("task tensor needs a graph of the role main")
+    inputs = {tensor.name for graph in info.graphs_of() for tensor in graph.inputs}
+    outputs = {tensor.name for graph in info.graphs_of() for tensor in graph.outputs}
+    padding, cut = info.settings.get("padding", {}), info.settings.get("cut", {})
+    numbers = isinstance(padding, Mapping) and all(isinstance(value, (int, float)) for value in padding.values())
+    if not numbers or not set(padding) <= inputs:
+        raise LoadError(f"task tensor: setting padding is {padding!r}, it must be numbers by input ({_listed(inputs)})")
+    if not isinstance(cut, Mapping) or not set(cut) <= outputs or any(one not in list(padding) for one in cut.values()):
+        raise LoadError(
+            f"task tensor: setting cut is {cut!r}, it must be padded inputs ({_listed(padding)}) "
+            f"by output ({_listed(outputs)})"
+        )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
 
 
 def preprocess(request: Request) -> Item | list[Item | EndpointError]:
@@ -100,18 +119,24 @@ def _item(value: Any, graphs: Sequence[GraphEntry], request: Request) -> Item:
         if different:
             listed = ", ".join(sorted(name[:60] for name in different))
             raise BadRequest(f"the item {problem} {listed}; the model's inputs are {', '.join(names)}")
+    padding = request.model.settings.get("padding", {})
     arrays = {}
     for position, name in enumerate(names):
         array = value[name]
         array = array if isinstance(array, np.ndarray) else read_array(array, f"input {name}")
         shapes = {graph.inputs[position].shape[1:] for graph in graphs}
-        if array.shape not in shapes:
+        if name not in padding and array.shape not in shapes:
             wanted = " or ".join(str(list(shape)) for shape in sorted(shapes))
             raise BadRequest(f"input {name} has shape {list(array.shape)[:8]}; the model takes {wanted}")
         arrays[name] = _converted(array, graphs[0].inputs[position], from_json=not isinstance(value[name], np.ndarray))
         if not request.model.settings.get("allow_nonfinite") and not np.isfinite(arrays[name]).all():
             raise BadRequest(f"input {name} holds values that are not finite as {arrays[name].dtype}")
-    return Item(arrays, {"accept": request.accept, "model": request.model})
+    cut = {
+        output: {0: len(arrays[source])}
+        for output, source in request.model.settings.get("cut", {}).items()
+        if arrays[source].ndim
+    }
+    return Item(arrays, {"accept": request.accept, "model": request.model}, padding=padding, cut=cut)
 
 
 def _converted(array: Array, wanted: TensorDescription, *, from_json: bool) -> Array:

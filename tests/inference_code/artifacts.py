@@ -200,11 +200,11 @@ class Response:
 class Server:
     """`python -m inference_code.server` on an artifact, in a process of its own."""
 
-    def __init__(self, folder: Path, log: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, log: Path, environment: Mapping[str, str] | None = None, *arguments: str) -> None:
         self.log = log
         with log.open("wb") as stream:
             self.process = subprocess.Popen(
-                command(folder, "--port", "0"),
+                command(folder, "--port", "0", *arguments),
                 stdout=subprocess.PIPE,
                 stderr=stream,
                 env=child_environment(environment),
@@ -222,7 +222,8 @@ class Server:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.lines.append(json.loads(line))
+            if not line.startswith(b"listening on "):  # said again by a server that was started again
+                self.lines.append(json.loads(line))
 
     def request(
         self, path: str = "/invocations", body: bytes | None = None, method: str | None = None, **headers: str

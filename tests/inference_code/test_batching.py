@@ -121,3 +121,25 @@ def test_an_output_without_batch_axis_belongs_to_the_lone_item() -> None:
 
     (outcome,) = DirectScheduler([entry], run).run([item(1)])
     assert (outcome[0].shape, outcome[1].shape) == ((3,), (7,))
+
+
+def test_a_shorter_item_is_padded_to_the_smallest_bucket_and_cut_back() -> None:
+    device = Device()
+    scheduler = DirectScheduler([graph(1, 8), graph(2, 4), graph(1, 4)], device)
+    options = {"padding": {"x": 7}, "cut": {"y": {0: 3}}}
+    outcomes = scheduler.run([item(1, 3, **options), item(2, 4, padding={"x": 7}), item(3, 5, padding={"x": 7})])
+    assert [outcome["y"].tolist() for outcome in outcomes] == [[2, 2, 2], [4, 4, 4, 4], [6, 6, 6, 6, 6, 14, 14, 14]]
+    sent = {name: array.tolist() for name, array in device.calls}
+    assert sent == {"main-4-2.pt": [[1, 1, 1, 7], [2, 2, 2, 2]], "main-8-1.pt": [[3, 3, 3, 3, 3, 7, 7, 7]]}
+
+
+def test_only_what_may_be_padded_is() -> None:
+    for bad, part in (
+        (item(1, 3), "takes x [4]"),
+        (item(1, 9, padding={"x": 0}), "takes at most x [4] or x [8]"),
+        (Item({"x": np.zeros((1, 1))}, padding={"x": 0}), "takes at most"),
+        (Item({"z": np.zeros(1)}, padding={"z": 0}), "takes at most"),
+    ):
+        (outcome,) = DirectScheduler([graph(1, 4), graph(1, 8)], Device()).run([bad])
+        assert isinstance(outcome, BadRequest)
+        assert part in str(outcome)

@@ -45,7 +45,7 @@ print("answered")
 """
 
 SERVE = """
-import inference_code.server
+import inference_code.serving
 print("answered")
 """
 
@@ -62,7 +62,7 @@ def run(source: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_handler_answers_with_everything_else_blocked(tmp_path: Path) -> None:
-    use = USE.format(servers=("inference_code.server", "inference_code.service"), folder=str(depth_artifact(tmp_path)))
+    use = USE.format(servers=("inference_code.serving", "inference_code.service"), folder=str(depth_artifact(tmp_path)))
     found = run(BLOCK.format(blocked=NEVER + SERVER_ONLY) + use)
     assert (found.returncode, found.stdout) == (0, "answered\n"), found.stderr
 
@@ -79,8 +79,11 @@ def test_the_server_does_need_them() -> None:
     assert "starlette is blocked" in found.stderr or "uvicorn is blocked" in found.stderr
 
 
-@pytest.mark.parametrize("module", ["inference_code.manifest", "inference_code.structure"])
-def test_the_manifest_needs_the_standard_library_alone(module: str) -> None:
+@pytest.mark.parametrize(
+    "module",
+    ["inference_code.manifest", "inference_code.structure", "inference_code.server", "inference_code.supervisor"],
+)
+def test_manifest_and_supervisor_need_the_standard_library_alone(module: str) -> None:
     source = f"""
 import sys
 before = set(sys.modules)

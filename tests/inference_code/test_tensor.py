@@ -14,7 +14,7 @@ from inference_code import handler
 from inference_code.errors import EndpointError, LoadError
 from inference_code.handler import Headers
 from inference_code.manifest import TaskEntry
-from tests.inference_code.artifacts import doubling_artifact, npy, read_npy, sums_artifact
+from tests.inference_code.artifacts import change_manifest, doubling_artifact, npy, read_npy, sums_artifact
 
 JSON = "application/json"
 NPY = "application/x-npy"
@@ -163,3 +163,23 @@ def test_nonfinite_inputs_can_be_allowed(tmp_path: Path) -> None:
 def test_an_unknown_setting_stops_the_worker(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="no setting beam"):
         handler.model_fn(str(sums_artifact(tmp_path, task=TaskEntry("tensor", {"beam": 3}))))
+
+
+def test_inputs_that_may_be_shorter_are_padded_and_the_answer_cut_back(tmp_path: Path) -> None:
+    settings = {"padding": {"x": 9}, "cut": {"output": "x"}}
+    change_manifest(doubling_artifact(tmp_path), task=TaskEntry("tensor", settings))
+    served = handler.model_fn(str(tmp_path))
+    answers = json.loads(ask(served, '[{"x": [1]}, {"x": [1, 2, 3]}, {"x": [1, 2, 3, 4]}]')[0])
+    assert [answer.get("outputs") for answer in answers] == [[2], [2, 4, 6], None]
+    assert "takes at most x [3]" in answers[2]["detail"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"padding": {"z": 0}}, {"padding": {"x": "a"}}, {"padding": [1]}, {"cut": {"output": "x"}}, {"cut": {"z": "x"}},
+     {"cut": [1]}, {"padding": {"x": 0}, "cut": {"output": ["x"]}}],
+)  # fmt: skip
+def test_wrong_settings_of_padding_stop_the_worker(tmp_path: Path, settings: Any) -> None:
+    change_manifest(doubling_artifact(tmp_path), task=TaskEntry("tensor", settings))
+    with pytest.raises(LoadError, match=r"setting (padding|cut) is"):
+        handler.model_fn(str(tmp_path))

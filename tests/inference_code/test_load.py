@@ -1,0 +1,275 @@
+"""Load and faults against the native server as a process: every request is counted. The long runs are marked slow."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inference_code import handler
+from inference_code.handler import Headers
+from tests.inference_code.artifacts import (
+    Server,
+    child_environment,
+    command,
+    depth_artifact,
+    doubling_artifact,
+    encoded,
+    gradient,
+    npy,
+    sums_artifact,
+)
+from tests.inference_code.load import Got, Sent, send_all
+from tests.inference_code.test_hostile import ACCEPTS, bodies, damaged
+from tests.inference_code.test_server import HOSTILE, bomb, wait_for
+
+JSON = "Content-Type: application/json\r\n"
+AMOUNT = [400, pytest.param(10_000, marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module")
+def sums_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    folder = tmp_path_factory.mktemp("load")
+    artifact = sums_artifact(folder / "artifact", batches=(1, 4, 8))
+    server = Server(artifact, folder / "log", {"ENDPOINT_WORKERS": "2"})
+    yield server, artifact
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text()
+
+
+def items(number: int) -> list[dict[str, Any]]:
+    """What request `number` sends: one item, or several of which one is bad."""
+    chance = random.Random(number)
+    found = [
+        {"x": [number + place, chance.random(), -1.5], "n": [number, place]}
+        for place in range(1 if number % 5 else chance.randrange(2, 9))
+    ]
+    if len(found) > 1:
+        found[chance.randrange(len(found))]["x"] = [1]
+    return found
+
+
+def request(number: int) -> Sent:
+    value = items(number)
+    return Sent(number, json.dumps(value if len(value) > 1 else value[0]).encode(), JSON)
+
+
+def unbatched(artifact: Path, requests: list[Sent]) -> dict[int, tuple[int, bytes]]:
+    """What each request is answered when nothing else is there."""
+    served = handler.model_fn(str(artifact))
+    answers = {}
+    for sent in requests:
+        done = handler.predict_fn(handler.input_fn(sent.body, "application/json", Headers()), served)
+        reply = handler.reply(done)
+        answers[sent.number] = (reply.status, reply.body)
+    return answers
+
+
+@pytest.mark.parametrize("count", AMOUNT)
+def test_none_is_lost_or_doubled_and_each_is_answered_as_if_alone(sums_server: tuple[Server, Path], count: int) -> None:
+    server, artifact = sums_server
+    before = measured(server)
+    requests = [request(number) for number in range(count)]
+    answers = send_all(server.url, requests, 64)
+    assert sorted(answer.number for answer in answers) == list(range(count))
+    expected = unbatched(artifact, requests)
+    wrong = [answer for answer in answers if (answer.status, answer.body) != expected[answer.number]]
+    assert wrong == []
+    after = measured(server)
+    good = sum(1 for number in range(count) for item in items(number) if len(item["x"]) == 3)
+    assert after["items"] - before["items"] == good
+    assert after["batches"] - before["batches"] < good, "nothing was ever batched"
+
+
+def measured(server: Server) -> dict[str, float]:
+    """Items and batches so far, by /metrics."""
+    text = server.request("/metrics").body.decode()
+    found = {"items": 0.0, "batches": 0.0}
+    for kind, name in (("sum", "items"), ("count", "batches")):
+        found[name] = sum(map(float, re.findall(rf"^endpoint_batch_items_{kind}\S* (\S+)$", text, re.MULTILINE)))
+    return found
+
+
+def test_more_connections_than_the_queue_holds_are_told_to_come_again(tmp_path: Path) -> None:
+    server = Server(sums_artifact(tmp_path / "a"), tmp_path / "log", {"ENDPOINT_MAX_QUEUE": "4"})
+    try:
+        answers = send_all(server.url, [request(number) for number in range(300)], 32)
+    finally:
+        assert server.stop() == 0
+    assert len(answers) == 300
+    assert {answer.status for answer in answers} == {200, 503}
+    assert all(answer.headers["retry-after"] == "1" for answer in answers if answer.status == 503)
+    logged = [line for line in server.lines if line.get("event") == "request"]
+    assert sorted(line["status"] for line in logged) == sorted(answer.status for answer in answers)
+    assert len({line["request_id"] for line in logged}) == 300
+
+
+def children(process: int) -> list[int]:
+    """The ids of a process's children."""
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def is_serving(process: int) -> bool:
+    try:
+        return b"inference_code.server" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
+
+
+def resident(process: int) -> int:
+    """Bytes of memory that a process holds."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# A server that is killed -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_a_killed_server_loses_only_what_was_inside_it_and_comes_back(tmp_path: Path, count: int) -> None:
+    artifact = sums_artifact(tmp_path / "a")
+    server = Server(artifact, tmp_path / "log", None, "--supervise")
+    connections, seen = 16, []
+    lock = threading.Lock()
+
+    def kill_at_half(got: Got) -> None:
+        with lock:
+            seen.append(got.number)
+            if len(seen) == count // 2:
+                (child,) = children(server.process.pid)
+                os.kill(child, signal.SIGKILL)
+
+    try:
+        answers = send_all(server.url, [request(number) for number in range(count)], connections, kill_at_half)
+        assert server.request("/ping").status == 200
+    finally:
+        assert server.stop() == 0
+    assert len(answers) == count
+    lost = [answer.number for answer in answers if answer.status == 0]
+    assert 1 <= len(lost) <= connections
+    expected = unbatched(artifact, [request(number) for number in range(count)])
+    assert all((one.status, one.body) == expected[one.number] for one in answers if one.status != 0)
+    assert "the server was ended by signal 9" in server.log.read_text()
+
+
+def test_a_supervised_server_that_cannot_serve_ends_at_once(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [*command(tmp_path, "--port", "0"), "--supervise"],
+        capture_output=True, text=True, timeout=120, check=False, env=child_environment(),
+    )  # fmt: skip
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1)
+
+
+def test_no_server_outlives_its_supervisor(tmp_path: Path) -> None:
+    server = Server(sums_artifact(tmp_path / "a"), tmp_path / "log", None, "--supervise")
+    (child,) = children(server.process.pid)
+    server.process.send_signal(signal.SIGKILL)
+    wait_for(lambda: not is_serving(child))
+    assert server.stop() == -signal.SIGKILL
+
+
+# Hostile and slow clients ----------------------------------------------------------------------------------------
+
+
+def hostile(number: int) -> Sent:
+    """A request that is damaged, mismatched or a bomb, with headers to match; the number is its seed."""
+    chance = random.Random(number)
+    if chance.random() < 0.1:
+        body, content_type, *_ = HOSTILE[chance.choice(sorted(HOSTILE))]
+    else:
+        content_type, body = chance.choice(_GOOD)
+        body = damaged(body, chance)
+    if chance.random() < 0.15:
+        content_type = chance.choice(_TYPES)
+    lines = [f"Content-Type: {content_type}", f"Accept: {chance.choice(ACCEPTS)}"]
+    if chance.random() < 0.2:
+        noise = "".join(chr(chance.choice((*range(32, 127), *range(160, 256)))) for _ in range(chance.randrange(300)))
+        name = chance.choice(("Accept", "X-Amzn-SageMaker-Custom-Attributes", "X-Request-Id", "Content-Type", "X-Any"))
+        lines.append(f"{name}: {noise.strip()}")
+    return Sent(number, body, "".join(f"{line}\r\n" for line in lines))
+
+
+_GOOD = [
+    *bodies(),
+    ("image/png", bomb(50_000, 50_000)),
+    ("multipart/form-data; boundary=b", b"--b\r\nContent-Type: image/png\r\n\r\n" + encoded(Image.fromarray(gradient()))
+     + b"\r\n--b\r\nContent-Type: application/x-npy\r\n\r\n" + npy(gradient()) + b"\r\n--b--\r\n"),
+    ("application/json", b'[{"image": "aGVsbG8="}, {"image": 3}]'),
+    ("application/x-npy", npy(np.full((4, 4, 3), np.nan, np.float32))),
+]  # fmt: skip
+_TYPES = ("", "x", "multipart/form-data", "multipart/form-data; boundary=", 'multipart/form-data; boundary="a', ";;;")
+
+
+@pytest.mark.parametrize("count", AMOUNT)
+def test_hostile_requests_are_answered_below_500_and_the_memory_stays(tmp_path: Path, count: int) -> None:
+    limits = {"ENDPOINT_MAX_PIXELS": "1000000", "ENDPOINT_REQUEST_BYTES": "2000000"}
+    for build in (depth_artifact, doubling_artifact):
+        folder = tmp_path / build.__name__
+        server = Server(build(folder / "artifact"), folder / "log", limits)
+        try:
+            first = send_all(server.url, [hostile(number) for number in range(count // 4)], 8)
+            early = resident(server.process.pid)
+            second = send_all(server.url, [hostile(number) for number in range(count // 4, count // 2)], 8)
+            late = resident(server.process.pid)
+            assert server.process.poll() is None
+            assert server.request("/ping").status == 200
+        finally:
+            assert server.stop() == 0
+        statuses = {answer.status for answer in first + second}
+        assert len(first + second) == count // 4 + count // 2 - count // 4
+        assert not {status for status in statuses if status == 0 or status >= 500}, statuses
+        assert {200, 400, 415} <= statuses
+        assert late - early < 64 * 2**20, "memory grows"
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_slow_and_broken_clients_hold_nobody_up(sums_server: tuple[Server, Path]) -> None:
+    server, artifact = sums_server
+    address = urlsplit(server.url)
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    streams = [socket.create_connection((address.hostname, address.port), timeout=60) for _ in range(30)]
+    try:
+        for place, stream in enumerate(streams):
+            stream.sendall((head + b'{"x": [1')[: 20 + 5 * place])  # from half a head to half a body
+        requests = [request(number) for number in range(100)]
+        expected = unbatched(artifact, requests)
+        answers = send_all(server.url, requests, 8)
+        assert [answer for answer in answers if (answer.status, answer.body) != expected[answer.number]] == []
+        for stream in streams[::2]:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # closing resets the connection
+    finally:
+        for stream in streams:
+            stream.close()
+    wait_for(lambda: b"\nendpoint_requests_inside 0\n" in server.request("/metrics").body)
+
+
+def test_one_byte_at_a_time_is_answered(sums_server: tuple[Server, Path]) -> None:
+    server, _ = sums_server
+    address = urlsplit(server.url)
+    sent = request(1)
+    head = (
+        f"POST /invocations HTTP/1.1\r\nHost: x\r\n{JSON}Content-Length: {len(sent.body)}\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection((address.hostname, address.port), timeout=60) as stream:
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in head.encode() + sent.body:
+            stream.sendall(bytes([byte]))
+        answer = b"".join(iter(lambda: stream.recv(10_000), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_the_tests_leave_no_process() -> None:
+    assert len([child for child in children(os.getpid()) if is_serving(child)]) <= 1  # the one of this module
