@@ -1,6 +1,7 @@
 """What the spec's compile.accept asks of a graph: share of supported operators, subgraphs, distance from the original.
 
-Without the Neuron SDK coverage and subgraphs are predictions of compile.coverage, and every message says so.
+Without the Neuron SDK coverage and subgraphs are predictions of compile.coverage, and every message says so. With it
+they are the compiler's own figures, and `supported` counts the operators that were compiled.
 """
 
 from __future__ import annotations
@@ -69,7 +70,11 @@ def shortfalls(spec: EndpointSpec, graph: BuiltGraph) -> list[str]:
         for output in graph.parity.outputs
         if output.error > accept.lowering_tolerance * output.maximum
     ]
-    return problems
+    return problems + [
+        f"{graph.case}: output {name} on the device: {problem} (compile.accept.device_tolerance)"
+        for name, found in (graph.device or {}).items()
+        for problem in found.shortfalls({str(metric): value for metric, value in accept.device_tolerance.items()})
+    ]
 
 
 def _origin(figure: Mapping[str, Any]) -> str:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 import transformers
 
+from compile import capacity as capacities
 from compile import graphs, loading, locking, package, sampling, weights
 from compile.acceptance import shortfalls
+from compile.capacity import Capacity
 from compile.definition import ModelDefinition, SampleRequest
 from compile.errors import CompileError
 from compile.graphs import BuiltGraph, Case
@@ -37,6 +39,7 @@ class Plan:
     target: Target
     definition: ModelDefinition
     cases: tuple[Case, ...]
+    record: Path
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,15 @@ class Result:
         return artifact_path(self.spec, self.lock.rehearsal)
 
 
-def plan(spec: EndpointSpec, *, rehearse: bool) -> Plan:
-    """Raises CompileError when the target cannot be compiled for here, or the model cannot be made."""
+def plan(spec: EndpointSpec, *, rehearse: bool, check: bool = True, work: Path | None = None) -> Plan:
+    """Raises CompileError when the target cannot be compiled for here, or the model cannot be made.
+
+    check: false for a plan that is only shown, which needs no compiler. work: where the compiler works and the record
+    is kept, instead of build/record/.
+    """
     target = resolve(spec.compile.target, rehearse)
-    target.check()
+    if check:
+        target.check(spec)
     definition = loading.definition(spec)
     _check_task(spec, definition)
     cases = tuple(
@@ -67,24 +75,35 @@ def plan(spec: EndpointSpec, *, rehearse: bool) -> Plan:
         for bucket in spec.compile.buckets or definition.buckets
         for batch in spec.compile.batch_sizes
     )
-    return Plan(spec, target, definition, cases)
+    return Plan(spec, target, definition, cases, (work or spec.root / "build" / "record") / spec.name)
+
+
+def survey(planned: Plan, reporter: Reporter) -> Capacity:
+    """The matrix with its predicted sizes. Raises CompileError when a graph cannot be lowered or traced."""
+    spec, cells = planned.spec, []
+    for case in planned.cases:
+        with reporter.step(f"size: {case}"):
+            cells.append(capacities.survey(case, planned.definition.graphs[case.role], spec))
+    return capacities.capacity(spec, cells, spec.root)
 
 
 def build(planned: Plan, reporter: Reporter) -> Result:
     """Makes the artifact and its lock; both appear at their names only when everything is proven.
 
-    Raises CompileError: weights, tracing, acceptance, parity, or an artifact whose own code does not answer.
+    Raises CompileError: weights, a matrix that does not fit the instance (before anything is compiled), tracing,
+    compiling, acceptance, parity, or an artifact whose own code does not answer.
     """
-    spec = planned.spec
+    spec, target = planned.spec, planned.target
     with reporter.step("weights"):
         report = weights.fill(spec, planned.definition)
-    with staging(artifact_path(spec, planned.target.rehearsal).parent) as scratch:
+    if not target.rehearsal:
+        capacities.require_fit(spec, survey(planned, reporter))
+    with staging(artifact_path(spec, target.rehearsal).parent) as scratch:
         folder = scratch / "artifact"
         folder.mkdir()
+        places = graphs.Places(folder, scratch / "cpu", planned.record)
         built = tuple(
-            graphs.make(
-                case, planned.definition.graphs[case.role], planned.target, spec.compile.target, folder, reporter
-            )
+            graphs.make(case, planned.definition.graphs[case.role], target, spec, places, reporter)
             for case in planned.cases
         )
         _require_parity(built)
@@ -112,7 +131,12 @@ def pack(
     lock = locking.draft(spec, manifest, proven, digest, archive.stat().st_size)
     if asked is not None:
         with reporter.step("sample answer from the packaged code"):
-            sample = sampling.take(spec, lock, asked, archive, scratch)
+            if not manifest.rehearsal:
+                archive_of_cpu = scratch / "cpu.tar.gz"
+                package.write_cpu_archive(manifest, folder, scratch / "cpu", archive_of_cpu)
+                sample = sampling.widened(sampling.take(spec, lock, asked, archive_of_cpu, scratch), spec)
+            else:
+                sample = sampling.take(spec, lock, asked, archive, scratch)
         lock = lock.model_copy(update={"sample": sample})
     return locking.publish(spec, lock, archive)
 

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from compile import torchscript
 from compile.acceptance import account
-from compile.coverage import analyze
+from compile.coverage import CoverageReport, analyze
 from compile.definition import Bucket, GraphDefinition, checked_inputs
+from compile.device_parity import DeviceParity, on_device
 from compile.errors import CompileError
 from compile.lowering import Lowered, LoweringError, lower
 from compile.parity import Parity, compare
 from compile.progress import Reporter
 from compile.structure import Signature, flat_module, signature
-from compile.targets import Target
+from compile.targets import Cell, CompiledGraph, Target, trace_for_cpu
 from inference_code.manifest import GraphEntry
+
+if TYPE_CHECKING:
+    from spec import EndpointSpec
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ class Case:
         sizes = "-".join(f"{axis}_{'x'.join(map(str, _sizes(size)))}" for axis, size in self.bucket.items())
         return f"graphs/{self.role}-{sizes}-batch_{self.batch}.pt"
 
+    @property
+    def slug(self) -> str:
+        """The file's name without folder and ending."""
+        return Path(self.file).stem
+
     def __str__(self) -> str:
         sizes = ", ".join(f"{axis} {'x'.join(map(str, _sizes(size)))}" for axis, size in self.bucket.items())
         return f"{self.role}, {sizes}, batch {self.batch}"
@@ -48,7 +58,10 @@ def _sizes(size: Any) -> Sequence[int]:
 
 @dataclass(frozen=True)
 class BuiltGraph:
-    """A finished graph. `coverage` is as the lock has it, or None when nothing is known."""
+    """A finished graph. `coverage` is as the lock has it, or None when nothing is known.
+
+    report: the prediction. compiled: what the target said. device: by output, where a NeuronCore could run it.
+    """
 
     case: Case
     signature: Signature
@@ -56,6 +69,9 @@ class BuiltGraph:
     unused_inputs: list[str]
     coverage: Mapping[str, Any] | None
     subgraphs: Mapping[str, Any] | None
+    report: CoverageReport
+    compiled: CompiledGraph
+    device: Mapping[str, DeviceParity] | None = None
 
     @property
     def entry(self) -> GraphEntry:
@@ -72,6 +88,15 @@ class BuiltGraph:
         )
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where a build writes: the artifact's folder, graphs for the CPU beside it, and the record that stays."""
+
+    artifact: Path
+    cpu: Path
+    record: Path
+
+
 def _lowered(flat: nn.Module, example: tuple[torch.Tensor, ...]) -> Lowered:
     try:
         return lower(flat, example)
@@ -80,28 +105,74 @@ def _lowered(flat: nn.Module, example: tuple[torch.Tensor, ...]) -> Lowered:
 
 
 def make(
-    case: Case, graph: GraphDefinition, target: Target, sdk_target: str, folder: Path, reporter: Reporter
+    case: Case, graph: GraphDefinition, target: Target, spec: EndpointSpec, places: Places, reporter: Reporter
 ) -> BuiltGraph:
-    """Writes the graph's file under `folder` and compares what was written with the eager model.
+    """Writes the graph's file under `places.artifact` and compares what was written with the eager model.
 
-    sdk_target: inf1 or inf2, for which the operators are accounted also in a rehearsal.
-    Raises CompileError when it cannot be lowered or traced. Parity that fails is in the result, not raised.
+    The operators are accounted for the spec's target also in a rehearsal.
+    Raises CompileError when it cannot be lowered, traced or compiled. Parity that fails is in the result, not raised.
     """
     example, references = checked_inputs(graph, case.role, case.bucket, case.batch)
-    flat = flat_module(graph.module, example)
+    flat, tensors = flat_module(graph.module, example), tuple(example.values())
     with reporter.step(f"lower: {case}"):
         described = signature(flat, example)
-        lowered = _lowered(flat, tuple(example.values()))
+        lowered = _lowered(flat, tensors)
     with reporter.step(f"operators: {case}"):
-        predicted = account(analyze(lowered.module, tuple(example.values()), target=sdk_target))
-    with reporter.step(f"trace: {case}"):
-        compiled = target.compile(lowered.module, tuple(example.values()), list(example))
-        path = folder / case.file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torchscript.save(compiled.module, path)
+        report = analyze(lowered.module, tensors, target=spec.compile.target)
+    work = places.record / case.slug
+    cell = Cell(spec, case, lowered.module, tensors, list(example), report, work)
+    with reporter.step(f"{'trace' if target.rehearsal else 'compile'}: {case}"):
+        compiled = target.compile(cell)
+        path, on_cpu = _place(compiled, cell, places)
+    names = [output.name for output in described.outputs]
     with reporter.step(f"parity: {case}", len(references)) as advance:
-        saved = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
-        names = [output.name for output in described.outputs]
+        saved = torch.jit.load(str(on_cpu))  # type: ignore[no-untyped-call]
         parity = compare(flat, saved, references, names, advance=lambda: advance(1))
-    found = compiled.account or predicted
-    return BuiltGraph(case, described, parity, compiled.unused_inputs, found.coverage, found.subgraphs)
+    device = None
+    if not target.rehearsal:
+        device = on_device(path, flat, references, names) if target.runs_here else None
+        parity.notes.append(_where(device is not None, target.stand_in))
+    found = compiled.account or account(report)
+    unused = compiled.unused_inputs
+    return BuiltGraph(case, described, parity, unused, found.coverage, found.subgraphs, report, compiled, device)
+
+
+def write_for_cpu(case: Case, graph: GraphDefinition, folder: Path) -> None:
+    """Writes only the lowered graph, traced for the CPU, under `folder`. Raises CompileError as `make` does."""
+    example, _ = checked_inputs(graph, case.role, case.bucket, case.batch)
+    tensors = tuple(example.values())
+    lowered = _lowered(flat_module(graph.module, example), tensors)
+    traced = trace_for_cpu(lowered.module, tensors, list(example))
+    assert traced.module is not None  # noqa: S101  (a trace for the CPU is a module)
+    path = folder / case.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torchscript.save(traced.module, path)
+
+
+def _place(compiled: CompiledGraph, cell: Cell, places: Places) -> tuple[Path, Path]:
+    """Puts the graph into the artifact; returns it, and the file that computes the same on a CPU.
+
+    Beside a graph that only a NeuronCore runs, the same lowered graph is traced for the CPU: its parity, and the
+    sample's answer, are found with it.
+    """
+    path, on_cpu = places.artifact / cell.case.file, places.cpu / cell.case.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if compiled.module is not None:
+        torchscript.save(compiled.module, path)
+        return path, path
+    assert compiled.file is not None  # noqa: S101  (one of the two is there)
+    shutil.copyfile(compiled.file, path)
+    traced = trace_for_cpu(cell.module, cell.example, cell.names)
+    assert traced.module is not None  # noqa: S101  (a trace for the CPU is a module)
+    compiled.unused_inputs[:] = traced.unused_inputs
+    on_cpu.parent.mkdir(parents=True, exist_ok=True)
+    torchscript.save(traced.module, on_cpu)
+    return path, on_cpu
+
+
+def _where(on_device: bool, stand_in: bool) -> str:
+    if stand_in:
+        return "compiled by a stand-in for the Neuron SDK: nothing about the device is proven"
+    if on_device:
+        return "the lowered graph was compared on the CPU, and the compiled one on a NeuronCore"
+    return "compared before compilation, on the CPU: this machine has no NeuronCore to run what was compiled"

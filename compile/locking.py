@@ -64,6 +64,7 @@ def _parity(built: Sequence[BuiltGraph]) -> locks.Parity:
             "inputs": graph.parity.inputs,
             "outputs": [output.to_json() for output in graph.parity.outputs],
             "notes": graph.parity.notes,
+            **_device(graph),
         }
         for graph in built
     }
@@ -74,6 +75,13 @@ def _parity(built: Sequence[BuiltGraph]) -> locks.Parity:
         maximum=worst.maximum,
         details=details,
     )
+
+
+def _device(graph: BuiltGraph) -> dict[str, Any]:
+    """What was found on the target itself, where it was there."""
+    if graph.device is None:
+        return {}
+    return {"device": {name: found.to_json() for name, found in graph.device.items()}}
 
 
 def draft(spec: EndpointSpec, manifest: ArtifactManifest, proven: Proof, digest: str, size: int) -> locks.Lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import shutil
 import tarfile
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 import inference_code
 from compile.errors import CompileError
 from inference_code import manifest as manifests
+from inference_code.manifest import ArtifactManifest
 from spec.digests import local_sources
 
 if TYPE_CHECKING:
@@ -99,3 +101,17 @@ def extract(archive: Path, folder: Path) -> None:
             tar.extractall(folder, filter="data")
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise CompileError(f"{archive} is damaged: {error}.", "Build it again.") from None
+
+
+def write_cpu_archive(manifest: ArtifactManifest, folder: Path, graphs: Path, archive: Path) -> None:
+    """An archive of the same code with graphs for the CPU instead: what runs where the target's chip is not.
+
+    graphs: a folder with a CPU graph for every graph of the manifest. It is marked as a rehearsal.
+    """
+    copy = archive.parent / "cpu-artifact"
+    shutil.copytree(folder, copy)
+    shutil.copytree(graphs, copy, dirs_exist_ok=True)
+    (copy / manifests.FILE_NAME).unlink()
+    rehearsal = dataclasses.replace(manifest, rehearsal=True, files=file_digests(copy))
+    manifests.write(rehearsal, copy / manifests.FILE_NAME)
+    write_archive(copy, archive)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import dataclasses
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile import artifact, build, package
+from compile import artifact, build, graphs, loading, package, weights
 from compile.definition import SampleRequest
 from compile.errors import CompileError
 from compile.locking import Proof
 from compile.progress import Reporter
 from inference_code import manifest as manifests
-from inference_code.manifest import Digests
+from inference_code.manifest import ArtifactManifest, Digests
 from spec.digests import build_digest, handler_digest
 from spec.lock import Lock
 
@@ -41,8 +42,21 @@ def repackage(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> tup
             files.manifest, digests=digests, handler=handler, files=package.file_digests(files.folder)
         )
         (files.folder / manifests.FILE_NAME).unlink()
+        if not manifest.rehearsal and lock.sample is not None:
+            _graphs_for_cpu(spec, manifest, files.scratch / "cpu", reporter)
         proven = Proof(lock.weights, lock.graphs, lock.parity)
         return build.pack(spec, manifest, proven, _sample_request(lock), files.scratch, reporter)
+
+
+def _graphs_for_cpu(spec: EndpointSpec, manifest: ArtifactManifest, folder: Path, reporter: Reporter) -> None:
+    """What the target compiled does not run everywhere, so the sample is answered by the same graphs on the CPU."""
+    with reporter.step("make the model"):
+        definition = loading.definition(spec)
+        weights.fill(spec, definition)
+    for entry in manifest.graphs:
+        case = graphs.Case(entry.role, entry.bucket, entry.batch_size)
+        with reporter.step(f"trace: {case}"):
+            graphs.write_for_cpu(case, definition.graphs[entry.role], folder)
 
 
 def _sample_request(lock: Lock) -> SampleRequest | None:

@@ -49,6 +49,18 @@ def take(spec: EndpointSpec, draft: locks.Lock, asked: SampleRequest, archive: P
     )
 
 
+def widened(sample: locks.Sample, spec: EndpointSpec) -> locks.Sample:
+    """A sample that was answered by a CPU, with the tolerance that compile.accept gives the device.
+
+    A cosine similarity c lets a vector be sqrt(2 (1 - c)) of its length away.
+    """
+    allowed = spec.compile.accept.device_tolerance
+    share = allowed.get("relative", math.sqrt(max(0.0, 2 * (1 - allowed.get("cosine", 1.0)))))
+    factor = max(1.0, share / RELATIVE_TOLERANCE)
+    tolerance = max(sample.answer.tolerance * factor, allowed.get("absolute", 0.0))
+    return sample.model_copy(update={"answer": sample.answer.model_copy(update={"tolerance": tolerance})})
+
+
 def environment(spec: EndpointSpec, lock: locks.Lock) -> dict[str, str]:
     """The container's environment, with one worker: this machine serves one request at a time."""
     planned = derive.worker_environment(spec, lock)

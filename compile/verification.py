@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,13 @@ import torch
 
 from compile import artifact, loading, sampling, weights
 from compile.definition import ModelDefinition, checked_inputs
+from compile.device_parity import on_device
 from compile.errors import CompileError
 from compile.graphs import Case
 from compile.parity import Parity, compare
 from compile.progress import Reporter
 from compile.structure import flat_module
+from compile.targets import resolve
 from compile.worker import running
 from inference_code.manifest import GraphEntry
 from spec import lock as locks
@@ -46,12 +49,39 @@ def verify(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> list[C
         with reporter.step("make the model"):
             definition = loading.definition(spec)
             weights.fill(spec, definition)
+        if not _runs_here(built.lock):
+            return [*checks, Check("graphs", True, "not run: only a machine with a NeuronCore runs what is compiled")]
         for entry in files.manifest.graphs:
-            checks.append(_parity(entry, definition, files.folder, reporter))
-        if built.lock.sample is not None:
+            check = _parity if built.lock.rehearsal else partial(_device, spec)
+            checks.append(check(entry, definition, files.folder, reporter))
+        if built.lock.sample is not None and not built.lock.stand_in:
             with reporter.step("sample answer from the packaged code"):
                 checks.append(_sample(spec, built.lock, files))
     return checks
+
+
+def _runs_here(lock: locks.Lock) -> bool:
+    """A rehearsal runs everywhere; what is compiled needs the target's packages and chip."""
+    try:
+        return resolve(lock.target, lock.rehearsal).runs_here
+    except CompileError:  # the SDK is not here, so the graphs cannot even be loaded
+        return False
+
+
+def _device(
+    spec: EndpointSpec, entry: GraphEntry, definition: ModelDefinition, folder: Path, reporter: Reporter
+) -> Check:
+    """A compiled graph on its own hardware, within compile.accept.device_tolerance."""
+    case = Case(entry.role, entry.bucket, entry.batch_size)
+    graph = definition.graphs[entry.role]
+    example, references = checked_inputs(graph, case.role, case.bucket, case.batch)
+    with reporter.step(f"device: {case}"):
+        names = [output.name for output in entry.outputs]
+        found = on_device(folder / entry.file, flat_module(graph.module, example), references, names)
+    tolerance = {str(metric): value for metric, value in spec.compile.accept.device_tolerance.items()}
+    problems = [f"{name}: {said}" for name, output in found.items() for said in output.shortfalls(tolerance)]
+    cosine = min(output.cosine for output in found.values())
+    return Check(f"device: {case}", not problems, "; ".join(problems) or f"cosine similarity {cosine:.6f} at least")
 
 
 def _parity(entry: GraphEntry, definition: ModelDefinition, folder: Path, reporter: Reporter) -> Check:

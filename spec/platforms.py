@@ -86,6 +86,16 @@ class Limits(_Row):
     worker_base_mib: int
 
 
+class CompileMachine(_Row):
+    """What a machine needs to compile on; memory and disk in GiB."""
+
+    memory_gib_min: float
+    memory_gib_advised: float
+    disk_gib_min: float
+    separate_weights_bytes: int
+    source: str
+
+
 class UnknownPlatform(KeyError):  # noqa: N818  (what it names, not that it is an error)
     """An instance type, image or region that the table does not have; str() is the whole message."""
 
@@ -228,6 +238,17 @@ def limits() -> Limits:
     seconds = data["timeout_seconds"]
     return Limits(
         timeout_seconds_min=seconds["min"], timeout_seconds_max=seconds["max"], **{name: data[name] for name in names}
+    )
+
+
+@cache
+def compile_machine() -> CompileMachine:
+    """What a machine needs to compile on, and from which size weights go beside the program."""
+    data = _data("limits")
+    return CompileMachine(
+        **data["compile_machine"],
+        separate_weights_bytes=data["separate_weights_bytes"],
+        source=data["compile_machine_source"],
     )
 
 

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compile.commands.capacity import show_capacity
 from compile.commands.common import Json, Name, Rehearse, Root, endpoint, err, facts, out
 from compile.progress import Bars, Reporter, Silent
 from spec.lock import Lock, lock_path
@@ -17,8 +18,18 @@ from spec.quantities import format_duration
 
 if TYPE_CHECKING:
     from compile.build import Plan, Result
+    from compile.graphs import BuiltGraph
 
+PlanOnly = Annotated[
+    bool, typer.Option("--plan", help="Show the matrix of graphs and whether it fits; compile nothing. Exit 1 if not.")
+]
+WorkDirectory = Annotated[
+    Path | None,
+    typer.Option(help="Where the compiler works and the record is kept.", show_default="build/record"),
+]
 _TARGETS = {True: "rehearsal: traced for this machine's CPU, not for Inferentia", False: "compiled for the target"}
+
+_STAND_IN = "made with a stand-in for the Neuron SDK: for tests alone, nothing deploys it"
 
 
 def register(app: typer.Typer) -> None:
@@ -27,14 +38,31 @@ def register(app: typer.Typer) -> None:
     app.command("package")(package_command)
 
 
-def build_command(name: Name, rehearse: Rehearse = False, json_: Json = False, root: Root = Path()) -> None:
-    """Trace or compile the model, prove that it equals the original, and write model.tar.gz and its lock."""
-    from compile.build import build, plan  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+def build_command(
+    name: Name,
+    rehearse: Rehearse = False,
+    plan_: PlanOnly = False,
+    work_directory: WorkDirectory = None,
+    json_: Json = False,
+    root: Root = Path(),
+) -> None:
+    """Trace or compile the model, prove that it equals the original, and write model.tar.gz and its lock.
+
+    Compiling for the target needs the Neuron SDK; what it says and makes stays in build/record/NAME. With --plan only
+    the matrix of graphs is shown, with what it would take of the instance: that needs no SDK.
+    """
+    from compile.build import build, plan, survey  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 
     spec = endpoint(name, root)
     with reporting(json_) as reporter:
         with reporter.step("make the model"):
-            planned = plan(spec, rehearse=rehearse)
+            planned = plan(spec, rehearse=rehearse, check=not plan_, work=work_directory)
+        if plan_:
+            found = survey(planned, reporter)
+    if plan_:
+        show_capacity(spec, found, json_)
+        raise typer.Exit(0 if found.fits else 1)
+    with reporting(json_) as reporter:
         if not json_:
             _show_plan(planned)
         result = build(planned, reporter)
@@ -99,6 +127,8 @@ def _show_result(result: Result) -> None:
         for note in graph.parity.notes:
             table.add_row("[yellow]note[/yellow]", f"{graph.case}: {note}")
         table.add_row("operators", _operators(graph.coverage, graph.subgraphs))
+        for row in _compiler_rows(graph, result.spec.root):
+            table.add_row(*row)
         if graph.unused_inputs:
             table.add_row("[yellow]unused inputs[/yellow]", ", ".join(graph.unused_inputs))
     for row in _artifact_rows(result.lock, result.changed):
@@ -109,16 +139,31 @@ def _show_result(result: Result) -> None:
     out.print(f"Lock: {path}. Next: python -m compile verify {result.spec.name}{flag}", highlight=False)
 
 
+def _compiler_rows(graph: BuiltGraph, root: Path) -> Iterator[tuple[str, str]]:
+    """What the compiler took, and where its log differs from the prediction; nothing in a rehearsal."""
+    compiled = graph.compiled
+    if compiled.cost is not None:
+        yield "compiler", f"{compiled.cost.seconds:.1f} s, {compiled.cost.peak_bytes / 2**20:.0f} MiB at most"
+    rows = (compiled.comparison or {}).get("rows", ())
+    differing = [row for row in rows if row["difference"]]
+    for row in differing:
+        yield "predicted", f"{row['what']}: {row['predicted']}, the log says {row['logged']}"
+    if rows and not differing:
+        yield "predicted", "the log says the same as the prediction"
+    if compiled.record is not None:
+        yield "record", _inside(compiled.record, root)
+
+
 def _operators(coverage: Any, subgraphs: Any) -> str:
     if coverage is None:
         return "unknown: there is no public operator table for this target"
-    said = "predicted" if coverage["predicted"] else "measured"
+    said, what = ("predicted", "supported") if coverage["predicted"] else ("measured", "compiled")
     pieces = f", {subgraphs['count']} subgraph(s)" if subgraphs else ""
-    return f"{coverage['supported']} of {coverage['total']} supported ({coverage['percent']:.2f} %){pieces}; {said}"
+    return f"{coverage['supported']} of {coverage['total']} {what} ({coverage['percent']:.2f} %){pieces}; {said}"
 
 
 def _artifact_rows(lock: Lock, changed: bool) -> list[tuple[str, str]]:
-    kind = _TARGETS[lock.rehearsal]
+    kind = _STAND_IN if lock.stand_in else _TARGETS[lock.rehearsal]
     return [
         ("artifact", f"sha256 {lock.digests.artifact}, {lock.artifact.bytes / 1e6:.1f} MB"),
         ("kind", kind),
@@ -134,5 +179,23 @@ def _summary(result: Result) -> dict[str, Any]:
         "artifact": result.artifact.relative_to(spec.root).as_posix(),
         "lock_path": lock_path(spec, result.lock.rehearsal).relative_to(spec.root).as_posix(),
         "weights": result.weights,
+        "cells": [_cell(graph, spec.root) for graph in result.graphs if graph.compiled.cost is not None],
         "lock": json.loads(result.lock.dump()),
     }
+
+
+def _cell(graph: BuiltGraph, root: Path) -> dict[str, Any]:
+    """What compiling one graph took and said."""
+    compiled = graph.compiled
+    return {
+        "graph": str(graph.case),
+        "cost": compiled.cost.to_json() if compiled.cost else None,
+        "comparison": compiled.comparison,
+        "record": _inside(compiled.record, root) if compiled.record else None,
+    }
+
+
+def _inside(path: Path, root: Path) -> str:
+    """A path as seen from the project, where it lies in it."""
+    full, home = path.resolve(), root.resolve()
+    return full.relative_to(home).as_posix() if full.is_relative_to(home) else str(path)

@@ -2,25 +2,65 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
 
 from compile.acceptance import Account
+from compile.coverage import CoverageReport
+
+if TYPE_CHECKING:
+    from compile.graphs import Case
+    from spec import EndpointSpec
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One graph of the build's matrix, lowered and ready for the compiler.
+
+    module: positional tensors in (named by `names`), flat tuple out. example: what it is compiled for.
+    report: the prediction of compile.coverage. work: an existing folder where the build's record goes.
+    """
+
+    spec: EndpointSpec
+    case: Case
+    module: nn.Module
+    example: tuple[torch.Tensor, ...]
+    names: list[str]
+    report: CoverageReport
+    work: Path
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What compiling one cell took. peak_bytes: the largest sum of resident memory of the compiler's processes."""
+
+    seconds: float
+    peak_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "seconds": round(self.seconds, 3)}
 
 
 @dataclass(frozen=True)
 class CompiledGraph:
-    """A compiled graph, ready to be saved, and what the compiler measured about it.
+    """A compiled graph, and what the compiler said about it. Exactly one of `module` and `file` is there.
 
+    module: ready to be saved. file: saved already, in a form that only the target's own runtime loads.
     account: the compiler's own operators and subgraphs (not predicted), or None when there was no such compiler.
+    comparison: the prediction beside the log, as compile.coverage.compare has it. record: log and work directory.
     """
 
-    module: torch.jit.ScriptModule
+    module: torch.jit.ScriptModule | None = None
+    file: Path | None = None
     unused_inputs: list[str] = field(default_factory=list)
     account: Account | None = None
+    cost: Cost | None = None
+    comparison: dict[str, Any] | None = None
+    record: Path | None = None
 
 
 class Target(Protocol):
@@ -28,16 +68,25 @@ class Target(Protocol):
 
     name: str
     rehearsal: bool
-    stand_in: bool
 
-    def check(self) -> None:
-        """Raises CompileError when this machine cannot compile for the target."""
+    @property
+    def stand_in(self) -> bool:
+        """Whether a test's stand-in answers for the compiler."""
+        ...
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine can run what the target compiles."""
+        ...
+
+    def check(self, spec: EndpointSpec) -> None:
+        """Raises CompileError when this machine cannot compile the spec for the target."""
         ...
 
     def versions(self) -> dict[str, str]:
         """Versions of the compiler's packages, for the lock and the manifest."""
         ...
 
-    def compile(self, module: nn.Module, example: tuple[torch.Tensor, ...], names: list[str]) -> CompiledGraph:
-        """Compiles a lowered module (positional tensors in, flat tuple out) for these shapes."""
+    def compile(self, cell: Cell) -> CompiledGraph:
+        """Compiles one cell. Raises CompileError with the compiler's own line, the cause and the way out."""
         ...

@@ -1,27 +1,147 @@
-"""AWS Inferentia (first generation), through torch_neuron."""
+"""AWS Inferentia (first generation), through torch_neuron.trace and neuron-cc.
+
+Source of names and defaults: Neuron documentation, PyTorch-Neuron trace API and the neuron-cc command line reference.
+"""
 
 from __future__ import annotations
+
+from datetime import timedelta
+from functools import cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from compile.targets.base import CompiledGraph
-from compile.targets.neuron import not_yet, require
+from compile.coverage import CoverageReport
+from compile.coverage.compare import compare
+from compile.coverage.log import LogError, LogReport, read_log
+from compile.errors import CompileError
+from compile.targets import neuron
+from compile.targets.base import Cell, CompiledGraph
+from compile.targets.job import Finished, run
+from compile.targets.judgement import account_of, require_compiled
+from spec import compiler_options, platforms
+from spec.endpoint import Inf1Options
+
+if TYPE_CHECKING:
+    from spec import EndpointSpec
+
+PACKAGES = neuron.Packages("torch_neuron", "torch-neuron", "neuron-cc", ("tensorflow", "dmlc-nnvm"))
+# Operators that a graph of dynamic batch cannot have on the host: the batch size is in what they compute.
+_FIXED_BATCH = ("aten::embedding", "aten::size")
 
 
 class Inf1:
-    """Refuses clearly where the SDK is missing; compiling itself is not in this version."""
+    """torch_neuron, in a process of its own for every cell."""
 
     name = "inf1"
     rehearsal = False
-    stand_in = False
 
-    def check(self) -> None:
-        require("torch_neuron", self.name)
-        raise not_yet(self.name)
+    @cached_property
+    def _module(self) -> ModuleType:
+        return neuron.require(PACKAGES, self.name)
+
+    @property
+    def stand_in(self) -> bool:
+        return neuron.is_stand_in(self._module, PACKAGES)
+
+    @property
+    def runs_here(self) -> bool:
+        return self.stand_in or neuron.has_device()
+
+    def check(self, spec: EndpointSpec) -> None:
+        """Package, versions, memory and disk. Raises CompileError naming what does not fit and the way out."""
+        neuron.check_versions(spec, self._module, PACKAGES)
+        neuron.check_room(spec)
 
     def versions(self) -> dict[str, str]:
-        raise not_yet(self.name)
+        return neuron.versions(self._module, PACKAGES)
 
-    def compile(self, module: nn.Module, example: tuple[torch.Tensor, ...], names: list[str]) -> CompiledGraph:  # noqa: ARG002
-        raise not_yet(self.name)
+    def compile(self, cell: Cell) -> CompiledGraph:
+        """Raises CompileError for a compiler that failed, was killed or ran out of time, and for every fallback."""
+        check_dynamic_batch(cell)
+        finished = run(cell, keywords(cell.spec, cell.report, str(cell.work / "compiler")))
+        log = parsed(finished)
+        require_compiled(cell, finished, log)
+        assert log is not None  # noqa: S101  (required above)
+        return CompiledGraph(
+            file=finished.graph,
+            account=account_of(log),
+            cost=finished.cost,
+            comparison=compare(cell.report, log).to_json(),
+            record=cell.work,
+        )
+
+
+def keywords(spec: EndpointSpec, report: CoverageReport, workdir: str) -> dict[str, Any]:
+    """Keyword arguments of torch_neuron.trace, as JSON has them; only what differs from its own defaults."""
+    options = spec.compile.inf1 or Inf1Options()
+    said: dict[str, Any] = {
+        "compiler_args": arguments(spec, options),
+        "compiler_timeout": max(1, int(spec.compile.timeout / timedelta(seconds=1))),
+        "compiler_workdir": workdir,
+    }
+    flags = {
+        "dynamic_batch_size": options.dynamic_batch,
+        "float32_to_float16": options.float32_to_float16,
+        "separate_weights": separates_weights(options, report.weight_bytes),
+    }
+    said |= {name: True for name, on in flags.items() if on}
+    values = {
+        "op_whitelist": list(options.op_whitelist) if options.op_whitelist else None,
+        "minimum_segment_size": options.minimum_segment_size,
+        "single_fusion_ratio_threshold": options.single_fusion_ratio_threshold,
+    }
+    return said | {name: value for name, value in values.items() if value is not None}
+
+
+def arguments(spec: EndpointSpec, options: Inf1Options) -> list[str]:
+    """The words that neuron-cc is given."""
+    cores = spec.compile.pipeline_cores
+    pipeline = ["--neuroncore-pipeline-cores", str(cores)] if cores > 1 else []
+    fast_math = platforms.compiler_arguments("inf1", spec.compile.fast_math)
+    return [*pipeline, *fast_math, *compiler_options.split(options.arguments)]
+
+
+def separates_weights(options: Inf1Options, weight_bytes: int) -> bool:
+    """What the spec says; otherwise by size: above 1.9 GB of constants the compiler's message is too large."""
+    if options.separate_weights is not None:
+        return options.separate_weights
+    return weight_bytes > platforms.compile_machine().separate_weights_bytes
+
+
+def check_dynamic_batch(cell: Cell) -> None:
+    """Raises CompileError where operators that stay on the host would keep the batch size of the example."""
+    options = cell.spec.compile.inf1
+    if options is None or not options.dynamic_batch:
+        return
+    found = [kind for kind in _FIXED_BATCH if kind in cell.report.operators and _on_host(cell.report, kind)]
+    if found:
+        raise CompileError(
+            f"{cell.case}: compile.inf1.dynamic_batch does not work with {' and '.join(found)} on the host.",
+            "Remove dynamic_batch and name batch_sizes, or move these operators out of the model.",
+        )
+
+
+def _on_host(report: CoverageReport, kind: str) -> bool:
+    return not report.operators[kind].supported or (
+        kind == "aten::size" and bool(report.safe and report.safe.flops_host)
+    )
+
+
+def parsed(finished: Finished) -> LogReport | None:
+    """The log as compile.coverage reads it, or None when torch_neuron said nothing in it."""
+    try:
+        return read_log(finished.text, finished.log.name)
+    except LogError:
+        return None
+
+
+def trace(module: nn.Module, example: tuple[torch.Tensor, ...], said: dict[str, Any]) -> torch.jit.ScriptModule:
+    """Calls torch_neuron.trace; `said` is what `keywords` returned. Runs in the cell's own process."""
+    sdk = neuron.require(PACKAGES, "inf1")
+    called = dict(said)
+    if called.pop("float32_to_float16", False):
+        called["optimizations"] = [sdk.Optimization.FLOAT32_TO_FLOAT16]
+    return sdk.trace(module, example_inputs=example, **called)  # type: ignore[no-any-return]

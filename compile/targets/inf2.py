@@ -1,27 +1,113 @@
-"""AWS Inferentia2, through torch_neuronx."""
+"""AWS Inferentia2, through torch_neuronx.trace and neuronx-cc.
+
+Source of names and defaults: Neuron documentation, PyTorch NeuronX tracing API and the neuronx-cc command line
+reference. There is no public operator table for this target, so nothing is predicted about operators.
+"""
 
 from __future__ import annotations
+
+import inspect
+from functools import cached_property
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from compile.targets.base import CompiledGraph
-from compile.targets.neuron import not_yet, require
+from compile.errors import CompileError
+from compile.targets import neuron
+from compile.targets.base import Cell, CompiledGraph
+from compile.targets.job import run
+from compile.targets.judgement import account_of_nodes, require_fused
+from spec import compiler_options, platforms
+from spec.endpoint import Inf2Options
+
+if TYPE_CHECKING:
+    from spec import EndpointSpec
+
+PACKAGES = neuron.Packages("torch_neuronx", "torch-neuronx", "neuronx-cc", ("torch-xla", "libneuronxla"))
 
 
 class Inf2:
-    """Refuses clearly where the SDK is missing; compiling itself is not in this version."""
+    """torch_neuronx, in a process of its own for every cell."""
 
     name = "inf2"
     rehearsal = False
-    stand_in = False
 
-    def check(self) -> None:
-        require("torch_neuronx", self.name)
-        raise not_yet(self.name)
+    @cached_property
+    def _module(self) -> ModuleType:
+        return neuron.require(PACKAGES, self.name)
+
+    @property
+    def stand_in(self) -> bool:
+        return neuron.is_stand_in(self._module, PACKAGES)
+
+    @property
+    def runs_here(self) -> bool:
+        return self.stand_in or neuron.has_device()
+
+    def check(self, spec: EndpointSpec) -> None:
+        """Package, versions, memory and disk. Raises CompileError naming what does not fit and the way out."""
+        neuron.check_versions(spec, self._module, PACKAGES)
+        neuron.check_room(spec)
 
     def versions(self) -> dict[str, str]:
-        raise not_yet(self.name)
+        return neuron.versions(self._module, PACKAGES)
 
-    def compile(self, module: nn.Module, example: tuple[torch.Tensor, ...], names: list[str]) -> CompiledGraph:  # noqa: ARG002
-        raise not_yet(self.name)
+    def compile(self, cell: Cell) -> CompiledGraph:
+        """Raises CompileError for a compiler that failed, was killed or ran out of time, and for a CPU graph."""
+        finished = run(cell, keywords(cell.spec, str(cell.work / "compiler")))
+        require_fused(cell, finished)
+        return CompiledGraph(
+            file=finished.graph, account=account_of_nodes(finished), cost=finished.cost, record=cell.work
+        )
+
+
+def keywords(spec: EndpointSpec, workdir: str) -> dict[str, Any]:
+    """Keyword arguments of torch_neuronx.trace, as JSON has them; only what differs from its own defaults."""
+    options = spec.compile.inf2 or Inf2Options()
+    cast = platforms.compiler_arguments("inf2", spec.compile.fast_math)
+    said: dict[str, Any] = {
+        "compiler_args": ["--target", "inf2", *cast, *compiler_options.split(options.arguments)],
+        "compiler_workdir": workdir,
+    }
+    if not options.inline_weights_to_neff:
+        said["inline_weights_to_neff"] = False
+    if options.partitioner is not None:
+        said["partitioner"] = options.partitioner.model_dump(exclude_none=True)
+    if options.input_output_aliases:
+        said["input_output_aliases"] = dict(options.input_output_aliases)
+    return said
+
+
+def trace(
+    module: nn.Module, example: tuple[torch.Tensor, ...], said: dict[str, Any], names: list[str]
+) -> torch.jit.ScriptModule:
+    """Calls torch_neuronx.trace; `said` is what `keywords` returned. Runs in the cell's own process."""
+    sdk = neuron.require(PACKAGES, "inf2")
+    called = dict(said)
+    partitioner = called.pop("partitioner", None)
+    if partitioner is not None:
+        wanted = partitioner.get("ops_to_partition")
+        called["partitioner_config"] = sdk.PartitionerConfig(
+            **{**partitioner, **({"ops_to_partition": set(wanted)} if wanted else {})}
+        )
+    aliases = called.pop("input_output_aliases", None)
+    if aliases:
+        called["input_output_aliases"] = {_state(module, example, names, name): at for name, at in aliases.items()}
+    # Without a chip the graph is recorded on the CPU; releases before that keyword do so by themselves.
+    if not neuron.has_device() and "cpu_backend" in inspect.signature(sdk.trace).parameters:
+        called["cpu_backend"] = True
+    return sdk.trace(module, example, **called)  # type: ignore[no-any-return]
+
+
+def _state(module: nn.Module, example: tuple[torch.Tensor, ...], names: list[str], name: str) -> torch.Tensor:
+    """The tensor that an alias names: an input of the graph, or a buffer or parameter of the model."""
+    known: dict[str, torch.Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    known |= dict(zip(names, example, strict=True))
+    if name not in known:
+        raise CompileError(
+            f"compile.inf2.input_output_aliases names {name!r}, which is neither an input nor a buffer of the graph.",
+            f"Its inputs are {', '.join(names)}.",
+        )
+    return known[name]

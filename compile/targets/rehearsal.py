@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from compile.errors import CompileError
 from compile.structure import unused_inputs
-from compile.targets.base import CompiledGraph
+from compile.targets.base import Cell, CompiledGraph
+
+if TYPE_CHECKING:
+    from spec import EndpointSpec
 
 
 class Rehearsal:
@@ -18,28 +23,34 @@ class Rehearsal:
     name = "rehearsal"
     rehearsal = True
     stand_in = False
+    runs_here = True
 
-    def check(self) -> None:
+    def check(self, spec: EndpointSpec) -> None:
         """Any machine with torch will do."""
 
     def versions(self) -> dict[str, str]:
         return {}
 
-    def compile(self, module: nn.Module, example: tuple[torch.Tensor, ...], names: list[str]) -> CompiledGraph:
+    def compile(self, cell: Cell) -> CompiledGraph:
         """Raises CompileError with torch's own reason when the module cannot be traced."""
-        for parameter in module.parameters():
-            parameter.requires_grad_(False)
-        try:
-            with torch.no_grad(), warnings.catch_warnings():
-                # Shapes are fixed by the bucket, so a shape that becomes a constant is meant.
-                warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
-                traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
-                # No optimised numerics: the rehearsal runs the operators that were lowered, nothing fused.
-                frozen = torch.jit.freeze(traced.eval(), optimize_numerics=False)
-        except (RuntimeError, TypeError, ValueError) as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise CompileError(
-                f"The model cannot be traced: {reason[-1]}",
-                "Its forward must take and return tensors of fixed shapes, without control flow that depends on data.",
-            ) from error
-        return CompiledGraph(frozen, unused_inputs(frozen.graph, names))
+        return trace_for_cpu(cell.module, cell.example, cell.names)
+
+
+def trace_for_cpu(module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str]) -> CompiledGraph:
+    """Traces and freezes a lowered module. Raises CompileError with torch's own reason when it cannot be traced."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # Shapes are fixed by the bucket, so a shape that becomes a constant is meant.
+            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+            traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+            # No optimised numerics: the rehearsal runs the operators that were lowered, nothing fused.
+            frozen = torch.jit.freeze(traced.eval(), optimize_numerics=False)
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CompileError(
+            f"The model cannot be traced: {reason[-1]}",
+            "Its forward must take and return tensors of fixed shapes, without control flow that depends on data.",
+        ) from error
+    return CompiledGraph(frozen, unused_inputs=unused_inputs(frozen.graph, names))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -128,16 +127,6 @@ def test_the_placeholder_of_the_package_index_is_recognised(
     write_spec(tmp_path)
     assert run(monkeypatch, "build", "tiny", "--root", str(tmp_path)) == 1
     assert "placeholder (WRONG PACKAGE), not the Neuron SDK" in " ".join(capsys.readouterr().err.split())
-
-
-def test_a_neuron_sdk_is_not_pretended_to_be_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "torch_neuron", types.ModuleType("torch_neuron"))
-    write_spec(tmp_path)
-    assert run(monkeypatch, "build", "tiny", "--root", str(tmp_path)) == 1
-    assert "not supported by this version" in capsys.readouterr().err
-    assert files(tmp_path) == {}
 
 
 @pytest.mark.parametrize("source", [None, "zoo/kept", "model.py:build"])

@@ -11,7 +11,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from compile.errors import CompileError
 from compile.structure import flat_module, signature
-from compile.targets import resolve
+from compile.targets import trace_for_cpu
 from inference_code.manifest import restore
 
 
@@ -60,7 +60,7 @@ def test_a_lone_tensor_and_its_unused_input() -> None:
     inputs = {"used": torch.ones(1), "ignored": torch.ones(1)}
     flat = flat_module(Ignores().eval(), inputs)
     assert [t.name for t in signature(flat, inputs).outputs] == ["output"]
-    compiled = resolve("inf1", rehearse=True).compile(flat, tuple(inputs.values()), list(inputs))
+    compiled = trace_for_cpu(flat, tuple(inputs.values()), list(inputs))
     assert compiled.unused_inputs == ["ignored"]
 
 

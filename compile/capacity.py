@@ -1,0 +1,178 @@
+"""Does the matrix of a build fit? Predicted weights and activations against core, device, host memory and disk.
+
+All sizes are predictions: the tensors of the traced graph in the precision that they have there. What a compiler
+makes of them can be smaller (casts, reuse of buffers) or larger (padding), and only its own build shows it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compile.coverage import CoverageReport, analyze
+from compile.definition import GraphDefinition, checked_inputs
+from compile.errors import CompileError
+from compile.graphs import Case
+from compile.lowering import LoweringError, lower
+from compile.structure import flat_module
+from spec import platforms
+
+if TYPE_CHECKING:
+    from spec import EndpointSpec
+
+_GIB = 2**30
+# The saved graph, the archive with it, its unpacked copy for the sample, and the compiler's own files.
+_DISK_FACTOR = 5
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Predicted bytes of one cell: weights, the largest activation with inputs and outputs, and its work in FLOP."""
+
+    case: str
+    weights: int
+    activations: int
+    flops: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.activations
+
+
+@dataclass(frozen=True)
+class Demand:
+    """One resource: what the matrix needs of it (predicted bytes), what there is, and how the need came about."""
+
+    resource: str
+    needed: int
+    available: int
+    reason: str
+    levers: str
+
+    @property
+    def fits(self) -> bool:
+        return self.needed <= self.available
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The matrix of cells and what it asks of the machine that serves, and of the one that compiles."""
+
+    cells: tuple[Footprint, ...]
+    demands: tuple[Demand, ...]
+
+    @property
+    def fits(self) -> bool:
+        return all(demand.fits for demand in self.demands)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "predicted": True,
+            "fits": self.fits,
+            "cells": [asdict(cell) for cell in self.cells],
+            "demands": [{**asdict(demand), "fits": demand.fits} for demand in self.demands],
+        }
+
+
+def footprint(case: Case, report: CoverageReport, half: bool = False) -> Footprint:
+    """The footprint of an analysed graph; `half`: its tensors are float16 (FLOAT32_TO_FLOAT16)."""
+    crossing = sum(tensor.bytes for tensor in (*report.inputs, *report.outputs))
+    divisor = 2 if half else 1
+    activations = report.activation_bytes + crossing
+    return Footprint(str(case), report.weight_bytes // divisor, activations // divisor, report.flops)
+
+
+def survey(case: Case, graph: GraphDefinition, spec: EndpointSpec) -> Footprint:
+    """Lowers and traces one cell to see how large it is. Raises CompileError when that cannot be done."""
+    example, _ = checked_inputs(graph, case.role, case.bucket, case.batch)
+    tensors = tuple(example.values())
+    try:
+        lowered = lower(flat_module(graph.module, example), tensors)
+    except LoweringError as error:
+        raise CompileError(f"The model cannot be lowered: {error}") from error
+    options = spec.compile.inf1
+    half = options is not None and options.float32_to_float16
+    return footprint(case, analyze(lowered.module, tensors, target=spec.compile.target), half)
+
+
+def capacity(spec: EndpointSpec, cells: Sequence[Footprint], folder: Path) -> Capacity:
+    """What all cells together need on the spec's instance type, and on this machine's disk under `folder`."""
+    row = platforms.platform(spec.serve.instance_type)
+    pipeline = spec.compile.pipeline_cores
+    copies, workers = row.cores // pipeline, row.cores // spec.serve.cores_per_worker
+    if spec.serve.server == "native":
+        workers = 1
+    weights, largest = sum(cell.weights for cell in cells), max(cell.activations for cell in cells)
+    one = weights + largest
+    fewer = "fewer buckets, batch sizes or roles"
+    graphs = f"{len(cells)} graph(s), all loaded, and the largest one's activations"
+    base = platforms.limits().worker_base_mib * 2**20
+    demands = (
+        Demand(
+            "core",
+            one // pipeline,
+            int(row.device_memory_gib / row.cores * _GIB),
+            f"{graphs}, over {pipeline} core(s) of a copy",
+            f"{fewer}; {_pipeline(spec)}; {_separate(spec)}",
+        ),
+        Demand(
+            "device",
+            one * copies,
+            int(row.device_memory_gib * _GIB),
+            f"{copies} copies ({row.cores} cores / {pipeline} a copy) of {graphs}",
+            f"{fewer}; {_pipeline(spec)}; a larger instance_type",
+        ),
+        Demand(
+            "host memory",
+            workers * (base + 2 * weights),
+            int(row.memory_gib * _GIB),
+            f"{workers} worker process(es), each with its weights twice while it loads",
+            f"{fewer}; more cores_per_worker (fewer workers); server: native (workers share their weights); "
+            "a larger instance_type",
+        ),
+        Demand(
+            "disk of this machine",
+            _DISK_FACTOR * weights,
+            shutil.disk_usage(folder).free,
+            f"{_DISK_FACTOR} times the weights of all graphs: compiler's files, graphs, archive, its unpacked copy",
+            f"{fewer}; a larger disk; --work-directory",
+        ),
+    )
+    return Capacity(tuple(cells), demands)
+
+
+def _pipeline(spec: EndpointSpec) -> str:
+    if spec.compile.target == "inf2":
+        return "a smaller variant (Inf2 has no pipeline mode)"
+    return f"more pipeline_cores than {spec.compile.pipeline_cores} (one copy over several cores)"
+
+
+def _separate(spec: EndpointSpec) -> str:
+    if spec.compile.target == "inf2":
+        return "inf2: {inline_weights_to_neff: false} (weights beside the program)"
+    return "inf1: {separate_weights: true} above 1.9 GB"
+
+
+def require_fit(spec: EndpointSpec, found: Capacity) -> None:
+    """Raises CompileError naming every resource that is too small, with the levers."""
+    problems = [
+        f"{demand.resource}: {shown(demand.needed)} needed (predicted), {shown(demand.available)} there: "
+        f"{demand.reason}.\n    levers: {demand.levers}"
+        for demand in found.demands
+        if not demand.fits
+    ]
+    if problems:
+        raise CompileError(
+            f"{spec.name} does not fit {spec.serve.instance_type}:\n  " + "\n  ".join(problems),
+            f"Nothing was compiled. See the whole matrix: python -m compile build {spec.name} --plan",
+        )
+
+
+def shown(size: int) -> str:
+    """A size for a person."""
+    if size >= _GIB:
+        return f"{size / _GIB:.2f} GiB"
+    return f"{size / 2**20:.1f} MiB"

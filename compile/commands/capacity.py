@@ -1,0 +1,38 @@
+"""`build --plan`: the matrix of graphs as a table, and whether it fits."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import typer
+from rich.table import Table
+
+from compile.commands.common import err, out
+
+if TYPE_CHECKING:
+    from compile.capacity import Capacity
+    from spec import EndpointSpec
+
+
+def show_capacity(spec: EndpointSpec, found: Capacity, json_: bool) -> None:
+    """Two tables on stdout, the levers on stderr; or everything as JSON."""
+    from compile.capacity import shown  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+
+    if json_:
+        typer.echo(
+            json.dumps({"name": spec.name, "instance_type": spec.serve.instance_type, **found.to_json()}, indent=2)
+        )
+        return
+    cells = Table("graph", "weights", "activations", "GFLOP", title=f"{spec.name}: graphs (predicted)")
+    for cell in found.cells:
+        cells.add_row(cell.case, shown(cell.weights), shown(cell.activations), f"{cell.flops / 1e9:.2f}")
+    out.print(cells)
+    demands = Table("resource", "needed", "there", "", "because", title=f"{spec.serve.instance_type} (predicted)")
+    for demand in found.demands:
+        mark = "[green]✓[/green]" if demand.fits else "[red]does not fit[/red]"
+        demands.add_row(demand.resource, shown(demand.needed), shown(demand.available), mark, demand.reason)
+    out.print(demands)
+    for demand in found.demands:
+        if not demand.fits:
+            err.print(f"{demand.resource}: levers: {demand.levers}.", markup=False, highlight=False)

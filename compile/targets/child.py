@@ -1,0 +1,73 @@
+"""`python -m compile.targets.child FOLDER`: compiles the cell that FOLDER/request.json describes.
+
+It makes and lowers the model anew, so that nothing of the parent's has to be copied. What it prints is the log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compile import loading, weights
+from compile.definition import checked_inputs
+from compile.errors import CompileError
+from compile.lowering import lower
+from compile.structure import flat_module
+from compile.targets import inf1, inf2
+from spec import load
+from spec.digests import build_digest
+
+
+def main(folder: Path) -> None:
+    """Writes graph.pt and result.json into `folder`. Whatever goes wrong is printed, and the exit code is not 0."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s:%(name)s:%(message)s")
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    traced = compile_cell(request)
+    torch.jit.save(traced, str(folder / "graph.pt"))
+    kinds = Counter(node.kind() for node in _nodes(traced.inlined_graph))
+    neuron = sum(count for kind, count in kinds.items() if kind.startswith("neuron::"))
+    # ru_maxrss: kilobytes of the largest process, of this one and of those that it waited for.
+    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    result = {
+        "neuron_nodes": neuron,
+        "operators": {kind: count for kind, count in sorted(kinds.items()) if kind.startswith("aten::")},
+        "peak_bytes": peak * 1024,
+    }
+    draft = folder / "result.json.new"
+    draft.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    draft.replace(folder / "result.json")
+
+
+def compile_cell(request: dict[str, Any]) -> torch.jit.ScriptModule:
+    """The compiled graph of a request. Raises CompileError when the spec is not the one that was asked about."""
+    spec = load(Path(request["spec"]), root=Path(request["root"]))
+    if build_digest(spec) != request["digest"]:
+        raise CompileError(f"{spec.path.name} or its model changed while it was being built.", "Build it again.")
+    definition = loading.definition(spec)
+    weights.fill(spec, definition)
+    graph = definition.graphs[request["role"]]
+    example, _ = checked_inputs(graph, request["role"], request["bucket"], request["batch"])
+    tensors = tuple(example.values())
+    lowered = lower(flat_module(graph.module, example), tensors)
+    if spec.compile.target == "inf1":
+        return inf1.trace(lowered.module, tensors, request["keywords"])
+    return inf2.trace(lowered.module, tensors, request["keywords"], list(example))
+
+
+def _nodes(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,164 @@
+"""Why a compilation failed: the log's own line, the cause in words, and the way out."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from compile.errors import CompileError
+from compile.targets.base import Cell, Cost
+from spec.quantities import format_duration
+
+_SHOWN = 300
+_SMALLER = "Compile on a machine with more memory, or make the graph smaller (smaller bucket or batch, fewer roles)."
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A known failure. `pattern` is searched in single lines of the log."""
+
+    pattern: re.Pattern[str]
+    cause: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A failure in a log: its line as it stands there, the cause, and the way out."""
+
+    line: str
+    cause: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.cause}\n    the log says: {self.line}"
+
+
+def _kind(pattern: str, cause: str, remedy: str) -> Kind:
+    return Kind(re.compile(pattern), cause, remedy)
+
+
+# What went wrong first: a cause stands before what follows from it, since the first kind that is found is told.
+KINDS: tuple[Kind, ...] = (
+    _kind(
+        r"compile\.errors\.CompileError: ",
+        "the cell could not be prepared for the compiler",
+        "See the line above.",
+    ),
+    _kind(
+        r"unrecognized arguments?|invalid choice:|argument --?\w[\w-]*: ",
+        "the compiler does not know one of its arguments",
+        "Correct compile.inf1.arguments or compile.inf2.arguments in the spec; --optlevel is the right spelling.",
+    ),
+    _kind(
+        r"No space left on device",
+        "the disk is full",
+        "Make room, or name a larger disk with --work-directory.",
+    ),
+    _kind(
+        r"returned: -9\b|failed with -9\b|\bSIGKILL\b|forcibly killed|\[F137\]|Out of memory: Kill",
+        "the compiler was killed (-9): almost always the machine ran out of memory",
+        _SMALLER,
+    ),
+    _kind(
+        r"TimeoutExpired|timed out after",
+        "the compiler did not finish within compile.timeout",
+        "Write a longer compile.timeout, a smaller bucket or batch, or compile on a faster machine.",
+    ),
+    _kind(
+        r"protobuf.*2 ?GB|exceeds (the )?maximum protobuf|larger than 2GB|Cannot serialize protocol buffer",
+        "the weights are too large for the compiler's message (about 1.9 GB)",
+        "Write compile: {inf1: {separate_weights: true}}.",
+    ),
+    _kind(
+        r"expected scalar type Double but found Float|\bfloat64\b.*not supported",
+        "a tensor of the model is float64, which Inferentia does not have",
+        "Cast it to float32 where the model makes it.",
+    ),
+    _kind(
+        r"Unknown builtin op: neuron::",
+        "a compiled graph was loaded without the Neuron runtime",
+        "Import torch_neuron (or torch_neuronx) before torch.jit.load.",
+    ),
+    _kind(
+        r"neuronx?-cc'?: (command )?not found|No such file or directory: '?neuronx?-cc",
+        "the compiler itself is not installed",
+        "Install neuron-cc (Inf1) or neuronx-cc (Inf2) from AWS's Neuron repository.",
+    ),
+    _kind(
+        r"PyTorch to TF conversion failed",
+        "torch_neuron could not hand the graph to the compiler",
+        "See which operator the log names; python -m compile analyze NAME says what can be lowered.",
+    ),
+    _kind(
+        r"Compile command returned: (?!0\b)-?\d+|neuronx?-cc failed with",
+        "the compiler ended with an error",
+        "Read the compiler's own log in the record's folder compiler/; try --verbose INFO in the arguments.",
+    ),
+    _kind(
+        r"No operations were successfully partitioned",
+        "not one operator was compiled: the graph would run on the host alone",
+        "Run python -m compile analyze NAME; the model must be an ordinary module, not one that is scripted already.",
+    ),
+    _kind(
+        r"falling back to native python function call|No operator is placed on Neuron",
+        "a subgraph silently fell back to the host",
+        "Read what the log says before that line, and the compiler's own log in the record's folder compiler/.",
+    ),
+)
+
+
+def first(text: str) -> Finding | None:
+    """The first kind of failure (in the order of causes) that a log shows, with its line."""
+    lines = text.splitlines()
+    for kind in KINDS:
+        for line in lines:
+            if kind.pattern.search(line):
+                return Finding(line.strip()[:_SHOWN], kind.cause, kind.remedy)
+    return None
+
+
+def line_with(text: str, pattern: str) -> str:
+    """The last line of a log that has a pattern; empty when none has."""
+    found = [line.strip()[:_SHOWN] for line in text.splitlines() if re.search(pattern, line)]
+    return found[-1] if found else ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that failed, ready to be told."""
+
+    cell: Cell
+    log: Path
+    text: str
+
+    def told(self, finding: Finding) -> CompileError:
+        """The error for a finding; log and work directory are kept."""
+        fallback = line_with(self.text, r"falling back to native python function call")
+        also = f"\n    and then: {fallback}" if fallback and fallback != finding.line else ""
+        return CompileError(
+            f"{self.cell.case}: {finding}{also}\n    record: {self._shown(self.cell.work)} (log: {self.log.name})",
+            f"{finding.remedy} No artifact was written.",
+        )
+
+    def ended(self, code: int, timed_out: bool, cost: Cost) -> CompileError:
+        """The error for a process that did not end well."""
+        last = line_with(self.text, r"\S") or "(nothing)"
+        found = first(self.text)
+        if timed_out:
+            limit = format_duration(self.cell.spec.compile.timeout)
+            cause = (
+                f"the compiler did not finish within compile.timeout, {limit}, and was ended after {cost.seconds:.0f} s"
+            )
+            return self.told(Finding(last, cause, "Write a longer compile.timeout, a smaller bucket or batch."))
+        if code == -9 and (found is None or "killed" not in found.cause):
+            peak = f"{cost.peak_bytes / 2**30:.1f} GiB at most were in use"
+            return self.told(Finding(last, f"the compiling process was killed (-9); {peak}", _SMALLER))
+        if found is not None:
+            return self.told(found)
+        return self.told(Finding(last, f"compiling ended with exit code {code}", "Read the whole log in the record."))
+
+    def _shown(self, path: Path) -> str:
+        root = self.cell.spec.root.resolve()
+        return path.resolve().relative_to(root).as_posix() if path.resolve().is_relative_to(root) else str(path)
