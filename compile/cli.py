@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from compile.commands.common import err
-from compile.errors import CompileError, UsageError
+from compile.errors import CompileError, UsageError, said
 from inference_code.manifest import ManifestError
 from spec import SpecErrors
 from spec.lock import LockError
@@ -23,8 +23,10 @@ COMMAND_MODULES = (
     "compile.commands.check",
     "compile.coverage.commands",
     "compile.commands.serve",
+    "compile.commands.measure",
 )
 
+_TRACEBACK = "COMPILE_TRACEBACK"
 _HELP = (
     "Turn a PyTorch model into an artifact for Inferentia, and prove that it equals the original.\n\n"
     "The usual order: new, build --rehearse, verify, serve. A build writes model.tar.gz and a lock; "
@@ -47,7 +49,10 @@ def make_app() -> typer.Typer:
 
 
 def main() -> None:
-    """Runs the command line. Exit codes: 0 done, 1 the work failed, 2 wrong use."""
+    """Runs the command line. Exit codes: 0 done, 1 the work failed, 2 wrong use.
+
+    With COMPILE_TRACEBACK=1 in the environment an unexpected exception is shown whole.
+    """
     # transformers tells of defaults that a build sets on purpose.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", module=r"torch\..*|transformers\..*")
@@ -61,6 +66,10 @@ def main() -> None:
         _fail(
             CompileError(f"{error.strerror or error}: {error.filename or 'no file named'}", "Nothing was changed."), 1
         )
+    except Exception as error:  # a fault of ours, or of a library under an unusual model
+        if os.environ.get(_TRACEBACK):
+            raise
+        _fail(CompileError(f"unexpected {said(error)}.", f"Set {_TRACEBACK}=1 to see where it came from."), 1)
 
 
 def _fail(error: Exception, code: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compile.errors import CompileError
+from compile.errors import CompileError, users_code
 
 # A bucket names the sizes that a graph is fixed to, e.g. {"image": [518, 518]} or {"tokens": 128}.
 Bucket = Mapping[str, int | Sequence[int]]
@@ -88,6 +88,9 @@ def _shape_problems(definition: ModelDefinition) -> list[str]:
         problems.append("graphs is empty: give at least the role 'main'.")
     if not definition.buckets:
         problems.append("buckets is empty: give at least one, e.g. [{'image': (224, 224)}].")
+    wrong = [bucket for bucket in definition.buckets if not isinstance(bucket, Mapping) or not bucket]
+    if wrong:
+        problems.append(f"bucket {wrong[0]!r} is no mapping: name what is fixed, e.g. {{'tokens': 128}}.")
     if not definition.task:
         problems.append("task is empty: name a task of inference_code, or one of your own with a handler in the spec.")
     if len(definition.graphs) > 1 and definition.weights_module is None:
@@ -112,9 +115,11 @@ def checked_inputs(graph: GraphDefinition, role: str, bucket: Bucket, batch: int
 
     Raises CompileError naming every reference that differs, or fewer than 5 of them.
     """
-    example: Inputs = dict(graph.example_inputs(bucket, batch))
-    references: list[Inputs] = [dict(reference) for reference in graph.reference_inputs(bucket, batch)]
     where = f"graph {role!r}, bucket {dict(bucket)}, batch {batch}"
+    with users_code(f"example_inputs of {where}"):
+        example: Inputs = dict(graph.example_inputs(bucket, batch))
+    with users_code(f"reference_inputs of {where}"):
+        references: list[Inputs] = [dict(reference) for reference in graph.reference_inputs(bucket, batch)]
     problems = [
         f"input {name!r} is {type(value).__name__}: give a torch.Tensor."
         for name, value in example.items()
@@ -139,6 +144,9 @@ def checked_inputs(graph: GraphDefinition, role: str, bucket: Bucket, batch: int
 def _differences(index: int, example: Inputs, reference: Inputs) -> list[str]:
     if list(example) != list(reference):
         return [f"reference {index} has the inputs {list(reference)}, the example {list(example)}."]
+    others = {name: value for name, value in reference.items() if not isinstance(value, torch.Tensor)}
+    if others:
+        return [f"reference {index}, input {name!r} is {type(value).__name__}." for name, value in others.items()]
     return [
         f"reference {index}, input {name!r} is {tuple(value.shape)} {value.dtype}, "
         f"the example {tuple(example[name].shape)} {example[name].dtype}."

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_ROOM = str(Path(__file__).resolve().parent)
+_NOT_THE_USERS = (_ROOM, "<frozen")
+
 
 class CompileError(Exception):
     """A build step could not be done.
@@ -20,3 +28,23 @@ class CompileError(Exception):
 
 class UsageError(CompileError):
     """The command was used wrongly (exit code 2): nothing was tried."""
+
+
+@contextmanager
+def users_code(what: str) -> Iterator[None]:
+    """Runs code that a user brought: whatever it raises, even an exit, becomes a CompileError with file and line."""
+    try:
+        yield
+    except CompileError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise CompileError(f"{what} failed: {said(error)}.", "Correct it there; nothing was written.") from error
+
+
+def said(error: BaseException) -> str:
+    """An exception in one line: its type, the first line of its text, and the last line of a user's file it passed."""
+    text = (str(error).strip().splitlines() or [""])[0][:300].rstrip(".")
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "site-packages" not in f.filename and not f.filename.startswith(_NOT_THE_USERS)]
+    where = [f"{Path(frame.filename).name}, line {frame.lineno}" for frame in (own or frames)[-1:]]
+    return f"{type(error).__name__}{': ' if text else ''}{text}" + "".join(f" ({place})" for place in where)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compile import models
 from compile.definition import ModelDefinition
-from compile.errors import CompileError
+from compile.errors import CompileError, users_code
 from compile.weights import seeded
 
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ def definition(spec: EndpointSpec) -> ModelDefinition:
 def from_entry(entry: str, root: Path, options: Any) -> ModelDefinition:
     """Calls `path.py:function` (path relative to `root`), with the options if it takes a parameter."""
     function = entry_function(entry, root)
-    takes_options = bool(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters.values()
+    takes_options = any(p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD) for p in parameters)
     if options and not takes_options:
         raise CompileError(f"model.options is given, but {entry} takes no parameter.", "Write it as build(options).")
-    with importable(_entry_file(entry, root), root):
+    with importable(_entry_file(entry, root), root), users_code(f"model.entry {entry}"):
         built = function(options) if takes_options else function()
     if not isinstance(built, ModelDefinition):
         raise CompileError(
@@ -52,7 +53,7 @@ def entry_function(entry: str, root: Path) -> Callable[..., Any]:
     """The function that `path.py:function` names."""
     path, function = _entry_file(entry, root), entry.rpartition(":")[2]
     with importable(path, root):
-        module = _module(path, entry)
+        module = _module(path, root, entry)
     found = getattr(module, function, None)
     if not callable(found):
         raise CompileError(f"model.entry {entry}: {path.name} has no function {function!r}.")
@@ -67,9 +68,8 @@ def _entry_file(entry: str, root: Path) -> Path:
     return path
 
 
-def _module(path: Path, entry: str) -> ModuleType:
-    # A name of its own: two entry files of one name must not be taken for each other.
-    name = "endpoint_entry_" + path.stem
+def _module(path: Path, root: Path, entry: str) -> ModuleType:
+    name = _module_name(path, root)
     described = importlib.util.spec_from_file_location(name, path)
     if described is None or described.loader is None:
         raise CompileError(f"model.entry {entry}: {path} is no Python file.")
@@ -77,10 +77,21 @@ def _module(path: Path, entry: str) -> ModuleType:
     sys.modules[name] = module
     try:
         described.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises is the user's to read
+    except (Exception, SystemExit) as error:  # whatever the user's file raises is the user's to read
         line = next((f.lineno for f in reversed(inspect.trace()) if f.filename == str(path)), 0)
         raise CompileError(f"model.entry {entry}: {path.name}, line {line}: {type(error).__name__}: {error}") from error
     return module
+
+
+def _module_name(path: Path, root: Path) -> str:
+    """The dotted name of a file in a package, which its relative imports start from; else a name of its own.
+
+    Two entry files of one name must not be taken for each other.
+    """
+    inside = path.resolve().relative_to(root.resolve()).with_suffix("").parts
+    if (path.parent / "__init__.py").is_file() and len(inside) > 1 and all(part.isidentifier() for part in inside):
+        return ".".join(inside)
+    return "endpoint_entry_" + path.stem
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 Rule: on at least 5 inputs, max|artifact - eager| <= max(2 x max|eager - eager in float64|, 1e-6 x max|eager|), for
 each output on its own. An original in float32 is itself wrong by its distance from float64; twice that is what another
-order of the same additions may cost. Integer and boolean outputs must be equal.
+order of the same additions may cost. Integer and boolean outputs must be equal. Infinities must be in the same places
+with the same sign; they count neither for the maximum nor for the distance.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class OutputParity:
 
     @property
     def passed(self) -> bool:
-        return self.error <= self.bound  # a NaN error is not
+        return self.error <= self.bound < math.inf  # a NaN error is not; an infinite bound would allow anything
 
     @property
     def share(self) -> float:
@@ -125,7 +126,8 @@ def _require_repeatable(once: Tensors, again: Tensors, names: Sequence[str]) -> 
     """A model that is random at inference is as far from its own float64 as from anything: nothing could be proven."""
     for name, one, other in zip(names, once, again, strict=True):
         apart = _distance(one, other)
-        if one.numel() and apart > RELATIVE_FLOOR * float(one.double().abs().max()):
+        values = one[~torch.isinf(one)]
+        if one.numel() and apart > RELATIVE_FLOOR * (float(values.double().abs().max()) if values.numel() else 0.0):
             raise CompileError(
                 f"The model answers the same input twice with another {name} (they differ by {apart:.3e}).",
                 "Take what is random at inference (dropout, sampling, noise) out of forward.",
@@ -158,12 +160,16 @@ def _account(
         )
     output.exact = not expected.is_floating_point()
     output.error = _larger(output.error, _distance(found, expected))
-    output.maximum = _larger(output.maximum, float(expected.double().abs().max()) if expected.numel() else 0.0)
-    output.variation = _larger(output.variation, _distance(expected, first))
+    # An infinity is right or wrong, but it is no measure: the bound follows from the finite values.
+    finite = ~torch.isinf(expected)
+    values = expected[finite]
+    output.maximum = _larger(output.maximum, float(values.double().abs().max()) if values.numel() else 0.0)
+    both = finite & ~torch.isinf(first)
+    output.variation = _larger(output.variation, _distance(expected[both], first[both]))
     if exact is None:
         output.eager_distance = None
     elif output.eager_distance is not None:
-        output.eager_distance = _larger(output.eager_distance, _distance(expected, exact))
+        output.eager_distance = _larger(output.eager_distance, _distance(values, exact[finite]))
 
 
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from compile.definition import Inputs
-from compile.errors import CompileError
+from compile.errors import CompileError, users_code
 from inference_code.manifest import Flattened, StructureError, TensorDescription, flatten
 
 
@@ -70,9 +70,16 @@ def flatten_outputs(value: Any) -> Flattened:
 
 
 def signature(flat: FlatModule, example: Inputs) -> Signature:
-    """Runs the model once on `example` (no gradients) and describes what goes in and out."""
-    with torch.no_grad():
-        outputs = flatten_outputs(flat.call(list(example.values())))
+    """Runs the model once on `example` (no gradients) and describes what goes in and out.
+
+    Raises CompileError: forward raises, or returns what no artifact can hold.
+    """
+    with torch.no_grad(), users_code(f"forward of {type(flat.model).__name__}"):
+        returned = flat.call(list(example.values()))
+    outputs = flatten_outputs(returned)
+    for name, leaf in zip(outputs.names, outputs.leaves, strict=True):
+        if leaf.layout != torch.strided:
+            raise CompileError(f"Output {name} is a tensor of layout {leaf.layout}.", "Return it as to_dense().")
     return Signature(
         inputs=tuple(describe(name, tensor) for name, tensor in example.items()),
         outputs=tuple(describe(name, tensor) for name, tensor in zip(outputs.names, outputs.leaves, strict=True)),

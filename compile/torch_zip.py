@@ -95,8 +95,10 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             content = _StateDictUnpickler(archive, roots[0]).load()
     except zipfile.BadZipFile:
         _refuse(path, "it is no zip archive (written by torch before 1.6, or damaged)")
-    except (pickle.UnpicklingError, KeyError, ValueError, TypeError, RuntimeError, EOFError, IndexError) as error:
-        _refuse(path, str(error))
+    except CompileError:
+        raise
+    except Exception as error:  # a damaged archive or pickle raises nearly anything, MemoryError too
+        _refuse(path, str(error) or type(error).__name__)
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -160,9 +160,18 @@ def _imported(file: Path, bases: tuple[Path, ...]) -> Iterator[Path]:
             where, module = bases, (node.module or "").split(".") if node.module else []
             if node.level:
                 where = (file.parents[node.level - 1],)
+                yield from _packages(file, bases[-1])
             yield from _modules(module, where)
             for alias in node.names:
                 yield from _modules([*module, alias.name], where)
+
+
+def _packages(file: Path, root: Path) -> Iterator[Path]:
+    """The __init__.py files of the packages that a file is in: a relative import runs them first."""
+    for folder in file.parents:
+        if folder == root or not folder.is_relative_to(root) or not (folder / "__init__.py").is_file():
+            return
+        yield (folder / "__init__.py").resolve()
 
 
 def _modules(parts: list[str], bases: Iterable[Path]) -> Iterator[Path]:

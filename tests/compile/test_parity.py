@@ -106,3 +106,30 @@ def test_infinities_in_the_same_places_are_equal() -> None:
 
     parity = compare(Masked(), Masked(), REFERENCES, ["scores"])
     assert parity.outputs[0].error == 0.0
+
+
+class Overflowing(nn.Module):
+    """Infinite in float32 where the input is above 0, finite in float64."""
+
+    def __init__(self, share: float = 0.0) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        return (torch.where(x > 0, x * 1e38 * 1e38, x * (1 + self.share)),)
+
+
+def test_infinities_do_not_stretch_the_bound() -> None:
+    good = compare(Overflowing(), Overflowing(), REFERENCES, ["y"])
+    assert good.passed
+    assert 0 < good.outputs[0].bound < 1e-4
+    assert not compare(Overflowing(), Overflowing(0.01), REFERENCES, ["y"]).passed
+
+
+def test_an_infinity_of_the_artifact_alone_fails() -> None:
+    class Plain(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            return (x,)
+
+    assert not compare(Plain(), Overflowing(), REFERENCES, ["y"]).passed
+    assert not compare(Overflowing(), Plain(), REFERENCES, ["y"]).passed

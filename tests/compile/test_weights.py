@@ -141,6 +141,18 @@ def test_a_pickle_that_reads_past_its_storage_is_refused(tmp_path: Path) -> None
         read_state_dict(bad)
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [b"\x80\x02ccollections\nOrderedDict\nK\x01a.", b"\x80\x02", b"\x80\x04\x8e" + b"\x7f" * 8, b"\x80\x02K\x01Q."],
+    ids=["append to a class", "cut off", "bytes beyond all memory", "a reference that is no storage"],
+)
+def test_a_damaged_pickle_is_refused(tmp_path: Path, damaged: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as archive:
+        archive.writestr("w/data.pkl", damaged)
+    with pytest.raises(CompileError, match="were not read"):
+        read_state_dict(tmp_path / "w.pth")
+
+
 def test_every_dtype_views_and_nested_dictionaries_are_read(tmp_path: Path) -> None:
     dtypes = (torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool)
     tensors = {str(dtype): torch.ones(2, 3).to(dtype) for dtype in dtypes}

@@ -208,13 +208,16 @@ def sources(root: Path, files: dict[str, str]) -> list[str]:
          ["lib/w.py", "lib/x/__init__.py", "lib/x/y.py", "m/e.py"]),
         ({"m/e.py": "from .a import *", "m/a.py": ""}, ["m/a.py", "m/e.py"]),
         ({"m/e.py": "from . import a", "m/a.py": ""}, ["m/a.py", "m/e.py"]),
+        ({"m/n/e.py": "from .a import x", "m/n/a.py": "x = 1", "m/n/__init__.py": "", "m/__init__.py": "import b",
+          "b.py": "", "__init__.py": ""},
+         ["b.py", "m/__init__.py", "m/n/__init__.py", "m/n/a.py", "m/n/e.py"]),
         ({"m/e.py": "from ..n import a", "n/__init__.py": "", "n/a.py": ""}, ["m/e.py", "n/__init__.py", "n/a.py"]),
         ({"m/e.py": "def f():\n    try:\n        import a\n    except ImportError:\n        pass", "m/a.py": ""},
          ["m/a.py", "m/e.py"]),
         ({"m/e.py": "from a import value", "m/a.py": "value = 1", "a.py": "value = 2"}, ["m/a.py", "m/e.py"]),
         ({"m/e.py": "x = 'import a'  # import a", "m/a.py": ""}, ["m/e.py"]),
     ],
-    ids=range(11),
+    ids=range(12),
 )  # fmt: skip
 def test_local_sources(files: dict[str, str], found: list[str], tmp_path: Path) -> None:
     assert sources(tmp_path, files) == found
