@@ -1,0 +1,71 @@
+"""Where figures go: build/measured/ with the machine's name, and into the lock only from the target instance type."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compile.measure import Report
+from spec import lock as locks
+
+if TYPE_CHECKING:
+    from spec import EndpointSpec
+
+
+def folder(spec: EndpointSpec, rehearsal: bool) -> Path:
+    """build/measured/NAME/rehearsal, or build/measured/NAME/TARGET."""
+    return spec.root / "build" / "measured" / spec.name / ("rehearsal" if rehearsal else spec.compile.target)
+
+
+def keep(spec: EndpointSpec, lock: locks.Lock, report: Report) -> tuple[Path, bool]:
+    """Writes measured.json and pareto.png; returns the folder, and whether the figures entered the lock."""
+    place = folder(spec, lock.rehearsal)
+    place.mkdir(parents=True, exist_ok=True)
+    _replace(place / "measured.json", json.dumps(report.to_json(), indent=2, sort_keys=True, allow_nan=False) + "\n")
+    plot(report, place / "pareto.png")
+    if report.machine.target and report.artifact == lock.digests.artifact:
+        path = locks.lock_path(spec, lock.rehearsal)
+        _replace(path, lock.model_copy(update={"measured": report.to_json()}).dump())
+        return place, True
+    return place, False
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(path.name + ".new")
+    draft.write_text(text, encoding="utf-8", newline="\n")
+    draft.replace(path)
+
+
+def plot(report: Report, path: Path) -> None:
+    """Throughput against p99 of every configuration; the Pareto front is drawn through, the choice is ringed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (slow, and only needed here)
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for key in dict.fromkeys((row.role, row.bucket) for row in report.rows):
+        mine = [row for row in report.rows if (row.role, row.bucket) == key]
+        points = axes.scatter([row.p99 for row in mine], [row.throughput_avg for row in mine], label=" ".join(key))
+        front = sorted((row.p99, row.throughput_avg) for row in mine if row.pareto)
+        axes.plot(*zip(*front, strict=True), color=points.get_facecolor()[0], linewidth=1)
+        for row in mine:
+            text = f"b{row.batch_size} {row.n_models}x{row.workers_per_model}"
+            axes.annotate(text, (row.p99, row.throughput_avg), textcoords="offset points", xytext=(4, 4), fontsize=7)
+    chosen = report.recommended
+    axes.scatter(
+        [row.p99 for row in chosen],
+        [row.throughput_avg for row in chosen],
+        s=140,
+        facecolors="none",
+        edgecolors="black",
+    )
+    axes.set_xlabel("p99 latency of a call, ms")
+    axes.set_ylabel("throughput, items/s")
+    where = report.machine.instance_type if report.machine.target else f"{report.machine.processor} (not the target)"
+    axes.set_title(f"{report.name} on {where}, {report.date[:10]}")
+    axes.legend()
+    draft = path.with_name(f".{path.name}")
+    figure.savefig(draft, format="png", dpi=120)
+    draft.replace(path)
