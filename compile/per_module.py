@@ -1,0 +1,390 @@
+"""`verify --per-module`: block by block, is the lowered copy the same function, and what does it cost here?
+
+Two looks at each block. Alone: the block is lowered by itself and gets what the original's block got, so its error is
+its own. In place: its output inside the whole lowered model against its output inside the original, so errors add up
+on the way. A block diverges when its own error is beyond max(2 x the block's own distance from float64, tolerance x its
+output's maximum), the rule of the build with the spec's lowering_tolerance.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compile.definition import Inputs
+from compile.emulation import Emulation, Mode
+from compile.errors import CompileError
+from compile.lowering import LoweringError, Rewrite, lower
+from compile.lowering.names import map_tensors, tensors
+from compile.parity import OutputParity, compare, in_float64
+from compile.structure import FlatModule
+
+RUNS = 5
+# A block that takes longer than this is timed once after it has warmed up.
+LONG_SECONDS = 0.3
+
+
+@dataclass
+class Row:
+    """One block. Errors are maxima over its outputs; None where the block could not be tried that way (`note`).
+
+    error, relative: of the block alone. in_place, in_place_relative: inside the whole model. milliseconds: the
+    original as it is, and the lowered block traced, on this machine. emulated: the relative error of the block alone
+    under the precision that was asked for.
+    """
+
+    module: str
+    kind: str
+    error: float | None = None
+    relative: float | None = None
+    in_place: float | None = None
+    in_place_relative: float | None = None
+    original_ms: float | None = None
+    lowered_ms: float | None = None
+    emulated: float | None = None
+    diverges: bool = False
+    diverges_in_place: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PerModule:
+    """The table of one graph, in the order in which blocks begin. `first` is the first that diverges, the innermost."""
+
+    graph: str
+    rows: tuple[Row, ...]
+    first: str | None
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "graph": self.graph,
+            "first_divergence": self.first,
+            "modules": [asdict(row) for row in self.rows],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One call of a submodule in the original: what it was given, and when it began and ended among all calls."""
+
+    path: str
+    module: nn.Module
+    arguments: Any
+    given: tuple[Tensor, ...]
+    began: int
+    ended: int
+
+
+def per_module(
+    name: str,
+    flat: FlatModule,
+    inputs: Inputs,
+    *,
+    tolerance: float,
+    extra: Sequence[Rewrite] = (),
+    leaves: bool = False,
+    mode: Mode | None = None,
+    advance: Callable[[int, int], None] = lambda _done, _total: None,
+) -> PerModule:
+    """Tries every block of a FlatModule on one input.
+
+    Blocks are the submodules that have submodules; with `leaves` all of them. Inside the first block that diverges
+    the leaves are tried in any case. `advance(done, total)` after each block. Raises CompileError when the model cannot
+    be lowered at all.
+    """
+    bench = _Bench(tolerance, tuple(extra), mode)
+    given = tuple(inputs.values())
+    with torch.no_grad():
+        visits = _visits(flat, given)
+        chosen = [visit for visit in visits if leaves or _is_block(visit)]
+        rows = {}
+        for number, visit in enumerate(chosen):
+            rows[visit.began] = bench.alone(visit)
+            advance(number + 1, len(chosen))
+        notes = bench.in_place(flat, given, {visit.path: rows[visit.began] for visit in reversed(chosen)})
+        first = _first(chosen, rows)
+        if first is not None and not leaves and rows[first.began].diverges:
+            inner = [v for v in visits if not _is_block(v) and _is_within(v, first)]
+            rows.update({visit.began: bench.alone(visit) for visit in inner})
+            first = _first([*inner, *chosen], rows)
+    ordered = tuple(rows[began] for began in sorted(rows))
+    return PerModule(name, ordered, rows[first.began].module if first else None, tuple(notes))
+
+
+def _shown(path: str) -> str:
+    """The path inside the user's model, which the flat module has as `model`."""
+    return path.partition(".")[2] if "." in path else f"(whole model){path[len('model') :]}"
+
+
+def _is_block(visit: Visit) -> bool:
+    return next(visit.module.children(), None) is not None
+
+
+def _is_within(inner: Visit, outer: Visit) -> bool:
+    return outer.began <= inner.began and inner.ended <= outer.ended
+
+
+def _first(visits: Sequence[Visit], rows: Mapping[int, Row]) -> Visit | None:
+    """The first that ends with an error of its own; without one, the first whose output is wrong in place."""
+    by_end = sorted(visits, key=lambda visit: visit.ended)
+    own = (visit for visit in by_end if rows[visit.began].diverges)
+    return next(own, next((visit for visit in by_end if rows[visit.began].diverges_in_place), None))
+
+
+# --- what the original's blocks are given ---------------------------------------------------------------------------
+
+
+def _visits(flat: nn.Module, inputs: tuple[Tensor, ...]) -> list[Visit]:
+    """Every call of a submodule, in the order in which they begin. A second call of one module has `#2` in its path."""
+    found: list[Visit] = []
+    clock, times = iter(range(1 << 62)), dict[str, int]()
+
+    def record(path: str, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        began, given = next(clock), []
+        times[path] = times.get(path, 0) + 1
+
+        def hold(tensor: Tensor) -> Tensor:
+            given.append(tensor.detach().clone())
+            return _PLACE
+
+        arguments = map_tensors((args, kwargs), hold)
+        result = forward(*args, **kwargs)
+        name = path if times[path] == 1 else f"{path}#{times[path]}"
+        found.append(Visit(name, module, arguments, tuple(given), began, next(clock)))
+        return result
+
+    with _forwards(flat, record):
+        flat(*inputs)
+    return sorted(found, key=lambda visit: visit.began)
+
+
+_PLACE = torch.empty(0)  # stands for a tensor among a block's arguments
+
+
+@contextmanager
+def _forwards(flat: nn.Module, record: Callable[..., Any]) -> Iterator[None]:
+    """Every submodule's forward goes through `record(path, module, forward, ...)`: hooks see no keywords in 1.13."""
+    changed = []
+    try:
+        for path, module in flat.named_modules():
+            if path and not isinstance(module, torch.jit.ScriptModule) and "forward" not in vars(module):
+                wrapped = functools.wraps(module.forward)(functools.partial(record, path, module, module.forward))
+                vars(module)["forward"] = wrapped
+                changed.append(module)
+        yield
+    finally:
+        for module in changed:
+            del vars(module)["forward"]
+
+
+class Block(nn.Module):
+    """A submodule with the arguments of one call, as a function of that call's tensors; returns a flat tuple."""
+
+    def __init__(self, part: nn.Module, arguments: Any) -> None:
+        super().__init__()
+        self.part = part
+        self.arguments = arguments
+        self.training = False
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """The call's tensors in their order."""
+        left = iter(given)
+        args, kwargs = map_tensors(self.arguments, lambda _: next(left))
+        return tuple(tensors(self.part(*args, **kwargs)))
+
+
+# --- the two looks --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Bench:
+    tolerance: float
+    extra: tuple[Rewrite, ...]
+    mode: Mode | None
+
+    def alone(self, visit: Visit) -> Row:
+        """The block lowered by itself, on what the original's block got."""
+        row = Row(_shown(visit.path), type(visit.module).__name__)
+        block = Block(visit.module, visit.arguments)
+        given = {f"given{place}": tensor for place, tensor in enumerate(visit.given)}
+        try:
+            outputs = block(*_copies(visit.given))
+            if not outputs or not given:
+                row.note = "no tensor goes in" if outputs else "no tensor comes out"
+                return row
+            lowered = lower(block, visit.given, extra=self.extra).module
+            names = [f"output {place}" for place in range(len(outputs))]
+            found = compare(_Apart(block), _Apart(lowered), [given], names)
+            traced = torch.jit.trace(lowered, visit.given, check_trace=False)  # type: ignore[no-untyped-call]
+            row.original_ms, row.lowered_ms = _milliseconds(block, visit.given), _milliseconds(traced, visit.given)
+            if self.mode is not None:
+                row.emulated = _emulated(lowered, visit.given, outputs, self.mode)
+        except CompileError as error:  # another shape or dtype, or random
+            row.note, row.diverges = error.problem, True
+            return row
+        except (LoweringError, RuntimeError, TypeError) as error:
+            row.note = f"cannot be tried alone: {_first_line(error)}"
+            return row
+        row.error, row.relative, row.diverges = self._judged(found.outputs)
+        return row
+
+    def in_place(self, flat: nn.Module, inputs: tuple[Tensor, ...], rows: Mapping[str, Row]) -> list[str]:
+        """Fills in the errors inside the whole model; returns notes."""
+        tapped = Tapped(flat, rows)
+        expected = tapped.outputs_of(tapped, inputs)
+        try:
+            lowered: Any = lower(tapped, inputs, extra=self.extra).module
+        except LoweringError as error:
+            raise CompileError(f"The model cannot be lowered: {error}") from error
+        found = tapped.outputs_of(lowered, inputs)
+        notes, exact = [], {}
+        try:
+            double = in_float64(tapped)
+            exact = tapped.outputs_of(double, tuple(t.double() if t.is_floating_point() else t for t in inputs))
+        except RuntimeError as error:
+            notes.append(
+                f"the model does not run in float64 ({_first_line(error)}): in place the tolerance alone counts"
+            )
+        for path, row in rows.items():
+            parities = []
+            for key, value in expected.items():
+                other = found.get(key)
+                if key[0] == path and other is not None and other.shape == value.shape:
+                    parities.append(_parity(value, other, exact.get(key)))
+                elif key[0] == path:
+                    row.note = row.note or "no tensor of this shape in the lowered model"
+                    row.diverges_in_place = True
+            if parities:
+                row.in_place, row.in_place_relative, beyond = self._judged(parities)
+                row.diverges_in_place = row.diverges_in_place or beyond
+        return notes
+
+    def _judged(self, outputs: Sequence[OutputParity]) -> tuple[float, float, bool]:
+        """Largest error, largest relative error, and whether an output is beyond its bound."""
+        beyond = [out for out in outputs if not out.error <= self._bound(out)]
+        return (
+            _largest(out.error for out in outputs),
+            _largest(out.error / out.maximum if out.maximum else out.error for out in outputs),
+            bool(beyond),
+        )
+
+    def _bound(self, output: OutputParity) -> float:
+        return 0.0 if output.exact else max(output.bound, self.tolerance * output.maximum)
+
+
+class Tapped(nn.Module):
+    """A module that returns, after its own outputs, what the named submodules returned on the way.
+
+    `keys` of the last run: (path, number) of each tap; a second call of one module has `#2` in its path.
+    """
+
+    def __init__(self, flat: nn.Module, paths: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.flat = flat
+        self.paths = frozenset(path.partition("#")[0] for path in paths)
+        self.keys: list[tuple[str, int]] = []
+        self.training = False
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """As the module itself, and the taps."""
+        taps: list[Tensor] = []
+        self.keys, times = [], dict[str, int]()
+
+        def tap(path: str, _module: nn.Module, _args: Any, output: Any) -> None:
+            times[path] = times.get(path, 0) + 1
+            name = path if times[path] == 1 else f"{path}#{times[path]}"
+            for number, tensor in enumerate(tensors(output)):
+                taps.append(tensor.clone())  # a later block may write into it
+                self.keys.append((name, number))
+
+        handles = [
+            part.register_forward_hook(functools.partial(tap, path))
+            for path, part in self.flat.named_modules()
+            if path in self.paths and not isinstance(part, torch.jit.ScriptModule)
+        ]
+        try:
+            outputs = self.flat(*inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return (*outputs, *taps)
+
+    @staticmethod
+    def outputs_of(module: Any, inputs: tuple[Tensor, ...]) -> dict[tuple[str, int], Tensor]:
+        """Runs a tapped module, or its lowered copy; the taps by key."""
+        results = module(*_copies(inputs))
+        keys: list[tuple[str, int]] = module.keys if isinstance(module, Tapped) else module.inner.keys
+        return dict(zip(keys, results[len(results) - len(keys) :], strict=True))
+
+
+class _Apart(nn.Module):
+    """Runs a module on copies, since a block may write into what it is given."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        result: tuple[Tensor, ...] = self.module(*_copies(given))
+        return result
+
+
+def _parity(expected: Tensor, found: Tensor, exact: Tensor | None) -> OutputParity:
+    """As compile.parity has it, for one pair."""
+    parity = OutputParity("", exact=not expected.is_floating_point())
+    if expected.numel():
+        parity.error = _distance(found, expected)
+        parity.maximum = float(expected.double().abs().max())
+        same_shape = exact is not None and exact.shape == expected.shape
+        parity.eager_distance = _distance(expected, exact) if exact is not None and same_shape else None
+    return parity
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    one, other = one.double(), other.double()
+    return float(torch.where(one == other, torch.zeros_like(one), (one - other).abs()).max())
+
+
+def _emulated(lowered: nn.Module, given: tuple[Tensor, ...], expected: Sequence[Tensor], mode: Mode) -> float:
+    with Emulation(mode):
+        found = lowered(*_copies(given))
+    parities = [_parity(one, other, None) for one, other in zip(expected, found, strict=True)]
+    return _largest(out.error / out.maximum if out.maximum else out.error for out in parities)
+
+
+def _copies(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(tensor.clone() for tensor in given)
+
+
+def _milliseconds(module: Any, given: tuple[Tensor, ...]) -> float:
+    """Median of a few runs, after two in which TorchScript specialises its code."""
+    warming = [_seconds(module, given) for _ in range(2)]
+    runs = 1 if warming[-1] > LONG_SECONDS else RUNS
+    return 1e3 * statistics.median(_seconds(module, given) for _ in range(runs))
+
+
+def _seconds(module: Any, given: tuple[Tensor, ...]) -> float:
+    copies = _copies(given)
+    started = time.perf_counter()
+    module(*copies)
+    return time.perf_counter() - started
+
+
+def _largest(values: Iterator[float]) -> float:
+    found = list(values)
+    return math.nan if any(math.isnan(value) for value in found) else max(found, default=0.0)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,190 @@
+"""`verify --precision`: what reduced precision costs a model, by emulation, and the fastest mode that it bears."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compile.emulation import MODES, Emulation, Mode
+from compile.errors import CompileError
+from compile.lowering import LoweringError, Rewrite, lower
+from compile.trials import Trial
+
+
+@dataclass
+class Closeness:
+    """One output under one mode against the original in float32, the worst over all inputs.
+
+    cosine: similarity; absolute: max|found - expected|; relative: that as a share of max|expected|. metrics: the task's
+    own, the mean over all inputs. equal: for integer and boolean outputs, which must be.
+    """
+
+    output: str
+    cosine: float = 1.0
+    absolute: float = 0.0
+    relative: float = 0.0
+    finite: bool = True
+    equal: bool | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def shortfalls(self, tolerance: Mapping[str, float]) -> list[str]:
+        """What device_tolerance asks for and this output does not reach."""
+        if self.equal is not None:
+            return [] if self.equal else [f"{self.output}: integers differ"]
+        if not self.finite:
+            return [f"{self.output}: values that are not finite"]
+        values = asdict(self)
+        return [
+            f"{self.output}: {name} {values[name]:.6g}, device_tolerance asks for {bound:g}"
+            for name, bound in tolerance.items()
+            if not (values[name] >= bound if name == "cosine" else values[name] <= bound)
+        ]
+
+
+@dataclass(frozen=True)
+class ModeResult:
+    """One graph under one mode."""
+
+    mode: Mode
+    outputs: tuple[Closeness, ...]
+    shortfalls: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.shortfalls
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "mode": self.mode.name,
+            "fast_math": self.mode.fast_math,
+            "within_device_tolerance": self.passed,
+            "shortfalls": list(self.shortfalls),
+            "outputs": [asdict(output) for output in self.outputs],
+        }
+
+
+@dataclass(frozen=True)
+class GraphPrecision:
+    """One graph under every mode."""
+
+    name: str
+    inputs: int
+    tolerance: Mapping[str, float]
+    modes: tuple[ModeResult, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "graph": self.name,
+            "emulation": True,
+            "inputs": self.inputs,
+            "device_tolerance": dict(self.tolerance),
+            "modes": [mode.to_json() for mode in self.modes],
+        }
+
+
+def recommended(graphs: Sequence[GraphPrecision]) -> Mode | None:
+    """The fastest mode within device_tolerance for every graph; None when not even fp32 is."""
+    for mode in MODES:
+        if all(found.passed for graph in graphs for found in graph.modes if found.mode == mode):
+            return mode
+    return None
+
+
+def emulate(
+    trial: Trial, *, extra: Sequence[Rewrite] = (), advance: Callable[[int], None] = lambda _: None
+) -> GraphPrecision:
+    """The lowered graph under every mode against the original, on all reference inputs.
+
+    `advance(1)` after each mode on each input. Raises CompileError when the graph cannot be lowered.
+    """
+    try:
+        lowered = lower(trial.module, tuple(trial.example.values()), extra=extra).module
+    except LoweringError as error:
+        raise CompileError(f"{trial.name} cannot be lowered: {error}") from error
+    found = {mode: [Closeness(name) for name in trial.outputs] for mode in MODES}
+    with torch.no_grad():
+        for reference in trial.references:
+            tensors = tuple(reference.values())
+            expected = trial.module(*tensors)
+            for mode, outputs in found.items():
+                with Emulation(mode):
+                    results = lowered(*tensors)
+                for output, one, other in zip(outputs, results, expected, strict=True):
+                    _account(output, one, other, _metrics(trial, output.output), len(trial.references))
+                advance(1)
+    tolerance = {str(name): float(bound) for name, bound in trial.accept.device_tolerance.items()}
+    modes = tuple(
+        ModeResult(mode, tuple(outputs), tuple(line for output in outputs for line in output.shortfalls(tolerance)))
+        for mode, outputs in found.items()
+    )
+    return GraphPrecision(trial.name, len(trial.references), tolerance, modes)
+
+
+Metric = Callable[[Tensor, Tensor], Mapping[str, float]]
+
+
+def _account(output: Closeness, found: Tensor, expected: Tensor, metrics: Metric | None, inputs: int) -> None:
+    if not expected.is_floating_point():
+        output.equal = output.equal is not False and torch.equal(found, expected)
+        return
+    one, other = found.double().flatten(), expected.double().flatten()
+    if not bool(torch.isfinite(one).all()):
+        output.finite, output.cosine, output.absolute, output.relative = False, math.nan, math.nan, math.nan
+        return
+    if not output.finite or not other.numel():
+        return
+    error, maximum = float((one - other).abs().max()), float(other.abs().max())
+    norms = float(one.norm() * other.norm())
+    output.cosine = min(output.cosine, float(one @ other) / norms if norms else float(torch.equal(one, other)))
+    output.absolute = max(output.absolute, error)
+    output.relative = max(output.relative, error / maximum if maximum else error)
+    for name, value in metrics(found.double(), expected.double()).items() if metrics else ():
+        output.metrics[name] = output.metrics.get(name, 0.0) + value / inputs
+
+
+# --- the task's own metrics -----------------------------------------------------------------------------------------
+
+
+def _metrics(trial: Trial, output: str) -> Metric | None:
+    if trial.task == "depth" and output == trial.settings.get("output", output):
+        return depth_metrics
+    last = output.rpartition(".")[2]
+    if last == "alphas":
+        return matting_metrics
+    return class_metrics if last in ("logits", "probabilities") else None
+
+
+def depth_metrics(found: Tensor, expected: Tensor) -> dict[str, float]:
+    """AbsRel and delta1 (share of pixels within a factor of 1.25) with the original's map in place of the truth, where
+    that is above zero. Defined by Eigen et al., 2014 (arXiv 1406.2283)."""
+    valid = expected > 0
+    if not bool(valid.any()):
+        return {}
+    one, other = found[valid], expected[valid]
+    factor = torch.maximum(one / other, other / one.clamp_min(torch.finfo(one.dtype).tiny))
+    return {
+        "AbsRel": float(((one - other).abs() / other).mean()),
+        "delta1": float((factor < 1.25).double().mean()),
+    }
+
+
+def matting_metrics(found: Tensor, expected: Tensor) -> dict[str, float]:
+    """Mean absolute and mean squared difference of alphas (the SAD and MSE of matting, per pixel)."""
+    return {"MAD": float((found - expected).abs().mean()), "MSE": float(((found - expected) ** 2).mean())}
+
+
+def class_metrics(found: Tensor, expected: Tensor) -> dict[str, float]:
+    """Share of rows whose highest class (last axis) is the original's."""
+    if expected.dim() < 2 or expected.shape[-1] < 2:
+        return {}
+    return {"top-1 agreement": float((found.argmax(-1) == expected.argmax(-1)).double().mean())}
+
+
+def metric_words(metrics: Mapping[str, float]) -> Iterable[str]:
+    """`AbsRel 0.0123` and so on, for a table."""
+    return (f"{name} {value:.4g}" for name, value in metrics.items())

@@ -1,0 +1,90 @@
+"""What `verify --per-module` and `verify --precision` try: the graphs of an endpoint or of a built-in family, with
+their weights and inputs, without an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from compile import loading, models, weights
+from compile.definition import Inputs, ModelDefinition, checked_inputs
+from compile.errors import UsageError
+from compile.graphs import Case
+from compile.structure import FlatModule, flat_module, signature
+from spec.endpoint import Accept
+
+if TYPE_CHECKING:
+    from spec import EndpointSpec
+
+FORMS = "Give an endpoint's name, or family:variant of a built-in family."
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One graph to try. `outputs` names the tensors of `module`'s flat tuple; `accept` is what the spec asks for."""
+
+    name: str
+    module: FlatModule
+    example: Inputs
+    references: Sequence[Inputs]
+    outputs: tuple[str, ...]
+    task: str
+    settings: Mapping[str, Any]
+    accept: Accept
+
+
+def trials(what: str, root: Path) -> list[Trial]:
+    """Every graph of an endpoint (NAME) or of a family with random weights (family:variant), at its first bucket.
+
+    Raises UsageError when WHAT names nothing, CompileError when the model or its weights cannot be made.
+    """
+    family, colon, variant = what.partition(":")
+    if not colon:
+        return _of_endpoint(what, root)
+    if family not in models.families():
+        raise UsageError(f"There is no family {family!r}. Families: {', '.join(models.families())}.", FORMS)
+    if variant not in models.families()[family].variants:
+        known = ", ".join(models.families()[family].variants)
+        raise UsageError(f"{variant!r} is not a variant of {family}. Variants: {known}.", FORMS)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        definition = models.families()[family].build(variant, {})
+    if definition.initialise is not None:
+        definition.initialise(definition.weights, torch.Generator().manual_seed(0))
+    return _of_definition(what, definition, None)
+
+
+def _of_endpoint(name: str, root: Path) -> list[Trial]:
+    from compile.commands.common import endpoint  # noqa: PLC0415 (the commands import this module)
+
+    spec = endpoint(name, root)
+    definition = loading.definition(spec)
+    weights.fill(spec, definition)
+    return _of_definition(name, definition, spec)
+
+
+def _of_definition(name: str, definition: ModelDefinition, spec: EndpointSpec | None) -> list[Trial]:
+    bucket = (spec.compile.buckets if spec and spec.compile.buckets else definition.buckets)[0]
+    batch = spec.compile.batch_sizes[0] if spec else 1
+    found = []
+    for role, graph in definition.graphs.items():
+        case = Case(role, bucket, batch)
+        example, references = checked_inputs(graph, role, bucket, batch)
+        flat = flat_module(graph.module, example)
+        found.append(
+            Trial(
+                name=f"{name} {case}",
+                module=flat,
+                example=example,
+                references=references,
+                outputs=tuple(output.name for output in signature(flat, example).outputs),
+                task=definition.task,
+                settings=definition.task_settings,
+                accept=spec.compile.accept if spec else Accept(),
+            )
+        )
+    return found
