@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-full test-python310 check format lock clean
+.PHONY: help setup demo up down test test-full test-python310 check coverage-table format lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ check: setup ## lint, format, types and the import contracts
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports
+
+coverage-table: setup ## docs/coverage-table.md at real sizes, with torch 1.13.1 where .venv310 is there (hours; goes on where it was)
+	@python=.venv310/bin/python; test -x $$python || python=$(PY); $(PY) tools/coverage_table.py --python $$python
 
 format: setup ## let ruff format and mend what it can
 	@$(PY) -m ruff check --fix .

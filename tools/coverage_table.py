@@ -1,0 +1,453 @@
+"""`make coverage-table`: what lowering does to every model at its real size, as docs/coverage-table.md and .json.
+
+One process a model, so that its memory is free before the next. A row is kept in build/coverage-table/ (and in the
+committed JSON) with the digest of the code that made it, and made again only when that code changed; so a run that was
+stopped goes on where it was. Both files are written after every row, and say which rows are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime
+import functools
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:  # run as a script
+    sys.path.insert(0, str(ROOT))
+
+from spec.digests import family_sources  # noqa: E402
+
+DOCUMENT = ROOT / "docs" / "coverage-table.json"
+PAGE = ROOT / "docs" / "coverage-table.md"
+CACHE = ROOT / "build" / "coverage-table"
+FORMAT = 1
+# Above these many FLOP fewer than five inputs are compared; the row says how many.
+LARGE, HUGE = 60e9, 600e9
+# Files of compile/coverage that only show or read something: a change of theirs changes no figure.
+SHOWS = ("commands", "compare", "host_time", "log", "merged", "page", "roofline", "terminal", "what")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row, or as many as the model has graphs. `remark` is printed below the table."""
+
+    title: str
+    family: str
+    variant: str
+    remark: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.family}-{self.variant}"
+
+
+# Small ones first: a run that is stopped has most rows.
+MODELS = (
+    Model(
+        "DLRM (Criteo Kaggle)",
+        "dlrm",
+        "kaggle_10k",
+        "tables cut to 10,000 rows; an embedding's work does not depend on its rows",
+    ),
+    Model("DistilBERT base", "distilbert", "base-uncased"),
+    Model("ResNet-50", "resnet", "resnet50"),
+    Model("ResNeXt-50 32x4d", "resnet", "resnext50_32x4d"),
+    Model("PARSeq tiny", "parseq", "tiny"),
+    Model("PARSeq base", "parseq", "base"),
+    Model("MarianMT en-de", "marian", "opus-mt-en-de"),
+    Model("BERT base", "bert", "base-uncased"),
+    Model("RoBERTa base", "roberta", "base"),
+    Model("BART base", "bart", "base"),
+    Model("XLM-RoBERTa base", "xlm_roberta", "base"),
+    Model("DINOv2 small", "dinov2", "small"),
+    Model("YOLOv5s", "yolov5", "yolov5s"),
+    Model("VGG-16", "vgg", "vgg16"),
+    Model("Pegasus XSum", "pegasus", "xsum"),
+    Model("XLM MLM en-de 1024", "xlm", "mlm-ende-1024"),
+    Model("SSD300 VGG-16", "ssd300", "vgg16"),
+    Model("YOLOv3", "yolov3", "yolov3"),
+    Model("YOLOv4", "yolov4", "yolov4"),
+    Model("CRAFT", "craft", "vgg16_bn"),
+    Model("Depth Anything V2 ViT-S", "depth_anything_v2", "vits"),
+    Model("VitMatte small", "vitmatte", "small"),
+    Model("Depth Anything V2 ViT-B", "depth_anything_v2", "vitb"),
+    Model("Depth Anything V2 ViT-L", "depth_anything_v2", "vitl"),
+)
+
+
+class TableError(Exception):
+    """A row that could not be made; the text says which and why."""
+
+
+# --- which code a row belongs to ------------------------------------------------------------------------------------
+
+
+def digest(family: str) -> str:
+    """sha256 of all code and data that decide a family's figures: lowering, analysis, operator table, the model.
+
+    Of Python files the syntax tree without docstrings counts: comments, words and layout change no figure.
+    """
+    lowering = sorted((ROOT / "compile" / "lowering").rglob("*.py"))
+    coverage = [path for path in sorted((ROOT / "compile" / "coverage").glob("*.py")) if path.stem not in SHOWS]
+    others = [ROOT / "compile" / "structure.py", ROOT / "compile" / "parity.py"]
+    data = ROOT / "compile" / "coverage" / "operators.json"
+    found = {path: _syntax(path) for path in (*lowering, *coverage, *others, *family_sources(family))}
+    found[data] = json.dumps(json.loads(data.read_text(encoding="utf-8")), sort_keys=True)
+    lines = [f"{path.relative_to(ROOT).as_posix()} {_sha(text)}" for path, text in sorted(found.items())]
+    return _sha("\n".join(lines))
+
+
+def _syntax(path: Path) -> str:
+    return _syntax_at(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _syntax_at(path: Path, changed: int) -> str:
+    """The digest of the file as it was `changed` (a key of the cache)."""
+    del changed
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+            node.body = [part for part in body if not _is_words(part)]
+    return _sha(ast.dump(tree))
+
+
+def _is_words(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _sha(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# --- one model, in a process of its own -----------------------------------------------------------------------------
+
+
+def measure(model: Model, options: Mapping[str, Any] | None = None, bucket: Any = None) -> dict[str, Any]:
+    """The model's graphs before and after lowering, and how far apart their outputs are. Random weights, seed 0."""
+    import torch  # noqa: PLC0415  (the parent process needs none of it)
+    import transformers  # noqa: PLC0415
+
+    from compile.models import find  # noqa: PLC0415
+
+    started = time.monotonic()
+    family, variant = find(model.family, model.variant)
+    torch.manual_seed(0)
+    definition = family.build(variant, options or {})
+    if definition.initialise is not None:
+        definition.initialise(definition.weights, torch.Generator().manual_seed(0))
+    bucket = bucket or definition.buckets[0]
+    graphs = [_graph(role, graph, bucket) for role, graph in definition.graphs.items()]
+    versions = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": str(transformers.__version__),
+    }
+    return {
+        "title": model.title,
+        "family": model.family,
+        "variant": model.variant,
+        "remark": model.remark,
+        "bucket": {axis: size if isinstance(size, int) else list(size) for axis, size in bucket.items()},
+        "graphs": graphs,
+        "seconds": round(time.monotonic() - started, 1),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "versions": versions,
+    }
+
+
+def _graph(role: str, graph: Any, bucket: Any) -> dict[str, Any]:
+    from compile.coverage import analyze  # noqa: PLC0415
+    from compile.definition import checked_inputs  # noqa: PLC0415
+    from compile.lowering import lower  # noqa: PLC0415
+    from compile.parity import compare  # noqa: PLC0415
+    from compile.structure import flat_module, signature  # noqa: PLC0415
+
+    example, references = checked_inputs(graph, role, bucket, 1)
+    flat, tensors = flat_module(graph.module, example), tuple(example.values())
+    before = analyze(flat, tensors)
+    lowered = lower(flat, tensors)
+    after = analyze(lowered.module, tensors)
+    inputs = 5 if before.flops < LARGE else 2 if before.flops < HUGE else 1
+    names = [output.name for output in signature(flat, example).outputs]
+    parity = compare(flat, lowered.module, references[:inputs], names)
+    worst = parity.worst
+    return {
+        "role": role,
+        "inputs": [f"{tensor.dtype}{list(tensor.shape)}".replace("torch.", "") for tensor in tensors],
+        "before": _account(before),
+        "after": _account(after),
+        "reason": _reason(after),
+        "error": {
+            "compared_inputs": parity.inputs,
+            "output": worst.name,
+            "absolute": worst.error,
+            "relative": worst.error / worst.maximum if worst.maximum else worst.error,
+            "bound": worst.bound,
+            "within_bound": parity.passed,
+        },
+        "rewrites": lowered.report.applied,
+        "flops_added": lowered.report.flops_added,
+        "bytes_added": lowered.report.bytes_added,
+    }
+
+
+def _account(report: Any) -> dict[str, Any]:
+    refused = {kind: row.count - row.supported_count for kind, row in report.operators.items() if not row.supported}
+    return {
+        "nodes": report.total,
+        "supported": report.supported,
+        "percent": report.percent,
+        "subgraphs": report.safe.subgraphs,
+        "flops": report.flops,
+        "flops_host": report.safe.flops_host,
+        "unsupported": refused,
+    }
+
+
+def _reason(report: Any) -> str:
+    """Why the graph is no exception (empty), or what is on the host and why."""
+    words = [
+        f"{row.count - row.supported_count} {kind}: {row.reason}"
+        for kind, row in report.operators.items()
+        if not row.supported
+    ]
+    if report.safe.compiled < report.total:
+        words += [f"{count} supported ones: {why}" for why, count in report.safe.host_reasons.items()]
+    return "; ".join(words)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+# --- all models -----------------------------------------------------------------------------------------------------
+
+
+def rows(models: Sequence[Model], python: str) -> Iterable[tuple[Model, dict[str, Any] | None]]:
+    """Each model with its row: one that still belongs to the code, or a new one; None when it could not be made."""
+    versions = _torch_of(python)
+    for number, model in enumerate(models):
+        known = kept(model)
+        if known is not None and known["versions"]["torch"] == versions:
+            _say(f"[{number + 1}/{len(models)}] {model.title}: as before")
+            yield model, known
+            continue
+        _say(f"[{number + 1}/{len(models)}] {model.title} ...")
+        started = time.monotonic()
+        try:
+            row = _in_process(model, python)
+            _say(f"    done in {time.monotonic() - started:.0f} s")
+            yield model, row
+        except TableError as error:
+            _say(f"    failed: {error}")
+            yield model, None
+
+
+def kept(model: Model, folder: Path | None = None) -> dict[str, Any] | None:
+    """A row of an earlier run, or of the committed table, that was made by this very code."""
+    wanted = digest(model.family)
+    for candidate in (_read((folder or CACHE) / f"{model.key}.json"), _committed().get(model.key)):
+        if candidate is not None and candidate.get("digest") == wanted:
+            return candidate
+    return None
+
+
+def _in_process(model: Model, python: str) -> dict[str, Any]:
+    wanted = digest(model.family)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    path = CACHE / f"{model.key}.json"
+    part = path.with_suffix(".part")
+    done = subprocess.run(
+        [python, "-W", "ignore", str(Path(__file__).resolve()), "--row", model.key, "--out", str(part)],
+        cwd=ROOT,
+        check=False,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1"},
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]
+        raise TableError(f"{model.key}: {last}")
+    row = {**json.loads(part.read_text(encoding="utf-8")), "digest": wanted}
+    if digest(model.family) != wanted:
+        raise TableError(f"{model.key}: the code changed while the row was made; run it again")
+    _write(path, json.dumps(row, indent=1) + "\n")
+    part.unlink()
+    return row
+
+
+def _torch_of(python: str) -> str:
+    code = "import torch; print(torch.__version__)"
+    done = subprocess.run([python, "-W", "ignore", "-c", code], check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise TableError(f"{python} has no torch: {(done.stderr.strip().splitlines() or ['it does not start'])[-1]}")
+    return done.stdout.strip()
+
+
+def document(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The JSON: the rows that there are in the order of MODELS, and the keys of those that are missing."""
+    ordered = {model.key: found[model.key] for model in MODELS if model.key in found}
+    return {
+        "format": FORMAT,
+        "partition": "predicted",
+        "rows": ordered,
+        "missing": [model.key for model in MODELS if model.key not in ordered],
+    }
+
+
+def page(table: Mapping[str, Any]) -> str:
+    """The Markdown of a document."""
+    rows = list(table["rows"].values())
+    lines = [_HEAD, _made(rows), ""]
+    missing = [model.title for model in MODELS if model.key in table["missing"]]
+    if missing:
+        lines += [f"**Not in this table yet** ({len(missing)} of {len(MODELS)}): {', '.join(missing)}.", ""]
+    lines += [_COLUMNS, "|---|---|---|" + "---:|" * 5]
+    lines += [_line(row, graph) for row in rows for graph in row["graphs"]]
+    exceptions = [(row, graph) for row in rows for graph in row["graphs"] if is_exception(graph)]
+    lines += ["", f"## Exceptions: {len(exceptions)}", _EXCEPTIONS, ""]
+    lines += ["| model | graph | what is on the host | GFLOP on the host |", "|---|---|---|---:|"]
+    lines += [
+        f"| {row['title']} | {graph['role']} | {graph['reason'] or 'nothing'} | {_giga(graph['after']['flops_host'])} |"
+        for row, graph in exceptions
+    ]
+    remarks = [f"- {row['title']}: {row['remark']}." for row in rows if row["remark"]]
+    if remarks:
+        lines += ["", "## Remarks", "", *remarks]
+    return "\n".join(lines) + "\n"
+
+
+_HEAD = """# Coverage of the built-in models
+
+What lowering does to each built-in model at its real size, batch 1, random weights. Written by `make coverage-table`;
+[how operators are counted and the partition is predicted](coverage.md). Operators are those of torch-neuron's table;
+subgraphs and the work on the host are **predictions** of the safe partition, not measurements on a chip. The error is
+measured: the largest distance between the lowered model's output and the original's as a share of that output's
+maximum, on as many inputs as its column says; every one is within the bound of `build` unless it is marked.
+"""
+_COLUMNS = "| model | graph | input | operators | supported % | subgraphs | GFLOP on the host | error (inputs) |"
+_EXCEPTIONS = "Graphs that are not wholly supported in one subgraph."
+
+
+def _made(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Where, when and with what the rows were made."""
+    groups: dict[str, None] = {}
+    for row in rows:
+        versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items())
+        groups[f"Made on {row['date']} on {row['machine']}, with {versions}."] = None
+    return "\n".join(groups)
+
+
+def is_exception(graph: Mapping[str, Any]) -> bool:
+    """Not 100 % supported, more than one subgraph, or outputs beyond the bound."""
+    after = graph["after"]
+    whole = after["supported"] == after["nodes"] and after["subgraphs"] == 1
+    return not (whole and graph["error"]["within_bound"])
+
+
+def _line(row: Mapping[str, Any], graph: Mapping[str, Any]) -> str:
+    before, after, error = graph["before"], graph["after"], graph["error"]
+    mark = "" if error["within_bound"] else " **beyond the bound**"
+    cells = [
+        row["title"],
+        graph["role"],
+        ", ".join(f"{axis} {size}" for axis, size in row["bucket"].items()),
+        f"{before['nodes']} → {after['nodes']}",
+        f"{before['percent']:.2f} → {after['percent']:.2f}",
+        f"{before['subgraphs']} → {after['subgraphs']}",
+        f"{_giga(before['flops_host'])} → {_giga(after['flops_host'])} of {_giga(after['flops'])}",
+        f"{error['relative']:.1e} ({error['compared_inputs']}){mark}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _giga(flops: int) -> str:
+    return "0" if flops == 0 else f"{flops / 1e9:.4f}" if flops < 1e8 else f"{flops / 1e9:.1f}"
+
+
+def _committed() -> dict[str, Any]:
+    found = _read(DOCUMENT)
+    return dict(found["rows"]) if found else {}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def publish(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write both files."""
+    table = document(found)
+    _write(DOCUMENT, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+    _write(PAGE, page(table))
+
+
+def stale() -> list[str]:
+    """Titles of committed rows that another code made."""
+    rows = _committed()
+    return [model.title for model in MODELS if model.key in rows and rows[model.key]["digest"] != digest(model.family)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 the table is whole, 1 a row is missing, failed or stale, 2 wrong use."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="KEY", choices=[m.key for m in MODELS], help="only these models")
+    parser.add_argument("--python", default=sys.executable, help="the Python that makes the rows (its torch counts)")
+    parser.add_argument("--check", action="store_true", help="make nothing; say whether the table belongs to the code")
+    parser.add_argument("--row", choices=[m.key for m in MODELS], help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.row:
+        model = next(model for model in MODELS if model.key == given.row)
+        _write(given.out, json.dumps(measure(model)))
+        return 0
+    if given.check:
+        old, missing = stale(), [model.title for model in MODELS if model.key not in _committed()]
+        for name, titles in (("Made by other code", old), ("Missing", missing)):
+            if titles:
+                _say(f"{name}: {', '.join(titles)}. Run: make coverage-table")
+        return 1 if old or missing else 0
+    found = {model.key: row for model in MODELS if (row := kept(model)) is not None}
+    try:
+        for model, row in rows([m for m in MODELS if not given.only or m.key in given.only], given.python):
+            if row is not None:
+                found[model.key] = row
+                publish(found)
+    except TableError as error:
+        _say(f"error: {error}")
+        return 1
+    _say(f"wrote {PAGE.relative_to(ROOT)} and {DOCUMENT.relative_to(ROOT)}: {len(found)} of {len(MODELS)} models")
+    return 0 if len(found) == len(MODELS) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
