@@ -20,6 +20,7 @@ from embedded_aws.clients import ACCESS_KEY, SECRET_KEY
 app = typer.Typer(
     help="AWS on this machine, for rehearsals: moto with a CloudFormation engine and SageMaker hosting that runs.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -40,8 +41,11 @@ def running(directory: Path) -> dict[str, Any] | None:
     file = directory / STATE_FILE
     if not file.exists():
         return None
-    state: dict[str, Any] = json.loads(file.read_text())
-    return state if is_server(state["pid"]) else None
+    try:
+        state: dict[str, Any] = json.loads(file.read_text())
+        return state if is_server(state["pid"]) else None
+    except (OSError, ValueError, TypeError, KeyError):  # not a file that a server wrote
+        return None
 
 
 def is_server(pid: int) -> bool:
@@ -76,7 +80,7 @@ def alone() -> None:
 @app.command()
 def serve(
     directory: Directory,
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
     host: Annotated[str, typer.Option(help="Only a loopback address is possible.")] = "127.0.0.1",
     verbose: Annotated[bool, typer.Option(help="Log every request to stderr.")] = False,
 ) -> None:
@@ -88,6 +92,10 @@ def serve(
         raise fail(
             f"already running at {found['url']} (pid {found['pid']}); stop it with: stop --directory {directory}"
         )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise fail(f"--directory {directory} cannot be made: {error.strerror}; name another folder", 2) from None
     if not port_is_free(port):
         raise fail(f"port {port} is taken; choose another with --port, or 0 for a free one")
     alone()

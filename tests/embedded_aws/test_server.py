@@ -39,6 +39,24 @@ def test_a_second_server_for_a_directory_and_a_taken_port_are_refused(aws: Aws, 
     assert (taken.returncode, f"port {port} is taken" in taken.stderr) == (1, True)
 
 
+def test_a_folder_that_cannot_be_made_and_an_impossible_port_are_wrong_use(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for arguments, said in (
+        (("--directory", str(tmp_path / "file" / "aws")), "cannot be made"),
+        (("--directory", str(tmp_path / "aws"), "--port", "99999"), "--port"),
+    ):
+        done = run("serve", *arguments)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_state_file_is_no_server(tmp_path: Path) -> None:
+    (tmp_path / "server.json").write_text("{")
+    done = run("stop", "--directory", str(tmp_path))
+    assert (done.returncode, "nothing runs" in done.stderr) == (0, True)
+
+
 def test_the_environment_points_clients_to_it(aws: Aws, tmp_path: Path) -> None:
     variables = aws.environment()
     assert variables["AWS_ENDPOINT_URL"] == aws.url
