@@ -422,7 +422,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="KEY", choices=[m.key for m in MODELS], help="only these models")
     parser.add_argument("--python", default=sys.executable, help="the Python that makes the rows (its torch counts)")
-    parser.add_argument("--check", action="store_true", help="make nothing; say whether the table belongs to the code")
+    parser.add_argument("--check", action="store_true", help="make nothing; say what is stale or missing")
+    parser.add_argument("--prune", action="store_true", help="make nothing; leave out rows that other code made")
     parser.add_argument("--row", choices=[m.key for m in MODELS], help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -437,6 +438,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _say(f"{name}: {', '.join(titles)}. Run: make coverage-table")
         return 1 if old or missing else 0
     found = {model.key: row for model in MODELS if (row := kept(model)) is not None}
+    if given.prune:
+        publish(found)
+        return 0 if len(found) == len(MODELS) else 1
     try:
         for model, row in rows([m for m in MODELS if not given.only or m.key in given.only], given.python):
             if row is not None:
