@@ -58,12 +58,20 @@ class Road:
         path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
         return {**inherited, **self.aws_environment(), "PATH": path, "PYTHONUNBUFFERED": "1"}
 
+    def asked(self) -> subprocess.CompletedProcess[str]:
+        """The answer of `python -m embedded_aws environment`; it fails where no server runs."""
+        command = [PYTHON, "-m", "embedded_aws", "environment", "--directory", str(self.aws)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    def running(self) -> bool:
+        """Whether the embedded AWS runs; a server.json alone is also what a restart of the machine leaves."""
+        return (self.aws / "server.json").exists() and self.asked().returncode == 0
+
     def aws_environment(self) -> dict[str, str]:
         """What `python -m embedded_aws environment` exports; empty before the server runs."""
         if not (self.aws / "server.json").exists():
             return {}
-        command = [PYTHON, "-m", "embedded_aws", "environment", "--directory", str(self.aws)]
-        answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        answer = self.asked()
         if answer.returncode != 0:
             raise DemoError(f"the embedded AWS does not answer:\n{answer.stderr.strip()}")
         lines = [line.removeprefix("export ") for line in answer.stdout.splitlines() if "=" in line]
@@ -123,16 +131,20 @@ class Road:
                 start_new_session=True,
             )  # fmt: skip
             deadline = time.monotonic() + START_SECONDS
-            while not (self.aws / "server.json").exists():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    process.terminate()
-                    last = "\n".join(log.read_text().strip().splitlines()[-10:])
-                    raise DemoError(f"the embedded AWS did not start:\n{last}")
-                time.sleep(0.1)
+            try:
+                while not (self.aws / "server.json").exists():
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        last = "\n".join(log.read_text().strip().splitlines()[-10:])
+                        raise DemoError(f"the embedded AWS did not start:\n{last}")
+                    time.sleep(0.1)
+            except BaseException:  # Ctrl-C too: without its file `stop` could not find it
+                process.terminate()
+                process.wait()
+                raise
 
     def stop(self) -> None:
         """Stop the embedded AWS, and with it every worker."""
-        if (self.aws / "server.json").exists():
+        if self.running():
             self.command("stop the embedded AWS", PYTHON, "-m", "embedded_aws", "stop", "--directory", str(self.aws))
 
     def client(self, service: str) -> Any:
@@ -251,10 +263,11 @@ def destroy(road: Road) -> None:
 def fresh(folder: Path) -> Road:
     """A road in an empty folder; refuses to trample on one that runs."""
     road = Road(folder)
-    if (road.aws / "server.json").exists():
-        record = json.loads((road.aws / "server.json").read_text())
-        if Path(f"/proc/{record['pid']}").exists():
-            raise DemoError(f"an embedded AWS already runs for {folder.relative_to(ROOT)} ({record['url']}).")
+    if road.running():
+        directory = road.aws.relative_to(ROOT)
+        raise DemoError(
+            f"an embedded AWS already runs for {directory}. End it: python -m embedded_aws stop --directory {directory}"
+        )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return road
@@ -289,7 +302,7 @@ def up() -> None:
 def down() -> None:
     """Destroy what `up` deployed and stop the embedded AWS."""
     road = Road(ROOT / "build" / "up")
-    if not (road.aws / "server.json").exists():
+    if not road.running():
         console.print("nothing is up")
         return
     try:
