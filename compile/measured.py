@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,17 +20,33 @@ def folder(spec: EndpointSpec, rehearsal: bool) -> Path:
     return spec.root / "build" / "measured" / spec.name / ("rehearsal" if rehearsal else spec.compile.target)
 
 
-def keep(spec: EndpointSpec, lock: locks.Lock, report: Report) -> tuple[Path, bool]:
-    """Writes measured.json and pareto.png; returns the folder, and whether the figures entered the lock."""
+@dataclass(frozen=True)
+class Kept:
+    """Where the figures went: a folder, the lock too, and whether there is a plot of them."""
+
+    folder: Path
+    locked: bool
+    plotted: bool
+
+
+def keep(spec: EndpointSpec, lock: locks.Lock, report: Report) -> Kept:
+    """Writes measured.json and, where matplotlib is installed, pareto.png; and the lock, from the target itself."""
     place = folder(spec, lock.rehearsal)
     place.mkdir(parents=True, exist_ok=True)
     _replace(place / "measured.json", json.dumps(report.to_json(), indent=2, sort_keys=True, allow_nan=False) + "\n")
-    plot(report, place / "pareto.png")
+    plotted = can_plot()
+    if plotted:
+        plot(report, place / "pareto.png")
     if report.machine.target and report.artifact == lock.digests.artifact:
         path = locks.lock_path(spec, lock.rehearsal)
         _replace(path, lock.model_copy(update={"measured": report.to_json()}).dump())
-        return place, True
-    return place, False
+        return Kept(place, True, plotted)
+    return Kept(place, False, plotted)
+
+
+def can_plot() -> bool:
+    """Whether matplotlib is here; a compile machine need not have it."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def _replace(path: Path, text: str) -> None:

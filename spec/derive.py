@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from typing import Any
 
 from spec.endpoint import EndpointSpec
 from spec.lock import Lock
@@ -28,12 +29,25 @@ def workers(spec: EndpointSpec) -> int:
 def keep_at(spec: EndpointSpec, lock: Lock | None = None) -> float:
     """Concurrent requests an instance that scaling keeps to: scale.keep_at, or workers x largest batch x 0.7.
 
-    The largest batch is the lock's, since that is what runs; without a lock it is the spec's.
+    The largest batch is the lock's, since that is what runs; without a lock it is the spec's. With scale.measured it
+    is 0.7 of what the recommended configuration was measured to bear, as far as the lock has such figures (a lock
+    without them is refused by spec.lock.check).
     """
     if spec.scale.keep_at is not None:
         return spec.scale.keep_at
+    if spec.scale.measured and lock is not None and lock.measured is not None:
+        return _measured(spec, lock.measured["recommended"])
     sizes = [graph.batch_size for graph in lock.graphs] if lock else list(spec.compile.batch_sizes)
     return round(workers(spec) * max(sizes) * 0.7, 6)
+
+
+def _measured(spec: EndpointSpec, recommended: list[dict[str, Any]]) -> float:
+    """Concurrent items of the recommended configurations, or items a minute; the smallest of several graphs decides."""
+    if spec.scale.policy == "invocations":
+        bearable = min(row["throughput_avg"] for row in recommended) * 60
+    else:
+        bearable = min(row["n_models"] * row["workers_per_model"] * row["batch_size"] for row in recommended)
+    return round(float(bearable) * 0.7, 6)
 
 
 def model_download_timeout(lock: Lock) -> int:

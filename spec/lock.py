@@ -254,7 +254,22 @@ def check(spec: EndpointSpec, lock: Lock | None, rehearsal: bool = False) -> lis
             f"The handler code of {name} changed after it was packaged "
             f"(packaged {lock.digests.handler[:12]}, wanted {code[:12]}). Run: {package}"
         )
-    return problems + _serve_problems(spec, lock)
+    return problems + _serve_problems(spec, lock) + ([] if rehearsal else _measurement_problems(spec, lock))
+
+
+def _measurement_problems(spec: EndpointSpec, lock: Lock) -> list[str]:
+    """Figures that the spec derives something from must be there, and of this artifact on this instance type."""
+    if not spec.scale.measured:
+        return []
+    found, kind = lock.measured, spec.serve.instance_type
+    help_ = f"Run on an {kind.removeprefix('ml.')} instance: python -m compile measure {spec.name}; or write keep_at."
+    if found is None:
+        return [f"{_display(spec)}: scale.measured: the lock has no measured figures. {help_}"]
+    if found.get("artifact") != lock.digests.artifact:
+        return [f"{_display(spec)}: scale.measured: the figures in the lock are of another artifact. {help_}"]
+    if (found.get("machine") or {}).get("instance_type") != kind:
+        return [f"{_display(spec)}: scale.measured: the figures in the lock are of another instance type. {help_}"]
+    return []
 
 
 def _serve_problems(spec: EndpointSpec, lock: Lock) -> list[str]:

@@ -16,6 +16,7 @@ from compile.errors import UsageError
 
 if TYPE_CHECKING:
     from compile.measure import Report
+    from compile.measured import Kept
 
 Numbers = Annotated[str | None, typer.Option(metavar="N,N,...", show_default="all that were built")]
 Models = Annotated[str | None, typer.Option(metavar="N,N,...", show_default="1, 2, 4 ... one a core")]
@@ -61,11 +62,11 @@ def measure_command(  # noqa: PLR0913, PLR0917  (a command line)
     built = artifact.find(spec, rehearsal=rehearse)
     with artifact.unpacked(built) as files, reporting(json_) as reporter:
         report = measure(spec, built.lock, files.folder, files.manifest, settings, reporter)
-    place, locked = keep(spec, built.lock, report)
+    kept = keep(spec, built.lock, report)
     if json_:
-        typer.echo(json.dumps({**report.to_json(), "in_lock": locked}, indent=2))
+        typer.echo(json.dumps({**report.to_json(), "in_lock": kept.locked}, indent=2))
         return
-    _show(report, place.relative_to(spec.root), locked)
+    _show(report, kept.folder.relative_to(spec.root), kept)
 
 
 def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
@@ -77,7 +78,7 @@ def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
     return tuple(dict.fromkeys(int(word) for word in words))
 
 
-def _show(report: Report, place: Path, locked: bool) -> None:
+def _show(report: Report, place: Path, kept: Kept) -> None:
     title = f"{report.name}: measured on {report.machine.instance_type or report.machine.processor}"
     table = Table(title=title, title_justify="left")
     for column in ("graph", "models x workers", "items/s", "mean ms", "p50", "p99", "p100", "$/1M"):
@@ -97,5 +98,7 @@ def _show(report: Report, place: Path, locked: bool) -> None:
     out.print(table)
     for note in report.notes:
         err.print(f"Note: {note}.", markup=False, highlight=False)
-    where = "the lock" if locked else f"{place} only: {report.machine.reason}"
-    err.print(f"Figures are in {where}. Table and plot: {place}", markup=False, highlight=False)
+    where = "the lock" if kept.locked else f"{place} only: {report.machine.reason}"
+    err.print(f"Figures are in {where}. Table: {place}/measured.json.", markup=False, highlight=False)
+    plot = f"Plot: {place}/pareto.png." if kept.plotted else "No plot was drawn: matplotlib is not installed here."
+    err.print(plot, markup=False, highlight=False)

@@ -13,7 +13,7 @@ import spec as specs
 from compile import artifact, measure
 from compile.errors import CompileError
 from compile.measure import Report, Row, Settings, cost_per_million, machine_for, mark_pareto, recommend
-from compile.measured import keep
+from compile.measured import can_plot, keep
 from compile.progress import Silent
 from compile.statistics import modes, percentiles
 from spec.lock import artifact_key, read_lock
@@ -75,7 +75,7 @@ def measured(root: Path, settings: Settings) -> tuple[Report, bool]:
     built = artifact.find(spec, rehearsal=True)
     with artifact.unpacked(built) as files:
         report = measure.measure(spec, built.lock, files.folder, files.manifest, settings, Silent())
-    return report, keep(spec, built.lock, report)[1]
+    return report, keep(spec, built.lock, report).locked
 
 
 def test_every_configuration_of_a_rehearsal_is_measured_and_stays_in_build(tmp_path: Path) -> None:
@@ -96,7 +96,8 @@ def test_every_configuration_of_a_rehearsal_is_measured_and_stays_in_build(tmp_p
     assert kept["machine"]["name"] == report.machine.name
     assert kept["machine"]["reason"] == "it is a rehearsal"
     assert len(kept["recommended"]) == 1
-    assert (place / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    if can_plot():
+        assert (place / "pareto.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_price_that_is_given_makes_a_cost(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_figures_enter_the_lock_only_from_the_target_instance_type(
     machine = machine_for(spec, real, product)
     assert (machine.target, machine.instance_type, machine.reason) == (True, "ml.inf1.2xlarge", "")
     report = Report("own", digest, "2026-01-01T00:00:00Z", machine, None, (ROW,), (ROW,))
-    assert keep(spec, real, report)[1]
+    assert keep(spec, real, report).locked
     locked = read_lock(tmp_path / "endpoints" / "own.lock.json")
     assert locked.measured == json.loads(json.dumps(report.to_json()))
     assert locked.artifact.key == artifact_key("own", digest)
@@ -176,3 +177,13 @@ def test_without_a_chip_what_is_compiled_is_not_measured(tmp_path: Path) -> None
         patch.setattr(measure, "resolve", lambda *_: Nowhere())
         with pytest.raises(CompileError, match="measure own --rehearse"):
             measure.measure(specs.load(spec.path), real, files.folder, files.manifest, Settings(), Silent())
+
+
+def test_a_missing_plot_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rehearse(write_entry(tmp_path))
+    monkeypatch.setattr("compile.measured.can_plot", lambda: False)
+    options = ("--seconds", "0.1", "--n-models", "1", "--workers-per-model", "1", "--root", str(tmp_path))
+    assert run(monkeypatch, "measure", "own", "--rehearse", *options) == 0
+    assert "matplotlib is not installed here" in " ".join(capsys.readouterr().err.split())
