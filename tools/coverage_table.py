@@ -36,7 +36,10 @@ FORMAT = 1
 # Above these many FLOP fewer than five inputs are compared; the row says how many.
 LARGE, HUGE = 60e9, 600e9
 # Files of compile/coverage that only show or read something: a change of theirs changes no figure.
-SHOWS = ("commands", "compare", "host_time", "log", "merged", "page", "roofline", "terminal", "what")
+SHOWS = (
+    *("commands", "compare", "host_time", "log", "merged", "page"),
+    *("removal", "roofline", "side_by_side", "terminal", "what"),
+)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def _extra(path: Path | None) -> list[Rewrite]:
     try:
         return load_rewrites(path) if path else []
     except LoweringError as error:
-        raise CompileError(f"--rewrites {error}", "See docs/lowering.md.") from error
+        raise CompileError(f"--rewrites {error}", "It defines subclasses of compile.lowering.FunctionRewrite; docs/verifying.md shows one.") from error
 
 
 def _trials(name: str, root: Path, reporter: Reporter) -> list[Trial]:

@@ -14,7 +14,7 @@ import torch
 import typer
 
 from compile.commands.common import Root, err, out
-from compile.coverage import page, terminal
+from compile.coverage import page, side_by_side, terminal
 from compile.coverage.analysis import analyze
 from compile.coverage.compare import compare
 from compile.coverage.host_time import measure
@@ -23,8 +23,11 @@ from compile.coverage.merged import merged
 from compile.coverage.operators import find_release
 from compile.coverage.partition import Rules
 from compile.coverage.report import CoverageReport
+from compile.coverage.side_by_side import Pair
 from compile.coverage.what import FORMS, Subject, subjects
 from compile.errors import CompileError, UsageError
+from compile.lowering import Lowered as LoweredModel
+from compile.lowering import LoweringError, Rewrite, load_rewrites, lower
 from compile.structure import FlatModule, flat_module
 
 
@@ -50,7 +53,13 @@ Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="Operators 
 Grad = Annotated[bool, typer.Option("--grad/--no-grad", help="Trace with gradients on, as torch_neuron.trace does.")]
 Against = Annotated[Path | None, typer.Option("--against", help="A torch-neuron compile log to compare with.")]
 TargetOption = Annotated[Target | None, typer.Option("--target", help="Default: the endpoint's, or inf1.")]
-Lowered = Annotated[bool, typer.Option("--lowered", help="Analyze the model as `build` lowers it.")]
+Lowered = Annotated[
+    bool,
+    typer.Option("--lowered", help="Also as `build` lowers it, beside the original. The threshold is for this one."),
+]
+RewritesFile = Annotated[
+    Path | None, typer.Option("--rewrites", help="With --lowered: a Python file with rewrites of your own.")
+]
 HostTime = Annotated[bool, typer.Option("--host-time", help="Measure on this CPU to estimate the host's time.")]
 LogFile = Annotated[Path, typer.Argument(help="The output of torch_neuron.trace.", show_default=False)]
 
@@ -73,6 +82,7 @@ def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
     against: Against = None,
     target: TargetOption = None,
     lowered: Lowered = False,
+    rewrites: RewritesFile = None,
     host_time: HostTime = False,
     minimum_segment_size: Annotated[int, typer.Option(help="As torch_neuron.trace takes it.")] = 2,
     single_fusion_ratio_threshold: Annotated[float, typer.Option(help="As torch_neuron.trace takes it.")] = 0.6,
@@ -83,6 +93,7 @@ def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
     Exit 1 when less than --fail-under is supported or the model cannot be traced, 2 on wrong use.
     """
     _check(fail_under, sdk, json_, html)
+    extra = _rewrites(rewrites, lowered)
     whitelist = _kinds(op_whitelist, "--op-whitelist")
     log = _log(against) if against else None
     options: dict[str, Any] = {
@@ -94,29 +105,31 @@ def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
     }
     with err.status(f"building {what}"):
         found = subjects(what, root)
-    reports = []
+    reports, pairs = [], []
     for subject in found:
+        chosen = target.value if target else subject.target or "inf1"
         with err.status(f"tracing {subject.name}"):
-            chosen = target.value if target else subject.target or "inf1"
-            reports.append(_one(subject, chosen, lowered, host_time, options))
-    _give(reports, log, json_, html)
+            report = _one(subject, subject.name, chosen, host_time, options)
+        if lowered:
+            with err.status(f"lowering {subject.name}"):
+                made = _lowered(subject, extra)
+                after = replace(subject, module=made.module)
+                original = report
+                report = _one(after, f"{subject.name}, lowered", chosen, host_time, options)
+                pairs.append(Pair(original, report, made.report))
+        reports.append(report)
+    _give(reports, pairs, log, json_, html)
     _threshold(reports, fail_under)
 
 
-def _one(subject: Subject, target: str, lowered: bool, host_time: bool, options: dict[str, Any]) -> CoverageReport:
-    module = subject.module
-    if lowered:
-        module = _lowered(subject)
-    report = analyze(module, subject.inputs, target=target, **options)
-    name = f"{subject.name}, lowered" if lowered else subject.name
-    extra = {"host_time": measure(report, module, subject.inputs)} if host_time else {}
+def _one(subject: Subject, name: str, target: str, host_time: bool, options: dict[str, Any]) -> CoverageReport:
+    report = analyze(subject.module, subject.inputs, target=target, **options)
+    extra = {"host_time": measure(report, subject.module, subject.inputs)} if host_time else {}
     return replace(report, name=name, extra=extra)
 
 
-def _lowered(subject: Subject) -> torch.nn.Module:
+def _lowered(subject: Subject, extra: Sequence[Rewrite]) -> LoweredModel:
     """The module as `build` lowers it: in evaluation mode, its outputs flattened to a tuple."""
-    from compile.lowering import LoweringError, lower  # noqa: PLC0415 (only this option needs it)
-
     if not isinstance(subject.module, torch.nn.Module):
         raise UsageError(f"{subject.name}: --lowered needs a module, not a function.", "Put it into an nn.Module.")
     parameters = inspect.signature(subject.module.forward).parameters
@@ -124,24 +137,44 @@ def _lowered(subject: Subject) -> torch.nn.Module:
     if not isinstance(flat, FlatModule):
         flat = flat_module(flat, dict(zip(parameters, subject.inputs, strict=False)))
     try:
-        return lower(flat.eval(), subject.inputs).module
+        return lower(flat.eval(), subject.inputs, extra=extra)
     except LoweringError as error:
         raise CompileError(f"{subject.name} cannot be lowered: {error}", "Analyze it without --lowered.") from error
 
 
-def _give(reports: Sequence[CoverageReport], log: LogReport | None, json_: Path | None, html: Path | None) -> None:
+def _rewrites(path: Path | None, lowered: bool) -> list[Rewrite]:
+    if path is None:
+        return []
+    if not lowered:
+        raise UsageError("--rewrites belongs to --lowered.", "Add --lowered.")
+    try:
+        return load_rewrites(path)
+    except LoweringError as error:
+        raise UsageError(f"--rewrites {error}", "It defines subclasses of compile.lowering.FunctionRewrite.") from error
+
+
+def _give(
+    reports: Sequence[CoverageReport],
+    pairs: Sequence[Pair],
+    log: LogReport | None,
+    json_: Path | None,
+    html: Path | None,
+) -> None:
     comparisons = [compare(report, log) for report in reports] if log else []
-    result = merged(reports)
+    result = side_by_side.to_json(pairs) if pairs else merged(reports)
     if comparisons:
-        result["against"] = [comparison.to_json() for comparison in comparisons]
+        last = result["lowered"] if pairs else result
+        last["against"] = [comparison.to_json() for comparison in comparisons]
     if str(json_) != "-":
         for number, report in enumerate(reports):
+            if pairs:
+                side_by_side.show(pairs[number], out)
             terminal.show(report, out)
             if comparisons:
                 terminal.show_comparison(comparisons[number], out)
     _write_json(result, json_)
     if html:
-        page.write(reports, html)
+        page.write([item for pair in pairs for item in (pair.original, pair.lowered)] or reports, html)
         err.print(f"wrote {html}", highlight=False)
 
 

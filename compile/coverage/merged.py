@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from compile.coverage.removal import removed_by
 from compile.coverage.report import CoverageReport
 
 
 def merged(reports: Sequence[CoverageReport]) -> dict[str, Any]:
     """The contract of `--json`. With several graphs the top level sums them up and `graphs` holds each report."""
     graphs = [report.to_json() for report in reports]
+    for graph in graphs:
+        for kind, row in graph["operators"].items():
+            row["rewrite"] = "" if row["supported"] else removed_by(kind)
     if len(graphs) == 1:
         return graphs[0]
     total, supported = sum(graph["total"] for graph in graphs), _sum(graph["supported"] for graph in graphs)
@@ -50,6 +54,7 @@ def _operators(graphs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             known["supported_count"] += row["supported_count"]
             known["supported"] = known["supported"] and row["supported"]
             known["reason"] = known["reason"] or row["reason"]
+            known["rewrite"] = known["rewrite"] or row["rewrite"]
             known["places"] = [*known["places"], *row["places"]]
     return found
 

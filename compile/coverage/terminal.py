@@ -8,6 +8,7 @@ from rich.table import Table
 
 from compile.coverage.compare import Comparison
 from compile.coverage.log import LogReport
+from compile.coverage.removal import removed_by
 from compile.coverage.report import INF2_COVERAGE, CoverageReport, OperatorCount, Partition, Tensor
 
 _SHOWN_SUBGRAPHS = 8
@@ -93,7 +94,9 @@ def _unsupported(operators: dict[str, OperatorCount]) -> Table:
         rest = len(found.places) - len(shown)
         where = "\n".join(shown) + (f"\nand {rest} more places" if rest else "")
         times = f"{found.count - found.supported_count} of {found.count}" if found.supported_count else str(found.count)
-        table.add_row(kind, times, escape(where), escape(found.reason), escape(found.advice))
+        rewrite = removed_by(kind)
+        advice = f"{found.advice} (rewrite {rewrite})" if rewrite else found.advice
+        table.add_row(kind, times, escape(where), escape(found.reason), escape(advice))
     return table
 
 

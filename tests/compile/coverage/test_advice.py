@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from compile.coverage import analyze
 from compile.coverage.operators import data
+from compile.coverage.removal import removed_by
 from compile.lowering import lower
 
 X = torch.rand(2, 4, 8, 8) + 0.1
@@ -108,6 +109,26 @@ def test_what_build_is_said_to_lower(kind):
     lowered = lower(Model(function).eval(), (x,)).module
     report = analyze(lowered, (x,))
     assert report.percent == 100.0, {name for name, found in report.operators.items() if not found.supported}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["aten::upsample_bicubic2d", "aten::pad", "aten::mish", "aten::index", "aten::copy_", "aten::mul_", "aten::var"],
+)
+def test_the_named_rewrite_is_the_one_that_removes_it(kind):
+    """Without it the operator, or one of its kind, is still there."""
+    torch.set_num_threads(1)
+    function, x = CASES[kind]
+    rewrite = removed_by(kind)
+    assert rewrite
+    report = analyze(lower(Model(function).eval(), (x,), disabled=[rewrite]).module, (x,))
+    left = {name for name, found in report.operators.items() if not found.supported}
+    assert {removed_by(name) for name in left} == {rewrite}
+
+
+def test_what_no_rewrite_removes_names_none():
+    assert removed_by("aten::erfinv") == ""
+    assert removed_by("aten::linear") == ""
 
 
 def test_unlisted_kinds_get_advice_too():

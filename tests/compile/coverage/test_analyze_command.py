@@ -308,9 +308,72 @@ def test_page_is_self_contained(command, tmp_path):
 
 def test_lowered_and_host_time(analyzed):
     found = analyzed("own/models.py:supported", "--lowered", "--host-time")
-    assert found["name"].endswith("lowered")
-    assert "measured on this machine" in found["host_time"]["how"]
-    assert found["host_time"]["host_seconds"] == 0.0
+    assert found["lowered"]["name"] == f"{found['original']['name']}, lowered"
+    for report in (found["original"], found["lowered"]):
+        assert "measured on this machine" in report["host_time"]["how"]
+        assert report["host_time"]["host_seconds"] == 0.0
+
+
+UPSAMPLED = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def forward(self, x):
+        x = nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        return torch.erfinv(x.clamp(-0.5, 0.5)) + 1
+
+def build():
+    return Net().eval(), torch.rand(1, 3, 8, 8)
+"""
+REWRITE = """
+from compile.lowering import FunctionRewrite
+
+class Erfinv(FunctionRewrite):
+    name = "erfinv"
+    why = "Neuron has no erfinv"
+    cost = "three products"
+    operators = frozenset({"erfinv"})
+
+    def apply(self, call, input):
+        call.adds(flops=3 * input.numel())
+        return 0.886227 * (input + 0.261799 * input * input * input)
+"""
+
+
+def test_lowered_beside_the_original(project, analyzed, command):
+    (project / "up.py").write_text(UPSAMPLED)
+    (project / "mine.py").write_text(REWRITE)
+    found = analyzed("up.py:build", "--lowered")
+    before, after = found["original"]["operators"], found["lowered"]["operators"]
+    assert before["aten::upsample_bilinear2d"]["rewrite"] == "interpolate"
+    assert "aten::upsample_bilinear2d" not in after
+    assert after["aten::erfinv"]["rewrite"] == ""
+    assert found["original"]["supported"] < found["original"]["total"]
+    assert found["lowered"]["total"] - found["lowered"]["supported"] == 1
+    (lowering,) = found["lowering"]
+    assert [use["name"] for use in lowering["rewrites"]] == ["interpolate"]
+    own = analyzed("up.py:build", "--lowered", "--rewrites", "mine.py", "--fail-under", "100")
+    assert own["lowered"]["percent"] == 100.0
+    assert {use["name"]: use["flops_added"] for use in own["lowering"][0]["rewrites"]}["erfinv"] == 3 * 3 * 16 * 16
+    shown = command("analyze", "up.py:build", "--lowered").stdout
+    for words in ("before and after lowering", "aten::upsample_bilinear2d", "interpolate", "original"):
+        assert words in shown
+    assert "rewrite interpolate" in command("analyze", "up.py:build").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("own/models.py:supported", "--rewrites", "mine.py"), "belongs to --lowered"),
+        (("own/models.py:supported", "--lowered", "--rewrites", "none.py"), "none.py"),
+        (("own/models.py:supported", "--lowered", "--rewrites", "own/models.py"), "defines no subclass"),
+    ],
+)
+def test_wrong_use_of_rewrites(command, arguments, said):
+    done = command("analyze", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
 
 
 def test_help_teaches(command):

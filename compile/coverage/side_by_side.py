@@ -1,0 +1,91 @@
+"""The model before and after lowering, beside each other: for `analyze --lowered`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from compile.coverage.merged import merged
+from compile.coverage.removal import removed_by
+from compile.coverage.report import CoverageReport, OperatorCount
+from compile.lowering import LoweringReport
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One graph: as it is, as lowered, and what lowering did to it."""
+
+    original: CoverageReport
+    lowered: CoverageReport
+    lowering: LoweringReport
+
+
+def to_json(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """`original` and `lowered` are each as `analyze --json` gives them without --lowered."""
+    original, lowered = merged([pair.original for pair in pairs]), merged([pair.lowered for pair in pairs])
+    return {
+        "format": original["format"],
+        "name": original["name"],
+        "target": original["target"],
+        "original": original,
+        "lowered": lowered,
+        "lowering": [{"name": pair.original.name, **pair.lowering.to_json()} for pair in pairs],
+    }
+
+
+def show(pair: Pair, out: Console) -> None:
+    """A summary of both, then the operators that lowering removed or left, then the rewrites with their costs."""
+    out.print(_summary(pair))
+    before, after = _unsupported(pair.original), _unsupported(pair.lowered)
+    if before or after:
+        table = Table("operator", "before", "after", "rewrite", title="not supported", title_justify="left")
+        for kind in [*before, *(kind for kind in after if kind not in before)]:
+            table.add_row(kind, str(before.get(kind, 0)), str(after.get(kind, 0)), removed_by(kind) or "-")
+        out.print(table)
+    used = [use for use in pair.lowering.uses.values() if use.applied]
+    if used:
+        table = Table("rewrite", "times", "FLOP added", "bytes added", "why", title="applied", title_justify="left")
+        for use in used:
+            table.add_row(use.name, str(use.applied), str(use.flops), str(use.bytes), escape(use.why))
+        out.print(table)
+    for left, times in pair.lowering.left.items():
+        where = f"{left.operator} in {left.where or 'the model'}"
+        out.print(f"[yellow]left alone[/yellow] {times} x {escape(where)}: {escape(left.reason)}", highlight=False)
+    for note in pair.lowering.notes:
+        out.print(f"[bold]note[/bold] {escape(note)}", highlight=False)
+
+
+def _summary(pair: Pair) -> Table:
+    title = f"{pair.original.name} for {pair.original.target}, before and after lowering"
+    table = Table("", "original", "lowered", title=escape(title), title_justify="left")
+    both = (pair.original, pair.lowered)
+    table.add_row("operators", *(str(report.total) for report in both))
+    table.add_row("supported", *(_share(report) for report in both))
+    table.add_row("subgraphs, predicted", *(str(report.safe.subgraphs) if report.safe else "-" for report in both))
+    table.add_row("compiled, predicted", *(str(report.safe.compiled) if report.safe else "-" for report in both))
+    table.add_row("work", *(_giga(report.flops) for report in both))
+    table.add_row(
+        "of it on the host, predicted", *(_giga(report.safe.flops_host) if report.safe else "-" for report in both)
+    )
+    table.add_row("weights and constants", *(f"{report.weight_bytes / 1e6:.2f} MB" for report in both))
+    return table
+
+
+def _share(report: CoverageReport) -> str:
+    return "unknown" if report.supported is None else f"{report.supported} ({report.percent} %)"
+
+
+def _giga(flops: int) -> str:
+    return f"{flops / 1e9:.3f} GFLOP"
+
+
+def _unsupported(report: CoverageReport) -> dict[str, int]:
+    def refused(found: OperatorCount) -> int:
+        return found.count - found.supported_count
+
+    return {kind: refused(found) for kind, found in report.operators.items() if not found.supported}
