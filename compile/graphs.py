@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +160,7 @@ def _place(compiled: CompiledGraph, cell: Cell, places: Places) -> tuple[Path, P
         torchscript.save(compiled.module, path)
         return path, path
     assert compiled.file is not None  # noqa: S101  (one of the two is there)
-    shutil.copyfile(compiled.file, path)
+    torchscript.strip(compiled.file, path)
     traced = trace_for_cpu(cell.module, cell.example, cell.names)
     assert traced.module is not None  # noqa: S101  (a trace for the CPU is a module)
     compiled.unused_inputs[:] = traced.unused_inputs

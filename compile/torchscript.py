@@ -54,6 +54,17 @@ def rewrite(source: io.BytesIO | Path, path: Path) -> None:
             _store(new, canonical, data)
 
 
+def strip(source: Path, path: Path) -> None:
+    """Copies a TorchScript archive without what tells of the machine that wrote it; class names stay as they are.
+
+    For graphs of a Neuron compiler, whose classes belong to its runtime and cannot be frozen away.
+    """
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
+        for name in old.namelist():
+            if not name.endswith(_DROPPED):
+                _store(new, name, old.read(name))
+
+
 def _class_path(name: str) -> str:
     """code/__torch__/pkg/___torch_mangle_3.py holds classes of pkg; without the counter it is code/__torch__/pkg.py."""
     return _MANGLED_PATH.sub("", name)

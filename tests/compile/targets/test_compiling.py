@@ -9,20 +9,21 @@ import logging
 import sys
 import time
 import traceback
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import spec as specs
-from compile import capacity, verification
+from compile import capacity, package, verification
 from compile.build import Result, build, plan, survey
 from compile.errors import CompileError
 from compile.progress import Silent
 from compile.targets import child, inf1, inf2, job, neuron, resolve
 from compile.targets.base import Cost
 from spec import lock as locks
-from tests.compile.projects import ENTRY, WITH_SAMPLE, files, run, write_entry
+from tests.compile.projects import ENTRY, ROOT, WITH_SAMPLE, files, run, write_entry
 
 Scenario = Callable[[str], None]
 # Enough operators for a share of them to stay behind.
@@ -88,6 +89,12 @@ def test_inf1_in_a_process_of_its_own(tmp_path: Path, stand_in: Scenario) -> Non
     assert "nothing about the device is proven" in details["notes"][0]
     assert lock.sample is not None
     assert lock.sample.answer.tolerance > 0.01  # a device is allowed what compile.accept.device_tolerance says
+    package.extract(result.artifact, tmp_path / "unpacked")
+    with zipfile.ZipFile(tmp_path / "unpacked" / graph.file) as archive:
+        content = b"".join(archive.read(name) for name in archive.namelist())
+    assert b"neuron" in content
+    assert str(tmp_path).encode() not in content
+    assert str(ROOT).encode() not in content
     (built,) = result.graphs
     cost = built.compiled.cost
     assert cost is not None
