@@ -13,7 +13,7 @@ from rich.table import Table
 
 import spec as specs
 from compile.commands.common import Json, Root, err, out, project
-from compile.errors import UsageError
+from compile.errors import CompileError, UsageError
 
 _DEFAULT = """\
 name: {name}
@@ -76,7 +76,12 @@ def _write_checked(text: str, path: Path, root: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
         draft = Path(folder) / path.name
         draft.write_text(text, encoding="utf-8")
-        specs.load(draft, root=root)
+        try:
+            specs.load(draft, root=root)
+        except specs.SpecErrors as errors:
+            # The draft is gone when this is read: say what is wrong, not where it was.
+            said = "; ".join(f"{e.key}: {e.value} {e.problem}. {e.remedy}" for e in errors.errors)
+            raise CompileError(f"endpoints/{path.name} was not written: {said}") from None
         draft.replace(path)
 
 

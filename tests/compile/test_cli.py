@@ -153,7 +153,9 @@ def test_new_writes_nothing_that_is_not_valid(
 ) -> None:
     (tmp_path / "endpoints").mkdir()
     assert run(monkeypatch, "new", "not_a_name!", "--root", str(tmp_path)) == 1
-    assert "not_a_name!" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "endpoints/not_a_name!.yaml was not written: name: not_a_name! is not a name" in shown
+    assert ".new-" not in shown  # the draft, which is gone
     assert list((tmp_path / "endpoints").iterdir()) == []
     assert run(monkeypatch, "new", "mine", "--from", "nowhere.py:build", "--root", str(tmp_path)) == 1
     assert list((tmp_path / "endpoints").iterdir()) == []
