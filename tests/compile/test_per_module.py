@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compile.lowering import Call, FunctionRewrite
+from compile.lowering import Call, FunctionRewrite, load_rewrites, lower
 from compile.models import find
 from compile.per_module import PerModule, Row, per_module
 from compile.structure import flat_module
 from tests.compile.models.tiny import TINY
-from tests.compile.projects import run, write_entry
+from tests.compile.projects import ENTRY, ROOT, run, write_entry
 
 
 def tried(module: nn.Module, *, leaves: bool = False, extra: Any = (), **inputs: Tensor) -> PerModule:
@@ -178,6 +178,38 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     rewrites = ("--rewrites", str(tmp_path / "wrong.py"))
     assert run(monkeypatch, "verify", "own", "--per-module", *rewrites, *where) == 1
     assert "The first module that diverges: layer" in capsys.readouterr().out
+
+
+ERFINV = ENTRY.replace("self.layer(x)", "torch.erfinv(self.layer(x).clamp(-0.5, 0.5))")
+
+
+def test_the_rewrite_of_the_documentation_does_what_is_said_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "verifying.md").read_text(encoding="utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "rewrites.py").write_text(code)
+    write_entry(tmp_path, ERFINV)
+    own = ("--rewrites", str(tmp_path / "rewrites.py"), "--root", str(tmp_path))
+    assert run(monkeypatch, "analyze", "own", "--lowered", *own, "--json", "-") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "aten::erfinv" in found["original"]["operators"]
+    assert found["lowered"]["percent"] == 100.0
+    assert run(monkeypatch, "verify", "own", "--per-module", "--json", *own) == 1
+    (graph,) = json.loads(capsys.readouterr().out)["per_module"]
+    assert graph["first_divergence"] == "(whole model)"
+    x = torch.linspace(-0.2, 0.2, 41)
+    (erfinv,) = load_rewrites(tmp_path / "rewrites.py")
+    with torch.no_grad():
+        series = lower(Erfinv().eval(), (x,), extra=[erfinv]).module(x)
+    assert (series - torch.erfinv(x)).abs().max() < 1e-3
+
+
+class Erfinv(nn.Module):
+    """The function of the documentation's example."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.erfinv(x)
 
 
 @pytest.mark.parametrize(
