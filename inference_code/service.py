@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -15,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from inference_code import handler, metrics
 from inference_code.answers import Reply
@@ -33,6 +35,7 @@ from inference_code.pipeline import Job, Pipeline
 from inference_code.scheduler import Batch
 from inference_code.settings import Settings
 
+_DRAIN_BODY_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 # A caller's own request id is kept: X-Request-Id, or the InferenceId that boto3's invoke_endpoint takes.
@@ -94,8 +97,8 @@ class Service:
             seconds = self._settings.body_timeout_s
             late = RequestTimeout(f"the body did not arrive within {seconds:g} s")
             return _close(self._answered(call, handler.failed(late)))
-        except EndpointError as error:  # of _body: the rest of the request is not read
-            return _close(self._answered(call, handler.failed(error)))
+        except EndpointError as error:  # of _body, before the request was read to its end
+            return _Draining(_close(self._answered(call, handler.failed(error))), self._settings.limits.request_bytes)
         except ClientDisconnect:
             self._metrics.gone.add()
             self._log_request(call, {"status": None, "error": "client_gone"})
@@ -261,6 +264,35 @@ def _close(response: Response) -> Response:
     """The connection cannot be used again: part of the request's body was never read."""
     response.headers["Connection"] = "close"
     return response
+
+
+class _Draining(Response):
+    """A response that is sent before the request's body has been read.
+
+    A socket that is closed with unread bytes resets the connection, and the client may lose the answer that it was
+    sent. So the body is read on for a while, and thrown away, before the response ends.
+    """
+
+    def __init__(self, response: Response, most: int) -> None:
+        super().__init__(response.body, response.status_code)
+        self.raw_headers = response.raw_headers
+        self._most = most  # bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  (ASGI's)
+        """Send, read on, end."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._drain(receive), _DRAIN_BODY_SECONDS)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _drain(self, receive: Receive) -> None:
+        left = self._most
+        while left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                return
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -14,6 +14,7 @@ import uvicorn
 
 from inference_code import handler, logs
 from inference_code.errors import LoadError
+from inference_code.protocol import http
 from inference_code.service import Service
 from inference_code.settings import Settings
 
@@ -62,7 +63,7 @@ def serve(model_dir: str, listener: socket.socket) -> int:
         log_level="warning",
         access_log=False,
         server_header=False,
-        http="h11",  # bounds the size of the headers; httptools does not
+        http=http(),
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(settings.drain_s) + _LAST_ANSWERS_SECONDS,

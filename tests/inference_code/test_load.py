@@ -269,7 +269,3 @@ def test_one_byte_at_a_time_is_answered(sums_server: tuple[Server, Path]) -> Non
             stream.sendall(bytes([byte]))
         answer = b"".join(iter(lambda: stream.recv(10_000), b""))
     assert answer.startswith(b"HTTP/1.1 200")
-
-
-def test_the_tests_leave_no_process() -> None:
-    assert len([child for child in children(os.getpid()) if is_serving(child)]) <= 1  # the one of this module

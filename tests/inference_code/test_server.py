@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import json
@@ -232,6 +233,21 @@ def test_a_body_without_length_is_cut_off_at_the_limit(depth_server: Server) -> 
         connection.close()
     assert sent < 200_000_000
     assert depth_server.request("/ping").status == 200
+
+
+@pytest.mark.parametrize("head", [b"GET /ping?" + b"x" * 300_000, b"GET /ping HTTP/1.1\r\nX: " + b"y" * 300_000])
+def test_a_head_that_never_ends_is_cut_off(depth_server: Server, head: bytes) -> None:
+    address = urlsplit(depth_server.url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as stream:
+        with contextlib.suppress(ConnectionError):
+            stream.sendall(head)
+        with contextlib.suppress(ConnectionResetError):  # the rest of the head was not read
+            assert b" 400 " in stream.recv(10_000).split(b"\r\n")[0]
+    assert depth_server.request("/ping").status == 200
+
+
+def test_a_head_below_the_limit_is_read(depth_server: Server) -> None:
+    assert depth_server.request("/ping", X_Noise="x" * 50_000).status == 200
 
 
 def test_huge_headers_are_refused_and_the_server_lives(depth_server: Server) -> None:
