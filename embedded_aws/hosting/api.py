@@ -173,10 +173,12 @@ class SageMaker(SageMakerResponse):
     def update_endpoint(self) -> ActionResult:
         """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpoint.html"""
         endpoint = self._endpoint()
+        scaled = self._scaled_variants(endpoint.name)
         with endpoint.lock:
             if endpoint.status not in {"InService", "Failed"}:
                 raise RequestError(f'Cannot update in-progress endpoint "{endpoint.arn}".')
             config = self._config(self.params["EndpointConfigName"])
+            _keep_types(endpoint, config, scaled)
             if config is endpoint.config and endpoint.status == "InService":
                 raise RequestError(
                     f'Cannot update endpoint "{endpoint.arn}" with the endpoint configuration that it has already.'
@@ -191,6 +193,13 @@ class SageMaker(SageMakerResponse):
                 endpoint.deployment = self.params.get("DeploymentConfig")
             endpoint.update(config, variants)
         return ActionResult({"EndpointArn": endpoint.arn})
+
+    def _scaled_variants(self, endpoint: str) -> set[str]:
+        """Names of the variants that are registered for automatic scaling."""
+        client = self.state.clients.client("application-autoscaling", self.region)
+        targets = client.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+        resources = (target["ResourceId"].split("/") for target in targets)
+        return {parts[3] for parts in resources if parts[1] == endpoint}
 
     def update_endpoint_weights_and_capacities(self) -> ActionResult:
         """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpointWeightsAndCapacities.html"""
@@ -277,6 +286,24 @@ class SageMaker(SageMakerResponse):
             return super().delete_tags()
         tags[:] = [tag for tag in tags if tag["Key"] not in self.params["TagKeys"]]
         return EmptyResult()
+
+
+def _keep_types(endpoint: Endpoint, config: dict[str, Any], scaled: set[str]) -> None:
+    """Refuse another instance type for a variant that is registered for automatic scaling.
+
+    "If the update would change the instance type for any model that is a target for automatic scaling, the update
+    fails", https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-update.html (the wording is ours).
+    """
+    for wanted in config["ProductionVariants"]:
+        name, new = wanted["VariantName"], wanted.get("InstanceType")
+        if name not in scaled or name not in endpoint.variants:
+            continue
+        old = endpoint.variants[name].configuration.get("InstanceType")
+        if new != old:
+            raise RequestError(
+                f"The variant {name} of endpoint {endpoint.name} is registered for automatic scaling: its instance "
+                f"type cannot change from {old} to {new}. Deregister the scalable target first."
+            )
 
 
 def retain(old: dict[str, Variant], new: list[Variant], excluded: set[str]) -> None:

@@ -260,6 +260,26 @@ def test_weights_counts_and_what_an_update_retains(hosting: Hosting) -> None:
         )
 
 
+def test_another_instance_type_is_refused_while_scaling_is_registered(hosting: Hosting) -> None:
+    hosting.up(hosting.config("one", artifact("one")))
+    two = hosting.config("two", artifact("two"), InstanceType="ml.inf2.8xlarge")
+    scaling, where = (
+        hosting.aws.client("application-autoscaling"),
+        {
+            "ServiceNamespace": "sagemaker",
+            "ResourceId": f"endpoint/{hosting.name}/variant/main",
+            "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+        },
+    )
+    scaling.register_scalable_target(MinCapacity=1, MaxCapacity=2, **where)
+    with pytest.raises(ClientError, match=r"cannot change from ml\.inf2\.xlarge to ml\.inf2\.8xlarge"):
+        hosting.sagemaker.update_endpoint(EndpointName=hosting.name, EndpointConfigName=two)
+    assert hosting.settled()["EndpointStatus"] == "InService"
+    assert hosting.update(hosting.config("three", artifact("three")))["EndpointConfigName"].endswith("-three")
+    scaling.deregister_scalable_target(**where)
+    assert hosting.update(two)["EndpointConfigName"] == two
+
+
 def test_two_variants_share_the_traffic_by_weight(hosting: Hosting) -> None:
     one, two = hosting.config("one", artifact("one")), hosting.config("two", artifact("two"))
     variants = [
