@@ -26,20 +26,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # run as a script
     sys.path.insert(0, str(ROOT))
-
-from spec.digests import family_sources  # noqa: E402
-
 DOCUMENT = ROOT / "docs" / "coverage-table.json"
 PAGE = ROOT / "docs" / "coverage-table.md"
 CACHE = ROOT / "build" / "coverage-table"
 FORMAT = 1
 # Above these many FLOP fewer than five inputs are compared; the row says how many.
 LARGE, HUGE = 60e9, 600e9
-# Files of compile/coverage that only show or read something: a change of theirs changes no figure.
-SHOWS = (
-    *("commands", "compare", "host_time", "log", "merged", "page"),
-    *("removal", "roofline", "side_by_side", "terminal", "what"),
-)
+# What computes a row, beside the family's own file; everything that these import in the folders counts too.
+ENTRIES = ("lowering/__init__.py", "coverage/analysis.py", "structure.py", "parity.py")
+FOLDERS = ("compile/lowering/", "compile/coverage/", "compile/models/", "compile/structure.py", "compile/parity.py")
 
 
 @dataclass(frozen=True)
@@ -102,30 +97,59 @@ def digest(family: str) -> str:
 
     Of Python files the syntax tree without docstrings counts: comments, words and layout change no figure.
     """
-    lowering = sorted((ROOT / "compile" / "lowering").rglob("*.py"))
-    coverage = [path for path in sorted((ROOT / "compile" / "coverage").glob("*.py")) if path.stem not in SHOWS]
-    others = [ROOT / "compile" / "structure.py", ROOT / "compile" / "parity.py"]
+    found = {path: _syntax(path).digest for path in sources(family)}
     data = ROOT / "compile" / "coverage" / "operators.json"
-    found = {path: _syntax(path) for path in (*lowering, *coverage, *others, *family_sources(family))}
-    found[data] = json.dumps(json.loads(data.read_text(encoding="utf-8")), sort_keys=True)
-    lines = [f"{path.relative_to(ROOT).as_posix()} {_sha(text)}" for path, text in sorted(found.items())]
+    found[data] = _sha(json.dumps(json.loads(data.read_text(encoding="utf-8")), sort_keys=True))
+    lines = [f"{path.relative_to(ROOT).as_posix()} {text}" for path, text in sorted(found.items())]
     return _sha("\n".join(lines))
 
 
-def _syntax(path: Path) -> str:
+def sources(family: str) -> set[Path]:
+    """The files whose code decides a family's figures, by following imports; the registry of families is left out."""
+    waiting = [ROOT / "compile" / entry for entry in (*ENTRIES, f"models/{family}.py")]
+    found: set[Path] = set()
+    while waiting:
+        path = waiting.pop()
+        if path not in found and path != ROOT / "compile" / "models" / "__init__.py":
+            found.add(path)
+            waiting += _syntax(path).imports
+    return found
+
+
+@dataclass(frozen=True)
+class _Syntax:
+    digest: str
+    imports: tuple[Path, ...]
+
+
+def _syntax(path: Path) -> _Syntax:
     return _syntax_at(path, path.stat().st_mtime_ns)
 
 
 @functools.cache
-def _syntax_at(path: Path, changed: int) -> str:
-    """The digest of the file as it was `changed` (a key of the cache)."""
+def _syntax_at(path: Path, changed: int) -> _Syntax:
+    """The file as it was `changed` (a key of the cache)."""
     del changed
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = [file for node in ast.walk(tree) for file in _imported(node)]
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
             node.body = [part for part in body if not _is_words(part)]
-    return _sha(ast.dump(tree))
+    return _Syntax(_sha(ast.dump(tree)), tuple(imports))
+
+
+def _imported(node: ast.AST) -> Iterable[Path]:
+    names = []
+    if isinstance(node, ast.ImportFrom) and node.module:
+        names = [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
+    elif isinstance(node, ast.Import):
+        names = [name.name for name in node.names]
+    for name in names:
+        stem = name.replace(".", "/")
+        for file in (f"{stem}.py", f"{stem}/__init__.py"):
+            if file.startswith(FOLDERS) and (ROOT / file).is_file():
+                yield ROOT / file
 
 
 def _is_words(node: ast.stmt) -> bool:

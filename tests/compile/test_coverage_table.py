@@ -82,9 +82,19 @@ def test_the_digest_is_of_what_computes_and_not_of_words(tmp_path: Path) -> None
     found = []
     for text in ('"""Words."""\nx = 1  # more\n', '"""Others."""\n\nx = 1\n', "x = 2\n"):
         file.write_text(text)
-        found.append(coverage_table._syntax_at(file, len(found)))
+        found.append(coverage_table._syntax_at(file, len(found)).digest)
     assert found[0] == found[1] != found[2]
     assert digest("bert") != digest("vgg")
+
+
+def test_the_digest_follows_imports() -> None:
+    found = {path.relative_to(coverage_table.ROOT).as_posix() for path in coverage_table.sources("marian")}
+    for path in ("lowering/rewrites/interpolate.py", "lowering/recorder.py", "coverage/partition.py", "parity.py"):
+        assert f"compile/{path}" in found
+    for path in ("marian.py", "autoregression/seq2seq.py", "parts/draw.py"):
+        assert f"compile/models/{path}" in found
+    for path in ("coverage/commands.py", "coverage/page.py", "models/__init__.py", "models/vgg.py", "build.py"):
+        assert f"compile/{path}" not in found
 
 
 def test_a_row_is_kept_until_its_code_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
