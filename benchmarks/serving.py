@@ -1,0 +1,413 @@
+"""The native server against its peers: the same handler, artifact and payloads, in one run, by turns.
+
+    python -m benchmarks.serving                       every peer, workload and number of connections
+    python -m benchmarks.serving --peers native,plain --cases npy --connections 1,16 --seconds 2 --rounds 1
+    python -m benchmarks.serving --write               also put the table and the plot into docs/serving.md
+
+Peers that cannot be installed here (with pip, into build/benchmarks/peers/) are named with the reason and left out.
+Load comes from wrk, or where it is not installed from a client on asyncio, which is slower itself: the text says so.
+Nobody else should use the machine meanwhile: the run says how busy it was at its beginning, and refuses above one busy
+processor in four unless --busy is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.peers import DEVICE_SECONDS, HOME, PEERS, ROOT, Case, Running, SkippedError
+from tests.inference_code import artifacts
+from tests.inference_code.load import Got, Sent, send_all
+
+BATCH = 8
+SIDE = 224
+DOCUMENT = ROOT / "docs" / "serving.md"
+PLOT = ROOT / "docs" / "images" / "serving.svg"
+BEGIN, END = "<!-- figures: python -m benchmarks.serving --write -->", "<!-- end of the figures -->"
+_LUA = """
+local file = io.open("{body}", "rb")
+wrk.method, wrk.body = "POST", file:read("*a")
+file:close()
+{headers}
+"""
+
+console = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measurement; times in milliseconds, memory in MB. `errors`: answers that are not 200, and lost ones."""
+
+    peer: str
+    case: str
+    connections: int
+    requests_per_second: float
+    p50: float
+    p99: float
+    errors: int
+    processor_ms: float
+    idle_memory: float
+    start_seconds: float
+
+
+class Pictures(torch.nn.Module):
+    """[batch, 3, side, side] -> [batch, side, side] of depth; the small answer's model takes the mean of it."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.mean(1)
+
+
+class Means(torch.nn.Module):
+    """[batch, 3, side, side] -> [batch, 3]."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.mean((2, 3))
+
+
+def cases(folder: Path) -> dict[str, Case]:
+    """The workloads: npy of 602 KB, a JPEG of 640 x 480, and the accelerator-like model with a small npy."""
+    chance = np.random.default_rng(0)
+    pixels = chance.random((3, SIDE, SIDE), np.float32)
+    photograph = Image.open(ROOT / "examples" / "photographs" / "coffee.jpg").convert("RGB")
+    jpeg = artifacts.encoded(photograph.resize((640, 480)), "JPEG", quality=90)
+    rows = {
+        "npy": (Means(), (3, SIDE, SIDE), "tensor", artifacts.npy(pixels), "application/x-npy", False),
+        "jpeg": (Pictures(), (3, SIDE, SIDE), "depth", jpeg, "image/jpeg", False),
+        "accelerator": (Means(), (3, 16, 16), "tensor", artifacts.npy(pixels[:, :16, :16]), "application/x-npy", True),
+    }
+    found = {}
+    for name, (module, shape, task, body, content_type, accelerator) in rows.items():
+        model = folder / name
+        graphs = tuple(
+            artifacts.add_graph(
+                model, module, {"pixels": torch.zeros(batch, *shape)}, bucket={"image": list(shape[1:])}
+            )
+            for batch in (1, BATCH)
+        )
+        shutil.copytree(ROOT / "inference_code", model / "code" / "inference_code")
+        shutil.copy(ROOT / "inference_code" / "inference.py", model / "code" / "inference.py")
+        artifacts.finish(model, graphs, task, files={g.file: artifacts.m.file_sha256(model / g.file) for g in graphs})
+        (folder / f"{name}.body").write_bytes(body)
+        found[name] = Case(name, model, folder / f"{name}.body", content_type, accelerator)
+    return found
+
+
+# Load ---------------------------------------------------------------------------------------------------------------
+
+
+def headers_of(case: Case, running: Running) -> dict[str, str]:
+    """What each request carries."""
+    accept = "application/x-npy; size=model" if case.name == "jpeg" else "application/x-npy"
+    return {"Content-Type": case.content_type, "Accept": accept, **running.headers}
+
+
+def by_wrk(case: Case, running: Running, connections: int, seconds: float) -> tuple[int, float, float, float, int]:
+    """(answers, requests a second, p50 ms, p99 ms, errors)."""
+    lines = [
+        f"wrk.headers[{json.dumps(name)}] = {json.dumps(text)}" for name, text in headers_of(case, running).items()
+    ]
+    script = case.body.with_suffix(".lua")
+    script.write_text(_LUA.format(body=case.body, headers="\n".join(lines)))
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", "--latency", "--timeout", "60s"]
+    run = subprocess.run(
+        [*command, "-s", str(script), f"{running.url}/invocations"], capture_output=True, text=True, check=True
+    )
+    return parse_wrk(run.stdout)
+
+
+def parse_wrk(text: str) -> tuple[int, float, float, float, int]:
+    """wrk's report: (answers, requests a second, p50 ms, p99 ms, errors)."""
+    scale = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
+    latency = {
+        share: float(number) * scale[unit]
+        for share, number, unit in re.findall(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)$", text, re.MULTILINE)
+    }
+    answers = int(re.findall(r"(\d+) requests in", text)[0])
+    refused = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", text)))
+    broken = sum(int(n) for line in re.findall(r"Socket errors: (.*)", text) for n in re.findall(r"\d+", line))
+    return (
+        answers,
+        float(re.findall(r"Requests/sec:\s+([\d.]+)", text)[0]),
+        latency["50"],
+        latency["99"],
+        refused + broken,
+    )
+
+
+def by_asyncio(case: Case, running: Running, connections: int, seconds: float) -> tuple[int, float, float, float, int]:
+    """The same with a client in this process, where there is no wrk."""
+    headers = "".join(f"{name}: {text}\r\n" for name, text in headers_of(case, running).items())
+    body, began = case.body.read_bytes(), time.perf_counter()
+    times: list[float] = []
+    sent_at: dict[int, float] = {}
+    errors = 0
+
+    def requests() -> Any:
+        number = 0
+        while time.perf_counter() - began < seconds:
+            sent_at[number] = time.perf_counter()
+            yield Sent(number, body, headers)
+            number += 1
+
+    def answered(got: Got) -> None:
+        nonlocal errors
+        times.append(time.perf_counter() - sent_at.pop(got.number))
+        errors += got.status != 200
+
+    send_all(running.url, requests(), connections, answered)
+    passed = time.perf_counter() - began
+    low, high = np.quantile(times, (0.5, 0.99)) * 1000
+    return len(times), len(times) / passed, float(low), float(high), errors
+
+
+Load = Callable[[Case, Running, int, float], "tuple[int, float, float, float, int]"]
+
+
+def measure(peer: str, case: Case, connections: Sequence[int], seconds: float, load: Load) -> list[Result]:
+    """Start the peer, warm it up, measure each number of connections, end it. Raises SkippedError."""
+    log = HOME / "logs" / f"{peer}-{case.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    running = PEERS[peer](case, free_ports(), log)
+    results = []
+    try:
+        check_answer(peer, case, running)
+        memory = running.memory() / 1e6
+        load(case, running, max(connections), min(seconds, 2.0))
+        for number in connections:
+            before = running.processor()
+            answers, rate, p50, p99, errors = load(case, running, number, seconds)
+            processor = (running.processor() - before) * 1000 / max(answers, 1)
+            row = (rate, p50, p99, errors, processor, memory, running.seconds)
+            results.append(Result(peer, case.name, number, *row))
+    finally:
+        running.stop()
+    return results
+
+
+def check_answer(peer: str, case: Case, running: Running) -> None:
+    """One request, which must be answered with the right shape: a fast error is no result. Raises SkippedError."""
+    headers = "".join(f"{name}: {text}\r\n" for name, text in headers_of(case, running).items())
+    (got,) = send_all(running.url, [Sent(0, case.body.read_bytes(), headers)], 1)
+    start = got.body.find(b"\x93NUMPY")
+    if got.status != 200 or start < 0:
+        raise SkippedError(f"{peer} answers {case.name} with {got.status}: {got.body[:200]!r}")
+
+
+def free_ports() -> int:
+    """The first of three free ports in a row."""
+    while True:
+        with socket.socket() as first:
+            first.bind(("127.0.0.1", 0))
+            port = int(first.getsockname()[1])
+        try:
+            for other in (port + 1, port + 2):
+                with socket.socket() as one:
+                    one.bind(("127.0.0.1", other))
+        except (OSError, OverflowError):
+            continue
+        return port
+
+
+# Results ------------------------------------------------------------------------------------------------------------
+
+
+def median(results: Sequence[Result]) -> list[Result]:
+    """One result for each peer, case and number of connections: the median of the rounds, the sum of the errors."""
+    groups: dict[tuple[str, str, int], list[Result]] = {}
+    for one in results:
+        groups.setdefault((one.peer, one.case, one.connections), []).append(one)
+    names = ("requests_per_second", "p50", "p99", "processor_ms", "idle_memory", "start_seconds")
+    return [
+        Result(*key, **{name: statistics.median(getattr(one, name) for one in group) for name in names},
+               errors=sum(one.errors for one in group))
+        for key, group in groups.items()
+    ]  # fmt: skip
+
+
+def goals(results: Sequence[Result]) -> list[tuple[str, float, float, bool]]:
+    """(what, found, wanted, reached) of the ratios that can be told from these results."""
+    by = {(one.peer, one.case, one.connections): one for one in results}
+
+    def ratio(case: str, peer: str, name: str, number: int) -> float | None:
+        ours, theirs = by.get(("native", case, number)), by.get((peer, case, number))
+        return getattr(ours, name) / getattr(theirs, name) if ours and theirs else None
+
+    rate, lone = "requests_per_second", "p50"
+    rows = [
+        ("npy, 16 connections: requests/s against TorchServe's", ratio("npy", "torchserve", rate, 16), 4.0, True),
+        ("JPEG, 16 connections: requests/s against TorchServe's", ratio("jpeg", "torchserve", rate, 16), 2.5, True),
+    ]
+    for case in ("npy", "jpeg", "accelerator"):
+        rows.append(
+            (f"{case}, 16 connections: requests/s against Triton's", ratio(case, "triton", rate, 16), 1.0, True)
+        )
+        rows.append((f"{case}, lone request: p50 against plain Starlette's", ratio(case, "plain", lone, 1), 1.0, False))
+        rows.append(
+            (f"{case}: idle memory against TorchServe's", ratio(case, "torchserve", "idle_memory", 16), 0.5, False)
+        )
+    limited = by.get(("native", "accelerator", 16))
+    if limited:
+        share = limited.requests_per_second / (BATCH / DEVICE_SECONDS)
+        rows.append(("accelerator, 16 connections: share of the batch-limited maximum", share, 0.95, True))
+    return [
+        (what, found, wanted, found >= wanted if least else found <= wanted)
+        for what, found, wanted, least in rows
+        if found is not None
+    ]
+
+
+def markdown(results: Sequence[Result], client: str, skipped: dict[str, str], busy: float) -> str:
+    """The table, the goals and where they were measured."""
+    lines = [
+        f"Measured on {date.today().isoformat()} on {machine()}, load from {client}; other processes kept "
+        f"{busy:.1f} processors busy when the run began.",
+        "",
+        "| workload | server | connections | requests/s | p50 ms | p99 ms | errors | CPU ms | idle MB | start s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for one in sorted(results, key=lambda r: (r.case, r.peer, r.connections)):
+        lines.append(
+            f"| {one.case} | {one.peer} | {one.connections} | {one.requests_per_second:.0f} | {one.p50:.2f} | "
+            f"{one.p99:.2f} | {one.errors} | {one.processor_ms:.2f} | {one.idle_memory:.0f} | {one.start_seconds:.1f} |"
+        )
+    lines += ["", "| goal | found | wanted | |", "|---|---|---|---|"]
+    for what, found, wanted, reached in goals(results):
+        lines.append(f"| {what} | {found:.2f} | {wanted:g} | {'reached' if reached else 'missed'} |")
+    lines += [f"\nNot measured: {peer}: {reason}" for peer, reason in skipped.items()]
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Processors, their name, memory."""
+    text = Path("/proc/cpuinfo").read_text()
+    names = re.findall(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} x {names[0] if names else platform.machine()}, {memory:.0f} GiB"
+
+
+def plot(results: Sequence[Result], path: Path) -> None:
+    """Requests a second over connections, one panel a workload."""
+    import matplotlib as mpl  # noqa: PLC0415  (only for --write)
+
+    mpl.use("svg")
+    from matplotlib import pyplot  # noqa: PLC0415
+
+    names = sorted({one.case for one in results})
+    figure, axes = pyplot.subplots(1, len(names), figsize=(4 * len(names), 3.2), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        for peer in sorted({one.peer for one in results}):
+            rows = sorted((r.connections, r.requests_per_second) for r in results if (r.case, r.peer) == (name, peer))
+            if rows:
+                axis.plot(*zip(*rows, strict=True), marker="o", label=peer)
+        axis.set(title=name, xlabel="connections", xscale="log", ylim=(0, None))
+    axes[0][0].set_ylabel("requests/s")
+    axes[0][0].legend()
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def write_document(text: str, results: Sequence[Result]) -> None:
+    """Put the figures between the marks of docs/serving.md."""
+    document = DOCUMENT.read_text()
+    before, rest = document.split(BEGIN)
+    _, after = rest.split(END)
+    plot(results, PLOT)
+    picture = f"![Requests a second over connections](images/{PLOT.name})"
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{picture}\n\n{END}{after}")
+
+
+# The command line -----------------------------------------------------------------------------------------------------
+
+
+def run(options: argparse.Namespace, load: Load) -> tuple[list[Result], dict[str, str]]:
+    """Every round of every case and peer; the order of the peers turns with the round."""
+    folder = HOME / "cases"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    built = cases(folder)
+    results: list[Result] = []
+    skipped: dict[str, str] = {}
+    for number in range(options.rounds):
+        for case in (built[name] for name in options.cases):
+            turn = number % len(options.peers)
+            for peer in options.peers[turn:] + options.peers[:turn]:
+                if peer in skipped:
+                    continue
+                try:
+                    console.print(f"round {number + 1} of {options.rounds}: {case.name}, {peer}")
+                    results += measure(peer, case, options.connections, options.seconds, load)
+                except (SkippedError, subprocess.CalledProcessError, StopIteration) as error:
+                    skipped[peer] = str(error) or type(error).__name__
+                    console.print(f"[bold red]SKIPPED {peer}[/]: {skipped[peer]}", markup=True)
+    return median([one for one in results if one.peer not in skipped]), skipped
+
+
+def show(results: Sequence[Result]) -> None:
+    """The results as a table in the terminal."""
+    table = Table("workload", "server", "connections", "requests/s", "p50 ms", "p99 ms", "errors", "CPU ms", "idle MB")
+    for one in sorted(results, key=lambda r: (r.case, r.connections, r.peer)):
+        numbers = (f"{one.requests_per_second:.0f}", f"{one.p50:.2f}", f"{one.p99:.2f}", str(one.errors))
+        more = (f"{one.processor_ms:.2f}", f"{one.idle_memory:.0f}")
+        table.add_row(one.case, one.peer, str(one.connections), *numbers, *more)
+    console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: measured; 1: a peer was asked for and nothing could be measured; 2: wrong use, or the machine is busy."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = ["npy", "jpeg", "accelerator"]
+    parser.add_argument("--peers", type=lambda text: text.split(","), default=list(PEERS))
+    parser.add_argument("--cases", type=lambda text: text.split(","), default=names)
+    parser.add_argument("--connections", type=lambda t: [int(n) for n in t.split(",")], default=[1, 4, 16, 64])
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement; default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="whose median counts; default: %(default)s")
+    parser.add_argument("--busy", action="store_true", help="measure although the machine is busy")
+    parser.add_argument("--write", action="store_true", help="put table and plot into docs/serving.md")
+    options = parser.parse_args(arguments)
+    for given, known in ((options.peers, list(PEERS)), (options.cases, names)):
+        if set(given) - set(known):
+            parser.error(f"there is no {', '.join(sorted(set(given) - set(known)))}; there are {', '.join(known)}")
+    busy = os.getloadavg()[0]
+    if busy > (os.cpu_count() or 1) / 4 and not options.busy:
+        parser.error(f"the machine is busy (load {busy:.1f}): figures would be worthless; wait, or say --busy")
+    if options.busy and options.write:
+        parser.error("--write is only for a machine that is not busy")
+    has_wrk = shutil.which("wrk") is not None
+    client = "wrk" if has_wrk else "a client on asyncio (wrk is not installed)"
+    results, skipped = run(options, by_wrk if has_wrk else by_asyncio)
+    show(results)
+    text = markdown(results, client, skipped, busy)
+    (HOME / "serving.json").write_text(json.dumps([asdict(one) for one in results], indent=2) + "\n")
+    (HOME / "serving.md").write_text(text + "\n")
+    console.print(f"written: {HOME / 'serving.json'}, {HOME / 'serving.md'}")
+    if options.write:
+        write_document(text, results)
+    return 0 if results else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
