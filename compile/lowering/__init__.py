@@ -2,22 +2,26 @@
 
 ``lower(module, example_inputs)`` returns an ordinary module that traces to plain operators, and a report of what was
 done. Writing a rewrite of one's own: subclass ``FunctionRewrite`` or ``ModuleRewrite`` and pass it as ``extra``, or
-keep it in a file for ``load_rewrites``.
+keep it in a file for ``load_rewrites``. ``split(lowered, example_inputs)`` takes embedding look-ups and the integer
+arithmetic of their indices out in front of what is compiled.
 """
 
 from __future__ import annotations
 
 from compile.lowering.loading import load_rewrites
 from compile.lowering.lowered import Lowered, lower
+from compile.lowering.prologue import Prologue, PrologueReport, split
 from compile.lowering.recorder import FOLD
 from compile.lowering.registry import REWRITES
 from compile.lowering.report import LeftAlone, LoweringReport, RewriteUse
 from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left, LoweringError, ModuleRewrite, Rewrite
+from compile.lowering.tables import Budget, Table
 
 __all__ = [
     "FOLD",
     "NOT_MINE",
     "REWRITES",
+    "Budget",
     "Call",
     "FunctionRewrite",
     "Left",
@@ -26,8 +30,12 @@ __all__ = [
     "LoweringError",
     "LoweringReport",
     "ModuleRewrite",
+    "Prologue",
+    "PrologueReport",
     "Rewrite",
     "RewriteUse",
+    "Table",
     "load_rewrites",
     "lower",
+    "split",
 ]

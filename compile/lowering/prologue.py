@@ -1,0 +1,441 @@
+"""The host prologue: what Neuron leaves to the host, taken out in front of the compiled graph.
+
+Embedding look-ups and the integer arithmetic that makes their indices become a named host part; the device part takes
+dense tensors and is a whole graph again. Both parts are made of the lowered module's trace, node by node.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compile.coverage.alias import effects
+from compile.coverage.flops import flops
+from compile.coverage.graph import Graph, trace
+from compile.lowering.graph_part import GraphPart, Ref, Step, UnplayableError, aten, read
+from compile.lowering.tables import Budget, Table, choose
+
+_LOOK_UPS = frozenset({"aten::embedding", "aten::embedding_bag", "aten::index_select", "aten::index", "aten::gather"})
+_WHOLE = frozenset({torch.int64, torch.int32, torch.int16})
+
+
+@dataclass(frozen=True)
+class DenseInput:
+    """One input of the device part; `source` is "host", or "input" for an input of the model itself."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    source: str
+
+
+@dataclass
+class PrologueReport:
+    """What went to the host and why; crossing_bytes are those of all inputs of the device part."""
+
+    tables: list[Table] = field(default_factory=list)
+    operators: dict[str, int] = field(default_factory=dict)
+    host_flops: int = 0
+    crossing_bytes: int = 0
+    dense: tuple[DenseInput, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able description."""
+        return {
+            "tables": [table.to_json() for table in self.tables],
+            "operators": dict(self.operators),
+            "host_flops": self.host_flops,
+            "crossing_bytes": self.crossing_bytes,
+            "inputs": [vars(dense) for dense in self.dense],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Which tensor goes where. host: numbers of the model's inputs; device and outputs: (source, number) with the
+    sources "input", "host" and "device". `single`: the model returns a tensor and no tuple."""
+
+    host: tuple[int, ...]
+    device: tuple[tuple[str, int], ...]
+    outputs: tuple[tuple[str, int], ...]
+    single: bool
+
+
+class Joined(nn.Module):
+    """The model again: its own inputs, through the host part and the device part, to its own outputs."""
+
+    def __init__(self, host: nn.Module, device: nn.Module, wiring: Wiring) -> None:
+        super().__init__()
+        self.host, self.device, self.wiring = host, device, wiring
+        self.training = False
+
+    def forward(self, *inputs: Tensor) -> Any:
+        wiring, made = self.wiring, {"input": inputs}
+        made["host"] = self.host(*(inputs[number] for number in wiring.host))
+        made["device"] = self.device(*(made[source][number] for source, number in wiring.device))
+        outputs = tuple(made[source][number] for source, number in wiring.outputs)
+        return outputs[0] if wiring.single else outputs
+
+
+@dataclass(frozen=True)
+class Prologue:
+    """A lowered module in two parts. Without a host part `device` is the lowered module itself.
+
+    device_inputs: what the device part takes for the example, to compile it with; the report names them.
+    """
+
+    host: nn.Module | None
+    device: nn.Module
+    device_inputs: tuple[Tensor, ...]
+    report: PrologueReport
+    wiring: Wiring | None = None
+
+    @property
+    def whole(self) -> nn.Module:
+        """Both parts as one module that takes and returns what the model does."""
+        if self.host is None or self.wiring is None:
+            return self.device
+        return Joined(self.host, self.device, self.wiring)
+
+
+def split(lowered: nn.Module, example_inputs: Sequence[Tensor], budget: Budget | None = None) -> Prologue:
+    """Split a lowered module for inputs of the example's shapes. The module is not changed; weights are shared.
+
+    Where nothing belongs on the host, or the trace cannot be taken apart, the module stays whole and the report says
+    why; it never guesses.
+    """
+    inputs = tuple(example_inputs)
+    try:
+        with torch.no_grad():
+            graph = trace(lowered, inputs, grad=False)
+            splitter = _Splitter(graph, _state(lowered, graph), budget or Budget())
+            return splitter.split(lowered, inputs)
+    except UnplayableError as error:
+        return Prologue(None, lowered, inputs, PrologueReport(notes=[f"not split: the graph has {error}"]))
+
+
+def _state(lowered: nn.Module, graph: Graph) -> dict[int, tuple[str, Tensor]]:
+    tensors = torch.jit._unique_state_dict(lowered, keep_vars=True)  # type: ignore[attr-defined,no-untyped-call]
+    return {value: (name, tensors[name]) for value, name in graph.parameters.items()}
+
+
+@dataclass(frozen=True)
+class _LookUp:
+    """One step that reads rows of a table at indices that are data."""
+
+    step: Step
+    table: int
+    index: int
+
+    @property
+    def plain(self) -> bool:
+        return self.step.kind == "aten::embedding"
+
+
+class _Splitter:
+    def __init__(self, graph: Graph, state: dict[int, tuple[str, Tensor]], budget: Budget) -> None:
+        self.graph, self.state, self.budget = graph, state, budget
+        self.steps, self.outputs = read(graph)
+        self.maker = {value: number for number, step in enumerate(self.steps) for value in step.outputs}
+        self.data: set[int] = set(graph.inputs)
+        for step in self.steps:
+            if step.random or any(value in self.data for value in step.refs):
+                self.data.update(step.outputs)
+        self.report = PrologueReport()
+        self.fresh = max([*graph.values, 0]) + 1
+
+    def split(self, lowered: nn.Module, inputs: tuple[Tensor, ...]) -> Prologue:
+        look_ups, late = self.look_ups()
+        host = self.host_steps(look_ups)
+        if not host and not late:
+            return Prologue(None, lowered, inputs, self.report)
+        self.check_writes(host)
+        products = self.choose(look_ups)
+        parts = self.parts(host, products, late)
+        if not host or not any(step.node is not None for step in parts[1]):
+            what = "everything belongs on the host" if host else "nothing can be computed before the device"
+            return Prologue(None, lowered, inputs, PrologueReport(notes=[f"not split: {what}"]))
+        return self.wired(lowered, inputs, *parts)
+
+    # -- what goes to the host
+
+    def look_ups(self) -> tuple[list[_LookUp], list[_LookUp]]:
+        """Those whose indices the host can make, and those of plain tables whose indices the device makes."""
+        early, late = [], []
+        for step in self.steps:
+            found = self.look_up(step)
+            if found is None:
+                continue
+            reason = self.heavy(step)
+            if reason is None:
+                early.append(found)
+                continue
+            name = self.name(found.table)
+            small = found.plain and self.fits_late(found)
+            done = "a one-hot product on the device" if small else "left as it is"
+            self.report.notes.append(f"{name}: its indices depend on {reason}: {done}")
+            late += [found] if small else []
+        return early, late
+
+    def look_up(self, step: Step) -> _LookUp | None:
+        table, *rest = step.args if step.kind in _LOOK_UPS else (None,)
+        if not isinstance(table, Ref) or table.value not in self.state:
+            return None
+        index = next((value for part in rest for value in _values(part) if value in self.data), None)
+        return None if index is None else _LookUp(step, table.value, index)
+
+    def heavy(self, step: Step) -> str | None:
+        """Why the host cannot make what the step reads, or None when it can."""
+        work = 0
+        for number in self.behind([step]) - {self.maker[step.outputs[0]]}:
+            before = self.steps[number]
+            if before.random:
+                return f"{before.kind}, which is random"
+            if any(self.is_weight(value) for value in before.refs):
+                return f"{before.kind} with weights"
+            work += flops(self.graph, before.node) if before.node else 0
+        return f"{work:,} FLOP" if work > self.budget.host_flops else None
+
+    def is_weight(self, value: int) -> bool:
+        return value in self.state and self.state[value][1].is_floating_point() and self.state[value][1].dim() > 0
+
+    def fits_late(self, found: _LookUp) -> bool:
+        table = self.state[found.table][1]
+        work = 2 * self.graph.values[found.index].elements * table.numel()
+        return work <= self.budget.flops and bool(torch.isfinite(table).all())
+
+    def behind(self, after: Sequence[Step]) -> set[int]:
+        """Numbers of the steps given and of all that they need."""
+        found: set[int] = set()
+        waiting = [self.maker[step.outputs[0]] for step in after]
+        while waiting:
+            number = waiting.pop()
+            if number not in found:
+                found.add(number)
+                waiting += [self.maker[value] for value in self.steps[number].refs if value in self.maker]
+        return found
+
+    def host_steps(self, look_ups: Sequence[_LookUp]) -> set[int]:
+        """Look-ups with all that they need, and whole-number arithmetic that needs nothing of the device."""
+        host = self.behind([found.step for found in look_ups])
+        for step in self.steps:
+            needs = [value for value in step.refs if value in self.data]
+            made = all(value in self.graph.inputs or self.maker.get(value) in host for value in needs)
+            if needs and made and not step.random and self.is_whole(step, needs) and self.is_light(step):
+                host |= self.behind([step])
+        return host
+
+    def is_whole(self, step: Step, needs: Sequence[int]) -> bool:
+        """Whether whole numbers that are data go in, or come out."""
+        return any(self.graph.values[value].dtype in _WHOLE for value in (*needs, *step.outputs))
+
+    def is_light(self, step: Step) -> bool:
+        return step.node is None or flops(self.graph, step.node) <= self.budget.host_flops
+
+    def check_writes(self, host: set[int]) -> None:
+        """Raises UnplayableError where something is written into memory that the other part could see."""
+        for number, step in enumerate(self.steps):
+            if not step.writes or step.node is None:
+                continue
+            for place in effects(step.schema).writes:
+                root = self.root(step.node.inputs[place])
+                if number in host or root not in self.maker or self.maker[root] in host:
+                    raise UnplayableError(f"{step.kind} writing into what both parts may see")
+
+    def root(self, value: int) -> int:
+        """The value whose memory this one is a view of."""
+        while value in self.maker:
+            step = self.steps[self.maker[value]]
+            views = effects(step.schema).views if step.node else (0,)
+            if not views or not step.refs:
+                break
+            value = step.node.inputs[views[0]] if step.node else step.refs[0]
+        return value
+
+    # -- tables
+
+    def choose(self, look_ups: Sequence[_LookUp]) -> set[int]:
+        """Fill the report's tables; returns those that become products."""
+        groups: dict[int, list[_LookUp]] = {}
+        for found in look_ups:
+            groups.setdefault(found.table, []).append(found)
+        tables = [self.table(value, found) for value, found in groups.items()]
+        finite = [bool(torch.isfinite(self.state[value][1]).all()) for value in groups]
+        chosen = choose(tables, finite, self.budget)
+        self.report.tables = [
+            replace(table, choice=choice, reason=reason) for table, (choice, reason) in zip(tables, chosen, strict=True)
+        ]
+        return {value for value, (choice, _) in zip(groups, chosen, strict=True) if choice == "product"}
+
+    def table(self, value: int, found: Sequence[_LookUp]) -> Table:
+        tensor = self.state[value][1]
+        width = tensor.numel() // max(1, tensor.shape[0])
+        results = sum(self.graph.values[one.step.outputs[0]].elements for one in found)
+        own = {one.step.outputs[0] for one in found}
+        return Table(
+            name=self.name(value),
+            rows=tensor.shape[0],
+            width=width,
+            item_bytes=tensor.element_size(),
+            look_ups=len(found),
+            positions=sum(self.graph.values[one.index].elements for one in found),
+            results=results // max(1, width),
+            choice="",
+            reason="",
+            sums=not all(one.plain for one in found),
+            shared=any(value in step.refs and step.outputs[0] not in own for step in self.steps),
+        )
+
+    def name(self, value: int) -> str:
+        """The table's name in the model that was lowered."""
+        return self.state[value][0].removeprefix("inner.").removeprefix("model.").removesuffix(".weight")
+
+    # -- the two parts
+
+    def parts(self, host: set[int], products: set[int], late: Sequence[_LookUp]) -> tuple[list[Step], list[Step]]:
+        """Host steps and device steps, in order."""
+        late_steps = {id(found.step): found for found in late}
+        before: list[Step] = []
+        after: list[Step] = []
+        for number, step in enumerate(self.steps):
+            found = self.look_up(step)
+            if number not in host:
+                after += self.compared(late_steps[id(step)]) if id(step) in late_steps else [step]
+            elif found is not None and found.table in products:
+                rows = self.new()
+                dtype = self.state[found.table][1].dtype
+                before += self.one_hot(found, rows, dtype)
+                after.append(_product(Ref(rows), found))
+            else:
+                before.append(step)
+        needed = {value for step in after for value in step.refs}
+        fixed = [step for step in before if not any(value in self.data for value in step.outputs) and step.node]
+        after = [step for step in fixed if any(value in needed for value in step.outputs)] + after
+        return before, after
+
+    def new(self) -> int:
+        self.fresh += 1
+        self.data.add(self.fresh)
+        return self.fresh
+
+    def one_hot(self, found: _LookUp, rows: int, dtype: torch.dtype) -> list[Step]:
+        """Rows of 0 and 1 of the table's dtype; PyTorch's one_hot refuses an index outside of the table."""
+        whole, count = self.new(), self.state[found.table][1].shape[0]
+        return [
+            aten("to", (Ref(found.index), torch.int64), wide := self.new(), "dtype"),
+            aten("one_hot", (Ref(wide), count), whole),
+            aten("to", (Ref(whole), dtype), rows, "dtype"),
+        ]
+
+    def compared(self, found: _LookUp) -> list[Step]:
+        """A look-up at indices that the device makes: whole numbers compared as whole numbers."""
+        table = self.state[found.table][1]
+        column, equal, rows = self.new(), self.new(), self.new()
+        every = torch.arange(table.shape[0], dtype=self.graph.values[found.index].dtype)
+        return [
+            aten("unsqueeze", (Ref(found.index), -1), column),
+            aten("eq", (Ref(column), every), equal, "Tensor"),
+            aten("to", (Ref(equal), table.dtype), rows, "dtype"),
+            _product(Ref(rows), found),
+        ]
+
+    # -- wiring
+
+    def wired(self, lowered: nn.Module, inputs: tuple[Tensor, ...], before: list[Step], after: list[Step]) -> Prologue:
+        made_before = {value for step in before for value in step.outputs}
+        made_after = {value for step in after for value in step.outputs}
+        needs = dict.fromkeys(value for step in after for value in step.refs if value in self.data - made_after)
+        crossing = [value for value in needs if value in made_before]
+        direct = [value for value in needs if value not in made_before]
+        outputs = list(dict.fromkeys(value for value in self.outputs if value in made_after))
+        kept = [v for v in dict.fromkeys(self.outputs) if v in made_before and v not in made_after]
+        given = list(dict.fromkeys(v for step in before for v in step.refs if v in self.graph.inputs))
+        before, after, sent = self.without_booleans(before, after, crossing)
+        host = GraphPart(before, given, [*sent, *kept], self.state)
+        device = GraphPart(after, [*sent, *direct], outputs, self.state)
+        numbers = {value: number for number, value in enumerate(self.graph.inputs)}
+        places = {value: ("input", number) for value, number in numbers.items()}
+        places |= {value: ("host", len(sent) + number) for number, value in enumerate(kept)}
+        places |= {value: ("device", number) for number, value in enumerate(outputs)}
+        wiring = Wiring(
+            host=tuple(numbers[value] for value in given),
+            device=(*(("host", number) for number in range(len(sent))), *(places[value] for value in direct)),
+            outputs=tuple(places[value] for value in self.outputs),
+            single=len(self.outputs) == 1 and isinstance(lowered(*inputs), Tensor),
+        )
+        computed = host(*(inputs[number] for number in wiring.host))
+        made: dict[str, Sequence[Tensor]] = {"host": computed, "input": inputs}
+        tensors = tuple(made[source][number] for source, number in wiring.device)
+        self.describe(before, [*crossing, *direct], wiring, tensors)
+        return Prologue(host, device, tensors, self.report, wiring)
+
+    def without_booleans(
+        self, before: list[Step], after: list[Step], crossing: Sequence[int]
+    ) -> tuple[list[Step], list[Step], list[int]]:
+        """Booleans cross as 0 and 1 in float32, so that the device takes dense tensors only."""
+        sent = []
+        for value in crossing:
+            known = self.graph.values.get(value)
+            if known is None or known.dtype != torch.bool:
+                sent.append(value)
+                continue
+            number = self.new()
+            before = [*before, aten("to", (Ref(value), torch.float32), number, "dtype")]
+            after = [aten("ne", (Ref(number), 0), value, "Scalar"), *after]
+            sent.append(number)
+        return before, after, sent
+
+    def describe(
+        self, before: Sequence[Step], values: Sequence[int], wiring: Wiring, tensors: Sequence[Tensor]
+    ) -> None:
+        report = self.report
+        report.operators = dict(Counter(step.kind for step in before if step.kind.startswith("aten::")))
+        report.host_flops = sum(flops(self.graph, step.node) for step in before if step.node)
+        report.crossing_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        names = _distinct([self.label(value) for value in values])
+        report.dense = tuple(
+            DenseInput(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), source)
+            for name, tensor, (source, _) in zip(names, tensors, wiring.device, strict=True)
+        )
+        report.notes += [
+            f"{dense.name} crosses as {dense.dtype}: the device computes with it and with values of its own"
+            for dense in report.dense
+            if dense.dtype in ("int64", "int32", "int16")
+        ]
+
+    def label(self, value: int) -> str:
+        """A name for an input of the device part: the table that it was read from, or the operator that made it."""
+        if value in self.graph.inputs:
+            return f"input {self.graph.inputs.index(value)}"
+        if value not in self.maker:
+            return "one-hot rows"
+        step = self.steps[self.maker[value]]
+        found = self.look_up(step)
+        return f"rows of {self.name(found.table)}" if found else step.kind.removeprefix("aten::")
+
+
+def _product(rows: Ref, found: _LookUp) -> Step:
+    return aten("matmul", (rows, Ref(found.table)), found.step.outputs[0])
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """The same names, numbered where one occurs again."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return found
+
+
+def _values(part: Any) -> list[int]:
+    if isinstance(part, Ref):
+        return [part.value]
+    return [value for item in part for value in _values(item)] if isinstance(part, (list, tuple)) else []
