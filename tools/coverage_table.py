@@ -409,7 +409,7 @@ def _line(row: Mapping[str, Any], graph: Mapping[str, Any]) -> str:
 
 
 def _giga(flops: int) -> str:
-    return "0" if flops == 0 else f"{flops / 1e9:.4f}" if flops < 1e8 else f"{flops / 1e9:.1f}"
+    return f"{flops / 1e9:.2g}" if flops < 1e8 else f"{flops / 1e9:.1f}"
 
 
 def _committed() -> dict[str, Any]:

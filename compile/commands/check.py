@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -100,7 +101,7 @@ def verify_command(
     passed = all(table.first is None for table in tables)
     passed = passed and all(result.passed for graph in graphs for result in graph.modes if result.mode == mode)
     if json_:
-        typer.echo(json.dumps(_document(name, passed, tables, graphs, mode), indent=2))
+        typer.echo(json.dumps(_finite(_document(name, passed, tables, graphs, mode)), indent=2))
     else:
         for table in tables:
             _show_modules(table, mode)
@@ -136,7 +137,10 @@ def _extra(path: Path | None) -> list[Rewrite]:
     try:
         return load_rewrites(path) if path else []
     except LoweringError as error:
-        raise CompileError(f"--rewrites {error}", "It defines subclasses of compile.lowering.FunctionRewrite; docs/verifying.md shows one.") from error
+        raise CompileError(
+            f"--rewrites {error}",
+            "It defines subclasses of compile.lowering.FunctionRewrite; docs/verifying.md shows one.",
+        ) from error
 
 
 def _trials(name: str, root: Path, reporter: Reporter) -> list[Trial]:
@@ -208,6 +212,15 @@ def _document(
             "graphs": [graph.to_json() for graph in graphs],
         }
     return found
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

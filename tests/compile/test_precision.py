@@ -16,7 +16,7 @@ from compile.precision import GraphPrecision, class_metrics, depth_metrics, emul
 from compile.structure import flat_module
 from compile.trials import Trial
 from spec.endpoint import Accept
-from tests.compile.projects import run, write_entry, write_spec
+from tests.compile.projects import ENTRY, run, write_entry, write_spec
 
 BY_NAME = {mode.name: mode for mode in MODES}
 
@@ -182,6 +182,21 @@ def test_the_command_with_depth(
         assert output["metrics"]["AbsRel"] < 0.1
     errors = {mode["mode"]: mode["outputs"][0]["relative"] for mode in graph["modes"]}
     assert errors["fp32"] < 1e-5 < errors["fp16"] < errors["bf16-all"]
+
+
+def test_what_is_not_finite_is_null_in_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_entry(tmp_path, ENTRY.replace("self.layer(x)", "(self.layer(x) * 1e6 + 1e6).sin()"))
+    assert run(monkeypatch, "verify", "own", "--precision", "fp16", "--json", "--root", str(tmp_path)) == 1
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)["precision"]
+    (output,) = next(mode["outputs"] for mode in found["graphs"][0]["modes"] if mode["mode"] == "fp16")
+    assert not output["finite"]
+    assert output["cosine"] is None
 
 
 def test_the_command_fails_when_the_mode_asked_for_is_too_coarse(
