@@ -88,8 +88,10 @@ def decode(body: bytes, max_pixels: int, target: Target | None = None) -> Pictur
         with Image.open(io.BytesIO(body), formats=_FORMATS) as image:
             _check_pixels(*image.size, max_pixels)
             return _upright(image, target)
-    except (TooLarge, MemoryError):
+    except TooLarge:
         raise
+    except MemoryError:  # a damaged file can claim anything of what its header does not bound
+        raise TooLarge("the picture asks for more memory than there is; send a smaller or an undamaged one") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLarge(f"the picture is too large: {error}; at most {max_pixels} pixels are read") from None
     except UnidentifiedImageError:

@@ -325,3 +325,12 @@ def test_a_truncated_file_is_refused_at_a_smaller_size_too() -> None:
     body = encoded(photograph(), "JPEG")
     with pytest.raises(BadRequest, match="decoded"):
         decode(body[: len(body) // 2], MANY, lambda *_: (28, 28))
+
+
+def test_a_file_that_asks_for_more_memory_than_there_is_is_413(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(TooLarge, match="more memory than there is"):
+        decode(b"x", MANY)
