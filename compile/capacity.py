@@ -98,50 +98,57 @@ def survey(case: Case, graph: GraphDefinition, spec: EndpointSpec) -> Footprint:
     return footprint(case, analyze(lowered.module, tensors, target=spec.compile.target), half)
 
 
+_FEWER = "fewer buckets, batch sizes or roles"
+
+
 def capacity(spec: EndpointSpec, cells: Sequence[Footprint], folder: Path) -> Capacity:
     """What all cells together need on the spec's instance type, and on this machine's disk under `folder`."""
-    row = platforms.platform(spec.serve.instance_type)
-    pipeline = spec.compile.pipeline_cores
-    copies, workers = row.cores // pipeline, row.cores // spec.serve.cores_per_worker
-    if spec.serve.server == "native":
-        workers = 1
-    weights, largest = sum(cell.weights for cell in cells), max(cell.activations for cell in cells)
-    one = weights + largest
-    fewer = "fewer buckets, batch sizes or roles"
-    graphs = f"{len(cells)} graph(s), all loaded, and the largest one's activations"
-    base = platforms.limits().worker_base_mib * 2**20
-    demands = (
-        Demand(
-            "core",
-            one // pipeline,
-            int(row.device_memory_gib / row.cores * _GIB),
-            f"{graphs}, over {pipeline} core(s) of a copy",
-            f"{fewer}; {_pipeline(spec)}; {_separate(spec)}",
-        ),
-        Demand(
-            "device",
-            one * copies,
-            int(row.device_memory_gib * _GIB),
-            f"{copies} copies ({row.cores} cores / {pipeline} a copy) of {graphs}",
-            f"{fewer}; {_pipeline(spec)}; a larger instance_type",
-        ),
-        Demand(
-            "host memory",
-            workers * (base + 2 * weights),
-            int(row.memory_gib * _GIB),
-            f"{workers} worker process(es), each with its weights twice while it loads",
-            f"{fewer}; more cores_per_worker (fewer workers); server: native (workers share their weights); "
-            "a larger instance_type",
-        ),
-        Demand(
-            "disk of this machine",
-            _DISK_FACTOR * weights,
-            shutil.disk_usage(folder).free,
-            f"{_DISK_FACTOR} times the weights of all graphs: compiler's files, graphs, archive, its unpacked copy",
-            f"{fewer}; a larger disk; --work-directory",
-        ),
+    weights = sum(cell.weights for cell in cells)
+    disk = Demand(
+        "disk of this machine",
+        _DISK_FACTOR * weights,
+        shutil.disk_usage(folder).free,
+        f"{_DISK_FACTOR} times the weights of all graphs: compiler's files, graphs, archive, its unpacked copy",
+        f"{_FEWER}; a larger disk; --work-directory",
     )
-    return Capacity(tuple(cells), demands)
+    return Capacity(tuple(cells), (*_on_chip(spec, cells), _on_host(spec, weights), disk))
+
+
+def _on_chip(spec: EndpointSpec, cells: Sequence[Footprint]) -> tuple[Demand, Demand]:
+    """A core holds every graph of a copy (a pipeline's cores share it); the device holds all copies."""
+    row, pipeline = platforms.platform(spec.serve.instance_type), spec.compile.pipeline_cores
+    one = sum(cell.weights for cell in cells) + max(cell.activations for cell in cells)
+    graphs = f"{len(cells)} graph(s), all loaded, and the largest one's activations"
+    copies = row.cores // pipeline
+    core = Demand(
+        "core",
+        one // pipeline,
+        int(row.device_memory_gib / row.cores * _GIB),
+        f"{graphs}, over {pipeline} core(s) of a copy",
+        f"{_FEWER}; {_pipeline(spec)}; {_separate(spec)}",
+    )
+    device = Demand(
+        "device",
+        one * copies,
+        int(row.device_memory_gib * _GIB),
+        f"{copies} copies ({row.cores} cores / {pipeline} a copy) of {graphs}",
+        f"{_FEWER}; {_pipeline(spec)}; a larger instance_type",
+    )
+    return core, device
+
+
+def _on_host(spec: EndpointSpec, weights: int) -> Demand:
+    """Each worker process holds its weights twice while it loads: as read from the file, and as tensors."""
+    row = platforms.platform(spec.serve.instance_type)
+    workers = 1 if spec.serve.server == "native" else row.cores // spec.serve.cores_per_worker
+    return Demand(
+        "host memory",
+        workers * (platforms.limits().worker_base_mib * 2**20 + 2 * weights),
+        int(row.memory_gib * _GIB),
+        f"{workers} worker process(es), each with its weights twice while it loads",
+        f"{_FEWER}; more cores_per_worker (fewer workers); server: native (workers share their weights); "
+        "a larger instance_type",
+    )
 
 
 def _pipeline(spec: EndpointSpec) -> str:
