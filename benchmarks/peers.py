@@ -191,7 +191,8 @@ def torchserve(case: Case, port: int, log: Path) -> Running:
     inference.write_text(text.replace("import annotations\n", f"import annotations\n{prelude(case)}\n", 1))
     service = next(home.glob("lib/python*/site-packages/sagemaker_pytorch_serving_container/handler_service.py"))
     archive = [str(home / "bin" / "torch-model-archiver"), "--model-name", "model", "--version", "1", "--handler"]
-    subprocess.run([*archive, str(service), "--export-path", str(work / "store")], check=True, cwd=work)
+    content = ["--extra-files", str(opt / "model"), "--export-path", str(work / "store")]
+    subprocess.run([*archive, str(service), *content], check=True, cwd=work)
     settings = work / "config.properties"
     settings.write_text(
         f"inference_address=http://127.0.0.1:{port}\nmanagement_address=http://127.0.0.1:{port + 1}\n"

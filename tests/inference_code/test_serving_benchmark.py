@@ -1,0 +1,78 @@
+"""What the serving benchmark makes of its measurements; nothing is measured here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("psutil", reason="the benchmark runs in the project's own environment")
+serving = pytest.importorskip("benchmarks.serving")
+
+WRK = """Running 2s test @ http://127.0.0.1:1/invocations
+  1 threads and 16 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency    24.06ms   14.57ms 140.27ms   85.71%
+  Latency Distribution
+     50%   950.00us
+     75%   25.97ms
+     90%   37.10ms
+     99%    1.40s
+  1252 requests in 2.02s, 213.00KB read
+  Socket errors: connect 1, read 2, write 0, timeout 3
+  Non-2xx or 3xx responses: 4
+Requests/sec:    619.35
+Transfer/sec:    105.47KB
+"""
+
+
+def result(peer: str, case: str, connections: int, rate: float = 100.0, **changes: Any) -> Any:
+    values = {"p50": 1.0, "p99": 2.0, "errors": 0, "processor_ms": 1.0, "idle_memory": 100.0, "start_seconds": 1.0}
+    return serving.Result(peer, case, connections, rate, **(values | changes))
+
+
+def test_wrks_report_is_read_with_its_units_and_errors() -> None:
+    assert serving.parse_wrk(WRK) == pytest.approx((1252, 619.35, 0.95, 1400.0, 10))
+
+
+def test_the_median_of_the_rounds_counts_and_no_error_is_forgotten() -> None:
+    rounds = [result("native", "npy", 1, rate, errors=errors) for rate, errors in ((100, 0), (300, 2), (200, 1))]
+    (found,) = serving.median(rounds)
+    assert (found.requests_per_second, found.errors) == (200, 3)
+
+
+def test_goals_are_ratios_and_only_of_what_was_measured() -> None:
+    results = [
+        result("native", "npy", 16, 390, idle_memory=49),
+        result("torchserve", "npy", 16, 100, idle_memory=100),
+        result("native", "accelerator", 16, 780),
+        result("native", "npy", 1, p50=1.1),
+        result("plain", "npy", 1, p50=1.0),
+    ]
+    found = {what: (round(value, 3), reached) for what, value, _, reached in serving.goals(results)}
+    assert found == {
+        "npy, 16 connections: requests/s against TorchServe's": (3.9, False),
+        "npy, lone request: p50 against plain Starlette's": (1.1, False),
+        "npy: idle memory against TorchServe's": (0.49, True),
+        "accelerator, 16 connections: share of the batch-limited maximum": (0.975, True),
+    }
+
+
+def test_the_document_has_the_place_for_the_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    text = serving.DOCUMENT.read_text()
+    assert text.count(serving.BEGIN) == text.count(serving.END) == 1
+    copy = tmp_path / "serving.md"
+    copy.write_text(text)
+    monkeypatch.setattr(serving, "DOCUMENT", copy)
+    monkeypatch.setattr(serving, "plot", lambda *_: None)
+    serving.write_document("THE TABLE", [])
+    serving.write_document("THE NEXT", [])
+    assert "THE NEXT" in copy.read_text()
+    assert "THE TABLE" not in copy.read_text()
+
+
+def test_figures_of_a_busy_machine_are_never_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        serving.main(["--busy", "--write"])
+    assert caught.value.code == 2
+    assert "not busy" in capsys.readouterr().err
