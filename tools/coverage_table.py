@@ -200,7 +200,7 @@ def measure(model: Model, options: Mapping[str, Any] | None = None, bucket: Any 
 def _graph(role: str, graph: Any, bucket: Any) -> dict[str, Any]:
     from compile.coverage import analyze  # noqa: PLC0415
     from compile.definition import checked_inputs  # noqa: PLC0415
-    from compile.lowering import lower  # noqa: PLC0415
+    from compile.lowering import lower, split  # noqa: PLC0415
     from compile.parity import compare  # noqa: PLC0415
     from compile.structure import flat_module, signature  # noqa: PLC0415
 
@@ -208,17 +208,19 @@ def _graph(role: str, graph: Any, bucket: Any) -> dict[str, Any]:
     flat, tensors = flat_module(graph.module, example), tuple(example.values())
     before = analyze(flat, tensors)
     lowered = lower(flat, tensors)
-    after = analyze(lowered.module, tensors)
+    parts = split(lowered.module, tensors)
+    after = analyze(parts.device, parts.device_inputs)
     inputs = 5 if before.flops < LARGE else 2 if before.flops < HUGE else 1
     names = [output.name for output in signature(flat, example).outputs]
-    parity = compare(flat, lowered.module, references[:inputs], names)
+    parity = compare(flat, parts.whole, references[:inputs], names)
     worst = parity.worst
     return {
         "role": role,
         "inputs": [f"{tensor.dtype}{list(tensor.shape)}".replace("torch.", "") for tensor in tensors],
         "before": _account(before),
         "after": _account(after),
-        "reason": _reason(after),
+        "prologue": _prologue(parts.report),
+        "reason": "; ".join([*_reasons(after), *parts.report.notes]),
         "error": {
             "compared_inputs": parity.inputs,
             "output": worst.name,
@@ -246,8 +248,20 @@ def _account(report: Any) -> dict[str, Any]:
     }
 
 
-def _reason(report: Any) -> str:
-    """Why the graph is no exception (empty), or what is on the host and why."""
+def _prologue(report: Any) -> dict[str, Any]:
+    """What runs on the host in front of the compiled graph, and the choice for each table with both costs."""
+    keys = ("name", "rows", "width", "choice", "reason", "product_flops", "product_bytes", "host_bytes")
+    tables = [table.to_json() for table in report.tables]
+    return {
+        "operators": dict(report.operators),
+        "flops": report.host_flops,
+        "crossing_bytes": report.crossing_bytes,
+        "tables": [{key: table[key] for key in keys} for table in tables],
+    }
+
+
+def _reasons(report: Any) -> list[str]:
+    """What of the compiled graph is on the host, and why."""
     words = [
         f"{row.count - row.supported_count} {kind}: {row.reason}"
         for kind, row in report.operators.items()
@@ -255,7 +269,7 @@ def _reason(report: Any) -> str:
     ]
     if report.safe.compiled < report.total:
         words += [f"{count} supported ones: {why}" for why, count in report.safe.host_reasons.items()]
-    return "; ".join(words)
+    return words
 
 
 def _processor() -> str:
@@ -349,13 +363,13 @@ def page(table: Mapping[str, Any]) -> str:
     missing = [model.title for model in MODELS if model.key in table["missing"]]
     if missing:
         lines += [f"**Not in this table yet** ({len(missing)} of {len(MODELS)}): {', '.join(missing)}.", ""]
-    lines += [_COLUMNS, "|---|---|---|" + "---:|" * 5]
+    lines += [_COLUMNS, "|---|---|---|---:|---:|---:|---|---:|---:|---:|"]
     lines += [_line(row, graph) for row in rows for graph in row["graphs"]]
     exceptions = [(row, graph) for row in rows for graph in row["graphs"] if is_exception(graph)]
     lines += ["", f"## Exceptions: {len(exceptions)}", _EXCEPTIONS, ""]
     lines += ["| model | graph | what is on the host | GFLOP on the host |", "|---|---|---|---:|"]
     lines += [
-        f"| {row['title']} | {graph['role']} | {graph['reason'] or 'nothing'} | {_giga(graph['after']['flops_host'])} |"
+        f"| {row['title']} | {graph['role']} | {graph['reason'] or 'nothing'} | {_giga(host_flops(graph))} |"
         for row, graph in exceptions
     ]
     remarks = [f"- {row['title']}: {row['remark']}." for row in rows if row["remark"]]
@@ -371,8 +385,15 @@ What lowering does to each built-in model at its real size, batch 1, random weig
 subgraphs and the work on the host are **predictions** of the safe partition, not measurements on a chip. The error is
 measured: the largest distance between the lowered model's output and the original's as a share of that output's
 maximum, on as many inputs as its column says; every one is within the bound of `build` unless it is marked.
+
+After lowering, operators, supported and subgraphs are those of the compiled graph. Embedding look-ups and the integer
+arithmetic of their indices run in front of it on the host; that is the *host prologue*, counted in operators.
+The JSON has the choice for each table (look-up or product) with both costs.
 """
-_COLUMNS = "| model | graph | input | operators | supported % | subgraphs | GFLOP on the host | error (inputs) |"
+_COLUMNS = (
+    "| model | graph | input | operators | supported % | subgraphs | host prologue | GFLOP on the host "
+    "| GFLOP of the compiled graph | error (inputs) |"
+)
 _EXCEPTIONS = "Graphs that are not wholly supported in one subgraph."
 
 
@@ -402,10 +423,28 @@ def _line(row: Mapping[str, Any], graph: Mapping[str, Any]) -> str:
         f"{before['nodes']} → {after['nodes']}",
         f"{before['percent']:.2f} → {after['percent']:.2f}",
         f"{before['subgraphs']} → {after['subgraphs']}",
-        f"{_giga(before['flops_host'])} → {_giga(after['flops_host'])} of {_giga(after['flops'])}",
+        _host_part(graph["prologue"]),
+        f"{_giga(before['flops_host'])} → {_giga(host_flops(graph))}",
+        _giga(after["flops"]),
         f"{error['relative']:.1e} ({error['compared_inputs']}){mark}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def host_flops(graph: Mapping[str, Any]) -> int:
+    """On the host after lowering: the prologue, and what the compiled graph leaves there."""
+    return int(graph["after"]["flops_host"]) + int(graph["prologue"]["flops"])
+
+
+def _host_part(prologue: Mapping[str, Any]) -> str:
+    """`3 embedding, 5 others`, with the tables that became products."""
+    operators = prologue["operators"]
+    looks = sum(count for kind, count in operators.items() if kind.startswith("aten::embedding"))
+    others = sum(operators.values()) - looks
+    products = sum(table["choice"] == "product" for table in prologue["tables"])
+    words = [f"{count} {name}" for count, name in ((looks, "embedding"), (others, "others")) if count]
+    words += [f"{products} of {len(prologue['tables'])} tables as products"] if products else []
+    return ", ".join(words) or "none"
 
 
 def _giga(flops: int) -> str:

@@ -55,11 +55,13 @@ def test_a_row_says_what_lowering_did(tiny: dict[str, Any]) -> None:
     (graph,) = tiny["graphs"]
     assert graph["before"]["nodes"] > graph["after"]["nodes"] > 0
     assert graph["after"]["subgraphs"] == 1
-    assert set(graph["after"]["unsupported"]) == {"aten::embedding"}
-    assert "aten::embedding" in graph["reason"]
+    assert graph["after"]["percent"] == 100.0
+    assert graph["before"]["unsupported"]["aten::embedding"] == 3
+    assert graph["prologue"]["tables"]
+    assert all(table["product_flops"] > 0 for table in graph["prologue"]["tables"])
     assert graph["error"]["within_bound"]
     assert graph["error"]["compared_inputs"] == 5
-    assert is_exception(graph)  # its embeddings stay on the host
+    assert not is_exception(graph)
     assert tiny["versions"]["torch"]
     assert tiny["machine"]
 
@@ -69,12 +71,16 @@ def test_the_page_names_exceptions_and_missing_rows(tiny: dict[str, Any]) -> Non
     text = page(document({"bert-base-uncased": row}))
     assert "Not in this table yet" in text
     assert "Depth Anything V2 ViT-L" in text
-    assert "## Exceptions: 1" in text
-    assert "aten::embedding" in text
+    assert "## Exceptions: 0" in text
     assert row["date"] in text
     assert "coverage.md" in text
-    row["graphs"][0]["error"]["within_bound"] = False
-    assert "beyond the bound" in page(document({"bert-base-uncased": row}))
+    graph = {**row["graphs"][0], "reason": "2 aten::erfinv: no such operator", "after": dict(row["graphs"][0]["after"])}
+    graph["after"].update(supported=graph["after"]["nodes"] - 2, flops_host=3 * 10**9)
+    graph["error"] = {**graph["error"], "within_bound": False}
+    text = page(document({"bert-base-uncased": {**row, "graphs": [graph]}}))
+    assert "## Exceptions: 1" in text
+    assert "| BERT base | main | 2 aten::erfinv: no such operator | 3.0 |" in text
+    assert "beyond the bound" in text
 
 
 def test_the_digest_is_of_what_computes_and_not_of_words(tmp_path: Path) -> None:
