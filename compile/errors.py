@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _ROOM = str(Path(__file__).resolve().parent)
-_NOT_THE_USERS = (_ROOM, "<frozen")
+_NOT_THE_USERS = (_ROOM, "<")
 
 
 class CompileError(Exception):
