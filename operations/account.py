@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -96,8 +98,22 @@ def explained() -> Iterator[None]:
         NoRegionError: lambda _: "no AWS region set. Set AWS_REGION, for example AWS_REGION=us-east-1.",
     }
     try:
+        _check_addresses()
         yield
     except tuple(advice) as error:
         raise OperationError(advice[type(error)](error)) from error
     except (ClientError, BotoCoreError) as error:
         raise OperationError(f"AWS answered: {error}") from error
+
+
+def _check_addresses() -> None:
+    """boto3 raises a bare ValueError for an endpoint that is no address; say which setting it is."""
+    for name, url in sorted(os.environ.items()):
+        if not name.startswith("AWS_ENDPOINT_URL") or not url:
+            continue
+        try:
+            usable = bool(urlsplit(url).hostname)
+        except ValueError:
+            usable = False
+        if not usable:
+            raise OperationError(f"{name}={url} is no address. Write one such as http://localhost:4566, or unset it.")

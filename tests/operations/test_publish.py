@@ -9,6 +9,8 @@ from pathlib import Path
 import boto3
 import pytest
 
+from operations.account import explained
+from operations.errors import OperationError
 from tests.operations.conftest import write_lock
 
 Run = Callable[..., tuple[int, str, str]]
@@ -118,3 +120,10 @@ def test_an_artifact_of_a_stand_in_never_leaves_the_machine(
     code, _, err = run("publish", "depth", "--rehearsal", "--root", str(project))
     assert code == 1
     assert "refused" in err
+
+
+@pytest.mark.parametrize("url", ["http://[bad", "localhost:4566", "nonsense"])
+def test_an_endpoint_that_is_no_address_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+    with pytest.raises(OperationError, match=r"AWS_ENDPOINT_URL_S3=.* is no address"), explained():
+        pytest.fail("nothing may be tried")
