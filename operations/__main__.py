@@ -97,7 +97,7 @@ def empty_bucket_command(
 @app.command("fetch-weights")
 def fetch_weights_command(name: Name, root: Root = Path(), as_json: AsJson = False) -> None:
     """Download NAME's s3: weights to build/weights/, checked against the spec's sha256, for a build to find."""
-    spec = specs.load(root.resolve() / "endpoints" / f"{name}.yaml", root=root.resolve())
+    spec = locking.load_spec(name, root.resolve())
     path = fetch_weights(spec, Account())
     finish({"name": name, "weights": str(path.relative_to(spec.root))}, "fetched", as_json=as_json)
 

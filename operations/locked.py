@@ -21,22 +21,32 @@ class Locked:
     artifact: Path
 
 
+def load_spec(name: str, root: Path) -> specs.EndpointSpec:
+    """Read endpoints/NAME.yaml.
+
+    Raises:
+        WrongUseError: where there is no such endpoint.
+        SpecErrors: where the spec is wrong.
+    """
+    folder = root / "endpoints"
+    there = sorted(file.stem for file in folder.glob("*.yaml"))
+    if name not in there:  # by name, so that ../zoo/NAME is none
+        path = folder / f"{name}.yaml"
+        raise WrongUseError(
+            f"no endpoint {name!r}: {path} does not exist (endpoints here: {', '.join(there) or 'none'})."
+        )
+    return specs.load(folder / f"{name}.yaml", root=root)
+
+
 def load(name: str, root: Path, *, rehearsal: bool) -> Locked:
     """Read endpoints/NAME.yaml and its lock.
 
     Raises:
         WrongUseError: where there is no such endpoint.
-        OperationError: where the spec is wrong, or the lock is missing or stale.
+        SpecErrors: where the spec is wrong.
+        OperationError: where the lock is missing or stale.
     """
-    folder = root / "endpoints"
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml"))) or "none"
-        raise WrongUseError(f"no endpoint {name!r}: {path} does not exist (endpoints here: {known}).")
-    try:
-        spec = specs.load(path, root=root)
-    except specs.SpecErrors as errors:
-        raise OperationError(str(errors)) from errors
+    spec = load_spec(name, root)
     file = lock_path(spec, rehearsal)
     try:
         lock = read_lock(file) if file.is_file() else None

@@ -87,6 +87,15 @@ def test_an_unknown_endpoint_is_wrong_use(project: Path, aws: str, run: Run) -> 
     assert "depth" in err
 
 
+def test_a_path_is_no_name(project: Path, aws: str, run: Run) -> None:
+    (project / "zoo").mkdir()
+    (project / "zoo/depth.yaml").write_text((project / "endpoints/depth.yaml").read_text())
+    for command in ("publish", "fetch-weights", "smoke"):
+        code, _, err = run(command, "../zoo/depth", "--root", str(project))
+        assert code == 2
+        assert "no endpoint '../zoo/depth'" in err
+
+
 def test_without_the_stack_the_command_that_helps(project: Path, aws: str, run: Run) -> None:
     code, _, err = run("publish", "depth", "--rehearsal", "--root", str(project))
     assert code == 1
