@@ -366,8 +366,9 @@ def page(table: Mapping[str, Any]) -> str:
     lines += [_COLUMNS, "|---|---|---|---:|---:|---:|---|---:|---:|---:|"]
     lines += [_line(row, graph) for row in rows for graph in row["graphs"]]
     exceptions = [(row, graph) for row in rows for graph in row["graphs"] if is_exception(graph)]
-    lines += ["", f"## Exceptions: {len(exceptions)}", _EXCEPTIONS, ""]
-    lines += ["| model | graph | what is on the host | GFLOP on the host |", "|---|---|---|---:|"]
+    lines += ["", f"## Exceptions: {len(exceptions)}", "", _EXCEPTIONS]
+    if exceptions:
+        lines += ["", "| model | graph | what is on the host | GFLOP on the host |", "|---|---|---|---:|"]
     lines += [
         f"| {row['title']} | {graph['role']} | {graph['reason'] or 'nothing'} | {_giga(host_flops(graph))} |"
         for row, graph in exceptions
@@ -394,7 +395,7 @@ _COLUMNS = (
     "| model | graph | input | operators | supported % | subgraphs | host prologue | GFLOP on the host "
     "| GFLOP of the compiled graph | error (inputs) |"
 )
-_EXCEPTIONS = "Graphs that are not wholly supported in one subgraph."
+_EXCEPTIONS = "Compiled graphs that are not wholly supported in one subgraph, or beyond the bound."
 
 
 def _made(rows: Sequence[Mapping[str, Any]]) -> str:
