@@ -144,6 +144,8 @@ def parse_wrk(text: str) -> tuple[int, float, float, float, int]:
         for share, number, unit in re.findall(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)$", text, re.MULTILINE)
     }
     answers = int(re.findall(r"(\d+) requests in", text)[0])
+    if set(latency) != {"50", "99"}:
+        raise SkippedError(f"wrk measured no latency: {' '.join(text.split())}")
     refused = sum(map(int, re.findall(r"Non-2xx or 3xx responses: (\d+)", text)))
     broken = sum(int(n) for line in re.findall(r"Socket errors: (.*)", text) for n in re.findall(r"\d+", line))
     return (
