@@ -7,10 +7,11 @@ they are the compiler's own figures, and `supported` counts the operators that w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compile.coverage import CoverageReport
+from compile.lowering import Prologue
 
 if TYPE_CHECKING:
     from compile.graphs import BuiltGraph
@@ -45,6 +46,13 @@ def account(report: CoverageReport) -> Account:
     }
     subgraphs = {"count": report.safe.subgraphs, "compiled": report.safe.compiled, "predicted": True}
     return Account(coverage, subgraphs)
+
+
+def with_host(found: Account, parts: Prologue) -> Account:
+    """The account of a device graph with its host part beside it: operators, tables, FLOP and bytes that cross."""
+    if parts.host is None or found.coverage is None:
+        return found
+    return replace(found, coverage={**found.coverage, "host": parts.report.to_json()})
 
 
 def shortfalls(spec: EndpointSpec, graph: BuiltGraph) -> list[str]:

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from compile import torchscript
-from compile.acceptance import account
+from compile.acceptance import account, with_host
 from compile.coverage import CoverageReport, analyze
 from compile.definition import Bucket, GraphDefinition, checked_inputs
 from compile.device_parity import DeviceParity, on_device
 from compile.errors import CompileError
-from compile.lowering import Lowered, LoweringError, lower
+from compile.lowering import LoweringError, Prologue, PrologueReport, lower, split
 from compile.parity import Parity, compare
 from compile.progress import Reporter
 from compile.structure import Signature, flat_module, signature
@@ -96,11 +96,16 @@ class Places:
     record: Path
 
 
-def _lowered(flat: nn.Module, example: tuple[torch.Tensor, ...]) -> Lowered:
+def lowered(flat: nn.Module, example: tuple[torch.Tensor, ...], target: str) -> Prologue:
+    """The lowered graph as `build` compiles it: for inf1 with its look-ups in a host part in front.
+
+    Raises CompileError when it cannot be lowered.
+    """
     try:
-        return lower(flat, example)
+        module = lower(flat, example).module
     except LoweringError as error:
         raise CompileError(f"The model cannot be lowered: {error}") from error
+    return split(module, example) if target == "inf1" else Prologue(None, module, example, PrologueReport())
 
 
 def make(
@@ -115,11 +120,11 @@ def make(
     flat, tensors = flat_module(graph.module, example), tuple(example.values())
     with reporter.step(f"lower: {case}"):
         described = signature(flat, example)
-        lowered = _lowered(flat, tensors)
+        parts = lowered(flat, tensors, spec.compile.target)
     with reporter.step(f"operators: {case}"):
-        report = analyze(lowered.module, tensors, target=spec.compile.target)
+        report = analyze(parts.device, parts.device_inputs, target=spec.compile.target)
     work = places.record / case.slug
-    cell = Cell(spec, case, lowered.module, tensors, list(example), report, work)
+    cell = Cell(spec, case, parts.whole, tensors, list(example), report, work, parts.report.operators)
     with reporter.step(f"{'trace' if target.rehearsal else 'compile'}: {case}"):
         compiled = target.compile(cell)
         path, on_cpu = _place(compiled, cell, places)
@@ -131,7 +136,7 @@ def make(
     if not target.rehearsal:
         device = on_device(path, flat, references, names) if target.runs_here else None
         parity.notes.append(_where(device is not None, target.stand_in))
-    found = compiled.account or account(report)
+    found = with_host(compiled.account or account(report), parts)
     unused = compiled.unused_inputs
     return BuiltGraph(case, described, parity, unused, found.coverage, found.subgraphs, report, compiled, device)
 
@@ -140,8 +145,8 @@ def write_for_cpu(case: Case, graph: GraphDefinition, folder: Path) -> None:
     """Writes only the lowered graph, traced for the CPU, under `folder`. Raises CompileError as `make` does."""
     example, _ = checked_inputs(graph, case.role, case.bucket, case.batch)
     tensors = tuple(example.values())
-    lowered = _lowered(flat_module(graph.module, example), tensors)
-    traced = trace_for_cpu(lowered.module, tensors, list(example))
+    parts = lowered(flat_module(graph.module, example), tensors, "inf1")
+    traced = trace_for_cpu(parts.whole, tensors, list(example))
     assert traced.module is not None  # noqa: S101  (a trace for the CPU is a module)
     path = folder / case.file
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -88,6 +88,9 @@ def package_command(name: Name, rehearse: Rehearse = False, json_: Json = False,
     out.print(table)
 
 
+_PLACES = {"host": "the host", "product": "the device"}
+
+
 @contextmanager
 def reporting(quiet: bool) -> Iterator[Reporter]:
     """Bars on stderr, or nothing for machines."""
@@ -127,6 +130,8 @@ def _show_result(result: Result) -> None:
         for note in graph.parity.notes:
             table.add_row("[yellow]note[/yellow]", f"{graph.case}: {note}")
         table.add_row("operators", _operators(graph.coverage, graph.subgraphs))
+        for row in _host_rows(graph.coverage):
+            table.add_row(*row)
         for row in _compiler_rows(graph, result.spec.root):
             table.add_row(*row)
         if graph.unused_inputs:
@@ -160,6 +165,17 @@ def _operators(coverage: Any, subgraphs: Any) -> str:
     said, what = ("predicted", "supported") if coverage["predicted"] else ("measured", "compiled")
     pieces = f", {subgraphs['count']} subgraph(s)" if subgraphs else ""
     return f"{coverage['supported']} of {coverage['total']} {what} ({coverage['percent']:.2f} %){pieces}; {said}"
+
+
+def _host_rows(coverage: Any) -> Iterator[tuple[str, str]]:
+    """What runs on the host in front of the compiled graph; nothing where there is no host part."""
+    host = (coverage or {}).get("host")
+    if host is None:
+        return
+    count = sum(host["operators"].values())
+    yield "host part", f"{count} operators, {host['host_flops']:,} FLOP, {host['crossing_bytes']:,} bytes to the device"
+    for table in host["tables"]:
+        yield f"table on {_PLACES[table['choice']]}", f"{table['name']}: {table['reason']}"
 
 
 def _artifact_rows(lock: Lock, changed: bool) -> list[tuple[str, str]]:

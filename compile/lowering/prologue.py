@@ -52,7 +52,7 @@ class PrologueReport:
             "operators": dict(self.operators),
             "host_flops": self.host_flops,
             "crossing_bytes": self.crossing_bytes,
-            "inputs": [vars(dense) for dense in self.dense],
+            "inputs": [{**vars(dense), "shape": list(dense.shape)} for dense in self.dense],
             "notes": list(self.notes),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,7 +23,8 @@ class Cell:
     """One graph of the build's matrix, lowered and ready for the compiler.
 
     module: positional tensors in (named by `names`), flat tuple out. example: what it is compiled for.
-    report: the prediction of compile.coverage. work: an existing folder where the build's record goes.
+    report: the prediction of compile.coverage, of the device's part. work: an existing folder where the build's record
+    goes. host_operators: what a host part runs in front of what is compiled; `module` is both together.
     """
 
     spec: EndpointSpec
@@ -32,6 +34,7 @@ class Cell:
     names: list[str]
     report: CoverageReport
     work: Path
+    host_operators: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ import torch
 from compile import loading, weights
 from compile.definition import checked_inputs
 from compile.errors import CompileError
-from compile.lowering import lower
+from compile.graphs import lowered
+from compile.lowering.scripted import joined
 from compile.structure import flat_module
 from compile.targets import inf1, inf2
 from spec import load
@@ -30,9 +31,9 @@ def main(folder: Path) -> None:
     """Writes graph.pt and result.json into `folder`. Whatever goes wrong is printed, and the exit code is not 0."""
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s:%(name)s:%(message)s")
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    traced = compile_cell(request)
+    traced, compiled = compile_cell(request)
     torch.jit.save(traced, str(folder / "graph.pt"))
-    kinds = Counter(node.kind() for node in _nodes(traced.inlined_graph))
+    kinds = Counter(node.kind() for node in _nodes(compiled.inlined_graph))
     neuron = sum(count for kind, count in kinds.items() if kind.startswith("neuron::"))
     # ru_maxrss: kilobytes of the largest process, of this one and of those that it waited for.
     peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -46,8 +47,11 @@ def main(folder: Path) -> None:
     draft.replace(folder / "result.json")
 
 
-def compile_cell(request: dict[str, Any]) -> torch.jit.ScriptModule:
-    """The compiled graph of a request. Raises CompileError when the spec is not the one that was asked about."""
+def compile_cell(request: dict[str, Any]) -> tuple[torch.jit.ScriptModule, torch.jit.ScriptModule]:
+    """The graph of a request with its host part, and what was compiled of it (the same where there is no host part).
+
+    Raises CompileError when the spec is not the one that was asked about.
+    """
     spec = load(Path(request["spec"]), root=Path(request["root"]))
     if build_digest(spec) != request["digest"]:
         raise CompileError(f"{spec.path.name} or its model changed while it was being built.", "Build it again.")
@@ -56,10 +60,12 @@ def compile_cell(request: dict[str, Any]) -> torch.jit.ScriptModule:
     graph = definition.graphs[request["role"]]
     example, _ = checked_inputs(graph, request["role"], request["bucket"], request["batch"])
     tensors = tuple(example.values())
-    lowered = lower(flat_module(graph.module, example), tensors)
+    parts = lowered(flat_module(graph.module, example), tensors, spec.compile.target)
     if spec.compile.target == "inf1":
-        return inf1.trace(lowered.module, tensors, request["keywords"])
-    return inf2.trace(lowered.module, tensors, request["keywords"], list(example))
+        compiled = inf1.trace(parts.device, parts.device_inputs, request["keywords"])
+        return (compiled if parts.host is None else joined(parts, compiled, tensors)), compiled
+    compiled = inf2.trace(parts.device, tensors, request["keywords"], list(example))
+    return compiled, compiled
 
 
 def _nodes(block: Any) -> Iterator[Any]:

@@ -117,6 +117,8 @@ def check_dynamic_batch(cell: Cell) -> None:
     if options is None or not options.dynamic_batch:
         return
     found = [kind for kind in _FIXED_BATCH if kind in cell.report.operators and _on_host(cell.report, kind)]
+    if cell.host_operators:  # the host part is traced for the example's batch size
+        found += [kind for kind in _FIXED_BATCH if kind in cell.host_operators] or ["its integer arithmetic"]
     if found:
         raise CompileError(
             f"{cell.case}: compile.inf1.dynamic_batch does not work with {' and '.join(found)} on the host.",

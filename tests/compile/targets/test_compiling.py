@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import spec as specs
-from compile import capacity, package, verification
+from compile import capacity, package, verification, weights
 from compile.build import Result, build, plan, survey
 from compile.errors import CompileError
 from compile.progress import Silent
@@ -388,3 +389,57 @@ def test_build_plan_on_the_command_line(
     assert run(monkeypatch, "build", "own", "--plan", "--root", str(tmp_path)) == 0
     assert "main, x 8, batch 2" in capsys.readouterr().out
     assert files(tmp_path) == {}
+
+
+# Ids, a table that stays on the host and one that becomes a product, and a mask of whole numbers.
+WITH_TABLES = """\
+import torch
+from torch import nn
+from compile import GraphDefinition, ModelDefinition
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.kinds = nn.Embedding(500, 16), nn.Embedding(3, 16)
+        self.layer = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
+
+    def forward(self, ids, mask):
+        rows = self.words(ids) + self.kinds(torch.remainder(ids, 3))
+        return {"found": self.layer(rows * mask.unsqueeze(-1)), "mask": mask.float()}
+
+def references(bucket, batch):
+    made = []
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.randint(0, 500, (batch, 6), generator=generator)
+        made.append({"ids": ids, "mask": torch.randint(0, 2, (batch, 6), generator=generator).float()})
+    return made
+
+def build():
+    graph = GraphDefinition(Net().eval(), lambda bucket, batch: references(bucket, batch)[0], references)
+    return ModelDefinition({"main": graph}, [{"tokens": 6}], "tensor")
+"""
+
+
+@pytest.mark.usefixtures("quick")
+def test_only_the_device_part_is_compiled_and_the_artifact_holds_both(tmp_path: Path, stand_in: Scenario) -> None:
+    stand_in("success")
+    result = compiled(tmp_path, "{}", WITH_TABLES)
+    (graph,) = result.lock.graphs
+    assert graph.coverage is not None
+    assert graph.coverage.supported == graph.coverage.total
+    host = graph.coverage.model_dump()["host"]
+    assert {table["name"]: table["choice"] for table in host["tables"]} == {"words": "host", "kinds": "product"}
+    package.extract(result.artifact, tmp_path / "model")
+    saved = torch.jit.load(str(tmp_path / "model" / graph.file))
+    kinds = [node.kind() for node in saved.inlined_graph.nodes()]
+    assert kinds.count("neuron::forward_v2_1") == 1
+    assert {"aten::embedding", "aten::one_hot"} <= set(kinds)
+    assert "aten::linear" not in kinds
+    definition = plan(result.spec, rehearse=True).definition
+    weights.fill(result.spec, definition)
+    for reference in definition.graphs["main"].reference_inputs({"tokens": 6}, 1):
+        with torch.no_grad():
+            expected = definition.graphs["main"].module(**reference)
+            found = saved(*reference.values())
+        assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(found, expected.values(), strict=True))
