@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from compile.coverage import CoverageReport, analyze
 from compile.definition import GraphDefinition, checked_inputs
 from compile.errors import CompileError
-from compile.graphs import Case
-from compile.lowering import LoweringError, lower
+from compile.graphs import Case, lowered
 from compile.structure import flat_module
 from spec import platforms
 
@@ -30,12 +29,16 @@ _DISK_FACTOR = 5
 
 @dataclass(frozen=True)
 class Footprint:
-    """Predicted bytes of one cell: weights, the largest activation with inputs and outputs, and its work in FLOP."""
+    """Predicted bytes of one cell: weights, the largest activation with inputs and outputs, and its work in FLOP.
+
+    host_weights: tables that stay on the host, in front of what is compiled.
+    """
 
     case: str
     weights: int
     activations: int
     flops: int
+    host_weights: int = 0
 
     @property
     def total(self) -> int:
@@ -77,25 +80,23 @@ class Capacity:
         }
 
 
-def footprint(case: Case, report: CoverageReport, half: bool = False) -> Footprint:
+def footprint(case: Case, report: CoverageReport, half: bool = False, host_weights: int = 0) -> Footprint:
     """The footprint of an analysed graph; `half`: its tensors are float16 (FLOAT32_TO_FLOAT16)."""
     crossing = sum(tensor.bytes for tensor in (*report.inputs, *report.outputs))
     divisor = 2 if half else 1
     activations = report.activation_bytes + crossing
-    return Footprint(str(case), report.weight_bytes // divisor, activations // divisor, report.flops)
+    return Footprint(str(case), report.weight_bytes // divisor, activations // divisor, report.flops, host_weights)
 
 
 def survey(case: Case, graph: GraphDefinition, spec: EndpointSpec) -> Footprint:
     """Lowers and traces one cell to see how large it is. Raises CompileError when that cannot be done."""
     example, _ = checked_inputs(graph, case.role, case.bucket, case.batch)
     tensors = tuple(example.values())
-    try:
-        lowered = lower(flat_module(graph.module, example), tensors)
-    except LoweringError as error:
-        raise CompileError(f"The model cannot be lowered: {error}") from error
+    parts = lowered(flat_module(graph.module, example), tensors, spec.compile.target)
     options = spec.compile.inf1
     half = options is not None and options.float32_to_float16
-    return footprint(case, analyze(lowered.module, tensors, target=spec.compile.target), half)
+    report = analyze(parts.device, parts.device_inputs, target=spec.compile.target)
+    return footprint(case, report, half, sum(table.bytes for table in parts.report.tables if table.choice == "host"))
 
 
 _FEWER = "fewer buckets, batch sizes or roles"
@@ -103,7 +104,7 @@ _FEWER = "fewer buckets, batch sizes or roles"
 
 def capacity(spec: EndpointSpec, cells: Sequence[Footprint], folder: Path) -> Capacity:
     """What all cells together need on the spec's instance type, and on this machine's disk under `folder`."""
-    weights = sum(cell.weights for cell in cells)
+    weights = sum(cell.weights + cell.host_weights for cell in cells)
     disk = Demand(
         "disk of this machine",
         _DISK_FACTOR * weights,
