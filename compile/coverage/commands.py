@@ -27,7 +27,7 @@ from compile.coverage.side_by_side import Pair
 from compile.coverage.what import FORMS, Subject, subjects
 from compile.errors import CompileError, UsageError
 from compile.lowering import Lowered as LoweredModel
-from compile.lowering import LoweringError, Rewrite, load_rewrites, lower
+from compile.lowering import LoweringError, Rewrite, load_rewrites, lower, split
 from compile.structure import FlatModule, flat_module
 
 
@@ -113,9 +113,10 @@ def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
         if lowered:
             with err.status(f"lowering {subject.name}"):
                 made = _lowered(subject, extra)
-                after = replace(subject, module=made.module)
+                after, host = _device_part(replace(subject, module=made.module), chosen)
                 original = report
                 report = _one(after, f"{subject.name}, lowered", chosen, host_time, options)
+                report = replace(report, extra={**report.extra, **host})
                 pairs.append(Pair(original, report, made.report))
         reports.append(report)
     _give(reports, pairs, log, json_, html)
@@ -140,6 +141,16 @@ def _lowered(subject: Subject, extra: Sequence[Rewrite]) -> LoweredModel:
         return lower(flat.eval(), subject.inputs, extra=extra)
     except LoweringError as error:
         raise CompileError(f"{subject.name} cannot be lowered: {error}", "Analyze it without --lowered.") from error
+
+
+def _device_part(subject: Subject, target: str) -> tuple[Subject, dict[str, Any]]:
+    """What `build` compiles of a lowered model, and what it leaves to the host in front of that (nothing on Inf2)."""
+    if target != "inf1" or not isinstance(subject.module, torch.nn.Module):
+        return subject, {}
+    parts = split(subject.module, subject.inputs)
+    if parts.host is None:
+        return subject, {}
+    return replace(subject, module=parts.device, inputs=parts.device_inputs), {"host_part": parts.report.to_json()}
 
 
 def _rewrites(path: Path | None, lowered: bool) -> list[Rewrite]:

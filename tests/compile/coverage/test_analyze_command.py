@@ -399,3 +399,32 @@ def test_exit_code_of_the_process(project):
     done = subprocess.run(arguments, check=False, capture_output=True, text=True, cwd=project, env=environment)
     assert done.returncode == 1, done.stderr
     assert "--fail-under asks for 99 %" in done.stderr
+
+
+WITH_TABLE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.dense = nn.Embedding(90, 8), nn.Linear(8, 8)
+
+    def forward(self, ids):
+        return torch.relu(self.dense(self.table(ids + 1)))
+
+def build():
+    return Net().eval(), torch.randint(0, 80, (1, 4))
+"""
+
+
+def test_lowered_is_what_is_compiled_behind_the_host_part(project, analyzed):
+    (project / "ids.py").write_text(WITH_TABLE)
+    found = analyzed("ids.py:build", "--lowered", "--fail-under", "100")
+    assert "aten::embedding" in found["original"]["operators"]
+    assert set(found["lowered"]["operators"]) == {"aten::linear", "aten::relu"}
+    host = found["lowered"]["host_part"]
+    assert host["operators"] == {"aten::add": 1, "aten::embedding": 1}
+    assert [(table["name"], table["choice"]) for table in host["tables"]] == [("table", "host")]
+    on_inf2 = analyzed("ids.py:build", "--lowered", "--target", "inf2")
+    assert "aten::embedding" in on_inf2["lowered"]["operators"]
