@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compile.coverage import analyze
 from compile.lowering import Budget, Prologue, lower, split
-from tests.compile.lowering.checks import whole
+from tests.compile.lowering.checks import distance, whole
 
 NO_PRODUCTS = Budget(flops=0)
 
@@ -286,3 +287,42 @@ def test_what_cannot_be_split_stays_whole_and_says_so(module: nn.Module, example
     assert found.host is None
     assert found.device is found.whole is lowered
     assert note in " ".join(found.report.notes)
+
+
+class Encoded(nn.Module):
+    """The hidden states of a network of transformers."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Any:
+        return self.model(input_ids=ids, attention_mask=mask)[0]
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("MPNet", SMALL),
+        ("DebertaV2", SMALL | {"relative_attention": True}),
+        ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "use_cache": False}),
+    ],
+)
+def test_networks_that_no_family_has(name: str, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    configuration = getattr(transformers, f"{name}Config")(vocab_size=99, **options)
+    module = Encoded(getattr(transformers, f"{name}Model")(configuration))
+    ids = torch.randint(3, 99, (2, 2, 10))
+    masks = (torch.arange(10) < torch.tensor([[[10], [6]], [[3], [10]]])).long()
+    found = split(lower(module, (ids[0], masks[0])).module, (ids[0], masks[0]))
+    report = analyze(found.device, found.device_inputs)
+    assert found.host is not None
+    assert report.supported == report.total
+    assert report.safe is not None
+    assert report.safe.subgraphs == 1
+    with torch.no_grad():
+        assert distance(found.whole(ids[1], masks[1]), module(ids[1], masks[1])) <= 2e-6
