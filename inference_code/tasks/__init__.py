@@ -126,17 +126,24 @@ def _import(path: Path, root: Path | None) -> ModuleType:
     folders = [str(folder) for folder in dict.fromkeys((path.parent, root or path.parent))]
     # In front, as Python does it for a script: a sibling is found before an installed module of the same name.
     sys.path[:0] = [folder for folder in folders if folder not in sys.path]
-    specification = importlib.util.spec_from_file_location(_MODULE, path)
+    name = _module_name(path, root)
+    specification = importlib.util.spec_from_file_location(name, path)
     if specification is None or specification.loader is None or not path.is_file():
         raise LoadError(f"the handler {path} is not a Python file that is there")
     module = importlib.util.module_from_spec(specification)
-    sys.modules[_MODULE] = module  # dataclasses and pickling look their module up by name
+    sys.modules[name] = module  # dataclasses and pickling look their module up by name
     try:
         specification.loader.exec_module(module)
     except Exception as error:
-        del sys.modules[_MODULE]
+        del sys.modules[name]
         raise LoadError(f"the handler {path.name} cannot be imported: {reason(error)}") from error
     return module
+
+
+def _module_name(path: Path, root: Path | None) -> str:
+    """The dotted name of a file in a folder below `root`, which its relative imports start from; else a fixed one."""
+    inside = path.relative_to(root).with_suffix("").parts if root is not None and root in path.parents else ()
+    return ".".join(inside) if len(inside) > 1 and all(part.isidentifier() for part in inside) else _MODULE
 
 
 def reason(error: BaseException) -> str:

@@ -68,6 +68,19 @@ def test_siblings_and_modules_below_the_root_are_imported(tmp_path: Path) -> Non
     assert json.loads(ask(served, b"")[0]) == [2, 4, 6]
 
 
+def test_a_handler_in_a_package_imports_relatively(tmp_path: Path) -> None:
+    source = (
+        "from .reading_here import preprocess\nfrom . import writing_here\npostprocess = writing_here.postprocess\n"
+    )
+    served = serve(
+        tmp_path,
+        source,
+        reading_here="def preprocess(request):\n    return {'x': [1.0, 2.0, 3.0]}\n",
+        writing_here="def postprocess(outputs, item):\n    return [float(v) + 1 for v in outputs]\n",
+    )
+    assert json.loads(ask(served, b"")[0]) == [3, 5, 7]
+
+
 def test_everything_of_the_request_is_there(tmp_path: Path) -> None:
     source = """
 from inference_code.handler import Answer, Item, Request
