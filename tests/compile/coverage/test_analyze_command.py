@@ -115,6 +115,14 @@ def analyzed(command):
     return run
 
 
+def test_a_file_from_anywhere(analyzed, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "net.py"
+    elsewhere.write_text(
+        "import torch\n\ndef build():\n    return torch.nn.Linear(4, 4).eval(), (torch.zeros(1, 4),)\n"
+    )
+    assert analyzed(f"{elsewhere}:build")["total"] == 1
+
+
 def test_file_and_function(analyzed):
     found = analyzed("own/models.py:build")
     assert found["name"] == "own/models.py:build"
