@@ -2,7 +2,6 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# Loading models never asks a hub, except where a spec names hub: weights.
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
