@@ -42,16 +42,38 @@ def build_digest(spec: EndpointSpec) -> str:
 
 
 def _compile(spec: EndpointSpec) -> dict[str, Any]:
-    """The compile section with its defaults; of a target's own options only what differs from their defaults.
+    """The compile section with its defaults; of lowering and a target's own options only what differs from defaults.
 
     So a spec without such options keeps its digest when the options become more.
     """
-    section: dict[str, Any] = _plain(spec.compile.model_dump(exclude={"inf1", "inf2"}))
+    section: dict[str, Any] = _plain(spec.compile.model_dump(exclude={"inf1", "inf2", "lowering"}))
+    lowering = _lowering(spec)
+    if lowering:
+        section["lowering"] = lowering
     for target, options in (("inf1", spec.compile.inf1), ("inf2", spec.compile.inf2)):
         said = options.model_dump(exclude_defaults=True) if options is not None else {}
         if said:
             section[target] = _plain(said)
     return section
+
+
+def _lowering(spec: EndpointSpec) -> dict[str, Any]:
+    """Rewrites that are off, in any order; the user's files in theirs, with all code that they need."""
+    chosen = spec.compile.lowering
+    if chosen is None:
+        return {}
+    said: dict[str, Any] = {"off": sorted(chosen.off)} if chosen.off else {}
+    if chosen.rewrites:
+        said |= {"rewrites": list(chosen.rewrites), "code": rewrites_code(spec)}
+    return said
+
+
+def rewrites_code(spec: EndpointSpec) -> dict[str, str]:
+    """The files of the user's rewrites and their local modules, relative to the root, each with its sha256."""
+    chosen = spec.compile.lowering
+    files = (chosen and chosen.rewrites) or ()
+    sources = {source for file in files for source in local_sources(spec.root / file, spec.root)}
+    return _contents(sorted(sources), spec.root)
 
 
 def handler_digest(spec: EndpointSpec) -> str:

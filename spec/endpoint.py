@@ -75,11 +75,11 @@ def _bucket(value: Any) -> dict[str, int | list[int]]:
     return value
 
 
-def _list_of(kind: str, example: str) -> BeforeValidator:
+def _list_of(kind: str, example: str, least: int = 1) -> BeforeValidator:
     def check(value: Any) -> Any:
         if value is None:
             return None
-        if not isinstance(value, list | tuple) or not value:
+        if not isinstance(value, list | tuple) or len(value) < least:
             raise fault(f"is not a list of {kind}", f"Write a list with at least one of them, such as {example}.")
         twice = [item for index, item in enumerate(value) if item in value[:index]]
         if twice:
@@ -172,7 +172,7 @@ class Accept(Section):
     )
 
 
-Arguments = Annotated[tuple[StrictStr, ...], _list_of("compiler arguments", '["--optlevel 2"]')]
+Arguments = Annotated[tuple[StrictStr, ...], _list_of("compiler arguments", '["--optlevel 2"]', least=0)]
 Operators = Annotated[tuple[StrictStr, ...], _list_of("operators", "[aten::linear]")]
 
 
@@ -216,6 +216,19 @@ class Inf2Options(Section):
     )
 
 
+Paths = Annotated[tuple[StrictStr, ...], _list_of("files", "[rewrites.py]")]
+Switches = Annotated[tuple[StrictStr, ...], _list_of("rewrites", "[interpolate]")]
+
+
+class Lowering(Section):
+    """Which rewrites lowering applies. Without this section: all built-in ones."""
+
+    off: Switches | None = Field(default=None, description="built-in rewrites that are left out, such as interpolate")
+    rewrites: Paths | None = Field(
+        default=None, description="Python files of the project with rewrites of your own, asked first"
+    )
+
+
 class Compile(Section):
     """How the model is compiled. A change here, or in model, needs a new build."""
 
@@ -238,6 +251,7 @@ class Compile(Section):
     )
     timeout: Annotated[Duration, AfterValidator(_above_zero)] = timedelta(minutes=45)
     accept: Accept = Field(default_factory=Accept)
+    lowering: Lowering | None = Field(default=None, description="a switch for each rewrite, and rewrites of your own")
     inf1: Inf1Options | None = Field(default=None, description="options of the Inf1 compiler alone")
     inf2: Inf2Options | None = Field(default=None, description="options of the Inf2 compiler alone")
 

@@ -15,6 +15,8 @@ from pydantic_core import ErrorDetails
 
 from spec import (
     compiler_rules,  # noqa: F401  (registers its rules)
+    job_rules,  # noqa: F401  (registers its rules)
+    lowering_rules,  # noqa: F401  (registers its rules)
     strict_yaml,
 )
 from spec.endpoint import EndpointSpec

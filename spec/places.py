@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 from pathlib import Path
 
 # The folder that holds spec/, compile/ and inference_code/. A user's project root may be another one.
@@ -18,3 +20,27 @@ def families() -> tuple[str, ...]:
 def family_file(family: str) -> Path:
     """The file that defines a built-in family."""
     return INSTALLED / "compile" / "models" / f"{family}.py"
+
+
+@functools.cache
+def rewrites() -> tuple[str, ...]:
+    """The switches of lowering: names of the built-in rewrites, read from compile/lowering/ without importing it."""
+    folder = INSTALLED / "compile" / "lowering"
+    names = {_constant(folder / "recorder.py", "FOLD")}
+    for file in folder.glob("rewrites/*.py"):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                names.add(_assigned(node.body, "name"))
+    return tuple(sorted(names - {""}))
+
+
+def _constant(file: Path, name: str) -> str:
+    return _assigned(ast.parse(file.read_text(encoding="utf-8")).body, name)
+
+
+def _assigned(body: list[ast.stmt], name: str) -> str:
+    """The text that a body assigns to a name; empty when it assigns none."""
+    for node in body:
+        if isinstance(node, ast.Assign) and any(isinstance(at, ast.Name) and at.id == name for at in node.targets):
+            return str(ast.literal_eval(node.value))
+    return ""

@@ -57,7 +57,7 @@ def _touches(key: str, bad: str) -> bool:
     return key == bad or key.startswith(bad + ".") or bad.startswith((key + ".", key + "["))
 
 
-def _near(word: str, words: tuple[str, ...]) -> str:
+def near(word: str, words: tuple[str, ...]) -> str:
     found = difflib.get_close_matches(word, words, 1, 0.6)
     return f"Did you mean {found[0]}? " if found else ""
 
@@ -104,17 +104,24 @@ def known_family(spec: EndpointSpec) -> Iterator[Finding]:
     """A family is a file of compile/models/."""
     family, known = spec.model.family, families()
     if family is not None and family not in known:
-        remedy = f"{_near(family, known)}The families are {', '.join(known) or '(none installed)'}."
+        remedy = f"{near(family, known)}The families are {', '.join(known) or '(none installed)'}."
         yield Finding("model.family", family, "is not a model family", remedy)
+
+
+_DIMENSIONS = ("image", "tokens", "numbers", "tables")
 
 
 @rule("model.family", "compile.buckets")
 def known_dimensions(spec: EndpointSpec) -> Iterator[Finding]:
-    """The built-in families have images and tokens; an entry may name dimensions of its own."""
+    """The dimensions that some built-in family has; an entry may name others of its own.
+
+    Which of them a family takes, and which sizes, the family itself checks when it is built.
+    """
     for index, bucket in enumerate(spec.compile.buckets or () if spec.model.family else ()):
         for name in bucket:
-            if name not in ("image", "tokens"):
-                remedy = f"{_near(name, ('image', 'tokens'))}Write {{image: [H, W]}} or {{tokens: N}}."
+            if name not in _DIMENSIONS:
+                written = "{image: [H, W]}, {tokens: N} or, for dlrm, {numbers: N, tables: N}"
+                remedy = f"{near(name, _DIMENSIONS)}Write {written}."
                 yield Finding(f"compile.buckets[{index}]", shown(bucket), f"has the unknown dimension {name}", remedy)
 
 
@@ -129,11 +136,11 @@ def entry_exists(spec: EndpointSpec) -> Iterator[Finding]:
         problem = "is not a Python file and a function"
         yield Finding("model.entry", entry, problem, "Write path.py:function, such as models/invoices.py:build.")
         return
-    wrong = _path_problem(spec.root, file)
+    wrong = path_problem(spec.root, file)
     if wrong:
         yield Finding("model.entry", entry, *wrong)
         return
-    names, fault = _names(spec.root / file)
+    names, fault = defined_names(spec.root / file)
     if fault:
         yield Finding("model.entry", entry, fault, f"Correct {file}.")
     elif function not in names:
@@ -155,11 +162,11 @@ def handler_exists(spec: EndpointSpec) -> Iterator[Finding]:
     if not file.endswith(".py"):
         yield Finding("serve.handler", file, "is not a Python file", "Name a .py file of the project.")
         return
-    wrong = _path_problem(spec.root, file)
+    wrong = path_problem(spec.root, file)
     if wrong:
         yield Finding("serve.handler", file, *wrong)
         return
-    names, fault = _names(spec.root / file)
+    names, fault = defined_names(spec.root / file)
     if fault:
         yield Finding("serve.handler", file, fault, f"Correct {file}.")
     elif not names.issuperset(_HALVES) and not names.issuperset(_FOUR):
@@ -174,7 +181,7 @@ def weights_exist(spec: EndpointSpec) -> Iterator[Finding]:
     """A weights file is inside the project and is there."""
     weights = spec.model.weights
     if isinstance(weights, FileWeights):
-        wrong = _path_problem(spec.root, weights.path)
+        wrong = path_problem(spec.root, weights.path)
         if wrong:
             yield Finding("model.weights", weights.path, *wrong)
 
@@ -189,7 +196,7 @@ def weights_match(spec: EndpointSpec) -> Iterator[Finding]:
             yield Finding("model.weights", weights.path, problem, "Get the right file, or declare its sha256.")
 
 
-def _path_problem(root: Path, text: str) -> tuple[str, str] | None:
+def path_problem(root: Path, text: str) -> tuple[str, str] | None:
     """Why a path of the spec is not a file inside the project, and the way out; None when it is one."""
     if not text.isprintable() or "\\" in text:
         return "is not a path", "Write a relative path with forward slashes."
@@ -207,7 +214,7 @@ def _path_problem(root: Path, text: str) -> tuple[str, str] | None:
     return None
 
 
-def _names(path: Path) -> tuple[set[str], str]:
+def defined_names(path: Path) -> tuple[set[str], str]:
     """The names that a Python file defines at its top level, and why it cannot be read, if so."""
     try:
         tree = ast.parse(path.read_bytes(), filename=path.name)
@@ -329,7 +336,7 @@ def known_fast_math(spec: EndpointSpec) -> Iterator[Finding]:
     unknown = [word for word in words if word not in known]
     if unknown or not words:
         problem = f"is not known to the {spec.compile.target} compiler"
-        remedy = f"{_near(unknown[0], known) if unknown else ''}Write one of {', '.join(known)}."
+        remedy = f"{near(unknown[0], known) if unknown else ''}Write one of {', '.join(known)}."
         yield Finding("compile.fast_math", shown(written), problem, remedy)
         return
     for group in groups.values():

@@ -6,7 +6,7 @@ from typing import Any
 
 from spec import platforms
 from spec.endpoint import Accept, Alarms, Compile, EndpointSpec, RequestLimits, Rollout, Scale, Serve
-from spec.places import families
+from spec.places import families, rewrites
 
 
 def schema() -> dict[str, Any]:
@@ -18,6 +18,7 @@ def schema() -> dict[str, Any]:
     parts = result["$defs"]
     parts["Serve"]["properties"]["instance_type"]["enum"] = list(platforms.instance_types())
     parts["Model"]["properties"]["family"]["anyOf"][0]["enum"] = list(families())
+    parts["Lowering"]["properties"]["off"]["anyOf"][0]["items"]["enum"] = list(rewrites())
     # Defaults as a spec writes them, with their units; pydantic would give ISO durations and fractions.
     for section in (Accept, Alarms, Compile, RequestLimits, Rollout, Scale, Serve):
         for name, default in section().model_dump(mode="json").items():
