@@ -28,6 +28,7 @@ import torch
 from inference_code import answers, runtime, tasks
 from inference_code.answers import Reply
 from inference_code.codecs.multipart import MULTIPART, split
+from inference_code.decoding import Call, caller
 from inference_code.errors import BadRequest, EndpointError, Internal, LoadError, TooLarge
 from inference_code.manifest import ArtifactManifest
 from inference_code.negotiation import content_parameter, custom_attributes, media_type, parse_accept
@@ -226,11 +227,13 @@ def _as_item(served: Served, original: Any) -> Item:
     """What preprocess may return, as an Item: an Item, a dict of arrays, or the array of a model of one input."""
     if isinstance(original, Item):
         return replace(original, inputs={name: _array(value) for name, value in original.inputs.items()})
+    graphs = served.info.graphs_of() or served.info.graphs_of("encoder")  # decoding begins there
     if isinstance(original, Mapping):
-        return Item({name: _array(value) for name, value in original.items()})
-    graphs = served.info.graphs_of()
+        return Item(
+            {name: _array(value) for name, value in original.items()}, role=graphs[0].role if graphs else "main"
+        )
     if graphs and len(graphs[0].inputs) == 1:
-        return Item({graphs[0].inputs[0].name: _array(original)})
+        return Item({graphs[0].inputs[0].name: _array(original)}, role=graphs[0].role)
     names = ", ".join(tensor.name for tensor in graphs[0].inputs) if graphs else "no role main"
     raise Internal(
         f"preprocess returned one {type(original).__name__}; the model has the inputs {names}: return a dict"
@@ -248,7 +251,23 @@ def predict_fn(work: Sequence[Work], model: Served, context: Any = None) -> list
     """One Done for each Work, in order; the items go to the device together, whichever requests they are of."""
     if "predict_fn" in model.task.functions:
         return [_predict_by_user(one, model, context) for one in work]
+    if decodes(model):
+        return joined(work, [decoded(item, model, caller(model.model.scheduler)) for item in ready(work)])
     return joined(work, model.model.scheduler.run(ready(work)))
+
+
+def decodes(served: Served) -> bool:
+    """Whether the task calls the model more than once an item."""
+    return served.task.decode is not None and batches(served)
+
+
+def decoded(item: Item, served: Served, call: Call) -> Any:
+    """What the task's decode makes of an item, or the EndpointError that ended it."""
+    assert served.task.decode is not None  # noqa: S101  (see `decodes`)
+    try:
+        return _guarded("decode", served.task.decode, item, call)
+    except EndpointError as error:
+        return error
 
 
 def batches(served: Served) -> bool:

@@ -4,6 +4,9 @@ Decoding and encoding leave the interpreter's lock (Pillow, numpy) and run in a 
 that finds a core idle runs on it in the thread that decoded it, and is encoded there: one change of thread in all. One
 that has to wait gives its thread back; the thread of the core that answers it hands it to the pool for encoding. The
 pool has a thread more for each core, so that decoding goes on while cores are waited for.
+
+A task that calls the model more than once an item has its loops in a pool of their own, a thread an item: they mostly
+wait, and the steps of all of them meet in the scheduler's queues.
 """
 
 from __future__ import annotations
@@ -15,12 +18,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from inference_code import handler, logs
 from inference_code.answers import Reply
 from inference_code.batching import label
+from inference_code.decoding import answered
 from inference_code.errors import EndpointError, Internal, Unavailable
 from inference_code.handler import Done, Headers, Served, Work
+from inference_code.request import Item
 from inference_code.runtime import Model
 from inference_code.scheduler import Batch, QueueScheduler, Ticket
 from inference_code.settings import Settings
@@ -46,7 +52,7 @@ class Job:
         self.request_id = request_id
         self.pre_seconds = self.post_seconds = 0.0
         self.items = 0
-        self.ticket: Ticket | None = None
+        self.ticket: Ticket | Trips | None = None
         self.given_up = False
         self._answer = answer
         self._answered = False
@@ -59,6 +65,41 @@ class Job:
                 return
             self._answered = True
         self._answer(reply)
+
+
+class Trips:
+    """The way of one request's loops to the device: every call of them, and what all of them took together."""
+
+    def __init__(self, scheduler: QueueScheduler, job: Job) -> None:
+        self._scheduler, self._job = scheduler, job
+        self._lock = threading.Lock()
+        self._open: set[Ticket] = set()
+        self.queue_seconds = self.device_seconds = 0.0
+        self.graphs: set[str] = set()
+
+    def call(self, items: Sequence[Item]) -> list[Any]:
+        """The items' answers. Raises EndpointError: of an item, or because the request is over."""
+        if self._job.given_up or time.monotonic() >= self._job.deadline:
+            raise Unavailable("its time was up; try again", retry_after=1)
+        ticket = self._scheduler.submit(items, self._job.deadline)
+        with self._lock:
+            self._open.add(ticket)
+        if self._job.given_up:  # before the ticket was known
+            self._scheduler.cancel(ticket)
+        ticket.wait(None)
+        with self._lock:
+            self._open.discard(ticket)
+            self.queue_seconds += ticket.queue_seconds
+            self.device_seconds += ticket.device_seconds
+            self.graphs |= ticket.graphs
+        return answered(ticket.outcomes)
+
+    def cancel(self) -> None:
+        """Settle what still waits as given up."""
+        with self._lock:
+            tickets = list(self._open)
+        for ticket in tickets:
+            self._scheduler.cancel(ticket)
 
 
 class Pipeline:
@@ -82,6 +123,11 @@ class Pipeline:
             )
         else:  # a user's predict_fn calls the device itself, with one request at a time
             self._device = ThreadPoolExecutor(at_once, "device")
+        self._loops: ThreadPoolExecutor | None = None
+        if self._scheduler is not None and handler.decodes(served):
+            largest = max(graph.batch_size for graph in served.manifest.graphs)
+            # Twice what the cores hold at once, so that the next batch is waiting when one is done.
+            self._loops = ThreadPoolExecutor(min(2 * at_once * largest, settings.max_queue), "loop")
 
     def start(self, job: Job) -> None:
         """Send a request on its way."""
@@ -90,7 +136,9 @@ class Pipeline:
     def give_up(self, job: Job, error: EndpointError) -> None:
         """Answer with `error` now; what of the request has not reached the device never will."""
         job.given_up = True
-        if job.ticket is not None and self._scheduler is not None:
+        if isinstance(job.ticket, Trips):
+            job.ticket.cancel()
+        elif job.ticket is not None and self._scheduler is not None:
             self._scheduler.cancel(job.ticket)
         job.finish(handler.failed(error))
 
@@ -107,10 +155,11 @@ class Pipeline:
         """End the threads, waiting `seconds` at most. Returns whether none is left working."""
         end = time.monotonic() + seconds
         ended = self._scheduler.close(seconds) if self._scheduler is not None else True
-        for pool in (self._cpu, self._device):
+        pools = (self._cpu, self._device, self._loops)
+        for pool in pools:
             if pool is not None:
                 pool.shutdown(wait=False, cancel_futures=True)
-        for pool in (self._cpu, self._device):
+        for pool in pools:
             for thread in pool._threads if pool is not None else ():  # there is no public way to wait for a while
                 thread.join(max(0.0, end - time.monotonic()))
                 ended = ended and not thread.is_alive()
@@ -149,11 +198,35 @@ class Pipeline:
             assert self._device is not None  # noqa: S101
             self._submit(self._device, lambda one: self._by_user(one, work), job)
             return
+        if self._loops is not None:
+            self._start_loops(job, work, self._loops, Trips(self._scheduler, job))
+            return
         job.ticket = ticket = self._scheduler.submit(handler.ready(work), job.deadline)
         if job.given_up:  # between the decoding and the ticket
             self._scheduler.cancel(ticket)
         if not ticket.then(lambda: self._submit(self._cpu, lambda one: self._encode(one, work, ticket), job)):
             self._encode(job, work, ticket)
+
+    def _start_loops(self, job: Job, work: Sequence[Work], pool: ThreadPoolExecutor, trips: Trips) -> None:
+        """A loop for each item; the last one to end encodes the request."""
+        job.ticket = trips
+        items = handler.ready(work)
+        outcomes: list[Any] = [None] * len(items)
+        left, lock = len(items), threading.Lock()
+
+        def loop(job: Job, index: int) -> None:
+            nonlocal left
+            outcomes[index] = handler.decoded(items[index], self._served, trips.call)
+            with lock:
+                left -= 1
+                last = left == 0
+            if last:
+                self._reply(job, handler.joined(work, outcomes))
+
+        for index in range(len(items)):
+            self._submit(pool, lambda one, index=index: loop(one, index), job)  # type: ignore[misc]
+        if not items:
+            self._reply(job, handler.joined(work, outcomes))
 
     def _by_user(self, job: Job, work: Sequence[Work]) -> None:
         done = handler.predict_fn(work, self._served, job.context)

@@ -14,7 +14,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 from compile.definition import ModelDefinition
 from compile.models import family
-from compile.models.autoregression.seq2seq import Sizes, graphs
+from compile.models.autoregression.seq2seq import Sizes, graphs, search_settings
 from compile.models.parts.draw import drawer
 from compile.models.parts.options import with_options
 from compile.models.parts.tokens import Tokens
@@ -29,7 +29,7 @@ BEGINNING, PADDING, END = 0, 1, 2
 DRAW = drawer(gains={"q_proj.weight": 2.0, "lm_head.weight": 1.5, "embed_positions.weight": 0.04})
 
 
-@family(name="bart", variants=tuple(VARIANTS), task="tensor", source="https://arxiv.org/abs/1910.13461")
+@family(name="bart", variants=tuple(VARIANTS), task="generation", source="https://arxiv.org/abs/1910.13461")
 def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
     """Graphs encoder and step. Decoding begins with the end token. Options: see `seq2seq.Sizes`."""
     sizes = with_options("bart", VARIANTS[variant], options)
@@ -49,7 +49,8 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
     return ModelDefinition(
         graphs=graphs(model, sizes, tokens, normalise_first=False),
         buckets=[{"tokens": sizes.tokens}],
-        task="tensor",
+        task="generation",
+        task_settings=search_settings(sizes, start=END, end=END, padding=PADDING),
         weights_module=model,
         checkpoint_keys=lambda state: with_head(state, sizes.vocabulary),
         initialise=DRAW,

@@ -14,7 +14,7 @@ from transformers import MarianConfig, MarianMTModel
 
 from compile.definition import ModelDefinition
 from compile.models import family
-from compile.models.autoregression.seq2seq import Sizes, draw_around, graphs, with_computed_positions
+from compile.models.autoregression.seq2seq import Sizes, draw_around, graphs, search_settings, with_computed_positions
 from compile.models.parts.draw import drawer
 from compile.models.parts.options import with_options
 from compile.models.parts.tokens import Tokens
@@ -25,7 +25,7 @@ END = 0
 DRAW = drawer(gains={"q_proj.weight": 2.0, "lm_head.weight": 1.5})
 
 
-@family(name="marian", variants=tuple(VARIANTS), task="tensor", source="https://huggingface.co/Helsinki-NLP")
+@family(name="marian", variants=tuple(VARIANTS), task="generation", source="https://huggingface.co/Helsinki-NLP")
 def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
     """Graphs encoder and step. The last token of the vocabulary pads and begins. Options: see `seq2seq.Sizes`."""
     sizes = with_options("marian", VARIANTS[variant], options)
@@ -46,7 +46,8 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
     return ModelDefinition(
         graphs=graphs(model, sizes, tokens, normalise_first=False),
         buckets=[{"tokens": sizes.tokens}],
-        task="tensor",
+        task="generation",
+        task_settings=search_settings(sizes, start=padding, end=END, padding=padding, bad_words=(padding,)),
         weights_module=model,
         checkpoint_keys=lambda state: with_computed_positions(model, state),
         initialise=_draw,

@@ -6,6 +6,7 @@ grow; here it is three graphs of fixed shape with the same tokens (autoregressio
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,10 +29,11 @@ from compile.models.parts.draw import drawer
 from compile.models.parts.options import require, with_options
 from compile.models.parts.pictures import Pictures
 
+CHARSET = string.digits + string.ascii_letters + string.punctuation
 VARIANTS = {"base": Sizes(), "tiny": Sizes(width=192, encoder_heads=3, decoder_heads=6)}
 
 
-@family(name="parseq", variants=tuple(VARIANTS), task="tensor", source="https://github.com/baudm/parseq")
+@family(name="parseq", variants=tuple(VARIANTS), task="reading", source="https://github.com/baudm/parseq")
 def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
     """Graphs encoder, step and refine; pictures are float32 (batch, 3, 32, 128) in -1..1. Options: see `Sizes`."""
     sizes = with_options("parseq", VARIANTS[variant], options)
@@ -57,11 +59,21 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
     return ModelDefinition(
         graphs=graphs,
         buckets=[{"image": sizes.image}],
-        task="tensor",
+        task="reading",
+        task_settings={"charset": charset(sizes), "refinements": sizes.refinements},
         weights_module=model,
         checkpoint_keys=without_lightning_prefix,
         initialise=draw,
     )
+
+
+def charset(sizes: Sizes) -> str:
+    """The characters of tokens 1 to n, in the order of baudm/parseq's released models; a shorter one is its beginning.
+
+    Raises CompileError for a model of more characters, whose charset cannot be known.
+    """
+    require("parseq", (sizes.characters <= len(CHARSET), f"characters {sizes.characters} is above {len(CHARSET)}"))
+    return CHARSET[: sizes.characters]
 
 
 def draw(module: torch.nn.Module, generator: torch.Generator) -> None:

@@ -14,7 +14,7 @@ from transformers import PegasusConfig, PegasusForConditionalGeneration
 
 from compile.definition import ModelDefinition
 from compile.models import family
-from compile.models.autoregression.seq2seq import Sizes, draw_around, graphs, with_computed_positions
+from compile.models.autoregression.seq2seq import Sizes, draw_around, graphs, search_settings, with_computed_positions
 from compile.models.parts.draw import drawer
 from compile.models.parts.options import with_options
 from compile.models.parts.tokens import Tokens
@@ -29,7 +29,9 @@ FIRST_WORD = 107  # the special tokens of the pre-training come before
 DRAW = drawer(gains={"q_proj.weight": 2.0, "lm_head.weight": 1.5})
 
 
-@family(name="pegasus", variants=tuple(VARIANTS), task="tensor", source="https://github.com/google-research/pegasus")
+@family(
+    name="pegasus", variants=tuple(VARIANTS), task="generation", source="https://github.com/google-research/pegasus"
+)
 def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
     """Graphs encoder and step. Token 0 pads and begins. Options: see `seq2seq.Sizes`."""
     sizes = with_options("pegasus", VARIANTS[variant], options)
@@ -48,7 +50,8 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
     return ModelDefinition(
         graphs=graphs(model, sizes, tokens, normalise_first=True),
         buckets=[{"tokens": sizes.tokens}],
-        task="tensor",
+        task="generation",
+        task_settings=search_settings(sizes, start=PADDING, end=END, padding=PADDING),
         weights_module=model,
         checkpoint_keys=lambda state: with_computed_positions(model, state),
         initialise=_draw,

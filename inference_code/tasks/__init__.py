@@ -1,8 +1,9 @@
 """Tasks: what stands between a request and the model's arrays, and between its outputs and the answer.
 
-A task is two functions, `preprocess(request) -> item` and `postprocess(outputs, item) -> answer`. The built-in ones are
-files of this folder; a user's handler is such a file too, and is loaded the same way. To add one: write the file, call
-`register` at its end, import it in `built_in`.
+A task is two functions, `preprocess(request) -> item` and `postprocess(outputs, item) -> answer`; one whose model is
+called more than once an item has a third between them, `decode(item, call) -> outputs` (see inference_code.decoding).
+The built-in ones are files of this folder; a user's handler is such a file too, and is loaded the same way. To add one:
+write the file, call `register` at its end, import it in `built_in`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ __all__ = [
 SAGEMAKER = ("model_fn", "input_fn", "predict_fn", "output_fn")
 _WARM_UP = "model_warmup_fn"
 _MODULE = "endpoint_handler"
-_BUILT_IN = ("depth", "tensor")
+_BUILT_IN = ("depth", "generation", "reading", "tensor")
 
 
 def _nothing_to_check(_: ModelInfo) -> None:
@@ -52,6 +53,8 @@ class Task:
     postprocess(outputs, item) gets what the model returned for the item (restored, numpy arrays without batch axis)
     and the very object that preprocess returned; it returns an Answer, or a value to be encoded as Accept asks.
     check(info) raises LoadError for settings or graphs that the task cannot work with.
+    decode(item, call) calls the graphs as often as it takes and returns what postprocess gets; without it the item goes
+    to the device once.
     functions: SageMaker's functions of a user's handler; each one that is there replaces ours.
     """
 
@@ -59,6 +62,7 @@ class Task:
     preprocess: Callable[[Request], Any]
     postprocess: Callable[[Any, Any], Any]
     check: Callable[[ModelInfo], None] = _nothing_to_check
+    decode: Callable[[Any, Any], Any] | None = None
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
 
@@ -91,8 +95,9 @@ def get(name: str) -> Task:
 def from_file(path: Path, root: Path | None = None) -> Task:
     """The task in a user's handler file.
 
-    It defines preprocess and postprocess, or any of SageMaker's four functions (model_fn, input_fn, predict_fn,
-    output_fn; with model_fn also model_warmup_fn). Modules beside it and below `root` can be imported by it.
+    It defines preprocess and postprocess (and decode, if the model is called more than once an item), or any of
+    SageMaker's four functions (model_fn, input_fn, predict_fn, output_fn; with model_fn also model_warmup_fn). Modules
+    beside it and below `root` can be imported by it.
     Raises LoadError with the reason when the file cannot be imported or defines neither.
     """
     module = _import(path, root)
@@ -102,7 +107,7 @@ def from_file(path: Path, root: Path | None = None) -> Task:
     if problem:
         raise LoadError(f"{path.name} defines {problem}")
     if pair:
-        return Task(path.stem, module.preprocess, module.postprocess)
+        return Task(path.stem, module.preprocess, module.postprocess, decode=getattr(module, "decode", None))
     tensor = get("tensor")
     return Task(path.stem, tensor.preprocess, tensor.postprocess, functions=found)
 

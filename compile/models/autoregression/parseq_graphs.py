@@ -1,11 +1,10 @@
-"""PARSeq as three graphs of fixed shape (encoder, step, refine), and the host's loop over them.
+"""PARSeq as three graphs of fixed shape: encoder, step, refine; inference_code.decoding.spelling is the loop over them.
 
 They share the weights of one networks.parseq.PARSeq, whose own forward is the original decoding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import cast
 
 import torch
@@ -15,13 +14,10 @@ from compile.models.autoregression.slots import (
     HIDDEN,
     hidden_unless,
     lower_triangle,
-    one_hot,
     reached,
     written,
 )
 from compile.models.networks.parseq import Attention, DecoderLayer, PARSeq, Sizes
-
-Graph = Callable[..., Mapping[str, torch.Tensor]]
 
 
 class EncoderGraph(nn.Module):
@@ -182,45 +178,3 @@ def empty_cache(sizes: Sizes, batch: int) -> dict[str, torch.Tensor]:
         return {}
     shape = (batch, sizes.decoder_layers, sizes.decoder_heads, sizes.steps, sizes.width // sizes.decoder_heads)
     return {"cache_keys": torch.zeros(shape), "cache_values": torch.zeros(shape)}
-
-
-def read(graphs: Mapping[str, Graph], pixel_values: torch.Tensor, sizes: Sizes) -> torch.Tensor:
-    """The logits of the original decoding, (batch, n, characters + 1), from graphs by role.
-
-    The loop stops when every text of the batch has ended; n is `steps` after a refinement, else what was spelt.
-    """
-    cross = graphs["encoder"](pixel_values=pixel_values)
-    logits = _spell(graphs["step"], cross, sizes)
-    for _ in range(sizes.refinements):
-        tokens, visible = _refinement_inputs(logits, sizes)
-        logits = graphs["refine"](tokens=tokens, visible=visible, **cross)["logits"]
-    return logits
-
-
-def _spell(step: Graph, cross: Mapping[str, torch.Tensor], sizes: Sizes) -> torch.Tensor:
-    batch = cross["cross_keys"].shape[0]
-    cache = empty_cache(sizes, batch)
-    text = torch.full((batch, sizes.steps + 1), sizes.padding)
-    text[:, 0] = sizes.beginning
-    ended = torch.zeros(batch, 1, dtype=torch.bool)
-    logits = []
-    for place in range(sizes.steps):
-        tokens = {"token": text[:, place : place + 1]} if cache else {"tokens": text[:, : sizes.steps]}
-        answer = dict(step(**tokens, slot=one_hot(place, sizes.steps, batch), **cross, **cache))
-        logits.append(answer.pop("logits"))
-        cache = answer
-        text[:, place + 1] = logits[-1].argmax(-1)
-        ended |= text[:, place + 1 : place + 2] == sizes.end
-        if bool(ended.all()):
-            break
-    return torch.stack(logits, 1)
-
-
-def _refinement_inputs(logits: torch.Tensor, sizes: Sizes) -> tuple[torch.Tensor, torch.Tensor]:
-    """The text so far behind the beginning, padded to all places, and which of them are before the text's end."""
-    text = logits[:, :-1].argmax(-1)
-    tokens = torch.full((logits.shape[0], sizes.steps), sizes.padding)
-    tokens[:, 0] = sizes.beginning
-    tokens[:, 1 : 1 + text.shape[1]] = text
-    over = ((tokens == sizes.end) | (tokens == sizes.padding)).long().cumsum(-1) > 0
-    return tokens, (~over).float()

@@ -262,6 +262,14 @@ def graphs(model: Any, sizes: Sizes, tokens: Tokens, *, normalise_first: bool) -
     }
 
 
+def search_settings(
+    sizes: Sizes, *, start: int, end: int, padding: int, bad_words: Sequence[int] = ()
+) -> dict[str, Any]:
+    """The settings of the task generation. The end is forced at the longest text, as published configurations do."""
+    special = {"start": start, "end": end, "padding": padding, "forced_eos": end, "bad_words": list(bad_words)}
+    return {"vocabulary": sizes.vocabulary, **special}
+
+
 def empty_cache(sizes: Sizes, batch: int) -> dict[str, torch.Tensor]:
     """cache_keys and cache_values before the first step; nothing where every step computes the whole prefix."""
     if sizes.decoding == "prefix":

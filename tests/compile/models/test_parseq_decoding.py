@@ -10,9 +10,10 @@ import torch
 
 from compile.definition import ModelDefinition
 from compile.models import find
-from compile.models.autoregression.parseq_graphs import read
+from compile.models.autoregression.parseq_graphs import empty_cache
 from compile.models.autoregression.slots import HIDDEN, lower_triangle, one_hot, reached, written
 from compile.models.networks.parseq import PARSeq, Sizes
+from inference_code.decoding.spelling import Alphabet, spell
 
 TINY: dict[str, Any] = {"width": 48, "encoder_layers": 2, "encoder_heads": 3, "decoder_heads": 4}
 RUNS = 64
@@ -28,8 +29,10 @@ def built(seed: int, **options: Any) -> tuple[ModelDefinition, PARSeq]:
 
 
 def decode(definition: ModelDefinition, sizes: Sizes, pictures: torch.Tensor) -> torch.Tensor:
+    alphabet = Alphabet(sizes.end, sizes.beginning, sizes.padding, sizes.steps, sizes.refinements)
+    graphs = {role: graph.module for role, graph in definition.graphs.items()}
     with torch.no_grad():
-        return read({role: graph.module for role, graph in definition.graphs.items()}, pictures, sizes)
+        return spell(graphs, pictures, alphabet, cache=empty_cache(sizes, 1))
 
 
 def text(logits: torch.Tensor, end: int) -> list[int]:

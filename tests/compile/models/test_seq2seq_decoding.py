@@ -10,10 +10,10 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from compile.definition import ModelDefinition
-from compile.errors import CompileError
 from compile.models import find
-from compile.models.autoregression.search import Settings, generate
 from compile.models.autoregression.seq2seq import Sizes, empty_cache
+from inference_code.decoding.search import Settings, generate
+from inference_code.errors import BadRequest
 
 SIZES = Sizes(vocabulary=70, width=32, layers=2, heads=4, intermediate_size=48, positions=40, tokens=10, target=20)
 TEXTS, NETWORKS = 8, 8
@@ -199,7 +199,7 @@ def test_logits_of_the_steps_equal_the_whole_decoder(family: str) -> None:
 
 def test_a_text_longer_than_the_cache_is_refused() -> None:
     definition = built("bart", 1, 0.0)
-    with pytest.raises(CompileError, match="max_length 22 does not fit a cache of 20 places"):
+    with pytest.raises(BadRequest, match="max_length 22 does not fit a model of 20 places"):
         ours(definition, texts(definition, 0), settings("bart", max_length=22))
 
 

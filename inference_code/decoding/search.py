@@ -7,15 +7,15 @@ penalties of repetition, several answers a text, constraints) is not supported a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
-from compile.errors import CompileError
-from compile.models.autoregression.slots import one_hot
+from inference_code.decoding import Graph
+from inference_code.errors import BadRequest
 
-Graph = Callable[..., Mapping[str, torch.Tensor]]
 _CROSS = ("cross_keys", "cross_values", "cross_visible")
 
 
@@ -42,14 +42,13 @@ class Settings:
     no_repeat_ngram_size: int = 0
 
     def check(self, target: int) -> None:
-        """Raises CompileError when a graph with `target` places cannot hold such a text."""
+        """Raises BadRequest when a graph with `target` places cannot hold such a text, or for less than one beam."""
         if not 2 <= self.max_length <= target + 1:
-            raise CompileError(
-                f"max_length {self.max_length} does not fit a cache of {target} places.",
-                f"Give 2 to {target + 1}, or build with model.options.target: {self.max_length - 1} or more.",
+            raise BadRequest(
+                f"max_length {self.max_length} does not fit a model of {target} places; give 2 to {target + 1}"
             )
         if self.num_beams < 1:
-            raise CompileError(f"num_beams is {self.num_beams}: give 1 for greedy search, or more.")
+            raise BadRequest(f"num_beams is {self.num_beams}; give 1 for greedy search, or more")
 
 
 def generate(
@@ -72,6 +71,11 @@ def generate(
     start = {name: value.expand(rows * settings.num_beams, *value.shape[1:]) for name, value in cache.items()}
     state = _State(graphs["step"], wide, start, places, settings)
     return _greedy(state, rows) if settings.num_beams == 1 else _beams(state, rows)
+
+
+def slots(place: int, places: int, rows: int) -> torch.Tensor:
+    """float32 (rows, places), 1 at `place`: how the graphs are told where they write."""
+    return functional.one_hot(torch.full((rows,), place), places).float()
 
 
 class _State:
@@ -97,7 +101,7 @@ class _State:
     def logits(self) -> torch.Tensor:
         """Logits of the next token, (rows, vocabulary); the last token is written to the cache where there is one."""
         place = self.length - 1
-        slot = one_hot(place, self.places, len(self.texts))
+        slot = slots(place, self.places, len(self.texts))
         if self.cache:
             tokens = {"token": torch.tensor([[text[place]] for text in self.texts])}
         else:
