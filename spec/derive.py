@@ -8,7 +8,8 @@ from typing import Any
 
 from spec.endpoint import EndpointSpec
 from spec.lock import Lock
-from spec.platforms import limits, platform
+from spec.platforms import job_price, limits, platform
+from spec.quantities import format_duration
 
 # glibc gives freed memory back so eagerly that picture handlers lose up to 40 % of their time; 256 MiB stops that.
 _MALLOC_BYTES = 268_435_456
@@ -63,6 +64,38 @@ def startup_timeout(lock: Lock) -> int:
 def _bounded(seconds: float) -> int:
     known = limits()
     return min(max(math.ceil(seconds), known.timeout_seconds_min), known.timeout_seconds_max)
+
+
+def job_cost_limit(spec: EndpointSpec) -> float | None:
+    """US dollars that the machines of one compile run cannot exceed: price x hours of time_limit x max_parallel.
+
+    On demand, also for spot, which costs less. None without a job section, and where the machine has no known price.
+    """
+    job = spec.job
+    if job is None or job.instance_type is None:
+        return None
+    price = job_price(job.instance_type, spec.root)
+    if price is None:
+        return None
+    return round(price.usd_per_hour * (job.time_limit / timedelta(hours=1)) * job.max_parallel, 2)
+
+
+def job_cost_text(spec: EndpointSpec) -> str:
+    """The cost limit of a compile run in a sentence, with what it is made of and what it leaves out."""
+    job, dollars = spec.job, job_cost_limit(spec)
+    if job is None:
+        return "nothing: no compile job"
+    if job.instance_type is None:
+        return "unknown: SageMaker Neo bills the machine that it chooses"
+    price = job_price(job.instance_type, spec.root)
+    if dollars is None or price is None:
+        return f"unknown: no price of {job.instance_type} is known; write one into prices.yaml"
+    said = "" if price.official or price.overridden else ", unofficial price"
+    return (
+        f"at most {dollars:.2f} USD a run: {job.max_parallel} x {job.instance_type} for "
+        f"{format_duration(job.time_limit)} at {price.usd_per_hour:g} USD an hour "
+        f"({price.region}, {price.date}{said}); without storage and requests"
+    )
 
 
 def worker_environment(spec: EndpointSpec, lock: Lock) -> dict[str, str]:

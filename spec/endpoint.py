@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from spec import platforms
-from spec.quantities import Count, Duration, Ratio, fault
+from spec.quantities import Count, Duration, Gigabytes, Ratio, fault
 from spec.weights import Weights
 
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
@@ -256,6 +256,24 @@ class Compile(Section):
     inf2: Inf2Options | None = Field(default=None, description="options of the Inf2 compiler alone")
 
 
+class Job(Section):
+    """Where the model is compiled instead of on this machine. A change here needs no new build."""
+
+    where: Literal["processing", "ec2", "neo"] = Field(
+        default="processing",
+        description="a SageMaker Processing job, an EC2 instance that terminates itself, or SageMaker Neo",
+    )
+    instance_type: StrictStr | None = Field(
+        default=None, description="ml.c5.4xlarge for processing and c5.4xlarge for ec2 if left out; neo has none"
+    )
+    volume: Annotated[Gigabytes, Field(ge=10, le=16_384)] = Field(default=100, description="disk of the machine, in GB")
+    time_limit: Annotated[Duration, AfterValidator(_above_zero)] = Field(
+        default=timedelta(hours=3), description="of the whole run: what still runs then is ended"
+    )
+    max_parallel: StrictInt = Field(default=4, ge=1, le=40, description="graphs that are compiled at once")
+    spot: StrictBool = Field(default=False, description="ec2 only: spare capacity, cheaper, may be interrupted")
+
+
 class RequestLimits(Section):
     """What one request may hold; more is answered 413."""
 
@@ -315,6 +333,16 @@ class Rollout(Section):
     strategy: Literal["all-at-once", "blue-green", "canary", "linear"] = "all-at-once"
 
 
+def _with_machine(data: dict[str, Any]) -> dict[str, Any]:
+    """The spec's data with the machine of its compile job, which follows job.where."""
+    job = data.get("job")
+    if not isinstance(job, dict) or job.get("instance_type") is not None:
+        return data
+    where = job.get("where", "processing")
+    default = platforms.default_job_instance_type(where) if isinstance(where, str) else None
+    return {**data, "job": {**job, "instance_type": default}} if default else data
+
+
 class EndpointSpec(Section):
     """One endpoint, as endpoints/NAME.yaml describes it."""
 
@@ -327,6 +355,7 @@ class EndpointSpec(Section):
     scale: Scale = Field(default_factory=Scale)
     alarms: Alarms = Field(default_factory=Alarms)
     rollout: Rollout = Field(default_factory=Rollout)
+    job: Job | None = Field(default=None, description="compile on AWS; left out, the model is compiled on this machine")
     tags: Annotated[dict[str, str], BeforeValidator(_tags)] = Field(default_factory=dict)
 
     _path: Path = PrivateAttr(default=Path())
@@ -351,9 +380,10 @@ class EndpointSpec(Section):
     @model_validator(mode="before")
     @classmethod
     def _dependent_defaults(cls, data: Any) -> Any:
-        """Defaults that follow another key: the instance type from the target, a worker's cores from the pipeline."""
+        """Defaults that follow another key: instance types from target and place, a worker's cores."""
         if not isinstance(data, dict):
             return data
+        data = _with_machine(data)
         wanted = data.get("compile") if isinstance(data.get("compile"), dict) else {}
         serve = data.get("serve", {})
         if not isinstance(serve, dict) or not isinstance(wanted, dict):

@@ -96,6 +96,15 @@ class CompileMachine(_Row):
     source: str
 
 
+class JobMachine(_Row):
+    """A machine that a compile job may run on. family: cpu, or the chip that it has besides. Memory in GiB."""
+
+    name: str
+    family: Literal["cpu", "inf1", "inf2"]
+    vcpu: int
+    memory_gib: float
+
+
 class UnknownPlatform(KeyError):  # noqa: N818  (what it names, not that it is an error)
     """An instance type, image or region that the table does not have; str() is the whole message."""
 
@@ -162,7 +171,7 @@ def price(instance_type: str, market: Literal["sagemaker", "ec2"], root: Path | 
     A prices.yaml in `root`, of the form of spec/data/prices.yaml, comes first. Raises SpecErrors when that file is bad.
     """
     own = _own_prices(root / "prices.yaml") if root is not None and (root / "prices.yaml").exists() else None
-    for data, overridden in ((own, True), (_data("prices"), False)):
+    for data, overridden in ((own, True), (_data("prices"), False), (_data("compile_machines")["prices"], False)):
         table = (data or {}).get(market, {})
         found = table.get("usd_per_hour", {}).get(instance_type)
         if data is not None and found is not None:
@@ -250,6 +259,39 @@ def compile_machine() -> CompileMachine:
         separate_weights_bytes=data["separate_weights_bytes"],
         source=data["compile_machine_source"],
     )
+
+
+@cache
+def job_machines() -> dict[str, JobMachine]:
+    """The machines of compile jobs by their EC2 name, such as c5.4xlarge: the CPU types, then the Inferentia ones."""
+    table = _data("compile_machines")
+    rows = [JobMachine(name=name, family="cpu", **row) for name, row in table["machines"].items()]
+    for kind in instance_types():
+        chip = _data("instances")["instances"][kind]
+        name = kind.removeprefix("ml.")
+        rows.append(JobMachine(name=name, family=chip["family"], vcpu=chip["vcpu"], memory_gib=chip["memory_gib"]))
+    return {row.name: row for row in rows}
+
+
+def job_instance_types(where: str) -> tuple[str, ...]:
+    """What job.instance_type may be: SageMaker's names for processing, EC2's for ec2, nothing for neo."""
+    rows = job_machines().values()
+    if where == "processing":  # processing jobs have no Inferentia instances
+        return tuple(f"ml.{row.name}" for row in rows if row.family == "cpu")
+    return tuple(row.name for row in rows) if where == "ec2" else ()
+
+
+def default_job_instance_type(where: str) -> str | None:
+    """The machine of a job that names none; None for neo, where AWS chooses it."""
+    name = str(_data("compile_machines")["default"])
+    return {"processing": f"ml.{name}", "ec2": name}.get(where)
+
+
+def job_price(instance_type: str, root: Path | None = None) -> Price | None:
+    """On-demand dollars an hour of a job's machine, by its name: ml.c5.4xlarge is SageMaker's, c5.4xlarge is EC2's."""
+    if instance_type.startswith("ml."):
+        return price(instance_type, "sagemaker", root)
+    return price(f"ml.{instance_type}", "ec2", root)
 
 
 def fast_math_groups(target: str) -> dict[str, tuple[str, ...]]:

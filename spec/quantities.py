@@ -27,6 +27,7 @@ _LONGEST_DAYS = 1000
 _MULTIPLES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?([^\W\d_]+)")
 _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
+_GIGABYTES = re.compile(r"([0-9]{1,6}) ?(GB|TB)")
 _COUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?([kKMG]?)")
 
 
@@ -92,6 +93,16 @@ def count(value: Any) -> int:
     return int(number)
 
 
+def gigabytes(value: Any) -> int:
+    """Whole gigabytes: a number, or text such as 100GB or 2TB."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = _GIGABYTES.fullmatch(value.strip()) if isinstance(value, str) else None
+    if not found:
+        raise fault("is not a size in gigabytes", "Write whole gigabytes, such as 100 or 100GB.")
+    return int(found.group(1)) * (1000 if found.group(2) == "TB" else 1)
+
+
 def format_duration(value: timedelta) -> str:
     """The shortest text that `duration` reads back as the same value."""
     microseconds = value // timedelta(microseconds=1)
@@ -128,4 +139,9 @@ Count = Annotated[
     WithJsonSchema(
         {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?[kKMG]?$"}]}
     ),
+]
+Gigabytes = Annotated[
+    int,
+    BeforeValidator(gigabytes),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string", "pattern": r"^[0-9]+ ?(GB|TB)$"}]}),
 ]

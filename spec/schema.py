@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from spec import platforms
-from spec.endpoint import Accept, Alarms, Compile, EndpointSpec, RequestLimits, Rollout, Scale, Serve
+from spec.endpoint import Accept, Alarms, Compile, EndpointSpec, Job, RequestLimits, Rollout, Scale, Serve
 from spec.places import families, rewrites
 
 
@@ -19,8 +19,10 @@ def schema() -> dict[str, Any]:
     parts["Serve"]["properties"]["instance_type"]["enum"] = list(platforms.instance_types())
     parts["Model"]["properties"]["family"]["anyOf"][0]["enum"] = list(families())
     parts["Lowering"]["properties"]["off"]["anyOf"][0]["items"]["enum"] = list(rewrites())
+    machines = [*platforms.job_instance_types("processing"), *platforms.job_instance_types("ec2")]
+    parts["Job"]["properties"]["instance_type"]["anyOf"][0]["enum"] = machines
     # Defaults as a spec writes them, with their units; pydantic would give ISO durations and fractions.
-    for section in (Accept, Alarms, Compile, RequestLimits, Rollout, Scale, Serve):
+    for section in (Accept, Alarms, Compile, Job, RequestLimits, Rollout, Scale, Serve):
         for name, default in section().model_dump(mode="json").items():
             if not isinstance(default, dict):
                 parts[section.__name__]["properties"][name]["default"] = default
