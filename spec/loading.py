@@ -16,7 +16,6 @@ from pydantic_core import ErrorDetails
 from spec import (
     compiler_rules,  # noqa: F401  (registers its rules)
     job_rules,  # noqa: F401  (registers its rules)
-    job_rules,  # noqa: F401  (registers its rules)
     lowering_rules,  # noqa: F401  (registers its rules)
     strict_yaml,
 )

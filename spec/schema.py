@@ -17,10 +17,10 @@ def schema() -> dict[str, Any]:
     result = EndpointSpec.model_json_schema(mode="validation")
     parts = result["$defs"]
     parts["Serve"]["properties"]["instance_type"]["enum"] = list(platforms.instance_types())
-    parts["Model"]["properties"]["family"]["anyOf"][0]["enum"] = list(families())
-    parts["Lowering"]["properties"]["off"]["anyOf"][0]["items"]["enum"] = list(rewrites())
     machines = [*platforms.job_instance_types("processing"), *platforms.job_instance_types("ec2")]
     parts["Job"]["properties"]["instance_type"]["anyOf"][0]["enum"] = machines
+    parts["Model"]["properties"]["family"]["anyOf"][0]["enum"] = list(families())
+    parts["Lowering"]["properties"]["off"]["anyOf"][0]["items"]["enum"] = list(rewrites())
     # Defaults as a spec writes them, with their units; pydantic would give ISO durations and fractions.
     for section in (Accept, Alarms, Compile, Job, RequestLimits, Rollout, Scale, Serve):
         for name, default in section().model_dump(mode="json").items():
