@@ -6,10 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import boto3
+from boto3.exceptions import Boto3Error
+from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
@@ -18,9 +20,12 @@ from spec.loopback import is_loopback
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sagemaker import SageMakerClient
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
+    from mypy_boto3_stepfunctions import SFNClient
 
 ARTIFACTS_STACK = "InferentiaArtifacts"
 # A real-time invocation takes at most 60 s (SageMaker developer guide, real-time endpoints); one retry hides nothing.
@@ -50,6 +55,27 @@ class Account:
         """Amazon SageMaker Runtime, which invokes endpoints."""
         return boto3.client("sagemaker-runtime", config=CONFIG)
 
+    @cached_property
+    def stepfunctions(self) -> SFNClient:
+        """AWS Step Functions, which runs compile jobs."""
+        return boto3.client("stepfunctions", config=CONFIG)
+
+    @cached_property
+    def logs(self) -> CloudWatchLogsClient:
+        """Amazon CloudWatch Logs."""
+        return boto3.client("logs", config=CONFIG)
+
+    @cached_property
+    def ec2(self) -> EC2Client:
+        """Amazon EC2."""
+        return boto3.client("ec2", config=CONFIG)
+
+    @property
+    def clients(self) -> tuple[BaseClient, ...]:
+        """Every client that a command may use."""
+        services = (self.cloudformation, self.s3, self.sagemaker, self.runtime, self.stepfunctions, self.logs, self.ec2)
+        return cast("tuple[BaseClient, ...]", services)
+
     def guard(self, *, what: str) -> None:
         """Refuse to bring `what` (a rehearsal, or an artifact made with a stand-in) anywhere but to loopback.
 
@@ -58,7 +84,7 @@ class Account:
         Raises:
             OperationError: when any client would leave this machine.
         """
-        for client in (self.cloudformation, self.s3, self.sagemaker, self.runtime):
+        for client in self.clients:
             url = client.meta.endpoint_url
             if not is_loopback(url):
                 raise OperationError(
@@ -102,7 +128,7 @@ def explained() -> Iterator[None]:
         yield
     except tuple(advice) as error:
         raise OperationError(advice[type(error)](error)) from error
-    except (ClientError, BotoCoreError) as error:
+    except (ClientError, BotoCoreError, Boto3Error) as error:
         raise OperationError(f"AWS answered: {error}") from error
 
 

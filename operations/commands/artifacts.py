@@ -1,0 +1,61 @@
+"""`publish`, `fetch-weights` and `empty-bucket`: what lies in S3."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from operations import empty_bucket as emptying
+from operations import locked as locking
+from operations.account import ARTIFACTS_STACK, Account
+from operations.commands.common import AsJson, Name, Rehearsal, Root, console, finish
+from operations.errors import WrongUseError
+from operations.fetch_weights import fetch_weights
+from operations.publish import publish
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("publish")(publish_command)
+    app.command("fetch-weights")(fetch_weights_command)
+    app.command("empty-bucket")(empty_bucket_command)
+
+
+def publish_command(name: Name, root: Root = Path(), rehearsal: Rehearsal = False, as_json: AsJson = False) -> None:
+    """Upload NAME's artifact to the artifact bucket under its digest (nothing to do where it is there already).
+
+    The bucket is the one of the deployed stack InferentiaArtifacts. A rehearsal only goes to the embedded AWS.
+    What a compile job built is published by its run; nothing is left to do then.
+    """
+    locked = locking.load(name, root.resolve(), rehearsal=rehearsal)
+    columns = (TextColumn("publishing {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(name, total=locked.lock.artifact.bytes)
+        result = publish(locked, Account(), lambda sent: progress.advance(bar, sent))
+    finish(result.to_json(), "published" if result.uploaded else "already published", as_json=as_json)
+
+
+def fetch_weights_command(name: Name, root: Root = Path(), as_json: AsJson = False) -> None:
+    """Download NAME's s3: weights to build/weights/, checked against the spec's sha256, for a build to find."""
+    spec = locking.load_spec(name, root.resolve())
+    path = fetch_weights(spec, Account())
+    finish({"name": name, "weights": str(path.relative_to(spec.root))}, "fetched", as_json=as_json)
+
+
+def empty_bucket_command(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, as_json: AsJson = False
+) -> None:
+    """Delete every version of every artifact, so that "cdk destroy InferentiaArtifacts" can remove the bucket."""
+    account = Account()
+    bucket = account.output(ARTIFACTS_STACK, "ArtifactBucketName")
+    rows = list(emptying.versions(account, bucket))
+    console.print(f"s3://{bucket}: {len(rows)} versions, {sum(size for *_, size in rows) / 1e6:.1f} MB")
+    if rows and not yes:
+        if not sys.stdin.isatty():
+            raise WrongUseError("this deletes artifacts that locks may name; say --yes to mean it.")
+        typer.confirm("Delete them all? Endpoints that scale out or restart need their artifact", abort=True, err=True)
+    finish({"bucket": bucket, "deleted": emptying.empty(account, bucket, rows)}, "emptied", as_json=as_json)

@@ -1,0 +1,36 @@
+"""What every command shares: its usual options, and how results are shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+console = Console(stderr=True)
+
+Name = Annotated[str, typer.Argument(help="The endpoint's name: endpoints/NAME.yaml.")]
+Root = Annotated[Path, typer.Option(help="The project's folder, the one that holds endpoints/.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Rehearsal = Annotated[
+    bool, typer.Option("--rehearsal", help="Use the rehearsal's lock and artifact (build/rehearsal/).")
+]
+
+
+def table(title: str, rows: dict[str, object]) -> None:
+    """A summary of two columns on standard error."""
+    result = Table(title=title, show_header=False, title_justify="left")
+    for key, value in rows.items():
+        result.add_row(key, str(value))
+    console.print(result)
+
+
+def finish(record: dict[str, Any], title: str, *, as_json: bool) -> None:
+    """Show a result to a person, or to a machine."""
+    if as_json:
+        typer.echo(json.dumps(record, indent=2, sort_keys=True))
+    else:
+        table(title, record)

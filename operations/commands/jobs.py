@@ -1,0 +1,210 @@
+"""`submit`, `attach` and `wheels`: compile in an account."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+import spec as specs
+from operations import locked as locking
+from operations.account import Account
+from operations.commands.common import AsJson, Name, Root, console, table
+from operations.errors import OperationError, WrongUseError
+from operations.jobs import download as downloading
+from operations.jobs.failure import failure
+from operations.jobs.follow import follow, goes_on
+from operations.jobs.result import Adopted, bring_home
+from operations.jobs.run import Run
+from operations.jobs.screen import Screen
+from operations.jobs.submit import Reporter, find, submit
+from operations.jobs.unlocked import choices
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it: neither done nor failed, the run goes on
+Rehearsal = Annotated[
+    bool, typer.Option("--rehearsal", help="Have the jobs trace for a CPU, on the embedded AWS; build/rehearsal/.")
+]
+Wheels = Annotated[
+    Path | None,
+    typer.Option(help="Folder of wheels with requirements.txt that the jobs install (see the command wheels)."),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Start the run and return; attach follows it later.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.command("submit")(submit_command)
+    app.command("attach")(attach_command)
+    app.command("wheels")(wheels_command)
+
+
+def submit_command(
+    name: Annotated[str | None, typer.Argument(help="The endpoint's name: endpoints/NAME.yaml.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every spec with a job section that is not locked.")] = False,
+    rehearsal: Rehearsal = False,
+    wheels: Wheels = None,
+    detach: Detach = False,
+    as_json: AsJson = False,
+    root: Root = Path(),
+) -> None:
+    """Compile NAME where its spec's job section says, follow the run, verify what it made and have compile lock it.
+
+    The stacks InferentiaArtifacts and InferentiaCompile-NAME must be deployed. What is compiled already is taken from
+    the cache in the bucket. Ctrl-C ends the following, not the run: exit code 130, and attach finds it again.
+
+    Examples: submit depth --wheels build/wheels; submit --all --wheels build/wheels --detach; submit depth --rehearsal.
+    """
+    if (name is None) == (not all_):
+        raise WrongUseError("name one endpoint, or say --all.")
+    folder, account, problems, started = root.resolve(), Account(), list[str](), list[Run]()
+    chosen = _chosen(folder, rehearsal, problems) if name is None else [locking.load_spec(name, folder)]
+    with _interruptible(started), _reporter() as reporter:
+        for spec in chosen:
+            try:
+                started.append(submit(spec, account, wheels, reporter, rehearsal=rehearsal))
+            except (OperationError, WrongUseError, BotoCoreError, ClientError, specs.SpecErrors) as error:
+                if not all_:
+                    raise
+                problems.append(f"{spec.name}: {error}")
+    if detach:
+        for run in started:
+            console.print(f"started {run.run}. {goes_on([run])}", markup=False, highlight=False, soft_wrap=True)
+        _print([_told(run) for run in started], all_, as_json)
+    elif started:
+        _finish(started, folder, all_, as_json, problems)
+    elif as_json:
+        _print([], all_, as_json)
+    if problems:
+        raise OperationError("\n".join(problems))
+
+
+def attach_command(
+    name: Name,
+    run: Annotated[
+        str | None, typer.Option(help="A run's name; by default the one that goes on, or the newest.")
+    ] = None,
+    as_json: AsJson = False,
+    root: Root = Path(),
+) -> None:
+    """Follow a run of NAME again, whoever started it; of one that has ended, fetch the result or tell the failure.
+
+    Examples: attach depth; attach depth --run depth-0123456789ab-1 --json.
+    """
+    folder, problems = root.resolve(), list[str]()
+    _finish([find(locking.load_spec(name, folder), Account(), run)], folder, False, as_json, problems)
+    if problems:
+        raise OperationError("\n".join(problems))
+
+
+def wheels_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+    target: Annotated[str, typer.Option(help="inf1 or inf2: whose image the wheels are for.")] = "inf1",
+    package: Annotated[
+        list[str] | None,
+        typer.Option(help="One more requirement, such as neuron-cc==1.24.0.0; repeat for several."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Download what a job installs beside its container's image, with your own pip configuration.
+
+    The project's part comes with hashes (requirements/job-TARGET.txt). A --package has none: pip takes what your
+    configuration leads to, and its hash is written to DIR/requirements.txt, so that all jobs install that very file.
+
+    Example: wheels build/wheels --package neuron-cc==1.24.0.0
+    """
+    if target not in ("inf1", "inf2"):
+        raise WrongUseError(f"--target {target}: there are inf1 and inf2.")
+    with console.status("pip download"):
+        count = downloading.download(target, folder, package or [])
+    record = {"folder": str(folder), "target": target, "wheels": count}
+    if as_json:
+        typer.echo(json.dumps(record, indent=2, sort_keys=True))
+    else:
+        table("wheels", record)
+
+
+def _chosen(root: Path, rehearsal: bool, problems: list[str]) -> list[specs.EndpointSpec]:
+    """The specs that --all means; the others are listed, and a faulty one is a problem."""
+    found = choices(root, rehearsal=rehearsal)
+    for choice in found:
+        verb = "submitted" if choice.submitted else "left out"
+        console.print(f"{choice.name} {verb}: {choice.reason}", markup=False, highlight=False, soft_wrap=True)
+        if choice.spec is None:
+            problems.append(f"{choice.name} {choice.reason}")
+    return [choice.spec for choice in found if choice.spec is not None and choice.submitted]
+
+
+def _finish(runs: Sequence[Run], root: Path, all_: bool, as_json: bool, problems: list[str]) -> None:
+    """Follow the runs, bring home what they made, and collect what went wrong."""
+    with _interruptible(runs):
+        follow(runs, Screen(console, runs))
+        records = [_ended(run, root, problems) for run in runs]
+    if not as_json:
+        for record in (record for record in records if "error" not in record):
+            made = {key: record[key] for key in ("run", "key", "bytes", "rehearsal")}
+            table(f"{record['name']}: built, published and locked", made)
+    _print(records, all_, as_json)
+
+
+@contextmanager
+def _interruptible(runs: Sequence[Run]) -> Iterator[None]:
+    """Ctrl-C ends what happens on this machine, and says what happens in the account."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(goes_on(runs) or "Nothing was started.", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _ended(run: Run, root: Path, problems: list[str]) -> dict[str, Any]:
+    """What became of a run, for --json, with its result brought home."""
+    try:
+        return {**_told(run), **_adopt(run, root).to_json()}
+    except (OperationError, WrongUseError) as error:
+        problems.append(str(error))
+        return {**_told(run), "error": str(error)}
+
+
+def _adopt(run: Run, root: Path) -> Adopted:
+    if run.execution.status != "SUCCEEDED":
+        raise failure(run, root)
+    with console.status(f"{run.name}: verifying"):
+        return bring_home(run, root)
+
+
+def _told(run: Run) -> dict[str, Any]:
+    """A run for --json."""
+    return {
+        "name": run.name,
+        "run": run.run,
+        "execution_arn": run.execution.arn,
+        "status": run.execution.status,
+        "seconds": round(run.seconds, 1),
+        "where": run.stack.where,
+        "cost_limit": run.stack.cost_limit,
+        "cells": [cell.to_json() for cell in run.cells],
+    }
+
+
+def _print(records: Sequence[dict[str, Any]], all_: bool, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(records if all_ else records[0], indent=2, sort_keys=True))
+
+
+@contextmanager
+def _reporter() -> Iterator[Reporter]:
+    """A line for the step, and a bar for the upload."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+
+        def uploading(where: str, size: int) -> Any:
+            bar = progress.add_task(where, total=size)
+            return lambda sent: progress.advance(bar, sent)
+
+        yield Reporter(lambda text: progress.console.print(text, markup=False, highlight=False), uploading)

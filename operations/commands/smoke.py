@@ -1,0 +1,32 @@
+"""`smoke`: does the deployed endpoint answer as the build did?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from operations import locked as locking
+from operations.account import Account
+from operations.commands.common import AsJson, Name, Rehearsal, Root, finish
+from operations.errors import OperationError
+from operations.smoke import smoke
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("smoke")(smoke_command)
+
+
+def smoke_command(name: Name, root: Root = Path(), rehearsal: Rehearsal = False, as_json: AsJson = False) -> None:
+    """Invoke NAME with the lock's sample and compare the answer with the one the build computed.
+
+    Exit code 1 where the answer is outside the lock's tolerance.
+    """
+    result = smoke(locking.load(name, root.resolve(), rehearsal=rehearsal), Account())
+    finish(result.to_json(), f"smoke {'passed' if result.passed else 'FAILED'}", as_json=as_json)
+    if not result.passed:
+        raise OperationError(
+            f"{name} answers, but wrongly: error {result.error:.3g} over tolerance {result.tolerance:.3g} "
+            f"at {result.compared} compared numbers. Either another artifact runs there, or its arithmetic differs."
+        )

@@ -1,0 +1,34 @@
+"""What a compile job is given: made by `python -m compile bundle`, read here by its plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from operations.errors import OperationError
+from operations.jobs.compiling import compile_command
+from operations.jobs.content import Folder
+from spec import jobs
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on this machine."""
+
+    plan: jobs.Plan
+    content: Folder
+
+
+def make(name: str, root: Path, folder: Path, *, rehearsal: bool) -> Bundle:
+    """Have `python -m compile bundle` make the bundle in `folder`, and read its plan.
+
+    Raises:
+        OperationError: what compile said, or a plan that this version cannot read.
+    """
+    compile_command(root, "bundle", name, "--to", str(folder), *(["--rehearse"] if rehearsal else []))
+    try:
+        plan = jobs.read_plan(folder / jobs.PLAN)
+    except jobs.JobError as error:
+        raise OperationError(f"{error} compile and operations must be of one version.") from error
+    # A prefix that holds project.tar.gz holds everything: it is uploaded last.
+    return Bundle(plan, Folder(folder, jobs.tree_digests(folder), last=jobs.PROJECT))

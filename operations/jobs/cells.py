@@ -1,0 +1,118 @@
+"""What the cells of a run are doing, read from the run's history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from operations.account import Account
+from spec.jobs import GATHER
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions.type_defs import HistoryEventTypeDef
+
+State = Literal["waiting", "running", "done", "cached", "failed", "stopped"]
+# A job's name, as the request that makes it calls it.
+_JOB_NAMES = ("ProcessingJobName", "CompilationJobName")
+_STARTS_JOB = ("createProcessingJob", "createCompilationJob", "runInstances")
+_ENDINGS = {
+    "MapIterationSucceeded": "mapIterationSucceededEventDetails",
+    "MapIterationFailed": "mapIterationFailedEventDetails",
+    "MapIterationAborted": "mapIterationAbortedEventDetails",
+}
+
+
+@dataclass
+class Followed:
+    """One cell, or the gathering of all of them (index "gather"). jobs: their names, newest last."""
+
+    index: str
+    label: str
+    key: str | None = None
+    state: State = "waiting"
+    started: datetime | None = None
+    ended: datetime | None = None
+    jobs: list[str] = field(default_factory=list)
+    machines: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """For --json; seconds is None where nothing ran."""
+        seconds = (self.ended - self.started).total_seconds() if self.started and self.ended else None
+        return {"index": self.index, "label": self.label, "key": self.key, "state": self.state, "seconds": seconds}
+
+
+class History:
+    """The cells of one run. `refresh` reads what is new in its history."""
+
+    def __init__(self, account: Account, arn: str, cells: list[Followed]) -> None:
+        # The Map counts its items from 0, in the order in which the run was told them.
+        self.cells = {str(position): cell for position, cell in enumerate(cells)}
+        self.cells[GATHER] = Followed(GATHER, "gather and publish")
+        self._account, self._arn = account, arn
+        self._seen = 0
+        self._cell_of: dict[int, str] = {}  # of every event, the cell in whose iteration it happened
+
+    def refresh(self) -> None:
+        """Read the events that were not there at the last refresh."""
+        for event in sorted(self._new(), key=lambda event: event["id"]):
+            self._seen = event["id"]
+            self._place(event)
+            self._read(event)
+
+    def _new(self) -> Iterator[HistoryEventTypeDef]:
+        """Newest first, so that a long history is not read again and again."""
+        pages = self._account.stepfunctions.get_paginator("get_execution_history").paginate(
+            executionArn=self._arn, reverseOrder=True, includeExecutionData=True
+        )
+        for page in pages:
+            events = [event for event in page["events"] if event["id"] > self._seen]
+            yield from events
+            if len(events) < len(page["events"]):
+                return
+
+    def _place(self, event: HistoryEventTypeDef) -> None:
+        started = event.get("mapIterationStartedEventDetails")
+        index = str(started["index"]) if started and "index" in started else None
+        index = index or self._cell_of.get(event.get("previousEventId", 0))
+        if index is not None:
+            self._cell_of[event["id"]] = index
+
+    def _read(self, event: HistoryEventTypeDef) -> None:
+        kind = event["type"]
+        if kind == "MapIterationStarted":
+            self._begin(self.cells[self._cell_of[event["id"]]], event)
+        elif kind in _ENDINGS:
+            details = cast(dict[str, Any], event)[_ENDINGS[kind]]
+            self._end(self.cells[str(details["index"])], kind.removeprefix("MapIteration"), event)
+        elif kind == "MapStateSucceeded":
+            self._begin(self.cells[GATHER], event)
+        elif kind == "TaskScheduled":
+            self._scheduled(event)
+        elif kind.startswith("Execution") and kind != "ExecutionStarted":
+            for cell in self.cells.values():
+                if cell.state == "running":
+                    self._end(cell, kind.removeprefix("Execution"), event)
+
+    def _scheduled(self, event: HistoryEventTypeDef) -> None:
+        details = event.get("taskScheduledEventDetails")
+        if details is None or details.get("resource") not in _STARTS_JOB:
+            return
+        cell = self.cells[self._cell_of.get(event["id"], GATHER)]
+        cell.machines += 1
+        asked = json.loads(details.get("parameters") or "{}")
+        cell.jobs += [asked[key] for key in _JOB_NAMES if key in asked]
+
+    @staticmethod
+    def _begin(cell: Followed, event: HistoryEventTypeDef) -> None:
+        cell.state, cell.started = "running", event["timestamp"]
+
+    @staticmethod
+    def _end(cell: Followed, how: str, event: HistoryEventTypeDef) -> None:
+        """`how` as Step Functions says it: Succeeded, Failed, Aborted (also because another one failed), TimedOut."""
+        ran = cell.machines > 0 or cell.index == GATHER
+        well: State = "done" if ran else "cached"
+        cell.state = well if how == "Succeeded" else "failed" if how == "Failed" else "stopped"
+        cell.ended = event["timestamp"]

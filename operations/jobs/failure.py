@@ -1,0 +1,63 @@
+"""Why a run failed, in its own words, with its record brought to this machine."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from operations.errors import OperationError
+from operations.jobs.content import stored
+from operations.jobs.instances import left_over
+from operations.jobs.run import Run
+from operations.jobs.screen import clock
+from spec.quantities import format_duration
+
+
+def failure(run: Run, root: Path) -> OperationError:
+    """The error of a run that did not succeed: reason, last lines of the log, where log and record are."""
+    said = [f"run {run.run} {_ended(run)}", f"reason: {_reason(run)}"]
+    for cell in run.failed_cells():
+        said.append(f"{cell.label}: {cell.state}")
+        said += [f"  | {line}" for line in run.last_lines.get(cell.index, [])]
+        if cell.machines:
+            said.append(f"  whole log: {run.log_place(cell)}")
+    said += _record(run, root)
+    said += left_over(run)
+    said.append(f"Cells that were compiled stay in the cache. Again: python -m operations submit {run.name}")
+    return OperationError("\n".join(said))
+
+
+def _ended(run: Run) -> str:
+    after = f"after {clock(run.seconds)}"
+    limit = format_duration(timedelta(seconds=round(run.stack.time_limit.total_seconds())))
+    return {
+        "TIMED_OUT": f"was ended {after}: its time limit is {limit} (job.time_limit)",
+        "ABORTED": f"was stopped {after} by somebody (StopExecution)",
+    }.get(run.execution.status, f"failed {after}")
+
+
+def _reason(run: Run) -> str:
+    execution = run.execution
+    said = ": ".join(filter(None, (execution.error, execution.cause)))
+    return said or "Step Functions gives none"
+
+
+def _record(run: Run, root: Path) -> list[str]:
+    """Download what the jobs left behind; that it cannot be had must not hide the run's own reason."""
+    prefix = f"{run.prefix}record/"
+    home = root / "build" / "record" / run.name / run.run
+    try:
+        found = stored(run.account, run.bucket, prefix)
+        for path in found:
+            target = home / path
+            if not target.resolve().is_relative_to(home.resolve()):
+                return [f"record: not downloaded, s3://{run.bucket}/{prefix} holds the key {path!r}"]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            run.account.s3.download_file(run.bucket, prefix + path, str(target))
+    except (ClientError, BotoCoreError, OSError, OperationError) as error:
+        return [f"record: s3://{run.bucket}/{prefix} could not be downloaded ({error})"]
+    if not found:
+        return ["record: none; no job of this run got as far as the compiler"]
+    return [f"record: {home.relative_to(root)}/ ({len(found)} files, also in s3://{run.bucket}/{prefix})"]

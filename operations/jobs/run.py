@@ -1,0 +1,78 @@
+"""One run as it is followed: its cells, its logs, how long it may take and what it may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timezone
+
+from operations.account import ARTIFACTS_STACK, Account
+from operations.jobs import executions
+from operations.jobs.cells import Followed, History
+from operations.jobs.compile_stack import CompileStack
+from operations.jobs.executions import Execution
+from operations.jobs.logs import CloudWatchLogs, Logs, NoLogs, S3Logs
+from spec.jobs import GATHER, run_prefix
+
+_LAST_LINES = 12
+
+
+class Run:
+    """A run that was started by whomever."""
+
+    def __init__(self, account: Account, stack: CompileStack, name: str, execution: Execution) -> None:
+        self.account, self.stack, self.name, self.execution = account, stack, name, execution
+        self.bucket = str(execution.told.get("bucket") or account.output(ARTIFACTS_STACK, "ArtifactBucketName"))
+        told = [Followed(row["index"], row["label"], row["key"]) for row in execution.told.get("cells", [])]
+        self.history = History(account, execution.arn, told)
+        self.last_lines: dict[str, list[str]] = {}
+        self._logs = self._find_logs()
+
+    @property
+    def run(self) -> str:
+        """The run's name."""
+        return self.execution.run
+
+    @property
+    def prefix(self) -> str:
+        """Where the run's objects lie in the bucket."""
+        return run_prefix(self.name, self.run)
+
+    @property
+    def cells(self) -> list[Followed]:
+        """The cells in order, then the gathering."""
+        return list(self.history.cells.values())
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been going on, or took."""
+        return ((self.execution.stopped or datetime.now(timezone.utc)) - self.execution.started).total_seconds()
+
+    def refresh(self, show: Callable[[Followed, str], None]) -> None:
+        """Read what happened since the last call; `show` is given each new line of a log with its cell."""
+        self.execution = executions.describe(self.account, self.execution.arn)
+        self.history.refresh()
+        for cell in self.cells:
+            if not cell.machines:
+                continue
+            for line in self._logs.new_lines(cell):
+                self.last_lines[cell.index] = [*self.last_lines.get(cell.index, []), line][-_LAST_LINES:]
+                show(cell, line)
+
+    def log_place(self, cell: Followed) -> str:
+        """Where a cell's whole log is."""
+        return self._logs.place(cell)
+
+    def _find_logs(self) -> Logs:
+        if self.stack.where == "ec2":
+            return S3Logs(self.account, self.bucket, f"{self.prefix}log/")
+        if self.stack.where == "neo":
+            return NoLogs()
+        return CloudWatchLogs(self.account, self.stack.log_group)
+
+    def failed_cells(self) -> list[Followed]:
+        """Which cells failed; where none did by itself, those that were stopped; else the gathering."""
+        for state in ("failed", "stopped"):
+            found = [cell for cell in self.cells if cell.state == state]
+            if found:
+                return found
+        return [self.history.cells[GATHER]]

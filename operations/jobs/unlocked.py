@@ -1,0 +1,58 @@
+"""Which specs `submit --all` means: those with a job section whose build is not what their lock names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import spec as specs
+from operations.errors import WrongUseError
+from spec.digests import build_digest
+from spec.lock import LockError, lock_path, read_lock
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One file of endpoints/. spec is None where it is faulty; reason says why it is, or is not, submitted."""
+
+    name: str
+    spec: specs.EndpointSpec | None
+    submitted: bool
+    reason: str
+
+
+def choices(root: Path, *, rehearsal: bool) -> list[Choice]:
+    """Every spec of endpoints/ with the decision on it.
+
+    Raises:
+        WrongUseError: where there is no spec at all.
+    """
+    files = sorted((root / "endpoints").glob("*.yaml"))
+    if not files:
+        raise WrongUseError(f"{root / 'endpoints'} holds no spec; there is nothing to submit.")
+    return [_choice(file, root, rehearsal) for file in files]
+
+
+def _choice(file: Path, root: Path, rehearsal: bool) -> Choice:
+    try:
+        spec = specs.load(file, root=root)
+        wanted = build_digest(spec)
+    except specs.SpecErrors as error:
+        return Choice(file.stem, None, False, f"is faulty: {str(error).splitlines()[0]}")
+    if spec.job is None:
+        return Choice(spec.name, spec, False, "has no section job:, so it is not compiled in an account")
+    locked = _locked(spec, rehearsal)
+    if locked == wanted:
+        return Choice(spec.name, spec, False, f"is locked: build {wanted[:12]}")
+    return Choice(spec.name, spec, True, f"is built {locked[:12]}, wanted {wanted[:12]}" if locked else "has no lock")
+
+
+def _locked(spec: specs.EndpointSpec, rehearsal: bool) -> str | None:
+    """The build digest of the lock, None where no lock counts."""
+    file = lock_path(spec, rehearsal)
+    try:
+        lock = read_lock(file) if file.is_file() else None
+    except LockError:  # damaged or of an older format: what a run makes replaces it
+        return None
+    counts = lock is not None and lock.name == spec.name and lock.rehearsal == rehearsal
+    return lock.digests.build if counts and lock is not None else None

@@ -1,0 +1,124 @@
+"""The wheels that a job installs beside its image: a folder with requirements.txt (hashes) and each wheel of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from operations.errors import OperationError, WrongUseError
+from operations.jobs.content import Folder
+from operations.locked import sha256
+from spec.jobs import REQUIREMENTS
+
+_PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*])?==([^\s;\\]+)")
+_HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+
+
+@dataclass(frozen=True)
+class Pin:
+    """One requirement: its normalized name, its version, and the digests of wheels that it accepts."""
+
+    name: str
+    version: str
+    hashes: frozenset[str]
+
+
+def normalized(name: str) -> str:
+    """A project's name as wheels and requirements may both spell it (PyPA, names and normalization)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(text: str, where: str) -> list[Pin]:
+    """The requirements of a file such as pip-compile writes it.
+
+    Raises:
+        WrongUseError: naming a line that pins no exact version or carries no sha256.
+    """
+    return [_pin(line, where) for line in _logical_lines(text)]
+
+
+def _logical_lines(text: str) -> Iterator[str]:
+    joined = re.sub(r"\\\s*\n", " ", text)
+    for line in joined.splitlines():
+        said = re.sub(r"(^|\s)#.*", "", line).strip()
+        if said:
+            yield said
+
+
+def _pin(line: str, where: str) -> Pin:
+    found, hashes = _PIN.match(line), frozenset(_HASH.findall(line))
+    if found is None or not hashes:
+        raise WrongUseError(
+            f"{where}: {line.split(' ', maxsplit=1)[0]} is not pinned with NAME==VERSION and --hash=sha256:..., "
+            "so a job could not check what it installs. Make the folder with: python -m operations wheels DIR"
+        )
+    return Pin(normalized(found.group(1)), found.group(2), hashes)
+
+
+def read(folder: Path) -> Folder:
+    """A folder of wheels, checked: every requirement has its wheel, every wheel is named and has the named sha256.
+
+    Raises:
+        WrongUseError: a folder that is no such set, naming what is wrong.
+    """
+    file = folder / REQUIREMENTS
+    if not file.is_file():
+        raise WrongUseError(
+            f"{folder} holds no {REQUIREMENTS}: it is no set of wheels. Make one: python -m operations wheels {folder}"
+        )
+    named = pins(file.read_text(encoding="utf-8"), str(file))
+    wheels = {path.name: sha256(path) for path in sorted(folder.glob("*.whl"))}
+    problems = [f"{pin.name}=={pin.version} has no wheel here" for pin in named if not _found(pin, wheels)]
+    accepted = {(pin.name, digest) for pin in named for digest in pin.hashes}
+    problems += [
+        f"{wheel} has sha256 {digest}, which {REQUIREMENTS} does not name"
+        for wheel, digest in wheels.items()
+        if (normalized(wheel.split("-")[0]), digest) not in accepted
+    ]
+    if problems:
+        raise WrongUseError(f"{folder} cannot be installed as it is:\n  " + "\n  ".join(problems))
+    return Folder(folder, {**wheels, REQUIREMENTS: sha256(file)}, last=REQUIREMENTS)
+
+
+def _found(pin: Pin, wheels: dict[str, str]) -> bool:
+    return any(normalized(wheel.split("-")[0]) == pin.name and digest in pin.hashes for wheel, digest in wheels.items())
+
+
+def chosen(folder: Path | None, scratch: Path, *, rehearsal: bool) -> Folder:
+    """The set that a submission uses: the one named, or in a rehearsal an empty one, made in `scratch`.
+
+    Raises:
+        WrongUseError: where a job in an account would have nothing to install.
+    """
+    if folder is not None:
+        return read(folder)
+    if not rehearsal:
+        raise WrongUseError(
+            "name the wheels that the job installs: --wheels DIR. The container's image holds torch, but not what "
+            "compile needs besides. Make the folder once: python -m operations wheels DIR (see docs/compiling.md)."
+        )
+    scratch.mkdir(parents=True, exist_ok=True)
+    (scratch / REQUIREMENTS).write_text("# nothing: a rehearsal uses this machine's own packages\n", encoding="utf-8")
+    return read(scratch)
+
+
+def write_requirements(folder: Path) -> int:
+    """Write requirements.txt for the wheels of a folder, each with its own sha256; return how many there are.
+
+    Raises:
+        OperationError: where the folder holds something that is no wheel.
+    """
+    wheels = sorted(folder.glob("*.whl"))
+    others = sorted(path.name for path in folder.iterdir() if path.suffix != ".whl" and path.name != REQUIREMENTS)
+    if others:
+        raise OperationError(f"{folder} holds what is no wheel: {', '.join(others)}. Take it away.")
+    lines = []
+    for wheel in wheels:
+        name, version = wheel.name.split("-")[:2]
+        lines.append(f"{normalized(name)}=={version} --hash=sha256:{sha256(wheel)}\n")
+    part = folder / f".{REQUIREMENTS}.part"
+    part.write_text("".join(lines), encoding="utf-8")
+    part.replace(folder / REQUIREMENTS)
+    return len(wheels)
