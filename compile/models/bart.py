@@ -50,6 +50,7 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         graphs=graphs(model, sizes, tokens, normalise_first=False),
         buckets=[{"tokens": sizes.tokens}],
         task="generation",
+        sample=tokens.sample,
         task_settings=search_settings(sizes, start=END, end=END, padding=PADDING),
         weights_module=model,
         checkpoint_keys=lambda state: with_head(state, sizes.vocabulary),

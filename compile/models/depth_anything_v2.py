@@ -68,7 +68,12 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         graphs={"main": GraphDefinition(module, _example, _references)},
         buckets=[{"image": (sizes.image_size, sizes.image_size)}],
         task="depth",
-        task_settings={"mean": list(MEAN), "std": list(STD), "output": "predicted_depth"},
+        task_settings={
+            "mean": list(MEAN),
+            "std": list(STD),
+            "output": "predicted_depth",
+            "resize": {"least": sizes.image_size, "multiple": PATCH},
+        },
         checkpoint_keys=lambda state: transformers_names(state, sizes),
         initialise=draw,
         sample=_sample,

@@ -47,6 +47,7 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         graphs=graphs(model, sizes, tokens, normalise_first=False),
         buckets=[{"tokens": sizes.tokens}],
         task="generation",
+        sample=tokens.sample,
         task_settings=search_settings(sizes, start=padding, end=END, padding=padding, bad_words=(padding,)),
         weights_module=model,
         checkpoint_keys=lambda state: with_computed_positions(model, state),

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs, ModelDefinition
+from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs, ModelDefinition, SampleRequest
 from compile.models import family
 from compile.models.autoregression.parseq_graphs import (
     EncoderGraph,
@@ -27,7 +27,7 @@ from compile.models.autoregression.slots import one_hot
 from compile.models.networks.parseq import PARSeq, Sizes
 from compile.models.parts.draw import drawer
 from compile.models.parts.options import require, with_options
-from compile.models.parts.pictures import Pictures
+from compile.models.parts.pictures import Pictures, png
 
 CHARSET = string.digits + string.ascii_letters + string.punctuation
 VARIANTS = {"base": Sizes(), "tiny": Sizes(width=192, encoder_heads=3, decoder_heads=6)}
@@ -60,6 +60,7 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         graphs=graphs,
         buckets=[{"image": sizes.image}],
         task="reading",
+        sample=_sample,
         task_settings={"charset": charset(sizes), "refinements": sizes.refinements},
         weights_module=model,
         checkpoint_keys=without_lightning_prefix,
@@ -88,6 +89,10 @@ def without_lightning_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.
     if not all(key.startswith("model.") for key in state):
         return state
     return {key[len("model.") :]: value for key, value in state.items()}
+
+
+def _sample(_: Bucket) -> SampleRequest:
+    return SampleRequest(png(7, 24, 80), "image/png", "application/json")
 
 
 class _Inputs:

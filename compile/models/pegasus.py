@@ -51,6 +51,7 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         graphs=graphs(model, sizes, tokens, normalise_first=True),
         buckets=[{"tokens": sizes.tokens}],
         task="generation",
+        sample=tokens.sample,
         task_settings=search_settings(sizes, start=PADDING, end=END, padding=PADDING),
         weights_module=model,
         checkpoint_keys=lambda state: with_computed_positions(model, state),

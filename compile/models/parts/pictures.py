@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 
 from compile.definition import MINIMUM_REFERENCES, Bucket, Inputs
 from compile.errors import CompileError
@@ -28,6 +30,14 @@ def picture(seed: int, height: int, width: int) -> torch.Tensor:
         drawn = torch.where(inside, torch.tensor(colour)[:, None, None], drawn)
     noise = torch.randn(3, height, width, generator=generator)
     return (drawn + 0.02 * noise).clamp(0, 1)
+
+
+def png(seed: int, height: int, width: int) -> bytes:
+    """A made-up picture as a file; lossless, so that every decoder gives the same pixels."""
+    pixels = (picture(seed, height, width) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    body = io.BytesIO()
+    Image.frombytes("RGB", (width, height), bytes(pixels.flatten().tolist())).save(body, "PNG")
+    return body.getvalue()
 
 
 @dataclass(frozen=True)

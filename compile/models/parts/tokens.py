@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from compile.definition import MINIMUM_REFERENCES, Bucket, Inputs
+from compile.definition import MINIMUM_REFERENCES, Bucket, Inputs, SampleRequest
 from compile.errors import CompileError
 
 
@@ -56,6 +57,13 @@ class Tokens:
             languages = torch.randint(0, self.languages, (batch, 1), generator=generator)
             inputs["langs"] = languages.expand(batch, length).contiguous()
         return inputs
+
+    def sample(self, bucket: Bucket) -> SampleRequest:
+        """A request of one short text to the task generation."""
+        row = self.batch(7, bucket, 1)
+        ids = row["input_ids"][0, : min(8, int(row["attention_mask"].sum()))].tolist()
+        body = json.dumps({"input_ids": ids, "num_beams": 2})
+        return SampleRequest(body.encode(), "application/json", "application/json")
 
     def example(self, bucket: Bucket, batch: int) -> Inputs:
         """The input that the graph is traced with."""
