@@ -19,6 +19,7 @@ from compile.errors import CompileError
 from compile.graphs import BuiltGraph, Case
 from compile.locking import Proof
 from compile.progress import Reporter
+from compile.rewriting import Rewriting, of_spec
 from compile.staging import staging
 from compile.targets import Target, resolve
 from inference_code import manifest as manifests
@@ -40,6 +41,7 @@ class Plan:
     definition: ModelDefinition
     cases: tuple[Case, ...]
     record: Path
+    rewriting: Rewriting
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def plan(spec: EndpointSpec, *, rehearse: bool, check: bool = True, work: Path |
     target = resolve(spec.compile.target, rehearse)
     if check:
         target.check(spec)
+    rewriting = of_spec(spec)
     definition = loading.definition(spec)
     _check_task(spec, definition)
     cases = tuple(
@@ -75,7 +78,7 @@ def plan(spec: EndpointSpec, *, rehearse: bool, check: bool = True, work: Path |
         for bucket in spec.compile.buckets or definition.buckets
         for batch in spec.compile.batch_sizes
     )
-    return Plan(spec, target, definition, cases, (work or spec.root / "build" / "record") / spec.name)
+    return Plan(spec, target, definition, cases, (work or spec.root / "build" / "record") / spec.name, rewriting)
 
 
 def survey(planned: Plan, reporter: Reporter) -> Capacity:

@@ -16,6 +16,7 @@ from compile.coverage import CoverageReport, analyze
 from compile.definition import GraphDefinition, checked_inputs
 from compile.errors import CompileError
 from compile.graphs import Case, lowered
+from compile.rewriting import of_spec
 from compile.structure import flat_module
 from spec import platforms
 
@@ -92,7 +93,7 @@ def survey(case: Case, graph: GraphDefinition, spec: EndpointSpec) -> Footprint:
     """Lowers and traces one cell to see how large it is. Raises CompileError when that cannot be done."""
     example, _ = checked_inputs(graph, case.role, case.bucket, case.batch)
     tensors = tuple(example.values())
-    parts = lowered(flat_module(graph.module, example), tensors, spec.compile.target)
+    parts = lowered(flat_module(graph.module, example), tensors, spec.compile.target, of_spec(spec))
     options = spec.compile.inf1
     half = options is not None and options.float32_to_float16
     report = analyze(parts.device, parts.device_inputs, target=spec.compile.target)

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from compile.lowering import Prologue
 from compile.lowering.names import map_tensors
+from compile.lowering.prologue import Joined
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,29 @@ class Emulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(tensor, Tensor):
                 tensor.copy_(cast(tensor))
         return result if written else map_tensors(result, cast)
+
+
+class _Rounded(nn.Module):
+    """A module that computes as a mode says."""
+
+    def __init__(self, module: nn.Module, mode: Mode) -> None:
+        super().__init__()
+        self.module, self.mode = module, mode
+
+    def forward(self, *inputs: Tensor) -> Any:
+        with Emulation(self.mode):
+            return self.module(*inputs)
+
+
+def emulated(parts: Prologue, inputs: tuple[Tensor, ...], mode: Mode) -> Any:
+    """The outputs of a lowered model whose device part computes as the mode says; its host part is exact.
+
+    Use under torch.no_grad().
+    """
+    device = _Rounded(parts.device, mode)
+    if parts.host is None or parts.wiring is None:
+        return device(*inputs)
+    return Joined(parts.host, device, parts.wiring)(*inputs)
 
 
 def _name(func: Any) -> str:

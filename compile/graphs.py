@@ -15,10 +15,10 @@ from compile.acceptance import account, with_host
 from compile.coverage import CoverageReport, analyze
 from compile.definition import Bucket, GraphDefinition, checked_inputs
 from compile.device_parity import DeviceParity, on_device
-from compile.errors import CompileError
-from compile.lowering import LoweringError, Prologue, PrologueReport, lower, split
+from compile.lowering import Prologue, PrologueReport, split
 from compile.parity import Parity, compare
 from compile.progress import Reporter
+from compile.rewriting import ALL, Rewriting, of_spec
 from compile.structure import Signature, flat_module, signature
 from compile.targets import Cell, CompiledGraph, Target, trace_for_cpu
 from inference_code.manifest import GraphEntry
@@ -96,16 +96,26 @@ class Places:
     record: Path
 
 
-def lowered(flat: nn.Module, example: tuple[torch.Tensor, ...], target: str) -> Prologue:
+def lowered(
+    flat: nn.Module,
+    example: tuple[torch.Tensor, ...],
+    target: str,
+    rewriting: Rewriting = ALL,
+    what: str = "The model",
+) -> Prologue:
     """The lowered graph as `build` compiles it: for inf1 with its look-ups in a host part in front.
 
-    Raises CompileError when it cannot be lowered.
+    Raises CompileError when it cannot be lowered, or a rewrite of the user's own fails.
     """
-    try:
-        module = lower(flat, example).module
-    except LoweringError as error:
-        raise CompileError(f"The model cannot be lowered: {error}") from error
-    return split(module, example) if target == "inf1" else Prologue(None, module, example, PrologueReport())
+    return parted(rewriting.lower(flat, example, what).module, example, target, rewriting)
+
+
+def parted(module: nn.Module, example: tuple[torch.Tensor, ...], target: str, rewriting: Rewriting = ALL) -> Prologue:
+    """A lowered module in its host part and the part that is compiled; on Inf2 all of it is compiled."""
+    if target != "inf1":
+        return Prologue(None, module, example, PrologueReport())
+    with rewriting.guarded():
+        return split(module, example)
 
 
 def make(
@@ -120,7 +130,7 @@ def make(
     flat, tensors = flat_module(graph.module, example), tuple(example.values())
     with reporter.step(f"lower: {case}"):
         described = signature(flat, example)
-        parts = lowered(flat, tensors, spec.compile.target)
+        parts = lowered(flat, tensors, spec.compile.target, of_spec(spec))
     with reporter.step(f"operators: {case}"):
         report = analyze(parts.device, parts.device_inputs, target=spec.compile.target)
     work = places.record / case.slug
@@ -141,11 +151,11 @@ def make(
     return BuiltGraph(case, described, parity, unused, found.coverage, found.subgraphs, report, compiled, device)
 
 
-def write_for_cpu(case: Case, graph: GraphDefinition, folder: Path) -> None:
+def write_for_cpu(case: Case, graph: GraphDefinition, spec: EndpointSpec, folder: Path) -> None:
     """Writes only the lowered graph, traced for the CPU, under `folder`. Raises CompileError as `make` does."""
     example, _ = checked_inputs(graph, case.role, case.bucket, case.batch)
     tensors = tuple(example.values())
-    parts = lowered(flat_module(graph.module, example), tensors, "inf1")
+    parts = lowered(flat_module(graph.module, example), tensors, "inf1", of_spec(spec))
     traced = trace_for_cpu(parts.whole, tensors, list(example))
     assert traced.module is not None  # noqa: S101  (a trace for the CPU is a module)
     path = folder / case.file

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compile.definition import Inputs
-from compile.emulation import Emulation, Mode
+from compile.emulation import Mode, emulated
 from compile.errors import CompileError
-from compile.lowering import LoweringError, Rewrite, lower
+from compile.graphs import parted
+from compile.lowering import LoweringError, lower
 from compile.lowering.names import map_tensors, tensors
 from compile.parity import OutputParity, compare, in_float64
-from compile.structure import FlatModule
+from compile.rewriting import Rewriting
+from compile.trials import Trial
 
 RUNS = 5
 # A block that takes longer than this is timed once after it has warmed up.
@@ -87,24 +88,20 @@ class Visit:
 
 
 def per_module(
-    name: str,
-    flat: FlatModule,
-    inputs: Inputs,
+    trial: Trial,
     *,
-    tolerance: float,
-    extra: Sequence[Rewrite] = (),
     leaves: bool = False,
     mode: Mode | None = None,
     advance: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> PerModule:
-    """Tries every block of a FlatModule on one input.
+    """Tries every block of a graph on its first reference input.
 
     Blocks are the submodules that have submodules; with `leaves` all of them. Inside the first block that diverges
-    the leaves are tried in any case. `advance(done, total)` after each block. Raises CompileError when the model cannot
-    be lowered at all.
+    the leaves are tried in any case. What a block leaves to the host keeps its precision under `mode`.
+    `advance(done, total)` after each block. Raises CompileError when the model cannot be lowered at all.
     """
-    bench = _Bench(tolerance, tuple(extra), mode)
-    given = tuple(inputs.values())
+    bench, flat = _Bench(trial.accept.lowering_tolerance, trial.target, trial.rewriting, mode), trial.module
+    given = tuple(trial.references[0].values())
     with torch.no_grad():
         visits = _visits(flat, given)
         chosen = [visit for visit in visits if leaves or _is_block(visit)]
@@ -119,7 +116,7 @@ def per_module(
             rows.update({visit.began: bench.alone(visit) for visit in inner})
             first = _first([*inner, *chosen], rows)
     ordered = tuple(rows[began] for began in sorted(rows))
-    return PerModule(name, ordered, rows[first.began].module if first else None, tuple(notes))
+    return PerModule(trial.name, ordered, rows[first.began].module if first else None, tuple(notes))
 
 
 def _shown(path: str) -> str:
@@ -210,7 +207,8 @@ class Block(nn.Module):
 @dataclass(frozen=True)
 class _Bench:
     tolerance: float
-    extra: tuple[Rewrite, ...]
+    target: str
+    rewriting: Rewriting
     mode: Mode | None
 
     def alone(self, visit: Visit) -> Row:
@@ -223,13 +221,14 @@ class _Bench:
             if not outputs or not given:
                 row.note = "no tensor goes in" if outputs else "no tensor comes out"
                 return row
-            lowered = lower(block, visit.given, extra=self.extra).module
+            with self.rewriting.guarded():
+                lowered = lower(block, visit.given, disabled=self.rewriting.off, extra=self.rewriting.own).module
             names = [f"output {place}" for place in range(len(outputs))]
             found = compare(_Apart(block), _Apart(lowered), [given], names)
             traced = torch.jit.trace(lowered, visit.given, check_trace=False)  # type: ignore[no-untyped-call]
             row.original_ms, row.lowered_ms = _milliseconds(block, visit.given), _milliseconds(traced, visit.given)
             if self.mode is not None:
-                row.emulated = _emulated(lowered, visit.given, outputs, self.mode)
+                row.emulated = self._emulated(lowered, visit.given, outputs, self.mode)
         except CompileError as error:  # another shape or dtype, or random
             row.note, row.diverges = error.problem, True
             return row
@@ -239,14 +238,17 @@ class _Bench:
         row.error, row.relative, row.diverges = self._judged(found.outputs)
         return row
 
+    def _emulated(self, lowered: nn.Module, given: tuple[Tensor, ...], expected: Sequence[Tensor], mode: Mode) -> float:
+        """The largest relative error of a lowered block whose device part computes as the mode says."""
+        found = emulated(parted(lowered, given, self.target, self.rewriting), _copies(given), mode)
+        parities = [_parity(one, other, None) for one, other in zip(expected, found, strict=True)]
+        return _largest(out.error / out.maximum if out.maximum else out.error for out in parities)
+
     def in_place(self, flat: nn.Module, inputs: tuple[Tensor, ...], rows: Mapping[str, Row]) -> list[str]:
         """Fills in the errors inside the whole model; returns notes."""
         tapped = Tapped(flat, rows)
         expected = tapped.outputs_of(tapped, inputs)
-        try:
-            lowered: Any = lower(tapped, inputs, extra=self.extra).module
-        except LoweringError as error:
-            raise CompileError(f"The model cannot be lowered: {error}") from error
+        lowered: Any = self.rewriting.lower(tapped, inputs).module
         found = tapped.outputs_of(lowered, inputs)
         notes, exact = [], {}
         try:
@@ -354,13 +356,6 @@ def _parity(expected: Tensor, found: Tensor, exact: Tensor | None) -> OutputPari
 def _distance(one: Tensor, other: Tensor) -> float:
     one, other = one.double(), other.double()
     return float(torch.where(one == other, torch.zeros_like(one), (one - other).abs()).max())
-
-
-def _emulated(lowered: nn.Module, given: tuple[Tensor, ...], expected: Sequence[Tensor], mode: Mode) -> float:
-    with Emulation(mode):
-        found = lowered(*_copies(given))
-    parities = [_parity(one, other, None) for one, other in zip(expected, found, strict=True)]
-    return _largest(out.error / out.maximum if out.maximum else out.error for out in parities)
 
 
 def _copies(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compile.emulation import MODES, Emulation, Mode
-from compile.errors import CompileError
-from compile.lowering import LoweringError, Rewrite, lower
+from compile.emulation import MODES, Mode, emulated
+from compile.graphs import lowered
 from compile.trials import Trial
 
 
@@ -95,25 +94,20 @@ def recommended(graphs: Sequence[GraphPrecision]) -> Mode | None:
     return None
 
 
-def emulate(
-    trial: Trial, *, extra: Sequence[Rewrite] = (), advance: Callable[[int], None] = lambda _: None
-) -> GraphPrecision:
-    """The lowered graph under every mode against the original, on all reference inputs.
+def emulate(trial: Trial, *, advance: Callable[[int], None] = lambda _: None) -> GraphPrecision:
+    """The compiled part of the lowered graph under every mode against the original, on all reference inputs.
 
+    What runs on the host in front of it computes in full precision, as it will.
     `advance(1)` after each mode on each input. Raises CompileError when the graph cannot be lowered.
     """
-    try:
-        lowered = lower(trial.module, tuple(trial.example.values()), extra=extra).module
-    except LoweringError as error:
-        raise CompileError(f"{trial.name} cannot be lowered: {error}") from error
+    parts = lowered(trial.module, tuple(trial.example.values()), trial.target, trial.rewriting, trial.name)
     found = {mode: [Closeness(name) for name in trial.outputs] for mode in MODES}
     with torch.no_grad():
         for reference in trial.references:
             tensors = tuple(reference.values())
             expected = trial.module(*tensors)
             for mode, outputs in found.items():
-                with Emulation(mode):
-                    results = lowered(*tensors)
+                results = emulated(parts, tensors, mode)
                 for output, one, other in zip(outputs, results, expected, strict=True):
                     _account(output, one, other, _metrics(trial, output.output), len(trial.references))
                 advance(1)

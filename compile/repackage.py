@@ -56,7 +56,7 @@ def _graphs_for_cpu(spec: EndpointSpec, manifest: ArtifactManifest, folder: Path
     for entry in manifest.graphs:
         case = graphs.Case(entry.role, entry.bucket, entry.batch_size)
         with reporter.step(f"trace: {case}"):
-            graphs.write_for_cpu(case, definition.graphs[entry.role], folder)
+            graphs.write_for_cpu(case, definition.graphs[entry.role], spec, folder)
 
 
 def _sample_request(lock: Lock) -> SampleRequest | None:

@@ -14,6 +14,7 @@ from compile import loading, models, weights
 from compile.definition import Inputs, ModelDefinition, checked_inputs
 from compile.errors import UsageError
 from compile.graphs import Case
+from compile.rewriting import ALL, Rewriting, made, of_spec
 from compile.structure import FlatModule, flat_module, signature
 from spec.endpoint import Accept
 
@@ -25,7 +26,10 @@ FORMS = "Give an endpoint's name, or family:variant of a built-in family."
 
 @dataclass(frozen=True)
 class Trial:
-    """One graph to try. `outputs` names the tensors of `module`'s flat tuple; `accept` is what the spec asks for."""
+    """One graph to try. `outputs` names the tensors of `module`'s flat tuple; `accept` is what the spec asks for.
+
+    target, rewriting: how it is lowered and what of it is compiled.
+    """
 
     name: str
     module: FlatModule
@@ -35,16 +39,19 @@ class Trial:
     task: str
     settings: Mapping[str, Any]
     accept: Accept
+    target: str = "inf1"
+    rewriting: Rewriting = ALL
 
 
-def trials(what: str, root: Path) -> list[Trial]:
+def trials(what: str, root: Path, rewrites: Path | None = None) -> list[Trial]:
     """Every graph of an endpoint (NAME) or of a family with random weights (family:variant), at its first bucket.
 
+    rewrites: a file of a user's own, beside those of the endpoint's spec.
     Raises UsageError when WHAT names nothing, CompileError when the model or its weights cannot be made.
     """
     family, colon, variant = what.partition(":")
     if not colon:
-        return _of_endpoint(what, root)
+        return _of_endpoint(what, root, rewrites)
     if family not in models.families():
         raise UsageError(f"There is no family {family!r}. Families: {', '.join(models.families())}.", FORMS)
     if variant not in models.families()[family].variants:
@@ -55,19 +62,23 @@ def trials(what: str, root: Path) -> list[Trial]:
         definition = models.families()[family].build(variant, {})
     if definition.initialise is not None:
         definition.initialise(definition.weights, torch.Generator().manual_seed(0))
-    return _of_definition(what, definition, None)
+    own = made([rewrites], root) if rewrites else ALL
+    return _of_definition(what, definition, None, own)
 
 
-def _of_endpoint(name: str, root: Path) -> list[Trial]:
+def _of_endpoint(name: str, root: Path, rewrites: Path | None) -> list[Trial]:
     from compile.commands.common import endpoint  # noqa: PLC0415 (the commands import this module)
 
     spec = endpoint(name, root)
+    rewriting = of_spec(spec, rewrites)
     definition = loading.definition(spec)
     weights.fill(spec, definition)
-    return _of_definition(name, definition, spec)
+    return _of_definition(name, definition, spec, rewriting)
 
 
-def _of_definition(name: str, definition: ModelDefinition, spec: EndpointSpec | None) -> list[Trial]:
+def _of_definition(
+    name: str, definition: ModelDefinition, spec: EndpointSpec | None, rewriting: Rewriting
+) -> list[Trial]:
     bucket = (spec.compile.buckets if spec and spec.compile.buckets else definition.buckets)[0]
     batch = spec.compile.batch_sizes[0] if spec else 1
     found = []
@@ -85,6 +96,8 @@ def _of_definition(name: str, definition: ModelDefinition, spec: EndpointSpec | 
                 task=definition.task,
                 settings=definition.task_settings,
                 accept=spec.compile.accept if spec else Accept(),
+                target=spec.compile.target if spec else "inf1",
+                rewriting=rewriting,
             )
         )
     return found

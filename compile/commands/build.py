@@ -102,6 +102,8 @@ def reporting(quiet: bool) -> Iterator[Reporter]:
 
 
 def _show_plan(planned: Plan) -> None:
+    from compile.rewriting import ALL  # noqa: PLC0415
+
     spec = planned.spec
     table = facts(f"Plan: build {spec.name}")
     model = spec.model.entry or f"{spec.model.family} {spec.model.variant or ''}".strip()
@@ -111,6 +113,8 @@ def _show_plan(planned: Plan) -> None:
     table.add_row("target", f"{spec.compile.target} ({_TARGETS[planned.target.rehearsal]})")
     for case in planned.cases:
         table.add_row("graph", str(case))
+    if planned.rewriting != ALL:
+        table.add_row("lowering", str(planned.rewriting))
     table.add_row("handler", spec.serve.handler or f"built-in task {planned.definition.task}")
     if not planned.target.rehearsal:
         table.add_row("time limit", f"{format_duration(spec.compile.timeout)} a graph")

@@ -18,11 +18,10 @@ from rich.table import Table
 
 from compile.commands.build import reporting
 from compile.commands.common import Json, Rehearse, Root, endpoint, out
-from compile.errors import CompileError, UsageError
+from compile.errors import UsageError
 
 if TYPE_CHECKING:
     from compile.emulation import Mode
-    from compile.lowering import Rewrite
     from compile.per_module import PerModule, Row
     from compile.precision import GraphPrecision
     from compile.progress import Reporter
@@ -59,7 +58,8 @@ PrecisionOption = Annotated[
     ),
 ]
 Rewrites = Annotated[
-    Path | None, typer.Option(help="With --per-module or --precision: a file with rewrites of your own.")
+    Path | None,
+    typer.Option(help="With --per-module or --precision: a file with rewrites of your own, beside those of the spec."),
 ]
 
 
@@ -92,12 +92,11 @@ def verify_command(
         raise UsageError("--leaves belongs to --per-module.", "Add it.")
     from compile.emulation import MODES  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 
-    extra = _extra(rewrites)
     mode = next((mode for mode in MODES if precision and mode.name == precision.value), None)
     with reporting(json_) as reporter:
-        found = _trials(name, root, reporter)
-        tables = [_per_module(trial, extra, leaves, mode, reporter) for trial in found] if per_module else []
-        graphs = [_precision(trial, extra, reporter) for trial in found] if mode else []
+        found = _trials(name, root, rewrites, reporter)
+        tables = [_per_module(trial, leaves, mode, reporter) for trial in found] if per_module else []
+        graphs = [_precision(trial, reporter) for trial in found] if mode else []
     passed = all(table.first is None for table in tables)
     passed = passed and all(result.passed for graph in graphs for result in graph.modes if result.mode == mode)
     if json_:
@@ -131,28 +130,14 @@ def _artifact(name: str, rehearse: bool, json_: bool, root: Path) -> None:
         raise typer.Exit(1)
 
 
-def _extra(path: Path | None) -> list[Rewrite]:
-    from compile.lowering import LoweringError, load_rewrites  # noqa: PLC0415
-
-    try:
-        return load_rewrites(path) if path else []
-    except LoweringError as error:
-        raise CompileError(
-            f"--rewrites {error}",
-            "It defines subclasses of compile.lowering.FunctionRewrite; docs/verifying.md shows one.",
-        ) from error
-
-
-def _trials(name: str, root: Path, reporter: Reporter) -> list[Trial]:
+def _trials(name: str, root: Path, rewrites: Path | None, reporter: Reporter) -> list[Trial]:
     from compile.trials import trials  # noqa: PLC0415
 
     with reporter.step("make the model"):
-        return trials(name, root)
+        return trials(name, root, rewrites)
 
 
-def _per_module(
-    trial: Trial, extra: Sequence[Rewrite], leaves: bool, mode: Mode | None, reporter: Reporter
-) -> PerModule:
+def _per_module(trial: Trial, leaves: bool, mode: Mode | None, reporter: Reporter) -> PerModule:
     from compile.per_module import per_module  # noqa: PLC0415
 
     percent = 0
@@ -163,24 +148,15 @@ def _per_module(
             advance(100 * done // total - percent)
             percent = 100 * done // total
 
-        return per_module(
-            trial.name,
-            trial.module,
-            trial.references[0],
-            tolerance=trial.accept.lowering_tolerance,
-            extra=extra,
-            leaves=leaves,
-            mode=mode,
-            advance=ahead,
-        )
+        return per_module(trial, leaves=leaves, mode=mode, advance=ahead)
 
 
-def _precision(trial: Trial, extra: Sequence[Rewrite], reporter: Reporter) -> GraphPrecision:
+def _precision(trial: Trial, reporter: Reporter) -> GraphPrecision:
     from compile.emulation import MODES  # noqa: PLC0415
     from compile.precision import emulate  # noqa: PLC0415
 
     with reporter.step(f"emulated precision: {trial.name}", len(MODES) * len(trial.references)) as advance:
-        return emulate(trial, extra=extra, advance=advance)
+        return emulate(trial, advance=advance)
 
 
 def _machine() -> dict[str, Any]:

@@ -26,8 +26,9 @@ from compile.coverage.report import CoverageReport
 from compile.coverage.side_by_side import Pair
 from compile.coverage.what import FORMS, Subject, subjects
 from compile.errors import CompileError, UsageError
+from compile.graphs import parted
 from compile.lowering import Lowered as LoweredModel
-from compile.lowering import LoweringError, Rewrite, load_rewrites, lower, split
+from compile.rewriting import ALL, Rewriting, made
 from compile.structure import FlatModule, flat_module
 
 
@@ -58,7 +59,8 @@ Lowered = Annotated[
     typer.Option("--lowered", help="Also as `build` lowers it, beside the original. The threshold is for this one."),
 ]
 RewritesFile = Annotated[
-    Path | None, typer.Option("--rewrites", help="With --lowered: a Python file with rewrites of your own.")
+    Path | None,
+    typer.Option("--rewrites", help="With --lowered: a Python file with rewrites of your own, beside the spec's."),
 ]
 HostTime = Annotated[bool, typer.Option("--host-time", help="Measure on this CPU to estimate the host's time.")]
 LogFile = Annotated[Path, typer.Argument(help="The output of torch_neuron.trace.", show_default=False)]
@@ -93,7 +95,7 @@ def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
     Exit 1 when less than --fail-under is supported or the model cannot be traced, 2 on wrong use.
     """
     _check(fail_under, sdk, json_, html)
-    extra = _rewrites(rewrites, lowered)
+    extra = _rewrites(rewrites, lowered, root)
     whitelist = _kinds(op_whitelist, "--op-whitelist")
     log = _log(against) if against else None
     options: dict[str, Any] = {
@@ -112,12 +114,12 @@ def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
             report = _one(subject, subject.name, chosen, host_time, options)
         if lowered:
             with err.status(f"lowering {subject.name}"):
-                made = _lowered(subject, extra)
-                after, host = _device_part(replace(subject, module=made.module), chosen)
+                result = _lowered(subject, subject.rewriting.with_more(extra))
+                after, host = _device_part(replace(subject, module=result.module), chosen)
                 original = report
                 report = _one(after, f"{subject.name}, lowered", chosen, host_time, options)
                 report = replace(report, extra={**report.extra, **host})
-                pairs.append(Pair(original, report, made.report))
+                pairs.append(Pair(original, report, result.report))
         reports.append(report)
     _give(reports, pairs, log, json_, html)
     _threshold(reports, fail_under)
@@ -129,7 +131,7 @@ def _one(subject: Subject, name: str, target: str, host_time: bool, options: dic
     return replace(report, name=name, extra=extra)
 
 
-def _lowered(subject: Subject, extra: Sequence[Rewrite]) -> LoweredModel:
+def _lowered(subject: Subject, rewriting: Rewriting) -> LoweredModel:
     """The module as `build` lowers it: in evaluation mode, its outputs flattened to a tuple."""
     if not isinstance(subject.module, torch.nn.Module):
         raise UsageError(f"{subject.name}: --lowered needs a module, not a function.", "Put it into an nn.Module.")
@@ -137,31 +139,27 @@ def _lowered(subject: Subject, extra: Sequence[Rewrite]) -> LoweredModel:
     flat = subject.module
     if not isinstance(flat, FlatModule):
         flat = flat_module(flat, dict(zip(parameters, subject.inputs, strict=False)))
-    try:
-        return lower(flat.eval(), subject.inputs, extra=extra)
-    except LoweringError as error:
-        raise CompileError(f"{subject.name} cannot be lowered: {error}", "Analyze it without --lowered.") from error
+    return rewriting.lower(flat.eval(), subject.inputs, subject.name)
 
 
 def _device_part(subject: Subject, target: str) -> tuple[Subject, dict[str, Any]]:
     """What `build` compiles of a lowered model, and what it leaves to the host in front of that (nothing on Inf2)."""
-    if target != "inf1" or not isinstance(subject.module, torch.nn.Module):
-        return subject, {}
-    parts = split(subject.module, subject.inputs)
+    assert isinstance(subject.module, torch.nn.Module)  # noqa: S101  (it was lowered)
+    parts = parted(subject.module, subject.inputs, target, subject.rewriting)
     if parts.host is None:
         return subject, {}
     return replace(subject, module=parts.device, inputs=parts.device_inputs), {"host_part": parts.report.to_json()}
 
 
-def _rewrites(path: Path | None, lowered: bool) -> list[Rewrite]:
+def _rewrites(path: Path | None, lowered: bool, root: Path) -> Rewriting:
     if path is None:
-        return []
+        return ALL
     if not lowered:
         raise UsageError("--rewrites belongs to --lowered.", "Add --lowered.")
     try:
-        return load_rewrites(path)
-    except LoweringError as error:
-        raise UsageError(f"--rewrites {error}", "It defines subclasses of compile.lowering.FunctionRewrite.") from error
+        return made([path], root)
+    except CompileError as error:
+        raise UsageError(f"--rewrites: {error.problem}", error.remedy) from error
 
 
 def _give(

@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from compile import loading, models
 from compile.coverage.graph import short_path
 from compile.definition import Bucket, ModelDefinition
 from compile.errors import CompileError, UsageError
+from compile.rewriting import ALL, Rewriting, of_spec
 from compile.structure import flat_module
 
 _ROOM = str(Path(__file__).parents[1])
@@ -27,12 +28,13 @@ FORMS = "Give an endpoint's name, family:variant, package.module:function or pat
 
 @dataclass(frozen=True)
 class Subject:
-    """One graph to analyze. `target` is None when WHAT does not say which."""
+    """One graph to analyze. `target` is None when WHAT does not say which; `rewriting` is what a spec says."""
 
     name: str
     module: Any
     inputs: tuple[Any, ...]
     target: str | None = None
+    rewriting: Rewriting = ALL
 
 
 def subjects(what: str, root: Path) -> list[Subject]:
@@ -57,7 +59,9 @@ def _endpoint(name: str, root: Path) -> list[Subject]:
     spec = endpoint(name, root)
     definition = loading.definition(spec)
     buckets = spec.compile.buckets or definition.buckets
-    return list(_graphs(definition, name, buckets, spec.compile.batch_sizes, spec.compile.target))
+    rewriting = of_spec(spec)
+    found = _graphs(definition, name, buckets, spec.compile.batch_sizes, spec.compile.target)
+    return [replace(subject, rewriting=rewriting) for subject in found]
 
 
 def _family(name: str, variant: str) -> list[Subject]:

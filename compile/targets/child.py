@@ -21,6 +21,7 @@ from compile.definition import checked_inputs
 from compile.errors import CompileError
 from compile.graphs import lowered
 from compile.lowering.scripted import joined
+from compile.rewriting import of_spec
 from compile.structure import flat_module
 from compile.targets import inf1, inf2
 from spec import load
@@ -60,7 +61,7 @@ def compile_cell(request: dict[str, Any]) -> tuple[torch.jit.ScriptModule, torch
     graph = definition.graphs[request["role"]]
     example, _ = checked_inputs(graph, request["role"], request["bucket"], request["batch"])
     tensors = tuple(example.values())
-    parts = lowered(flat_module(graph.module, example), tensors, spec.compile.target)
+    parts = lowered(flat_module(graph.module, example), tensors, spec.compile.target, of_spec(spec))
     if spec.compile.target == "inf1":
         compiled = inf1.trace(parts.device, parts.device_inputs, request["keywords"])
         return (compiled if parts.host is None else joined(parts, compiled, tensors)), compiled

@@ -13,14 +13,19 @@ from torch import Tensor, nn
 from compile.lowering import Call, FunctionRewrite, load_rewrites, lower
 from compile.models import find
 from compile.per_module import PerModule, Row, per_module
+from compile.rewriting import Rewriting
 from compile.structure import flat_module
+from compile.trials import Trial
+from spec.endpoint import Accept
 from tests.compile.models.tiny import TINY
 from tests.compile.projects import ENTRY, ROOT, run, write_entry
 
 
 def tried(module: nn.Module, *, leaves: bool = False, extra: Any = (), **inputs: Tensor) -> PerModule:
     """The table of a module for these inputs."""
-    return per_module("it", flat_module(module.eval(), inputs), inputs, tolerance=1e-5, leaves=leaves, extra=extra)
+    flat, own = flat_module(module.eval(), inputs), Rewriting(own=tuple(extra))
+    accept = Accept(lowering_tolerance=1e-5)
+    return per_module(Trial("it", flat, inputs, [inputs], (), "tensor", {}, accept, rewriting=own), leaves=leaves)
 
 
 def by_name(table: PerModule) -> dict[str, Row]:

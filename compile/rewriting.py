@@ -1,0 +1,120 @@
+"""compile.lowering of a spec: which rewrites lowering applies, and what goes wrong in a user's own ones."""
+
+from __future__ import annotations
+
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from compile.errors import CompileError, said
+from compile.loading import importable
+from compile.lowering import REWRITES, Lowered, LoweringError, Rewrite, load_rewrites, lower
+
+if TYPE_CHECKING:
+    from spec import EndpointSpec
+
+_REMEDY = "Define subclasses of compile.lowering.FunctionRewrite or ModuleRewrite; docs/lowering.md shows both."
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """off: names of built-in rewrites that are left out. own: a user's rewrites, asked first. files: where from."""
+
+    off: tuple[str, ...] = ()
+    own: tuple[Rewrite, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    def lower(self, module: nn.Module, example: tuple[Tensor, ...], what: str = "The model") -> Lowered:
+        """compile.lowering.lower with these switches.
+
+        Raises CompileError when the module cannot be lowered, or a user's rewrite fails: with its file and line.
+        """
+        with self.guarded():
+            try:
+                return lower(module, example, disabled=self.off, extra=self.own)
+            except LoweringError as error:
+                if self._passed(error):
+                    raise
+                raise CompileError(f"{what} cannot be lowered: {error}") from error
+
+    def with_more(self, first: Rewriting) -> Rewriting:
+        """These switches with a user's rewrites of `first` in front. Raises CompileError for two of one name."""
+        own = (*first.own, *self.own)
+        names = Counter(rewrite.name for rewrite in (*own, *REWRITES))
+        twice = [rewrite.name for rewrite in own if names[rewrite.name] > 1]
+        if twice:
+            raise CompileError(
+                f"{first.files[0].name}: the name {twice[0]!r} is another rewrite's.",
+                "Names stand in reports: choose another. A built-in rewrite is turned off by compile: "
+                f"{{lowering: {{off: [{twice[0]}]}}}}.",
+            )
+        return Rewriting(self.off, own, (*first.files, *self.files))
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """An exception out of a user's rewrite becomes a CompileError that names its file and line; others pass."""
+        try:
+            yield
+        except CompileError:
+            raise
+        except Exception as error:
+            if not self._passed(error):
+                raise
+            raise CompileError(f"A rewrite of your own failed: {said(error)}.", "Correct it there.") from error
+
+    def _passed(self, error: Exception) -> bool:
+        files = {str(file) for file in self.files}
+        return any(frame.filename in files for frame in traceback.extract_tb(error.__traceback__))
+
+    def __str__(self) -> str:
+        """For a plan; empty where nothing is said."""
+        said_ = [f"off: {', '.join(self.off)}"] if self.off else []
+        own = [f"own: {', '.join(rewrite.name for rewrite in self.own)}"] if self.own else []
+        return "; ".join([*said_, *own])
+
+
+ALL = Rewriting()
+
+
+def of_spec(spec: EndpointSpec, more: Path | None = None) -> Rewriting:
+    """What a spec says, with one more file of rewrites (--rewrites), which is asked first.
+
+    Raises CompileError: a file that fails or defines no rewrite, or two rewrites of one name.
+    """
+    chosen = spec.compile.lowering
+    found = made([spec.root / file for file in (chosen and chosen.rewrites) or ()], spec.root)
+    found = replace(found, off=tuple((chosen and chosen.off) or ()))
+    return found.with_more(made([more], spec.root)) if more else found
+
+
+def made(files: Sequence[Path], root: Path) -> Rewriting:
+    """The rewrites of these files beside all built-in ones; a file may import modules of its folder and of `root`.
+
+    Raises CompileError: a file that fails or defines no rewrite, or two rewrites of one name.
+    """
+    found = ALL
+    for path in reversed([file.resolve() for file in files]):
+        found = found.with_more(Rewriting(own=tuple(_loaded(path, root)), files=(path,)))
+    return found
+
+
+def _loaded(path: Path, root: Path) -> list[Rewrite]:
+    with importable(path, root):
+        try:
+            return load_rewrites(path)
+        except SystemExit as error:
+            raise CompileError(f"{path.name} ends Python when it is run: {said(error)}.", _REMEDY) from error
+        except LoweringError as error:
+            cause = error.__cause__
+            if isinstance(cause, SyntaxError):
+                file = Path(cause.filename or path).name
+                raise CompileError(f"{file}, line {cause.lineno}: {cause.msg}.", "Correct it there.") from error
+            if cause is not None:
+                raise CompileError(f"{path.name} cannot be run: {said(cause)}.", "Correct it there.") from error
+            raise CompileError(str(error).replace(str(path), path.name), _REMEDY) from error
