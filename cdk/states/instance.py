@@ -1,0 +1,142 @@
+"""Compiling on an EC2 instance of a launch template: it terminates itself, and says last how it went.
+
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cdk.states import asl
+from cdk.states.asl import States
+from cdk.states.job import GATHER, WAITS, Place, find, job_states, naming, reason
+from spec import jobs
+
+ENDPOINT_TAG, RUN_TAG = "inferentia:endpoint", "inferentia:run"
+_COSTING = ["pending", "running", "stopping", "stopped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceMachine:
+    """The launch template with its version, and a subnet in each availability zone that may be tried."""
+
+    template: str
+    version: str
+    subnets: Sequence[str]
+
+    def subnet_of_try(self) -> list[str]:
+        """A subnet for each try, in turn: what one zone has not, another may have."""
+        return [self.subnets[number % len(self.subnets)] for number in range(len(WAITS))]
+
+
+def instance_states(place: Place, machine: InstanceMachine, kind: str, done: str) -> States:
+    """The states of one kind of instance; see job_states. `$.subnets` holds the subnet of each try."""
+    start = asl.task(
+        place.call("ec2", "runInstances"),
+        _request(place, machine, kind),
+        ResultSelector={"id.$": "$.Instances[0].InstanceId"},
+        ResultPath="$.instance",
+    )
+    return job_states(kind, start=start, looks=_looks(place, kind), poll=place.poll, done=done)
+
+
+def _request(place: Place, machine: InstanceMachine, kind: str) -> dict[str, Any]:
+    told = {
+        "Name": "$.job.name",
+        "inferentia:bucket": place.bucket,
+        "inferentia:project": "$.project",
+        "inferentia:wheels": "$.wheels",
+        "inferentia:task": GATHER if kind == GATHER else "States.Format('cell {}', $.index)",
+        RUN_TAG: "$.run",
+    }
+    if kind == GATHER:
+        told["inferentia:manifest"] = f"States.Format('{jobs.cells_manifest_key(place.name, '{}')}', $.run)"
+    else:
+        told["inferentia:key"] = "$.key"
+    tags = place.tag_list(told)
+    return {
+        # The same token starts the same instance: an answer that was lost costs nothing. At most 64 characters.
+        "ClientToken.$": "$.job.name",
+        "LaunchTemplate": {"LaunchTemplateId": machine.template, "Version": machine.version},
+        "SubnetId.$": "States.ArrayGetItem($.subnets, $.try.number)",
+        "MinCount": 1,
+        "MaxCount": 1,
+        "TagSpecifications": [{"ResourceType": kind_, "Tags": tags} for kind_ in ("instance", "volume")],
+    }
+
+
+def _looks(place: Place, kind: str) -> States:
+    at = naming(kind)
+    status = f"States.Format('{jobs.run_prefix(place.name, '{}')}record/{{}}/status.json', $.run, $.index)"
+    return {
+        at("Look"): asl.task(
+            place.call("ec2", "describeInstances"),
+            {"InstanceIds.$": "States.Array($.instance.id)"},
+            ResultSelector={"instance.$": "$.Reservations[0].Instances[0]"},
+            ResultPath="$.seen",
+            Retry=place.retry,  # an instance is not found for some seconds after it was started
+            Next=at("Over"),
+        ),
+        at("Over"): asl.choice(
+            [
+                (
+                    asl.text_is("$.seen.instance.State.Name", "shutting-down", "terminated", "stopped"),
+                    at("Ask for status"),
+                )
+            ],
+            at("Wait"),
+        ),
+        at("Ask for status"): find(place, status, at("Has status")),
+        at("Has status"): asl.choice([(asl.above_zero("$.found.count"), at("Read status"))], at("No status")),
+        at("Read status"): asl.task(
+            place.call("s3", "getObject"),
+            {"Bucket": place.bucket, "Key.$": status},
+            ResultSelector={"status.$": "States.StringToJson($.Body)"},
+            ResultPath="$.said",
+            Retry=place.retry,
+            Next=at("Judge status"),
+        ),
+        at("Judge status"): asl.choice(
+            [({"Variable": "$.said.status.exit_code", "NumericEquals": 0}, at("Arrived"))], at("Its own words")
+        ),
+        at("Its own words"): reason("$.said.status.message", at("Failed")),
+        # Interrupted spot capacity, or at its time limit: EC2 says which.
+        at("No status"): asl.choice(
+            [(asl.there("$.seen.instance.StateReason.Message"), at("Ended by EC2"))], at("Without reason")
+        ),
+        at("Ended by EC2"): reason(
+            "States.Format('ended without a status: {} {}', $.seen.instance.StateReason.Code, "
+            "$.seen.instance.StateReason.Message)",
+            at("Judge"),
+        ),
+        at("Without reason"): reason("ended without a status, and EC2 gives no reason", at("Failed")),
+    }
+
+
+def stop_states(place: Place, then: str) -> States:
+    """Terminate every instance of the run `$.run`. Entered at "List jobs"."""
+    filters = [
+        {"Name": f"tag:{ENDPOINT_TAG}", "Values": [place.name]},
+        {"Name": f"tag:{RUN_TAG}", "Values.$": "States.Array($.run)"},
+        {"Name": "instance-state-name", "Values": _COSTING},
+    ]
+    return {
+        "List jobs": asl.task(
+            place.call("ec2", "describeInstances"),
+            {"Filters": filters},
+            ResultSelector={"ids.$": "$.Reservations[*].Instances[*].InstanceId"},
+            ResultPath="$.left",
+            Retry=place.retry,
+            Next="Any left",
+        ),
+        "Any left": asl.choice([(asl.there("$.left.ids[0]"), "Stop jobs")], then),
+        "Stop jobs": asl.task(
+            place.call("ec2", "terminateInstances"),
+            {"InstanceIds.$": "$.left.ids"},
+            ResultPath=None,
+            Retry=place.retry,
+            Next=then,
+        ),
+    }

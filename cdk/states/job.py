@@ -1,0 +1,202 @@
+"""What all three places of compiling have in common: a job is started, looked at until it is over, and judged.
+
+The data of one job in the machine: index, key, run, stem, project, wheels, waits; and what these states add:
+try.number (from 0), job (its name and the pause behind it), seen (what AWS last said of it), reason (error and text).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cdk.states import asl
+from cdk.states.asl import State, States
+from spec import jobs
+
+CELL, GATHER = "cell", jobs.GATHER
+
+# Seconds before another start, one for each try. A quota that other jobs of the run hold is free again only when one of
+# them is done, so there are many tries; the run's time limit ends them too.
+WAITS = (60, 120, 240, *[300] * 17)
+REHEARSAL_WAITS = (1,) * len(WAITS)  # nobody's machines are short there
+# What is worth another start. Step Functions names errors after the SDK's classes, and what has no class of its own
+# (all of EC2's, SageMaker's throttling) by the service: there only the message tells.
+SHORTAGES = (
+    "*ResourceLimitExceeded*",
+    "*account-level service limit*",
+    "*Throttling*",
+    "*Rate exceeded*",
+    "*Request limit exceeded*",
+    "*RequestLimitExceeded*",
+    "*CapacityError*",
+    "*InsufficientInstanceCapacity*",
+    "*do not have sufficient*capacity*",
+    "*no Spot capacity available*",
+    "*Max spot instance count exceeded*",
+    "*vCPU limit*",
+    "*not supported in your requested Availability Zone*",
+    "*InternalServerError*",
+    "*Server.InternalError*",
+    "*Server.SpotInstance*",
+    "*ServiceUnavailable*",
+    "*Status Code: 50*",
+)
+# A quota of zero does not pass by waiting.
+HOPELESS = "*account-level service limit*is 0 Instances*"
+JOB_FAILED = "CompileJobFailed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What the states of every job are written with. Seconds are whole seconds.
+
+    partition: of ARNs. bucket: the artifact bucket's name. name: the endpoint's. kms_key: ARN of the bucket's key.
+    poll: between two looks at a job. limit: what one job may take at most. patience: before a call that changes nothing
+    is made again. waits: before each further start of a job. tags: on everything that a run makes.
+    """
+
+    partition: str
+    bucket: str
+    name: str
+    kms_key: str
+    poll: int
+    limit: int
+    patience: int = 5
+    waits: Sequence[int] = WAITS
+    tags: Mapping[str, str]
+
+    @property
+    def retry(self) -> list[dict[str, Any]]:
+        """For calls that change nothing: six more times, with the default patience within about five minutes."""
+        return asl.again(self.patience, 6)
+
+    def call(self, service: str, action: str) -> str:
+        """The resource of a Task."""
+        return asl.call(self.partition, service, action)
+
+    def tag_list(self, more: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Tags as AWS's APIs take them: the fixed ones and `more`, whose values may be paths or intrinsic functions."""
+        fixed = [{"Key": key, "Value": value} for key, value in sorted(self.tags.items())]
+        return [*fixed, *({"Key": key, **asl.field("Value", value)} for key, value in more.items())]
+
+
+def naming(kind: str) -> Callable[[str], str]:
+    """Names for the states of a cell's job, or of the gathering's: they have to be unique within a machine."""
+    return lambda step: f"{step}: {kind}"
+
+
+def short_name(name: str) -> str:
+    """What the names of an endpoint's jobs begin with; lower case, because SageMaker's ARNs are."""
+    return name.lower()[:20].rstrip("-")
+
+
+def stem(name: str, run: str, submission: str) -> str:
+    """An intrinsic function for what the names of a run's jobs have in common. run, submission: paths.
+
+    Job names are unique in account and region for good, but a stack that was made anew counts its runs from 1 again:
+    hence the digest of the run and its random submission. 20 + 1 + 32 characters leave 10 of SageMaker's 63.
+    """
+    return (
+        f"States.Format('{short_name(name)}-{{}}', States.Hash(States.Format('{{}}/{{}}', {run}, {submission}), 'MD5'))"
+    )
+
+
+def job_name_pattern(name: str) -> str:
+    """The names of an endpoint's jobs as IAM writes patterns: the digest's 32 characters keep other endpoints out."""
+    return f"{short_name(name)}-{'?' * 32}-*"
+
+
+def job_states(kind: str, *, start: State, looks: States, poll: int, done: str) -> States:
+    """One kind of job from its first try to `done` or to a Fail state.
+
+    start: a Task without Next and Catch that makes the job `$.job.name`. looks: from the state `look`, which asks how
+    the job is, to `wait` (still going), `arrived` (it says that it succeeded), `judge` or `failed`, the last two with
+    `$.reason` set. done: the state behind a job whose cell, or result, is there.
+    """
+    at = naming(kind)
+    reason = {"error.$": "$.error.Error", "text.$": "$.error.Cause"}
+    return {
+        at("First try"): asl.passing({"number": 0}, ResultPath="$.try", Next=at("Name job")),
+        at("Name job"): asl.passing(
+            {
+                "name.$": "States.Format('{}-{}-{}', $.stem, $.index, $.try.number)",
+                "pause.$": "States.ArrayGetItem($.waits, $.try.number)",
+            },
+            ResultPath="$.job",
+            Next=at("Start"),
+        ),
+        at("Start"): {**start, "Next": at("Wait"), "Catch": asl.catch(at("Refused"), "$.error")},
+        at("Refused"): asl.passing(reason, ResultPath="$.reason", Next=at("Judge")),
+        at("Judge"): asl.choice(
+            [
+                # The name is this try's alone: the answer to a first call was lost, and the job is there.
+                (asl.text_like("$.reason.error", "*ResourceInUse*"), at("Wait")),
+                (asl.text_like("$.reason.text", HOPELESS), at("Failed")),
+                (asl.both(asl.below("$.try.number", len(WAITS) - 1), _shortage()), at("Back off")),
+            ],
+            at("Failed"),
+        ),
+        at("Back off"): asl.wait_for("$.job.pause", at("Next try")),
+        at("Next try"): asl.passing(
+            {"number.$": "States.MathAdd($.try.number, 1)"}, ResultPath="$.try", Next=at("Name job")
+        ),
+        at("Wait"): asl.wait(poll, at("Look")),
+        **looks,
+        at("Arrived"): {"Type": "Pass", "Next": done},
+        at("Failed"): asl.fail(JOB_FAILED, "States.Format('{}: {}', $.job.name, $.reason.text)"),
+    }
+
+
+def _shortage() -> dict[str, Any]:
+    return asl.any_of(asl.text_like("$.reason.error", *SHORTAGES), asl.text_like("$.reason.text", *SHORTAGES))
+
+
+def reason(text: str, then: str) -> State:
+    """A Pass that notes why a job is not what it should be. text: words, or a path or an intrinsic function."""
+    return asl.passing({"error": JOB_FAILED, **asl.field("text", text)}, ResultPath="$.reason", Next=then)
+
+
+def find(place: Place, key: str, then: str) -> State:
+    """A Task that counts, at `$.found.count`, the objects whose keys begin with `key`, an intrinsic function."""
+    return asl.task(
+        place.call("s3", "listObjectsV2"),
+        {"Bucket": place.bucket, "Prefix.$": key, "MaxKeys": 1},
+        ResultSelector={"count.$": "$.KeyCount"},
+        ResultPath="$.found",
+        Retry=place.retry,
+        Next=then,
+    )
+
+
+def stop_sagemaker_jobs(place: Place, kind: str, running: str, then: str) -> States:
+    """Stop every SageMaker job of the run `$.stem` that still runs. Entered at "List jobs".
+
+    kind: Processing or Compilation, as the API's names have it. running: the status of such a job that runs.
+    """
+    stop = asl.task(
+        place.call("sagemaker", f"stop{kind}Job"),
+        {f"{kind}JobName.$": "$.name"},
+        ResultPath=None,
+        Retry=asl.again(place.patience, 3),
+        Catch=asl.catch("Over already", "$.error"),
+        End=True,
+    )
+    each = {"Stop job": stop, "Over already": {"Type": "Pass", "End": True}}
+    return {
+        "List jobs": asl.task(
+            place.call("sagemaker", f"list{kind}Jobs"),
+            {"NameContains.$": "$.stem", "StatusEquals": running, "MaxResults": 100},
+            ResultPath="$.left",
+            Retry=place.retry,
+            Next="Stop jobs",
+        ),
+        "Stop jobs": {
+            "Type": "Map",
+            "ItemsPath": f"$.left.{kind}JobSummaries",
+            "ItemSelector": {"name.$": f"$$.Map.Item.Value.{kind}JobName"},
+            "ItemProcessor": {"ProcessorConfig": {"Mode": "INLINE"}, "StartAt": "Stop job", "States": each},
+            "ResultPath": None,
+            "Next": then,
+        },
+    }

@@ -1,0 +1,131 @@
+"""Compiling in a SageMaker Processing job: the Neuron image on a CPU machine, without a network.
+
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateProcessingJob.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from cdk.states import asl
+from cdk.states.asl import States
+from cdk.states.job import GATHER, Place, job_states, naming, reason
+from spec import jobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessingMachine:
+    """Where and as whom the container runs. volume: in GB. volume_key, role: ARNs."""
+
+    image: str
+    instance_type: str
+    volume: int
+    volume_key: str
+    role: str
+
+
+def processing_states(place: Place, machine: ProcessingMachine, kind: str, done: str) -> States:
+    """The states of one kind of Processing job; see job_states."""
+    start = asl.task(place.call("sagemaker", "createProcessingJob"), _request(place, machine, kind), ResultPath=None)
+    return job_states(kind, start=start, looks=_looks(place, kind), poll=place.poll, done=done)
+
+
+def _request(place: Place, machine: ProcessingMachine, kind: str) -> dict[str, Any]:
+    job = "States.Array('gather', '{}', '{}')" if kind == GATHER else "States.Array('cell', $.index, '{}', '{}')"
+    return {
+        "ProcessingJobName.$": "$.job.name",
+        "RoleArn": machine.role,
+        "AppSpecification": {
+            # AWS made the Inf1 image for inference; its entrypoint is replaced here. That neuron-cc is in it was not
+            # verified: where it is not, it has to come with the wheels.
+            "ImageUri": machine.image,
+            "ContainerEntrypoint": ["/bin/sh", f"{jobs.INPUTS}/project/{jobs.START}"],
+            "ContainerArguments.$": job.format(jobs.INPUTS, jobs.OUTPUTS),
+        },
+        "Environment": {"INFERENTIA_RUN.$": "$.run", "INFERENTIA_MESSAGE_FILE": jobs.MESSAGE_FILE},
+        # The user's model runs here as code: it reaches neither AWS nor the internet, and has no credentials.
+        "NetworkConfig": {"EnableNetworkIsolation": True},
+        "ProcessingInputs": _inputs(place, kind),
+        "ProcessingOutputConfig": {"KmsKeyId": place.kms_key, "Outputs": _outputs(place, kind)},
+        "ProcessingResources": {
+            "ClusterConfig": {
+                "InstanceCount": 1,
+                "InstanceType": machine.instance_type,
+                "VolumeSizeInGB": machine.volume,
+                "VolumeKmsKeyId": machine.volume_key,
+            }
+        },
+        # Counts also when nobody can stop the job any more: this bounds the bill.
+        "StoppingCondition": {"MaxRuntimeInSeconds": place.limit},
+        "Tags": place.tag_list({"inferentia:run": "$.run", "inferentia:task": "$.index"}),
+    }
+
+
+def _inputs(place: Place, kind: str) -> list[dict[str, Any]]:
+    bucket = f"s3://{place.bucket}"
+    rows = [
+        _input("project", f"States.Format('{bucket}/{{}}', $.project)", "S3Prefix"),
+        _input("wheels", f"States.Format('{bucket}/{{}}', $.wheels)", "S3Prefix"),
+    ]
+    if kind == GATHER:
+        manifest = f"{bucket}/{jobs.cells_manifest_key(place.name, '{}')}"
+        rows.append(_input("cells", f"States.Format('{manifest}', $.run)", "ManifestFile"))
+    return rows
+
+
+def _input(name: str, uri: str, kind: str) -> dict[str, Any]:
+    return {
+        "InputName": name,
+        "S3Input": {
+            "S3Uri.$": uri,
+            "LocalPath": f"{jobs.INPUTS}/{name}",
+            "S3DataType": kind,
+            "S3InputMode": "File",
+        },
+    }
+
+
+def _outputs(place: Place, kind: str) -> list[dict[str, Any]]:
+    bucket = f"s3://{place.bucket}"
+    record = f"States.Format('{bucket}/{jobs.run_prefix(place.name, '{}')}record/{{}}/', $.run, $.index)"
+    cell = f"States.Format('{bucket}/{jobs.cache_prefix(place.name)}{{}}/', $.key)"
+    result = f"States.Format('{bucket}/{jobs.output_prefix(place.name, '{}')}', $.run)"
+    made = _output("result", result, "EndOfJob") if kind == GATHER else _output("cell", cell, "EndOfJob")
+    # Continuous, so that the compiler's log is there also of a job that was stopped.
+    return [made, _output("record", record, "Continuous")]
+
+
+def _output(name: str, uri: str, mode: str) -> dict[str, Any]:
+    s3 = {"S3Uri.$": uri, "LocalPath": f"{jobs.OUTPUTS}/{name}", "S3UploadMode": mode}
+    return {"OutputName": name, "S3Output": s3}
+
+
+def _looks(place: Place, kind: str) -> States:
+    at = naming(kind)
+    return {
+        at("Look"): asl.task(
+            place.call("sagemaker", "describeProcessingJob"),
+            {"ProcessingJobName.$": "$.job.name"},
+            ResultPath="$.seen",
+            Retry=place.retry,
+            Next=at("Over"),
+        ),
+        at("Over"): asl.choice(
+            [
+                (asl.text_is("$.seen.ProcessingJobStatus", "InProgress", "Stopping"), at("Wait")),
+                (asl.text_is("$.seen.ProcessingJobStatus", "Completed"), at("Arrived")),
+                (asl.text_is("$.seen.ProcessingJobStatus", "Stopped"), at("Stopped")),
+                # The container's own last line: it ran, and another start would end the same way.
+                (asl.there("$.seen.ExitMessage"), at("Its own words")),
+                (asl.text_like("$.seen.FailureReason", "AlgorithmError*"), at("Algorithm error")),
+                (asl.there("$.seen.FailureReason"), at("Not run")),
+            ],
+            at("Without reason"),
+        ),
+        at("Stopped"): reason(f"was stopped, by somebody or at its limit of {place.limit} seconds", at("Failed")),
+        at("Its own words"): reason("$.seen.ExitMessage", at("Failed")),
+        at("Algorithm error"): reason("$.seen.FailureReason", at("Failed")),
+        at("Not run"): reason("$.seen.FailureReason", at("Judge")),
+        at("Without reason"): reason("States.Format('{}, without a reason', $.seen.ProcessingJobStatus)", at("Failed")),
+    }

@@ -1,0 +1,244 @@
+"""The machine of a run: compile the cells that the cache lacks, gather, publish, tell.
+
+Its input is what operations submit writes: submission, bucket, project, wheels, cells. A run's name is its execution's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cdk.states import asl
+from cdk.states.asl import State, States
+from cdk.states.job import CELL, GATHER, Place, find, naming, stem
+from spec import jobs
+
+# Of the 25,000 events that an execution's history may have, those that looking may take; a look makes nine: two of the
+# Wait, five of the Task, two of the Choice. The rest is for starting cells, of which each takes some fifty.
+# https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+EVENTS_FOR_LOOKS, EVENTS_PER_LOOK = 15_000, 9
+SHORTEST_POLL, REHEARSAL_POLL = 30, 2
+# CopyObject takes no more at once: https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
+LARGEST_COPY = 5 * 1024**3
+
+
+def poll_seconds(time_limit: int, max_parallel: int) -> int:
+    """Seconds between two looks at a job: 30, or more where a long and wide run would overflow its history."""
+    return max(SHORTEST_POLL, math.ceil(max_parallel * time_limit * EVENTS_PER_LOOK / EVENTS_FOR_LOOKS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How a run goes where it compiles.
+
+    cell: states of a cell's job, entered at `enter`, which lead to "Made: cell". made: key of what a cell's job leaves,
+    an intrinsic function. gather: states of the gathering, which lead to "Read result"; none for Neo. data: more that
+    every job is given.
+    """
+
+    cell: States
+    enter: str
+    made: str
+    gather: States | None
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+MADE, READ_RESULT = "Made: cell", "Read result"
+
+
+def cell_key(place: Place) -> str:
+    """What a cell's job leaves in the cache: one object, so that it is never half there."""
+    return f"States.Format('{jobs.cell_key(place.name, '{}')}', $.key)"
+
+
+def run_machine(
+    place: Place, course: Course, *, time_limit: int, max_parallel: int, topics: Sequence[str], cleanup: str
+) -> dict[str, Any]:
+    """The whole definition. topics: ARNs of those who are told. cleanup: ARN of the machine that ends what is left."""
+    told = "States.Format('Run {} compiled endpoint " + place.name + ".', $.run)"
+    failed = (
+        "States.Format('Run {} of endpoint " + place.name + " failed. {}: {}', $.run, $.failure.Error, $.failure.Cause)"
+    )
+    return {
+        "Comment": f"Compiles endpoint {place.name}: its cells, then the artifact of all of them",
+        "TimeoutSeconds": time_limit,
+        "StartAt": "Prepare",
+        "States": {
+            "Prepare": _prepare(place, course),
+            "Right bucket": asl.choice([(asl.text_is("$.bucket", place.bucket), "Work")], "Wrong bucket"),
+            "Wrong bucket": asl.fail(
+                "CompileRunRefused",
+                f"States.Format('the run was told bucket {{}}, but this stack compiles in {place.bucket}', $.bucket)",
+            ),
+            # One branch, so that one Catch is behind everything that a run does.
+            "Work": {
+                "Type": "Parallel",
+                "Branches": [_work(place, course, max_parallel)],
+                "ResultSelector": {"output.$": "$[0]"},
+                "ResultPath": "$.done",
+                "Catch": asl.catch("Stop the rest", "$.failure"),
+                "Next": "Tell of success 0",
+            },
+            **tell("Tell of success", place, topics, f"Compiled {place.name}", told, "Compiled"),
+            "Compiled": {"Type": "Succeed", "OutputPath": "$.done.output"},
+            # Step Functions ends the other cells' iterations when one fails, not their jobs.
+            "Stop the rest": _stop_the_rest(place, cleanup, "Tell of failure 0"),
+            **tell("Tell of failure", place, topics, f"Compiling {place.name} failed", failed, "Failed"),
+            "Failed": asl.fail("$.failure.Error", "$.failure.Cause"),
+        },
+    }
+
+
+def _prepare(place: Place, course: Course) -> State:
+    return asl.passing(
+        {
+            "run.$": "$$.Execution.Name",
+            "stem.$": stem(place.name, "$$.Execution.Name", "$.submission"),
+            "submission.$": "$.submission",
+            "bucket.$": "$.bucket",
+            "project.$": "$.project",
+            "wheels.$": "$.wheels",
+            "cells.$": "$.cells",
+            "waits": list(place.waits),
+            **course.data,
+        },
+        Next="Right bucket",
+    )
+
+
+def _job_data(course: Course) -> dict[str, str]:
+    keys = ("run", "stem", "project", "wheels", "waits", *course.data)
+    return {f"{key}.$": f"$.{key}" for key in keys}
+
+
+def _work(place: Place, course: Course, max_parallel: int) -> dict[str, Any]:
+    cells = {
+        "Type": "Map",
+        "ItemsPath": "$.cells",
+        "MaxConcurrency": max_parallel,
+        "ItemSelector": {
+            **_job_data(course),
+            "index.$": "$$.Map.Item.Value.index",
+            "key.$": "$$.Map.Item.Value.key",
+        },
+        "ItemProcessor": {
+            "ProcessorConfig": {"Mode": "INLINE"},
+            "StartAt": "Look up",
+            "States": _cell(place, course),
+        },
+        "ResultPath": "$.cells",
+        "Next": "Prepare gathering" if course.gather is not None else "Finish",
+    }
+    rest = _gather_and_publish(place, course) if course.gather is not None else {}
+    finish = {
+        "run.$": "$.run",
+        "result.$": f"States.Format('{jobs.output_prefix(place.name, '{}')}', $.run)",
+        "cells.$": "$.cells",
+    }
+    if course.gather is not None:
+        finish["artifact.$"] = "$.artifact"
+    return {"StartAt": "Cells", "States": {"Cells": cells, **rest, "Finish": asl.passing(finish, End=True)}}
+
+
+def _cell(place: Place, course: Course) -> States:
+    at = naming(CELL)
+    outcome = {"index.$": "$.index", "key.$": "$.key"}
+    return {
+        "Look up": find(place, course.made, "In the cache"),
+        "In the cache": asl.choice([(asl.above_zero("$.found.count"), "From the cache")], course.enter),
+        "From the cache": asl.passing({**outcome, "cached": True}, End=True),
+        **course.cell,
+        MADE: find(place, course.made, at("Is there")),
+        at("Is there"): asl.choice([(asl.above_zero("$.found.count"), at("Compiled"))], at("Missing")),
+        at("Missing"): asl.fail(
+            "CompiledCellMissing", "States.Format('{} ended well, but its cell is not in the cache', $.job.name)"
+        ),
+        at("Compiled"): asl.passing({**outcome, "cached": False}, End=True),
+    }
+
+
+def _gather_and_publish(place: Place, course: Course) -> States:
+    assert course.gather is not None  # noqa: S101  (its only caller has looked)
+    output = jobs.output_prefix(place.name, "{}")
+
+    return {
+        "Prepare gathering": asl.passing(
+            {**_job_data(course), "index": GATHER, "cells.$": "$.cells"}, Next=naming(GATHER)("First try")
+        ),
+        **course.gather,
+        READ_RESULT: asl.task(
+            place.call("s3", "getObject"),
+            {"Bucket": place.bucket, "Key.$": f"States.Format('{output}{jobs.RESULT}', $.run)"},
+            ResultSelector={"artifact.$": "States.StringToJson($.Body)"},
+            ResultPath="$.read",
+            Retry=place.retry,
+            Next="Name artifact",
+        ),
+        # The key is made here, not taken from the result: what ran in the job has no say in where it is published.
+        "Name artifact": asl.passing(
+            {
+                "sha256.$": "$.read.artifact.artifact.sha256",
+                "bytes.$": "$.read.artifact.artifact.bytes",
+                "key.$": f"States.Format('models/{place.name}/{{}}/{jobs.ARTIFACT}', $.read.artifact.artifact.sha256)",
+            },
+            ResultPath="$.artifact",
+            Next="Find published",
+        ),
+        "Find published": find(place, "$.artifact.key", "Published already"),
+        "Published already": asl.choice(
+            [
+                (asl.above_zero("$.found.count"), "Finish"),
+                ({"Variable": "$.artifact.bytes", "NumericGreaterThan": LARGEST_COPY}, "Too large"),
+            ],
+            "Publish",
+        ),
+        "Too large": asl.fail(
+            "ArtifactTooLarge",
+            f"States.Format('the artifact has {{}} bytes, and S3 copies {LARGEST_COPY} at once: publish it with "
+            f"`python -m operations publish {place.name}`', $.artifact.bytes)",
+        ),
+        # A copy is there whole or not at all, so nobody ever sees half an artifact.
+        "Publish": asl.task(
+            place.call("s3", "copyObject"),
+            {
+                "Bucket": place.bucket,
+                "Key.$": "$.artifact.key",
+                "CopySource.$": f"States.Format('{place.bucket}/{output}{jobs.ARTIFACT}', $.run)",
+            },
+            ResultPath=None,
+            Retry=place.retry,
+            Next="Finish",
+        ),
+    }
+
+
+def _stop_the_rest(place: Place, cleanup: str, then: str) -> State:
+    event = {"name.$": "$.run", "status": "FAILED", "input.$": "States.JsonToString($)"}
+    return {
+        "Type": "Task",
+        "Resource": f"arn:{place.partition}:states:::states:startExecution",
+        "Parameters": {"StateMachineArn": cleanup, "Input": event},
+        "ResultPath": None,
+        "Retry": place.retry,
+        # The rule on failed runs starts the same machine: that this call failed must not hide why the run did.
+        "Catch": asl.catch(then, "$.not_stopped"),
+        "Next": then,
+    }
+
+
+def tell(step: str, place: Place, topics: Sequence[str], subject: str, message: str, then: str) -> States:
+    """A state for each topic, entered at "{step} 0". That somebody cannot be told does not fail a run."""
+    states = {}
+    for number, topic in enumerate(topics):
+        following = f"{step} {number + 1}" if number + 1 < len(topics) else then
+        states[f"{step} {number}"] = asl.task(
+            place.call("sns", "publish"),
+            {"TopicArn": topic, "Subject": subject[:100], **asl.field("Message", message)},
+            ResultPath=None,
+            Retry=asl.again(place.patience, 2),
+            Catch=asl.catch(following, "$.untold"),
+            Next=following,
+        )
+    return states
