@@ -64,6 +64,7 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         graphs={"main": GraphDefinition(module, tokens.example, tokens.references)},
         buckets=[{"tokens": sizes.tokens}],
         task="tensor",
+        task_settings=tokens.task_settings(),
         checkpoint_keys=without_position_ids,
         initialise=DRAW,
     )

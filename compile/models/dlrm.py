@@ -75,5 +75,6 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         graphs={"main": GraphDefinition(module, example, references)},
         buckets=[{"numbers": sizes.numbers, "tables": len(rows)}],
         task="tensor",
+        task_settings={"ranges": {"sparse": [0, [count - 1 for count in rows]]}},
         initialise=DRAW,
     )

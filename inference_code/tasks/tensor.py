@@ -8,7 +8,10 @@ Arrays have no batch axis. Values that are not finite are refused, unless the se
 
 Setting padding, an object of input name to number: these inputs may be smaller than the graph's; they are filled up
 with the number, for the smallest bucket that holds them. Setting cut, an object of output name to input name: the
-output's first axis is as long as that input's first axis, and comes back at the length that was sent.
+output's first axis is as long as that input's first axis, and comes back at the length that was sent. Setting defaults,
+an object of input name to number: such an input may be left out, and is then filled with the number, as long as the
+first input that was sent. Setting ranges, an object of input name to [smallest, largest] (largest may be a list, one
+for each place of the last axis): values beyond are refused; a look-up table would fail at them.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from inference_code.request import Answer, Array, Item, ModelInfo, Request
 from inference_code.tasks import Task, register
 
 READS = (JSON, NPY, NPZ)
-_SETTINGS = ("allow_nonfinite", "padding", "cut")
+_SETTINGS = ("allow_nonfinite", "cut", "defaults", "padding", "ranges")
 
 
 def check(info: ModelInfo) -> None:
@@ -47,6 +50,17 @@ def check(info: ModelInfo) -> None:
         raise LoadError(
             f"task tensor: setting cut is {cut!r}, it must be padded inputs ({_listed(padding)}) "
             f"by output ({_listed(outputs)})"
+        )
+    defaults, ranges = info.settings.get("defaults", {}), info.settings.get("ranges", {})
+    numbers = isinstance(defaults, Mapping) and all(isinstance(value, (int, float)) for value in defaults.values())
+    if not numbers or not set(defaults) < inputs:
+        raise LoadError(
+            f"task tensor: setting defaults is {defaults!r}, it must be numbers by some of {_listed(inputs)}"
+        )
+    pairs = isinstance(ranges, Mapping) and all(isinstance(v, Sequence) and len(v) == 2 for v in ranges.values())
+    if not pairs or not set(ranges) <= inputs:
+        raise LoadError(
+            f"task tensor: setting ranges is {ranges!r}, it must be [smallest, largest] by input ({_listed(inputs)})"
         )
 
 
@@ -115,28 +129,52 @@ def _item(value: Any, graphs: Sequence[GraphEntry], request: Request) -> Item:
     names = [tensor.name for tensor in graphs[0].inputs]
     if not isinstance(value, Mapping):
         raise BadRequest(f"an item is an object with the inputs {', '.join(names)}, not {type(value).__name__}")
-    for problem, different in (("lacks", set(names) - value.keys()), ("has unknown", value.keys() - set(names))):
+    defaults = request.model.settings.get("defaults", {})
+    needed = set(names) - set(defaults)
+    for problem, different in (("lacks", needed - value.keys()), ("has unknown", value.keys() - set(names))):
         if different:
             listed = ", ".join(sorted(name[:60] for name in different))
             raise BadRequest(f"the item {problem} {listed}; the model's inputs are {', '.join(names)}")
-    padding = request.model.settings.get("padding", {})
+    padding, ranges = request.model.settings.get("padding", {}), request.model.settings.get("ranges", {})
     arrays = {}
+    sent = next(value[name] for name in names if name in value)
     for position, name in enumerate(names):
-        array = value[name]
+        array = value[name] if name in value else _filled(defaults[name], sent)
         array = array if isinstance(array, np.ndarray) else read_array(array, f"input {name}")
         shapes = {graph.inputs[position].shape[1:] for graph in graphs}
         if name not in padding and array.shape not in shapes:
             wanted = " or ".join(str(list(shape)) for shape in sorted(shapes))
             raise BadRequest(f"input {name} has shape {list(array.shape)[:8]}; the model takes {wanted}")
-        arrays[name] = _converted(array, graphs[0].inputs[position], from_json=not isinstance(value[name], np.ndarray))
+        arrays[name] = _converted(
+            array, graphs[0].inputs[position], from_json=not isinstance(value.get(name), np.ndarray)
+        )
         if not request.model.settings.get("allow_nonfinite") and not np.isfinite(arrays[name]).all():
             raise BadRequest(f"input {name} holds values that are not finite as {arrays[name].dtype}")
+        if name in ranges:
+            _check_range(arrays[name], name, *ranges[name])
     cut = {
         output: {0: len(arrays[source])}
         for output, source in request.model.settings.get("cut", {}).items()
         if arrays[source].ndim
     }
     return Item(arrays, {"accept": request.accept, "model": request.model}, padding=padding, cut=cut)
+
+
+def _filled(value: float, like: Any) -> Array:
+    """An input that was left out: as long as the one that was sent."""
+    return np.full(np.shape(like if isinstance(like, np.ndarray) else read_array(like, "the input")), value)
+
+
+def _check_range(array: Array, name: str, smallest: float, largest: Any) -> None:
+    """Raises BadRequest for values beyond the range."""
+    limits = np.asarray(largest)
+    if limits.ndim and array.shape[-1:] != limits.shape:
+        return  # of another shape than any graph's: refused where it looks for its graph
+    if array.size and ((array < smallest) | (array > limits)).any():
+        most = limits if limits.ndim == 0 else f"at most {list(map(int, limits))[:8]}"
+        raise BadRequest(
+            f"input {name} has values from {array.min()} to {array.max()}; the model knows {smallest} to {most}"
+        )
 
 
 def _converted(array: Array, wanted: TensorDescription, *, from_json: bool) -> Array:

@@ -183,3 +183,20 @@ def test_wrong_settings_of_padding_stop_the_worker(tmp_path: Path, settings: Any
     change_manifest(doubling_artifact(tmp_path), task=TaskEntry("tensor", settings))
     with pytest.raises(LoadError, match=r"setting (padding|cut) is"):
         handler.model_fn(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"defaults": {"x": "1"}},
+        {"defaults": {"x": 1, "n": 1}},
+        {"ranges": {"x": [1]}},
+        {"ranges": {"y": [0, 1]}},
+        {"ranges": 3},
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense_stop_the_worker(tmp_path: Path, settings: dict[str, Any]) -> None:
+    folder = sums_artifact(tmp_path, task=TaskEntry("tensor", settings))
+    with pytest.raises(LoadError, match="setting"):
+        handler.model_fn(str(folder))

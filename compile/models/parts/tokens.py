@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -57,6 +58,18 @@ class Tokens:
             languages = torch.randint(0, self.languages, (batch, 1), generator=generator)
             inputs["langs"] = languages.expand(batch, length).contiguous()
         return inputs
+
+    def task_settings(self) -> dict[str, Any]:
+        """Settings of the task tensor: shorter texts are padded, masks made, ids that do not exist refused."""
+        highest = {"input_ids": self.vocabulary - 1, "attention_mask": 1}
+        highest |= {"token_type_ids": 1} if self.segments else {}
+        defaults = {"attention_mask": 1, **({"token_type_ids": 0} if self.segments else {})}
+        highest |= {"langs": self.languages - 1} if self.languages else {}
+        return {
+            "padding": {name: self.padding if name == "input_ids" else 0 for name in highest},
+            "defaults": defaults,
+            "ranges": {name: [0, largest] for name, largest in highest.items()},
+        }
 
     def sample(self, bucket: Bucket) -> SampleRequest:
         """A request of one short text to the task generation."""
