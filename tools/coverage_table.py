@@ -1,4 +1,4 @@
-"""`make coverage-table`: what lowering does to every model at its real size, as docs/coverage-table.md and .json.
+"""`make coverage-table`: what lowering does to every model at its real size, as docs/coverage.md and .json.
 
 One process a model, so that its memory is free before the next. A row is kept in build/coverage-table/ (and in the
 committed JSON) with the digest of the code that made it, and made again only when that code changed; so a run that was
@@ -26,11 +26,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # run as a script
     sys.path.insert(0, str(ROOT))
-DOCUMENT = ROOT / "docs" / "coverage-table.json"
-PAGE = ROOT / "docs" / "coverage-table.md"
+DOCUMENT = ROOT / "docs" / "coverage.json"
+PAGE = ROOT / "docs" / "coverage.md"
 CACHE = ROOT / "build" / "coverage-table"
 FORMAT = 1
-# Above these many FLOP fewer than five inputs are compared; the row says how many.
+INPUTS = 5
+# Above these many FLOP the original's own distance from float64, which sets the bound, is taken on fewer of the inputs:
+# that can only make the bound smaller. The row says on how many.
 LARGE, HUGE = 60e9, 600e9
 # What computes a row, beside the family's own file; everything that these import in the folders counts too.
 ENTRIES = ("lowering/__init__.py", "coverage/analysis.py", "structure.py", "parity.py")
@@ -210,9 +212,9 @@ def _graph(role: str, graph: Any, bucket: Any) -> dict[str, Any]:
     lowered = lower(flat, tensors)
     parts = split(lowered.module, tensors)
     after = analyze(parts.device, parts.device_inputs)
-    inputs = 5 if before.flops < LARGE else 2 if before.flops < HUGE else 1
+    doubles = INPUTS if before.flops < LARGE else 2 if before.flops < HUGE else 1
     names = [output.name for output in signature(flat, example).outputs]
-    parity = compare(flat, parts.whole, references[:inputs], names)
+    parity = compare(flat, parts.whole, references[:INPUTS], names, doubles=doubles)
     worst = parity.worst
     return {
         "role": role,
@@ -223,6 +225,7 @@ def _graph(role: str, graph: Any, bucket: Any) -> dict[str, Any]:
         "reason": "; ".join([*_reasons(after), *parts.report.notes]),
         "error": {
             "compared_inputs": parity.inputs,
+            "float64_inputs": doubles,
             "output": worst.name,
             "absolute": worst.error,
             "relative": worst.error / worst.maximum if worst.maximum else worst.error,
@@ -382,10 +385,12 @@ def page(table: Mapping[str, Any]) -> str:
 _HEAD = """# Coverage of the built-in models
 
 What lowering does to each built-in model at its real size, batch 1, random weights. Written by `make coverage-table`;
-[how operators are counted and the partition is predicted](coverage.md). Operators are those of torch-neuron's table;
+[how operators are counted and the partition is predicted](analyzing.md). Operators are those of torch-neuron's table;
 subgraphs and the work on the host are **predictions** of the safe partition, not measurements on a chip. The error is
 measured: the largest distance between the lowered model's output and the original's as a share of that output's
-maximum, on as many inputs as its column says; every one is within the bound of `build` unless it is marked.
+maximum, on as many inputs as its column says; every one is within the bound of `build` unless it is marked. For the
+largest models the original's own distance from float64, which sets that bound, is taken on fewer of the inputs (the
+JSON says on how many): that can only make the bound smaller.
 
 After lowering, operators, supported and subgraphs are those of the compiled graph. Embedding look-ups and the integer
 arithmetic of their indices run in front of it on the host; that is the *host prologue*, counted in operators.

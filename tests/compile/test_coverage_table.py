@@ -60,7 +60,7 @@ def test_a_row_says_what_lowering_did(tiny: dict[str, Any]) -> None:
     assert graph["prologue"]["tables"]
     assert all(table["product_flops"] > 0 for table in graph["prologue"]["tables"])
     assert graph["error"]["within_bound"]
-    assert graph["error"]["compared_inputs"] == 5
+    assert graph["error"]["compared_inputs"] == graph["error"]["float64_inputs"] == 5
     assert not is_exception(graph)
     assert tiny["versions"]["torch"]
     assert tiny["machine"]
@@ -73,7 +73,8 @@ def test_the_page_names_exceptions_and_missing_rows(tiny: dict[str, Any]) -> Non
     assert "Depth Anything V2 ViT-L" in text
     assert "## Exceptions: 0" in text
     assert row["date"] in text
-    assert "coverage.md" in text
+    assert "](analyzing.md)" in text
+    assert (coverage_table.PAGE.parent / "analyzing.md").is_file()
     graph = {**row["graphs"][0], "reason": "2 aten::erfinv: no such operator", "after": dict(row["graphs"][0]["after"])}
     graph["after"].update(supported=graph["after"]["nodes"] - 2, flops_host=3 * 10**9)
     graph["error"] = {**graph["error"], "within_bound": False}

@@ -133,3 +133,19 @@ def test_an_infinity_of_the_artifact_alone_fails() -> None:
 
     assert not compare(Plain(), Overflowing(), REFERENCES, ["y"]).passed
     assert not compare(Overflowing(), Plain(), REFERENCES, ["y"]).passed
+
+
+def test_fewer_inputs_in_float64_make_no_larger_bound_and_leave_no_input_out() -> None:
+    net = Net().eval()
+    everywhere, once = compare(net, net, REFERENCES, NAMES), compare(net, net, REFERENCES, NAMES, doubles=1)
+    assert once.inputs == 5
+    assert 0 < once.outputs[0].eager_distance <= everywhere.outputs[0].eager_distance
+    assert once.outputs[0].maximum == everywhere.outputs[0].maximum
+    seen: list[int] = []
+
+    def wrong_at_last(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(len(seen))
+        values, best = net(x)
+        return values + (seen[-1] == 4), best
+
+    assert not compare(net, wrong_at_last, REFERENCES, NAMES, doubles=1).passed
