@@ -39,7 +39,7 @@ check: setup ## lint, format, types and the import contracts
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports
 
-coverage-table: setup ## docs/coverage-table.md at real sizes, with torch 1.13.1 where .venv310 is there (hours; goes on where it was)
+coverage-table: setup ## docs/coverage.md and .json at real sizes, with torch 1.13.1 where .venv310 is there (hours; goes on where it was)
 	@python=.venv310/bin/python; test -x $$python || python=$(PY); $(PY) tools/coverage_table.py --python $$python
 
 format: setup ## let ruff format and mend what it can
