@@ -19,6 +19,7 @@ from spec.lock import LockError
 # Each has register(app). The order is that of --help.
 COMMAND_MODULES = (
     "compile.commands.create",
+    "compile.commands.buckets",
     "compile.commands.build",
     "compile.commands.check",
     "compile.coverage.commands",

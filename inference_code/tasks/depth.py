@@ -4,11 +4,13 @@ Several pictures in one request: an npy array [pictures, height, width, 3], a JS
 or the parts of multipart/form-data, which the handler takes apart.
 
 Preprocessing is that of Depth Anything V2 in transformers: RGB, resized to the bucket by the bicubic filter, scaled to
-0..1, ImageNet's mean and standard deviation. The map goes back to the size of the picture by bilinear interpolation
-with aligned corners, as in the model's own repository (github.com/DepthAnything/Depth-Anything-V2, dpt.py).
+0..1, ImageNet's mean and standard deviation; which bucket, says shapes.py. The map goes back to the size of the picture
+by bilinear interpolation with aligned corners, as in the model's own repository
+(github.com/DepthAnything/Depth-Anything-V2, dpt.py).
 
 Task settings: mean, std (three numbers each; default ImageNet's), output (the output that is the map; default: the
-only one). Parameter of a request: size=picture (default) or size=model.
+only one), resize ({least, multiple}: the model's own rule for the size of its input; default: none).
+Parameter of a request: size=picture (default) or size=model.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from inference_code.errors import BadRequest, EndpointError, LoadError, NotAccep
 from inference_code.manifest import GraphEntry, flatten
 from inference_code.negotiation import negotiate, option, require
 from inference_code.request import Answer, Array, Item, ModelInfo, Request
+from inference_code.shapes import ResizeRule, nearest
 from inference_code.tasks import Task, register
 
 READS = (*IMAGES, NPY, JSON)
@@ -36,7 +39,7 @@ ANSWERS = (NPY, PNG, JSON)
 SIZES = ("picture", "model")
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
-_SETTINGS = ("mean", "std", "output")
+_SETTINGS = ("mean", "std", "output", "resize")
 
 
 def check(info: ModelInfo) -> None:
@@ -46,6 +49,7 @@ def check(info: ModelInfo) -> None:
         raise LoadError(f"task depth has no setting {', '.join(unknown)}; it has {', '.join(_SETTINGS)}")
     for name in ("mean", "std"):
         _three(info, name)
+    _rule(info)
     for graph in info.graphs_of():
         shape = graph.inputs[0].shape
         if len(graph.inputs) != 1 or len(shape) != 4 or shape[1] != 3:
@@ -66,6 +70,17 @@ def _three(info: ModelInfo, name: str) -> Array:
     if name == "std" and min(values) <= 0:
         raise LoadError(f"task depth: setting std is {values!r}, it must be above 0")
     return np.asarray(values, np.float32).reshape(3, 1, 1)
+
+
+def _rule(info: ModelInfo) -> ResizeRule | None:
+    """The setting `resize`. Raises LoadError."""
+    value = info.settings.get("resize")
+    if value is None:
+        return None
+    whole = isinstance(value, Mapping) and all(type(one) is int and one > 0 for one in value.values())
+    if not whole or set(value) != {"least", "multiple"}:
+        raise LoadError(f"task depth: setting resize is {value!r}, it must be {{least, multiple}}, both above 0")
+    return ResizeRule(value["least"], value["multiple"])
 
 
 def preprocess(request: Request) -> Item | list[Item | EndpointError]:
@@ -99,9 +114,9 @@ def _picture(value: Any, request: Request) -> Picture:
     limit = request.model.limits.pixels
     if isinstance(value, np.ndarray):
         return from_array(value, limit)
-    graphs = request.model.graphs_of()
+    info = request.model
     return decode(
-        value if isinstance(value, bytes) else _file(value), limit, lambda *size: _bucket(_nearest(graphs, *size))
+        value if isinstance(value, bytes) else _file(value), limit, lambda *size: _bucket(_nearest(info, *size))
     )
 
 
@@ -118,7 +133,7 @@ def _file(value: Any) -> bytes:
 def _item(value: Any, request: Request) -> Item:
     assert request.model is not None  # noqa: S101
     picture = _picture(value, request)
-    graph = _nearest(request.model.graphs_of(), *picture.size)
+    graph = _nearest(request.model, *picture.size)
     height, width = _bucket(graph)
     context = {
         "accept": request.accept,
@@ -148,14 +163,10 @@ def _form(context: Mapping[str, Any]) -> tuple[str, tuple[int, int]]:
     return choice.content_type, (height, width)
 
 
-def _nearest(graphs: Sequence[GraphEntry], height: int, width: int) -> GraphEntry:
-    """The graph whose bucket has the picture's aspect ratio most nearly; of several such, the largest."""
-
-    def distance(graph: GraphEntry) -> tuple[float, int]:
-        bucket_height, bucket_width = graph.inputs[0].shape[2:]
-        return abs(math.log(height / width) - math.log(bucket_height / bucket_width)), -bucket_height * bucket_width
-
-    return min(graphs, key=distance)
+def _nearest(info: ModelInfo, height: int, width: int) -> GraphEntry:
+    """The first graph of the bucket that a picture of this size is resized to."""
+    graphs = {_bucket(graph): graph for graph in reversed(info.graphs_of())}
+    return graphs[nearest((height, width), list(graphs), _rule(info))]
 
 
 def _bucket(graph: GraphEntry) -> tuple[int, int]:
