@@ -233,6 +233,9 @@ def test_the_bucket_of_the_nearest_shape_is_taken(tmp_path: Path) -> None:
         ({"mean": "abc"}, "three numbers"),
         ({"std": [1, 1, 0]}, "above 0"),
         ({"output": "depth"}, "output is 'depth'"),
+        ({"resize": 518}, "resize is 518"),
+        ({"resize": {"least": 518}}, "resize is {'least': 518}"),
+        ({"resize": {"least": 518, "multiple": 0}}, "must be {least, multiple}"),
     ],
 )
 def test_bad_settings_stop_the_worker(tmp_path: Path, settings: dict[str, Any], part: str) -> None:
