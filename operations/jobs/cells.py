@@ -52,13 +52,14 @@ class History:
         self.cells = {str(position): cell for position, cell in enumerate(cells)}
         self.cells[GATHER] = Followed(GATHER, "gather and publish")
         self._account, self._arn = account, arn
-        self._seen = 0
+        self._seen: set[int] = set()
+        self._map: str | None = None  # the state that goes over the cells: the first Map of a run
         self._cell_of: dict[int, str] = {}  # of every event, the cell in whose iteration it happened
 
     def refresh(self) -> None:
         """Read the events that were not there at the last refresh."""
         for event in sorted(self._new(), key=lambda event: event["id"]):
-            self._seen = event["id"]
+            self._seen.add(event["id"])
             self._place(event)
             self._read(event)
 
@@ -68,33 +69,42 @@ class History:
             executionArn=self._arn, reverseOrder=True, includeExecutionData=True
         )
         for page in pages:
-            events = [event for event in page["events"] if event["id"] > self._seen]
+            events = [event for event in page["events"] if event["id"] not in self._seen]
             yield from events
-            if len(events) < len(page["events"]):
+            if not events:
                 return
 
     def _place(self, event: HistoryEventTypeDef) -> None:
         started = event.get("mapIterationStartedEventDetails")
-        index = str(started["index"]) if started and "index" in started else None
-        index = index or self._cell_of.get(event.get("previousEventId", 0))
+        if started is None:
+            index = self._cell_of.get(event.get("previousEventId", 0))
+        else:
+            self._map = self._map or started["name"]
+            index = str(started["index"]) if started["name"] == self._map else None
         if index is not None:
             self._cell_of[event["id"]] = index
 
     def _read(self, event: HistoryEventTypeDef) -> None:
         kind = event["type"]
         if kind == "MapIterationStarted":
-            self._begin(self.cells[self._cell_of[event["id"]]], event)
+            if event["id"] in self._cell_of:
+                self._begin(self.cells[self._cell_of[event["id"]]], event)
         elif kind in _ENDINGS:
             details = cast(dict[str, Any], event)[_ENDINGS[kind]]
-            self._end(self.cells[str(details["index"])], kind.removeprefix("MapIteration"), event)
-        elif kind == "MapStateSucceeded":
-            self._begin(self.cells[GATHER], event)
+            if details["name"] == self._map:
+                self._end(self.cells[str(details["index"])], kind.removeprefix("MapIteration"), event)
+        elif kind == "MapStateExited":
+            if event["stateExitedEventDetails"]["name"] == self._map and self._all_there():
+                self._begin(self.cells[GATHER], event)
         elif kind == "TaskScheduled":
             self._scheduled(event)
         elif kind.startswith("Execution") and kind != "ExecutionStarted":
             for cell in self.cells.values():
                 if cell.state == "running":
                     self._end(cell, kind.removeprefix("Execution"), event)
+
+    def _all_there(self) -> bool:
+        return all(cell.state in ("done", "cached") for cell in self.cells.values() if cell.index != GATHER)
 
     def _scheduled(self, event: HistoryEventTypeDef) -> None:
         details = event.get("taskScheduledEventDetails")

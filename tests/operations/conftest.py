@@ -11,14 +11,15 @@ from typing import Any
 import boto3
 import pytest
 import requests
+from moto.core import config as moto_config
 from moto.server import ThreadedMotoServer
 
 import spec as specs
 from spec.digests import build_digest, handler_digest
 from spec.lock import artifact_key
+from tests.operations.machines import BUCKET
 
 SPEC = 'name: depth\nmodel: {family: depth_anything_v2, variant: vits, weights: "random:0"}\n'
-BUCKET = "the-artifact-bucket"
 TEMPLATE = {
     "Resources": {"Bucket": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": BUCKET}}},
     "Outputs": {"ArtifactBucketName": {"Value": {"Ref": "Bucket"}}},
@@ -63,16 +64,23 @@ def write_lock(root: Path, *, rehearsal: bool, **changes: Any) -> Path:
     return path
 
 
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty account on loopback, in boto3's environment."""
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """One moto for all tests of this folder, on loopback."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    url = f"http://localhost:{server.get_host_and_port()[1]}"
+    yield f"http://localhost:{server.get_host_and_port()[1]}"
+    server.stop()
+
+
+@pytest.fixture
+def aws(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty account on loopback, in boto3's environment; its state machines run."""
+    monkeypatch.setitem(moto_config.default_user_config["stepfunctions"], "execute_state_machine", True)
     for key in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(key, raising=False)
     for key, value in {
-        "AWS_ENDPOINT_URL": url,
+        "AWS_ENDPOINT_URL": server,
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_REGION": "us-east-1",
@@ -80,9 +88,8 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "AWS_EC2_METADATA_DISABLED": "true",
     }.items():
         monkeypatch.setenv(key, value)
-    yield url
-    requests.post(f"{url}/moto-api/reset", timeout=10).raise_for_status()  # moto's state belongs to the process
-    server.stop()
+    yield server
+    requests.post(f"{server}/moto-api/reset", timeout=10).raise_for_status()
 
 
 @pytest.fixture

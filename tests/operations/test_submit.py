@@ -1,0 +1,469 @@
+"""Submitting: what is uploaded and started, what comes home, what is refused; moto's Step Functions really runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from operations.account import Account
+from operations.commands import jobs as command
+from operations.errors import OperationError
+from operations.jobs import bundle, executions, result
+from operations.jobs.compile_stack import find
+from spec import jobs
+from spec.lock import artifact_key
+from tests.operations import machines
+from tests.operations.conftest import write_lock
+
+Run = Callable[..., tuple[int, str, str]]
+ARTIFACT = b"what the gather job made" * 50
+DIGEST = hashlib.sha256(ARTIFACT).hexdigest()
+
+
+class Compile:
+    """The room compile, as far as operations asks it: bundles are written, adoptions are noted."""
+
+    def __init__(self) -> None:
+        self.adopted: list[dict[str, Any]] = []
+        self.refusal: str | None = None
+
+    def __call__(self, root: Path, verb: str, name: str, *arguments: str) -> str:
+        if verb == "bundle":
+            machines.write_bundle(root, Path(arguments[1]), name, rehearsal="--rehearse" in arguments)
+            return ""
+        assert verb == "adopt"
+        if self.refusal:
+            raise OperationError(self.refusal)
+        folder = Path(arguments[1])
+        self.adopted.append(
+            {
+                "name": name,
+                "artifact": (folder / jobs.ARTIFACT).read_bytes(),
+                "lock": json.loads((folder / jobs.LOCK).read_text()),
+                "rehearse": "--rehearse" in arguments,
+            }
+        )
+        return ""
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Compile:
+    """In place of the subprocess."""
+    fake = Compile()
+    monkeypatch.setattr(bundle, "compile_command", fake)
+    monkeypatch.setattr(result, "compile_command", fake)
+    return fake
+
+
+@pytest.fixture
+def ready(project: Path, bucket: str, compiler: Compile) -> Path:
+    """A project whose stacks are deployed, and which is not locked."""
+    machines.write_spec(project)
+    (project / "build/rehearsal/depth.lock.json").unlink()
+    return project
+
+
+def put_result(project: Path, run: str, name: str = "depth", artifact: bytes = ARTIFACT, **changes: Any) -> None:
+    """What the gather job and the state machine leave in the bucket."""
+    s3, prefix = boto3.client("s3"), jobs.output_prefix(name, run)
+    lock = json.dumps({"name": name}).encode()
+    spec = machines.specs.load(project / "endpoints" / f"{name}.yaml", root=project)
+    made = jobs.Result(
+        name=name,
+        build_digest=machines.build_digest(spec),
+        artifact=jobs.ResultArtifact(sha256=DIGEST, key=artifact_key(name, DIGEST), bytes=len(ARTIFACT)),
+        lock_sha256=hashlib.sha256(lock).hexdigest(),
+        rehearsal=True,
+        stand_in=False,
+    ).model_copy(update=changes)
+    s3.put_object(Bucket=machines.BUCKET, Key=prefix + jobs.LOCK, Body=lock)
+    s3.put_object(Bucket=machines.BUCKET, Key=prefix + jobs.RESULT, Body=jobs.dump(made).encode())
+    s3.put_object(Bucket=machines.BUCKET, Key=artifact_key(name, DIGEST), Body=artifact)
+
+
+def run_of(project: Path, number: int = 1, name: str = "depth") -> str:
+    """The name of a spec's run."""
+    spec = machines.specs.load(project / "endpoints" / f"{name}.yaml", root=project)
+    return jobs.run_name(name, machines.build_digest(spec), number)
+
+
+def submit(run: Run, project: Path, *more: str) -> tuple[int, str, str]:
+    """`operations submit depth --rehearsal`."""
+    return run("submit", "depth", "--rehearsal", "--root", str(project), *more)
+
+
+def keys(prefix: str = "jobs/") -> list[str]:
+    """The keys under a prefix of the artifact bucket."""
+    rows = boto3.client("s3").list_objects_v2(Bucket=machines.BUCKET, Prefix=prefix).get("Contents", [])
+    return [row["Key"] for row in rows]
+
+
+def test_a_run_is_told_what_to_do_and_its_result_comes_home(ready: Path, run: Run, compiler: Compile) -> None:
+    arn = machines.deploy(*machines.succeeding(DIGEST))
+    put_result(ready, run_of(ready))
+    code, out, err = submit(run, ready, "--json")
+    assert code == 0, err
+    record = json.loads(out)
+    assert (record["run"], record["status"], record["sha256"]) == (run_of(ready), "SUCCEEDED", DIGEST)
+    assert [cell["state"] for cell in record["cells"]] == ["cached", "cached", "done"]
+    assert compiler.adopted == [{"name": "depth", "artifact": ARTIFACT, "lock": {"name": "depth"}, "rehearse": True}]
+    assert list((ready / "build/jobs").iterdir()) == []
+
+    client = boto3.client("stepfunctions")
+    execution = client.list_executions(stateMachineArn=arn)["executions"][0]
+    told = json.loads(client.describe_execution(executionArn=execution["executionArn"])["input"])
+    assert told.keys() == {
+        "run", "submission", "bucket", "build_digest", "project", "wheels", "cells", "manifest"
+    }  # fmt: skip
+    assert told["cells"][1] == {"index": "1", "key": machines.KEYS[1], "label": "main batch 2"}
+    there = {key.removeprefix(told["project"]) for key in keys(told["project"])}
+    assert there == {jobs.START, jobs.PROJECT, jobs.PLAN}
+    assert keys(told["wheels"]) == [told["wheels"] + jobs.REQUIREMENTS]
+    manifest = json.loads(boto3.client("s3").get_object(Bucket=machines.BUCKET, Key=told["manifest"])["Body"].read())
+    assert manifest == [
+        {"prefix": f"s3://{machines.BUCKET}/jobs/depth/cache/"},
+        *(f"{key}/cell.tar" for key in machines.KEYS),
+    ]
+
+
+def test_a_second_submission_uploads_nothing_and_takes_the_next_number(ready: Path, run: Run) -> None:
+    machines.deploy(*machines.succeeding(DIGEST))
+    for number in (1, 2):
+        put_result(ready, run_of(ready, number))
+        code, out, err = submit(run, ready, "--json")
+        assert code == 0, err
+        assert json.loads(out)["run"] == run_of(ready, number)
+    versions = boto3.client("s3").list_object_versions(Bucket=machines.BUCKET, Prefix="jobs/depth/inputs/")["Versions"]
+    assert len(versions) == len({row["Key"] for row in versions}) == 3
+
+
+def test_a_half_uploaded_bundle_is_completed_and_the_code_comes_last(
+    ready: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines.deploy(*machines.succeeding(DIGEST))
+    put_result(ready, run_of(ready))
+    sent: list[str] = []
+    account = Account()
+    real = account.s3.upload_file
+
+    def breaking(path: str, bucket: str, key: str, **more: Any) -> None:
+        if key.endswith(jobs.PROJECT):
+            raise ClientError({"Error": {"Code": "RequestTimeout", "Message": "the line is cut"}}, "PutObject")
+        sent.append(key)
+        real(path, bucket, key, **more)
+
+    monkeypatch.setattr(account.s3, "upload_file", breaking)
+    monkeypatch.setattr(command, "Account", lambda: account)
+    code, _, err = submit(run, ready)
+    assert code == 1
+    assert "the line is cut" in err
+    assert "No run was started" in err
+    assert "not sent again" in err
+    assert [key for key in keys("jobs/depth/inputs/") if key.endswith(jobs.PROJECT)] == []
+    assert [key for key in keys("jobs/depth/runs/") if key.endswith("cells.manifest")] == []
+
+    monkeypatch.setattr(account.s3, "upload_file", real)
+    before = len(sent)
+    assert submit(run, ready)[0] == 0
+    assert before == len(sent) == 3  # requirements.txt, start.sh, plan.json: once each
+
+
+def test_an_object_of_another_size_is_sent_again(ready: Path, run: Run) -> None:
+    machines.deploy(*machines.succeeding(DIGEST))
+    put_result(ready, run_of(ready))
+    assert submit(run, ready)[0] == 0
+    damaged = next(key for key in keys("jobs/depth/inputs/") if key.endswith(jobs.START))
+    boto3.client("s3").put_object(Bucket=machines.BUCKET, Key=damaged, Body=b"")
+    put_result(ready, run_of(ready, 2))
+    assert submit(run, ready)[0] == 0
+    assert boto3.client("s3").get_object(Bucket=machines.BUCKET, Key=damaged)["Body"].read() == b"exit 0\n"
+
+
+def test_an_unwritable_bucket_says_what_is_needed(ready: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    machines.deploy(*machines.succeeding(DIGEST))
+    account = Account()
+
+    def denied(*_: Any, **__: Any) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "PutObject")
+
+    monkeypatch.setattr(account.s3, "upload_file", denied)
+    monkeypatch.setattr(command, "Account", lambda: account)
+    code, _, err = submit(run, ready)
+    assert code == 1
+    assert "AccessDenied" in err
+    assert "s3:PutObject" in err
+    assert boto3.client("stepfunctions").list_executions(
+        stateMachineArn=find(machines.write_spec(ready), account).state_machine
+    )["executions"] == []  # fmt: skip
+
+
+def test_of_two_at_once_one_wins_and_the_other_says_who(ready: Path, run: Run) -> None:
+    machines.deploy(*machines.succeeding(DIGEST, wait=3))
+    put_result(ready, run_of(ready))
+    assert submit(run, ready, "--detach")[0] == 0
+    code, _, err = submit(run, ready)
+    assert code == 1
+    assert run_of(ready) in err
+    assert "operations attach depth" in err
+    code, out, err = run("attach", "depth", "--json", "--root", str(ready))
+    assert code == 0, err
+    assert json.loads(out)["run"] == run_of(ready)
+
+
+def test_a_race_is_decided_by_step_functions(ready: Path) -> None:
+    """Both have looked and seen nobody; exactly one start succeeds."""
+    spec = machines.write_spec(ready)
+    machines.deploy(*machines.succeeding(DIGEST, wait=3))
+    account = Account()
+    stack = find(spec, account)
+    plan = machines.write_bundle(ready, ready / "build/bundle")
+    together, ended = threading.Barrier(2, timeout=10), list[object]()
+
+    def one() -> None:
+        def prepare(_: str) -> dict[str, Any]:
+            together.wait()
+            return {"cells": [], "bucket": machines.BUCKET}
+
+        try:
+            ended.append(executions.start(account, stack, plan, prepare).run)
+        except OperationError as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    refused = [str(found) for found in ended if isinstance(found, OperationError)]
+    assert [found for found in ended if isinstance(found, str)] == [run_of(ready)]
+    assert len(refused) == 1
+    assert f"run {run_of(ready)} of this very build is going on" in refused[0]
+    assert "operations attach depth" in refused[0]
+
+
+def failing() -> tuple[dict[str, Any], str]:
+    """The second cell's job fails, as the compile stack words it."""
+    choice = {
+        "Type": "Choice",
+        "Choices": [{"Variable": "$.index", "StringEquals": "1", "Next": "Bad"}],
+        "Default": "Good",
+    }
+    cause = "depth-0123-1-0: neuron-cc ended with -9: out of memory"
+    bad = {"Type": "Fail", "Error": "CompileJobFailed", "Cause": cause}
+    cells = machines.cells_map({"One": choice, "Bad": bad, "Good": {"Type": "Pass", "End": True}}, "Done")
+    return {"Cells": cells, "Done": {"Type": "Pass", "End": True}}, "Cells"
+
+
+def test_a_failed_job_gives_its_reason_and_its_record(ready: Path, run: Run, compiler: Compile) -> None:
+    machines.deploy(*failing())
+    record = f"{jobs.run_prefix('depth', run_of(ready))}record/1/compile.log"
+    boto3.client("s3").put_object(Bucket=machines.BUCKET, Key=record, Body=b"killed\n")
+    code, out, err = submit(run, ready, "--json")
+    assert code == 1
+    assert "neuron-cc ended with -9: out of memory" in err
+    assert "main batch 2: failed" in err
+    assert f"build/record/depth/{run_of(ready)}/" in err
+    assert (ready / f"build/record/depth/{run_of(ready)}/1/compile.log").read_text() == "killed\n"
+    assert [cell["state"] for cell in json.loads(out)["cells"]] == ["cached", "failed", "waiting"]
+    assert compiler.adopted == []
+
+
+def test_a_record_with_a_foreign_path_is_not_written_outside(ready: Path, run: Run) -> None:
+    machines.deploy(*failing())
+    record = f"{jobs.run_prefix('depth', run_of(ready))}record/../../../../evil"
+    boto3.client("s3").put_object(Bucket=machines.BUCKET, Key=record, Body=b"x")
+    code, _, err = submit(run, ready)
+    assert code == 1
+    assert "evil" in err
+    assert not list(ready.rglob("evil"))
+
+
+def test_a_stopped_run_is_called_stopped(ready: Path, run: Run) -> None:
+    machines.deploy(*machines.succeeding(DIGEST, wait=60))
+    assert submit(run, ready, "--detach")[0] == 0
+    account = Account()
+    stack = find(machines.write_spec(ready), account)
+    client = boto3.client("stepfunctions")
+    client.stop_execution(executionArn=executions.runs(account, stack)[0].arn, error="x", cause="enough")
+    code, _, err = run("attach", "depth", "--root", str(ready))
+    assert code == 1
+    assert "was stopped" in err
+
+
+def test_a_hanging_run_is_ended_by_its_limit(ready: Path, run: Run) -> None:
+    """The machine's own TimeoutSeconds, as the compile stack sets it from job.time_limit."""
+    states, first = machines.succeeding(DIGEST, wait=60)
+    machines.deploy(states, first)
+    client = boto3.client("stepfunctions")
+    arn = find(machines.write_spec(ready), Account()).state_machine
+    definition = json.dumps({"StartAt": first, "States": states, "TimeoutSeconds": 1})
+    client.update_state_machine(stateMachineArn=arn, definition=definition)
+    code, _, err = submit(run, ready)
+    assert code == 1
+    assert "its time limit is 2h (job.time_limit)" in err
+
+
+def test_a_spec_changed_meanwhile_locks_nothing(ready: Path, run: Run, compiler: Compile) -> None:
+    machines.deploy(*machines.succeeding(DIGEST))
+    put_result(ready, run_of(ready))
+    compiler.refusal = "the run built 0123, the spec wants 4567"
+    code, _, err = submit(run, ready)
+    assert code == 1
+    assert "the run built 0123, the spec wants 4567" in err
+    assert not (ready / "build/rehearsal/depth.lock.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"artifact_bytes": b"something else"}, "the published artifact has sha256"),
+        ({"lock_sha256": "0" * 64}, "the lock of the run has sha256"),
+        ({"build_digest": "0" * 64}, "result.json of run"),
+    ],
+)
+def test_what_does_not_fit_is_not_adopted(
+    ready: Path, run: Run, compiler: Compile, changes: dict[str, Any], said: str
+) -> None:
+    machines.deploy(*machines.succeeding(DIGEST))
+    artifact = changes.pop("artifact_bytes", ARTIFACT)
+    put_result(ready, run_of(ready), artifact=artifact, **changes)
+    code, _, err = submit(run, ready)
+    assert code == 1
+    assert said in err
+    assert "Nothing was locked" in err
+    assert compiler.adopted == []
+
+
+def test_ctrl_c_leaves_the_run_going(ready: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    machines.deploy(*machines.succeeding(DIGEST, wait=2))
+    put_result(ready, run_of(ready))
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("operations.jobs.follow.time.sleep", interrupted)
+        code, _, err = submit(run, ready)
+    assert code == command.INTERRUPTED
+    assert "python -m operations attach depth" in err
+    code, out, err = run("attach", "depth", "--json", "--root", str(ready))
+    assert code == 0, err
+    assert json.loads(out)["status"] == "SUCCEEDED"
+
+
+def test_detach_returns_at_once(ready: Path, run: Run) -> None:
+    machines.deploy(*machines.succeeding(DIGEST, wait=30))
+    started = time.monotonic()
+    code, out, err = submit(run, ready, "--detach", "--json")
+    assert (code, json.loads(out)["status"]) == (0, "RUNNING")
+    assert time.monotonic() - started < 20
+    assert "attach depth" in err
+
+
+def test_all_means_the_specs_that_are_not_locked(ready: Path, run: Run, compiler: Compile) -> None:
+    machines.write_spec(ready, "without", machines.SPEC.partition("job:")[0])
+    machines.write_spec(ready, "other")
+    (ready / "endpoints/faulty.yaml").write_text("name: faulty\n")
+    write_lock(ready, rehearsal=True)  # depth
+    machines.deploy(*machines.succeeding(DIGEST), name="other")
+    put_result(ready, run_of(ready, name="other"), "other")
+    code, out, err = run("submit", "--all", "--rehearsal", "--json", "--root", str(ready))
+    assert [record["name"] for record in json.loads(out)] == ["other"]
+    assert "depth left out: is locked" in err
+    assert "without left out: has no section job:" in err
+    assert "other submitted: has no lock" in err
+    assert code == 1  # because of this one:
+    assert "faulty is faulty" in err
+    assert [row["name"] for row in compiler.adopted] == ["other"]
+
+    spec = ready / "endpoints/depth.yaml"  # depth's lock does not fit any more
+    spec.write_text(spec.read_text().replace("random:0", "random:1"))
+    (ready / "endpoints/faulty.yaml").unlink()
+    (ready / "endpoints/other.yaml").unlink()
+    machines.deploy(*machines.succeeding(DIGEST))
+    put_result(ready, run_of(ready))
+    code, out, err = run("submit", "--all", "--rehearsal", "--json", "--root", str(ready))
+    assert (code, [record["name"] for record in json.loads(out)]) == (0, ["depth"]), err
+
+
+def test_without_a_job_section_it_is_wrong_use(project: Path, bucket: str, run: Run) -> None:
+    code, _, err = submit(run, project)
+    assert code == 2
+    assert "endpoints/depth.yaml has no section job:" in err
+
+
+def test_a_stack_that_is_not_deployed(ready: Path, run: Run) -> None:
+    code, _, err = submit(run, ready)
+    assert code == 1
+    assert 'cdk deploy InferentiaCompile-depth"' in err
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        ({"CostLimit": ""}, "has no output CostLimit"),
+        ({"Where": "ec2"}, "deployed with job.where ec2, the spec says processing"),
+        ({"TimeLimitSeconds": "60"}, "deployed with job.time_limit 1min, the spec says 2h"),
+        ({"TimeLimitSeconds": "two hours"}, "'two hours', not a number of seconds"),
+    ],
+)
+def test_a_stack_of_another_version_or_section(ready: Path, run: Run, outputs: dict[str, str], said: str) -> None:
+    machines.deploy(*machines.succeeding(DIGEST), **outputs)
+    code, _, err = submit(run, ready)
+    assert code == 1
+    assert said in err
+    assert "cdk deploy InferentiaCompile-depth" in err
+
+
+def test_a_real_build_needs_a_set_of_wheels(ready: Path, run: Run) -> None:
+    machines.deploy(*machines.succeeding(DIGEST))
+    code, _, err = run("submit", "depth", "--root", str(ready))
+    assert code == 2
+    assert "python -m operations wheels" in err
+
+
+def test_neither_or_both_of_name_and_all(ready: Path, run: Run) -> None:
+    assert run("submit", "--root", str(ready))[0] == 2
+    assert run("submit", "depth", "--all", "--root", str(ready))[0] == 2
+
+
+def test_attach_without_a_run(ready: Path, run: Run) -> None:
+    machines.deploy(*machines.succeeding(DIGEST))
+    code, _, err = run("attach", "depth", "--root", str(ready))
+    assert code == 1
+    assert "there is no run of depth (runs: none yet)" in err
+    code, _, err = run("attach", "depth", "--run", "depth-x-1", "--root", str(ready))
+    assert (code, "there is no run depth-x-1" in err) == (1, True)
+
+
+@pytest.mark.parametrize("service", ["SFN", "CLOUDWATCH_LOGS", "EC2"])
+def test_a_rehearsal_never_leaves_the_machine(
+    ready: Path, run: Run, monkeypatch: pytest.MonkeyPatch, service: str
+) -> None:
+    monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", "http://elsewhere.example.invalid")
+    code, _, err = submit(run, ready)
+    assert code == 1
+    assert "refused" in err
+    assert "elsewhere.example.invalid" in err
+
+
+def test_publish_recognizes_what_the_run_published(ready: Path, run: Run) -> None:
+    write_lock(ready, rehearsal=True)
+    lock = json.loads((ready / "build/rehearsal/depth.lock.json").read_text())
+    s3 = boto3.client("s3")
+    artifact = (ready / "build/rehearsal/depth/model.tar.gz").read_bytes()
+    s3.put_object(Bucket=machines.BUCKET, Key="jobs/depth/runs/x/output/model.tar.gz", Body=artifact)
+    source = {"Bucket": machines.BUCKET, "Key": "jobs/depth/runs/x/output/model.tar.gz"}
+    s3.copy_object(Bucket=machines.BUCKET, Key=lock["artifact"]["key"], CopySource=source)
+    code, out, err = run("publish", "depth", "--rehearsal", "--json", "--root", str(ready))
+    assert code == 0, err
+    assert json.loads(out)["uploaded"] is False

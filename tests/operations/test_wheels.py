@@ -1,0 +1,118 @@
+"""Sets of wheels: checked before anything is uploaded, written with the digests of what is there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from operations.errors import OperationError, WrongUseError
+from operations.jobs import download, wheels
+from spec import platforms
+from spec.jobs import REQUIREMENTS, files_digest
+
+Run = Callable[..., tuple[int, str, str]]
+WHEEL = "safe_tensors-0.8.0-cp38-abi3-manylinux_2_17_x86_64.whl"
+BODY = b"a wheel, as far as a digest can tell"
+DIGEST = hashlib.sha256(BODY).hexdigest()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One wheel, spelled as wheels are, and its requirement, spelled as people do."""
+    (tmp_path / WHEEL).write_bytes(BODY)
+    (tmp_path / REQUIREMENTS).write_text(
+        "# comment\nSafe.Tensors==0.8.0 \\\n"
+        f"    --hash=sha256:{'0' * 64} \\\n    --hash=sha256:{DIGEST}  # of the wheel\n"
+    )
+    return tmp_path
+
+
+def test_a_whole_set_is_named_by_its_content(folder: Path) -> None:
+    found = wheels.read(folder)
+    assert found.files.keys() == {WHEEL, REQUIREMENTS}
+    assert found.digest == files_digest(found.files)
+    assert found.last == REQUIREMENTS
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: (folder / WHEEL).write_bytes(b"other"), "does not name"),
+        (lambda folder: (folder / WHEEL).unlink(), "safe-tensors==0.8.0 has no wheel here"),
+        (
+            lambda folder: (folder / "more-1.0-py3-none-any.whl").write_bytes(BODY),
+            "more-1.0-py3-none-any.whl has sha256",
+        ),
+        (lambda folder: (folder / REQUIREMENTS).unlink(), "holds no requirements.txt"),
+        (lambda folder: (folder / REQUIREMENTS).write_text("safe-tensors>=0.8\n"), "safe-tensors>=0.8 is not pinned"),
+        (
+            lambda folder: (folder / REQUIREMENTS).write_text("safe-tensors==0.8.0\n"),
+            "is not pinned with NAME==VERSION",
+        ),
+        (lambda folder: (folder / REQUIREMENTS).write_text("--index-url x\n"), "--index-url is not pinned"),
+    ],
+    ids=["changed", "missing", "unnamed", "no list", "a range", "no hash", "an option"],
+)
+def test_what_a_job_could_not_install_is_refused_here(folder: Path, spoil: Callable[[Path], object], said: str) -> None:
+    spoil(folder)
+    with pytest.raises(WrongUseError, match=said):
+        wheels.read(folder)
+
+
+def test_written_requirements_read_back(folder: Path) -> None:
+    (folder / REQUIREMENTS).unlink()
+    assert wheels.write_requirements(folder) == 1
+    assert wheels.read(folder).files[WHEEL] == DIGEST
+    (folder / "sources-1.0.tar.gz").write_bytes(b"")
+    with pytest.raises(OperationError, match=r"sources-1\.0\.tar\.gz"):
+        wheels.write_requirements(folder)
+
+
+@pytest.mark.parametrize("target", ["inf1", "inf2"])
+def test_the_locked_requirements_pin_everything_but_what_the_image_has(target: str) -> None:
+    file = download.requirements(target)
+    named = {pin.name: pin.version for pin in wheels.pins(file.read_text(), file.name)}
+    assert {"transformers", "pydantic", "typer", "safetensors", "numpy", "pillow"} <= named.keys()
+    assert not {"torch", "torchvision", "torch-neuron", "torch-neuronx"} & named.keys()
+    assert platforms.image(target, "torchserve").python in file.read_text().splitlines()[1]
+
+
+def test_a_folder_that_holds_something_is_not_used(folder: Path, run: Run) -> None:
+    code, _, err = run("wheels", str(folder))
+    assert code == 2
+    assert "is not empty" in err
+
+
+def test_pip_is_asked_for_wheels_of_the_image(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def fake(command: list[str], **_: object) -> object:
+        asked.append(command)
+        target = Path(command[command.index("--dest") + 1])
+        name = "neuron_cc-1.24.0.0+d58fa6134-cp310-cp310-linux_x86_64.whl" if len(asked) == 2 else WHEEL
+        (target / name).write_bytes(BODY)
+        return download.subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(download.subprocess, "run", fake)
+    code, _, err = run("wheels", str(tmp_path / "set"), "--package", "neuron-cc==1.24.0.0", "--json")
+    assert code == 0, err
+    first, second = asked
+    assert {"--require-hashes", "--no-deps", "--only-binary=:all:", "3.10"} <= set(first)
+    assert "--require-hashes" not in second
+    assert second[-1] == "neuron-cc==1.24.0.0"
+    written = (tmp_path / "set" / REQUIREMENTS).read_text()
+    assert f"neuron-cc==1.24.0.0+d58fa6134 --hash=sha256:{DIGEST}\n" in written
+
+
+def test_pips_own_words(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake(command: list[str], **_: object) -> object:
+        return download.subprocess.CompletedProcess(command, 1, "", "WARNING: x\nERROR: no matching distribution\n")
+
+    monkeypatch.setattr(download.subprocess, "run", fake)
+    code, _, err = run("wheels", str(tmp_path / "set"), "--target", "inf2")
+    assert code == 1
+    assert "ERROR: no matching distribution" in err
+    assert not (tmp_path / "set").exists()
