@@ -116,6 +116,9 @@ def worker_environment(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
         "ENDPOINT_RESPONSE_BYTES": str(row.response_bytes),
         "NEURON_RT_NUM_CORES": str(row.cores if threaded else serve.cores_per_worker),
         "OMP_NUM_THREADS": str(max(1, row.vcpu // count)),
+        # OpenMP's threads spin while they wait; where more of them run than there are processors, all wait for the
+        # spinners (two workers of two threads on two shared processors: 13 s for what took 0.8 s without spinning).
+        "OMP_WAIT_POLICY": "PASSIVE",
         "MALLOC_TRIM_THRESHOLD_": str(_MALLOC_BYTES),
         "MALLOC_MMAP_THRESHOLD_": str(_MALLOC_BYTES),
         "SAGEMAKER_PROGRAM": "inference.py",
@@ -126,11 +129,32 @@ def worker_environment(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
     return environment
 
 
+def neuron_monitor_namespace(spec: EndpointSpec) -> str | None:
+    """The CloudWatch namespace that neuron-monitor writes to; None where it is off.
+
+    It needs a network to reach CloudWatch, which an isolated container has not. One namespace an endpoint, because
+    neuron-monitor knows nothing of endpoints.
+    """
+    wanted = not spec.serve.network_isolation if spec.serve.neuron_monitor is None else spec.serve.neuron_monitor
+    return f"InferentiaEndpoints/{spec.name}" if wanted else None
+
+
+def neuron_monitor_environment(spec: EndpointSpec, region: str) -> dict[str, str]:
+    """What makes the entry point of AWS's Neuron images start neuron-monitor; nothing where it is off.
+
+    https://github.com/aws/deep-learning-containers, neuron-monitor.sh: the region switches it on.
+    """
+    namespace = neuron_monitor_namespace(spec)
+    if namespace is None:
+        return {}
+    return {"NEURON_MONITOR_CW_REGION": region, "NEURON_MONITOR_CW_NAMESPACE": namespace}
+
+
 def _torchserve(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
     """TorchServe's settings, all of them: one SAGEMAKER_TS_ variable alone resets the others to 1 worker and 60 s.
 
     The batch size stays 1, since the toolkit gives every request of a batch the headers of the first; batches form in
-    the handler. A worker is killed that does not answer in time, and loading counts as an answer.
+    the handler. A worker is killed that does not answer in time; before TorchServe 0.12 loading counts as an answer.
     """
     row, count = platform(spec.serve.instance_type), str(workers(spec))
     seconds = str(max(limits().invocation_seconds, startup_timeout(lock)))
@@ -144,6 +168,8 @@ def _torchserve(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
         "SAGEMAKER_MODEL_SERVER_TIMEOUT": seconds,
         # Version 2.0.25 of the toolkit ignores the line above; TorchServe itself reads this one.
         "TS_DEFAULT_RESPONSE_TIMEOUT": seconds,
+        # TorchServe 0.12 bounds the loading by itself, at 120 s; 0.11 knows no such setting and counts it as an answer.
+        "TS_DEFAULT_STARTUP_TIMEOUT": seconds,
         # TorchServe's own limit is 6.5 MB each way.
         "TS_MAX_REQUEST_SIZE": str(row.request_bytes),
         "TS_MAX_RESPONSE_SIZE": str(row.response_bytes),

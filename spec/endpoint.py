@@ -299,6 +299,13 @@ class Serve(Section):
         default=timedelta(milliseconds=5), description="how long a request may wait for company"
     )
     limits: RequestLimits = Field(default_factory=RequestLimits)
+    network_isolation: StrictBool = Field(
+        default=False, description="cut the container off from every network, AWS's services included"
+    )
+    neuron_monitor: StrictBool | None = Field(
+        default=None,
+        description="the chip's use to CloudWatch; on unless network_isolation, which it cannot do without",
+    )
 
 
 class Scale(Section):

@@ -385,6 +385,14 @@ def server_exists(spec: EndpointSpec) -> Iterator[Finding]:
         yield Finding("serve.server", "triton", problem, "Write torchserve or native.")
 
 
+@rule("serve.neuron_monitor", "serve.network_isolation")
+def monitor_needs_a_network(spec: EndpointSpec) -> Iterator[Finding]:
+    """neuron-monitor sends what it measures to CloudWatch, which an isolated container cannot reach."""
+    if spec.serve.neuron_monitor and spec.serve.network_isolation:
+        problem = "is not possible with network_isolation: true"
+        yield Finding("serve.neuron_monitor", "true", problem, "Leave one of them out.")
+
+
 @rule("scale.min", "serve.mode")
 def min_keeps_one(spec: EndpointSpec) -> Iterator[Finding]:
     """Scaling to zero exists for asynchronous endpoints only."""

@@ -1,4 +1,4 @@
-"""The dashboard of one endpoint: four rows, each answering one question."""
+"""The dashboard of one endpoint: four rows, each answering one question; a fifth of the native server's own metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FROM_ZERO = cloudwatch.YAxisProps(min=0)
 
 
 class EndpointDashboard(Construct):
-    """Rows: traffic, errors, latency with overhead, saturation with the number of instances."""
+    """Rows: traffic, errors, latency with overhead, saturation with the number of instances, batching."""
 
     def __init__(
         self,
@@ -30,10 +30,12 @@ class EndpointDashboard(Construct):
         min_requests: int,
         capacity: tuple[int, int],
         scaling: tuple[str, float],
+        batching: bool = False,
     ) -> None:
         """p99_latency, error_rate, min_requests: the alarms' settings. capacity: fewest and most instances.
 
         scaling: the policy (concurrency or invocations) and what it keeps to, drawn as a line where it is measured.
+        batching: whether the server says how it batches, as the native one does.
         """
         super().__init__(scope, construct_id)
         policy, keep_at = scaling
@@ -46,6 +48,7 @@ class EndpointDashboard(Construct):
                 self._errors(metrics, error_rate, min_requests),
                 self._latency(metrics, p99_latency),
                 self._saturation(metrics, capacity, target if policy == "concurrency" else {}),
+                *([self._batching(metrics)] if batching else []),
             ],
         )
 
@@ -86,6 +89,23 @@ class EndpointDashboard(Construct):
             _graph("Saturation: concurrent requests", [metrics.concurrent_requests()], width=8, lines=target),
             _graph("Saturation: instances (per cent)", instance, width=8),
             _graph("Instances", [metrics.instance_count()], width=8, lines=bounds),
+        ]
+
+    @staticmethod
+    def _batching(metrics: EndpointMetrics) -> Sequence[cloudwatch.IWidget]:
+        times = [
+            metrics.handler(name, percentile, f"{words}, {percentile}")
+            for name, words in (("QueueTime", "Waiting for a core"), ("DeviceTime", "On the device"))
+            for percentile in ("p50", "p99")
+        ]
+        steps = [
+            metrics.handler("PreprocessTime", "p50", "Decoding, p50"),
+            metrics.handler("PostprocessTime", "p50", "Encoding, p50"),
+        ]
+        return [
+            _graph("Batching: milliseconds", [*times, *steps], width=8),
+            _graph("Batching: items of a batch", [metrics.handler("BatchSize", "Average", "Items")], width=8),
+            _graph("Batching: padding (per cent)", [metrics.handler("PaddingWaste", "Average", "Wasted")], width=8),
         ]
 
 

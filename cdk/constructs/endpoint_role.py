@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -35,16 +37,18 @@ class EndpointRole(Construct):
         repository_arn: str,
         log_group: logs.ILogGroup,
         reads_alarms: bool = False,
+        namespaces: Sequence[str] = (),
     ) -> None:
         """bucket, artifact_key: the object with the model. encryption_key: the bucket's. repository_arn: the image's.
 
         reads_alarms: may describe alarms, which a rollout with automatic rollback needs. Default: no.
+        namespaces: of CloudWatch, to which the container may write metrics beside SageMaker's own.
         """
         super().__init__(scope, construct_id)
         statements = [
             *self._reads_model(bucket, artifact_key, encryption_key),
             *self._pulls_image(repository_arn),
-            *self._reports(log_group, reads_alarms),
+            *self._reports(log_group, reads_alarms, namespaces),
         ]
         # The policy is part of the role, so that SageMaker never meets the role without it.
         self.role = iam.Role(
@@ -77,7 +81,7 @@ class EndpointRole(Construct):
         ]
 
     @staticmethod
-    def _reports(log_group: logs.ILogGroup, reads_alarms: bool) -> list[iam.PolicyStatement]:
+    def _reports(log_group: logs.ILogGroup, reads_alarms: bool, namespaces: Sequence[str]) -> list[iam.PolicyStatement]:
         write_logs = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
         statements = [
             iam.PolicyStatement(sid="WriteLogs", actions=write_logs, resources=[log_group.log_group_arn]),
@@ -85,7 +89,7 @@ class EndpointRole(Construct):
                 sid="PublishMetrics",
                 actions=["cloudwatch:PutMetricData"],
                 resources=["*"],
-                conditions={"StringEquals": {"cloudwatch:namespace": list(METRIC_NAMESPACES)}},
+                conditions={"StringEquals": {"cloudwatch:namespace": [*METRIC_NAMESPACES, *namespaces]}},
             ),
         ]
         if reads_alarms:
@@ -99,5 +103,5 @@ class EndpointRole(Construct):
             self.role,
             finding="AwsSolutions-IAM5[Resource::*]",
             reason="ecr:GetAuthorizationToken, cloudwatch:PutMetricData and cloudwatch:DescribeAlarms take no "
-            "resource; PutMetricData is limited to SageMaker's namespaces by a condition.",
+            "resource; PutMetricData is limited to SageMaker's namespaces and the endpoint's own by a condition.",
         )

@@ -8,6 +8,7 @@ from aws_cdk import Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
 
 MINUTE = Duration.minutes(1)
+HANDLER_NAMESPACE = "InferentiaEndpoints"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,17 @@ class EndpointMetrics:
     def disk(self) -> cloudwatch.Metric:
         """Fullest instance, in per cent of its disk."""
         return self._instance_metric("DiskUtilization", "Disk, fullest instance")
+
+    def handler(self, name: str, statistic: str, label: str) -> cloudwatch.Metric:
+        """A metric that the native server writes on its output (inference_code/logs.py), over all buckets and cores."""
+        return cloudwatch.Metric(
+            namespace=HANDLER_NAMESPACE,
+            metric_name=name,
+            dimensions_map={"Endpoint": self.endpoint_name},
+            statistic=statistic,
+            period=MINUTE,
+            label=label,
+        )
 
     def error_percentage(self, *, min_requests: int) -> cloudwatch.MathExpression:
         """Server errors in per cent of the requests of a minute; 0 in a minute with fewer than min_requests.

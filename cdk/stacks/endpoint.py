@@ -109,6 +109,7 @@ class EndpointStack(Stack):
             guardrails=platforms.platform(spec.serve.instance_type).features.guardrails,
             alarms=[alarms.latency, alarms.error_rate],
         )
+        namespace = derive.neuron_monitor_namespace(spec)
         role = EndpointRole(
             self,
             "Permissions",
@@ -118,7 +119,9 @@ class EndpointStack(Stack):
             repository_arn=image.repository_arn,
             log_group=logs.log_group,
             reads_alarms=rollout is not None,
+            namespaces=[namespace] if namespace else [],
         )
+        environment = derive.worker_environment(spec, lock) | derive.neuron_monitor_environment(spec, self.region)
         return ModelEndpoint(
             self,
             "Serving",
@@ -127,7 +130,7 @@ class EndpointStack(Stack):
             container=Container(
                 image_uri=image.uri,
                 model_data_url=artifacts.bucket.s3_url_for_object(lock.artifact.key),
-                environment=derive.worker_environment(spec, lock),
+                environment=environment,
             ),
             capacity=Capacity(
                 instance_type=spec.serve.instance_type,
@@ -136,6 +139,7 @@ class EndpointStack(Stack):
                 startup_timeout=derive.startup_timeout(lock),
             ),
             deployment_config=rollout,
+            network_isolation=spec.serve.network_isolation,
         )
 
     def _scale(self, spec: EndpointSpec, lock: Lock, serving: ModelEndpoint) -> None:
@@ -159,4 +163,5 @@ class EndpointStack(Stack):
             min_requests=spec.alarms.min_requests,
             capacity=(spec.scale.min, spec.scale.max),
             scaling=(spec.scale.policy, derive.keep_at(spec, lock)),
+            batching=spec.serve.server == "native",
         )

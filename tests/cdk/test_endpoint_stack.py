@@ -49,7 +49,10 @@ def test_model_reads_the_locked_artifact_from_the_artifact_bucket(full: dict[str
 
 def test_model_runs_in_the_worker_environment(full: dict[str, Any], endpoint: spec.EndpointSpec) -> None:
     container = only(full, "AWS::SageMaker::Model")["PrimaryContainer"]
-    assert container["Environment"] == derive.worker_environment(endpoint, lock_of(endpoint))
+    assert text(container["Environment"]) == derive.worker_environment(endpoint, lock_of(endpoint)) | {
+        "NEURON_MONITOR_CW_REGION": "${AWS::Region}",
+        "NEURON_MONITOR_CW_NAMESPACE": "InferentiaEndpoints/full",
+    }
     assert container["Environment"]["ENDPOINT_WORKERS"] == "4"
     assert list(container["Environment"]) == sorted(container["Environment"])
 
@@ -115,6 +118,7 @@ def test_role_reads_one_object_with_one_key(full: dict[str, Any]) -> None:
     assert by_sid["PublishMetrics"]["Condition"]["StringEquals"]["cloudwatch:namespace"] == [
         "/aws/sagemaker/Endpoints",
         "AWS/SageMaker",
+        "InferentiaEndpoints/full",
     ]
     assert "ReadAlarms" not in by_sid
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -89,6 +90,54 @@ def test_image_of_ones_own_is_in_ones_own_account(synthesize: Synthesize) -> Non
     assert container["Image"].startswith("${AWS::AccountId}.dkr.ecr.${AWS::Region}.${AWS::URLSuffix}/")
     assert container["Image"].endswith(f"{image.repository}:{image.tag}")
     assert "Mappings" not in template
+
+
+def namespaces(template: dict[str, Any]) -> list[str]:
+    """Where the container may write metrics."""
+    (policy,) = only(template, "AWS::IAM::Role")["Policies"]
+    (statement,) = (one for one in policy["PolicyDocument"]["Statement"] if one["Sid"] == "PublishMetrics")
+    return list(statement["Condition"]["StringEquals"]["cloudwatch:namespace"])
+
+
+@pytest.mark.parametrize(
+    ("serve", "isolated", "monitored"),
+    [
+        ("server: torchserve", False, True),
+        ("neuron_monitor: false", False, False),
+        ("network_isolation: true", True, False),
+        ("network_isolation: true, neuron_monitor: false", True, False),
+    ],
+)
+def test_neuron_monitor_runs_where_the_network_allows_it(
+    synthesize: Synthesize, serve: str, isolated: bool, monitored: bool
+) -> None:
+    template = one(synthesize, f"serve: {{{{{serve}}}}}\n")
+    model = only(template, "AWS::SageMaker::Model")
+    assert model.get("EnableNetworkIsolation", False) is isolated
+    found = {name for name in model["PrimaryContainer"]["Environment"] if name.startswith("NEURON_MONITOR")}
+    assert found == ({"NEURON_MONITOR_CW_REGION", "NEURON_MONITOR_CW_NAMESPACE"} if monitored else set())
+    own = [name for name in namespaces(template) if name.startswith("InferentiaEndpoints/")]
+    assert own == ([model["PrimaryContainer"]["Environment"]["NEURON_MONITOR_CW_NAMESPACE"]] if monitored else [])
+
+
+def test_the_native_servers_own_metrics_are_on_the_dashboard(synthesize: Synthesize) -> None:
+    from inference_code import logs  # noqa: PLC0415  (cdk may not import it; a test compares the names)
+
+    bodies = [
+        json.loads(
+            only(text(one(synthesize, f"serve: {{{{server: {server}}}}}\n")), "AWS::CloudWatch::Dashboard")[
+                "DashboardBody"
+            ]
+        )
+        for server in ("native", "torchserve")
+    ]
+    native, stock = (
+        [metric for widget in body["widgets"] for metric in widget["properties"].get("metrics", [])] for body in bodies
+    )
+    ours = [metric for metric in native if metric[0] == logs.NAMESPACE]
+    assert {metric[1] for metric in ours} == set(logs._UNITS)
+    assert all(metric[2] == "Endpoint" for metric in ours)
+    assert not [metric for metric in stock if metric[0] == logs.NAMESPACE]
 
 
 def test_explicit_region_needs_no_mapping(synthesize: Synthesize) -> None:

@@ -359,6 +359,10 @@ CASES: dict[str, Case] = {
         "serve.cores_per_worker", 5, "1",
         "4 workers of about 4.2 GiB each, 17.0 GiB in all, more than the 8 GiB", "larger instance_type",
     ),
+    "neuron-monitor without a network": (
+        GOOD + "serve: {network_isolation: true, neuron_monitor: true}\n",
+        "serve.neuron_monitor", 3, "true", "not possible with network_isolation: true", "Leave one of them out",
+    ),
     "delay without unit": (
         GOOD + "serve: {max_batch_delay: 5}\n",
         "serve.max_batch_delay", 3, "5", "has no unit", "5ms",

@@ -81,6 +81,7 @@ def test_environment_in_full(read: Loader) -> None:
         "OMP_NUM_THREADS": "6",
         "MALLOC_TRIM_THRESHOLD_": "268435456",
         "MALLOC_MMAP_THRESHOLD_": "268435456",
+        "OMP_WAIT_POLICY": "PASSIVE",
         "SAGEMAKER_PROGRAM": "inference.py",
         "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
         "SAGEMAKER_TS_BATCH_SIZE": "1",
@@ -91,9 +92,23 @@ def test_environment_in_full(read: Loader) -> None:
         "SAGEMAKER_MODEL_SERVER_WORKERS": "4",
         "SAGEMAKER_MODEL_SERVER_TIMEOUT": "260",
         "TS_DEFAULT_RESPONSE_TIMEOUT": "260",
+        "TS_DEFAULT_STARTUP_TIMEOUT": "260",
         "TS_MAX_REQUEST_SIZE": "25000000",
         "TS_MAX_RESPONSE_SIZE": "25000000",
     }
+
+
+def test_neuron_monitor_is_on_where_the_network_allows_it(read: Loader) -> None:
+    spec = read(SMALL)
+    assert derive.neuron_monitor_environment(spec, "eu-west-1") == {
+        "NEURON_MONITOR_CW_REGION": "eu-west-1",
+        "NEURON_MONITOR_CW_NAMESPACE": f"InferentiaEndpoints/{spec.name}",
+    }
+    for off in ("network_isolation: true", "neuron_monitor: false", "network_isolation: true, neuron_monitor: false"):
+        spec = read(SMALL + f"serve: {{{off}}}\n")
+        assert derive.neuron_monitor_namespace(spec) is None
+        assert derive.neuron_monitor_environment(spec, "eu-west-1") == {}
+    assert derive.neuron_monitor_namespace(read(SMALL + "serve: {neuron_monitor: true}\n")) is not None
 
 
 def test_keep_at(read: Loader) -> None:
