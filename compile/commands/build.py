@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,7 @@ from spec.quantities import format_duration
 
 if TYPE_CHECKING:
     from compile.build import Plan, Result
+    from compile.decoding import DecodingPlan
     from compile.graphs import BuiltGraph
 
 PlanOnly = Annotated[
@@ -49,7 +50,8 @@ def build_command(
     """Trace or compile the model, prove that it equals the original, and write model.tar.gz and its lock.
 
     Compiling for the target needs the Neuron SDK; what it says and makes stays in build/record/NAME. With --plan only
-    the matrix of graphs is shown, with what it would take of the instance: that needs no SDK.
+    the matrix of graphs is shown, with what it would take of the instance: that needs no SDK. For a model that decodes
+    step by step the plan weighs the cached step against computing the whole prefix anew.
     """
     from compile.build import build, plan, survey  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 
@@ -57,17 +59,18 @@ def build_command(
     with reporting(json_) as reporter:
         with reporter.step("make the model"):
             planned = plan(spec, rehearse=rehearse, check=not plan_, work=work_directory)
+        weighed = _weigh(planned, reporter)
         if plan_:
             found = survey(planned, reporter)
     if plan_:
-        show_capacity(spec, found, json_)
+        show_capacity(spec, found, weighed, json_)
         raise typer.Exit(0 if found.fits else 1)
     with reporting(json_) as reporter:
         if not json_:
-            _show_plan(planned)
+            _show_plan(planned, weighed)
         result = build(planned, reporter)
     if json_:
-        typer.echo(json.dumps(_summary(result), indent=2))
+        typer.echo(json.dumps({**_summary(result), "decoding": [one.to_json() for one in weighed]}, indent=2))
     else:
         _show_result(result)
 
@@ -101,7 +104,19 @@ def reporting(quiet: bool) -> Iterator[Reporter]:
         yield bars
 
 
-def _show_plan(planned: Plan) -> None:
+def _weigh(planned: Plan, reporter: Reporter) -> list[DecodingPlan]:
+    """Cached step against whole prefix, for each cell of a model that decodes; nothing for others."""
+    from compile.decoding import ROLE, plans  # noqa: PLC0415
+
+    if ROLE not in planned.definition.graphs:
+        return []
+    spec = planned.spec
+    buckets = spec.compile.buckets or planned.definition.buckets
+    with reporter.step("weigh the cached step against the whole prefix"):
+        return plans(planned.definition, buckets, spec.compile.batch_sizes, spec.compile.target, planned.rewriting)
+
+
+def _show_plan(planned: Plan, weighed: Sequence[DecodingPlan]) -> None:
     from compile.rewriting import ALL  # noqa: PLC0415
 
     spec = planned.spec
@@ -113,6 +128,8 @@ def _show_plan(planned: Plan) -> None:
     table.add_row("target", f"{spec.compile.target} ({_TARGETS[planned.target.rehearsal]})")
     for case in planned.cases:
         table.add_row("graph", str(case))
+    for one in weighed:
+        table.add_row("decoding", f"{one.case}: {one}")
     if planned.rewriting != ALL:
         table.add_row("lowering", str(planned.rewriting))
     table.add_row("handler", spec.serve.handler or f"built-in task {planned.definition.task}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,17 +13,26 @@ from compile.commands.common import err, out
 
 if TYPE_CHECKING:
     from compile.capacity import Capacity
+    from compile.decoding import DecodingPlan
     from spec import EndpointSpec
 
 
-def show_capacity(spec: EndpointSpec, found: Capacity, json_: bool) -> None:
-    """Two tables on stdout, the levers on stderr; or everything as JSON."""
+def decoding_table(weighed: Sequence[DecodingPlan]) -> Table:
+    """Cached step and whole prefix beside each other, and which costs less."""
+    title = "One step of decoding: cached, or the whole prefix anew (predicted)"
+    table = Table("graph", "cached step", "whole prefix", "costs less", title=title, title_justify="left")
+    for one in weighed:
+        table.add_row(one.case, str(one.cached), str(one.prefix), one.verdict)
+    return table
+
+
+def show_capacity(spec: EndpointSpec, found: Capacity, weighed: Sequence[DecodingPlan], json_: bool) -> None:
+    """Tables on stdout (a third for a model that decodes), the levers on stderr; or everything as JSON."""
     from compile.capacity import shown  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 
     if json_:
-        typer.echo(
-            json.dumps({"name": spec.name, "instance_type": spec.serve.instance_type, **found.to_json()}, indent=2)
-        )
+        both = {**found.to_json(), "decoding": [one.to_json() for one in weighed]}
+        typer.echo(json.dumps({"name": spec.name, "instance_type": spec.serve.instance_type, **both}, indent=2))
         return
     cells = Table("graph", "weights", "activations", "GFLOP", title=f"{spec.name}: graphs (predicted)")
     for cell in found.cells:
@@ -33,6 +43,8 @@ def show_capacity(spec: EndpointSpec, found: Capacity, json_: bool) -> None:
         mark = "[green]✓[/green]" if demand.fits else "[red]does not fit[/red]"
         demands.add_row(demand.resource, shown(demand.needed), shown(demand.available), mark, demand.reason)
     out.print(demands)
+    if weighed:
+        out.print(decoding_table(weighed))
     for demand in found.demands:
         if not demand.fits:
             err.print(f"{demand.resource}: levers: {demand.levers}.", markup=False, highlight=False)

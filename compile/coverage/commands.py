@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from compile.commands.capacity import decoding_table
 from compile.commands.common import Root, err, out
 from compile.coverage import page, side_by_side, terminal
 from compile.coverage.analysis import analyze
@@ -25,6 +26,7 @@ from compile.coverage.partition import Rules
 from compile.coverage.report import CoverageReport
 from compile.coverage.side_by_side import Pair
 from compile.coverage.what import FORMS, Subject, subjects
+from compile.decoding import DecodingPlan, is_step, plan
 from compile.errors import CompileError, UsageError
 from compile.graphs import parted
 from compile.lowering import Lowered as LoweredModel
@@ -116,10 +118,12 @@ def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
             with err.status(f"lowering {subject.name}"):
                 result = _lowered(subject, subject.rewriting.with_more(extra))
                 after, host = _device_part(replace(subject, module=result.module), chosen)
+                decoding = _decoding(subject, chosen)
                 original = report
                 report = _one(after, f"{subject.name}, lowered", chosen, host_time, options)
+                host |= {"decoding": decoding.to_json()} if decoding else {}
                 report = replace(report, extra={**report.extra, **host})
-                pairs.append(Pair(original, report, result.report))
+                pairs.append(Pair(original, report, result.report, decoding))
         reports.append(report)
     _give(reports, pairs, log, json_, html)
     _threshold(reports, fail_under)
@@ -151,6 +155,15 @@ def _device_part(subject: Subject, target: str) -> tuple[Subject, dict[str, Any]
     return replace(subject, module=parts.device, inputs=parts.device_inputs), {"host_part": parts.report.to_json()}
 
 
+def _decoding(subject: Subject, target: str) -> DecodingPlan | None:
+    """The step of a built-in decoder against its other form; None for any other graph."""
+    flat = subject.module
+    if not isinstance(flat, FlatModule) or not is_step(flat.model):
+        return None
+    inputs = dict(zip(flat.names, subject.inputs, strict=True))
+    return plan(flat.model, inputs, target, subject.name, subject.rewriting)
+
+
 def _rewrites(path: Path | None, lowered: bool, root: Path) -> Rewriting:
     if path is None:
         return ALL
@@ -178,6 +191,9 @@ def _give(
         for number, report in enumerate(reports):
             if pairs:
                 side_by_side.show(pairs[number], out)
+                decoding = pairs[number].decoding
+                if decoding:
+                    out.print(decoding_table([decoding]))
             terminal.show(report, out)
             if comparisons:
                 terminal.show_comparison(comparisons[number], out)

@@ -13,16 +13,18 @@ from rich.table import Table
 from compile.coverage.merged import merged
 from compile.coverage.removal import removed_by
 from compile.coverage.report import CoverageReport, OperatorCount
+from compile.decoding import DecodingPlan
 from compile.lowering import LoweringReport
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One graph: as it is, as lowered, and what lowering did to it."""
+    """One graph: as it is, as lowered, what lowering did to it, and for a decoder's step its two forms."""
 
     original: CoverageReport
     lowered: CoverageReport
     lowering: LoweringReport
+    decoding: DecodingPlan | None = None
 
 
 def to_json(pairs: Sequence[Pair]) -> dict[str, Any]:

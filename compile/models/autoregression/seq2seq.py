@@ -29,7 +29,8 @@ DECODINGS = ("cached", "prefix")
 class Sizes:
     """The numbers of an encoder-decoder. `target` is the cache's length: the longest answer without its last token.
 
-    decoding: "cached" (the step keeps keys and values) or "prefix" (it computes all places anew); see plan.py.
+    decoding: "cached" (the step keeps keys and values) or "prefix" (it computes all places anew); see
+    compile/decoding.py.
     """
 
     vocabulary: int
