@@ -12,7 +12,7 @@ from torch import nn
 
 from compile import torchscript
 from compile.acceptance import account, with_host
-from compile.coverage import CoverageReport, analyze
+from compile.coverage import analyze
 from compile.definition import Bucket, GraphDefinition, checked_inputs
 from compile.device_parity import DeviceParity, on_device
 from compile.lowering import Prologue, PrologueReport, split
@@ -59,7 +59,7 @@ def _sizes(size: Any) -> Sequence[int]:
 class BuiltGraph:
     """A finished graph. `coverage` is as the lock has it, or None when nothing is known.
 
-    report: the prediction. compiled: what the target said. device: by output, where a NeuronCore could run it.
+    compiled: what the target said. device: by output, where a NeuronCore could run it.
     """
 
     case: Case
@@ -68,7 +68,6 @@ class BuiltGraph:
     unused_inputs: list[str]
     coverage: Mapping[str, Any] | None
     subgraphs: Mapping[str, Any] | None
-    report: CoverageReport
     compiled: CompiledGraph
     device: Mapping[str, DeviceParity] | None = None
 
@@ -148,7 +147,7 @@ def make(
         parity.notes.append(_where(device is not None, target.stand_in))
     found = with_host(compiled.account or account(report), parts)
     unused = compiled.unused_inputs
-    return BuiltGraph(case, described, parity, unused, found.coverage, found.subgraphs, report, compiled, device)
+    return BuiltGraph(case, described, parity, unused, found.coverage, found.subgraphs, compiled, device)
 
 
 def write_for_cpu(case: Case, graph: GraphDefinition, spec: EndpointSpec, folder: Path) -> None:

@@ -78,11 +78,21 @@ def write_archive(folder: Path, archive: Path, advance: Callable[[int], None] = 
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=_LEVEL, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
     ):
-        for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
-            if path.is_file():
-                _add(tar, path, path.relative_to(folder).as_posix())
-                advance(path.stat().st_size)
+        _add_all(tar, folder, advance)
     return manifests.file_sha256(archive)
+
+
+def write_tar(folder: Path, archive: Path) -> None:
+    """Packs `folder` as it is, with the same care for equal bytes: for what will not become smaller."""
+    with tarfile.open(archive, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        _add_all(tar, folder, lambda _: None)
+
+
+def _add_all(tar: tarfile.TarFile, folder: Path, advance: Callable[[int], None]) -> None:
+    for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
+        if path.is_file():
+            _add(tar, path, path.relative_to(folder).as_posix())
+            advance(path.stat().st_size)
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:

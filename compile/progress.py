@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -25,6 +26,24 @@ class Silent:
     def step(self, title: str, total: int = 1) -> Iterator[Advance]:
         del title, total
         yield lambda _: None
+
+
+class Lines:
+    """One line when a step begins and one when it is done, each at once: for logs, which nobody redraws."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def step(self, title: str, total: int = 1) -> Iterator[Advance]:
+        del total
+        started = time.monotonic()
+        self._say(f"{title} ...")
+        yield lambda _: None
+        self._say(f"{title}: done in {time.monotonic() - started:.1f} s")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class Bars:

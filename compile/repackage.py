@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile import artifact, build, graphs, loading, package, weights
+from compile import artifact, build, graphs, loading, locking, package, weights
 from compile.definition import SampleRequest
 from compile.errors import CompileError
 from compile.locking import Proof
@@ -43,9 +43,10 @@ def repackage(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> tup
         )
         (files.folder / manifests.FILE_NAME).unlink()
         if not manifest.rehearsal and lock.sample is not None:
-            _graphs_for_cpu(spec, manifest, files.scratch / "cpu", reporter)
+            _graphs_for_cpu(spec, manifest, files.scratch / build.CPU, reporter)
         proven = Proof(lock.weights, lock.graphs, lock.parity)
-        return build.pack(spec, manifest, proven, _sample_request(lock), files.scratch, reporter)
+        packed = build.pack(spec, manifest, proven, _sample_request(lock), files.scratch, reporter)
+        return locking.publish(spec, packed, files.scratch / build.ARCHIVE)
 
 
 def _graphs_for_cpu(spec: EndpointSpec, manifest: ArtifactManifest, folder: Path, reporter: Reporter) -> None:

@@ -50,13 +50,23 @@ def fill(spec: EndpointSpec, definition: ModelDefinition) -> WeightsReport:
 
     Raises CompileError: file absent or with another digest, unreadable, keys missing or unexpected, shapes that differ.
     """
-    weights = spec.model.weights
+    weights, report = spec.model.weights, identify(spec)
     if isinstance(weights, RandomWeights):
         if definition.initialise is not None:
             definition.initialise(definition.weights, torch.Generator().manual_seed(weights.seed))
+        return report
+    path = locate(spec, weights)
+    load(definition, read(path), str(path))
+    return report
+
+
+def identify(spec: EndpointSpec) -> WeightsReport:
+    """Which weights these are, without loading them. Raises CompileError: file absent, or with another digest."""
+    weights = spec.model.weights
+    if isinstance(weights, RandomWeights):
         said = f"Weights are random (seed {weights.seed}): outputs follow the input, but mean nothing."
         return WeightsReport(weights.source, None, said)
-    path = _locate(spec, weights)
+    path = locate(spec, weights)
     digest = file_digest(path)
     declared = getattr(weights, "sha256", None)
     if declared is not None and digest != declared:
@@ -64,18 +74,18 @@ def fill(spec: EndpointSpec, definition: ModelDefinition) -> WeightsReport:
             f"{spec.path}: model.weights: {path} has sha256 {digest}, the spec says {declared}.",
             "Get the file again, or correct sha256 if this file is the one you mean.",
         )
-    load(definition, read(path), str(path))
     return WeightsReport(weights.source, digest, f"Weights are those of {weights.source}, sha256 {digest[:12]}.")
 
 
-def _locate(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -> Path:
+def locate(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -> Path:
+    """The file on this machine. Raises CompileError where it is absent and cannot be fetched."""
     if isinstance(weights, S3Weights):
         if weights.sha256 is None:
             raise CompileError(
                 f"{spec.path}: model.weights: {weights.uri} has no digest.",
                 "Write weights: {s3: s3://bucket/key, sha256: ...}: a build takes no file that it cannot recognise.",
             )
-        path = spec.root / "build" / "weights" / weights.sha256
+        path = carried(spec, weights)
         if not path.is_file():
             raise CompileError(
                 f"{spec.path}: model.weights: {weights.uri} is not on this machine "
@@ -85,7 +95,7 @@ def _locate(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -
         return path
     if isinstance(weights, HubWeights):
         return _from_hub(spec, weights)
-    path = spec.root / weights.path
+    path = carried(spec, weights)
     if not path.is_file():
         raise CompileError(
             f"{spec.path}: model.weights: there is no file {weights.path}.", "Paths are relative to the project."
@@ -93,8 +103,21 @@ def _locate(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -
     return path
 
 
+def carried(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -> Path:
+    """Where a compile job, which has no network, finds the weights in its copy of the project."""
+    if isinstance(weights, FileWeights):
+        return spec.root / weights.path
+    folder = spec.root / "build" / "weights"
+    if isinstance(weights, S3Weights):
+        return folder / str(weights.sha256)
+    return folder / f"{weights.id}@{weights.revision or 'main'}".replace("/", "--") / "model.safetensors"
+
+
 def _from_hub(spec: EndpointSpec, weights: HubWeights) -> Path:
-    """model.safetensors of a hub repository, from the cache or the hub."""
+    """model.safetensors of a hub repository: brought along by a compile job's bundle, from the cache, or the hub."""
+    brought = carried(spec, weights)
+    if brought.is_file():
+        return brought
     try:
         return Path(hf_hub_download(weights.id, "model.safetensors", revision=weights.revision))
     except Exception as error:  # the client raises its own, its HTTP library's and OSError kinds

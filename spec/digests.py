@@ -35,13 +35,13 @@ def build_digest(spec: EndpointSpec) -> str:
     }
     content = {
         "model": model,
-        "compile": _compile(spec),
+        "compile": compile_section(spec),
         "code": definition_code(spec),
     }
     return _digest(content)
 
 
-def _compile(spec: EndpointSpec) -> dict[str, Any]:
+def compile_section(spec: EndpointSpec) -> dict[str, Any]:
     """The compile section with its defaults; of lowering and a target's own options only what differs from defaults.
 
     So a spec without such options keeps its digest when the options become more.
@@ -146,6 +146,21 @@ def family_sources(family: str) -> tuple[Path, ...]:
     folder = INSTALLED / "compile" / "models"
     keep = {file.resolve() for file in folder.rglob("*.py")} - {(folder / "__init__.py").resolve()}
     return _closure(family_file(family).resolve(), (INSTALLED,), keep.__contains__)
+
+
+def code_of(roots: Iterable[Path], folders: Iterable[str], left_out: Iterable[str] = ()) -> dict[str, str]:
+    """Files of the installed project and all that they import, in these folders of it; path to sha256.
+
+    left_out: folders inside those whose files do not count. Raises SpecErrors for a file that cannot be read.
+    """
+    inside = [INSTALLED / folder for folder in folders]
+    outside = [INSTALLED / folder for folder in left_out]
+
+    def counts(file: Path) -> bool:
+        return any(map(file.is_relative_to, inside)) and not any(map(file.is_relative_to, outside))
+
+    found = {file for root in roots for file in _closure(root.resolve(), (INSTALLED,), counts)}
+    return _contents(sorted(found), INSTALLED)
 
 
 def _closure(path: Path, bases: tuple[Path, ...], keep: Callable[[Path], bool]) -> tuple[Path, ...]:

@@ -1,0 +1,94 @@
+"""Compiled cells that this machine keeps: build/cache/KEY/cell.tar. What is there is never compiled again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from compile.cells import CompiledCell, pack, unpack
+from compile.errors import CompileError
+from compile.graphs import Case, Places
+from spec.jobs import CELL, SHA256_PATTERN, is_full
+
+# When a new cell makes the cache larger than this, the cells that were not used for longest go.
+LIMIT_BYTES = 20 * 10**9
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One cell of the cache: its key, its size, and when it was used last."""
+
+    key: str
+    bytes: int
+    used: datetime
+
+
+class Cache:
+    """A folder of cells. `say` is told, in one line, of a damaged one."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None], limit: int = LIMIT_BYTES) -> None:
+        self.folder = folder
+        self._say = say
+        self._limit = limit
+
+    def has(self, key: str) -> bool:
+        """Whether a cell of this key is there, sound or not."""
+        return self._file(key).is_file()
+
+    def read(self, key: str, case: Case, places: Places) -> CompiledCell | None:
+        """The cell, its graphs put into `places`; None, after saying so, when it is damaged: then it is removed."""
+        file = self._file(key)
+        try:
+            cell = unpack(file, key, case, places)
+        except CompileError as error:
+            self._say(f"The compile cache is damaged, {case} is compiled again: {error.problem}")
+            shutil.rmtree(file.parent, ignore_errors=True)
+            return None
+        with contextlib.suppress(OSError):  # a cache that may only be read is one all the same
+            os.utime(file)
+        return cell
+
+    def write(self, cell: CompiledCell, places: Places) -> None:
+        """Keeps a cell whose graphs lie in `places`."""
+        pack(cell, places, self._file(cell.key))
+        self._shrink(cell.key)
+
+    def kept(self) -> list[Kept]:
+        """What is there, used last first."""
+        return sorted(self._all(), key=lambda kept: kept.used, reverse=True)
+
+    def empty(self) -> int:
+        """Removes everything; returns how many bytes that were."""
+        freed = sum(kept.bytes for kept in self._all())
+        for kept in self._all():
+            shutil.rmtree(self._file(kept.key).parent)
+        return freed
+
+    def _shrink(self, newest: str) -> None:
+        kept = self.kept()
+        total = sum(cell.bytes for cell in kept)
+        for cell in reversed(kept):
+            if total > self._limit and cell.key != newest:
+                shutil.rmtree(self._file(cell.key).parent)
+                total -= cell.bytes
+
+    def _all(self) -> Iterator[Kept]:
+        for folder in self.folder.iterdir() if self.folder.is_dir() else ():
+            file = folder / CELL
+            if is_full(SHA256_PATTERN, folder.name) and file.is_file():
+                found = file.stat()
+                used = datetime.fromtimestamp(found.st_mtime, tz=timezone.utc)
+                yield Kept(folder.name, found.st_size, used)
+
+    def _file(self, key: str) -> Path:
+        return self.folder / key / CELL
+
+
+def of_project(root: Path, say: Callable[[str], None]) -> Cache:
+    """The cache of a project."""
+    return Cache(root / "build" / "cache", say)

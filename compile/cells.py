@@ -1,0 +1,206 @@
+"""A compiled cell as one file: its graphs and everything that a build says of them, each with its sha256.
+
+cell.tar holds cell.json first, then artifact/ (the graph as it is served), cpu/ (the same graph for this CPU, where
+the target's own does not run here) and record/ (the compiler's log). Whoever has it goes on as if it had compiled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from compile import package
+from compile.capacity import Footprint
+from compile.device_parity import DeviceParity
+from compile.errors import CompileError
+from compile.graphs import BuiltGraph, Case, Places
+from compile.parity import OutputParity, Parity
+from compile.structure import Signature
+from compile.targets import CompiledGraph, Cost
+from compile.weights import WeightsReport
+from inference_code.manifest import TensorDescription
+from spec.digests import canonical
+from spec.jobs import tree_digests
+
+_DESCRIPTION = "cell.json"
+_ARTIFACT, _CPU, _RECORD = "artifact", "cpu", "record"
+# Of a record what says how it went; the compiler's own work directory can be many times the graph.
+_KEPT = ("compile.log", "cost.json", "comparison.json", "request.json", "result.json")
+_CHECKSUM = "checksum"
+
+
+@dataclass(frozen=True)
+class CompiledCell:
+    """A finished graph with what a build needs besides: where and from what it was made, and how large it is.
+
+    versions: of everything that compiled it. footprint: None in a rehearsal, where nothing has to fit.
+    """
+
+    key: str
+    graph: BuiltGraph
+    versions: Mapping[str, str]
+    weights: WeightsReport
+    rehearsal: bool
+    stand_in: bool
+    footprint: Footprint | None
+
+
+def storable(graph: BuiltGraph) -> bool:
+    """Whether a graph is worth keeping: it equals the original, and everything measured of it is a number."""
+    device = [value for found in (graph.device or {}).values() for value in found.to_json().values()]
+    return graph.parity.passed and all(map(math.isfinite, device))
+
+
+def pack(cell: CompiledCell, places: Places, file: Path) -> None:
+    """Writes a cell whose graphs lie in `places` to `file`, under another name until it is whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    folder = file.with_name(f".{file.name}.folder")
+    draft = file.with_name(f".{file.name}.new")
+    try:
+        _collect(cell.graph, places, folder)
+        said = {**_to_json(cell), "files": tree_digests(folder)}
+        (folder / _DESCRIPTION).write_text(canonical({**said, _CHECKSUM: _checksum(said)}), encoding="utf-8")
+        package.write_tar(folder, draft)
+        draft.replace(file)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.unlink(missing_ok=True)
+
+
+def _collect(graph: BuiltGraph, places: Places, folder: Path) -> None:
+    name = graph.case.file
+    _copy(places.artifact / name, folder / _ARTIFACT / name)
+    if (places.cpu / name).is_file():
+        _copy(places.cpu / name, folder / _CPU / name)
+    record = graph.compiled.record
+    for kept in _KEPT if record is not None else ():
+        if record is not None and (record / kept).is_file():
+            _copy(record / kept, folder / _RECORD / kept)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def unpack(file: Path, key: str, case: Case, places: Places) -> CompiledCell:
+    """Puts a cell's graphs into `places`, its record too, and returns what it says.
+
+    Raises CompileError in one line when the file is missing, damaged, or of another cell.
+    """
+    folder = places.artifact.parent / f".cell-{key[:16]}"
+    try:
+        said = _verified(file, folder)
+        if said["key"] != key or canonical(said["case"]) != canonical(_case(case)):
+            raise CompileError(f"{file} is the cell {said['case']} with the key {said['key']}, not {case} with {key}.")
+        cell = _from_json(said, case, places.record / case.slug)
+        for part, home in ((_ARTIFACT, places.artifact), (_CPU, places.cpu), (_RECORD, places.record / case.slug)):
+            if (folder / part).is_dir():
+                shutil.copytree(folder / part, home, dirs_exist_ok=True)
+        return cell
+    except (KeyError, TypeError, ValueError) as error:
+        raise CompileError(f"{file} is damaged: {type(error).__name__}: {error}.") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _verified(file: Path, folder: Path) -> dict[str, Any]:
+    """What cell.json says, after every file was found and has its digest."""
+    try:
+        with tarfile.open(file, "r:") as tar:
+            tar.extractall(folder, filter="data")
+        said = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename)).name
+        raise CompileError(f"{file} cannot be read: {missing} is not there.") from None
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise CompileError(f"{file} is damaged: {error}.") from None
+    checksum = said.pop(_CHECKSUM)
+    if checksum != _checksum(said):
+        raise CompileError(f"{file} is damaged: {_DESCRIPTION} has another checksum than it says.")
+    (folder / _DESCRIPTION).unlink()
+    found = tree_digests(folder)
+    wrong = sorted({*found.items()} ^ {*said["files"].items()})
+    if wrong:
+        raise CompileError(f"{file} is damaged: {wrong[0][0]} is missing, unexpected, or has another sha256.")
+    return dict(said)
+
+
+def _checksum(said: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(dict(said)).encode()).hexdigest()
+
+
+def _to_json(cell: CompiledCell) -> dict[str, Any]:
+    graph, compiled = cell.graph, cell.graph.compiled
+    return {
+        "key": cell.key,
+        "versions": dict(cell.versions),
+        "weights": asdict(cell.weights),
+        "rehearsal": cell.rehearsal,
+        "stand_in": cell.stand_in,
+        "footprint": asdict(cell.footprint) if cell.footprint else None,
+        "case": _case(graph.case),
+        "signature": {
+            "inputs": [asdict(tensor) for tensor in graph.signature.inputs],
+            "outputs": [asdict(tensor) for tensor in graph.signature.outputs],
+            "structure": graph.signature.structure,
+        },
+        "parity": asdict(graph.parity),
+        "unused_inputs": graph.unused_inputs,
+        "coverage": graph.coverage,
+        "subgraphs": graph.subgraphs,
+        "cost": asdict(compiled.cost) if compiled.cost else None,
+        "comparison": compiled.comparison,
+        "recorded": compiled.record is not None,
+        "device": {name: asdict(found) for name, found in graph.device.items()} if graph.device is not None else None,
+    }
+
+
+def _case(case: Case) -> dict[str, Any]:
+    return {"role": case.role, "bucket": dict(case.bucket), "batch": case.batch}
+
+
+def _from_json(said: Mapping[str, Any], case: Case, record: Path) -> CompiledCell:
+    device, cost, footprint = said["device"], said["cost"], said["footprint"]
+    graph = BuiltGraph(
+        case=case,
+        signature=_signature(said["signature"]),
+        parity=_parity(said["parity"]),
+        unused_inputs=said["unused_inputs"],
+        coverage=said["coverage"],
+        subgraphs=said["subgraphs"],
+        compiled=CompiledGraph(
+            cost=Cost(**cost) if cost else None,
+            comparison=said["comparison"],
+            record=record if said["recorded"] else None,
+        ),
+        device={name: DeviceParity(**found) for name, found in device.items()} if device is not None else None,
+    )
+    return CompiledCell(
+        key=said["key"],
+        graph=graph,
+        versions=said["versions"],
+        weights=WeightsReport(**said["weights"]),
+        rehearsal=said["rehearsal"],
+        stand_in=said["stand_in"],
+        footprint=Footprint(**footprint) if footprint else None,
+    )
+
+
+def _signature(said: Mapping[str, Any]) -> Signature:
+    return Signature(_tensors(said["inputs"]), _tensors(said["outputs"]), said["structure"])
+
+
+def _tensors(said: Sequence[Mapping[str, Any]]) -> tuple[TensorDescription, ...]:
+    return tuple(TensorDescription(tensor["name"], tuple(tensor["shape"]), tensor["dtype"]) for tensor in said)
+
+
+def _parity(said: Mapping[str, Any]) -> Parity:
+    return Parity(said["inputs"], [OutputParity(**output) for output in said["outputs"]], list(said["notes"]))

@@ -1,0 +1,152 @@
+"""The bundle: everything that a compile job needs of this machine, in one folder that is the same wherever it is made.
+
+start.sh         begins a job
+project.tar.gz   code/ (the rooms spec, compile, inference_code) and project/ (the spec and the user's own files)
+plan.json        the cells with their keys, and the sha256 of every other file
+weights/         the weights file, at the path that it has in the project
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compile import build, capacity, package, weights
+from compile.errors import CompileError, UsageError
+from compile.identity import Identity, here
+from compile.progress import Reporter
+from compile.staging import staging
+from compile.targets import Target
+from spec import jobs, platforms
+from spec.digests import build_digest, definition_code, file_digest, local_sources, rewrites_code
+from spec.places import INSTALLED
+from spec.weights import RandomWeights
+
+if TYPE_CHECKING:
+    from spec import EndpointSpec
+
+_ROOMS = ("spec", "compile", "inference_code")
+_SCRIPT = Path(__file__).with_name(jobs.START)
+
+
+def make(spec: EndpointSpec, to: Path, *, rehearse: bool, reporter: Reporter, environment: str = "") -> jobs.Plan:
+    """Makes the bundle in `to`, a folder that is empty or not there yet, and returns its plan.
+
+    environment: words that tell one machine that compiles from another, such as an AMI id; they enter the keys.
+    Raises UsageError for a folder that holds something; CompileError for weights that cannot be had, and for a matrix
+    that does not fit the instance.
+    """
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UsageError(f"{to} is not an empty folder.", "Name another one with --to.")
+    with reporter.step("make the model"):
+        planned = build.plan(spec, rehearse=rehearse, check=False)
+    if not rehearse:
+        capacity.require_fit(spec, build.survey(planned, reporter))
+    with reporter.step("weights"):
+        identity = Identity(spec, weights.identify(spec), rehearse, _environment(planned.target, spec, environment))
+    with staging(to.absolute().parent) as scratch, reporter.step("bundle"):
+        folder = scratch / "bundle"
+        folder.mkdir()
+        _project(spec, scratch / "tree", folder / jobs.PROJECT)
+        shutil.copyfile(_SCRIPT, folder / jobs.START)
+        _weights(spec, folder / jobs.WEIGHTS)
+        plan = _plan(planned, identity, jobs.tree_digests(folder))
+        (folder / jobs.PLAN).write_text(jobs.dump(plan), encoding="utf-8", newline="\n")
+        folder.replace(to)
+    return plan
+
+
+def _plan(planned: build.Plan, identity: Identity, files: dict[str, str]) -> jobs.Plan:
+    spec = planned.spec
+    cells = [
+        jobs.PlanCell(
+            index=index,
+            role=case.role,
+            bucket={axis: size if isinstance(size, int) else list(size) for axis, size in case.bucket.items()},
+            batch=case.batch,
+            label=str(case),
+            key=identity.key(case),
+        )
+        for index, case in enumerate(planned.cases)
+    ]
+    return jobs.Plan(
+        name=spec.name,
+        build_digest=build_digest(spec),
+        target=spec.compile.target,
+        rehearsal=planned.target.rehearsal,
+        where=spec.job.where if spec.job else "processing",
+        environment=identity.environment,
+        cells=cells,
+        files=files,
+    )
+
+
+def _environment(target: Target, spec: EndpointSpec, more: str) -> dict[str, str]:
+    """What is known here of the machine that will compile: in a rehearsal its versions, otherwise what brings them."""
+    said = {"environment": more} if more else {}
+    if target.rehearsal:
+        return here(target) | said
+    image = platforms.image(spec.compile.target, "torchserve")
+    said |= {"image": f"{image.repository}:{image.tag}", "stand_in": str(stand_in(target))}
+    wheels = INSTALLED / "requirements" / f"job-{spec.compile.target}.txt"
+    return said | ({"wheels": file_digest(wheels)} if wheels.is_file() else {})
+
+
+def stand_in(target: Target) -> bool:
+    """Whether a test's stand-in answers for the compiler here; without a compiler nothing does."""
+    try:
+        return target.stand_in
+    except CompileError:
+        return False
+
+
+def _project(spec: EndpointSpec, tree: Path, archive: Path) -> None:
+    for room in _ROOMS:
+        for source in _code(INSTALLED / room):
+            _copy(source, tree / "code" / source.relative_to(INSTALLED))
+    _copy(spec.path, tree / "project" / "endpoints" / spec.path.name)
+    for name in _own_files(spec):
+        _copy(spec.root / name, tree / "project" / name)
+    package.write_archive(tree, archive)
+
+
+def _code(room: Path) -> Iterator[Path]:
+    """The files of a room but what Python and editors leave lying."""
+    for path in sorted(room.rglob("*")):
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(room).parts)
+        if path.is_file() and not hidden and path.suffix != ".pyc":
+            yield path
+
+
+def _own_files(spec: EndpointSpec) -> set[str]:
+    """The user's files, relative to the root: entry, rewrites and handler with their local modules."""
+    names = set(rewrites_code(spec))
+    if spec.model.entry is not None:
+        names |= set(definition_code(spec))
+    if spec.serve.handler is not None:
+        home = spec.root.resolve()
+        sources = local_sources(spec.root / spec.serve.handler, spec.root)
+        names |= {source.relative_to(home).as_posix() for source in sources}
+    return names
+
+
+def _weights(spec: EndpointSpec, folder: Path) -> None:
+    """The weights file, at the path below `folder` that it has in the project. A link where the disk can have one."""
+    source = spec.model.weights
+    if isinstance(source, RandomWeights):
+        return
+    path = weights.locate(spec, source).resolve()
+    target = folder / weights.carried(spec, source).relative_to(spec.root)
+    target.parent.mkdir(parents=True)
+    try:
+        os.link(path, target)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(path, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)

@@ -1,0 +1,185 @@
+"""What runs inside a compile job: one cell, or the gathering of all of them. No network, no other place than here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import spec as specs
+from compile import build, graphs, weights
+from compile.cells import CompiledCell, pack, unpack
+from compile.errors import CompileError
+from compile.identity import Identity
+from compile.jobs.bundle import stand_in
+from compile.progress import Reporter
+from compile.staging import place, staging
+from inference_code.manifest import file_sha256
+from spec import jobs
+from spec.digests import build_digest
+
+if TYPE_CHECKING:
+    from spec import EndpointSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A job's own copy of the project, with the plan that it was sent with."""
+
+    spec: EndpointSpec
+    plan: jobs.Plan
+    inputs: Path
+    outputs: Path
+
+
+def opened(inputs: Path, outputs: Path, root: Path) -> Job:
+    """The job in `root`, with its weights put where the spec has them.
+
+    Raises CompileError or JobError where the plan and the project that came with it are not of one build.
+    """
+    bundle = inputs / "project"
+    plan = jobs.read_plan(bundle / jobs.PLAN)
+    _link(bundle / jobs.WEIGHTS, root)
+    spec = specs.load(root / "endpoints" / f"{plan.name}.yaml", root=root)
+    found = build_digest(spec)
+    if found != plan.build_digest:
+        raise CompileError(
+            f"The project that came with the plan has the build digest {found}, the plan says {plan.build_digest}.",
+            "Submit it again.",
+        )
+    return Job(spec, plan, inputs, outputs)
+
+
+def _link(folder: Path, root: Path) -> None:
+    """Files of the bundle at the same paths in the project; linked where the disk can, since weights are large."""
+    for source in sorted(path for path in folder.rglob("*") if path.is_file()):
+        target = root / source.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:  # inputs lie on a disk of their own, or may only be read
+            shutil.copyfile(source, target)
+
+
+def cell(job: Job, index: int, reporter: Reporter) -> CompiledCell:
+    """Compiles one cell into OUTPUTS/cell/cell.tar; OUTPUTS/record keeps what the compiler said, also of failures.
+
+    Raises CompileError: no such cell, no compiler here, and whatever a build refuses.
+    """
+    if index >= len(job.plan.cells):
+        raise CompileError(f"The plan has {len(job.plan.cells)} cells, there is none with the index {index}.")
+    record = job.outputs / "record"
+    record.mkdir(parents=True, exist_ok=True)
+    planned = _planned(job, check=True)
+    planned = dataclasses.replace(planned, record=record)
+    asked, case = job.plan.cells[index], planned.cases[index]
+    _require_same(job, planned, asked)
+    with staging(job.spec.root / "build") as scratch:
+        places = graphs.Places(scratch / build.ARTIFACT, scratch / build.CPU, record)
+        places.artifact.mkdir()
+        matrix = build.Matrix(planned, places, reporter)
+        matrix.load_weights()
+        size = None if planned.target.rehearsal else matrix.size(case)
+        made = matrix.compile(case, asked.key, size)
+        build.require_parity([made.graph])
+        with reporter.step("pack the cell"):
+            pack(made, places, job.outputs / "cell" / jobs.CELL)
+    return made
+
+
+def _require_same(job: Job, planned: build.Plan, asked: jobs.PlanCell) -> None:
+    """The key is of what is here: no cell may get under the key of another."""
+    plan = job.plan
+    here = Identity(job.spec, weights.identify(job.spec), plan.rehearsal, plan.environment)
+    key = here.key(planned.cases[asked.index])
+    if key != asked.key:
+        raise CompileError(
+            f"The cell {asked.label} has the key {key} here, the plan says {asked.key}.",
+            "Weights or code are not those that the plan was made of; submit it again.",
+        )
+    said = plan.environment.get("stand_in")
+    if said != str(stand_in(planned.target)):
+        raise CompileError(
+            f"A stand-in for the Neuron SDK: {stand_in(planned.target)} here, {said} where the plan was made.",
+            "What a stand-in makes is for tests alone.",
+        )
+
+
+def _planned(job: Job, *, check: bool) -> build.Plan:
+    planned = build.plan(job.spec, rehearse=job.plan.rehearsal, check=check)
+    if [str(case) for case in planned.cases] != [asked.label for asked in job.plan.cells]:
+        raise CompileError("The model has other graphs here than where the plan was made.", "Submit it again.")
+    return planned
+
+
+def gather(job: Job, reporter: Reporter) -> jobs.Result:
+    """Makes OUTPUTS/result/ with artifact, lock and result.json from INPUTS/cells/KEY/cell.tar. It compiles nothing.
+
+    Raises CompileError naming a cell that is missing, damaged, or compiled with other versions than the first; and
+    whatever a build refuses of finished graphs.
+    """
+    planned, spec = _planned(job, check=False), job.spec
+    with staging(spec.root / "build") as scratch:
+        places = graphs.Places(scratch / build.ARTIFACT, scratch / build.CPU, job.outputs / "record")
+        places.artifact.mkdir()
+        cells = [_gathered(job, planned, asked, places, reporter) for asked in job.plan.cells]
+        _require_one_origin(cells)
+        if not planned.target.rehearsal:
+            build.require_fit(planned, [made.footprint for made in cells])
+        lock = build.assemble(planned, cells, scratch, reporter)
+        return _write(lock, scratch, job.outputs / "result")
+
+
+def _gathered(
+    job: Job, planned: build.Plan, asked: jobs.PlanCell, places: graphs.Places, reporter: Reporter
+) -> CompiledCell:
+    file = job.inputs / "cells" / asked.key / jobs.CELL
+    with reporter.step(f"cell: {asked.label}"):
+        try:
+            return unpack(file, asked.key, planned.cases[asked.index], places)
+        except CompileError as error:
+            raise CompileError(
+                f"The cell {asked.label} cannot be gathered: {error.problem}",
+                f"Remove jobs/{job.spec.name}/cache/{asked.key}/ from the artifact bucket and submit again.",
+            ) from None
+
+
+def _require_one_origin(cells: list[CompiledCell]) -> None:
+    """One artifact has one set of versions, and is a stand-in's altogether or not at all."""
+    first = cells[0]
+    for other in cells[1:]:
+        said = {**other.versions, "stand-in": other.stand_in, "rehearsal": other.rehearsal}
+        expected = {**first.versions, "stand-in": first.stand_in, "rehearsal": first.rehearsal}
+        differing = [name for name in sorted({*said, *expected}) if said.get(name) != expected.get(name)]
+        if differing:
+            name = differing[0]
+            raise CompileError(
+                f"The cells were not made alike: {name} is {expected.get(name)} for {first.graph.case}, "
+                f"{said.get(name)} for {other.graph.case}.",
+                "Compile them in one environment: remove the older cells from the artifact bucket and submit again.",
+            )
+
+
+def _write(lock: specs.lock.Lock, scratch: Path, folder: Path) -> jobs.Result:
+    """Artifact, lock and result, each under its name only when all are there; the result comes last."""
+    text, said = scratch / jobs.LOCK, scratch / jobs.RESULT
+    text.write_text(lock.dump(), encoding="utf-8", newline="\n")
+    result = jobs.Result(
+        name=lock.name,
+        build_digest=lock.digests.build,
+        artifact=jobs.ResultArtifact(sha256=lock.digests.artifact, key=lock.artifact.key, bytes=lock.artifact.bytes),
+        lock_sha256=file_sha256(text),
+        rehearsal=lock.rehearsal,
+        stand_in=lock.stand_in,
+    )
+    said.write_text(jobs.dump(result), encoding="utf-8", newline="\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = [(scratch / build.ARCHIVE, jobs.ARTIFACT), (text, jobs.LOCK), (said, jobs.RESULT)]
+    for source, name in pairs:  # OUTPUTS may be another disk than the scratch folder's
+        draft = folder / f".{name}.new"
+        shutil.move(source, draft)
+        place([(draft, folder / name)])
+    return result
