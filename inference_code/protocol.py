@@ -1,6 +1,7 @@
 """How the native server reads HTTP: with httptools where it is installed, with h11 (several times slower) where not.
 
-h11 bounds the size of a request's head, httptools does not; here it does, by the same number of bytes.
+h11 bounds the size of a request's head, httptools does not; here it does, by the same number of bytes. What is no HTTP
+never reaches the service: uvicorn answers it with 400, here with our JSON instead of plain text.
 """
 
 from __future__ import annotations
@@ -9,18 +10,52 @@ import asyncio
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from inference_code.codecs.text import JSON
+from inference_code.errors import BadRequest
+
 MAX_HEAD = 64 * 1024  # bytes of the request line and the headers together
+_UNREADABLE = "this is not HTTP/1.1 that can be read; POST /invocations, GET /ping"
+_TOO_LARGE = f"the request's head has more than {MAX_HEAD} bytes, which is what is read at most"
 
 
-def http() -> str | type[asyncio.Protocol]:
+def http() -> type[asyncio.Protocol]:
     """What uvicorn.Config takes as `http`."""
-    return _bounded() if importlib.util.find_spec("httptools") is not None else "h11"
+    return _bounded() if importlib.util.find_spec("httptools") is not None else _plain()
+
+
+class _JsonErrors:
+    """In front of either of uvicorn's protocols."""
+
+    if TYPE_CHECKING:
+        transport: Any
+        cycle: Any
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's words, for which we have our own)
+        """Refuse what cannot be read, and close."""
+        self.refuse(_UNREADABLE)
+
+    def refuse(self, detail: str) -> None:
+        """400 with `detail`; within an answer that is under way there is no place to say so."""
+        if self.cycle is None or self.cycle.response_complete:
+            body = BadRequest(detail).body()
+            head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: {JSON}\r\ncontent-length: {len(body)}\r\n"
+            self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+        self.transport.close()
+
+
+def _plain() -> type[asyncio.Protocol]:
+    from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: PLC0415  (only where httptools is not there)
+
+    class PlainProtocol(_JsonErrors, H11Protocol):
+        """h11, with our errors."""
+
+    return PlainProtocol
 
 
 def _bounded() -> type[asyncio.Protocol]:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415  (httptools is optional)
 
-    class BoundedProtocol(HttpToolsProtocol):
+    class BoundedProtocol(_JsonErrors, HttpToolsProtocol):
         """Answers 400 and closes as soon as a head is larger than MAX_HEAD."""
 
         if TYPE_CHECKING:
@@ -50,7 +85,10 @@ def _bounded() -> type[asyncio.Protocol]:
             if self._in_head and not self.transport.is_closing():
                 self._received += len(data)
                 if self._received > MAX_HEAD:
-                    self.send_400_response("The request's head is too large.")
+                    self.refuse(_TOO_LARGE)
+
+        def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+            self.refuse(_TOO_LARGE if self._head > MAX_HEAD else _UNREADABLE)
 
         def _count(self, size: int) -> None:
             self._head += size

@@ -242,7 +242,7 @@ def test_a_head_that_never_ends_is_cut_off(depth_server: Server, head: bytes) ->
         with contextlib.suppress(ConnectionError):
             stream.sendall(head)
         with contextlib.suppress(ConnectionResetError):  # the rest of the head was not read
-            assert b" 400 " in stream.recv(10_000).split(b"\r\n")[0]
+            assert "more than 65536 bytes" in refusal(stream)["detail"]
     assert depth_server.request("/ping").status == 200
 
 
@@ -262,13 +262,53 @@ def test_huge_headers_are_refused_and_the_server_lives(depth_server: Server) -> 
     assert depth_server.request("/ping").status == 200
 
 
-def test_what_is_no_http_gets_no_traceback(depth_server: Server) -> None:
-    address = urlsplit(depth_server.url)
-    with socket.create_connection((address.hostname, address.port), timeout=30) as stream:
-        stream.sendall(b"\x00\x01\x02 nonsense\r\n\r\n")
-        answer = stream.recv(10_000)
-    assert b"400" in answer.split(b"\r\n")[0]
-    assert b"Traceback" not in answer
+def refusal(stream: socket.socket) -> dict[str, str]:
+    """The JSON of a 400 that closes the connection."""
+    head, _, body = b"".join(iter(lambda: stream.recv(10_000), b"")).partition(b"\r\n\r\n")
+    lines = head.decode().lower().split("\r\n")
+    assert lines[0] == "http/1.1 400 bad request"
+    assert {"content-type: application/json", f"content-length: {len(body)}", "connection: close"} <= set(lines)
+    found = json.loads(body)
+    assert found.keys() == {"error", "detail"}
+    return found  # type: ignore[no-any-return]
+
+
+NO_HTTP = {
+    "nonsense": b"\x00\x01\x02 nonsense\r\n\r\n",
+    "bad header": b"GET /ping HTTP/1.1\r\nHost x\r\n\r\n",
+    "two lengths": b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    "bad length": b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+}
+
+
+def refuses_what_is_no_http(server: Server) -> None:
+    address = urlsplit(server.url)
+    for name, text in NO_HTTP.items():
+        with socket.create_connection((address.hostname, address.port), timeout=30) as stream:
+            stream.sendall(text)
+            assert refusal(stream)["error"] == "bad_request", name
+    with socket.create_connection((address.hostname, address.port), timeout=30) as stream:  # after a good request
+        stream.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b" 200 " in stream.recv(10_000).split(b"\r\n")[0]
+        stream.sendall(NO_HTTP["nonsense"])
+        assert refusal(stream)["error"] == "bad_request"
+    assert server.request("/ping").status == 200
+
+
+def test_what_is_no_http_is_refused_as_json(depth_server: Server) -> None:
+    refuses_what_is_no_http(depth_server)
+
+
+def test_without_httptools_it_is_refused_as_json_too(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['httptools'] = None\n")
+    path = f"{tmp_path}:{child_environment()['PYTHONPATH']}"
+    server = Server(doubling_artifact(tmp_path / "a"), tmp_path / "log", {"PYTHONPATH": path})
+    try:
+        refuses_what_is_no_http(server)
+        assert server.request(body=npy(np.ones(3, np.float32)), Content_Type="application/x-npy").status == 200
+    finally:
+        assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_a_client_that_goes_away_while_sending(depth_server: Server) -> None:
