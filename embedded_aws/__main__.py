@@ -1,7 +1,8 @@
-"""`python -m embedded_aws serve | stop | environment`: AWS on this machine, for rehearsals."""
+"""`python -m embedded_aws serve | stop | environment | fault`: AWS on this machine, for rehearsals."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import os
@@ -24,8 +25,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+faults = typer.Typer(help="Make calls, jobs and instances fail, on purpose.", no_args_is_help=True)
+app.add_typer(faults, name="fault")
 Directory = Annotated[Path, typer.Option(help="Folder of the server's files; server.json in it says where it listens.")]
 STATE_FILE = "server.json"
+FAULTS_PATH = "/_embedded_aws/faults"
 LOOPBACK = {"127.0.0.1", "localhost"}
 REGION = "us-east-1"
 
@@ -82,6 +86,24 @@ def serve(
     directory: Directory,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
     host: Annotated[str, typer.Option(help="Only a loopback address is possible.")] = "127.0.0.1",
+    wait_speed: Annotated[
+        float,
+        typer.Option(
+            min=1.0, envvar="EMBEDDED_AWS_WAIT_SPEED", help="Step Functions waits and retries that many times faster."
+        ),
+    ] = 1.0,
+    limit_speed: Annotated[
+        float,
+        typer.Option(
+            min=1.0, envvar="EMBEDDED_AWS_LIMIT_SPEED", help="Time limits of jobs are reached that many times faster."
+        ),
+    ] = 1.0,
+    processing_quota: Annotated[
+        int,
+        typer.Option(
+            min=0, envvar="EMBEDDED_AWS_PROCESSING_QUOTA", help="Processing jobs at once on one instance type."
+        ),
+    ] = 4,
     verbose: Annotated[bool, typer.Option(help="Log every request to stderr.")] = False,
 ) -> None:
     """Serve in the foreground until SIGTERM or Ctrl-C; every worker ends with it."""
@@ -101,9 +123,10 @@ def serve(
     alone()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("embedded_aws").setLevel(logging.DEBUG if verbose else logging.INFO)
-    from embedded_aws.server import Server  # noqa: PLC0415 - moto takes a while; the other commands do not need it
+    # moto takes a while; the other commands do not need it
+    from embedded_aws.server import Server, Settings  # noqa: PLC0415
 
-    server = Server(directory, port)
+    server = Server(directory, port, Settings(wait_speed, limit_speed, processing_quota))
     typer.echo(f"AWS on this machine: {server.url} (files under {server.directory})", err=True)
     server.run()
 
@@ -136,6 +159,84 @@ def environment(directory: Directory) -> None:
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
         if name in os.environ:  # it would win over the keys above
             typer.echo(f"unset {name}")
+
+
+def armed(directory: Path, method: str, fault: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The faults that are armed after one request to a running server."""
+    found = running(directory)
+    if found is None:
+        raise fail(f"nothing runs for {directory}; start it with: python -m embedded_aws serve --directory {directory}")
+    body = None if fault is None else json.dumps(fault)
+    connection = http.client.HTTPConnection("127.0.0.1", found["port"], timeout=30)
+    connection.request(method, FAULTS_PATH, body)
+    answer = connection.getresponse()
+    told = json.loads(answer.read())
+    if answer.status != http.client.OK:
+        raise fail(told["message"], 2)
+    faults: list[dict[str, Any]] = told["faults"]
+    return faults
+
+
+Times = Annotated[int, typer.Option(min=1, help="How often it acts before it is gone.")]
+Where = Annotated[str, typer.Option(help="A regular expression that must be found; empty fits everything.")]
+After = Annotated[float, typer.Option(min=0, help="Seconds after the start.")]
+
+
+@faults.command("call")
+def fault_call(
+    operation: Annotated[str, typer.Argument(help="service:Operation, such as s3:PutObject or sagemaker:*")],
+    error: Annotated[str, typer.Argument(help="The error's code, or `drop` to close the connection.")],
+    directory: Directory,
+    where: Where = "",
+    message: Annotated[str, typer.Option(help="The error's message.")] = "",
+    status: Annotated[int, typer.Option(help="The HTTP status; the usual one of the code when left out.")] = 0,
+    times: Times = 1,
+) -> None:
+    """Refuse calls of an operation; `where` is searched in the path and query (S3) or in the request's body."""
+    action = "drop" if error == "drop" else "error"
+    code = "" if action == "drop" else error
+    told = {"kind": "call", "action": action, "operation": operation, "error": code, "where": where, "times": times}
+    armed(directory, "POST", {**told, "message": message, "status": status})
+
+
+@faults.command("job")
+def fault_job(
+    action: Annotated[str, typer.Argument(help="fail, kill, hang, stop, no-capacity or internal-error")],
+    directory: Directory,
+    where: Where = "",
+    after: After = 0.0,
+    message: Annotated[str, typer.Option(help="What a failing job says in its log.")] = "",
+    times: Times = 1,
+) -> None:
+    """Let Processing jobs end badly; `where` is searched in the job's name."""
+    told = {"kind": "job", "action": action, "where": where, "after_seconds": after, "message": message, "times": times}
+    armed(directory, "POST", told)
+
+
+@faults.command("instance")
+def fault_instance(
+    action: Annotated[str, typer.Argument(help="crash, hang or interrupt (the spot interruption)")],
+    directory: Directory,
+    where: Where = "",
+    after: After = 0.0,
+    times: Times = 1,
+) -> None:
+    """Let EC2 instances end badly; `where` is searched in the lines KEY=VALUE of the instance's tags."""
+    told = {"kind": "instance", "action": action, "where": where, "after_seconds": after, "times": times}
+    armed(directory, "POST", told)
+
+
+@faults.command("list")
+def fault_list(directory: Directory) -> None:
+    """Print the armed faults, one JSON object a line."""
+    for fault in armed(directory, "GET"):
+        typer.echo(json.dumps(fault))
+
+
+@faults.command("clear")
+def fault_clear(directory: Directory) -> None:
+    """Disarm all faults."""
+    armed(directory, "DELETE")
 
 
 def proxied() -> bool:

@@ -16,7 +16,8 @@ from moto.core.responses import ActionResult
 from moto.s3.models import FakeBucket, S3Backend
 
 from embedded_aws.cloudformation.api import CloudFormation
-from embedded_aws.hosting.api import SageMaker
+from embedded_aws.jobs import states
+from embedded_aws.jobs.api import SageMakerWithJobs
 from embedded_aws.monitoring.api import CloudWatch
 from embedded_aws.scaling import AutoScaling
 
@@ -35,10 +36,11 @@ class CloudTrail(CloudTrailResponse):
 def install() -> None:
     """Put our answers in place of moto's. Must run before the first request."""
     moto.cloudformation.urls.url_paths["{0}/$"] = CloudFormation.dispatch
-    moto.sagemaker.urls.url_paths["{0}/$"] = SageMaker.dispatch
+    moto.sagemaker.urls.url_paths["{0}/$"] = SageMakerWithJobs.dispatch
     moto.cloudwatch.urls.url_paths["{0}/$"] = CloudWatch.dispatch
     moto.applicationautoscaling.urls.url_paths["{0}/$"] = AutoScaling.dispatch
     moto.cloudtrail.urls.url_paths["{0}/$"] = CloudTrail.dispatch
+    states.install()
     _treat_loopback_as_tls()
     _let_logging_wait_for_its_policy()
     _deliver_no_access_logs()

@@ -37,17 +37,24 @@ class LogShipper:
         self._client = clients.client("logs", region)
         self._lines: queue.Queue[dict[str, object] | None] = queue.Queue()
         self._reader: threading.Thread | None = None
+        self._shipper: threading.Thread | None = None
 
     def follow(self, source: IO[str]) -> None:
         """Start reading; both threads end with the stream."""
         self._reader = threading.Thread(target=self._read, args=(source,), daemon=True)
         self._reader.start()
-        threading.Thread(target=self._ship, daemon=True).start()
+        self._shipper = threading.Thread(target=self._ship, daemon=True)
+        self._shipper.start()
 
     def finished(self, seconds: float) -> None:
         """Wait until the last line was read, so that `last` is complete."""
         if self._reader is not None:
             self._reader.join(seconds)
+
+    def shipped(self, seconds: float) -> None:
+        """Wait until the last line is in CloudWatch Logs."""
+        if self._shipper is not None:
+            self._shipper.join(seconds)
 
     def say(self, line: str) -> None:
         """A line of the host itself; it is not one of the worker's last lines."""

@@ -15,7 +15,7 @@ from tests.embedded_aws.running import Aws, running, wait_for
 @pytest.fixture(scope="session")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
     """The server."""
-    with running(tmp_path_factory.mktemp("aws")) as found:
+    with running(tmp_path_factory.mktemp("aws"), "--wait-speed", "100", "--limit-speed", "60") as found:
         yield found
 
 

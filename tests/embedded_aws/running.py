@@ -71,11 +71,11 @@ class Aws:
 
 
 @contextlib.contextmanager
-def running(directory: Path) -> Iterator[Aws]:
-    """Start a server; it is gone afterwards whatever happened."""
+def running(directory: Path, *options: str) -> Iterator[Aws]:
+    """Start a server with more options of `serve`; it is gone afterwards whatever happened."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "log.txt").open("wb") as log:
-        command = [*MODULE, "serve", "--directory", str(directory)]
+        command = [*MODULE, "serve", "--directory", str(directory), *options]
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ})
     state = directory / "server.json"
     try:

@@ -1,0 +1,29 @@
+"""How much faster than on AWS time passes here; both factors are 1 unless the server was told otherwise.
+
+Waiting (Wait states and the intervals between retries of Step Functions) and limits (the time limits of jobs, of state
+machines and of `shutdown -h +MINUTES`) have a factor each: a rehearsal wants short waits, but the work itself takes its
+time, so a limit that shrank with the waits would end it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Clock:
+    """`waits` and `limits` divide the seconds that a template or a request asks for."""
+
+    waits: float = 1.0
+    limits: float = 1.0
+
+    def wait(self, seconds: float) -> float:
+        """Seconds to wait here for a wait of `seconds` on AWS."""
+        return seconds / self.waits
+
+    def limit(self, seconds: float) -> float:
+        """Seconds after which a limit of `seconds` on AWS is reached here."""
+        return seconds / self.limits
+
+
+CLOCK = Clock()
