@@ -3,7 +3,9 @@
 
     cdk deploy InferentiaArtifacts        the bucket, first
     cdk deploy InferentiaEndpoint-NAME    an endpoint, after `python -m operations publish NAME`
+    cdk deploy InferentiaCompile-NAME     what compiles it, for a spec with `job:`; needs no lock
     -c rehearsal=true                     use the locks of `compile build --rehearse`; embedded AWS only
+    -c compile_ami=ami-...                the machine image, for compiling on EC2
     -c region=REGION [-c account=ID]      templates for one region, instead of templates for all of them
 
 Synthesis needs neither credentials nor torch nor a network.
@@ -30,6 +32,8 @@ import spec
 from cdk.deployment import Deployment, DeploymentError, read_deployment
 from cdk.locks import read_for_deployment
 from cdk.stacks.artifacts import STACK_NAME, ArtifactsStack
+from cdk.stacks.compile import CompileStack
+from cdk.stacks.compile import stack_name as compile_stack_name
 from cdk.stacks.endpoint import EndpointStack, stack_name
 from spec.platforms import UnknownPlatform, registry_account
 
@@ -47,8 +51,18 @@ def compose(app: App, specs: dict[str, spec.EndpointSpec], deployment: Deploymen
     """Add the stacks of all specs, and the checks that every synthesis has to pass."""
     if deployment.target_region is not None:
         registry_account(deployment.target_region)  # a region without Neuron images ends here, with the reason
-    artifacts = ArtifactsStack(app, STACK_NAME, deployment=deployment)
+    compiled_here = sorted(name for name, endpoint in specs.items() if endpoint.job is not None)
+    artifacts = ArtifactsStack(app, STACK_NAME, compiled_here=compiled_here, deployment=deployment)
     for name, endpoint in sorted(specs.items()):
+        if endpoint.job is not None:
+            CompileStack(
+                app,
+                compile_stack_name(name),
+                spec=endpoint,
+                job=endpoint.job,
+                artifacts=artifacts,
+                deployment=deployment,
+            )
         lock, problems = read_for_deployment(endpoint, rehearsal=deployment.rehearsal)
         EndpointStack(
             app,

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import get_args
 
 from aws_cdk import App, Environment
 
 from spec.loopback import is_loopback
+from spec.platforms import Target
 
 # The account that the embedded AWS answers as. AWS uses this number in its own examples.
 REHEARSAL_ACCOUNT = "123456789012"
+# No image of this name exists.
+REHEARSAL_AMI = "ami-00000000000000000"
+_AMI = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")
 
 
 class DeploymentError(ValueError):
@@ -26,12 +32,14 @@ class Deployment:
     region: the explicit region (context `region`); None keeps the templates free of any region (default).
     account: the explicit account (context `account`); None keeps the templates free of any account (default).
     cli_region: the region that the CDK CLI resolved (CDK_DEFAULT_REGION); it never enters a template.
+    compile_ami: the machine image of compile instances by target (context `compile_ami`); none by default.
     """
 
     rehearsal: bool = False
     region: str | None = None
     account: str | None = None
     cli_region: str | None = None
+    compile_ami: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> Environment | None:
@@ -50,6 +58,10 @@ class Deployment:
         """The region that this run is known to aim at, if any."""
         return self.region or self.cli_region
 
+    def machine_image(self, target: str) -> str | None:
+        """The machine image that compile instances for a target are started from; nothing boots in a rehearsal."""
+        return REHEARSAL_AMI if self.rehearsal else self.compile_ami.get(target)
+
 
 def read_deployment(app: App, environment: Mapping[str, str] = os.environ) -> Deployment:
     """Read the settings from the app's context (`cdk -c KEY=VALUE`) and the CLI's variables.
@@ -65,6 +77,7 @@ def read_deployment(app: App, environment: Mapping[str, str] = os.environ) -> De
         region=_text(app, "region"),
         account=account,
         cli_region=environment.get("CDK_DEFAULT_REGION") or None,
+        compile_ami=_machine_images(app.node.try_get_context("compile_ami")),
     )
 
 
@@ -74,6 +87,20 @@ def _truth(value: object) -> bool:
     if value in (True, "true"):
         return True
     raise DeploymentError(f"context value rehearsal={value!r}: write `-c rehearsal=true` or `-c rehearsal=false`.")
+
+
+def _machine_images(value: object) -> dict[str, str]:
+    """compile_ami is one image for every target, or a mapping of targets to images."""
+    if value in (None, ""):
+        return {}
+    images = value if isinstance(value, dict) else dict.fromkeys(get_args(Target), value)
+    for target, image in images.items():
+        if target not in get_args(Target) or not _AMI.fullmatch(str(image)):
+            raise DeploymentError(
+                f"context value compile_ami={value!r}: write `-c compile_ami=ami-...`, or in cdk.context.json "
+                '"compile_ami": {"inf1": "ami-...", "inf2": "ami-..."}.'
+            )
+    return {str(target): str(image) for target, image in images.items()}
 
 
 def _text(app: App, key: str) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from aws_cdk import Acknowledgment, Validations
+from typing import Any
+
+from aws_cdk import Acknowledgment, Stack, Validations
 from constructs import IConstruct
 
 
@@ -13,3 +15,21 @@ def acknowledge(construct: IConstruct, *, finding: str, reason: str) -> None:
     reason: why this is right here, in a sentence.
     """
     Validations.of(construct).acknowledge(Acknowledgment(id=finding, reason=reason))
+
+
+def acknowledge_pattern(construct: IConstruct, *, resource: str, reason: str) -> None:
+    """Accept that a role's policy names a resource by a pattern. resource: as the policy has it, with its tokens."""
+    written = _written(Stack.of(construct).resolve(resource))
+    acknowledge(construct, finding=f"AwsSolutions-IAM5[Resource::{written}]", reason=reason)
+
+
+def _written(value: Any) -> str:
+    """Intrinsic functions as cdk-nag writes them into the ids of its findings."""
+    if not isinstance(value, dict):
+        return str(value)
+    ((function, argument),) = value.items()
+    if function == "Fn::Join":
+        return str(argument[0].join(_written(part) for part in argument[1]))
+    if function == "Fn::GetAtt":
+        return f"<{'.'.join(argument)}>"
+    return f"<{argument}>" if function == "Ref" else _written(argument)

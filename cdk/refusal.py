@@ -22,6 +22,6 @@ def refuse_deployment(stack: Stack, problems: Sequence[str]) -> None:
     CfnRule(stack, "Deployable", assertions=[assertion])
 
 
-def hold_place(stack: Stack) -> None:
-    """Give a stack without a usable lock one harmless resource: the CDK CLI deletes a deployed stack that is empty."""
-    CfnWaitConditionHandle(stack, "NoLock")
+def hold_place(stack: Stack, missing: str = "NoLock") -> None:
+    """Give a stack that lacks what it is made of one harmless resource: the CDK CLI deletes a deployed, empty stack."""
+    CfnWaitConditionHandle(stack, missing)

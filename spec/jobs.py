@@ -18,6 +18,7 @@ from spec.digests import canonical, file_digest
 from spec.errors import dotted
 
 FORMAT = 1
+JOBS = "jobs/"  # everything of all compile jobs
 CELL = "cell.tar"
 ARTIFACT, LOCK, RESULT, PLAN = "model.tar.gz", "lock.json", "result.json", "plan.json"
 START, PROJECT, REQUIREMENTS, WEIGHTS = "start.sh", "project.tar.gz", "requirements.txt", "weights"
@@ -175,7 +176,7 @@ def files_digest(files: Mapping[str, str]) -> str:
 
 def base_prefix(name: str) -> str:
     """Everything of an endpoint's compile jobs."""
-    return f"jobs/{name}/"
+    return f"{JOBS}{name}/"
 
 
 def inputs_prefix(name: str, digest: str) -> str:
@@ -198,9 +199,14 @@ def cell_key(name: str, key: str) -> str:
     return f"{cache_prefix(name)}{key}/{CELL}"
 
 
+def runs_prefix(name: str) -> str:
+    """Everything of an endpoint's runs."""
+    return f"{base_prefix(name)}runs/"
+
+
 def run_prefix(name: str, run: str) -> str:
     """Everything of one run."""
-    return f"jobs/{name}/runs/{run}/"
+    return f"{runs_prefix(name)}{run}/"
 
 
 def cells_manifest_key(name: str, run: str) -> str:

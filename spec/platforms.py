@@ -105,6 +105,15 @@ class JobMachine(_Row):
     memory_gib: float
 
 
+class MachineImage(_Row):
+    """What a compile instance is started from: which image, how its id is found, its Python and its root device."""
+
+    name: str
+    find: str
+    python: str
+    root: str
+
+
 class UnknownPlatform(KeyError):  # noqa: N818  (what it names, not that it is an error)
     """An instance type, image or region that the table does not have; str() is the whole message."""
 
@@ -285,6 +294,12 @@ def default_job_instance_type(where: str) -> str | None:
     """The machine of a job that names none; None for neo, where AWS chooses it."""
     name = str(_data("compile_machines")["default"])
     return {"processing": f"ml.{name}", "ec2": name}.get(where)
+
+
+@cache
+def machine_image(target: str) -> MachineImage:
+    """The machine image with a target's compiler; its id is the user's to choose, see spec/data/machine_images.yaml."""
+    return MachineImage(**_data("machine_images")["images"][target])
 
 
 def job_price(instance_type: str, root: Path | None = None) -> Price | None:

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aws_cdk import Duration, RemovalPolicy
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from spec import jobs
+
+# Inputs, wheels and compiled cells are made again where they are missing. Of a run, the artifact was published; what
+# else it left is for reading soon after.
+CACHE_DAYS, RUN_DAYS = 90, 30
+
 
 class ArtifactBucket(Construct):
     """A private, versioned bucket under a customer key, with server access logs in a second bucket.
 
-    bucket: holds models/NAME/SHA256/model.tar.gz; TLS only, no ACLs, encrypted with `key`.
+    bucket: holds models/NAME/SHA256/model.tar.gz for ever, and jobs/NAME/, what compile jobs read and leave, for a time;
+        TLS only, no ACLs, encrypted with `key`.
     key: customer managed, rotated every year.
     access_logs: receives the server access logs, for 365 days. Encrypted by S3 itself, because log delivery does not
         support customer keys as the default encryption of its target
         (https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-server-access-logging.html).
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, disposable: bool = False) -> None:
-        """disposable: delete key and bucket with the stack; the bucket must be empty by then. Default: retain them."""
+    def __init__(
+        self, scope: Construct, construct_id: str, *, compiled_here: Sequence[str] = (), disposable: bool = False
+    ) -> None:
+        """compiled_here: names of the endpoints that compile jobs are for. Default: none.
+
+        disposable: delete key and bucket with the stack; the bucket must be empty by then. Default: retain them.
+        """
         super().__init__(scope, construct_id)
         removal = RemovalPolicy.DESTROY if disposable else RemovalPolicy.RETAIN
         self.key = kms.Key(
@@ -55,7 +69,20 @@ class ArtifactBucket(Construct):
             server_access_logs_prefix="artifacts/",
             lifecycle_rules=[
                 # What a broken upload leaves behind is invisible and is paid for.
-                s3.LifecycleRule(id="AbortUploads", abort_incomplete_multipart_upload_after=Duration.days(7))
+                s3.LifecycleRule(id="AbortUploads", abort_incomplete_multipart_upload_after=Duration.days(7)),
+                _expire("ExpireJobs", jobs.JOBS, CACHE_DAYS),
+                *(_expire(f"ExpireRuns-{name}", jobs.runs_prefix(name), RUN_DAYS) for name in compiled_here),
             ],
             removal_policy=removal,
         )
+
+
+def _expire(rule: str, prefix: str, days: int) -> s3.LifecycleRule:
+    """Expire what is below a prefix, and a week later what it replaced or leaves behind as a version.
+
+    S3 clears the delete markers away itself, as they reach the same age.
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/intro-lifecycle-rules.html
+    """
+    return s3.LifecycleRule(
+        id=rule, prefix=prefix, expiration=Duration.days(days), noncurrent_version_expiration=Duration.days(7)
+    )

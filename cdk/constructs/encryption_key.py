@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aws_cdk import Aws, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -35,24 +37,29 @@ class EncryptionKey(Construct):
                 resources=["*"],
             )
         )
-        self.key.add_to_resource_policy(self._logs_statement(log_group_name))
+        self.key.add_to_resource_policy(logs_may_encrypt(self, [log_group_name]))
 
-    def _logs_statement(self, log_group_name: str) -> iam.PolicyStatement:
-        # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
-        stack = Stack.of(self)
-        arn = f"arn:{Aws.PARTITION}:logs:{stack.region}:{stack.account}:log-group:{log_group_name}"
-        return iam.PolicyStatement(
-            sid="LogsEncrypt",
-            principals=[iam.ServicePrincipal(f"logs.{stack.region}.amazonaws.com")],
-            actions=[
-                "kms:Encrypt",
-                "kms:Decrypt",
-                "kms:ReEncryptFrom",
-                "kms:ReEncryptTo",
-                "kms:GenerateDataKey",
-                "kms:GenerateDataKeyWithoutPlaintext",
-                "kms:DescribeKey",
-            ],
-            resources=["*"],
-            conditions={"ArnEquals": {"kms:EncryptionContext:aws:logs:arn": arn}},
-        )
+
+def logs_may_encrypt(scope: Construct, log_group_names: Sequence[str]) -> iam.PolicyStatement:
+    """For a key's policy: CloudWatch Logs may use the key for these log groups of the stack, and for no others.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
+    """
+    stack = Stack.of(scope)
+    groups = f"arn:{Aws.PARTITION}:logs:{stack.region}:{stack.account}:log-group:"
+    arns = [f"{groups}{name}" for name in log_group_names]
+    return iam.PolicyStatement(
+        sid="LogsEncrypt",
+        principals=[iam.ServicePrincipal(f"logs.{stack.region}.amazonaws.com")],
+        actions=[
+            "kms:Encrypt",
+            "kms:Decrypt",
+            "kms:ReEncryptFrom",
+            "kms:ReEncryptTo",
+            "kms:GenerateDataKey",
+            "kms:GenerateDataKeyWithoutPlaintext",
+            "kms:DescribeKey",
+        ],
+        resources=["*"],
+        conditions={"ArnEquals": {"kms:EncryptionContext:aws:logs:arn": arns if len(arns) > 1 else arns[0]}},
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aws_cdk import Stack
 from constructs import Construct
 
@@ -16,7 +18,10 @@ STACK_NAME = "InferentiaArtifacts"
 class ArtifactsStack(Stack):
     """Bucket and key. In production both outlive the stack; in a rehearsal they go with it, once they are empty."""
 
-    def __init__(self, scope: Construct, construct_id: str, *, deployment: Deployment) -> None:
+    def __init__(
+        self, scope: Construct, construct_id: str, *, compiled_here: Sequence[str] = (), deployment: Deployment
+    ) -> None:
+        """compiled_here: names of the endpoints that are compiled by jobs of this account."""
         super().__init__(
             scope,
             construct_id,
@@ -24,7 +29,7 @@ class ArtifactsStack(Stack):
             env=deployment.environment,
             description="Compiled models of the Inferentia endpoints, addressed by their digests",
         )
-        artifacts = ArtifactBucket(self, "Artifacts", disposable=deployment.rehearsal)
+        artifacts = ArtifactBucket(self, "Artifacts", compiled_here=compiled_here, disposable=deployment.rehearsal)
         self.bucket = artifacts.bucket
         self.key = artifacts.key
         self._export()

@@ -14,12 +14,12 @@ from cdk.states.job import Place, stem
 from cdk.states.run import tell
 
 # A start that was under way when its run ended is visible only some seconds later.
-SETTLE, REHEARSAL_SETTLE = 20, 1
+SETTLE = 20
 # Runs that fail tell of it themselves.
 UNTOLD = ("TIMED_OUT", "ABORTED")
 
 
-def cleanup_machine(place: Place, stop: States, topics: Sequence[str], settle: int) -> dict[str, Any]:
+def cleanup_machine(place: Place, stop: States, topics: Sequence[str], settle: int = SETTLE) -> dict[str, Any]:
     """The whole definition. Its input is the `detail` of Step Functions' event: name, status and input of the run.
 
     stop: states from "List jobs" to "All stopped".

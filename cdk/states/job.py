@@ -19,7 +19,6 @@ CELL, GATHER = "cell", jobs.GATHER
 # Seconds before another start, one for each try. A quota that other jobs of the run hold is free again only when one of
 # them is done, so there are many tries; the run's time limit ends them too.
 WAITS = (60, 120, 240, *[300] * 17)
-REHEARSAL_WAITS = (1,) * len(WAITS)  # nobody's machines are short there
 # What is worth another start. Step Functions names errors after the SDK's classes, and what has no class of its own
 # (all of EC2's, SageMaker's throttling) by the service: there only the message tells.
 SHORTAGES = (

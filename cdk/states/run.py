@@ -19,7 +19,7 @@ from spec import jobs
 # Wait, five of the Task, two of the Choice. The rest is for starting cells, of which each takes some fifty.
 # https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 EVENTS_FOR_LOOKS, EVENTS_PER_LOOK = 15_000, 9
-SHORTEST_POLL, REHEARSAL_POLL = 30, 2
+SHORTEST_POLL = 30
 # CopyObject takes no more at once: https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
 LARGEST_COPY = 5 * 1024**3
 

@@ -1,0 +1,43 @@
+"""The rule that starts the cleanup when a run ended badly."""
+
+from __future__ import annotations
+
+from aws_cdk import aws_events as events
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+# FAILED as well: a run's own Catch sees neither an overflowing history nor data that is too large.
+BADLY = ("ABORTED", "FAILED", "TIMED_OUT")
+
+
+class CleanupRule(Construct):
+    """A stopped or timed-out execution enters no further state: somebody else has to end what it left running.
+
+    https://docs.aws.amazon.com/step-functions/latest/dg/eventbridge-integration.html
+    """
+
+    def __init__(self, scope: Construct, construct_id: str, *, run: str, cleanup: str, endpoint_name: str) -> None:
+        """run, cleanup: ARNs of the machine that is watched and of the one that is started."""
+        super().__init__(scope, construct_id)
+        start = iam.PolicyStatement(sid="StartCleanup", actions=["states:StartExecution"], resources=[cleanup])
+        role = iam.Role(
+            self,
+            "Role",
+            description=f"Starts the cleanup behind compile runs of endpoint {endpoint_name}",
+            assumed_by=iam.ServicePrincipal("events.amazonaws.com"),
+            inline_policies={"Start": iam.PolicyDocument(statements=[start])},
+        )
+        events.CfnRule(
+            self,
+            "Rule",
+            description=f"Ends what a compile run of endpoint {endpoint_name} left running",
+            event_pattern={
+                "source": ["aws.states"],
+                "detail-type": ["Step Functions Execution Status Change"],
+                "detail": {"stateMachineArn": [run], "status": list(BADLY)},
+            },
+            state="ENABLED",
+            targets=[
+                events.CfnRule.TargetProperty(id="Cleanup", arn=cleanup, role_arn=role.role_arn, input_path="$.detail")
+            ],
+        )

@@ -1,0 +1,94 @@
+"""The runs of a compile stack: the machine that compiles, the one that cleans up, and the rule between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from cdk.constructs.branch import Branch
+from cdk.constructs.cleanup_rule import CleanupRule
+from cdk.constructs.job_files import JobFiles
+from cdk.constructs.run_topic import RunTopic
+from cdk.constructs.state_machine import StateMachine
+from cdk.nag import acknowledge_pattern
+from cdk.states.cleanup import cleanup_machine
+from cdk.states.job import Place
+from cdk.states.run import run_machine
+from spec import jobs
+
+
+class CompileRuns(Construct):
+    """run, cleanup: the two machines."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        place: Place,
+        branch: Branch,
+        files: JobFiles,
+        topic: RunTopic,
+        log_group: logs.ILogGroup,
+        bounds: tuple[int, int],
+    ) -> None:
+        """bounds: seconds that a run may take, and jobs that it may have at once."""
+        super().__init__(scope, construct_id)
+        self.cleanup = StateMachine(
+            self,
+            "Cleanup",
+            definition=cleanup_machine(place, branch.stop, topic.arns),
+            statements=[*branch.stop_statements, *topic.may_publish()],
+            log_group=log_group,
+            description=f"Ends what compile runs of endpoint {place.name} left running",
+            any_resource=branch.stop_any_resource,
+        )
+        self.run = StateMachine(
+            self,
+            "Run",
+            definition=run_machine(
+                place,
+                branch.course,
+                time_limit=bounds[0],
+                max_parallel=bounds[1],
+                topics=topic.arns,
+                cleanup=self.cleanup.arn,
+            ),
+            statements=[
+                *branch.run_statements,
+                *self._files(files, branch),
+                *topic.may_publish(),
+                self._start_cleanup(),
+            ],
+            log_group=log_group,
+            description=f"Compiles endpoint {place.name}: starts its jobs and publishes their artifact",
+            any_resource=branch.run_any_resource,
+        )
+        files.acknowledge(self.run.role, *_prefixes(files.name, branch))
+        self._acknowledge(self.run, branch.run_patterns)
+        self._acknowledge(self.cleanup, branch.stop_patterns)
+        CleanupRule(self, "Rule", run=self.run.arn, cleanup=self.cleanup.arn, endpoint_name=place.name)
+
+    @staticmethod
+    def _files(files: JobFiles, branch: Branch) -> list[iam.PolicyStatement]:
+        """Read what a run says of itself, and write one thing: the artifact, under its digest."""
+        base, (read, *written) = jobs.base_prefix(files.name), _prefixes(files.name, branch)
+        publish = [files.write(*written)] if written else []
+        return [files.read(read), *publish, files.find(base, *written), files.use_key()]
+
+    @staticmethod
+    def _acknowledge(machine: StateMachine, patterns: Mapping[str, str]) -> None:
+        for resource, reason in patterns.items():
+            acknowledge_pattern(machine.role, resource=resource, reason=reason)
+
+    def _start_cleanup(self) -> iam.PolicyStatement:
+        return iam.PolicyStatement(sid="StartCleanup", actions=["states:StartExecution"], resources=[self.cleanup.arn])
+
+
+def _prefixes(name: str, branch: Branch) -> list[str]:
+    """What the machine reads, and what it writes. Neo's only reads: the shapes that Neo is told."""
+    base = jobs.base_prefix(name)
+    return [f"{base}inputs/"] if branch.course.gather is None else [jobs.runs_prefix(name), f"models/{name}/"]

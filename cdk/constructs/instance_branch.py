@@ -1,0 +1,65 @@
+"""Compiling on EC2 instances: their network and launch template, and what the state machines may do with instances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from constructs import Construct
+
+from cdk.constructs.branch import Branch
+from cdk.constructs.compile_instance import CompileInstance, Machine, ec2_arn, may_end
+from cdk.constructs.compile_network import CompileNetwork
+from cdk.constructs.job_files import JobFiles
+from cdk.states.instance import InstanceMachine, instance_states, stop_states
+from cdk.states.job import CELL, GATHER, Place, naming
+from cdk.states.run import MADE, READ_RESULT, Course, cell_key
+
+
+class InstanceBranch(Construct):
+    """branch: what a compile stack takes from here."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        place: Place,
+        machine: Machine,
+        files: JobFiles,
+        tags: Mapping[str, str],
+    ) -> None:
+        super().__init__(scope, construct_id)
+        network = CompileNetwork(self, "Network", endpoint_name=files.name)
+        instance = CompileInstance(
+            self, "Instance", files=files, machine=machine, security_group=network.security_group, tags=tags
+        )
+        started = InstanceMachine(
+            template=instance.template.ref,
+            version=instance.template.attr_latest_version_number,
+            subnets=network.subnets,
+        )
+        self.branch = Branch(
+            course=Course(
+                cell=instance_states(place, started, CELL, MADE),
+                enter=naming(CELL)("First try"),
+                made=cell_key(place),
+                gather=instance_states(place, started, GATHER, READ_RESULT),
+                data={"subnets": started.subnet_of_try()},
+            ),
+            stop=stop_states(place, "All stopped"),
+            run_statements=[
+                *instance.may_start(network.subnets, network.security_group, machine.image),
+                *may_end(self, files.name)[:1],
+            ],
+            stop_statements=may_end(self, files.name),
+            log_group=None,
+            run_any_resource="DescribeInstances takes none either.",
+            run_patterns={
+                f"{ec2_arn(self)}:{kind}/*": "No id before it is made; a condition asks for this template."
+                for kind in ("instance", "network-interface", "volume")
+            },
+            stop_patterns={
+                f"{ec2_arn(self)}:instance/*": "No template knows their ids; a condition asks for this endpoint's tag."
+            },
+            stop_any_resource="DescribeInstances takes none either.",
+        )

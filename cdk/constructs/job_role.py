@@ -1,0 +1,109 @@
+"""The role of the SageMaker jobs that compile: Processing, or Neo."""
+
+from __future__ import annotations
+
+from aws_cdk import Aws, Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from constructs import Construct
+
+from cdk.constructs.job_files import JobFiles
+from cdk.nag import acknowledge, acknowledge_pattern
+from cdk.states.job import job_name_pattern
+from spec import jobs
+
+# SageMaker's fixed log groups (https://docs.aws.amazon.com/sagemaker/latest/dg/logging-cloudwatch.html). They are the
+# account's, made by its first job and shared by all, so that no stack can own, encrypt or expire them.
+PROCESSING_LOGS, NEO_LOGS = "/aws/sagemaker/ProcessingJobs", "/aws/sagemaker/CompilationJobs"
+# https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html#cloudwatch-metrics-jobs
+METRIC_NAMESPACE = "/aws/sagemaker/ProcessingJobs"
+
+
+class JobRole(Construct):
+    """Fetches a job's inputs, stores its outputs, pulls its image, writes its log streams, and nothing else.
+
+    SageMaker uses it on behalf of the job: the container itself has neither a network nor credentials.
+    https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html#sagemaker-roles-createprocessingjob-perms
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        files: JobFiles,
+        log_group_name: str,
+        repository_arn: str | None = None,
+        volume_key: kms.IKey | None = None,
+    ) -> None:
+        """repository_arn, volume_key: the image and the disk's key of a Processing job; Neo has neither."""
+        super().__init__(scope, construct_id)
+        statements = [*files.for_job(), *self._writes_logs(files.name, log_group_name)]
+        if repository_arn is not None:
+            statements += self._pulls_image(repository_arn)
+        if volume_key is not None:
+            statements.append(self._encrypts_disk(volume_key))
+        self.role = iam.Role(
+            self,
+            "Role",
+            description=f"Compiles endpoint {files.name}: reads and writes below {jobs.base_prefix(files.name)}",
+            assumed_by=iam.ServicePrincipal(
+                "sagemaker.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}}
+            ),
+            inline_policies={"Job": iam.PolicyDocument(statements=statements)},
+        )
+        files.acknowledge_job(self.role)
+        self._acknowledge(files.name, log_group_name)
+
+    def _logs(self, log_group_name: str) -> str:
+        stack = Stack.of(self)
+        return f"arn:{Aws.PARTITION}:logs:{stack.region}:{stack.account}:log-group:{log_group_name}"
+
+    def _writes_logs(self, name: str, log_group_name: str) -> list[iam.PolicyStatement]:
+        group = self._logs(log_group_name)
+        write = ["logs:CreateLogStream", "logs:PutLogEvents"]
+        streams = f"{group}:log-stream:{job_name_pattern(name)}"
+        return [
+            # The account's first job makes the group.
+            iam.PolicyStatement(
+                sid="FindLogs", actions=["logs:CreateLogGroup", "logs:DescribeLogStreams"], resources=[group]
+            ),
+            iam.PolicyStatement(sid="WriteLogs", actions=write, resources=[streams]),
+            iam.PolicyStatement(
+                sid="PublishMetrics",
+                actions=["cloudwatch:PutMetricData"],
+                resources=["*"],
+                conditions={"StringEquals": {"cloudwatch:namespace": METRIC_NAMESPACE}},
+            ),
+        ]
+
+    @staticmethod
+    def _pulls_image(repository_arn: str) -> list[iam.PolicyStatement]:
+        pull = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
+        return [
+            iam.PolicyStatement(sid="PullImage", actions=pull, resources=[repository_arn]),
+            iam.PolicyStatement(sid="LogInToRegistry", actions=["ecr:GetAuthorizationToken"], resources=["*"]),
+        ]
+
+    @staticmethod
+    def _encrypts_disk(key: kms.IKey) -> iam.PolicyStatement:
+        # SageMaker grants the disk's service the use of the key, for as long as the job takes.
+        return iam.PolicyStatement(
+            sid="EncryptDisk",
+            actions=["kms:CreateGrant"],
+            resources=[key.key_arn],
+            conditions={"Bool": {"kms:GrantIsForAWSResource": "true"}},
+        )
+
+    def _acknowledge(self, name: str, log_group_name: str) -> None:
+        acknowledge(
+            self.role,
+            finding="AwsSolutions-IAM5[Resource::*]",
+            reason="ecr:GetAuthorizationToken and cloudwatch:PutMetricData take no resource; a condition limits the "
+            "latter to SageMaker's namespace.",
+        )
+        acknowledge_pattern(
+            self.role,
+            resource=f"{self._logs(log_group_name)}:log-stream:{job_name_pattern(name)}",
+            reason="A log stream has its job's name, which is made for each run; the pattern is this endpoint's.",
+        )

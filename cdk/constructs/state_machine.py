@@ -1,0 +1,92 @@
+"""A Step Functions state machine with a role of its own and a log of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from aws_cdk import Stack
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_stepfunctions as stepfunctions
+from constructs import Construct
+
+from cdk.nag import acknowledge
+
+# https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html#cloudwatch-iam-policy
+_DELIVER_LOGS = (
+    "logs:CreateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:DescribeLogGroups",
+    "logs:DescribeResourcePolicies",
+    "logs:GetLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:UpdateLogDelivery",
+)
+
+
+class StateMachine(Construct):
+    """machine: the resource. role: what it may do, and nothing more. arn: of the machine."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        definition: dict[str, Any],
+        statements: Sequence[iam.PolicyStatement],
+        log_group: logs.ILogGroup,
+        description: str,
+        any_resource: str = "",
+    ) -> None:
+        """definition: in the Amazon States Language; may hold tokens.
+
+        any_resource: why statements have actions that take no resource, for cdk-nag; default: none has.
+        """
+        super().__init__(scope, construct_id)
+        self.role = self._role(statements, description, any_resource)
+        self.machine = stepfunctions.CfnStateMachine(
+            self,
+            "Machine",
+            role_arn=self.role.role_arn,
+            state_machine_type="STANDARD",
+            definition_string=Stack.of(self).to_json_string(definition),
+            logging_configuration=stepfunctions.CfnStateMachine.LoggingConfigurationProperty(
+                level="ALL",
+                include_execution_data=True,  # keys, digests and names; no secrets
+                destinations=[
+                    stepfunctions.CfnStateMachine.LogDestinationProperty(
+                        cloud_watch_logs_log_group=stepfunctions.CfnStateMachine.CloudWatchLogsLogGroupProperty(
+                            log_group_arn=log_group.log_group_arn
+                        )
+                    )
+                ],
+            ),
+        )
+        self.arn = self.machine.ref
+        acknowledge(
+            self.machine,
+            finding="AwsSolutions-SF2",
+            reason="A run is a handful of jobs of minutes to hours; its history and its log show every step. There are "
+            "no requests whose way through services a trace would show.",
+        )
+
+    def _role(self, statements: Sequence[iam.PolicyStatement], description: str, any_resource: str) -> iam.Role:
+        # Step Functions asks for these before it creates the machine; none of them takes a resource.
+        deliver = iam.PolicyStatement(sid="DeliverLogs", actions=list(_DELIVER_LOGS), resources=["*"])
+        role = iam.Role(
+            self,
+            "Role",
+            description=description,
+            assumed_by=iam.ServicePrincipal(
+                "states.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}}
+            ),
+            inline_policies={"Machine": iam.PolicyDocument(statements=[*statements, deliver])},
+        )
+        acknowledge(
+            role,
+            finding="AwsSolutions-IAM5[Resource::*]",
+            reason=f"Log deliveries take no resource. {any_resource}".strip(),
+        )
+        return role

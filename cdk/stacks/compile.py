@@ -1,0 +1,164 @@
+"""One stack an endpoint that is compiled on AWS: everything that a compile run needs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+
+from aws_cdk import Stack
+from constructs import Construct
+
+from cdk.constructs.branch import Branch
+from cdk.constructs.compile_instance import Machine
+from cdk.constructs.compile_runs import CompileRuns
+from cdk.constructs.instance_branch import InstanceBranch
+from cdk.constructs.job_files import JobFiles
+from cdk.constructs.labels import REHEARSAL_TAG, add_tags
+from cdk.constructs.neo_branch import NeoBranch
+from cdk.constructs.outputs import add_outputs
+from cdk.constructs.processing_branch import ProcessingBranch
+from cdk.constructs.run_key import RunKey
+from cdk.constructs.run_logs import RunLogs, run_log_group
+from cdk.constructs.run_topic import RunTopic
+from cdk.deployment import Deployment
+from cdk.refusal import hold_place, refuse_deployment
+from cdk.stacks.artifacts import ArtifactsStack
+from cdk.states.job import Place
+from cdk.states.run import poll_seconds
+from spec import EndpointSpec, derive, platforms
+from spec.endpoint import Job
+
+WHERE = {"processing": "in SageMaker Processing jobs", "ec2": "on EC2 instances", "neo": "with SageMaker Neo"}
+
+
+def stack_name(endpoint_name: str) -> str:
+    """The stack's name and id, on which operations rely."""
+    return f"InferentiaCompile-{endpoint_name}"
+
+
+class CompileStack(Stack):
+    """Two state machines, their roles, log and topic; for EC2 also launch template and network. Needs no lock.
+
+    Without the machine image that EC2 needs, or with tags that an instance cannot carry, deploying it is refused.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        spec: EndpointSpec,
+        job: Job,
+        artifacts: ArtifactsStack,
+        deployment: Deployment,
+    ) -> None:
+        """job: the spec's job section."""
+        cost = derive.job_cost_text(spec)
+        super().__init__(
+            scope,
+            construct_id,
+            stack_name=construct_id,
+            env=deployment.environment,
+            description=f"Compiles Inferentia endpoint {spec.name} {WHERE[job.where]}; {cost}",
+        )
+        self.add_stack_dependency(artifacts)
+        problems = _problems(spec, job, deployment)
+        if problems:
+            refuse_deployment(self, problems)
+            hold_place(self, "Refused")
+        else:
+            self._compose(spec, job, artifacts, deployment, cost)
+        add_tags(self, spec.tags, rehearsal=deployment.rehearsal)
+
+    def _compose(
+        self, spec: EndpointSpec, job: Job, artifacts: ArtifactsStack, deployment: Deployment, cost: str
+    ) -> None:
+        key = RunKey(self, "Encryption", endpoint_name=spec.name, log_group_names=[run_log_group(spec.name)]).key
+        logs = RunLogs(self, "Logs", endpoint_name=spec.name, encryption_key=key).log_group
+        topic = RunTopic(
+            self, "Notification", endpoint_name=spec.name, encryption_key=key, notify=spec.alarms.notify or ()
+        )
+        files = JobFiles(self, name=spec.name, bucket=artifacts.bucket, key=artifacts.key)
+        seconds = job.time_limit // timedelta(seconds=1)
+        tags = {**spec.tags, **({REHEARSAL_TAG: "true"} if deployment.rehearsal else {})}
+        place = Place(
+            partition=self.partition,
+            bucket=artifacts.bucket.bucket_name,
+            name=spec.name,
+            kms_key=artifacts.key.key_arn,
+            poll=poll_seconds(seconds, job.max_parallel),
+            limit=seconds,
+            tags=tags,
+        )
+        branch: Branch
+        if job.where == "processing":
+            branch = ProcessingBranch(
+                self, "Jobs", place=place, job=job, target=spec.compile.target, files=files, volume_key=key
+            ).branch
+        elif job.where == "ec2":
+            machine = _machine(spec, job, deployment)
+            branch = InstanceBranch(self, "Jobs", place=place, machine=machine, files=files, tags=tags).branch
+        else:
+            branch = NeoBranch(self, "Jobs", place=place, files=files).branch
+        runs = CompileRuns(
+            self,
+            "Runs",
+            place=place,
+            branch=branch,
+            files=files,
+            topic=topic,
+            log_group=logs,
+            bounds=(seconds, job.max_parallel),
+        )
+        add_outputs(
+            self,
+            {
+                "StateMachineArn": (runs.run.arn, "What `operations submit` starts"),
+                "JobLogGroup": (branch.log_group or logs.log_group_name, "Log group of the jobs, or of their runs"),
+                "Where": (job.where, "Where the jobs run"),
+                "TimeLimitSeconds": (str(seconds), "After which a run is ended"),
+                "CostLimit": (cost, "What a run costs at most"),
+            },
+        )
+
+
+def _machine(spec: EndpointSpec, job: Job, deployment: Deployment) -> Machine:
+    image = platforms.machine_image(spec.compile.target)
+    return Machine(
+        instance_type=str(job.instance_type),
+        image=str(deployment.machine_image(spec.compile.target)),
+        root=image.root,
+        # On the embedded AWS no image boots: the script runs with the Python that is there.
+        python="python3" if deployment.rehearsal else image.python,
+        volume=job.volume,
+        spot=job.spot,
+        minutes=math.ceil(job.time_limit / timedelta(minutes=1)),
+    )
+
+
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions: instance metadata shows tags
+# under their keys, and takes no others.
+_TAG_KEY = re.compile(r"[A-Za-z0-9+=.,_:@-]+")
+
+
+def _problems(spec: EndpointSpec, job: Job, deployment: Deployment) -> Sequence[str]:
+    """Why the stack cannot be deployed, each with what to do."""
+    if job.where != "ec2":
+        return ()
+    problems = []
+    if deployment.machine_image(spec.compile.target) is None:
+        image = platforms.machine_image(spec.compile.target)
+        problems.append(
+            f"Endpoint {spec.name}: job.where is ec2, and no machine image was given. Find the id of {image.name} in "
+            f"your region ({image.find}), then deploy with `-c compile_ami=ami-...` or write it as compile_ami into "
+            "cdk.context.json. Why none is chosen by itself: spec/data/machine_images.yaml."
+        )
+    for key in sorted(spec.tags):
+        if not _TAG_KEY.fullmatch(key) or key in (".", "..", "_index"):
+            problems.append(
+                f"Endpoint {spec.name}: tags has the key {key!r}, which an EC2 instance that reads its own tags cannot "
+                "carry. Use letters, digits and +=.,_:@- alone, or job.where: processing."
+            )
+    return problems
