@@ -17,6 +17,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 VENV310 = ROOT / ".venv310"
+# Servers of others, each in an environment of its own that sees torch and the handler's packages of one of the two.
+SERVERS = {
+    "torchserve310": (VENV310, "TorchServe 0.11 and SageMaker's toolkit 2.0.21, as in the Inf1 container"),
+    "torchserve": (VENV, "TorchServe 0.12 and SageMaker's toolkit 2.0.25"),
+    "triton": (VENV, "the tritonserver binary of nvidia-pytriton"),
+}
+JAVA = "openjdk-17-jre-headless"  # Debian's and Ubuntu's name for the Java that TorchServe runs on
 OLDEST_NODE = 22  # the CDK's jsii ended support for Node 20 on 2026-10-30
 # PyTorch publishes its CPU builds on an index of its own; PyPI's Linux wheel brings several GB of CUDA libraries.
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -24,6 +31,10 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 class InstallError(Exception):
     """The set-up cannot go on; the text says what to do."""
+
+
+class MissingError(Exception):
+    """Something optional cannot be had on this machine; the text says what and why."""
 
 
 def say(text: str) -> None:
@@ -185,15 +196,66 @@ def install_python310() -> bool:
     return True
 
 
+def server_environment(name: str) -> Path:
+    """Where the server `name` of SERVERS is installed."""
+    return ROOT / f".venv-{name}"
+
+
+def install_java() -> None:
+    """Java from the distribution, where it is missing and may be installed. Raises MissingError."""
+    if shutil.which("java"):
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise MissingError(f"TorchServe needs Java 17 and there is none (apt-get install {JAVA}, as root)")
+    say(f"installing {JAVA}")
+    for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", JAVA]):
+        try:
+            run(list(command), " ".join(command))
+        except InstallError as error:
+            raise MissingError(f"TorchServe needs Java 17, which cannot be installed: {error}") from None
+
+
+def install_server(name: str) -> None:
+    """The environment of a server that ours is compared with. Raises MissingError where it cannot be had."""
+    base, what = SERVERS[name]
+    if name.startswith("torchserve"):
+        install_java()
+    if base == VENV310 and not install_python310():
+        raise MissingError("no Python 3.10 found (PYTHON310, PATH, pyenv)")
+    folder, lock = server_environment(name), ROOT / "requirements" / f"{name}.txt"
+    if up_to_date(folder, digest(lock)):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        python = create_environment(folder, str(base / "bin" / "python"))
+        say(f"installing {what}")
+        run(pip(python, "-r", lock), f"installing requirements/{name}.txt")
+    except InstallError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise MissingError(str(error)) from None
+    # Only now: pip would take what it sees there for installed. Its own packages still come first.
+    (shared,) = base.glob("lib/python*/site-packages")
+    (own,) = folder.glob("lib/python*/site-packages")
+    (own / "project.pth").write_text(f"{shared}\n")
+    (folder / "made-of.txt").write_text(digest(lock))
+
+
 def main() -> int:
-    """Command line; 0 done, 1 failed, 3 where the Python 3.10 lane was asked for and cannot be had."""
+    """Command line; 0 done, 1 failed, 3 where something optional was asked for and cannot be had."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python310", action="store_true", help="set up the Inf1 container's lane (.venv310)")
+    parser.add_argument("--server", choices=sorted(SERVERS), help="set up a server to compare with (.venv-SERVER)")
     options = parser.parse_args()
     try:
+        if options.server:
+            install_server(options.server)
+            return 0
         if options.python310:
             return 0 if install_python310() else 3
         install_main()
+    except MissingError as error:
+        print(f"SKIPPED: {options.server}: {error}", file=sys.stderr)
+        return 3
     except (InstallError, OSError, subprocess.SubprocessError) as error:
         print(f"setup failed: {error}", file=sys.stderr)
         return 1

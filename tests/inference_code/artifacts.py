@@ -200,11 +200,18 @@ class Response:
 class Server:
     """`python -m inference_code.server` on an artifact, in a process of its own."""
 
-    def __init__(self, folder: Path, log: Path, environment: Mapping[str, str] | None = None, *arguments: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        *arguments: str,
+        python: str = sys.executable,
+    ) -> None:
         self.log = log
         with log.open("wb") as stream:
             self.process = subprocess.Popen(
-                command(folder, "--port", "0", *arguments),
+                [python, *command(folder, "--port", "0", *arguments)[1:]],
                 stdout=subprocess.PIPE,
                 stderr=stream,
                 env=child_environment(environment),

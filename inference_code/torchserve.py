@@ -1,0 +1,121 @@
+"""The four functions as TorchServe and SageMaker's toolkit need them.
+
+A model that cannot be loaded ends the server. TorchServe answers /ping with 200 as soon as its workers' processes run,
+and starts one that could not load the model again and again, /ping going up and down meanwhile; SageMaker takes the
+first 200 for a healthy container (https://github.com/aws/deep-learning-containers/issues/2917). So the first worker
+that cannot load the model ends the server: nobody answers /ping any more, and the log has the reason.
+
+Once a worker has been in service this is not done: a worker that was killed may find its NeuronCores still taken, and
+TorchServe's next attempt succeeds.
+
+No exception leaves a function: the toolkit would answer it with its traceback. It also decodes JSON and CSV itself
+before it calls input_fn, outside of anybody's reach, unless its list of such types is empty; then bytes arrive.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from inference_code import handler
+from inference_code.codecs.multipart import MULTIPART
+from inference_code.errors import EndpointError, Internal, UnsupportedMediaType
+from inference_code.handler import Done, Request, Served, Work
+
+# TorchServe takes these bodies apart by itself, and the toolkit then looks for a part named "body".
+_TAKEN_APART = (MULTIPART, "application/x-www-form-urlencoded")
+_SERVER = b"org.pytorch.serve.ModelServer"
+_log = logging.getLogger(__name__)
+
+
+def model_fn(model_dir: str, context: Any = None) -> Served:
+    """See handler.model_fn. Raises LoadError, after it has ended the TorchServe that this process is a worker of."""
+    _bodies_as_bytes()
+    server = _server()
+    try:
+        served = handler.model_fn(model_dir, context)
+    except Exception:
+        if server is not None and not _mark(server).exists():
+            _log.error("the server ends: no worker of it could load the model")
+            os.kill(server, signal.SIGTERM)
+        raise
+    if server is not None:
+        _mark(server).touch()
+    return served
+
+
+def input_fn(body: bytes | str | None, content_type: str, context: Any = None) -> list[Work]:
+    """See handler.input_fn. A body that TorchServe has taken apart is refused: its parts' types are lost."""
+    kind = (content_type or "").split(";")[0].strip().lower()
+    if kind in _TAKEN_APART:
+        return _failed(
+            UnsupportedMediaType(
+                f"TorchServe takes {kind} apart before the model sees it; send several items as a JSON list or "
+                "as an npy batch, or deploy with server: native"
+            )
+        )
+    try:
+        return handler.input_fn(b"" if body is None else body, content_type, context)
+    except Exception as error:
+        return _failed(_ours(error))
+
+
+def predict_fn(work: Sequence[Work], model: Served, context: Any = None) -> list[Done]:
+    """See handler.predict_fn."""
+    try:
+        return handler.predict_fn(work, model, context)
+    except Exception as error:
+        mistake = _ours(error)
+        return [Done(one, None, one.error or mistake) for one in work]
+
+
+def output_fn(done: Sequence[Done], accept: str, context: Any = None) -> tuple[bytes, str]:
+    """See handler.output_fn."""
+    try:
+        return handler.output_fn(done, accept, context)
+    except Exception as error:
+        if isinstance(error, EndpointError):  # there is no context to carry the status: the toolkit reads it from here
+            raise
+        return handler.output_fn([Done(_failed(_ours(error))[0], None, _ours(error))], accept, context)
+
+
+def _failed(error: EndpointError) -> list[Work]:
+    return [Work(Request(b""), None, None, error)]
+
+
+def _ours(error: Exception) -> EndpointError:
+    """What the caller is told of an exception that should not have been; the log gets the rest."""
+    if isinstance(error, EndpointError):
+        return error
+    _log.error("a request failed", exc_info=error)
+    return Internal(f"{type(error).__name__}; the worker's log has the details")
+
+
+def _bodies_as_bytes() -> None:
+    try:
+        module = importlib.import_module("sagemaker_inference.content_types")
+    except ImportError:  # not under the toolkit
+        return
+    module.UTF8_TYPES.clear()
+
+
+def _server() -> int | None:
+    """The process id of TorchServe if it started this process."""
+    parent = os.getppid()
+    try:
+        command = Path(f"/proc/{parent}/cmdline").read_bytes()
+    except OSError:
+        return None
+    return parent if _SERVER in command.split(b"\0") else None
+
+
+def _mark(server: int) -> Path:
+    """The file that says that a worker of this server has loaded the model."""
+    began = Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[19]  # in clock ticks since the boot
+    return Path(tempfile.gettempdir()) / f"endpoint-in-service-{server}-{began}"
