@@ -19,13 +19,16 @@ class Bundle:
     content: Folder
 
 
-def make(name: str, root: Path, folder: Path, *, rehearsal: bool) -> Bundle:
+def make(name: str, root: Path, folder: Path, environment: str, *, rehearsal: bool) -> Bundle:
     """Have `python -m compile bundle` make the bundle in `folder`, and read its plan.
+
+    environment: what else decides what comes out of the jobs, for the keys of the compile cache; empty for nothing.
 
     Raises:
         OperationError: what compile said, or a plan that this version cannot read.
     """
-    compile_command(root, "bundle", name, "--to", str(folder), *(["--rehearse"] if rehearsal else []))
+    more = (["--environment", environment] if environment else []) + (["--rehearse"] if rehearsal else [])
+    compile_command(root, "bundle", name, "--to", str(folder), *more)
     try:
         plan = jobs.read_plan(folder / jobs.PLAN)
     except jobs.JobError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -62,6 +62,14 @@ class History:
             self._seen.add(event["id"])
             self._place(event)
             self._read(event)
+
+    def settle(self, output: Mapping[str, Any]) -> None:
+        """What a run that succeeded says of its cells at its end; the history may lag behind it."""
+        cached = {str(row["index"]): bool(row["cached"]) for row in output.get("cells", [])}
+        for cell in self.cells.values():
+            if cell.index in cached:
+                cell.state = "cached" if cached[cell.index] else "done"
+        self.cells[GATHER].state = "done"
 
     def _new(self) -> Iterator[HistoryEventTypeDef]:
         """Newest first, so that a long history is not read again and again."""

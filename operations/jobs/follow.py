@@ -24,20 +24,21 @@ def follow(runs: Sequence[Run], screen: Screen) -> None:
     Raises:
         OperationError: where AWS cannot be asked any more; the runs go on.
     """
-    failures = 0
+    failures, pending = 0, list(runs)
     with screen.shown():
         while True:
             try:
-                for run in runs:
-                    if run.execution.running:
-                        run.refresh(functools.partial(screen.line, run))
+                for run in list(pending):  # each once at least: what has ended already is read too
+                    run.refresh(functools.partial(screen.line, run))
+                    if not run.execution.running:
+                        pending.remove(run)
                 failures = 0
             except (ClientError, BotoCoreError) as error:
                 failures += 1
                 if failures >= _MOST_FAILURES or not _passing(error):
                     raise OperationError(f"the run cannot be followed any more: {error}. {goes_on(runs)}") from error
             screen.update()
-            if not any(run.execution.running for run in runs):
+            if not pending:
                 return
             time.sleep(pause(runs[0]))
 

@@ -31,6 +31,6 @@ def left_over(run: Run) -> list[str]:
     if not names:
         return ["instances: none left"]
     return [
-        f"instances: {', '.join(names)} still there. They end by themselves at their time limit; at once: "
-        f"aws ec2 terminate-instances --instance-ids {' '.join(names)}"
+        f"instances: {', '.join(names)} still there. The stack's clean-up ends them within minutes, and they end "
+        f"themselves at their time limit; at once: aws ec2 terminate-instances --instance-ids {' '.join(names)}"
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,9 +13,13 @@ from botocore.exceptions import ClientError
 
 from operations.errors import OperationError
 from operations.jobs.compiling import compile_command
+from operations.jobs.content import stored
 from operations.jobs.run import Run
 from operations.locked import sha256
 from spec import jobs
+
+# Neo names the file after the device (SageMaker Developer Guide, CreateCompilationJob, S3OutputLocation).
+NEO_MODEL = "model-ml_inf1.tar.gz"
 
 
 @dataclass(frozen=True)
@@ -43,24 +47,37 @@ def bring_home(run: Run, root: Path, progress: Callable[[int], None] | None = No
         OperationError: a result that is not there or does not fit, or what compile said: that the spec changed
             meanwhile, for example. Nothing is locked then.
     """
-    home = root / "build" / "jobs"
-    home.mkdir(parents=True, exist_ok=True)
-    output = jobs.output_prefix(run.name, run.run)
-    with tempfile.TemporaryDirectory(dir=home, prefix=f"{run.run}-") as scratch:
-        folder = Path(scratch)
-        for file in (jobs.RESULT, jobs.LOCK):
-            _download(run, output + file, folder / file)
-        result = _result(run, folder)
-        if result.rehearsal or result.stand_in:
-            made = "in a rehearsal" if result.rehearsal else "with a stand-in for the Neuron SDK"
-            run.account.guard(what=f"the result of {run.run} was made {made} and")
-        _download(run, result.artifact.key, folder / jobs.ARTIFACT, progress)
-        _same("the published artifact", sha256(folder / jobs.ARTIFACT), result.artifact.sha256)
-        _same("the lock of the run", sha256(folder / jobs.LOCK), result.lock_sha256)
-        compile_command(root, "adopt", run.name, "--from", scratch, *(["--rehearse"] if result.rehearsal else []))
+    folder = root / "build" / "jobs" / run.run  # kept where compile refuses it, so that its own advice can be followed
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in (jobs.RESULT, jobs.LOCK):
+        _download(run, jobs.output_prefix(run.name, run.run) + file, folder / file)
+    result = _result(run, folder)
+    if result.rehearsal or result.stand_in:
+        made = "in a rehearsal" if result.rehearsal else "with a stand-in for the Neuron SDK"
+        run.account.guard(what=f"the result of {run.run} was made {made} and")
+    _download(run, result.artifact.key, folder / jobs.ARTIFACT, progress)
+    _same("the published artifact", sha256(folder / jobs.ARTIFACT), result.artifact.sha256)
+    _same("the lock of the run", sha256(folder / jobs.LOCK), result.lock_sha256)
+    compile_command(root, "adopt", run.name, "--from", str(folder), *(["--rehearse"] if result.rehearsal else []))
+    shutil.rmtree(folder)
     return Adopted(
         run.name, run.run, result.artifact.key, result.artifact.sha256, result.artifact.bytes, result.rehearsal
     )
+
+
+def neo_models(run: Run) -> list[str]:
+    """What Neo made: it comes home as no artifact of ours, because its own runtime has to load it.
+
+    Raises:
+        OperationError: where a cell's model is not there.
+    """
+    prefix = jobs.cache_prefix(run.name)
+    there = stored(run.account, run.bucket, prefix)
+    wanted = [f"{cell.key}/{NEO_MODEL}" for cell in run.cells if cell.key is not None]
+    missing = [path for path in wanted if path not in there]
+    if missing:
+        raise OperationError(f"run {run.run} succeeded, but s3://{run.bucket}/{prefix}{missing[0]} is not there.")
+    return [f"s3://{run.bucket}/{prefix}{path}" for path in wanted]
 
 
 def _download(run: Run, key: str, target: Path, progress: Callable[[int], None] | None = None) -> None:

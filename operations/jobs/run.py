@@ -51,6 +51,8 @@ class Run:
         """Read what happened since the last call; `show` is given each new line of a log with its cell."""
         self.execution = executions.describe(self.account, self.execution.arn)
         self.history.refresh()
+        if self.execution.status == "SUCCEEDED":
+            self.history.settle(self.execution.output)
         for cell in self.cells:
             if not cell.machines:
                 continue

@@ -31,7 +31,7 @@ def clock(seconds: float) -> str:
 
 
 class Screen:
-    """Shows runs on a console; `quiet` leaves out the logs' lines."""
+    """Shows runs on a console."""
 
     def __init__(self, console: Console, runs: Sequence[Run]) -> None:
         self._console, self._runs = console, runs
@@ -43,7 +43,9 @@ class Screen:
         """The table stands while the block runs, and stays as it was at its end."""
         for run in self._runs:
             limit = format_duration(run.stack.time_limit)
-            self._print(f"{run.run} on {run.stack.where}: at most {limit} and {run.stack.cost_limit}")
+            self._print(
+                f"{run.run} ({run.stack.where}): ended after {limit} at the latest; cost {run.stack.cost_limit}"
+            )
         if not self._console.is_terminal:
             yield
             return
