@@ -20,7 +20,7 @@ from compile import package
 from compile.capacity import Footprint
 from compile.device_parity import DeviceParity
 from compile.errors import CompileError
-from compile.graphs import BuiltGraph, Case, Places
+from compile.graphs import COMPARISON, BuiltGraph, Case, Places
 from compile.parity import OutputParity, Parity
 from compile.structure import Signature
 from compile.targets import CompiledGraph, Cost
@@ -32,7 +32,7 @@ from spec.jobs import tree_digests
 _DESCRIPTION = "cell.json"
 _ARTIFACT, _CPU, _RECORD = "artifact", "cpu", "record"
 # Of a record what says how it went; the compiler's own work directory can be many times the graph.
-_KEPT = ("compile.log", "cost.json", "comparison.json", "request.json", "result.json")
+_KEPT = ("compile.log", "cost.json", COMPARISON, "request.json", "result.json")
 _CHECKSUM = "checksum"
 
 

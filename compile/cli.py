@@ -21,6 +21,7 @@ COMMAND_MODULES = (
     "compile.commands.create",
     "compile.commands.buckets",
     "compile.commands.build",
+    "compile.commands.cache",
     "compile.commands.jobs",
     "compile.commands.check",
     "compile.coverage.commands",

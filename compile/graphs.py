@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from inference_code.manifest import GraphEntry
 
 if TYPE_CHECKING:
     from spec import EndpointSpec
+
+
+COMPARISON = "comparison.json"  # in a graph's record
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ def make(
     cell = Cell(spec, case, parts.whole, tensors, list(example), report, work, parts.report.operators)
     with reporter.step(f"{'trace' if target.rehearsal else 'compile'}: {case}"):
         compiled = target.compile(cell)
+        _keep_comparison(compiled)
         path, on_cpu = _place(compiled, cell, places)
     names = [output.name for output in described.outputs]
     with reporter.step(f"parity: {case}", len(references)) as advance:
@@ -181,6 +186,13 @@ def _place(compiled: CompiledGraph, cell: Cell, places: Places) -> tuple[Path, P
     on_cpu.parent.mkdir(parents=True, exist_ok=True)
     torchscript.save(traced.module, on_cpu)
     return path, on_cpu
+
+
+def _keep_comparison(compiled: CompiledGraph) -> None:
+    """The prediction beside the compiler's log becomes part of the record, where the report finds it."""
+    if compiled.comparison is not None and compiled.record is not None:
+        text = json.dumps(compiled.comparison, indent=2, sort_keys=True) + "\n"
+        (compiled.record / COMPARISON).write_text(text, encoding="utf-8")
 
 
 def _where(on_device: bool, stand_in: bool) -> str:

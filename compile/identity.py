@@ -6,6 +6,7 @@ of a finished graph (compile.accept), how long it may take, and the other graphs
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
 from collections.abc import Mapping
@@ -71,6 +72,7 @@ class Identity:
         return hashlib.sha256(canonical({**self._shared, "case": own}).encode()).hexdigest()
 
 
+@functools.cache
 def _code() -> dict[str, str]:
     """The code that has a part in a graph, with operator table and compiler options. Families are the definition's."""
     roots = [INSTALLED / name for name in _ROOTS]

@@ -19,7 +19,7 @@ from spec.quantities import format_duration
 if TYPE_CHECKING:
     from compile.build import Plan, Result
     from compile.decoding import DecodingPlan
-    from compile.graphs import BuiltGraph
+    from compile.graphs import BuiltGraph, Case
 
 PlanOnly = Annotated[
     bool, typer.Option("--plan", help="Show the matrix of graphs and whether it fits; compile nothing. Exit 1 if not.")
@@ -28,8 +28,12 @@ WorkDirectory = Annotated[
     Path | None,
     typer.Option(help="Where the compiler works and the record is kept.", show_default="build/record"),
 ]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Compile every graph anew; neither read build/cache nor write to it.")
+]
 _TARGETS = {True: "rehearsal: traced for this machine's CPU, not for Inferentia", False: "compiled for the target"}
 
+_CACHED = " (from the cache: not compiled again)"
 _STAND_IN = "made with a stand-in for the Neuron SDK: for tests alone, nothing deploys it"
 
 
@@ -44,6 +48,7 @@ def build_command(
     rehearse: Rehearse = False,
     plan_: PlanOnly = False,
     work_directory: WorkDirectory = None,
+    no_cache: NoCache = False,
     json_: Json = False,
     root: Root = Path(),
 ) -> None:
@@ -52,8 +57,11 @@ def build_command(
     Compiling for the target needs the Neuron SDK; what it says and makes stays in build/record/NAME. With --plan only
     the matrix of graphs is shown, with what it would take of the instance: that needs no SDK. For a model that decodes
     step by step the plan weighs the cached step against computing the whole prefix anew.
+
+    Graphs that were compiled before, of the same weights, code, options and versions, come from build/cache.
     """
-    from compile.build import build, plan, survey  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+    from compile.build import build, cached, plan, survey  # noqa: PLC0415  (seconds of imports, --help need not wait)
+    from compile.cache import of_project  # noqa: PLC0415
 
     spec = endpoint(name, root)
     with reporting(json_) as reporter:
@@ -65,10 +73,11 @@ def build_command(
     if plan_:
         show_capacity(spec, found, weighed, json_)
         raise typer.Exit(0 if found.fits else 1)
+    cache = None if no_cache else of_project(spec.root, lambda line: err.print(line, markup=False, highlight=False))
     with reporting(json_) as reporter:
         if not json_:
-            _show_plan(planned, weighed)
-        result = build(planned, reporter)
+            _show_plan(planned, weighed, cached(planned, cache) if cache else [])
+        result = build(planned, reporter, cache)
     if json_:
         typer.echo(json.dumps({**_summary(result), "decoding": [one.to_json() for one in weighed]}, indent=2))
     else:
@@ -116,7 +125,7 @@ def _weigh(planned: Plan, reporter: Reporter) -> list[DecodingPlan]:
         return plans(planned.definition, buckets, spec.compile.batch_sizes, spec.compile.target, planned.rewriting)
 
 
-def _show_plan(planned: Plan, weighed: Sequence[DecodingPlan]) -> None:
+def _show_plan(planned: Plan, weighed: Sequence[DecodingPlan], cached: Sequence[Case]) -> None:
     from compile.rewriting import ALL  # noqa: PLC0415
 
     spec = planned.spec
@@ -127,7 +136,7 @@ def _show_plan(planned: Plan, weighed: Sequence[DecodingPlan]) -> None:
     table.add_row("weights", spec.model.weights.source)
     table.add_row("target", f"{spec.compile.target} ({_TARGETS[planned.target.rehearsal]})")
     for case in planned.cases:
-        table.add_row("graph", str(case))
+        table.add_row("graph", f"{case}{_CACHED if case in cached else ''}")
     for one in weighed:
         table.add_row("decoding", f"{one.case}: {one}")
     if planned.rewriting != ALL:
@@ -142,6 +151,8 @@ def _show_result(result: Result) -> None:
     table = facts(f"{result.spec.name}: built")
     table.add_row("weights", result.weights)
     for graph in result.graphs:
+        if graph.case in result.cached:
+            table.add_row("graph", f"{graph.case}{_CACHED}")
         worst = graph.parity.worst
         table.add_row(
             "parity",
@@ -216,6 +227,7 @@ def _summary(result: Result) -> dict[str, Any]:
         "artifact": result.artifact.relative_to(spec.root).as_posix(),
         "lock_path": lock_path(spec, result.lock.rehearsal).relative_to(spec.root).as_posix(),
         "weights": result.weights,
+        "cached": [str(case) for case in result.cached],
         "cells": [_cell(graph, spec.root) for graph in result.graphs if graph.compiled.cost is not None],
         "lock": json.loads(result.lock.dump()),
     }

@@ -1,0 +1,44 @@
+"""`cache`: the compiled graphs that this machine keeps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from compile.commands.common import Json, Root, err, out, project
+
+Empty = Annotated[bool, typer.Option("--empty", help="Remove all of it. The next build compiles every graph anew.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("cache")(cache_command)
+
+
+def cache_command(empty: Empty = False, json_: Json = False, root: Root = Path()) -> None:
+    """List the compiled graphs in build/cache, used last first; or remove them.
+
+    A graph has a key over everything that decides how it comes out, so what is there never has to be removed for a
+    build to be right. Beyond 20 GB the graphs that were not used for longest go by themselves.
+    """
+    from compile.cache import of_project  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+
+    cache = of_project(project(root), lambda line: err.print(line, markup=False))
+    kept = cache.kept()
+    freed = cache.empty() if empty else 0
+    if json_:
+        cells = [{**asdict(cell), "used": cell.used.isoformat(timespec="seconds")} for cell in kept]
+        typer.echo(json.dumps({"cells": cells, "freed_bytes": freed}, indent=2))
+        return
+    if empty:
+        out.print(f"Removed {len(kept)} graphs, {freed / 1e6:.1f} MB.", highlight=False)
+        return
+    table = Table("key", "MB", "used", title=f"{len(kept)} graphs, {sum(cell.bytes for cell in kept) / 1e6:.1f} MB")
+    for cell in kept:
+        table.add_row(cell.key, f"{cell.bytes / 1e6:.1f}", f"{cell.used:%Y-%m-%d %H:%M} UTC")
+    out.print(table)

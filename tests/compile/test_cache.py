@@ -1,0 +1,237 @@
+"""The compile cache: what is there is not compiled again, and what is damaged is never used."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import spec as specs
+from compile import build as builds
+from compile import graphs, identity
+from compile.build import Result, build, plan
+from compile.cache import Cache
+from compile.identity import Identity
+from compile.progress import Silent
+from compile.weights import identify
+from spec.jobs import CELL
+from tests.compile.projects import ENTRY, WITH_SAMPLE, files, run, write_entry
+
+TWO = "compile: {batch_sizes: [1, 2]}\n"
+
+
+def cached_build(path: Path, said: list[str] | None = None, limit: int = 10**9) -> Result:
+    lines: list[str] = [] if said is None else said
+    cache = Cache(path.parents[1] / "build/cache", lines.append, limit)
+    return build(plan(specs.load(path), rehearse=True), Silent(), cache)
+
+
+def cells(root: Path) -> list[Path]:
+    return sorted((root / "build/cache").glob(f"*/{CELL}"))
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The cells that are really made while the test runs."""
+    seen: list[str] = []
+    make = graphs.make
+
+    def counted(case: graphs.Case, *rest: Any) -> graphs.BuiltGraph:
+        seen.append(str(case))
+        return make(case, *rest)
+
+    monkeypatch.setattr(graphs, "make", counted)
+    return seen
+
+
+def test_a_second_build_compiles_nothing_and_makes_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_entry(tmp_path, WITH_SAMPLE, more=TWO)
+    first = cached_build(path)
+    assert first.cached == ()
+    assert len(cells(tmp_path)) == 2
+    before = files(tmp_path)
+    assert len(before) == 4
+    shutil.rmtree(tmp_path / "build/rehearsal")
+
+    def never(*_: object) -> None:
+        raise AssertionError("something was lowered, traced or loaded")
+
+    for name in ("lowered", "analyze", "trace_for_cpu", "compare"):
+        monkeypatch.setattr(graphs, name, never)
+    monkeypatch.setattr(builds.weights, "fill", never)
+    again = cached_build(path)
+    assert [str(case) for case in again.cached] == ["main, x 8, batch 1", "main, x 8, batch 2"]
+    assert files(tmp_path) == before
+    assert again.lock == first.lock
+
+
+def test_another_bucket_leaves_the_first_ones_cell(tmp_path: Path, compiled: list[str]) -> None:
+    cached_build(write_entry(tmp_path))
+    cached_build(write_entry(tmp_path, more=TWO))
+    assert compiled == ["main, x 8, batch 1", "main, x 8, batch 2"]
+
+
+def test_what_is_asked_of_a_finished_graph_is_no_part_of_its_key(tmp_path: Path, compiled: list[str]) -> None:
+    cached_build(write_entry(tmp_path))
+    cached_build(write_entry(tmp_path, more="compile: {timeout: 10min, accept: {lowering_tolerance: 1e-4}}\n"))
+    assert len(compiled) == 1
+
+
+def test_weights_and_code_make_another_cell(tmp_path: Path, compiled: list[str]) -> None:
+    cached_build(write_entry(tmp_path))
+    cached_build(write_entry(tmp_path, weights='"random:1"'))
+    cached_build(write_entry(tmp_path, ENTRY.replace("nn.Linear(8, 4)", "nn.Linear(8, 4, bias=False)")))
+    cached_build(write_entry(tmp_path))
+    assert len(compiled) == 3
+
+
+def keyed(path: Path, rehearsal: bool = True, **environment: str) -> str:
+    planned = plan(specs.load(path), rehearse=True, check=False)
+    return Identity(planned.spec, identify(planned.spec), rehearsal, environment).key(planned.cases[0])
+
+
+def test_what_a_key_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_entry(tmp_path)
+    known = {keyed(path), keyed(path, torch="1.13.1"), keyed(path, torch="2.13.0"), keyed(path, False)}
+    known.add(keyed(path, stand_in="True"))
+    with torch.no_grad():
+        known.add(keyed(path))
+    section = "compile: {fast_math: none, lowering: {off: [interpolate]}}\n"
+    known |= {keyed(write_entry(tmp_path, more=more)) for more in (section, "compile: {target: inf2}\n")}
+    code = identity._code()
+    assert {"compile/lowering/registry.py", "compile/coverage/operators.json", "spec/data/compilers.yaml"} <= set(code)
+    assert not [name for name in code if name.startswith(("compile/models/", "compile/commands/"))]
+    path = write_entry(tmp_path)
+    for name in ("compile/lowering/recorder.py", "compile/coverage/operators.json", "compile/parity.py"):
+        monkeypatch.setattr(identity, "_code", lambda name=name: {**code, name: "changed"})
+        known.add(keyed(path))
+    assert len(known) == 11
+    monkeypatch.undo()
+    assert keyed(write_entry(tmp_path)) in known
+
+
+def test_a_key_does_not_depend_on_where_the_project_lies(tmp_path: Path) -> None:
+    assert keyed(write_entry(tmp_path / "a")) == keyed(write_entry(tmp_path / "b/c d"))
+
+
+def members(file: Path) -> dict[str, bytes]:
+    with tarfile.open(file) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+
+
+def write_members(file: Path, content: dict[str, bytes]) -> None:
+    with tarfile.open(file, "w") as tar:
+        for name, data in content.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def flipped(file: Path, name: str) -> None:
+    content = members(file)
+    data = bytearray(content[name])
+    data[len(data) // 2] ^= 1
+    write_members(file, {**content, name: bytes(data)})
+
+
+def described(file: Path, **changes: Any) -> None:
+    """cell.json says something else, and its checksum still says what it said before."""
+    content = members(file)
+    write_members(file, {**content, "cell.json": json.dumps(json.loads(content["cell.json"]) | changes).encode()})
+
+
+GRAPH = "artifact/graphs/main-x_8-batch_1.pt"
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (lambda file: os.truncate(file, 6000), "damaged"),
+    "empty": (lambda file: os.truncate(file, 0), "damaged"),
+    "no tar": (lambda file: file.write_bytes(b"x" * 5000), "damaged"),
+    "a bit of the graph": (lambda file: flipped(file, GRAPH), f"{GRAPH} is missing, unexpected, or has another"),
+    "a bit of the description": (lambda file: flipped(file, "cell.json"), "damaged"),
+    "another parity": (lambda file: described(file, unused_inputs=["x"]), "cell.json has another checksum"),
+    "no graph": (
+        lambda file: write_members(file, {k: v for k, v in members(file).items() if k != GRAPH}),
+        f"{GRAPH} is missing",
+    ),
+    "a file too many": (lambda file: write_members(file, {**members(file), "artifact/x": b""}), "artifact/x is"),
+    "a path outside": (lambda file: write_members(file, {**members(file), "../x": b""}), "damaged"),
+    "no description": (
+        lambda file: write_members(file, {k: v for k, v in members(file).items() if k != "cell.json"}),
+        "cell.json is not there",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES.values(), ids=DAMAGES.keys())
+def test_what_is_damaged_is_said_and_compiled_again(
+    damage: Callable[[Path], object], words: str, tmp_path: Path, compiled: list[str]
+) -> None:
+    path = write_entry(tmp_path)
+    lock = cached_build(path).lock
+    (cell,) = cells(tmp_path)
+    damage(cell)
+    said: list[str] = []
+    assert cached_build(path, said).lock == lock
+    assert len(compiled) == 2
+    assert len(said) == 1
+    assert said[0].startswith("The compile cache is damaged, main, x 8, batch 1 is compiled again: ")
+    assert words in said[0]
+    assert "\n" not in said[0]
+    assert cached_build(path).cached
+    assert not list(tmp_path.rglob(".cell*"))
+
+
+def test_a_cell_under_another_key_is_not_taken(tmp_path: Path, compiled: list[str]) -> None:
+    cached_build(write_entry(tmp_path, weights='"random:1"'))
+    (other,) = cells(tmp_path)
+    path = write_entry(tmp_path)
+    cached_build(path)
+    (mine,) = (cell for cell in cells(tmp_path) if cell != other)
+    mine.write_bytes(other.read_bytes())
+    said: list[str] = []
+    cached_build(path, said)
+    assert len(compiled) == 3
+    assert "with the key" in said[0]
+
+
+def test_the_least_recently_used_go_beyond_the_limit(tmp_path: Path) -> None:
+    cached_build(write_entry(tmp_path))
+    (first,) = cells(tmp_path)
+    os.utime(first, (1, 1))
+    limit = int(1.5 * first.stat().st_size)
+    cached_build(write_entry(tmp_path, weights='"random:1"'), limit=limit)
+    (left,) = cells(tmp_path)
+    assert left != first
+    cached_build(write_entry(tmp_path, weights='"random:2"'), limit=1)
+    assert len(cells(tmp_path)) == 1  # the newest stays, however large
+
+
+def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    write_entry(tmp_path)
+    asked = ("build", "own", "--rehearse", "--root", str(tmp_path))
+    assert run(monkeypatch, *asked, "--no-cache", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["cached"] == []
+    assert not (tmp_path / "build/cache").exists()
+    assert run(monkeypatch, *asked) == 0
+    assert "from the cache" not in capsys.readouterr().err
+    assert run(monkeypatch, *asked) == 0
+    shown = capsys.readouterr()
+    assert "from the cache: not compiled again" in " ".join(shown.err.split())
+    assert "from the cache: not compiled again" in " ".join(shown.out.split())
+    assert run(monkeypatch, *asked, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["cached"] == ["main, x 8, batch 1"]
+    assert run(monkeypatch, "cache", "--json", "--root", str(tmp_path)) == 0
+    (cell,) = json.loads(capsys.readouterr().out)["cells"]
+    assert cell["bytes"] == cells(tmp_path)[0].stat().st_size
+    assert run(monkeypatch, "cache", "--root", str(tmp_path)) == 0
+    assert "1 graphs" in capsys.readouterr().out
+    assert run(monkeypatch, "cache", "--empty", "--root", str(tmp_path)) == 0
+    assert "Removed 1 graphs" in capsys.readouterr().out
+    assert cells(tmp_path) == []
