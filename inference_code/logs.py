@@ -77,7 +77,7 @@ class Writer:
         except queue.Full:
             self._dropped()
 
-    def close(self, seconds: float = 2.0) -> None:
+    def close(self, seconds: float = 1.0) -> None:
         """Write what is left, for at most `seconds`."""
         try:
             self._lines.put(None, timeout=seconds)

@@ -51,6 +51,7 @@ class Job:
         self.deadline = deadline  # a time of time.monotonic
         self.request_id = request_id
         self.pre_seconds = self.post_seconds = 0.0
+        self.user_seconds = 0.0  # in a user's predict_fn, which calls the device itself
         self.items = 0
         self.ticket: Ticket | Trips | None = None
         self.given_up = False
@@ -76,6 +77,8 @@ class Trips:
         self._open: set[Ticket] = set()
         self.queue_seconds = self.device_seconds = 0.0
         self.graphs: set[str] = set()
+        self.cores: set[int] = set()
+        self.batch_items, self.padding = 0, 0.0  # of the fullest and of the emptiest batch, as a Ticket has them
 
     def call(self, items: Sequence[Item]) -> list[Any]:
         """The items' answers. Raises EndpointError: of an item, or because the request is over."""
@@ -92,6 +95,9 @@ class Trips:
             self.queue_seconds += ticket.queue_seconds
             self.device_seconds += ticket.device_seconds
             self.graphs |= ticket.graphs
+            self.cores |= ticket.cores
+            self.batch_items = max(self.batch_items, ticket.batch_items)
+            self.padding = max(self.padding, ticket.padding)
         return answered(ticket.outcomes)
 
     def cancel(self) -> None:
@@ -229,7 +235,9 @@ class Pipeline:
             self._reply(job, handler.joined(work, outcomes))
 
     def _by_user(self, job: Job, work: Sequence[Work]) -> None:
+        started = time.monotonic()
         done = handler.predict_fn(work, self._served, job.context)
+        job.user_seconds = time.monotonic() - started
         self._submit(self._cpu, lambda one: self._reply(one, done), job)
 
     def _encode(self, job: Job, work: Sequence[Work], ticket: Ticket) -> None:

@@ -59,6 +59,9 @@ class Ticket:
         self.queue_seconds = 0.0  # the longest wait of an item
         self.device_seconds = 0.0  # the longest batch that an item was in
         self.graphs: set[str] = set()
+        self.cores: set[int] = set()
+        self.batch_items = 0  # of the largest batch that an item was in, padding not counted
+        self.padding = 0.0  # the largest share of a batch that was padding
         self._left = len(items)
         self._callback: Callable[[], None] | None = None
         self._changed = threading.Condition()
@@ -305,12 +308,15 @@ class QueueScheduler:
                 self._idle.append(core)
                 if self._waiting():
                     self._changed.notify()
-        waited = tuple(started - ticket.submitted for ticket, _ in pick.taken)
-        self._observe(Batch(pick.graph, core, waited, ended - started, padding(pick.graph, items), failed))
+        waited, wasted = tuple(started - ticket.submitted for ticket, _ in pick.taken), padding(pick.graph, items)
+        self._observe(Batch(pick.graph, core, waited, ended - started, wasted, failed))
         for (ticket, index), seconds, outcome in zip(pick.taken, waited, outcomes, strict=True):
             ticket.queue_seconds = max(ticket.queue_seconds, seconds)
             ticket.device_seconds = max(ticket.device_seconds, ended - started)
+            ticket.batch_items = max(ticket.batch_items, len(items))
+            ticket.padding = max(ticket.padding, wasted)
             ticket.graphs.add(pick.graph.file)
+            ticket.cores.add(core)
             ticket.settle(index, outcome)
 
     def _outcomes(self, core: int, graph: GraphEntry, items: Sequence[Item]) -> tuple[list[Outcome], bool]:

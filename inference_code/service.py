@@ -64,7 +64,9 @@ class Service:
             Route("/metrics", self.metrics, methods=["GET"]),
             Route("/invocations", self.invocations, methods=["POST"]),
         ]
-        app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _unexpected})
+        app = Starlette(
+            routes=routes, exception_handlers={HTTPException: self._http_error, Exception: self._unexpected}
+        )
         app.router.redirect_slashes = False
         return app
 
@@ -173,6 +175,22 @@ class Service:
     def _tick(self) -> None:
         self._cloudwatch.tick()
 
+    async def _http_error(self, request: Request, error: Exception) -> Response:
+        """Starlette's own 404 and 405, as JSON."""
+        call, path = _Call(request, time.monotonic()), request.url.path[:100]
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        if status != 405:
+            return self._answered(call, handler.failed(NotFound(f"there is no {path}; POST /invocations, GET /ping")))
+        response = self._answered(call, handler.failed(MethodNotAllowed(f"{request.method} {path} is not answered")))
+        response.headers.update(dict(getattr(error, "headers", None) or {}))
+        return response
+
+    async def _unexpected(self, request: Request, error: Exception) -> Response:
+        """Our own mistake: the log gets the traceback, the caller does not."""
+        _log.error("a request failed", exc_info=error)
+        internal = Internal(f"{type(error).__name__}; the worker's log has the details")
+        return self._answered(_Call(request, time.monotonic()), handler.failed(internal))
+
     # What is told ---------------------------------------------------------------------------------------------------
 
     def _observe(self, batch: Batch) -> None:
@@ -188,6 +206,8 @@ class Service:
             self._metrics.pre.observe(call.job.pre_seconds, bucket)
             self._metrics.post.observe(call.job.post_seconds, bucket)
             self._cloudwatch.request(bucket, call.job.pre_seconds, call.job.post_seconds)
+            if call.job.user_seconds:
+                self._metrics.user.observe(call.job.user_seconds)
         error = {"error": reply.body.decode("ascii", "replace")[:300]} if reply.status >= 400 else {}
         outcome = {"status": reply.status, "response_bytes": len(reply.body), "answer": reply.content_type}
         self._log_request(call, {**outcome, **error})
@@ -206,6 +226,8 @@ class Service:
             "request_bytes": len(call.body),
             "total_ms": _ms(time.monotonic() - call.arrived),
         }
+        if call.request.url.path != "/invocations":
+            line["path"] = call.request.url.path[:100]
         job = call.job
         if job is not None:
             line |= {"items": job.items, "bucket": self._pipeline.bucket(job)}
@@ -213,6 +235,10 @@ class Service:
             if job.ticket is not None:
                 ticket = job.ticket
                 line |= {"queue_ms": _ms(ticket.queue_seconds), "device_ms": _ms(ticket.device_seconds)}
+                line |= {"core": sorted(ticket.cores), "batch_items": ticket.batch_items}
+                line |= {"padding": round(ticket.padding, 4)}
+            elif job.user_seconds:
+                line |= {"predict_fn_ms": _ms(job.user_seconds)}
         self._writer.put(line)
 
 
@@ -293,21 +319,3 @@ class _Draining(Response):
             left -= len(message.get("body", b""))
             if message["type"] == "http.disconnect" or not message.get("more_body", False):
                 return
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    """Starlette's own 404 and 405, as JSON."""
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    if status == 405:
-        allowed = dict(getattr(error, "headers", None) or {})
-        reply = handler.failed(MethodNotAllowed(f"{request.method} {request.url.path[:100]} is not answered"))
-        response = _response(reply)
-        response.headers.update(allowed)
-        return response
-    return _response(handler.failed(NotFound(f"there is no {request.url.path[:100]}; POST /invocations, GET /ping")))
-
-
-async def _unexpected(_: Request, error: Exception) -> Response:
-    """Our own mistake: the log gets the traceback, the caller does not."""
-    _log.error("a request failed", exc_info=error)
-    return _response(handler.failed(Internal(f"{type(error).__name__}; the worker's log has the details")))

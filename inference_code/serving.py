@@ -18,7 +18,8 @@ from inference_code.protocol import http
 from inference_code.service import Service
 from inference_code.settings import Settings
 
-# After the drain: for the 503 answers to leave, and for threads to notice that they are not needed any more.
+# After the drain: for the 503 answers to leave, and for threads to notice that they are not needed any more. With the
+# last lines of the log (a second at most) all of it stays below the 30 s after which SageMaker kills.
 _LAST_ANSWERS_SECONDS = 2
 _THREADS_SECONDS = 1
 _KEEP_ALIVE_SECONDS = 75

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from inference_code.errors import BadRequest, EndpointError, Internal, Unavailable
 from inference_code.manifest import GraphEntry
@@ -328,6 +330,46 @@ def test_then_is_called_once_by_whoever_settles_last() -> None:
 
 def test_no_items_are_done_at_once(make: Make) -> None:
     assert make([graph(1)], Gate()).run([]) == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    before=st.lists(st.tuples(st.sampled_from([3, 5, 7]), st.sampled_from([1, 1, 2, 6, 16])), max_size=8),
+    flood=st.sampled_from([3, 5, 7]),
+    mine=st.sampled_from([3, 5, 7]),
+)
+def test_nobody_waits_longer_than_those_who_were_there_before(
+    before: list[tuple[int, int]], flood: int, mine: int
+) -> None:
+    """The bound on fairness: once max_batch_delay has passed, at most one batch a request that came earlier.
+
+    However many items those have, and although others keep coming to some bucket all the time.
+    """
+    device, clock = Gate(held=True), Clock()
+    graphs = [graph(2, length=length) for length in (3, 5, 7)]
+    scheduler = QueueScheduler(graphs, device, max_batch_delay=0.005, max_waiting=1000, clock=clock)
+    with ThreadPoolExecutor(1) as executor:
+        occupy(scheduler, device, executor)
+        others = []
+        for length, count in before:
+            clock.now += 0.001
+            others.append(scheduler.submit([item(2, length)] * count))
+        clock.now += 0.001
+        ticket = scheduler.submit([item(1, mine)])
+        clock.now += 0.006
+        batches = 0
+        while not ticket.done:
+            others.append(scheduler.submit([item(2, flood)] * 4))
+            clock.now += 0.001
+            device.go()
+            device.next()
+            batches += 1
+            assert batches <= len(before) + 2, "it starves"
+        device.held = False
+        device.go(1000)
+        assert all(one.wait(LONG) for one in (ticket, *others))
+        assert scheduler.close(LONG)
+    assert first(ticket.outcomes[0]) == 2
 
 
 def test_thousands_of_requests_from_many_threads_are_each_answered_with_their_own(make: Make) -> None:

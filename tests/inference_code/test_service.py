@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,13 +18,14 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import torch
 
-from inference_code import handler
+from inference_code import handler, serving
 from inference_code.logs import CloudWatch, Writer
 from inference_code.metrics import Counter, Histogram
 from inference_code.service import Service
 from inference_code.settings import Settings
-from tests.inference_code.artifacts import Response, Server, doubling_artifact, npy
+from tests.inference_code.artifacts import Response, Server, add_graph, doubling_artifact, finish, npy
 from tests.inference_code.test_scheduler import LONG, Gate
 from tests.inference_code.test_server import SLOW, error_of, wait_for
 
@@ -326,3 +329,68 @@ def test_over_http_a_client_that_leaves_is_noticed(tmp_path: Path) -> None:
     assert server.stop() == 0
     batches = [line for line in server.lines if "BatchSize" in line]
     assert [line["BatchSize"] for line in batches] == [[1]]
+
+
+def test_over_http_a_client_that_leaves_the_queue_never_reaches_the_device(tmp_path: Path) -> None:
+    """A real connection that is closed while its request waits for a device that is busy."""
+    folder = tmp_path / "a"
+    server = Server(slow_artifact(folder), tmp_path / "log")
+    body = npy(np.ones(3, np.float32))
+    head = "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-npy\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    address = urlsplit(server.url)
+
+    def says(text: bytes) -> Callable[[], bool]:
+        return lambda: text in server.request("/metrics").body
+
+    with ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(server.request, body=body, Content_Type="application/x-npy")
+        wait_for(says(b"requests_inside 1\n"))
+        with socket.create_connection((address.hostname, address.port), timeout=LONG) as stream:
+            stream.sendall(head.encode() + body)
+            wait_for(says(b"items_waiting 1\n"))
+        wait_for(says(b"clients_gone_total 1\n"))
+        assert not busy.done(), "the device was not busy long enough for this test"
+        assert says(b"items_waiting 0\n")()
+        assert busy.result(LONG).status == 200
+    assert server.stop() == 0
+    assert [line["BatchSize"] for line in server.lines if "BatchSize" in line] == [[1]]
+    assert sorted(str(line["status"]) for line in server.lines if line.get("event") == "request") == ["200", "None"]
+
+
+def slow_artifact(folder: Path) -> Path:
+    """A model whose call takes two seconds."""
+
+    class Slow(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+    graph = add_graph(folder, Slow(), {"x": torch.zeros(1, 3)})
+    sleeping = "import time\nfrom inference_code import runtime\n_call = runtime._call\n"
+    sleeping += "runtime._call = lambda *arguments: (time.sleep(2), _call(*arguments))[1]\n"
+    source = sleeping + "from inference_code.tasks.tensor import postprocess, preprocess\n"
+    path = folder / "code" / "handler" / "slow.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(source)
+    return finish(folder, (graph,), "of my own", handler="handler/slow.py")
+
+
+def test_the_whole_end_fits_into_the_thirty_seconds_of_sagemaker() -> None:
+    last = inspect.signature(Writer.close).parameters["seconds"].default
+    drain = Settings().drain_s
+    assert drain + serving._LAST_ANSWERS_SECONDS + serving._THREADS_SECONDS + last < 30
+
+
+@pytest.mark.slow
+def test_with_its_own_settings_a_server_that_hangs_ends_within_thirty_seconds(tmp_path: Path) -> None:
+    source = SLOW.replace("    time", "    open(__file__ + '.in', 'w').close()\n    time")
+    folder = doubling_artifact(tmp_path / "a", source)
+    server = Server(folder, tmp_path / "log")
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(server.request, body=b"600", Content_Type="text/plain")
+        wait_for((folder / "code/handler/models/my_handler.py.in").exists)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert answer.result(2 * LONG).status == 503
+    assert server.stop() == 1
+    assert 20 < time.monotonic() - began < 30
