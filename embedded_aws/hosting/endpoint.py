@@ -155,15 +155,19 @@ class Endpoint:
             self.modified = now()
 
     def choose(self, target: str | None) -> Variant | None:
-        """A variant by name, or one drawn by weight. Weights that are all 0 are drawn evenly."""
-        with self.lock:
-            if target is not None:
-                return self.variants.get(target)
+        """A variant by name, or one drawn by weight, entered. Weights that are all 0 are drawn evenly."""
+        with self.lock:  # also for entering: an update that exchanges the variants must see who is inside
             variants = list(self.variants.values())
             weights = [variant.weight for variant in variants]
-        if not variants:
-            return None
-        return random.choices(variants, weights if any(weights) else None)[0]  # noqa: S311 - traffic, not a secret
+            if target is not None:
+                found = self.variants.get(target)
+            elif variants:
+                found = random.choices(variants, weights if any(weights) else None)[0]  # noqa: S311 - no secret
+            else:
+                found = None
+            if found is not None:
+                found.enter()
+            return found
 
     # -- workers --------------------------------------------------------------------------------------------------
 

@@ -66,11 +66,11 @@ class Runtime:
         """One invocation from beginning to end."""
         began = time.perf_counter()
         try:
-            endpoint, variant = self._target(request, name, region)
+            self._check(request)
             body = self._body(request)
+            endpoint, variant = self._target(request, name, region)
         except RefusedError as error:
             return _error(error.status, error.kind, {"message": str(error)})
-        variant.enter()
         try:
             asked = time.perf_counter()
             answer = ask(variant, request, body)
@@ -83,17 +83,30 @@ class Runtime:
         self.record(region, name, variant.name, metrics(answer.status, model, whole - model, variant.count))
         return response
 
-    def _target(self, request: Request, name: str, region: str) -> tuple[Endpoint, Variant]:
-        hosted: Hosted = self.state.hosted(ACCOUNT, region)
-        endpoint = hosted.endpoints.get(name)
-        if endpoint is None:
-            raise RefusedError(400, "ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
+    def _check(self, request: Request) -> None:
         for header in UNSUPPORTED:
             if header in request.headers:
                 raise RefusedError(400, "ValidationError", f"the embedded AWS does not honour the header {header}")
         if len(request.headers.get(CUSTOM, "")) > CUSTOM_CHARACTERS:
             raise RefusedError(400, "ValidationError", f"{CUSTOM} has more than {CUSTOM_CHARACTERS} characters")
+
+    def _target(self, request: Request, name: str, region: str) -> tuple[Endpoint, Variant]:
+        """The variant that answers, entered: an update waits until it is left before it ends the worker."""
+        hosted: Hosted = self.state.hosted(ACCOUNT, region)
+        endpoint = hosted.endpoints.get(name)
+        if endpoint is None:
+            raise RefusedError(400, "ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
         variant = endpoint.choose(request.headers.get(TARGET))
+        try:
+            self._serving(request, name, endpoint, variant)
+        except RefusedError:
+            if variant is not None:
+                variant.leave()
+            raise
+        assert variant is not None  # noqa: S101 - checked by _serving
+        return endpoint, variant
+
+    def _serving(self, request: Request, name: str, endpoint: Endpoint, variant: Variant | None) -> None:
         if endpoint.status not in {"InService", "Updating"} or (variant is None and TARGET not in request.headers):
             raise RefusedError(
                 400, "ValidationError", f"Endpoint {name} of account {ACCOUNT} is not InService but {endpoint.status}."
@@ -109,7 +122,6 @@ class Runtime:
             raise RefusedError(
                 503, "ServiceUnavailable", f"Variant {variant.name} of endpoint {name} has no healthy worker"
             )
-        return endpoint, variant
 
     def _body(self, request: Request) -> bytes:
         limit = limits().request_bytes
@@ -136,7 +148,7 @@ class Runtime:
 
 def ask(variant: Variant, request: Request, body: bytes) -> Answer:
     """POST /invocations to the worker; at most the 60 s that a model has."""
-    assert variant.worker is not None  # noqa: S101 - checked by Runtime._target
+    assert variant.worker is not None  # noqa: S101 - checked by Runtime._serving
     seconds = limits().invocation_seconds
     headers = {"Content-Length": str(len(body))}
     for name in ("Content-Type", "Accept", CUSTOM):

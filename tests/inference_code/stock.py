@@ -10,6 +10,7 @@ Requests are made by a thread that has entered the network namespace (setns acts
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import http.client
 import json
@@ -160,9 +161,10 @@ class Container:
     def kill_worker(self) -> None:
         """SIGKILL one of TorchServe's worker processes."""
         for process in psutil.Process(self.process.pid).children(recursive=True):
-            if "model_service_worker" in " ".join(process.cmdline()):
-                process.kill()
-                return
+            with contextlib.suppress(psutil.NoSuchProcess):  # a zombie has no command line any more
+                if "model_service_worker" in " ".join(process.cmdline()):
+                    process.kill()
+                    return
         raise AssertionError("there is no worker")
 
     def workers(self) -> list[dict[str, Any]]:
