@@ -19,7 +19,7 @@ CACHE_DAYS, RUN_DAYS = 90, 30
 class ArtifactBucket(Construct):
     """A private, versioned bucket under a customer key, with server access logs in a second bucket.
 
-    bucket: holds models/NAME/SHA256/model.tar.gz for ever, and jobs/NAME/, what compile jobs read and leave, for a time;
+    bucket: holds models/NAME/SHA256/model.tar.gz for ever, and for a time jobs/NAME/, what compile jobs use;
         TLS only, no ACLs, encrypted with `key`.
     key: customer managed, rotated every year.
     access_logs: receives the server access logs, for 365 days. Encrypted by S3 itself, because log delivery does not

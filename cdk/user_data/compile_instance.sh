@@ -33,7 +33,10 @@ upload_log() {
 # {"exit_code": N, "message": "..."}: of the message the first line, without what JSON would want escaped.
 status() {
 	line=$(head -n 1 "$message" | cut -c 1-1000 | LC_ALL=C tr -cd '[:alnum:] !#-/:-@[]^_`{|}~')
-	printf '{"exit_code": %d, "message": "%s"}\n' "$1" "${line:-the instance ended with exit code $1; its log says more}"
+	if [ "$1" -ne 0 ] && [ -z "$line" ]; then
+		line="ended with exit code $1; the log says more"
+	fi
+	printf '{"exit_code": %d, "message": "%s"}\n' "$1" "$line"
 }
 
 finish() {
@@ -42,8 +45,9 @@ finish() {
 	trap '' HUP INT TERM
 	set +e
 	if [ -n "$uploader" ]; then
+		: >"$work/over" # a shell that has only just been forked loses the signal; it does not overlook the file
 		kill "$uploader"
-		wait "$uploader"
+		wait "$uploader" # so that no older log comes after the last one
 	fi
 	if [ -n "$index" ]; then # only then is there a place to write to
 		record=s3://$bucket/jobs/$endpoint/runs/$run/record/$index
@@ -124,10 +128,10 @@ index=${task#cell }
 upload_log || fail "s3://$bucket cannot be written to" # before anything is compiled in vain
 (
 	trap 'exit 0' TERM
-	while :; do
+	while [ ! -e "$work/over" ]; do
+		upload_log || :
 		sleep 20 &
 		wait $!
-		upload_log || :
 	done
 ) &
 uploader=$!

@@ -1,0 +1,94 @@
+"""Runs a definition in moto's Step Functions interpreter, against services that a test makes up."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import boto3
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+# moto gives each Task its client by this function.
+CLIENT = "moto.stepfunctions.parser.asl.component.state.exec.state_task.service.{}.boto_client_for"
+ROLE = "arn:aws:iam::123456789012:role/machine"
+
+
+def refused(code: str, message: str, operation: str = "Operation") -> ClientError:
+    """An SDK's exception: of a class of its own where the service has one for the code, else the general one."""
+    response: Any = {
+        "Error": {"Code": code, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": 400, "RequestId": "r"},
+    }
+    modelled = type(code, (ClientError,), {}) if code.endswith(("Exceeded", "InUse")) else ClientError
+    return modelled(response, operation)  # type: ignore[no-any-return]
+
+
+@dataclass
+class Services:
+    """AWS as the test says: answers by operation, such as create_processing_job. calls: what was asked, in order."""
+
+    answers: dict[str, Callable[..., Any]]
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def __call__(self, **_: Any) -> Services:
+        return self
+
+    def __getattr__(self, operation: str) -> Callable[..., Any]:
+        answer = self.answers[operation]
+
+        def call(**parameters: Any) -> Any:
+            self.calls.append((operation, parameters))
+            return answer(**parameters)
+
+        return call
+
+    def of(self, operation: str) -> list[dict[str, Any]]:
+        """The parameters of every call of an operation."""
+        return [parameters for name, parameters in self.calls if name == operation]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an execution ended."""
+
+    status: str
+    output: Any
+    error: str | None
+    cause: str | None
+    events: int
+
+
+@contextmanager
+def interpreter() -> Iterator[Any]:
+    """A Step Functions client whose executions really run."""
+    with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
+        yield boto3.client("stepfunctions", region_name="us-east-1")
+
+
+def run(
+    definition: dict[str, Any], given: dict[str, Any], services: Services, name: str = "depth-0123456789ab-1"
+) -> Ended:
+    """Create a machine of the definition, execute it and wait for its end (at most 30 seconds)."""
+    patches = [
+        mock.patch(CLIENT.format(module), services)
+        for module in ("state_task_service_aws_sdk", "state_task_service_sfn")
+    ]
+    with interpreter() as client, patches[0], patches[1]:
+        machine = client.create_state_machine(name="machine", definition=json.dumps(definition), roleArn=ROLE)
+        arn = client.start_execution(stateMachineArn=machine["stateMachineArn"], name=name, input=json.dumps(given))[
+            "executionArn"
+        ]
+        for _ in range(300):
+            found = client.describe_execution(executionArn=arn)
+            if found["status"] != "RUNNING":
+                break
+            time.sleep(0.1)
+        events = len(client.get_execution_history(executionArn=arn, maxResults=1000)["events"])
+    output = json.loads(found["output"]) if "output" in found else None
+    return Ended(found["status"], output, found.get("error"), found.get("cause"), events)
