@@ -150,7 +150,7 @@ def described(file: Path, **changes: Any) -> None:
 
 GRAPH = "artifact/graphs/main-x_8-batch_1.pt"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "truncated": (lambda file: os.truncate(file, 6000), "damaged"),
+    "truncated": (lambda file: os.truncate(file, 3000), "damaged"),
     "empty": (lambda file: os.truncate(file, 0), "damaged"),
     "no tar": (lambda file: file.write_bytes(b"x" * 5000), "damaged"),
     "a bit of the graph": (lambda file: flipped(file, GRAPH), f"{GRAPH} is missing, unexpected, or has another"),
