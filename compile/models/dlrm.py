@@ -1,6 +1,7 @@
 """DLRM: the probability of a click, from 13 numbers and 26 categories (the Criteo data sets).
 
-Network: our own (networks/dlrm.py), with the parameter names of facebookresearch/dlrm.
+Network: our own (networks/dlrm.py). Files of facebookresearch/dlrm load, under the names of its dlrm_s_pytorch.py
+(emb_l.0.weight ..., bot_l.0.weight ..., top_l.0.weight ...): dot interactions of different vectors, sigmoid at the end.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs, ModelDefinition
+from compile.errors import CompileError
 from compile.models import family
 from compile.models.networks.dlrm import DLRM
 from compile.models.parts.draw import drawer
@@ -63,18 +65,27 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         columns = [torch.randint(0, count, (batch,), generator=generator) for count in rows]
         return {"dense": dense, "sparse": torch.stack(columns, 1)}
 
+    only = {"numbers": sizes.numbers, "tables": len(rows)}
+
     def example(bucket: Bucket, batch: int) -> Inputs:
-        del bucket
+        check_bucket(bucket, only)
         return draw(0, batch)
 
     def references(bucket: Bucket, batch: int) -> Sequence[Inputs]:
-        del bucket
+        check_bucket(bucket, only)
         return [draw(seed, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
 
     return ModelDefinition(
         graphs={"main": GraphDefinition(module, example, references)},
-        buckets=[{"numbers": sizes.numbers, "tables": len(rows)}],
+        buckets=[only],
         task="tensor",
         task_settings={"ranges": {"sparse": [0, [count - 1 for count in rows]]}},
         initialise=DRAW,
     )
+
+
+def check_bucket(bucket: Bucket, only: Mapping[str, int]) -> None:
+    """Raises CompileError for any other bucket than the network's own."""
+    if dict(bucket) != dict(only):
+        written = ", ".join(f"{name}: {count}" for name, count in only.items())
+        raise CompileError(f"compile.buckets: {dict(bucket)} does not fit dlrm.", f"Give {{{written}}}, or nothing.")
