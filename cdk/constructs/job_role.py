@@ -66,7 +66,7 @@ class JobRole(Construct):
         return [
             # The account's first job makes the group.
             iam.PolicyStatement(
-                sid="FindLogs", actions=["logs:CreateLogGroup", "logs:DescribeLogStreams"], resources=[group]
+                sid="FindLogs", actions=["logs:CreateLogGroup", "logs:DescribeLogStreams"], resources=[f"{group}:*"]
             ),
             iam.PolicyStatement(sid="WriteLogs", actions=write, resources=[streams]),
             iam.PolicyStatement(
@@ -101,6 +101,11 @@ class JobRole(Construct):
             finding="AwsSolutions-IAM5[Resource::*]",
             reason="ecr:GetAuthorizationToken and cloudwatch:PutMetricData take no resource; a condition limits the "
             "latter to SageMaker's namespace.",
+        )
+        acknowledge_pattern(
+            self.role,
+            resource=f"{self._logs(log_group_name)}:*",
+            reason="CloudWatch Logs wants a log group written so for every action but those on its tags.",
         )
         acknowledge_pattern(
             self.role,

@@ -10,7 +10,7 @@ import pytest
 
 import spec
 from cdk.node import use_supported_node
-from tests.cdk.projects import FULL, MINIMAL, Assemble, Project, Synthesize, new_project
+from tests.cdk.projects import COMPILED, FULL, MACHINE_IMAGE, MINIMAL, Assemble, Project, Synthesize, new_project
 
 if TYPE_CHECKING:
     from aws_cdk.cx_api import CloudAssembly
@@ -65,6 +65,15 @@ def templates(synthesize: Synthesize) -> dict[str, dict[str, Any]]:
     """Artifacts, `small` (a spec of two lines), `full` (every section), `large` (Inf2 with a canary)."""
     large = MINIMAL + "compile: {{target: inf2}}\nrollout: {{strategy: canary}}\n"
     return synthesize({"small": MINIMAL, "full": FULL, "large": large})
+
+
+@pytest.fixture(scope="session")
+def compiling(synthesize: Synthesize) -> dict[str, dict[str, Any]]:
+    """The stacks of `processing`, `ec2` and `neo`, endpoints that are compiled where their names say."""
+    from cdk.deployment import Deployment  # noqa: PLC0415
+
+    images = {"inf1": MACHINE_IMAGE}
+    return synthesize(COMPILED, Deployment(compile_ami=images))
 
 
 @pytest.fixture

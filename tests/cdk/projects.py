@@ -31,6 +31,19 @@ alarms:
   notify: [ops@example.com, "arn:aws:sns:us-east-1:111122223333:pager"]
 tags: {{team: documents, cost-centre: "42"}}
 """
+# One spec for each place of compiling.
+COMPILED = {
+    where: f"""\
+name: {{name}}
+model: {{{{entry: "model.py:build", weights: "random:0"}}}}
+compile: {{{{batch_sizes: {[1] if where == "neo" else [1, 4]}}}}}
+alarms: {{{{notify: [ops@example.com, "arn:aws:sns:us-east-1:111122223333:pager"]}}}}
+tags: {{{{team: documents}}}}
+job: {{{{where: {where}}}}}
+"""
+    for where in ("processing", "ec2", "neo")
+}
+MACHINE_IMAGE = "ami-0123456789abcdef0"
 # Makes templates by stack name of spec texts by name; the fixture of this name in conftest.
 Synthesize = Callable[..., dict[str, dict[str, Any]]]
 # Makes the assembly of a project; the fixture of this name in conftest.

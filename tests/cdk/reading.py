@@ -36,6 +36,9 @@ _WRITTEN: dict[str, Callable[[Any], str]] = {
     "Fn::GetAtt": lambda path: "${" + ".".join(path) + "}",
     "Fn::ImportValue": lambda name: "${import " + name + "}",
     "Fn::FindInMap": lambda path: "${map " + " ".join(text(path)) + "}",
+    "Fn::Select": lambda argument: "${select " + f"{argument[0]} {text(argument[1])}" + "}",
+    "Fn::GetAZs": lambda region: "zones",
+    "Fn::Base64": lambda argument: str(text(argument)),
     "Fn::Join": lambda argument: argument[0].join(str(text(part)) for part in argument[1]),
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from tests.cdk.reading import as_list, statements
 
 # Statements whose Resource is "*", by statement id, and why.
@@ -12,18 +14,58 @@ ANY_RESOURCE = {
     "LogInToRegistry": "ecr:GetAuthorizationToken knows no resource",
     "PublishMetrics": "cloudwatch:PutMetricData knows no resource; a condition names the namespaces",
     "ReadAlarms": "cloudwatch:DescribeAlarms of a list of alarms knows no resource",
+    "AnswerSessions": "Session Manager's channels are no resources",
+    "DeliverLogs": "log deliveries are no resources; Step Functions checks for all of these",
+    "FindInstances": "ec2:DescribeInstances knows no resource",
+    "FindJobs": "sagemaker:ListProcessingJobs and ListCompilationJobs know no resource",
 }
+COMPILED_HERE = ("processing", "ec2", "neo")
+_BUCKET = "${import InferentiaArtifacts:ExportsOutputFnGetAttArtifactsBucket88671897Arn65502B7F}"
+_OWN = "${AWS::Region}:${AWS::AccountId}"
+_JOB = "????????????????????????????????-*"
 # Resources that end in a wildcard, and why.
 RESOURCE_PATTERNS = {
     "${ArtifactsAccessLogs4D97777C.Arn}/artifacts/*": "log delivery names its objects itself",
+    **{
+        f"{_BUCKET}/{prefix}": "what is below is named by digests and runs"
+        for name in COMPILED_HERE
+        for prefix in (f"jobs/{name}/*", f"jobs/{name}/cache/*", f"jobs/{name}/runs/*", f"models/{name}/*")
+    },
+    f"{_BUCKET}/jobs/neo/inputs/*": "what is below is named by digests",
+    **{
+        f"arn:${{AWS::Partition}}:{service}:{_OWN}:{kind}{name}-{_JOB}": "jobs are named for each run"
+        for service, kind, name in (
+            ("sagemaker", "processing-job/", "processing"),
+            ("sagemaker", "compilation-job/", "neo"),
+            ("logs", "log-group:/aws/sagemaker/ProcessingJobs:log-stream:", "processing"),
+            ("logs", "log-group:/aws/sagemaker/CompilationJobs:log-stream:", "neo"),
+        )
+    },
+    **{
+        f"arn:${{AWS::Partition}}:logs:{_OWN}:log-group:/aws/sagemaker/{group}:*": "a log group is written so"
+        for group in ("ProcessingJobs", "CompilationJobs")
+    },
+    **{
+        f"arn:${{AWS::Partition}}:ec2:{_OWN}:{kind}/*": "a condition names the launch template, or a tag"
+        for kind in ("instance", "network-interface", "volume")
+    },
 }
 PRINCIPALS = {
     "cloudwatch.amazonaws.com",
+    "ec2.amazonaws.com",
+    "events.amazonaws.com",
     "logging.s3.amazonaws.com",
     "logs.${AWS::Region}.amazonaws.com",
     "sagemaker.amazonaws.com",
+    "states.amazonaws.com",
 }
 ROOT = {"AWS": "arn:${AWS::Partition}:iam::${AWS::AccountId}:root"}
+
+
+@pytest.fixture(scope="module")
+def templates(templates: dict[str, dict[str, Any]], compiling: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """All stacks: those of `templates`, and what compiles endpoints."""
+    return {**templates, **compiling}
 
 
 def allowing(templates: dict[str, dict[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
@@ -65,6 +107,20 @@ def test_every_wildcard_resource_has_its_reason(templates: dict[str, dict[str, A
                 assert target in RESOURCE_PATTERNS, statement
         assert "NotResource" not in statement
     assert used == set(ANY_RESOURCE)
+
+
+def test_no_pattern_without_use(templates: dict[str, dict[str, Any]]) -> None:
+    targets = {target for _, row in allowing(templates) for target in as_list(row.get("Resource", []))}
+    assert {pattern for pattern in RESOURCE_PATTERNS if pattern not in targets} == {f"{_BUCKET}/models/neo/*"}
+
+
+def test_a_role_is_given_to_one_service_only(templates: dict[str, dict[str, Any]]) -> None:
+    passing = [row for _, row in allowing(templates) if "iam:PassRole" in as_list(row["Action"])]
+    assert len(passing) == len(COMPILED_HERE)
+    for statement in passing:
+        assert as_list(statement["Action"]) == ["iam:PassRole"]
+        assert statement["Resource"].startswith("${Jobs")
+        assert set(statement["Condition"]["StringEquals"]) == {"iam:PassedToService"}
 
 
 def test_nobody_outside_is_let_in(templates: dict[str, dict[str, Any]]) -> None:
