@@ -11,6 +11,10 @@ _BY_KIND = {
     **dict.fromkeys(("aten::_upsample_bilinear2d_aa", "aten::_upsample_bicubic2d_aa"), "interpolate"),
     "aten::_scaled_dot_product_flash_attention_for_cpu": "scaled_dot_product_attention",
     "aten::index": "indexed_reads",
+    "aten::im2col": "windows",
+    "aten::col2im": "windows",
+    "aten::grid_sampler": "grid_sample",
+    "aten::grid_sampler_2d": "grid_sample",
     "aten::copy_": "indexed_writes",
     "aten::index_put_": "indexed_writes",
 }

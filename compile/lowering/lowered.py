@@ -238,11 +238,32 @@ def _find(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
         except (TypeError, AttributeError):  # its code for tracing expects shapes to be tensors
             plan.says_tracing = False
             findings = _find_once(lowered, inputs)
+    if findings.adopted and not _stay(lowered, inputs, findings.adopted):
+        plan.watched, plan.kept = False, frozenset()
+        findings = _find_once(lowered, inputs)
     if findings.unseen:
         plan.strict = False
         findings = _find_once(lowered, inputs)
     plan.unseen_data = tuple(findings.unseen_data)
     return findings
+
+
+def _stay(lowered: LoweredModule, inputs: tuple[Tensor, ...], adopted: Sequence[Tensor]) -> bool:
+    """Whether what was taken for constants, though unseen, is the same for other inputs.
+
+    TorchScript's fused kernels compute past the dispatcher, so what depends on data can look like a constant.
+    """
+    try:
+        again = lowered.run(tuple(_other(tensor) for tensor in inputs), None, watch=True)[1].adopted
+    except (RuntimeError, ValueError, IndexError, NotFoldableError):  # the model does not take these values
+        return False
+    return len(again) == len(adopted) and all(map(_same, again, adopted))
+
+
+def _other(tensor: Tensor) -> Tensor:
+    """Other values of the same kind: whole numbers in another order, so that indices stay valid."""
+    other = tensor.flip(tuple(range(tensor.dim())))
+    return other * 0.9 + 0.05 if tensor.is_floating_point() else other
 
 
 def _find_once(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:

@@ -88,6 +88,7 @@ class Findings:
     left: Counter[LeftAlone] = field(default_factory=Counter)
     unseen: Counter[tuple[str, str]] = field(default_factory=Counter)
     unseen_data: list[bool] = field(default_factory=list)
+    adopted: list[Tensor] = field(default_factory=list)  # taken for constants though nobody saw them being made
     frozen: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
@@ -280,7 +281,7 @@ class Recorder(TorchFunctionMode):
         if name in READS_VALUES:
             self.findings.frozen[name, self.where] += 1
         handed_args, handed_kwargs = map_tensors(args, self._handed), map_tensors(kwargs, self._handed)
-        with self._recording(on=True):
+        with self._recording(on=name not in READS_VALUES):  # a trace would only keep a node that nothing uses
             result = func(*handed_args, **handed_kwargs)
         self._mark_results(result, func, args, kwargs, static=False)
         return result
@@ -304,6 +305,8 @@ class Recorder(TorchFunctionMode):
         self.findings.unseen_data.append(is_data)
         if is_data:
             self.findings.unseen[name, self.where] += 1
+        elif self._flow is not None and not is_wrapped(tensor):
+            self.findings.adopted.append(tensor.detach().clone())
         self._mark(tensor, static=not is_data)
 
     def _origins(self, tensor: Tensor) -> frozenset[int]:
@@ -347,6 +350,14 @@ class Recorder(TorchFunctionMode):
     ) -> Tensor:
         kwargs = {key: value for key, value in kwargs.items() if key != "input"}
         return list(tensors(self._dispatch(func, (base, *args), kwargs)))[place]
+
+    def follow(self, result: Tensor, base: Tensor, view: Callable[..., Tensor], args: tuple[Any, ...]) -> None:
+        """See ``Call.follow``."""
+        entry = self._entry(result)
+        if entry is not None:
+            entry.base = base
+            entry.again = functools.partial(self._view_again, view, args, {}, 0)
+            entry.back = views.back(operator_name(view), args, {}, 0)
 
     def is_static(self, tensor: Tensor) -> bool:
         """Whether the tensor depends only on weights, constants and shapes; what the mode has not seen being made
@@ -439,6 +450,18 @@ class Recorder(TorchFunctionMode):
             value = self._copied(value)
         entry.value = value
         return None
+
+    def reshape_in_place(self, target: Tensor, value: Tensor) -> Left | None:
+        """See ``Call.reshape_in_place``."""
+        with self._recording(on=False):
+            target = self.resolve(target)
+            entry, viewed = self._entry(target), self._entry(value)
+            others = [other for other in self._aliases(target) if other is not value]
+            if entry is None or viewed is None or entry.base is not None or others:
+                return Left("other tensors share the memory of which it changes the shape")
+            viewed.base = None  # the two are one from now on
+            entry.value = value
+            return None
 
     def _really_written(self, args: tuple[Any, ...]) -> None:
         """A write that stays a write: constants over that memory cannot be constants."""

@@ -100,6 +100,15 @@ class Call:
         """
         return self._recorder.rebind(target, value)
 
+    def follow(self, result: Tensor, base: Tensor, view: Callable[..., Tensor], *args: Any) -> None:
+        """Say that ``result`` replaces ``view(base, *args)``, which would share base's memory: what is written into
+        one is seen in the other."""
+        self._recorder.follow(result, base, view, args)
+
+    def reshape_in_place(self, target: Tensor, value: Tensor) -> Left | None:
+        """Let ``value``, a view of ``target``, stand for it from now on; ``Left`` when others share its memory."""
+        return self._recorder.reshape_in_place(target, value)
+
     def adds(self, *, flops: int = 0, bytes_: int = 0) -> None:
         """Account for what the replacement adds to one inference and to the artifact."""
         self._recorder.account(self._rewrite, flops, bytes_)

@@ -51,6 +51,8 @@ def back(  # noqa: PLR0911 - one for each operator
         return functools.partial(
             _permuted_back, tuple(args[0] if args and isinstance(args[0], (list, tuple)) else args or kwargs["dims"])
         )
+    if operator in ("unfold", "as_strided"):
+        return functools.partial(_rewritten_windows, operator, args)
     index = _index_of(operator, args, kwargs, place)
     return None if index is None else functools.partial(_written_back, index)
 
@@ -64,6 +66,11 @@ def _permuted_back(order: tuple[int, ...], base: Tensor, value: Tensor) -> Tenso
 
 def _written_back(index: Callable[[Tensor], Any], base: Tensor, value: Tensor) -> Tensor:
     return written(base, index(base), value)
+
+
+def _rewritten_windows(operator: str, args: tuple[Any, ...], base: Tensor, value: Tensor) -> Tensor:
+    places = torch.arange(base.numel()).reshape(base.shape)
+    return _selected(base, getattr(places, operator)(*args), value)
 
 
 def _along(dim: int, part: Any, base: Tensor) -> tuple[Any, ...]:

@@ -58,13 +58,13 @@ def _repeat_heads(heads: Tensor, wanted: int) -> Tensor:
 
 
 def _masked_softmax(call: Call, scores: Tensor, mask: Tensor) -> Tensor:
-    """Rows that a boolean mask closes entirely give 0, as PyTorch's safe softmax does."""
-    if mask.dtype != torch.bool:
-        return torch.softmax(scores + mask, -1)
+    """softmax with False or -inf closed. Rows that are closed entirely give 0, as PyTorch's safe softmax does."""
+    is_bool = mask.dtype == torch.bool
+    closed = torch.logical_not(mask) if is_bool else mask == -math.inf
     if not call.is_static(mask):
-        closed = torch.logical_not(mask)
+        scores = scores if is_bool else scores + mask.masked_fill(closed, 0.0)
         return torch.softmax(scores.masked_fill(closed, MASKED), -1).masked_fill(closed, 0.0)
-    bias = torch.zeros(mask.shape, dtype=scores.dtype).masked_fill(torch.logical_not(mask), MASKED)
-    weights = torch.softmax(scores + bias, -1)
-    open_rows = mask.any(-1, keepdim=True)
-    return weights if bool(open_rows.all()) else weights * open_rows.to(scores.dtype)
+    bias = torch.zeros(mask.shape, dtype=scores.dtype) if is_bool else mask
+    weights = torch.softmax(scores + bias.masked_fill(closed, MASKED), -1)
+    closed_rows = closed.all(-1, keepdim=True)
+    return weights * torch.logical_not(closed_rows).to(scores.dtype) if bool(closed_rows.any()) else weights

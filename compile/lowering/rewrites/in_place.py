@@ -33,6 +33,10 @@ SPECIAL: dict[str, Callable[..., Tensor]] = {
 }
 
 
+# Change the shape of a tensor, not its values.
+RESHAPING = frozenset({"unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_", "swapdims_"})
+
+
 def functional_form(operator: str) -> Callable[..., Any] | None:
     """The function that computes what an in-place operator writes, or None when PyTorch has none of that name."""
     if operator in SPECIAL:
@@ -69,6 +73,8 @@ class InPlace(FunctionRewrite):
         value = form(target, *args, **kwargs)
         if value is NotImplemented:
             return NOT_MINE
+        if call.operator in RESHAPING:
+            return call.reshape_in_place(target, value) or value
         if value.shape != target.shape:
             return Left("its result has another shape than its target")
         if value.dtype != target.dtype:

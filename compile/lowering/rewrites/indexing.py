@@ -3,6 +3,7 @@ product."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -44,14 +45,34 @@ class IndexedReads(FunctionRewrite):
             places = torch.arange(x.numel()).reshape(x.shape)[index]
             return self._known(x, parts, places)
         at = [number for number, part in enumerate(parts) if isinstance(part, (Tensor, list))]
-        part = parts[at[0]]
-        if len(at) > 1 or Ellipsis in parts or None in parts or not isinstance(part, Tensor):
-            return Left("several indices depend on the data")
-        if part.dtype == torch.bool:
+        indices = [
+            part if isinstance(part, Tensor) else torch.tensor(part) for part in (parts[number] for number in at)
+        ]
+        if any(index.dtype == torch.bool for index in indices):
             return Left("the size of its result depends on the data")
+        if len(at) > 1:
+            return self._one_of_several(call, x, parts, at, indices)
+        part = indices[0]
+        if any(other is Ellipsis or other is None for other in parts):
+            return Left("an index that depends on the data beside None or Ellipsis")
         x = x[tuple(slice(None) if number == at[0] else other for number, other in enumerate(parts))]
         dim = at[0] - sum(isinstance(other, int) for other in parts[: at[0]])
         return self._one_hot(call, x, dim, part)
+
+    def _one_of_several(
+        self, call: Call, x: Tensor, parts: tuple[Any, ...], at: list[int], indices: list[Tensor]
+    ) -> Any:
+        """Neighbouring dimensions, each with an index: one index of both as one dimension."""
+        first, last = at[0], at[-1]
+        whole = all(isinstance(part, slice) and part == slice(None) for n, part in enumerate(parts) if n not in at)
+        if at != list(range(first, last + 1)) or not whole:
+            return Left("several indices that depend on the data, with other dimensions between or sliced")
+        lengths = x.shape[first : last + 1]
+        flat: Any = 0
+        for index, length in zip(indices, lengths, strict=True):
+            flat = flat * length + torch.remainder(index, length)
+        joined = x.reshape(*x.shape[:first], math.prod(lengths), *x.shape[last + 1 :])
+        return self._one_hot(call, joined, first, flat)
 
     def _known(self, x: Tensor, parts: tuple[Any, ...], places: Tensor) -> Tensor:
         """One selection along one dimension where the index has that form, else of the flattened tensor."""
@@ -95,27 +116,39 @@ class IndexedReads(FunctionRewrite):
         """x taken at ``index`` along ``dim``, as a product with a one-hot matrix [positions, length]."""
         length = x.shape[dim]
         flops = 2 * x.numel() * max(1, index.numel())
-        if not x.is_floating_point():
-            return Left("whole numbers taken at positions that depend on the data")
         if flops > MOST_FLOPS:
-            return Left(f"a one-hot product of {flops:,} FLOP; the gather is cheaper on the host")
+            return _too_dear(flops)
         positions = torch.remainder(index.reshape(-1, 1), length)
-        one_hot = (positions == torch.arange(length)).to(x.dtype)
+        chosen = positions == torch.arange(length)
         moved = x.movedim(dim, 0)
-        taken = torch.matmul(one_hot, moved.reshape(length, -1))
+        if x.is_floating_point():
+            taken = torch.matmul(chosen.to(x.dtype), moved.reshape(length, -1))
+        else:
+            taken = _whole_numbers(chosen.unsqueeze(-1), moved.reshape(1, length, -1), 1)
         call.adds(flops=flops)
         taken = taken.reshape(*index.shape, *moved.shape[1:])
         order = list(range(index.dim(), index.dim() + dim)) + list(range(index.dim()))
         return taken.permute(order + list(range(index.dim() + dim, taken.dim())))
 
     def _gathered(self, call: Call, x: Tensor, dim: int, index: Tensor) -> Any:
-        if not x.is_floating_point():
-            return Left("whole numbers taken at positions that depend on the data")
         flops = 2 * index.numel() * x.shape[dim]
         if flops > MOST_FLOPS:
-            return Left(f"a one-hot product of {flops:,} FLOP; the gather is cheaper on the host")
+            return _too_dear(flops)
         x = x[tuple(slice(0, size) if number != dim else slice(None) for number, size in enumerate(index.shape))]
         moved, index = x.movedim(dim, -1).unsqueeze(-2), index.movedim(dim, -1).unsqueeze(-1)
-        one_hot = (index == torch.arange(x.shape[dim])).to(x.dtype)
+        chosen = index == torch.arange(x.shape[dim])
         call.adds(flops=flops)
-        return (one_hot * moved).sum(-1).movedim(-1, dim)
+        if x.is_floating_point():
+            return (chosen.to(x.dtype) * moved).sum(-1).movedim(-1, dim)
+        return _whole_numbers(chosen, moved, -1).movedim(-1, dim)
+
+
+def _too_dear(flops: int) -> Left:
+    return Left(f"a one-hot product of {flops:,} FLOP; the gather is cheaper on the host")
+
+
+def _whole_numbers(chosen: Tensor, values: Tensor, dim: int) -> Tensor:
+    """The chosen values along a dimension in which one is chosen: a sum of whole numbers, whatever their size."""
+    if values.dtype == torch.bool:
+        return torch.logical_and(chosen, values).any(dim)
+    return torch.where(chosen, values, torch.zeros((), dtype=values.dtype)).sum(dim, dtype=values.dtype)

@@ -1,5 +1,4 @@
-"""Writing by index: ``buffer[index] = value``, ``index_copy_`` and ``masked_fill_`` as new values of the whole
-tensor."""
+"""Writing by index: ``buffer[index] = value``, ``index_copy_`` and ``scatter`` as new values of the whole tensor."""
 
 from __future__ import annotations
 
@@ -12,18 +11,24 @@ from compile.lowering.names import tensors
 from compile.lowering.rewrite import Call, FunctionRewrite, Left
 from compile.lowering.views import written
 
+WHOLE = (torch.int64, torch.int32)
+# Elements of a mask of positions that are data.
+MOST = 10_000_000
+
 
 class IndexedWrites(FunctionRewrite):
-    """``x[i] = v``: concatenation for slices, a mask for boolean indices, one-hot masks for one position that depends
-    on the data."""
+    """``x[i] = v`` and ``scatter``: concatenation for slices, a mask for boolean indices, one-hot masks for one
+    position, or for one value at several positions, that depend on the data."""
 
     name = "indexed_writes"
-    operators = frozenset({"__setitem__", "index_copy_"})
+    operators = frozenset({"__setitem__", "index_copy_", "scatter"})
     why = "aten::copy_ into a slice and aten::index_put_ are not supported, and a partitioner cannot follow them"
     cost = "the tensor that is written into is copied once for each write"
 
     def apply(self, call: Call, target: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The new value stands for the target."""
+        if call.operator == "scatter":
+            return _scattered(target, *args, **kwargs)
         if call.operator == "index_copy_":
             value = self._copied(call, target, *args, **kwargs)
         else:
@@ -41,6 +46,11 @@ class IndexedWrites(FunctionRewrite):
             number for number, part in enumerate(parts) if not all(call.is_static(tensor) for tensor in tensors(part))
         ]
         part = parts[at[0]]
+        if (len(at) > 1 or len(parts) > 1) and (not isinstance(value, Tensor) or value.numel() == 1):
+            mask = _anywhere(target, parts)
+            if mask is not None:
+                value = value if isinstance(value, Tensor) else torch.full((), value, dtype=target.dtype)
+                return torch.where(mask, value.to(target.dtype).reshape(()), target)
         if not isinstance(part, Tensor) or len(at) > 1:
             return Left("it writes to positions that depend on the data in more than one dimension")
         if part.dtype == torch.bool:
@@ -59,6 +69,42 @@ class IndexedWrites(FunctionRewrite):
         if index.numel() == 1:
             return _at_position(target, dim, index, source, keeps_dim=True)
         return Left("it writes to several positions that depend on the data")
+
+
+def _anywhere(target: Tensor, parts: tuple[Any, ...]) -> Tensor | None:
+    """Where target is written to by whole numbers for each of its first dimensions; one value goes everywhere, so it
+    does not matter which write is the last."""
+    if not all(isinstance(part, Tensor) and part.dtype in WHOLE for part in parts):
+        return None
+    indices = torch.broadcast_tensors(*parts)  # type: ignore[no-untyped-call]
+    if indices[0].numel() * target.numel() > MOST:
+        return None
+    mask = torch.ones((), dtype=torch.bool)
+    for dim, index in enumerate(indices):
+        places = torch.arange(target.shape[dim]).reshape(-1, *[1] * (target.dim() - 1 - dim))
+        positions = torch.remainder(index, target.shape[dim]).reshape(-1, *[1] * target.dim())
+        mask = torch.logical_and(mask, positions == places)
+    return mask.any(0)
+
+
+def _scattered(target: Tensor, dim: int, index: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """``scatter`` of one value, or of one element along ``dim`` of a source: one-hot masks along ``dim``."""
+    source = args[0] if args else kwargs.get("src", kwargs.get("value"))
+    if source is None or len(args) > 1 or "reduce" in kwargs:
+        return Left("it reduces")
+    dim = dim % target.dim()
+    if any(index.shape[one] != target.shape[one] for one in range(target.dim()) if one != dim):
+        return Left("it writes into a part of the other dimensions")
+    if isinstance(source, Tensor) and index.shape[dim] != 1:
+        return Left("it writes several values along a dimension, of which the last one wins")
+    if index.numel() * target.shape[dim] > MOST:
+        return Left("the mask of its positions would be larger than the tensor by far")
+    places = torch.arange(target.shape[dim])
+    mask = (index.movedim(dim, -1).unsqueeze(-2) == places.unsqueeze(-1)).any(-1).movedim(-1, dim)
+    if isinstance(source, Tensor):
+        part = source[tuple(slice(0, size) for size in index.shape)].to(target.dtype)
+        return torch.where(mask, part, target)
+    return torch.where(mask, torch.full((), source, dtype=target.dtype), target)
 
 
 def _masked(target: Tensor, mask: Any, value: Any) -> Tensor | Left:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from tests.compile.lowering.checks import agree, lowered, unsupported
+from tests.compile.lowering.checks import agree, kinds, lowered, unsupported
 
 
 @pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
@@ -164,6 +164,38 @@ def test_positions_that_are_data(name: str) -> None:
     fresh = (torch.randn(3, 4, 5), torch.tensor([[3, 3], [0, 1]]))
     result = agree(DATA_READS[name], x, index, fresh=fresh, rewrite="indexed_reads")
     assert unsupported(result.module, (x, index)) == {}
+
+
+def test_one_position_of_each_row() -> None:
+    """As CLIP takes the features at each text's last token; and several indices at once."""
+    x, index = torch.randn(3, 4, 5), torch.tensor([0, 3, 1])
+    fresh = (torch.randn(3, 4, 5), torch.tensor([2, 0, -1]))
+    result = agree(lambda x, i: x[torch.arange(3), i], x, index, fresh=fresh, rewrite="indexed_reads")
+    assert unsupported(result.module, (x, index)) == {}
+    result = agree(lambda x, i: x[:, i, i + 1], x, index, fresh=fresh, rewrite="indexed_reads")
+    assert unsupported(result.module, (x, index)) == {}
+    left = lowered(lambda x, i: x[i % 3, :, i], x, index).report.left
+    assert any("other dimensions between" in one.reason for one in left)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_whole_numbers_at_positions_that_are_data(dtype: torch.dtype) -> None:
+    """No product: numbers above 2^24 would not survive one in float32."""
+    x, index = torch.randint(0, 2**40, (3, 4)).to(dtype), torch.tensor([[0, 1], [3, 2], [1, 1]])
+    fresh = (torch.randint(0, 2**40, (3, 4)).to(dtype), torch.tensor([[3, 3], [0, 2], [1, 0]]))
+    for read in (lambda x, i: x.gather(1, i), lambda x, i: x[:, i[0]]):
+        result = lowered(read, x, index)
+        assert torch.equal(result.module(*fresh), read(*fresh))
+        assert result.report.applied["indexed_reads"] == 1
+        assert not {"aten::gather", "aten::index"} & set(kinds(result.module, (x, index)))
+
+
+def test_dropout_of_channels_is_nothing_at_inference() -> None:
+    x = torch.randn(2, 3, 4, 4)
+    result = agree(lambda x: functional.dropout2d(x * 2, 0.3, training=False), x, rewrite="dropout_off", exact=0.0)
+    assert set(kinds(result.module, (x,))) == {"aten::mul"}
+    result = lowered(lambda x: functional.dropout2d(x, 0.3, training=True), x)
+    assert any("random draw" in left.reason for left in result.report.left)
 
 
 def test_a_read_whose_size_is_data_is_left_alone_and_reported() -> None:

@@ -41,6 +41,21 @@ def test_a_scripted_function_stays_and_is_reported() -> None:
     assert any("scripted" in note for note in result.report.notes)
 
 
+def test_a_warm_scripted_function_is_no_constant() -> None:
+    """After some calls TorchScript fuses its kernels, which compute past everything that could watch them."""
+    curve = torch.jit.script(curved)
+    for _ in range(5):
+        curve(torch.randn(3, 4))
+    x = torch.randn(3, 4)
+    result = agree(lambda x: curve(x * 2) + 1, x)
+    assert any("scripted" in note for note in result.report.notes)
+
+
+def curved(x: Tensor, alpha: float = 300.0) -> Tensor:
+    """Scripted by the test, so that no other test has called it."""
+    return x.div(1 + alpha * x.pow(2))
+
+
 def test_a_scripted_submodule_stays_and_is_reported() -> None:
     class Outer(nn.Module):
         def __init__(self) -> None:
@@ -74,6 +89,12 @@ def test_cached_constants_stay_constants() -> None:
 def test_a_value_that_python_reads_is_reported() -> None:
     result = lowered(lambda x: x * float(x.max()), torch.randn(3))
     assert any("reads a value that depends on the inputs" in note for note in result.report.notes)
+
+
+def test_reading_a_value_leaves_no_operator_behind() -> None:
+    x = torch.randn(2, 3)
+    result = lowered(lambda x: x * 2 if bool((x > 0).any()) else x * 3, x)
+    assert set(kinds(result.module, (x,))) <= {"aten::gt", "aten::any", "aten::mul"}
 
 
 def test_a_branch_on_data_is_told_that_it_is_traced() -> None:

@@ -215,3 +215,60 @@ def test_modules_with_inplace_activations() -> None:
     with torch.no_grad():
         assert torch.allclose(result.module(fresh), module(fresh), atol=1e-6)
     assert unsupported(result.module, (x,)) == {}
+
+
+def test_one_value_at_several_positions_that_are_data() -> None:
+    """As Wav2Vec2 marks each recording's last frame."""
+
+    def mark(x: Tensor, ends: Tensor) -> Tensor:
+        mask = torch.zeros_like(x)
+        mask[torch.arange(x.shape[0]), ends] = 1
+        return mask * x
+
+    x, ends = torch.randn(3, 4), torch.tensor([0, 3, 2])
+    result = agree(mark, x, ends, fresh=(torch.randn(3, 4), torch.tensor([1, -1, 1])), rewrite="indexed_writes")
+    assert unsupported(result.module, (x, ends)) == {}
+
+
+@pytest.mark.parametrize("form", ["value", "source", "in place"])
+def test_scatter(form: str) -> None:
+    """As a hard assignment makes one-hot rows of an argmax."""
+
+    def scatter(x: Tensor, index: Tensor) -> Tensor:
+        if form == "value":
+            return torch.zeros_like(x).scatter(1, index, 1.0) * x
+        if form == "source":
+            return x.scatter(1, index[:, :1], x[:, :1] * 2)
+        return (x + 1).scatter_(-1, index, 0.5)
+
+    x, index = torch.randn(3, 4), torch.tensor([[0, 1], [3, 3], [2, 0]])
+    fresh = (torch.randn(3, 4), torch.tensor([[3, 2], [0, 1], [1, 1]]))
+    result = agree(scatter, x, index, fresh=fresh, rewrite="indexed_writes")
+    assert unsupported(result.module, (x, index)) == {}
+
+
+def test_scatter_of_several_values_is_left_alone() -> None:
+    x, index = torch.randn(3, 4), torch.tensor([[0, 1], [3, 3], [2, 0]])
+    left = lowered(lambda x, i: x.scatter(1, i, x * 2), x, index).report.left
+    assert any("the last one wins" in one.reason for one in left)
+
+
+def test_shapes_that_change_in_place() -> None:
+    def reshape(x: Tensor) -> Tensor:
+        x = x + 1
+        x.unsqueeze_(1)
+        x.transpose_(0, 1)
+        x[:, 0] += 2
+        assert x.shape == (1, 3, 4)
+        return x * 3
+
+    result = agree(reshape, torch.randn(3, 4), rewrite="in_place")
+    assert unsupported(result.module, (torch.randn(3, 4),)) == {}
+
+    def viewed(x: Tensor) -> Tensor:
+        x = x + 1
+        part = x[0]
+        part.unsqueeze_(0)
+        return x * part
+
+    assert any("changes the shape" in one.reason for one in lowered(viewed, torch.randn(3, 4)).report.left)
