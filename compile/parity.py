@@ -111,7 +111,8 @@ def compare(
                 first = list(expected)
                 _require_repeatable(first, eager(*tensors), names)
             if doubles is None or number < doubles:
-                for output, one, exact in zip(parity.outputs, expected, _exact(double, tensors, parity), strict=True):
+                exacts = _exact(double, tensors, expected, parity)
+                for output, one, exact in zip(parity.outputs, expected, exacts, strict=True):
                     _account_exact(output, one, exact)
             for output, *values in zip(parity.outputs, expected, artifact(*tensors), first, strict=True):
                 _account(output, *values)
@@ -137,16 +138,25 @@ def _require_repeatable(once: Tensors, again: Tensors, names: Sequence[str]) -> 
             )
 
 
-def _exact(double: nn.Module, tensors: Tensors, parity: Parity) -> Iterable[torch.Tensor | None]:
-    """The outputs in float64, or None for each when the model cannot run in float64 (said in the notes)."""
+def _exact(double: nn.Module, tensors: Tensors, expected: Tensors, parity: Parity) -> Iterable[torch.Tensor | None]:
+    """The outputs in float64, or None for each when the model cannot run in float64 (said in the notes).
+
+    It may also run and answer NaN where it does not in float32: a mask of float32 times float64's smallest number.
+    """
     try:
-        exact: Iterable[torch.Tensor] = double(*(t.double() if t.is_floating_point() else t for t in tensors))
+        exact: Tensors = double(*(t.double() if t.is_floating_point() else t for t in tensors))
     except RuntimeError as error:
-        note = f"the model does not run in float64 ({str(error).splitlines()[0]}): the bound is 1e-6 of the maximum"
-        if note not in parity.notes:
-            parity.notes.append(note)
-        return [None] * len(parity.outputs)
-    return exact
+        reason = str(error).splitlines()[0]
+    else:
+        if not any(
+            bool((torch.isnan(one) & ~torch.isnan(own)).any()) for one, own in zip(exact, expected, strict=True)
+        ):
+            return exact
+        reason = "it answers NaN"
+    note = f"the model does not run in float64 ({reason}): the bound is 1e-6 of the maximum"
+    if note not in parity.notes:
+        parity.notes.append(note)
+    return [None] * len(parity.outputs)
 
 
 def _account(output: OutputParity, expected: torch.Tensor, found: torch.Tensor, first: torch.Tensor) -> None:

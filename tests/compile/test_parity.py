@@ -99,6 +99,19 @@ def test_a_model_that_cannot_run_in_float64_is_said_and_held_to_a_millionth() ->
     assert "does not run in float64" in parity.notes[0]
 
 
+def test_a_nan_of_float64_alone_says_nothing_about_the_artifact() -> None:
+    """As a mask in float32 that is multiplied with float64's smallest number."""
+
+    class Overflowing(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            return (x + torch.zeros(4) * torch.finfo(x.dtype).min,)
+
+    parity = compare(Overflowing(), Overflowing(), [{"x": torch.randn(1, 4)}] * 2, ["y"])
+    assert parity.passed
+    assert "it answers NaN" in parity.notes[0]
+    assert parity.outputs[0].bound == pytest.approx(1e-6 * parity.outputs[0].maximum)
+
+
 def test_infinities_in_the_same_places_are_equal() -> None:
     class Masked(nn.Module):
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
