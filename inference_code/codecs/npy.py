@@ -5,7 +5,6 @@ The format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.ht
 
 from __future__ import annotations
 
-import ast
 import io
 import math
 import re
@@ -23,8 +22,11 @@ NPY = "application/x-npy"
 NPZ = "application/x-npz"
 
 _MAGIC = b"\x93NUMPY"
-# numpy refuses longer headers too (its max_header_size): they are evaluated as a Python literal.
-_MAX_HEADER = 10_000
+_MAX_HEADER = 10_000  # numpy refuses longer ones too (its max_header_size)
+_TEXT = r"'[^'\\]*'|\"[^\"\\]*\""
+_ENTRY = re.compile(rf"\s*(?P<key>{_TEXT})\s*:\s*(?P<value>{_TEXT}|True|False|\([^()]*\)|\[[^\[\]]*\])\s*(?:,|(?=\}}))")
+_END = re.compile(r"\s*\}\s*")
+_SIZE = re.compile(r"-?[0-9]{1,100}")
 _DTYPE = re.compile(r"[<>=|]?(?:b1|[iu][1248]|f[248])")
 _MAX_RANK = 32
 _MAX_MEMBERS = 64
@@ -68,13 +70,43 @@ def _header(body: bytes, what: str) -> tuple[int, dict[str, object]]:
         raise BadRequest(
             f"{what} has a header of {length} bytes; at most {_MAX_HEADER} are read, {len(body)} were sent"
         )
-    try:
-        header = ast.literal_eval(body[8 + width : start].decode("utf-8" if body[6] == 3 else "latin1").strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise BadRequest(f"{what} has a header that cannot be read") from None
-    if not isinstance(header, dict):
-        raise BadRequest(f"{what} has a header that is not a dict")
-    return start, header
+    return start, _entries(body[8 + width : start].decode("latin1").strip(), what)
+
+
+def _entries(text: str, what: str) -> dict[str, object]:
+    """The header's dict, read by its grammar: keys are texts; values are texts, booleans, tuples of whole numbers.
+
+    ast.literal_eval would do, but CPython 3.11's parser counts its depth for all threads together, and raises
+    SystemError in one while another parses (github.com/python/cpython/issues/106905).
+    """
+    found: dict[str, object] = {}
+    position = 1
+    while text.startswith("{"):
+        if _END.fullmatch(text, position):
+            return found
+        entry = _ENTRY.match(text, position)
+        if entry is None:
+            break
+        found[entry["key"][1:-1]] = _value(entry["value"], what)
+        position = entry.end()
+    raise BadRequest(f"{what} has a header that cannot be read: it is not a dict as numpy.save writes one")
+
+
+def _value(text: str, what: str) -> object:
+    if text in ("True", "False"):
+        return text == "True"
+    if text[0] == "[":  # the fields of a structured dtype, which _dtype refuses
+        return text
+    if text[0] != "(":
+        return text[1:-1]
+    sizes = [size.strip() for size in text[1:-1].split(",")]
+    if len(sizes) > 1 and not sizes[-1]:
+        sizes.pop()
+    elif len(sizes) == 1:  # "(3)" is a number
+        sizes = [] if not sizes[0] else ["none"]
+    if not all(_SIZE.fullmatch(size) for size in sizes):
+        raise BadRequest(f"{what} has shape {text[:60]}; it must be a tuple of at most {_MAX_RANK} whole numbers")
+    return tuple(int(size) for size in sizes)
 
 
 def _dtype(descr: object, what: str) -> np.dtype[np.generic]:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import pickle
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -46,6 +49,38 @@ def test_all_three_versions_are_read(version: int) -> None:
     assert read_npy(body).tolist() == [1.0]
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }   \n",
+        '{"shape": (2,), "descr": "<f4", "fortran_order": False}',
+        "{'shape':(2,),'fortran_order':False,'descr':'<f4'}",
+        "{ 'descr' : '<f4' , 'fortran_order' : True , 'shape' : ( 2 , ) , }",
+    ],
+)
+def test_headers_of_other_writers_are_read(header: str) -> None:
+    assert read_npy(with_header(header, b"\0\0\x80?" * 2)).tolist() == [1.0, 1.0]
+
+
+def test_many_threads_read_at_once() -> None:
+    """Where threads change within the parser of CPython 3.11's literals, which the collector makes them do here."""
+    bodies = [saved(np.full((n, 3), n, np.float32)) for n in range(1, 9)]
+
+    def pause(phase: str, info: dict[str, int]) -> None:
+        time.sleep(0)
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(pause)
+    gc.set_threshold(20)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda n: [read_npy(bodies[n % 8]).shape for _ in range(25)], range(16)))
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(pause)
+    assert found == [[(n % 8 + 1, 3)] * 25 for n in range(16)]
+
+
 class Evil:
     """Unpickling it would raise."""
 
@@ -73,6 +108,12 @@ class Evil:
         (with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }"), "shape"),
         (with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (True,), }"), "shape"),
         (with_header("{'descr': '<f4', 'fortran_order': False, 'shape': " + str((1,) * 40) + "}"), "at most 32"),
+        (with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (1,,), }"), "shape"),
+        (with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (1), }"), "shape"),
+        (with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (" + "9" * 200 + ",), }"), "shape"),
+        (with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (1,)"), "cannot be read"),
+        (with_header("{'descr': '<f4' 'fortran_order': False, 'shape': (1,)}"), "cannot be read"),
+        (with_header("{'descr': ['<f4'], 'fortran_order': False, 'shape': (1,)}"), "dtype"),
         (with_header("{'descr': '<f4', 'fortran_order': False}"), "shape"),
         (with_header("(" * 5000), "cannot be read"),
         (with_header("__import__('os')"), "cannot be read"),
