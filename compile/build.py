@@ -22,6 +22,7 @@ from compile.progress import Reporter
 from compile.rewriting import Rewriting, of_spec
 from compile.staging import staging
 from compile.targets import Target, resolve
+from compile.targets.inf2 import separates_weights
 from inference_code import manifest as manifests
 from inference_code import tasks
 from inference_code.manifest import ArtifactManifest, Digests, TaskEntry
@@ -293,5 +294,6 @@ def _manifest(planned: Plan, cells: Sequence[CompiledCell], handler: str | None,
         versions=cells[0].versions,
         cores_per_copy=spec.compile.pipeline_cores,
         environment={},
+        separate_weights=separates_weights(spec) and not planned.target.rehearsal,
         files=package.file_digests(folder),
     )

@@ -15,6 +15,7 @@ from torch import nn
 
 from compile.definition import Inputs
 from compile.errors import CompileError
+from compile.targets.inf2 import loaded
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,14 @@ class DeviceParity:
 
 
 def on_device(
-    path: Path, eager: nn.Module, references: Sequence[Inputs], names: Sequence[str]
+    path: Path, eager: nn.Module, references: Sequence[Inputs], names: Sequence[str], *, separate_weights: bool
 ) -> dict[str, DeviceParity]:
     """Runs the compiled graph and the eager one on every reference input; positional tensors in, flat tuple out.
 
     Raises CompileError when the graph cannot be loaded or run, or answers in other shapes.
     """
     try:
-        compiled = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+        compiled = loaded(path, separate_weights)
         pairs = [_pairs(compiled, eager, tuple(reference.values())) for reference in references]
     except RuntimeError as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -22,6 +22,7 @@ from compile.progress import Reporter
 from compile.rewriting import ALL, Rewriting, of_spec
 from compile.structure import Signature, flat_module, signature
 from compile.targets import Cell, CompiledGraph, Target, trace_for_cpu
+from compile.targets.inf2 import separates_weights
 from inference_code.manifest import GraphEntry
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ def make(
         parity = compare(flat, saved, references, names, advance=lambda: advance(1))
     device = None
     if not target.rehearsal:
-        device = on_device(path, flat, references, names) if target.runs_here else None
+        if target.runs_here:
+            device = on_device(path, flat, references, names, separate_weights=separates_weights(spec))
         parity.notes.append(_where(device is not None, target.stand_in))
     found = with_host(compiled.account or account(report), parts)
     unused = compiled.unused_inputs

@@ -24,6 +24,7 @@ from compile.errors import CompileError
 from compile.progress import Reporter
 from compile.statistics import Modes, modes, percentiles
 from compile.targets import resolve
+from compile.targets.inf2 import loaded
 from compile.targets.neuron import has_device
 from inference_code.manifest import ArtifactManifest, GraphEntry, TensorDescription
 from spec import platforms
@@ -159,7 +160,7 @@ def measure(
             f"No graph has a batch size of --batch-sizes; there are {sizes}.", "Build it: compile.batch_sizes."
         )
     rows = [
-        _run(entry, folder, manifest.cores_per_copy, models, workers, settings, hourly, reporter)
+        _run(entry, folder, manifest, models, workers, settings, hourly, reporter)
         for entry in entries
         for models in settings.n_models or _copies(spec, manifest, machine)
         for workers in settings.workers_per_model
@@ -191,7 +192,7 @@ def _price(spec: EndpointSpec, machine: Machine, settings: Settings) -> dict[str
 def _run(
     entry: GraphEntry,
     folder: Path,
-    pipeline: int,
+    manifest: ArtifactManifest,
     models: int,
     workers: int,
     settings: Settings,
@@ -200,7 +201,7 @@ def _run(
 ) -> Row:
     title = f"{entry.role} batch {entry.batch_size}, {models} model(s) x {workers} worker(s)"
     with reporter.step(title):
-        copies = [torch.jit.load(str(folder / entry.file)) for _ in range(models)]  # type: ignore[no-untyped-call]
+        copies = [loaded(folder / entry.file, manifest.separate_weights, core) for core in range(models)]
         before = torch.get_num_threads()
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // (models * workers)))
         try:
@@ -215,7 +216,7 @@ def _run(
         batch_size=entry.batch_size,
         n_models=models,
         workers_per_model=workers,
-        pipeline_size=pipeline,
+        pipeline_size=manifest.cores_per_copy,
         calls=len(latencies),
         seconds=round(seconds, 3),
         throughput_avg=throughput,

@@ -19,6 +19,7 @@ from compile.parity import Parity, compare
 from compile.progress import Reporter
 from compile.structure import flat_module
 from compile.targets import resolve
+from compile.targets.inf2 import separates_weights
 from compile.worker import running
 from inference_code.manifest import GraphEntry
 from spec import lock as locks
@@ -77,7 +78,13 @@ def _device(
     example, references = checked_inputs(graph, case.role, case.bucket, case.batch)
     with reporter.step(f"device: {case}"):
         names = [output.name for output in entry.outputs]
-        found = on_device(folder / entry.file, flat_module(graph.module, example), references, names)
+        found = on_device(
+            folder / entry.file,
+            flat_module(graph.module, example),
+            references,
+            names,
+            separate_weights=separates_weights(spec),
+        )
     tolerance = {str(metric): value for metric, value in spec.compile.accept.device_tolerance.items()}
     problems = [f"{name}: {said}" for name, output in found.items() for said in output.shortfalls(tolerance)]
     cosine = min(output.cosine for output in found.values())

@@ -106,6 +106,7 @@ class ArtifactManifest:
     handler: the user's handler file relative to code/ (`handler/models/my_handler.py`), or None for the task alone.
     versions: package name to version; `torch` always, `torch-neuron` or `torch-neuronx` when compiled for the target.
     cores_per_copy: NeuronCores that one loaded copy of the graphs occupies.
+    separate_weights: the graphs hold their weights beside the program, so they are moved to their core after loading.
     environment: variables that the artifact expects of its container (checked by compile and spec, shown here).
     files: path to sha256, of every file but manifest.json itself.
     """
@@ -122,6 +123,7 @@ class ArtifactManifest:
     cores_per_copy: int
     environment: Mapping[str, str]
     files: Mapping[str, str]
+    separate_weights: bool = False
     format: int = FORMAT
 
 
@@ -281,6 +283,8 @@ def _names(kind: type) -> list[str]:
 def _parse(data: Any, where: str) -> ArtifactManifest:
     if isinstance(data, dict) and data.get("format", FORMAT) != FORMAT:
         raise ManifestError(f"{where}: format is {_short(data['format'])}, this code reads format {FORMAT}")
+    if isinstance(data, dict):  # artifacts made before the key was there have their weights in the program
+        data = {"separate_weights": False, **data}
     reader = _Reader(data, where, _names(ArtifactManifest))
     task = _Reader(reader.data["task"], f"{where}: task", _names(TaskEntry))
     digests = _Reader(reader.data["digests"], f"{where}: digests", _names(Digests))
@@ -289,6 +293,7 @@ def _parse(data: Any, where: str) -> ArtifactManifest:
         name=reader.text("name"),
         rehearsal=reader.flag("rehearsal"),
         stand_in=reader.flag("stand_in"),
+        separate_weights=reader.flag("separate_weights"),
         target=reader.one_of("target", TARGETS),
         digests=Digests(build=digests.digest("build"), handler=digests.digest("handler")),
         task=TaskEntry(name=task.text("name"), settings=task.mapping("settings")),

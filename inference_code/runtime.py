@@ -121,23 +121,27 @@ def open_artifact(model_dir: Path, settings: Settings) -> ArtifactManifest:
 
 def load(model_dir: Path, manifest: ArtifactManifest, settings: Settings) -> Model:
     """Load every graph of an artifact that `open_artifact` has checked, and warm it up. Raises LoadError."""
-    import_extension(manifest)
+    extension = import_extension(manifest)
     on_device = not manifest.rehearsal
     if on_device:
         at_once = count = (settings.neuron_cores or manifest.cores_per_copy) // manifest.cores_per_copy
     else:
         count, at_once = 1, min(settings.workers, os.cpu_count() or 1)
-    model = Model(manifest, [_load_copy(model_dir, manifest) for _ in range(count)], at_once)
+    model = Model(manifest, [_load_copy(model_dir, manifest, extension, core) for core in range(count)], at_once)
     model.warm_up()
     return model
 
 
-def _load_copy(model_dir: Path, manifest: ArtifactManifest) -> Copy:
+def _load_copy(model_dir: Path, manifest: ArtifactManifest, extension: Any, core: int) -> Copy:
     copy: Copy = {}
     for graph in manifest.graphs:
         try:
             copy[graph.file] = torch.jit.load(str(model_dir / graph.file)).eval()  # type: ignore[no-untyped-call]
-        except (RuntimeError, ValueError, OSError) as error:
+            if manifest.separate_weights and not manifest.rehearsal:
+                # Traced with inline_weights_to_neff=False: loading alone leaves the weights in the host's memory.
+                # Neuron documentation, torch_neuronx, move_trace_to_device.
+                extension.move_trace_to_device(copy[graph.file], core)
+        except (RuntimeError, ValueError, OSError, AttributeError) as error:
             raise LoadError(f"graph {graph.file} cannot be loaded: {_one_line(error)}") from error
     return copy
 

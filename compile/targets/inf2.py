@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from functools import cached_property
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,23 @@ class Inf2:
         return CompiledGraph(
             file=finished.graph, account=account_of_nodes(finished), cost=finished.cost, record=cell.work
         )
+
+
+def separates_weights(spec: EndpointSpec) -> bool:
+    """Whether torch_neuronx leaves the weights beside the program. torch_neuron's own option places them by itself."""
+    options = spec.compile.inf2
+    return spec.compile.target == "inf2" and options is not None and not options.inline_weights_to_neff
+
+
+def loaded(path: Path, separate_weights: bool, core: int = 0) -> torch.jit.ScriptModule:
+    """A compiled graph, ready to be called; weights beside the program are moved to a core, as the documentation asks.
+
+    Raises RuntimeError where it cannot be loaded, CompileError where there is no torch_neuronx.
+    """
+    graph: torch.jit.ScriptModule = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    if separate_weights:
+        neuron.require(PACKAGES, "inf2").move_trace_to_device(graph, core)
+    return graph
 
 
 def keywords(spec: EndpointSpec, workdir: str) -> dict[str, Any]:

@@ -193,3 +193,38 @@ def test_an_artifact_compiled_for_the_target_marks_nothing(compiled: Path, stand
     assert ModelInfo.of(m.read(compiled)).metadata == {}
     change_manifest(compiled, stand_in=True)
     assert ModelInfo.of(m.read(compiled)).metadata == {"stand_in": True}
+
+
+NEURONX = """
+MOVED = []
+__version__ = "2.9.0.2.9.0"
+
+def move_trace_to_device(trace, device_id):
+    MOVED.append((type(trace).__name__, device_id))
+"""
+
+
+@pytest.mark.parametrize(("separate", "moves"), [(True, [0, 0, 1, 1, 2, 2]), (False, [])])
+def test_weights_beside_the_program_are_moved_to_their_core(
+    separate: bool, moves: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch_neuronx.py").write_text(NEURONX)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torch_neuronx", raising=False)
+    versions = {"torch": str(torch.__version__), "torch-neuronx": "2.9.0.2.9.0"}
+    changes = {"target": "inf2", "rehearsal": False, "stand_in": True, "separate_weights": separate}
+    artifact = sums_artifact(tmp_path / "artifact", versions=versions, **changes)
+    loaded(artifact, neuron_cores=3)
+    moved = sys.modules["torch_neuronx"].MOVED
+    assert [core for _, core in moved] == moves  # two graphs, three copies: one for each core
+    assert {kind for kind, _ in moved} <= {"RecursiveScriptModule"}
+
+
+def test_an_sdk_that_cannot_move_weights_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch_neuronx.py").write_text('__version__ = "2.9.0.2.9.0"')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torch_neuronx", raising=False)
+    versions = {"torch": str(torch.__version__), "torch-neuronx": "2.9.0.2.9.0"}
+    changes = {"target": "inf2", "rehearsal": False, "stand_in": True, "separate_weights": True}
+    artifact = sums_artifact(tmp_path / "artifact", versions=versions, **changes)
+    assert "cannot be loaded: module 'torch_neuronx' has no attribute 'move_trace_to_device'" in refused(artifact)

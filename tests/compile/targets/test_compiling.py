@@ -23,6 +23,7 @@ from compile.errors import CompileError
 from compile.progress import Silent
 from compile.targets import child, inf1, inf2, job, neuron, resolve
 from compile.targets.base import Cost
+from inference_code import manifest as manifests
 from spec import lock as locks
 from tests.compile.projects import ENTRY, ROOT, WITH_SAMPLE, files, run, write_entry
 
@@ -244,6 +245,10 @@ def test_inf2_with_its_options(tmp_path: Path, stand_in: Scenario) -> None:
     assert result.lock.graphs[0].coverage is None
     assert result.lock.graphs[0].subgraphs is not None
     assert not result.lock.graphs[0].subgraphs.predicted
+    # Loaded once, to be compared with the original; its weights were moved to the device for it.
+    assert sys.modules["torch_neuronx"].MOVED == [0]
+    package.extract(result.artifact, tmp_path / "unpacked")
+    assert manifests.read(tmp_path / "unpacked").separate_weights
 
 
 @pytest.mark.usefixtures("quick")

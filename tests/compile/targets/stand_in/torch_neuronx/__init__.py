@@ -70,6 +70,16 @@ def trace(
     return _compile(func, tensors, partitioner_config)
 
 
+MOVED: list[int] = []
+
+
+def move_trace_to_device(trace, device_id):
+    """Weights that are beside the program are on the device from here on; the tests count the calls."""
+    if not isinstance(trace, torch.jit.ScriptModule) or not isinstance(device_id, int):
+        raise TypeError("move_trace_to_device(trace: ScriptModule, device_id: int)")
+    MOVED.append(device_id)
+
+
 def _say(text):
     """As the compiler's process does: on standard output, not through logging."""
     sys.stdout.write(text + "\n")
