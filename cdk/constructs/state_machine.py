@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,8 @@ class StateMachine(Construct):
             "Machine",
             role_arn=self.role.role_arn,
             state_machine_type="STANDARD",
-            definition_string=Stack.of(self).to_json_string(definition),
+            # Not Stack.to_json_string: it leaves out what is null, and ResultPath: null is what keeps a state's input.
+            definition_string=json.dumps(definition, separators=(",", ":")),
             logging_configuration=stepfunctions.CfnStateMachine.LoggingConfigurationProperty(
                 level="ALL",
                 include_execution_data=True,  # keys, digests and names; no secrets
