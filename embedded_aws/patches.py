@@ -10,6 +10,7 @@ import moto.applicationautoscaling.urls
 import moto.cloudformation.urls
 import moto.cloudtrail.urls
 import moto.cloudwatch.urls
+import moto.ec2.urls
 import moto.sagemaker.urls
 from moto.cloudtrail.responses import CloudTrailResponse
 from moto.core.responses import ActionResult
@@ -18,6 +19,7 @@ from moto.s3.models import FakeBucket, S3Backend
 from embedded_aws.cloudformation.api import CloudFormation
 from embedded_aws.jobs import states
 from embedded_aws.jobs.api import SageMakerWithJobs
+from embedded_aws.jobs.instances import Ec2
 from embedded_aws.monitoring.api import CloudWatch
 from embedded_aws.scaling import AutoScaling
 
@@ -40,6 +42,7 @@ def install() -> None:
     moto.cloudwatch.urls.url_paths["{0}/$"] = CloudWatch.dispatch
     moto.applicationautoscaling.urls.url_paths["{0}/$"] = AutoScaling.dispatch
     moto.cloudtrail.urls.url_paths["{0}/$"] = CloudTrail.dispatch
+    moto.ec2.urls.url_paths["{0}/"] = Ec2.dispatch
     states.install()
     _treat_loopback_as_tls()
     _let_logging_wait_for_its_policy()

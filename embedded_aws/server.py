@@ -34,6 +34,7 @@ from embedded_aws.jobs import states
 from embedded_aws.jobs.api import Jobs, SageMakerWithJobs
 from embedded_aws.jobs.clock import CLOCK
 from embedded_aws.jobs.faults import FAULTS, CutOffError, FaultError, refuse, s3_operation
+from embedded_aws.jobs.instances import Ec2, Instances
 from embedded_aws.monitoring.alarms import evaluate_all
 from embedded_aws.monitoring.api import CloudWatch
 from embedded_aws.monitoring.series import Recorder
@@ -174,6 +175,7 @@ class Server:
         CloudFormation.state = StackState(self.clients)
         SageMakerWithJobs.state = self.hosting
         self.jobs = SageMakerWithJobs.jobs = Jobs(self.clients, self.directory / "jobs", settings.processing_quota)
+        self.instances = Ec2.runs = Instances(self.clients, self.directory / "instances")
         states.use(self.clients)
         CloudWatch.clients = self.clients
         patches.install()
@@ -196,6 +198,7 @@ class Server:
         """Stop every worker, then the server, and take the state file away."""
         self._ended.set()
         self.jobs.stop()
+        self.instances.stop()
         self.hosting.stop()
         self._http.shutdown()
         self._http.server_close()

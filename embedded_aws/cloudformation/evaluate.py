@@ -32,8 +32,9 @@ NO_VALUE = _NoValue()
 class Scope:
     """Everything that a template may refer to.
 
-    `ref` and `get_att` answer for resources, `import_value` for exports of other stacks and `ssm` for
-    `{{resolve:ssm:NAME[:VERSION]}}`; each raises TemplateError when it has no answer.
+    `ref` and `get_att` answer for resources, `import_value` for exports of other stacks, `ssm` for
+    `{{resolve:ssm:NAME[:VERSION]}}` and `zones` for the availability zones of a region; each raises TemplateError when
+    it has no answer.
     """
 
     template: Template
@@ -43,6 +44,7 @@ class Scope:
     get_att: Callable[[str, str], Any]
     import_value: Callable[[str], Any]
     ssm: Callable[[str], str]
+    zones: Callable[[str], list[str]] = lambda region: [f"{region}{letter}" for letter in "abc"]
     _conditions: dict[str, bool] = field(default_factory=dict)
 
     def resolve(self, node: Any) -> Any:
@@ -205,6 +207,7 @@ FUNCTIONS: dict[str, Callable[[Scope, Any], Any]] = {
     "Fn::FindInMap": _find_in_map,
     "Fn::Base64": _base64,
     "Fn::ImportValue": lambda scope, a: scope.import_value(_text(scope.resolve(a))),
+    "Fn::GetAZs": lambda scope, a: scope.zones(_text(scope.resolve(a)) or str(scope.pseudo["AWS::Region"])),
     "Fn::If": _if,
     "Fn::Equals": _equals,
     "Fn::And": lambda scope, a: all(scope.truth(item) for item in a),

@@ -86,6 +86,10 @@ def scope_of(
         imports.add(name)
         return exported[1]
 
+    def zones(region: str) -> list[str]:
+        rows = clients.client("ec2", region).describe_availability_zones()["AvailabilityZones"]
+        return sorted(str(row["ZoneName"]) for row in rows)
+
     pseudo = {
         "AWS::AccountId": store.account,
         "AWS::Region": store.region,
@@ -95,7 +99,8 @@ def scope_of(
         "AWS::URLSuffix": "amazonaws.com",
         "AWS::NotificationARNs": [],
     }
-    return Scope(definition.template, pseudo, parameters, ref, get_att, import_value, ssm), parameters, imports
+    scope = Scope(definition.template, pseudo, parameters, ref, get_att, import_value, ssm, zones)
+    return scope, parameters, imports
 
 
 def resource_properties(scope: Scope, logical_id: str, tags: Mapping[str, str], region: str) -> dict[str, Any]:

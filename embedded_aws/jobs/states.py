@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import moto.stepfunctions.urls
+from botocore.exceptions import ClientError
 from jsonpath_ng.ext import parse
 from moto.core.config import default_user_config
 from moto.core.responses import ActionResult
@@ -32,6 +33,7 @@ from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_funct
 from moto.stepfunctions.parser.asl.eval.environment import Environment
 from moto.stepfunctions.parser.asl.eval.event.logging import CloudWatchLoggingConfiguration, CloudWatchLoggingSession
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramStopped, ProgramTimedOut
+from moto.stepfunctions.parser.asl.utils.encoding import to_json_str
 from moto.stepfunctions.parser.asl.utils.json_path import NoSuchJsonPathError
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
 from moto.stepfunctions.responses import StepFunctionResponse
@@ -291,12 +293,34 @@ def _tell_about_executions() -> None:
     BaseExecutionWorkerCommunication.terminated = ended  # type: ignore[method-assign]
 
 
-def _logging_session(execution: Execution) -> CloudWatchLoggingSession | None:
-    """Source: https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html"""
+class ExecutionLog(CloudWatchLoggingSession):
+    """Writes an execution's events to the log group of its machine; moto's own writing fails.
+
+    Source: https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html
+    """
+
+    made = False
+
+    def publish_history_log(self, history_log: Any) -> None:
+        """One event."""
+        where = self.configuration
+        names = {"logGroupName": where.log_group_name, "logStreamName": where.log_stream_name}
+        client = Served.clients.client("logs", where.log_region)
+        event = {"timestamp": int(time.time() * 1000), "message": to_json_str(history_log)}
+        try:
+            if not self.made:
+                client.create_log_stream(**names)
+                self.made = True
+            client.put_log_events(**names, logEvents=[event])
+        except ClientError as error:  # the log group may have been deleted with its stack
+            log.warning("%s: an event was not logged: %s", self.execution_arn, error)
+
+
+def _logging_session(execution: Execution) -> ExecutionLog | None:
     wanted = {"includeExecutionData": False, **execution.state_machine.loggingConfiguration}
     found = CloudWatchLoggingConfiguration.from_logging_configuration(execution.state_machine.arn, wanted)
     if found is None:
         return None
     # a stream's name may hold no colon, so no ARN
     found.log_stream_name = f"states/{execution.state_machine.name}/{execution.name}"  # type: ignore[misc]
-    return CloudWatchLoggingSession(execution_arn=execution.exec_arn, configuration=found)
+    return ExecutionLog(execution_arn=execution.exec_arn, configuration=found)

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from embedded_aws.providers import autoscaling, cdk, cloudwatch, ecr, iam, kms, logs, s3, sagemaker, sns, ssm
+from embedded_aws.providers import (
+    autoscaling,
+    cdk,
+    cloudwatch,
+    ec2,
+    ecr,
+    events,
+    iam,
+    kms,
+    logs,
+    s3,
+    sagemaker,
+    sns,
+    ssm,
+    states,
+)
 from embedded_aws.providers.resource import Context, Created, ProviderError, ResourceType
 from embedded_aws.providers.schema import property_faults, schema
 
 TYPES: dict[str, ResourceType] = {
     row.name: row
-    for module in (autoscaling, cdk, cloudwatch, ecr, iam, kms, logs, s3, sagemaker, sns, ssm)
+    for module in (autoscaling, cdk, cloudwatch, ec2, ecr, events, iam, kms, logs, s3, sagemaker, sns, ssm, states)
     for row in module.TYPES
 }
 

@@ -152,7 +152,46 @@ def _delete_managed(context: Context, arn: str, properties: Properties) -> None:
 
 
 _HOLDERS = {"Roles", "Users", "Groups"}
+
+
+def _create_profile(context: Context, properties: Properties) -> Created:
+    name = properties.get("InstanceProfileName") or context.name(128)
+    made = context.call("iam", "create_instance_profile", InstanceProfileName=name, Path=properties.get("Path"))
+    try:
+        _set_profile_roles(context, name, {}, properties)
+    except Exception:
+        _delete_profile(context, name, properties)
+        raise
+    return Created(name, {"Arn": made["InstanceProfile"]["Arn"]})
+
+
+def _set_profile_roles(context: Context, name: str, old: Properties, new: Properties) -> None:
+    before, after = set(old.get("Roles", [])), set(new.get("Roles", []))
+    for role in sorted(before - after):
+        gone(context, "iam", "remove_role_from_instance_profile", InstanceProfileName=name, RoleName=role)
+    for role in sorted(after - before):
+        context.call("iam", "add_role_to_instance_profile", InstanceProfileName=name, RoleName=role)
+
+
+def _update_profile(context: Context, name: str, old: Properties, new: Properties) -> Created:
+    _set_profile_roles(context, name, old, new)
+    found = context.call("iam", "get_instance_profile", InstanceProfileName=name)["InstanceProfile"]
+    return Created(name, {"Arn": found["Arn"]})
+
+
+def _delete_profile(context: Context, name: str, properties: Properties) -> None:
+    _set_profile_roles(context, name, properties, {})
+    gone(context, "iam", "delete_instance_profile", InstanceProfileName=name)
+
+
 TYPES = [
+    ResourceType(
+        "AWS::IAM::InstanceProfile",
+        frozenset({"InstanceProfileName", "Path", "Roles"}),
+        _create_profile,
+        _delete_profile,
+        _update_profile,
+    ),
     ResourceType(
         "AWS::IAM::Role",
         frozenset(

@@ -146,7 +146,7 @@ def absent(error: ClientError) -> bool:
     details = error.response["Error"]
     code, text = details.get("Code", ""), details.get("Message", "")
     return (
-        any(word in code for word in ("NoSuch", "NotFound", "NonExist"))
+        any(word in code for word in ("NoSuch", "NotFound", "NonExist", "DoesNotExist"))
         or code == "404"
         or (
             code.startswith("Validation")

@@ -1,0 +1,82 @@
+"""EventBridge types: rules on the default bus whose targets are state machines or topics.
+
+Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-events-rule.html
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from embedded_aws.providers.resource import (
+    Context,
+    Created,
+    Properties,
+    ProviderError,
+    ResourceType,
+    document,
+    gone,
+    refuse_existing,
+)
+
+_TARGET = frozenset({"Arn", "Id", "Input", "InputPath", "InputTransformer", "RoleArn"})
+
+
+def _targets(properties: Properties) -> list[dict[str, Any]]:
+    """The targets; an event that could not be delivered here is refused now."""
+    for target in properties.get("Targets") or []:
+        unknown = sorted(set(target) - _TARGET)
+        if unknown:
+            raise ProviderError(f"the embedded AWS does not honour {', '.join(unknown)} of a rule's target")
+        if str(target["Arn"]).split(":")[2] not in {"states", "sns"}:
+            raise ProviderError(
+                f"the embedded AWS delivers events to state machines and topics, not to {target['Arn']}"
+            )
+    return list(properties.get("Targets") or [])
+
+
+def _put(context: Context, name: str, properties: Properties) -> Created:
+    targets = _targets(properties)
+    arn = context.call(
+        "events",
+        "put_rule",
+        Name=name,
+        EventPattern=document(properties.get("EventPattern")),
+        State=properties.get("State"),
+        Description=properties.get("Description"),
+    )["RuleArn"]
+    if targets:
+        context.call("events", "put_targets", Rule=name, Targets=targets)
+    return Created(name, {"Arn": arn})
+
+
+def _create(context: Context, properties: Properties) -> Created:
+    name = properties.get("Name") or context.name(64)
+    refuse_existing(context, name, "events", "describe_rule", Name=name)
+    return _put(context, name, properties)
+
+
+def _remove_targets(context: Context, name: str, targets: list[dict[str, Any]]) -> None:
+    if targets:
+        gone(context, "events", "remove_targets", Rule=name, Ids=[target["Id"] for target in targets])
+
+
+def _update(context: Context, name: str, old: Properties, new: Properties) -> Created:
+    kept = {target["Id"] for target in new.get("Targets") or []}
+    _remove_targets(context, name, [target for target in old.get("Targets") or [] if target["Id"] not in kept])
+    return _put(context, name, new)
+
+
+def _delete(context: Context, name: str, properties: Properties) -> None:
+    _remove_targets(context, name, list(properties.get("Targets") or []))
+    gone(context, "events", "delete_rule", Name=name)
+
+
+TYPES = [
+    ResourceType(
+        "AWS::Events::Rule",
+        frozenset({"Description", "EventPattern", "Name", "State", "Targets"}),
+        _create,
+        _delete,
+        _update,
+    )
+]
