@@ -2,7 +2,8 @@
 
 Architecture: transformers' DepthAnythingForDepthEstimation on a DINOv2 backbone, built from its configuration, so no
 hub is needed. Sizes: the official repository's `model_configs` (DepthAnything/Depth-Anything-V2) and the
-configurations published as depth-anything/Depth-Anything-V2-{Small,Base,Large}-hf.
+configurations published as depth-anything/Depth-Anything-V2-{Small,Base,Large}-hf. Both kinds of files load: those of
+the official repository (depth_anything_v2_{vits,vitb,vitl}.pth, names of its dpt.py and dinov2.py) and transformers'.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,13 +21,13 @@ from torch import nn
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
 from compile.definition import Bucket, GraphDefinition, ModelDefinition, SampleRequest
-from compile.errors import CompileError
 from compile.models import family
+from compile.models.parts.options import require, with_options
+from compile.models.parts.pictures import Pictures, picture
 
 PATCH = 14
 # ImageNet statistics, as the official transform and the published preprocessor_config.json have them.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+PICTURES = Pictures("depth_anything_v2", multiple=PATCH)
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,31 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
 
     Options: any field of `Sizes`, for a network smaller or larger than the published ones.
     """
-    sizes = _with_options(VARIANTS[variant], options)
+    sizes = with_options("depth_anything_v2", VARIANTS[variant], options)
+    require(
+        "depth_anything_v2",
+        (
+            len(sizes.layers_out) == 4 and len(sizes.neck) == 4,
+            f"layers_out and neck need 4 values each, not {sizes.layers_out} and {sizes.neck}",
+        ),
+        (
+            sizes.hidden_size % sizes.heads == 0,
+            f"hidden_size {sizes.hidden_size} is no multiple of heads {sizes.heads}",
+        ),
+        (
+            max(sizes.layers_out, default=0) <= sizes.layers,
+            f"layers_out {sizes.layers_out} goes beyond layers {sizes.layers}",
+        ),
+        (sizes.image_size % PATCH == 0, f"image_size {sizes.image_size} is no multiple of {PATCH}"),
+    )
     module = DepthAnythingForDepthEstimation(_configuration(sizes)).eval()
     return ModelDefinition(
-        graphs={"main": GraphDefinition(module, _example, _references)},
+        graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
         buckets=[{"image": (sizes.image_size, sizes.image_size)}],
         task="depth",
         task_settings={
-            "mean": list(MEAN),
-            "std": list(STD),
+            "mean": list(PICTURES.mean),
+            "std": list(PICTURES.std),
             "output": "predicted_depth",
             "resize": {"least": sizes.image_size, "multiple": PATCH},
         },
@@ -78,30 +95,6 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         initialise=draw,
         sample=_sample,
     )
-
-
-def _with_options(sizes: Sizes, options: Mapping[str, Any]) -> Sizes:
-    known = {f.name for f in fields(Sizes)}
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise CompileError(
-            f"model.options of depth_anything_v2 has no {', '.join(unknown)}.",
-            f"Options: {', '.join(sorted(known))}.",
-        )
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in options.items()}
-    changed = replace(sizes, **values)
-    problems = []
-    if len(changed.layers_out) != 4 or len(changed.neck) != 4:
-        problems.append(f"layers_out and neck need 4 values each, not {changed.layers_out} and {changed.neck}.")
-    if changed.hidden_size % changed.heads:
-        problems.append(f"hidden_size {changed.hidden_size} is no multiple of heads {changed.heads}.")
-    if max(changed.layers_out, default=0) > changed.layers:
-        problems.append(f"layers_out {changed.layers_out} goes beyond layers {changed.layers}.")
-    if changed.image_size % PATCH:
-        problems.append(f"image_size {changed.image_size} is no multiple of {PATCH}.")
-    if problems:
-        raise CompileError("model.options of depth_anything_v2:\n  " + "\n  ".join(problems))
-    return changed
 
 
 def _configuration(sizes: Sizes) -> DepthAnythingConfig:
@@ -158,55 +151,12 @@ def _smooth_kernel(parameter: torch.Tensor, generator: torch.Generator) -> torch
     return (base + 0.2 * detail) / math.sqrt(inputs)
 
 
-# --- inputs ---------------------------------------------------------------------------------------------------------
-
-
-def _size(bucket: Bucket) -> tuple[int, int]:
-    size = bucket.get("image", ())
-    if not isinstance(size, Sequence) or len(size) != 2 or any(side <= 0 or side % PATCH for side in size):
-        raise CompileError(
-            f"compile.buckets: {dict(bucket)} does not fit depth_anything_v2.",
-            f"Give image: [height, width] in multiples of {PATCH}, e.g. {{image: [518, 518]}}.",
-        )
-    return size[0], size[1]
-
-
-def _picture(seed: int, height: int, width: int) -> torch.Tensor:
-    """A made-up picture in 0..1, (3, height, width): a few large shapes on a gradient, and fine noise."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.linspace(0, 1, height)[:, None]
-    columns = torch.linspace(0, 1, width)[None, :]
-    ends = torch.rand(2, 3, 1, 1, generator=generator)
-    picture = ends[0] * (1 - rows) + ends[1] * (0.5 * rows + 0.5 * columns)
-    for _ in range(6):
-        y, x, radius, *colour = torch.rand(6, generator=generator).tolist()
-        inside = (rows - y) ** 2 + (columns - x) ** 2 < (0.05 + 0.3 * radius) ** 2
-        picture = torch.where(inside, torch.tensor(colour)[:, None, None], picture)
-    noise = torch.randn(3, height, width, generator=generator)
-    return (picture + 0.02 * noise).clamp(0, 1)
-
-
-def _pixels(seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
-    height, width = _size(bucket)
-    pictures = torch.stack([_picture(1000 * seed + i, height, width) for i in range(batch)])
-    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-    return {"pixel_values": (pictures - mean) / std}
-
-
-def _example(bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
-    return _pixels(0, bucket, batch)
-
-
-def _references(bucket: Bucket, batch: int) -> Sequence[dict[str, torch.Tensor]]:
-    return [_pixels(seed, bucket, batch) for seed in range(1, 6)]
-
-
 def _sample(bucket: Bucket) -> SampleRequest:
     """A small PNG (lossless, so every decoder gives the same pixels) answered at the model's own size."""
     del bucket
-    picture = (_picture(7, 96, 128) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    drawn = (picture(7, 96, 128) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
     body = io.BytesIO()
-    Image.frombytes("RGB", (128, 96), bytes(picture.flatten().tolist())).save(body, "PNG")
+    Image.frombytes("RGB", (128, 96), bytes(drawn.flatten().tolist())).save(body, "PNG")
     return SampleRequest(body.getvalue(), "image/png", "application/x-npy")
 
 

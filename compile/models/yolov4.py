@@ -1,6 +1,8 @@
 """YOLOv4: boxes of 80 kinds of things in a picture.
 
-Network: our own (networks/yolov4.py), with the parameter names of Tianxiaomo/pytorch-YOLOv4.
+Network: our own (networks/yolov4.py). Files of Tianxiaomo/pytorch-YOLOv4 load (yolov4.pth: down1.conv1.conv.0.weight
+..., neck or, in older ones, neek, head). Its code leaves out the grid scales of darknet's yolov4.cfg that the weights
+were trained with; options {scales: [1.0, 1.0, 1.0]} give its boxes.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from typing import Any
 
 from compile.definition import GraphDefinition, ModelDefinition
 from compile.models import family
-from compile.models.networks.yolov4 import YOLOv4, current_names
+from compile.models.networks.yolov4 import SCALES, YOLOv4, current_names
 from compile.models.parts.draw import drawer
 from compile.models.parts.options import require, with_options
 from compile.models.parts.pictures import Pictures
@@ -19,11 +21,15 @@ from compile.models.parts.pictures import Pictures
 
 @dataclass(frozen=True)
 class Sizes:
-    """The numbers of the network: `blocks` are the residual blocks of the four later stages."""
+    """The numbers of the network: `blocks` are the residual blocks of the four later stages.
+
+    scales: how far a centre reaches beyond its cell, finest head first: those of darknet's yolov4.cfg.
+    """
 
     classes: int = 80
     width: int = 32
     blocks: tuple[int, ...] = (2, 8, 8, 4)
+    scales: tuple[float, ...] = SCALES
     image_size: int = 416
 
 
@@ -44,8 +50,12 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
     Output float32 (batch, boxes, 5 + classes): centre, size in pixels, objectness, classes. Options: see `Sizes`.
     """
     sizes = with_options("yolov4", VARIANTS[variant], options)
-    require("yolov4", (len(sizes.blocks) == 4, f"blocks needs 4 numbers, not {sizes.blocks}"))
-    module = YOLOv4(sizes.classes, sizes.width, sizes.blocks).eval()
+    require(
+        "yolov4",
+        (len(sizes.blocks) == 4, f"blocks needs 4 numbers, not {sizes.blocks}"),
+        (len(sizes.scales) == 3, f"scales needs 3 numbers, not {sizes.scales}"),
+    )
+    module = YOLOv4(sizes.classes, sizes.width, sizes.blocks, sizes.scales).eval()
     return ModelDefinition(
         graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
         buckets=[{"image": (sizes.image_size, sizes.image_size)}],

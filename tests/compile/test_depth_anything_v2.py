@@ -128,7 +128,7 @@ def test_official_sizes() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"depth": 3}, "has no depth"),
+        ({"depth": 3}, "depth: there is no such option"),
         ({"heads": 5}, "no multiple of heads"),
         ({"layers_out": [1, 2, 3]}, "4 values"),
         ({"layers_out": [1, 2, 3, 9]}, "goes beyond layers"),

@@ -185,12 +185,20 @@ class YOLOv4(nn.Module):
     """(batch, 3, height, width) float32 in 0..1, sides multiples of 32, to (batch, boxes, 5 + classes).
 
     Rows as of YOLOv3. width: channels of the first convolution, 32 in the paper; blocks: of the four later stages.
+    scales: grid sensitivity of the three heads, finest first.
     """
 
     anchors: torch.Tensor
 
-    def __init__(self, classes: int = 80, width: int = 32, blocks: Sequence[int] = (2, 8, 8, 4)) -> None:
+    def __init__(
+        self,
+        classes: int = 80,
+        width: int = 32,
+        blocks: Sequence[int] = (2, 8, 8, 4),
+        scales: Sequence[float] = SCALES,
+    ) -> None:
         super().__init__()
+        self.scales = tuple(scales)
         self.down1 = FirstStage(width)
         two, three, four, five = (Stage(width << stage, count) for stage, count in enumerate(blocks, 1))
         self.down2, self.down3, self.down4, self.down5 = two, three, four, five
@@ -203,7 +211,7 @@ class YOLOv4(nn.Module):
         middle = self.down4(fine)
         heads = self.head(*self.neck(self.down5(middle), middle, fine))
         rows = [
-            exponential_boxes(head, self.anchors[scale], STRIDES[scale], SCALES[scale])
+            exponential_boxes(head, self.anchors[scale], STRIDES[scale], self.scales[scale])
             for scale, head in enumerate(heads)
         ]
         return torch.cat(rows, 1)
