@@ -4,17 +4,20 @@ start.sh         begins a job
 project.tar.gz   code/ (the rooms spec, compile, inference_code) and project/ (the spec and the user's own files)
 plan.json        the cells with their keys, and the sha256 of every other file
 weights/         the weights file, at the path that it has in the project
+neo/INDEX/       for Neo alone: the traced model as model.tar.gz, and inputs.json, its DataInputConfig
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile import build, capacity, package, weights
+from compile import build, capacity, graphs, package, weights
+from compile.definition import checked_inputs
 from compile.errors import CompileError, UsageError
 from compile.identity import Identity, here
 from compile.progress import Reporter
@@ -53,6 +56,8 @@ def make(spec: EndpointSpec, to: Path, *, rehearse: bool, reporter: Reporter, en
         _project(spec, scratch / "tree", folder / jobs.PROJECT)
         shutil.copyfile(_SCRIPT, folder / jobs.START)
         _weights(spec, folder / jobs.WEIGHTS)
+        if spec.job is not None and spec.job.where == "neo":
+            _for_neo(planned, scratch, folder)
         plan = _plan(planned, identity, jobs.tree_digests(folder))
         (folder / jobs.PLAN).write_text(jobs.dump(plan), encoding="utf-8", newline="\n")
         folder.replace(to)
@@ -145,6 +150,30 @@ def _weights(spec: EndpointSpec, folder: Path) -> None:
         os.link(path, target)
     except OSError:  # another disk, or one without links
         shutil.copyfile(path, target)
+
+
+def _for_neo(planned: build.Plan, scratch: Path, folder: Path) -> None:
+    """Neo takes no project but a TorchScript file in a tar of its own, and the shapes of its inputs by name.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_InputConfig.html
+    """
+    if len(planned.cases) != 1:
+        raise CompileError(
+            f"{planned.spec.name} has {len(planned.cases)} graphs, and Neo compiles one.",
+            "Name one bucket under compile, or write job: {where: processing}.",
+        )
+    spec, (case,) = planned.spec, planned.cases
+    graph = planned.definition.graphs[case.role]
+    weights.fill(spec, planned.definition)
+    graphs.write_for_cpu(case, graph, spec, scratch / "traced")
+    model, home = scratch / "neo" / "model.pth", folder / "neo" / "0"
+    model.parent.mkdir()
+    home.mkdir(parents=True)
+    (scratch / "traced" / case.file).replace(model)
+    package.write_archive(model.parent, home / "model.tar.gz")
+    example, _ = checked_inputs(graph, case.role, case.bucket, case.batch)
+    shapes = {name: list(tensor.shape) for name, tensor in example.items()}
+    (home / "inputs.json").write_text(json.dumps(shapes), encoding="utf-8")
 
 
 def _copy(source: Path, target: Path) -> None:
