@@ -27,6 +27,7 @@ COMMAND_MODULES = (
     "compile.coverage.commands",
     "compile.commands.serve",
     "compile.commands.measure",
+    "compile.commands.report",
 )
 
 _TRACEBACK = "COMPILE_TRACEBACK"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+import datetime
+import json
+import platform
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +62,28 @@ def verify(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> list[C
             with reporter.step("sample answer from the packaged code"):
                 checks.append(_sample(spec, built.lock, files))
     return checks
+
+
+def kept_at(spec: EndpointSpec, rehearsal: bool) -> Path:
+    """Where what `verify` said last is kept, for the report."""
+    kind = "rehearsal" if rehearsal else spec.compile.target
+    return spec.root / "build" / "verified" / spec.name / f"{kind}.json"
+
+
+def keep(spec: EndpointSpec, rehearsal: bool, checks: list[Check]) -> None:
+    """Keeps what `verify` said, with the artifact's digest, the machine and the time."""
+    path = kept_at(spec, rehearsal)
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    said = {
+        "artifact": artifact.find(spec, rehearsal=rehearsal).lock.digests.artifact,
+        "machine": platform.node(),
+        "date": now,
+        "checks": [asdict(check) for check in checks],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.new")
+    draft.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
+    draft.replace(path)
 
 
 def _runs_here(lock: locks.Lock) -> bool:

@@ -111,13 +111,14 @@ def verify_command(
 
 
 def _artifact(name: str, rehearse: bool, json_: bool, root: Path) -> None:
-    from compile.verification import verify  # noqa: PLC0415
+    from compile.verification import keep, verify  # noqa: PLC0415
 
     if ":" in name:
         raise UsageError(f"{name} is no endpoint, and has no artifact.", "Add --per-module or --precision.")
     spec = endpoint(name, root)
     with reporting(json_) as reporter:
         checks = verify(spec, rehearsal=rehearse, reporter=reporter)
+    keep(spec, rehearse, checks)
     passed = all(check.passed for check in checks)
     if json_:
         typer.echo(json.dumps({"name": name, "passed": passed, "checks": [asdict(c) for c in checks]}, indent=2))
