@@ -23,12 +23,13 @@ def http() -> type[asyncio.Protocol]:
     return _bounded() if importlib.util.find_spec("httptools") is not None else _plain()
 
 
-class _JsonErrors:
-    """In front of either of uvicorn's protocols."""
+class _Careful:
+    """In front of either of uvicorn's protocols: our errors, and no answer to a connection that is closed."""
 
     if TYPE_CHECKING:
         transport: Any
         cycle: Any
+    _earlier: tuple[Any, ...] = ()  # requests of this connection that were not answered when the next was read
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  (uvicorn's words, for which we have our own)
         """Refuse what cannot be read, and close."""
@@ -41,12 +42,33 @@ class _JsonErrors:
             head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: {JSON}\r\ncontent-length: {len(body)}\r\n"
             self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
         self.transport.close()
+        self._gone()
+
+    def eof_received(self) -> None:
+        """The client sends no more, and the transport closes itself: uvicorn learns of it only somewhat later."""
+        self._gone()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is no more."""
+        self._gone()
+        super().connection_lost(exc)  # type: ignore[misc]
+
+    def _gone(self) -> None:
+        """Have the requests that are under way see their client gone: an answer written now would raise RuntimeError.
+
+        uvicorn tells only the last that was read, which is not the one that is being answered when several were sent
+        without waiting.
+        """
+        for cycle in (*self._earlier, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
 
 def _plain() -> type[asyncio.Protocol]:
     from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: PLC0415  (only where httptools is not there)
 
-    class PlainProtocol(_JsonErrors, H11Protocol):
+    class PlainProtocol(_Careful, H11Protocol):
         """h11, with our errors."""
 
     return PlainProtocol
@@ -55,7 +77,7 @@ def _plain() -> type[asyncio.Protocol]:
 def _bounded() -> type[asyncio.Protocol]:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415  (httptools is optional)
 
-    class BoundedProtocol(_JsonErrors, HttpToolsProtocol):
+    class BoundedProtocol(_Careful, HttpToolsProtocol):
         """Answers 400 and closes as soon as a head is larger than MAX_HEAD."""
 
         if TYPE_CHECKING:
@@ -78,6 +100,8 @@ def _bounded() -> type[asyncio.Protocol]:
 
         def on_headers_complete(self) -> None:
             self._in_head = False
+            known = (*self._earlier, self.cycle)
+            self._earlier = tuple(one for one in known if one is not None and not one.response_complete)
             super().on_headers_complete()
 
         def data_received(self, data: bytes) -> None:

@@ -49,7 +49,9 @@ class _Connection:
             return Got(sent.number, 0, {}, repr(error).encode())
 
     async def _answer(self, reader: asyncio.StreamReader, number: int) -> Got:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin1").split("\r\n")
+        head = [""]
+        while not head[0][9:12].strip() or head[0].split()[1] == "100":  # 100 Continue comes before the answer
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
         body = await reader.readexactly(int(headers["content-length"])) if "content-length" in headers else b""
         if headers.get("connection") == "close" or "content-length" not in headers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -15,9 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from inference_code import handler
 from inference_code.handler import Headers
@@ -27,14 +26,11 @@ from tests.inference_code.artifacts import (
     command,
     depth_artifact,
     doubling_artifact,
-    encoded,
-    gradient,
-    npy,
     sums_artifact,
 )
+from tests.inference_code.corpus import hostile, raw, shown
 from tests.inference_code.load import Got, Sent, send_all
-from tests.inference_code.test_hostile import ACCEPTS, bodies, damaged
-from tests.inference_code.test_server import HOSTILE, bomb, wait_for
+from tests.inference_code.test_server import wait_for
 
 JSON = "Content-Type: application/json\r\n"
 AMOUNT = [400, pytest.param(10_000, marks=pytest.mark.slow)]
@@ -184,57 +180,75 @@ def test_no_server_outlives_its_supervisor(tmp_path: Path) -> None:
 # Hostile and slow clients ----------------------------------------------------------------------------------------
 
 
-def hostile(number: int) -> Sent:
-    """A request that is damaged, mismatched or a bomb, with headers to match; the number is its seed."""
-    chance = random.Random(number)
-    if chance.random() < 0.1:
-        body, content_type, *_ = HOSTILE[chance.choice(sorted(HOSTILE))]
-    else:
-        content_type, body = chance.choice(_GOOD)
-        body = damaged(body, chance)
-    if chance.random() < 0.15:
-        content_type = chance.choice(_TYPES)
-    lines = [f"Content-Type: {content_type}", f"Accept: {chance.choice(ACCEPTS)}"]
-    if chance.random() < 0.2:
-        noise = "".join(chr(chance.choice((*range(32, 127), *range(160, 256)))) for _ in range(chance.randrange(300)))
-        name = chance.choice(("Accept", "X-Amzn-SageMaker-Custom-Attributes", "X-Request-Id", "Content-Type", "X-Any"))
-        lines.append(f"{name}: {noise.strip()}")
-    return Sent(number, body, "".join(f"{line}\r\n" for line in lines))
-
-
-_GOOD = [
-    *bodies(),
-    ("image/png", bomb(50_000, 50_000)),
-    ("multipart/form-data; boundary=b", b"--b\r\nContent-Type: image/png\r\n\r\n" + encoded(Image.fromarray(gradient()))
-     + b"\r\n--b\r\nContent-Type: application/x-npy\r\n\r\n" + npy(gradient()) + b"\r\n--b--\r\n"),
-    ("application/json", b'[{"image": "aGVsbG8="}, {"image": 3}]'),
-    ("application/x-npy", npy(np.full((4, 4, 3), np.nan, np.float32))),
-]  # fmt: skip
-_TYPES = ("", "x", "multipart/form-data", "multipart/form-data; boundary=", 'multipart/form-data; boundary="a', ";;;")
-
-
 @pytest.mark.parametrize("count", AMOUNT)
-def test_hostile_requests_are_answered_below_500_and_the_memory_stays(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize("parser", ["httptools", "h11"])
+def test_hostile_requests_are_answered_below_500_and_the_memory_stays(
+    tmp_path: Path, count: int, parser: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of them to a model of pictures, half to one of numbers."""
     limits = {"ENDPOINT_MAX_PIXELS": "1000000", "ENDPOINT_REQUEST_BYTES": "2000000"}
-    for build in (depth_artifact, doubling_artifact):
+    statuses: set[int] = set()
+    for place, build in enumerate((depth_artifact, doubling_artifact)):
         folder = tmp_path / build.__name__
-        server = Server(build(folder / "artifact"), folder / "log", limits)
+        start = place * (count // 2)
+        server = Server(build(folder / "artifact"), folder / "log", limits | without_httptools(tmp_path, parser))
         try:
-            first = send_all(server.url, [hostile(number) for number in range(count // 4)], 8)
+            send_all(server.url, [hostile(number) for number in range(start, start + count // 4)], 8)  # warm
             early = resident(server.process.pid)
-            second = send_all(server.url, [hostile(number) for number in range(count // 4, count // 2)], 8)
+            answers = send_all(server.url, [hostile(number) for number in range(start, start + count // 2)], 8)
             late = resident(server.process.pid)
             assert server.process.poll() is None
             assert server.request("/ping").status == 200
         finally:
             assert server.stop() == 0
-        statuses = {answer.status for answer in first + second}
-        failed = [one for one in first + second if one.status == 0 or one.status >= 500]
+        failed = [(one.status, one.body, shown(one.number)) for one in answers if not 200 <= one.status < 500]
         assert failed == [], server.log.read_text()[-2000:]
-        assert len(first + second) == count // 4 + count // 2 - count // 4
-        assert {200, 400, 415} <= statuses
+        assert sorted(one.number for one in answers) == list(range(start, start + count // 2))
+        statuses.update(one.status for one in answers)
         assert late - early < 64 * 2**20, "memory grows"
         assert "Traceback" not in server.log.read_text()
+    assert {200, 400, 406, 413, 415} <= statuses
+
+
+def without_httptools(folder: Path, parser: str) -> dict[str, str]:
+    """The environment in which the server reads HTTP with `parser`."""
+    if parser == "httptools":
+        pytest.importorskip("httptools")
+        return {}
+    hidden = folder / "hidden"
+    hidden.mkdir(exist_ok=True)
+    (hidden / "sitecustomize.py").write_text("import sys\nsys.modules['httptools'] = None\n")
+    return {"PYTHONPATH": f"{hidden}{os.pathsep}{child_environment()['PYTHONPATH']}"}
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(3000, marks=pytest.mark.slow)])
+def test_what_is_no_http_or_odd_is_answered_below_500_or_closed(sums_server: tuple[Server, Path], count: int) -> None:
+    server, _ = sums_server
+    address = urlsplit(server.url)
+    statuses: set[int] = set()
+    for number in range(count):
+        with socket.create_connection((address.hostname, address.port), timeout=5) as stream:
+            answer = exchange(stream, raw(number), half_close=number % 3 == 0)
+        found = [int(status) for status in re.findall(rb"^HTTP/1\.1 (\d{3}) ", answer, re.MULTILINE)]
+        assert all(status < 500 for status in found), (number, answer[:500])
+        statuses.update(found)
+    assert {200, 400, 404, 405} <= statuses
+    assert server.request("/ping").status == 200
+    wait_for(lambda: b"\nendpoint_requests_inside 0\n" in server.request("/metrics").body)
+
+
+def exchange(stream: socket.socket, sent: bytes, half_close: bool) -> bytes:
+    """Send, say that there is no more or wait, and read until the other side closes or is silent for a while."""
+    received = b""
+    stream.settimeout(0.2)
+    with contextlib.suppress(OSError):  # it may close while we still send; then that is its answer
+        stream.sendall(sent)
+        if half_close:
+            stream.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(OSError):
+        while piece := stream.recv(65_536):
+            received += piece
+    return received
 
 
 def test_slow_and_broken_clients_hold_nobody_up(sums_server: tuple[Server, Path]) -> None:
