@@ -184,7 +184,8 @@ _ENDPOINT = ("VpcId", "ServiceName", "VpcEndpointType", "RouteTableIds")
 
 def _create_endpoint(context: Context, properties: Properties) -> Created:
     given = {name: properties.get(name) for name in _ENDPOINT}
-    made = context.call("ec2", "create_vpc_endpoint", **given)["VpcEndpoint"]["VpcEndpointId"]
+    tags = _tags("vpc-endpoint", properties)
+    made = context.call("ec2", "create_vpc_endpoint", TagSpecifications=tags, **given)["VpcEndpoint"]["VpcEndpointId"]
     return Created(made, {"Id": made})
 
 
@@ -348,10 +349,10 @@ TYPES = [
     ),
     ResourceType(
         "AWS::EC2::VPCEndpoint",
-        frozenset(_ENDPOINT),
+        frozenset({"Tags", *_ENDPOINT}),
         _create_endpoint,
         _delete_endpoint,
-        replace=frozenset(_ENDPOINT),
+        replace=frozenset({"Tags", *_ENDPOINT}),
     ),
     ResourceType(
         "AWS::EC2::FlowLog",

@@ -13,6 +13,7 @@ from embedded_aws.providers.resource import (
     Properties,
     ProviderError,
     ResourceType,
+    changed_tags,
     document,
     gone,
     refuse_existing,
@@ -43,6 +44,7 @@ def _put(context: Context, name: str, properties: Properties) -> Created:
         EventPattern=document(properties.get("EventPattern")),
         State=properties.get("State"),
         Description=properties.get("Description"),
+        Tags=properties.get("Tags"),
     )["RuleArn"]
     if targets:
         context.call("events", "put_targets", Rule=name, Targets=targets)
@@ -63,7 +65,13 @@ def _remove_targets(context: Context, name: str, targets: list[dict[str, Any]]) 
 def _update(context: Context, name: str, old: Properties, new: Properties) -> Created:
     kept = {target["Id"] for target in new.get("Targets") or []}
     _remove_targets(context, name, [target for target in old.get("Targets") or [] if target["Id"] not in kept])
-    return _put(context, name, new)
+    made = _put(context, name, {**new, "Tags": None})
+    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
+    if to_set:
+        context.call("events", "tag_resource", ResourceARN=made.attributes["Arn"], Tags=to_set)
+    if to_remove:
+        context.call("events", "untag_resource", ResourceARN=made.attributes["Arn"], TagKeys=to_remove)
+    return made
 
 
 def _delete(context: Context, name: str, properties: Properties) -> None:
@@ -74,7 +82,7 @@ def _delete(context: Context, name: str, properties: Properties) -> None:
 TYPES = [
     ResourceType(
         "AWS::Events::Rule",
-        frozenset({"Description", "EventPattern", "Name", "State", "Targets"}),
+        frozenset({"Description", "EventPattern", "Name", "State", "Tags", "Targets"}),
         _create,
         _delete,
         _update,

@@ -200,7 +200,7 @@ def test_a_rule_starts_the_cleanup_when_an_execution_ends_badly(aws: Aws, stacks
     ids = up(stacks, name, {
         "Role": ("AWS::IAM::Role", {"AssumeRolePolicyDocument": json.loads(trust("states.amazonaws.com"))}),
         "Run": machine(wait), "Cleanup": machine(PASS),
-        "Rule": ("AWS::Events::Rule", {"EventPattern": pattern, "State": "ENABLED", "Targets": [target]}),
+        "Rule": ("AWS::Events::Rule", {"EventPattern": pattern, "State": "ENABLED", "Targets": [target], "Tags": TAGS}),
     })  # fmt: skip
     client = aws.client("stepfunctions")
     run = client.start_execution(stateMachineArn=ids["Run"], name="run-1", input='{"submission": "x"}')["executionArn"]
