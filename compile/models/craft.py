@@ -1,6 +1,7 @@
 """CRAFT: a map of where characters are, and of which neighbours belong to one word.
 
-Network: our own (networks/craft.py), with the parameter names of clovaai/CRAFT-pytorch.
+Network: our own (networks/craft.py). Files of clovaai/CRAFT-pytorch load (craft_mlt_25k.pth: basenet.slice1.0.weight
+..., upconv1.conv.0.weight ..., conv_cls), with or without the "module." of nn.DataParallel.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """PARSeq: the text in a picture of one word or line.
 
-Network: our own (networks/parseq.py), with the parameter names of baudm/parseq. The original decodes with shapes that
+Network: our own (networks/parseq.py). Files of baudm/parseq load (parseq-bb5792a6.pt and the like: encoder.blocks.0
+..., decoder.layers.0 ..., head, text_embed.embedding, pos_queries), with or without the training's "model.". The
+original decodes with shapes that
 grow; here it is three graphs of fixed shape with the same tokens (autoregression/parseq_graphs.py).
 """
 

@@ -1,7 +1,8 @@
 """SSD300 on VGG-16: boxes in a picture of 300 x 300.
 
-Network: our own (networks/ssd300.py), with the parameter names of torchvision's ssd300_vgg16; checkpoints of
-amdegroot/ssd.pytorch load too (21 classes: options {classes: 21}).
+Network: our own (networks/ssd300.py). Files of torchvision's ssd300_vgg16 load (backbone.features.0.weight ...), and
+those of amdegroot/ssd.pytorch (vgg.0.weight, L2Norm, extras, loc, conf). The latter's for PASCAL VOC have 21 classes
+and larger boxes: options {classes: 21, scales: [0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05]}.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from compile.definition import GraphDefinition, ModelDefinition
 from compile.models import family
-from compile.models.networks.ssd300 import SIZE, SSD300, ssd_pytorch_names
+from compile.models.networks.ssd300 import SCALES, SIZE, SSD300, ssd_pytorch_names
 from compile.models.networks.vgg import VGG16
 from compile.models.parts.draw import drawer
 from compile.models.parts.options import require, with_options
@@ -22,12 +23,13 @@ from compile.models.parts.pictures import Pictures
 
 @dataclass(frozen=True)
 class Sizes:
-    """The numbers of the network; classes count the background."""
+    """The numbers of the network; classes count the background. scales: the default boxes', as shares of the side."""
 
     classes: int = 91
     stages: tuple[tuple[int, ...], ...] = VGG16
     deep: int = 1024
     extra: tuple[int, ...] = (512, 256, 256, 256)
+    scales: tuple[float, ...] = SCALES
 
 
 VARIANTS = {"vgg16": Sizes()}
@@ -62,8 +64,9 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         "ssd300",
         (tuple(map(len, sizes.stages)) == tuple(map(len, VGG16)), "stages needs 2, 2, 3, 3 and 3 channels"),
         (len(sizes.extra) == 4, f"extra needs 4 numbers, not {sizes.extra}"),
+        (len(sizes.scales) == 7, f"scales needs 7 numbers, not {sizes.scales}"),
     )
-    module = SSD300(sizes.classes, sizes.stages, sizes.deep, sizes.extra).eval()
+    module = SSD300(sizes.classes, sizes.stages, sizes.deep, sizes.extra, sizes.scales).eval()
     return ModelDefinition(
         graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
         buckets=[{"image": (SIZE, SIZE)}],

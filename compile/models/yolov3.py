@@ -1,6 +1,8 @@
 """YOLOv3: boxes of 80 kinds of things in a picture.
 
-Network: our own (networks/yolov3.py), with the parameter names of ultralytics/yolov3.
+Network: our own (networks/yolov3.py). Files of ultralytics/yolov3 load, and of yolov5's yolov3.yaml
+(model.0.conv.weight ..., model.28.m.0.weight): these were trained with options {activation: silu}. They are pickled
+models; export the weights once with `torch.save(model.float().state_dict(), path)` where ultralytics is installed.
 """
 
 from __future__ import annotations

@@ -22,16 +22,20 @@ SIZE = 300
 CONV4_3 = 23  # VGG's modules up to the ReLU of conv4_3
 MAPS = (38, 19, 10, 5, 3, 1)
 STEPS = (8, 16, 32, 64, 100, 300)  # pixels between centres, as in the paper's prototxt
-SCALES = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
+SCALES = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)  # for COCO; those for PASCAL VOC are larger
+VOC_SCALES = (0.1, 0.2, 0.37, 0.54, 0.71, 0.88, 1.05)
 RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
 VARIANCES = (10.0, 5.0)  # offsets are a tenth of a box, sizes a fifth on a logarithmic scale
 
 
-def default_boxes() -> torch.Tensor:
-    """(8732, 4) float32: centre x, centre y, width, height in pixels, map by map, row by row."""
+def default_boxes(scales: Sequence[float] = SCALES) -> torch.Tensor:
+    """(8732, 4) float32: centre x, centre y, width, height in pixels, map by map, row by row.
+
+    scales: the smallest box of each map as a share of the side, and the one that would come next.
+    """
     rows = []
     for index, (size, step) in enumerate(zip(MAPS, STEPS, strict=True)):
-        scale, between = SCALES[index], math.sqrt(SCALES[index] * SCALES[index + 1])
+        scale, between = scales[index], math.sqrt(scales[index] * scales[index + 1])
         shapes = [(scale, scale), (between, between)]
         for ratio in RATIOS[index]:
             wide, high = scale * math.sqrt(ratio), scale / math.sqrt(ratio)
@@ -124,7 +128,7 @@ class SSD300(nn.Module):
     """(batch, 3, 300, 300) float32 to {"boxes": (batch, 8732, 4), "probabilities": (batch, 8732, classes)}.
 
     boxes: left, top, right, bottom in pixels of the 300 x 300 picture, not clipped. Class 0 is the background.
-    stages, deep, extra: channels, the paper's by default.
+    stages, deep, extra: channels, the paper's by default. scales: as of default_boxes; torchvision's by default.
     """
 
     default_boxes: torch.Tensor
@@ -135,11 +139,12 @@ class SSD300(nn.Module):
         stages: Sequence[Sequence[int]] = VGG16,
         deep: int = 1024,
         extra: Sequence[int] = (512, 256, 256, 256),
+        scales: Sequence[float] = SCALES,
     ) -> None:
         super().__init__()
         self.backbone = Backbone(stages, deep, extra)
         self.head = Head([stages[3][-1], deep, *extra], classes)
-        self.register_buffer("default_boxes", default_boxes(), persistent=False)
+        self.register_buffer("default_boxes", default_boxes(scales), persistent=False)
 
     def forward(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
         offsets, scores = self.predictions(pixel_values)
