@@ -84,7 +84,9 @@ class History:
 
     def _place(self, event: HistoryEventTypeDef) -> None:
         started = event.get("mapIterationStartedEventDetails")
-        if started is None:
+        if event["type"].startswith("MapState"):
+            index = None  # its end follows the last iteration's, and is no part of it
+        elif started is None:
             index = self._cell_of.get(event.get("previousEventId", 0))
         else:
             self._map = self._map or started["name"]

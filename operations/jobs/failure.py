@@ -8,7 +8,7 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError, ClientError
 
 from operations.errors import OperationError
-from operations.jobs.content import stored
+from operations.jobs import record
 from operations.jobs.instances import left_over
 from operations.jobs.run import Run
 from operations.jobs.screen import clock
@@ -46,18 +46,11 @@ def _reason(run: Run) -> str:
 
 def _record(run: Run, root: Path) -> list[str]:
     """Download what the jobs left behind; that it cannot be had must not hide the run's own reason."""
-    prefix = f"{run.prefix}record/"
-    home = root / "build" / "record" / run.name / run.run
+    place = f"s3://{run.bucket}/{record.prefix(run)}"
     try:
-        found = stored(run.account, run.bucket, prefix)
-        for path in found:
-            target = home / path
-            if not target.resolve().is_relative_to(home.resolve()):
-                return [f"record: not downloaded, s3://{run.bucket}/{prefix} holds the key {path!r}"]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            run.account.s3.download_file(run.bucket, prefix + path, str(target))
+        home, count = record.of_failure(run, root)
     except (ClientError, BotoCoreError, OSError, OperationError) as error:
-        return [f"record: s3://{run.bucket}/{prefix} could not be downloaded ({error})"]
-    if not found:
+        return [f"record: {place} could not be downloaded ({error})"]
+    if not count:
         return ["record: none; no job of this run got as far as the compiler"]
-    return [f"record: {home.relative_to(root)}/ ({len(found)} files, also in s3://{run.bucket}/{prefix})"]
+    return [f"record: {home.relative_to(root)}/ ({count} files, also in {place})"]

@@ -12,6 +12,7 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import ClientError
 
 from operations.errors import OperationError
+from operations.jobs import record
 from operations.jobs.compiling import compile_command
 from operations.jobs.content import stored
 from operations.jobs.run import Run
@@ -60,6 +61,7 @@ def bring_home(run: Run, root: Path, progress: Callable[[int], None] | None = No
     _same("the lock of the run", sha256(folder / jobs.LOCK), result.lock_sha256)
     compile_command(root, "adopt", run.name, "--from", str(folder), *(["--rehearse"] if result.rehearsal else []))
     shutil.rmtree(folder)
+    record.of_success(run, root)
     return Adopted(
         run.name, run.run, result.artifact.key, result.artifact.sha256, result.artifact.bytes, result.rehearsal
     )

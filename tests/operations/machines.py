@@ -68,7 +68,9 @@ def cells_map(processor: dict[str, Any], then: str) -> dict[str, Any]:
 def succeeding(sha256: str, wait: int = 0) -> tuple[dict[str, Any], str]:
     """Every cell was cached, the artifact is published; after `wait` seconds."""
     one = {"One": {"Type": "Pass", "End": True}}
-    done = {"Type": "Pass", "Parameters": {"run.$": "$.run", "artifact": {"sha256": sha256}}, "End": True}
+    cells = [{"index": str(index), "key": key, "cached": True} for index, key in enumerate(KEYS)]
+    output = {"run.$": "$.run", "artifact": {"sha256": sha256}, "cells": cells}
+    done = {"Type": "Pass", "Parameters": output, "End": True}
     pause = {"Type": "Wait", "Seconds": wait, "Next": "Cells"}
     return {"Pause": pause, "Cells": cells_map(one, "Done"), "Done": done}, "Pause"
 

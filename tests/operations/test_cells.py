@@ -38,9 +38,10 @@ class Machine:
         told = {"resource": "createProcessingJob", "parameters": json.dumps({"ProcessingJobName": name})}
         return self.add("TaskScheduled", previous, taskScheduledEventDetails=told)
 
-    def left(self, name: str) -> None:
-        """MapStateExited."""
-        self.add("MapStateExited", stateExitedEventDetails={"name": name})
+    def left(self, name: str, previous: int = 0) -> int:
+        """MapStateSucceeded and MapStateExited, which follow the last iteration's end."""
+        succeeded = self.add("MapStateSucceeded", previous)
+        return self.add("MapStateExited", succeeded, stateExitedEventDetails={"name": name})
 
     @property
     def account(self) -> Account:
@@ -80,11 +81,10 @@ def test_a_cell_without_a_job_came_from_the_cache() -> None:
     history.refresh()
     assert states(history) == ["running", "running", "waiting"]
     machine.iteration("Succeeded", 0, looked)
-    machine.iteration("Succeeded", 1, job)
-    machine.left("Cells")
+    left = machine.left("Cells", machine.iteration("Succeeded", 1, job))
     history.refresh()
     assert states(history) == ["cached", "done", "running"]
-    machine.job(0, "depth-gather-0")
+    machine.job(left, "depth-gather-0")
     machine.add("ExecutionSucceeded")
     history.refresh()
     assert states(history) == ["cached", "done", "done"]

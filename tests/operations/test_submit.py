@@ -110,8 +110,11 @@ def keys(prefix: str = "jobs/") -> list[str]:
 def test_a_run_is_told_what_to_do_and_its_result_comes_home(ready: Path, run: Run, compiler: Compile) -> None:
     arn = machines.deploy(*machines.succeeding(DIGEST))
     put_result(ready, run_of(ready))
+    said = f"{jobs.run_prefix('depth', run_of(ready))}record/1/main-b2/compile.log"
+    boto3.client("s3").put_object(Bucket=machines.BUCKET, Key=said, Body=b"whole\n")
     code, out, err = submit(run, ready, "--json")
     assert code == 0, err
+    assert (ready / "build/record/depth/main-b2/compile.log").read_text() == "whole\n"
     record = json.loads(out)
     assert (record["run"], record["status"], record["sha256"]) == (run_of(ready), "SUCCEEDED", DIGEST)
     assert [cell["state"] for cell in record["cells"]] == ["cached", "cached", "done"]
