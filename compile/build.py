@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compile import capacity as capacities
-from compile import graphs, loading, locking, package, sampling, weights
+from compile import constructed, graphs, loading, locking, package, sampling, weights
 from compile.acceptance import shortfalls
 from compile.cache import Cache
 from compile.capacity import Capacity, Footprint
@@ -124,8 +125,9 @@ def cached(planned: Plan, cache: Cache) -> list[Case]:
 
 
 def keys(planned: Plan, known: weights.WeightsReport) -> list[tuple[Case, str]]:
-    """The plan's cells with their keys, when they are compiled on this machine."""
-    identity = Identity(planned.spec, known, planned.target.rehearsal, here(planned.target))
+    """The plan's cells with their keys, when they are compiled on this machine; asked before weights are loaded."""
+    environment = {**here(planned.target), "definition": constructed.digest(planned.definition)}
+    identity = Identity(planned.spec, known, planned.target.rehearsal, environment)
     return [(case, identity.key(case)) for case in planned.cases]
 
 
@@ -144,9 +146,13 @@ class Matrix:
         """All that are done, in the plan's order."""
         return tuple(self._done[case.file] for case in self._planned.cases if case.file in self._done)
 
+    @cached_property
+    def _keys(self) -> list[tuple[Case, str]]:
+        return keys(self._planned, self.weights)
+
     def from_cache(self, cache: Cache) -> tuple[Case, ...]:
         """Takes what the cache has; returns which cells those are."""
-        for case, key in keys(self._planned, self.weights):
+        for case, key in self._keys:
             if cache.has(key):
                 with self._reporter.step(f"from the cache: {case}"):
                     found = cache.read(key, case, self._places)
@@ -156,7 +162,7 @@ class Matrix:
 
     def compile_rest(self, cache: Cache | None) -> None:
         """Compiles what is not done, after the whole matrix was found to fit. Raises CompileError."""
-        missing = [(case, key) for case, key in keys(self._planned, self.weights) if case.file not in self._done]
+        missing = [(case, key) for case, key in self._keys if case.file not in self._done]
         if missing:
             self.load_weights()
         sizes = {} if self._planned.target.rehearsal else self._require_fit([case for case, _ in missing])

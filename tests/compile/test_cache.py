@@ -93,6 +93,31 @@ def test_weights_and_code_make_another_cell(tmp_path: Path, compiled: list[str])
     assert len(compiled) == 3
 
 
+WITH_FILE = ENTRY.replace("import torch\n", "import torch\nfrom pathlib import Path\n", 1).replace(
+    "        self.layer = nn.Linear(8, 4)",
+    "        self.layer = nn.Linear(8, 4)\n        text = Path(__file__).with_name('table.txt').read_text()\n"
+    "        WHAT",
+)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "self.scale = int(text)",
+        "self.options = {'a': [float(text)]}",
+        "self.register_buffer('scale', torch.tensor(float(text)))",
+        "self.layer = nn.Sequential(*[nn.Linear(8, 8) for _ in range(int(text))], nn.Linear(8, 4))",
+        "self.layer.stride = type('Config', (), {'__init__': lambda self: setattr(self, 'n', text)})()",
+    ],
+)
+def test_a_file_that_the_entry_reads_makes_another_cell(what: str, tmp_path: Path, compiled: list[str]) -> None:
+    path = write_entry(tmp_path, WITH_FILE.replace("WHAT", what))
+    for text, made in (("1", 1), ("1", 1), ("2", 2), ("1", 2)):
+        (tmp_path / "table.txt").write_text(text)
+        cached_build(path)
+        assert len(compiled) == made
+
+
 def keyed(path: Path, rehearsal: bool = True, **environment: str) -> str:
     planned = plan(specs.load(path), rehearse=True, check=False)
     return Identity(planned.spec, identify(planned.spec), rehearsal, environment).key(planned.cases[0])

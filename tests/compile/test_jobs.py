@@ -342,8 +342,9 @@ def test_a_stand_in_compiles_for_a_plan_that_says_so(tmp_path: Path, monkeypatch
     assert ended.returncode == 0, ended.stderr
     assert list(place.outputs.glob("record/*/compile.log"))
     place.bring(0)
-    monkeypatch.setitem(sys.modules, "torch_neuron", None)  # to gather needs no compiler
-    ended = place.gather()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torch_neuron", None)  # to gather needs no compiler
+        ended = place.gather()
     assert ended.returncode == 0, ended.stderr
     lock = read_lock(place.outputs / "result" / jobs.LOCK)
     assert (lock.stand_in, lock.rehearsal) == (True, False)
