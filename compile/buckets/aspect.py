@@ -66,7 +66,7 @@ class ShapePlan:
     one: ShapeSet
 
     def to_json(self) -> dict[str, Any]:
-        rules = {"best": self.best, "evenly_spaced": self.even, "one_bucket": self.one}
+        rules = {"chosen": self.best, "evenly_spaced": self.even, "one_bucket": self.one}
         return {**{name: rule.to_json() for name, rule in rules.items()}, "exact": True}
 
 

@@ -71,7 +71,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "best": self.best.to_json(),
+            "chosen": self.best.to_json(),
             "evenly_spaced": self.even.to_json(),
             "one_bucket": self.one.to_json(),
             "exact": self.bound == 1,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BINS = 60
-_STYLES = (("best", "tab:blue", "solid"), ("evenly spaced", "tab:orange", "dashed"))
+_STYLES = (("chosen", "tab:blue", "solid"), ("evenly spaced", "tab:orange", "dashed"))
 
 
 def plot(sizes: Histogram, found: Plan | ShapePlan, path: Path) -> None:
@@ -30,7 +30,7 @@ def plot(sizes: Histogram, found: Plan | ShapePlan, path: Path) -> None:
         axes.set_title(f"{title}; one bucket {found.one.mean:.1%}")
     else:
         draw = _lengths if found.dimensions == 1 else _pictures
-        draw(axes, sizes, {"best": found.best, "evenly spaced": found.even})
+        draw(axes, sizes, {"chosen": found.best, "evenly spaced": found.even})
         title = f"{found.best.waste:.1%} wasted; evenly spaced {found.even.waste:.1%}"
         axes.set_title(f"{title}; one bucket {found.one.waste:.1%}")
     axes.legend()

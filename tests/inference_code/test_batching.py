@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from inference_code.batching import DirectScheduler, plan
+from inference_code.batching import DirectScheduler, fitting, plan
 from inference_code.errors import BadRequest, EndpointError, Internal
 from inference_code.manifest import GraphEntry, TensorDescription
 from inference_code.request import Item
@@ -143,3 +146,30 @@ def test_only_what_may_be_padded_is() -> None:
         (outcome,) = DirectScheduler([graph(1, 4), graph(1, 8)], Device()).run([bad])
         assert isinstance(outcome, BadRequest)
         assert part in str(outcome)
+
+
+@given(
+    buckets=st.sets(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+)
+def test_the_smallest_bucket_that_holds_an_item_is_taken(buckets: set[tuple[int, int]], size: tuple[int, int]) -> None:
+    graphs = [
+        dataclasses.replace(
+            graph(batch),
+            file=f"{height}x{width}-{batch}",
+            inputs=(TensorDescription("x", (batch, height, width), "float32"),),
+        )
+        for height, width in sorted(buckets)
+        for batch in (4, 1)
+    ]
+    one = Item({"x": np.ones(size, np.float32)}, padding={"x": 0})
+    holding = [bucket for bucket in buckets if size[0] <= bucket[0] and size[1] <= bucket[1]]
+    if not holding:
+        with pytest.raises(BadRequest):
+            fitting(one, graphs)
+        return
+    found = fitting(one, graphs)
+    assert [entry.batch_size for entry in found] == [1, 4]
+    (shape,) = {entry.inputs[0].shape[1:] for entry in found}
+    assert shape in holding
+    assert shape[0] * shape[1] == min(height * width for height, width in holding)

@@ -42,7 +42,7 @@ def test_lengths(tmp_path: Path, lengths: Path, monkeypatch: pytest.MonkeyPatch,
     )
     assert yaml.safe_load(found["yaml"]) == {"compile": {"buckets": [{"tokens": 32}, {"tokens": 64}, {"tokens": 512}]}}
     assert found["exact"]
-    assert found["best"]["waste"] < found["evenly_spaced"]["waste"] < found["one_bucket"]["waste"]
+    assert found["chosen"]["waste"] < found["evenly_spaced"]["waste"] < found["one_bucket"]["waste"]
     assert [row["bucket"] for row in found["evenly_spaced"]["buckets"]] == [[184], [352], [512]]
     picture = Path(found["plot"])
     assert picture == tmp_path / "build" / "buckets" / "lengths.png"
@@ -83,13 +83,13 @@ def test_the_shapes_and_the_memory_of_a_spec(
         str(tmp_path),
     )
     found = answered(monkeypatch, capsys, *given)
-    chosen = [tuple(row["bucket"]) for row in found["best"]["buckets"]]
+    chosen = [tuple(row["bucket"]) for row in found["chosen"]["buckets"]]
     assert sorted(chosen) == [(56, 56), (56, 70), (56, 98), (70, 56)]
     assert found["memory"]["most"] == 4
     assert "fit ml.inf1.2xlarge" in found["memory"]["reason"]
     room = found["memory"]["weights"] * 2 + found["memory"]["activations"]
     fewer = answered(monkeypatch, capsys, *given, "--memory", f"{room}B")
-    assert len(fewer["best"]["buckets"]) == fewer["memory"]["most"] == 2
+    assert len(fewer["chosen"]["buckets"]) == fewer["memory"]["most"] == 2
     assert run(monkeypatch, "buckets", *given, "--memory", "1kB") == 1
     assert "Not even one bucket fits" in capsys.readouterr().err
 
@@ -106,7 +106,7 @@ def test_the_dimension_of_the_model_is_named(
 def test_memory_by_hand(lengths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     given = ("--sizes", str(lengths), "--memory", "1GiB", "--weights", "400MiB", "--activations", "100MiB")
     found = answered(monkeypatch, capsys, *given, "--root", str(tmp_path))
-    assert found["memory"]["most"] == len(found["best"]["buckets"]) == 2
+    assert found["memory"]["most"] == len(found["chosen"]["buckets"]) == 2
 
 
 @pytest.mark.parametrize(
