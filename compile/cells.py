@@ -22,6 +22,7 @@ from compile.device_parity import DeviceParity
 from compile.errors import CompileError
 from compile.graphs import COMPARISON, BuiltGraph, Case, Places
 from compile.parity import OutputParity, Parity
+from compile.staging import place, staging
 from compile.structure import Signature
 from compile.targets import CompiledGraph, Cost
 from compile.weights import WeightsReport
@@ -59,19 +60,14 @@ def storable(graph: BuiltGraph) -> bool:
 
 
 def pack(cell: CompiledCell, places: Places, file: Path) -> None:
-    """Writes a cell whose graphs lie in `places` to `file`, under another name until it is whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    folder = file.with_name(f".{file.name}.folder")
-    draft = file.with_name(f".{file.name}.new")
-    try:
+    """Writes a cell whose graphs lie in `places` to `file`, which appears when it is whole."""
+    with staging(file.parent.parent) as scratch:
+        folder, draft = scratch / "cell", scratch / file.name
         _collect(cell.graph, places, folder)
         said = {**_to_json(cell), "files": tree_digests(folder)}
         (folder / _DESCRIPTION).write_text(canonical({**said, _CHECKSUM: _checksum(said)}), encoding="utf-8")
         package.write_tar(folder, draft)
-        draft.replace(file)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.unlink(missing_ok=True)
+        place([(draft, file)])
 
 
 def _collect(graph: BuiltGraph, places: Places, folder: Path) -> None:

@@ -15,6 +15,7 @@ from compile import artifact, measured
 from compile.errors import CompileError
 from compile.graphs import COMPARISON, Case
 from compile.verification import kept_at
+from spec import jobs
 from spec import lock as locks
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _missing(
         what = "a rehearsal, which says nothing of" if lock.rehearsal else "a stand-in's, not"
         yield Missing(f"everything of the chip: this build is {what} {lock.target}", _compiling(spec))
     elif lock.target == "inf1" and any(graph["comparison"] is None for graph in graphs):
-        yield Missing("the compiler's log of some graphs: build/record has none of this build", _compiling(spec))
+        yield Missing("the compiler's log of some graphs: build/record has none of this build", _record_of(spec))
     if verified is None:
         yield Missing("verify of this artifact", f"python -m compile verify {spec.name}{flag}")
     if not lock.rehearsal and not lock.stand_in and not _seen_on_device(graphs, verified):
@@ -139,6 +140,14 @@ def _missing(
     if figures is None or not figures["machine"]["target"]:
         of = "latency and throughput on the chip" if figures is not None else "latency and throughput"
         yield Missing(of, f"python -m compile measure {spec.name}{there}")
+
+
+def _record_of(spec: EndpointSpec) -> str:
+    """Where a run on AWS left the logs of its cells, or how to make them here."""
+    if spec.job is None:
+        return _compiling(spec)
+    run = f"s3://ARTIFACT-BUCKET/{jobs.run_prefix(spec.name, 'RUN')}record/{jobs.GATHER}/"
+    return f"aws s3 sync {run} build/record/{spec.name}/"
 
 
 def _compiling(spec: EndpointSpec) -> str:

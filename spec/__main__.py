@@ -99,6 +99,7 @@ def _report(file: Path, root: Path | None) -> dict[str, Any]:
         "server": spec.serve.server,
         "scale": [spec.scale.min, spec.scale.max],
         "sagemaker_price": row.sagemaker_price.model_dump() if row.sagemaker_price else None,
+        "compile_job": derive.job_cost_text(spec) if spec.job else None,
         "lock_problems": _lock_problems(spec),
     }
 
@@ -126,6 +127,9 @@ def _print(reports: list[dict[str, Any]]) -> None:
         for report in good:
             table.add_row(*_cells(report))
         Console().print(table)
+        for report in good:
+            if report["compile_job"]:
+                typer.echo(f"{report['name']}: a compile run costs {report['compile_job']}")
         for problem in (problem for report in good for problem in report["lock_problems"] or ()):
             typer.echo(problem)
     wrong = len(reports) - len(good)

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from spec import SpecErrors, derive, jobs, platforms
+from spec.__main__ import app
 from spec.digests import build_digest, handler_digest
 from spec.jobs import JobError, Plan, Result
+from spec.schema import schema
 from tests.spec.projects import SMALL, Loader
 
 SHA = "0123456789abcdef" * 4
@@ -139,6 +142,48 @@ def test_a_price_that_nobody_knows_is_unknown(read: Loader) -> None:
     neo = read(SMALL + "job: {where: neo}\n")
     assert derive.job_cost_limit(neo) is None
     assert derive.job_cost_text(neo).startswith("unknown: SageMaker Neo")
+
+
+def test_check_says_what_a_run_can_cost(read: Loader, project: Path) -> None:
+    read(SMALL + "job: {max_parallel: 1}\n")
+    result = CliRunner().invoke(app, ["check", "--root", str(project)])
+    assert result.exit_code == 0
+    assert "depth: a compile run costs at most 2.45 USD a run: 1 x ml.c5.4xlarge for 3h" in result.output
+
+
+@pytest.mark.parametrize(
+    ("job", "right"),
+    [
+        ({}, True),
+        (
+            {"where": "ec2", "instance_type": "inf1.xlarge", "spot": True, "volume": "200GB", "time_limit": "90min"},
+            True,
+        ),
+        ({"volume": 50, "max_parallel": 40}, True),
+        ({"instance_type": "ml.p3.2xlarge"}, False),
+        ({"time_limit": 3}, False),
+        ({"volume": "100GiB"}, False),
+        ({"max_parallel": 41}, False),
+        ({"machine": "c5.4xlarge"}, False),
+    ],
+)
+def test_schema(job: dict[str, Any], right: bool) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    model = {"family": "bert", "weights": "random:0"}
+    validator = jsonschema.Draft202012Validator(schema())
+    assert validator.is_valid({"name": "depth", "model": model, "job": job}) is right
+
+
+def test_schema_gives_the_defaults() -> None:
+    fields = schema()["$defs"]["Job"]["properties"]
+    assert {name: field.get("default") for name, field in fields.items()} == {
+        "where": "processing",
+        "instance_type": None,
+        "volume": 100,
+        "time_limit": "3h",
+        "max_parallel": 4,
+        "spot": False,
+    }
 
 
 def test_keys() -> None:
