@@ -50,7 +50,7 @@ lock: ## resolve requirements/*.in anew (needs uv)
 	uv pip compile requirements/main.in -o requirements.txt --generate-hashes --python-version 3.11 --no-emit-package torch --no-emit-index-url --no-emit-find-links --no-annotate
 	uv pip compile requirements/python310.in -o requirements/python310.txt --generate-hashes --python-version 3.10 --no-emit-index-url --no-emit-find-links --no-annotate
 	for server in torchserve310:3.10 torchserve:3.11 triton:3.11; do \
-	uv pip compile requirements/$${server%:*}.in -o requirements/$${server%:*}.txt --generate-hashes --python-version $${server#*:} $$(test $$server = torchserve310:3.10 || echo --no-emit-package numpy) --no-emit-package pillow --no-emit-index-url --no-emit-find-links --no-annotate || exit 1; done
+	uv pip compile requirements/$${server%:*}.in -o requirements/$${server%:*}.txt --generate-hashes --python-version $${server#*:} $$(test $$server != torchserve:3.11 || echo --no-emit-package numpy) --no-emit-package pillow --no-emit-index-url --no-emit-find-links --no-annotate || exit 1; done
 
 clean: ## remove what builds made (not the environments)
 	rm -rf build cdk.out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

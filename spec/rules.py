@@ -379,10 +379,14 @@ def mode_exists(spec: EndpointSpec) -> Iterator[Finding]:
 
 @rule("serve.server")
 def server_exists(spec: EndpointSpec) -> Iterator[Finding]:
-    """A server needs its files in the artifact."""
+    """A server needs an image: SageMaker's Triton images are for CPU and GPU instances."""
     if spec.serve.server == "triton":
-        problem = "is not possible with this version: the artifact carries no Triton model repository"
-        yield Finding("serve.server", "triton", problem, "Write torchserve or native.")
+        problem = "is not possible: SageMaker has no Triton image for Inferentia"
+        remedy = (
+            "Write torchserve or native. For an image of your own, python -m inference_code.triton makes a Triton "
+            "model repository of the artifact."
+        )
+        yield Finding("serve.server", "triton", problem, remedy)
 
 
 @rule("serve.neuron_monitor", "serve.network_isolation")

@@ -322,7 +322,7 @@ CASES: dict[str, Case] = {
     ),
     "server triton": (
         GOOD + "serve: {server: triton}\n",
-        "serve.server", 3, "triton", "no Triton model repository", "torchserve or native",
+        "serve.server", 3, "triton", "no Triton image for Inferentia", "torchserve or native",
     ),
     "instance without ml": (
         GOOD + "serve: {instance_type: inf1.xlarge}\n",
