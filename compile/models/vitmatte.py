@@ -1,12 +1,14 @@
 """ViTMatte: the exact outline of a foreground, from a picture and a rough trimap.
 
 Network: transformers' VitMatteForImageMatting on a VitDet backbone, built from its configuration; sizes of
-hustvl/vitmatte-{small,base}-composition-1k.
+hustvl/vitmatte-{small,base}-composition-1k, whose files load; so do those of hustvl/ViTMatte itself
+(ViTMatte_S_Com.pth: backbone.blocks.0.attn.qkv.weight ..., decoder.fusion_blks.0 ...).
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,8 +68,31 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         graphs={"main": GraphDefinition(module, _example, _references)},
         buckets=[{"image": sizes.image_size}],
         task="tensor",
+        checkpoint_keys=transformers_names,
         initialise=DRAW,
     )
+
+
+# Names of hustvl/ViTMatte (vit.py and detail_capture.py) to transformers'; what is not here has the same name.
+_RENAMES = (
+    (r"^backbone\.pos_embed$", "backbone.embeddings.position_embeddings"),
+    (r"^backbone\.patch_embed\.proj\.", "backbone.embeddings.projection."),
+    (r"^backbone\.blocks\.(\d+)\.attn\.", r"backbone.encoder.layer.\1.attention."),
+    (r"^backbone\.blocks\.", "backbone.encoder.layer."),
+    (r"^decoder\.fusion_blks\.", "decoder.fusion_blocks."),
+    (r"^(decoder\.(?:convstream|fusion_blocks)\..+)\.bn\.", r"\1.batch_norm."),
+)
+
+
+def transformers_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A checkpoint of hustvl/ViTMatte under transformers' names; one that has these already comes back unchanged."""
+    return {_transformers_name(key): value for key, value in state.items()}
+
+
+def _transformers_name(key: str) -> str:
+    for pattern, name in _RENAMES:
+        key = re.sub(pattern, name, key)
+    return key
 
 
 def _configuration(sizes: Sizes) -> VitMatteConfig:

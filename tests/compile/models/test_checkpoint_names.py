@@ -12,8 +12,9 @@ import torch
 
 from compile.models import find
 from compile.models.craft import without_parallel_prefix
-from compile.models.networks.ssd300 import default_boxes, ssd_pytorch_names
+from compile.models.networks.ssd300 import VOC_SCALES, default_boxes, ssd_pytorch_names
 from compile.models.networks.yolov4 import current_names
+from compile.models.vitmatte import transformers_names
 from compile.weights import load
 from tests.compile.models.tiny import TINY
 
@@ -143,6 +144,65 @@ def test_ssd_pytorch_names_cover_every_weight() -> None:
     state["L2Norm.weight"] = torch.zeros(1)
     found, variant = find("ssd300", None)
     assert set(ssd_pytorch_names(state)) == set(found.build(variant, {"classes": 21}).weights.state_dict())
+
+
+# Names of the files that hustvl/ViTMatte publishes, with shapes at full size (small).
+VITMATTE = {
+    "backbone.pos_embed": (1, 197, 384),
+    "backbone.patch_embed.proj.weight": (384, 4, 16, 16),
+    "backbone.blocks.0.norm1.weight": (384,),
+    "backbone.blocks.0.attn.qkv.weight": (1152, 384),
+    "backbone.blocks.0.attn.proj.bias": (384,),
+    "backbone.blocks.0.attn.rel_pos_h": (27, 64),
+    "backbone.blocks.2.attn.rel_pos_w": (63, 64),
+    "backbone.blocks.11.mlp.fc1.weight": (1536, 384),
+    "backbone.blocks.5.residual.conv2.weight": (192, 192, 3, 3),
+    "backbone.blocks.5.residual.norm3.bias": (384,),
+    "decoder.convstream.convs.0.conv.weight": (48, 4, 3, 3),
+    "decoder.convstream.convs.2.bn.running_mean": (192,),
+    "decoder.fusion_blks.0.conv.conv.weight": (256, 576, 3, 3),
+    "decoder.fusion_blks.3.conv.bn.num_batches_tracked": (),
+    "decoder.matting_head.matting_convs.0.weight": (16, 32, 3, 3),
+    "decoder.matting_head.matting_convs.1.running_var": (16,),
+    "decoder.matting_head.matting_convs.3.bias": (1,),
+}
+
+
+def test_vitmattes_own_files_load() -> None:
+    found, variant = find("vitmatte", "small")
+    state = found.build(variant, {}).weights.state_dict()
+    theirs = transformers_names({name: torch.zeros(shape) for name, shape in VITMATTE.items()})
+    assert {name: tuple(value.shape) for name, value in theirs.items()} == {
+        name: tuple(state[name].shape) for name in theirs if name in state
+    }
+    assert set(transformers_names(dict(state))) == set(state)
+
+
+def test_vitmattes_older_names_cover_every_weight() -> None:
+    """transformers' names, spelt as the original spells them, come back."""
+    found, variant = find("vitmatte", None)
+    state = found.build(variant, TINY["vitmatte", "small"][0]).weights.state_dict()
+    theirs = dict(state)
+    for new, old in (
+        ("backbone.embeddings.position_embeddings", "backbone.pos_embed"),
+        ("backbone.embeddings.projection", "backbone.patch_embed.proj"),
+        ("backbone.encoder.layer", "backbone.blocks"),
+        (".attention.", ".attn."),
+        ("fusion_blocks", "fusion_blks"),
+        (".batch_norm.", ".bn."),
+    ):
+        theirs = {name.replace(new, old): value for name, value in theirs.items()}
+    assert not set(theirs) & {name for name in state if name.startswith("backbone.")}
+    assert set(transformers_names(theirs)) == set(state)
+
+
+def test_ssd_pytorchs_box_sizes_for_voc() -> None:
+    """min_sizes 30, 60, 111, 162, 213, 264 and max_sizes up to 315 of the original's config for PASCAL VOC."""
+    boxes = default_boxes(VOC_SCALES)
+    first, last = boxes[0, 2:], boxes[-1, 2:]
+    assert first.tolist() == pytest.approx([30.0, 30.0])
+    assert boxes[1, 2:].tolist() == pytest.approx([(30 * 60) ** 0.5] * 2)
+    assert last.tolist() == pytest.approx([264 / 2**0.5, min(264 * 2**0.5, 300)])
 
 
 # --- against torchvision and timm, where they are installed ----------------------------------------------------------
