@@ -57,7 +57,9 @@ def field(name: str, value: str) -> dict[str, str]:
 
 
 def _key(name: str, value: str, ending: str) -> str:
-    return f"{name}{ending}" if value.startswith(("$", "States.")) else name
+    # A token of the CDK, which begins with ${, is words: the path of a payload begins with $. or $$.
+    is_path = value == "$" or value.startswith(("$.", "$$.", "$[", "States."))
+    return f"{name}{ending}" if is_path else name
 
 
 def text_is(variable: str, *values: str) -> dict[str, Any]:

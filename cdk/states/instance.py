@@ -36,8 +36,9 @@ def instance_states(place: Place, machine: InstanceMachine, kind: str, done: str
     start = asl.task(
         place.call("ec2", "runInstances"),
         _request(place, machine, kind),
-        ResultSelector={"id.$": "$.Instances[0].InstanceId"},
-        ResultPath="$.instance",
+        # A path that goes on behind [0] is one value to AWS, but a list to the interpreter that the embedded AWS uses.
+        ResultSelector={"made.$": "$.Instances[0]"},
+        ResultPath="$.started",
     )
     return job_states(kind, start=start, looks=_looks(place, kind), poll=place.poll, done=done)
 
@@ -73,7 +74,7 @@ def _looks(place: Place, kind: str) -> States:
     return {
         at("Look"): asl.task(
             place.call("ec2", "describeInstances"),
-            {"InstanceIds.$": "States.Array($.instance.id)"},
+            {"InstanceIds.$": "States.Array($.started.made.InstanceId)"},
             ResultSelector={"instance.$": "$.Reservations[0].Instances[0]"},
             ResultPath="$.seen",
             Retry=place.retry,  # an instance is not found for some seconds after it was started
@@ -126,15 +127,14 @@ def stop_states(place: Place, then: str) -> States:
         "List jobs": asl.task(
             place.call("ec2", "describeInstances"),
             {"Filters": filters},
-            ResultSelector={"ids.$": "$.Reservations[*].Instances[*].InstanceId"},
             ResultPath="$.left",
             Retry=place.retry,
             Next="Any left",
         ),
-        "Any left": asl.choice([(asl.there("$.left.ids[0]"), "Stop jobs")], then),
+        "Any left": asl.choice([(asl.there("$.left.Reservations[0].Instances[0]"), "Stop jobs")], then),
         "Stop jobs": asl.task(
             place.call("ec2", "terminateInstances"),
-            {"InstanceIds.$": "$.left.ids"},
+            {"InstanceIds.$": "$.left.Reservations[*].Instances[*].InstanceId"},
             ResultPath=None,
             Retry=place.retry,
             Next=then,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,12 @@ from unittest import mock
 import boto3
 from botocore.exceptions import ClientError
 from moto import mock_aws
+from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 
 # moto gives each Task its client by this function.
 CLIENT = "moto.stepfunctions.parser.asl.component.state.exec.state_task.service.{}.boto_client_for"
+# The pause of a Retry, which a test does not wait for.
+PAUSE = "moto.stepfunctions.parser.asl.component.common.retry.retrier_decl.time"
 ROLE = "arn:aws:iam::123456789012:role/machine"
 
 
@@ -64,10 +68,24 @@ class Ended:
     events: int
 
 
+_parsed: dict[str, Any] = {}
+_parse = AmazonStateLanguageParser.parse
+
+
+def _parse_once(definition: str) -> tuple[Any, None]:
+    """moto parses a definition when a machine is made and again for each execution, slower than it runs it."""
+    if definition not in _parsed:
+        _parsed[definition], _ = _parse(definition)
+    return copy.deepcopy(_parsed[definition]), None  # what is executed counts its own retries
+
+
 @contextmanager
 def interpreter() -> Iterator[Any]:
     """A Step Functions client whose executions really run."""
-    with mock_aws(config={"stepfunctions": {"execute_state_machine": True}}):
+    with (
+        mock.patch.object(AmazonStateLanguageParser, "parse", _parse_once),
+        mock_aws(config={"stepfunctions": {"execute_state_machine": True}}),
+    ):
         yield boto3.client("stepfunctions", region_name="us-east-1")
 
 
@@ -79,16 +97,16 @@ def run(
         mock.patch(CLIENT.format(module), services)
         for module in ("state_task_service_aws_sdk", "state_task_service_sfn")
     ]
-    with interpreter() as client, patches[0], patches[1]:
+    with interpreter() as client, patches[0], patches[1], mock.patch(PAUSE, mock.Mock()):
         machine = client.create_state_machine(name="machine", definition=json.dumps(definition), roleArn=ROLE)
         arn = client.start_execution(stateMachineArn=machine["stateMachineArn"], name=name, input=json.dumps(given))[
             "executionArn"
         ]
-        for _ in range(300):
+        for _ in range(1500):
             found = client.describe_execution(executionArn=arn)
             if found["status"] != "RUNNING":
                 break
-            time.sleep(0.1)
+            time.sleep(0.02)
         events = len(client.get_execution_history(executionArn=arn, maxResults=1000)["events"])
     output = json.loads(found["output"]) if "output" in found else None
     return Ended(found["status"], output, found.get("error"), found.get("cause"), events)
