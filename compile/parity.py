@@ -8,7 +8,6 @@ with the same sign; they count neither for the maximum nor for the distance.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from torch import nn
 
 from compile.definition import Inputs
 from compile.errors import CompileError
+from compile.lowering.duplicate import duplicate
 
 RELATIVE_FLOOR = 1e-6
 EAGER_FACTOR = 2.0
@@ -82,7 +82,7 @@ class Parity:
 
 def in_float64(module: nn.Module) -> nn.Module:
     """A copy of a module in float64."""
-    return copy.deepcopy(module).double()
+    return duplicate(module).double()
 
 
 def compare(

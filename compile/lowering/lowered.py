@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import weakref
 from collections.abc import Collection, Iterator, Sequence
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compile.lowering.dataflow import Dataflow
+from compile.lowering.duplicate import duplicate
 from compile.lowering.names import tensors
 from compile.lowering.recorder import FOLD, Findings, NotFoldableError, Recorder
 from compile.lowering.registry import REWRITES
@@ -210,9 +210,7 @@ def lower(
     chosen = _chosen(disabled, extra)
     report = LoweringReport(disabled=tuple(sorted(disabled)))
     report.uses = {item.name: RewriteUse(item.name, item.mechanism, item.why, item.cost) for item in chosen}
-    inner = _replace_modules(
-        copy.deepcopy(module), [item for item in chosen if isinstance(item, ModuleRewrite)], report
-    )
+    inner = _replace_modules(duplicate(module), [item for item in chosen if isinstance(item, ModuleRewrite)], report)
     functions = tuple(item for item in chosen if isinstance(item, FunctionRewrite))
     with torch.no_grad():
         signature = tuple((tensor.shape, tensor.dtype) for tensor in example_inputs)

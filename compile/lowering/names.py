@@ -129,6 +129,31 @@ RANDOM = frozenset(
     ]
 )
 
+# Their whole numbers behind the tensor are sizes, steps and positions.
+TAKES_SIZES = frozenset(
+    [
+        "view",
+        "reshape",
+        "expand",
+        "repeat",
+        "as_strided",
+        "narrow",
+        "select",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "unflatten",
+        "unfold",
+        "roll",
+        "tile",
+        "new_zeros",
+        "new_ones",
+        "new_empty",
+        "__getitem__",
+        "__setitem__",
+    ]
+)
+
 # Names that end in an underscore, or take the augmented form, and write nothing.
 WRITES_NOTHING = frozenset(["requires_grad_", "detach_", "_assert_", "retain_grad_", "share_memory_", "pin_memory_"])
 
@@ -184,7 +209,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
         yield from tensors((value.start, value.stop, value.step))
 
 
-def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
     """The same nested value with every tensor replaced by ``change(tensor)``; named tuples and torch.Size keep their
     type."""
     if isinstance(value, Tensor):

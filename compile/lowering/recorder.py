@@ -29,6 +29,7 @@ from compile.lowering.names import (
     LIKE,
     METADATA,
     RANDOM,
+    TAKES_SIZES,
     map_tensors,
     operator_name,
     tensors,
@@ -220,6 +221,11 @@ class Recorder(TorchFunctionMode):
         for tensor in tensors((args, kwargs)):
             if not self._known(tensor):
                 self._adopt(tensor, name)
+        if name in TAKES_SIZES:
+            args = (*args[:1], *map_tensors(args[1:], self._as_number))
+            kwargs = {
+                key: value if key == "input" else map_tensors(value, self._as_number) for key, value in kwargs.items()
+            }
         if not self._needs_inputs(name, args, kwargs):
             self._calls += 1
             if self._may_fold(name, args):
@@ -265,6 +271,11 @@ class Recorder(TorchFunctionMode):
         if result is not NOT_MINE:
             self.findings.applied[rewrite.name, self.where] += 1
         return result
+
+    def _as_number(self, tensor: Tensor) -> Any:
+        """A size that the model's code computes as a tensor is a number all the same."""
+        is_number = tensor.dim() == 0 and tensor.dtype in (torch.int64, torch.int32) and self.is_static(tensor)
+        return int(tensor) if is_number else tensor
 
     def _opened_or_recorded(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if isinstance(func, types.FunctionType) and func not in self._busy:
@@ -457,7 +468,9 @@ class Recorder(TorchFunctionMode):
             target = self.resolve(target)
             entry, viewed = self._entry(target), self._entry(value)
             others = [other for other in self._aliases(target) if other is not value]
-            if entry is None or viewed is None or entry.base is not None or others:
+            if entry is None or viewed is None:
+                return Left("it changes the shape of a parameter or buffer of the module")
+            if entry.base is not None or others:
                 return Left("other tensors share the memory of which it changes the shape")
             viewed.base = None  # the two are one from now on
             entry.value = value

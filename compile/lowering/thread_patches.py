@@ -17,6 +17,7 @@ behaviour; the last recorder that closes puts everything back.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -143,6 +144,43 @@ def _replace(home: Any, name: str, value: Any) -> None:
     _undo.append(undo)
 
 
+# The pointer to a type's sequence methods is the 14th of CPython's PyTypeObject; of these, the 4th and the 6th read and
+# write an item (Include/cpython/object.h).
+_AS_SEQUENCE, _ITEM_SLOTS = 13, (3, 5)
+
+
+def _item_slots() -> list[tuple[Any, int, int | None]]:
+    """The sequence slots for items of Tensor and its subclasses: (methods, number, value)."""
+    kinds: list[Any] = [torch.Tensor]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    found = []
+    for kind in kinds:
+        address = ctypes.c_void_p.from_address(id(kind) + _AS_SEQUENCE * ctypes.sizeof(ctypes.c_void_p)).value
+        if address is not None:
+            methods = (ctypes.c_void_p * (max(_ITEM_SLOTS) + 1)).from_address(address)
+            found += [(methods, number, methods[number]) for number in _ITEM_SLOTS]
+    return found
+
+
+def _replace_indexing() -> None:
+    """Both methods, in Python.
+
+    CPython then makes the type a sequence, and leaves it one, so that ``torch.tensor([tensor(1)])`` fails with "len()
+    of a 0-d tensor": the slots get their values back at once, and again when the methods are gone.
+    """
+    slots = _item_slots()
+
+    def restore() -> None:
+        for methods, number, value in slots:
+            methods[number] = value
+
+    _undo.append(restore)
+    for name in _INDEXING:
+        _replace(torch.Tensor, name, _indexing(name))
+    restore()
+
+
 @contextlib.contextmanager
 def patched(wishes: Wishes) -> Iterator[None]:
     """Apply the wishes to this thread inside; nothing stays replaced after the last recorder of the process."""
@@ -151,8 +189,8 @@ def patched(wishes: Wishes) -> Iterator[None]:
         if _open == 0:
             _replace(torch.jit, "is_tracing", _is_tracing())
             _replace(torch.autograd.Function, "apply", _apply())
-            for name in _INDEXING:
-                _replace(torch.Tensor, name, _indexing(name))
+            if _INDEXING:
+                _replace_indexing()
             masks = sys.modules.get("transformers.masking_utils")
             for name, wrap in (
                 ("_vmap_for_bhqkv", _masks_by_broadcasting),

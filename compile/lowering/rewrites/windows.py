@@ -13,7 +13,7 @@ from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left
 
 
 class Windows(FunctionRewrite):
-    """``Tensor.unfold``, ``F.unfold`` (im2col), ``F.fold`` (col2im) and ``as_strided`` of contiguous tensors."""
+    """``Tensor.unfold``, ``F.unfold`` (im2col), ``F.fold`` (col2im) and ``as_strided``."""
 
     name = "windows"
     operators = frozenset({"unfold", "fold", "as_strided"})
@@ -89,12 +89,24 @@ def _folded(
 
 
 def _strided(call: Call, x: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Any:
-    if not x.is_contiguous() or x.storage_offset():
-        return Left("it reads the memory of a tensor that is not contiguous, or is part of another")
+    span = 1 + sum((length - 1) * step for length, step in zip(x.shape, x.stride(), strict=True))
+    memory = torch.full((span,), -1)
+    memory.as_strided(x.shape, x.stride()).copy_(torch.arange(x.numel()).reshape(x.shape))
+    start = 0 if storage_offset is None else storage_offset - x.storage_offset()
     try:
-        places = torch.arange(x.numel()).as_strided(tuple(size), tuple(stride), storage_offset or 0)
+        places = memory.as_strided(tuple(size), tuple(stride), start)
     except RuntimeError:
         return Left("it reads memory outside of the tensor")
-    read = _take(call, x.flatten(), 0, places).reshape(tuple(size))
-    call.follow(read, x, Tensor.as_strided, size, stride, storage_offset or 0)
+    if bool((places < 0).any()):
+        return Left("it reads memory between the elements of the tensor")
+
+    def view(base: Tensor) -> Tensor:
+        return base.reshape(-1).index_select(0, places.reshape(-1)).reshape(tuple(size))
+
+    call.adds(bytes_=places.numel() * places.element_size())
+    read = view(x)
+    if x.is_contiguous():
+        call.follow(read, x, Tensor.as_strided, size, stride, start)
+    else:
+        call.follow(read, x, view)
     return read

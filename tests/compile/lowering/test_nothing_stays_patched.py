@@ -97,6 +97,34 @@ def test_the_users_module_is_not_changed() -> None:
     assert kinds(module, (image,)) == original
 
 
+def test_a_module_that_keeps_a_tensor_with_gradients() -> None:
+    """As ``nn.utils.weight_norm`` does with the weight that it computed."""
+
+    class Keeping(Resizing):
+        def forward(self, x: Tensor) -> Tensor:
+            self.scale = self.convolution.weight.sum() * 2
+            return super().forward(x) * self.scale
+
+    module, image = Keeping().eval(), torch.randn(1, 3, 6, 5)
+    expected = module(image)
+    scale = module.scale
+    result = lower(module, (image,))
+    assert module.scale is scale
+    assert torch.allclose(result.module(image), expected, atol=1e-5)
+
+
+def test_a_tensor_never_becomes_a_sequence() -> None:
+    """Replacing ``__getitem__`` on 1.13 makes it one for CPython, with which tensors cannot be made of numbers."""
+
+    def numbers(x: Tensor) -> Tensor:
+        made = torch.tensor([torch.tensor(2), nn.Parameter(torch.tensor(3.0))])
+        return x[:2] * made
+
+    x = torch.randn(3, 2)
+    assert torch.allclose(lowered(numbers, x).module(x), numbers(x))
+    assert torch.tensor([torch.tensor(1), torch.tensor(2)]).tolist() == [1, 2]
+
+
 def test_another_thread_traces_unlowered_meanwhile() -> None:
     """While this thread is inside a lowered forward, another traces a plain module and gets the plain graph."""
     inside, go_on = threading.Event(), threading.Event()

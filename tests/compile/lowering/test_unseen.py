@@ -132,6 +132,29 @@ def test_size_arithmetic_folds() -> None:
     assert "aten::Int" not in kinds(result.module, (x,))
 
 
+def test_sizes_that_are_tensors_fold() -> None:
+    """As Longformer computes the number of its chunks."""
+
+    def chunks(x: Tensor) -> Tensor:
+        count = torch.div(torch.tensor(x.shape[1]), 2, rounding_mode="trunc")
+        x = x.view(x.shape[0], count, 2)
+        return x[:, : count - 1].as_strided((2, 2, 2), (6, count - 1, 1)) + x[:, count - 1 :, :1]
+
+    x = torch.randn(2, 6)
+    result = agree(chunks, x)
+    assert "aten::Int" not in kinds(result.module, (x,))
+
+
+def test_a_tensor_of_sizes_that_are_tensors() -> None:
+    """As TAPAS makes the shape of its segments; on 1.13 a tensor without dimensions is no sequence."""
+
+    def segments(x: Tensor) -> Tensor:
+        count = torch.tensor(x.shape[0]) * 2
+        return x * torch.as_tensor([count, count + 1], dtype=x.dtype).reshape(-1, 1)
+
+    agree(segments, torch.randn(2, 3))
+
+
 def test_report_is_json_and_names_the_modules() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Upsample(scale_factor=2, mode="bilinear"), nn.Mish()).eval()
     report = lower(module, (torch.randn(1, 3, 4, 4),)).report.to_json()

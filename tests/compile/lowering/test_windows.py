@@ -15,7 +15,7 @@ from tests.compile.lowering.checks import agree, kinds, lowered, unsupported
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_columns_of_an_image(data: st.DataObject) -> None:
-    height, width = data.draw(st.integers(4, 7)), data.draw(st.integers(4, 7))
+    height, width = data.draw(st.integers(5, 7)), data.draw(st.integers(5, 7))
     kernel = (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3)))
     dilation, padding, stride = (data.draw(st.integers(low, 2)) for low in (1, 0, 1))
     image = torch.randn(2, 3, height, width)
@@ -44,8 +44,13 @@ def test_overlapping_chunks_by_strides() -> None:
     x = torch.randn(2, 8, 3)
     result = agree(lambda x: (x + 1).as_strided((2, 3, 4, 3), (24, 6, 3, 1)), x, rewrite="windows", exact=0.0)
     assert unsupported(result.module, (x,)) == {}
-    left = lowered(lambda x: x.transpose(0, 1).as_strided((2, 2), (1, 1)), x).report.left
-    assert any("not contiguous" in one.reason for one in left)
+    agree(lambda x: (x * 2).transpose(0, 1).as_strided((2, 3), (1, 4)), x, rewrite="windows", exact=0.0)
+    agree(lambda x: (x * 2)[1].as_strided((2, 3), (1, 4), 26), x, rewrite="windows", exact=0.0)
+    for read, reason in (
+        (lambda x: (x * 2)[:, ::2].as_strided((2, 2), (1, 3)), "between the elements"),
+        (lambda x: (x * 2)[1].as_strided((2, 2), (1, 1), 0), "outside"),
+    ):
+        assert any(reason in one.reason for one in lowered(read, x).report.left)
 
 
 @pytest.mark.parametrize("written", ["windows", "base"])
