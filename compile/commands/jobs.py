@@ -28,7 +28,7 @@ Outputs = Annotated[Path, typer.Option(help="Where the job leaves what it makes.
 Environment = Annotated[
     str, typer.Option(help="What else the compiling machine is told by, such as its AMI id; it enters the cells' keys.")
 ]
-_MESSAGE_CHARACTERS = 1000  # SageMaker's ExitMessage takes 1024
+_MESSAGE_BYTES = 1000  # SageMaker's ExitMessage takes 1024
 _MESSAGE_VARIABLE = "INFERENTIA_MESSAGE_FILE"
 
 
@@ -83,11 +83,16 @@ def cell_command(
 ) -> None:
     """Compile one cell: OUTPUTS/cell/cell.tar, and in OUTPUTS/record what the compiler said."""
     with _message():
-        from compile.jobs import run  # noqa: PLC0415  (within, so that a missing package is told too)
+        from compile.jobs import run, tail  # noqa: PLC0415  (within, so that a missing package is told too)
 
         job = run.opened(inputs.resolve(), outputs.resolve(), root.resolve())
-        made = run.cell(job, index, Lines(err))
+        with tail.told(job.outputs / "record", _say):
+            made = run.cell(job, index, Lines(err))
     out.print(f"{made.graph.case}: compiled, key {made.key}", highlight=False, soft_wrap=True)
+
+
+def _say(line: str) -> None:
+    err.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def gather_command(inputs: Inputs, outputs: Outputs, root: Root = Path()) -> None:
@@ -117,7 +122,7 @@ def _message() -> Iterator[None]:
 
 
 def _leave(text: str) -> None:
-    line = " ".join(text.replace("->", "").split())[:_MESSAGE_CHARACTERS]
+    line = " ".join(text.replace("->", "").split()).encode()[:_MESSAGE_BYTES].decode(errors="ignore")
     file = Path(os.environ.get(_MESSAGE_VARIABLE) or jobs.MESSAGE_FILE)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(line + "\n", encoding="utf-8")

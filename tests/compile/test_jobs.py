@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ from safetensors.torch import save_file
 
 from compile import package, weights
 from compile.cells import _checksum
-from compile.jobs import bundle
+from compile.commands.jobs import _leave
+from compile.jobs import bundle, tail
 from compile.package import write_tar
 from compile.progress import Silent
 from compile.targets import job as target_job
@@ -340,7 +342,9 @@ def test_a_stand_in_compiles_for_a_plan_that_says_so(tmp_path: Path, monkeypatch
     assert place.plan.cells[0].key != without.plan.cells[0].key
     ended = place.cell(0)
     assert ended.returncode == 0, ended.stderr
-    assert list(place.outputs.glob("record/*/compile.log"))
+    (log,) = place.outputs.glob("record/*/compile.log")
+    assert log.read_text().splitlines()
+    assert set(log.read_text().splitlines()) <= set(ended.stderr.splitlines())  # told while it grew
     place.bring(0)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "torch_neuron", None)  # to gather needs no compiler
@@ -431,6 +435,30 @@ def test_a_signal_reaches_the_job(job: Place, tmp_path: Path) -> None:
         assert process.wait(30) == 143
     assert job.message.read_text() == "The job was stopped.\n"
     assert not list(job.folder.glob("scratch.*"))
+
+
+def test_a_log_is_told_while_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail, "_SECONDS", 0.01)
+    log, said = tmp_path / "main/compile.log", list[str]()
+    with tail.told(tmp_path, said.append):
+        log.parent.mkdir()
+        log.write_bytes(b"one\ntw")
+        for _ in range(500):
+            if said:
+                break
+            time.sleep(0.01)
+        assert said == ["one"]
+        log.write_bytes(b"one\ntwo\nthr\xff")
+    assert said == ["one", "two", "thr\ufffd"]
+
+
+def test_a_message_is_one_line_that_sagemaker_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERENTIA_MESSAGE_FILE", str(tmp_path / "message"))
+    _leave("what\n  -> do\n" + "\u00e9" * 1000)
+    said = (tmp_path / "message").read_bytes()
+    assert said.startswith(b"what do ")
+    assert len(said) <= 1024
+    assert said.decode().count("\n") == 1
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
