@@ -20,6 +20,7 @@ from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguagePa
 CLIENT = "moto.stepfunctions.parser.asl.component.state.exec.state_task.service.{}.boto_client_for"
 # The pause of a Retry, which a test does not wait for.
 PAUSE = "moto.stepfunctions.parser.asl.component.common.retry.retrier_decl.time"
+SESSION = boto3.Session()  # one, which reads the SDK's own data once
 ROLE = "arn:aws:iam::123456789012:role/machine"
 
 
@@ -86,7 +87,7 @@ def interpreter() -> Iterator[Any]:
         mock.patch.object(AmazonStateLanguageParser, "parse", _parse_once),
         mock_aws(config={"stepfunctions": {"execute_state_machine": True}}),
     ):
-        yield boto3.client("stepfunctions", region_name="us-east-1")
+        yield SESSION.client("stepfunctions", region_name="us-east-1")
 
 
 def run(
@@ -102,11 +103,11 @@ def run(
         arn = client.start_execution(stateMachineArn=machine["stateMachineArn"], name=name, input=json.dumps(given))[
             "executionArn"
         ]
-        for _ in range(1500):
+        for _ in range(600):
             found = client.describe_execution(executionArn=arn)
             if found["status"] != "RUNNING":
                 break
-            time.sleep(0.02)
+            time.sleep(0.05)
         events = len(client.get_execution_history(executionArn=arn, maxResults=1000)["events"])
     output = json.loads(found["output"]) if "output" in found else None
     return Ended(found["status"], output, found.get("error"), found.get("cause"), events)
