@@ -77,6 +77,7 @@ fi
 
 rm -f "$message"
 export INFERENTIA_MESSAGE_FILE="$message" PYTHONDONTWRITEBYTECODE=1
+export PATH="$scratch/wheels/bin:$PATH" # the compiler, where it came as a wheel
 export PYTHONPATH="$scratch/bundle/code:$scratch/wheels${PYTHONPATH:+:$PYTHONPATH}"
 cd "$scratch/bundle/code"
 # In the background, so that a signal reaches it: a shell that waits for a child in front does not hear one.

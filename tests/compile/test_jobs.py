@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from compile.package import write_tar
 from compile.progress import Silent
 from compile.targets import job as target_job
 from spec import jobs
-from spec.digests import handler_digest
+from spec.digests import file_digest, handler_digest
 from spec.loading import load
 from spec.lock import read_lock
 from tests.compile.projects import ROOT, WITH_SAMPLE, rehearse, run, write_entry
@@ -411,6 +412,36 @@ def test_weights_of_the_hub_are_brought_along(tmp_path: Path, monkeypatch: pytes
 def test_wheels_are_installed_by_their_hashes_alone(job: Place) -> None:
     (job.inputs / "wheels" / jobs.REQUIREMENTS).write_text(f"nothing-there==1.0 --hash=sha256:{'0' * 64}\n")
     refused(started(job), job, "The wheels cannot be installed")
+
+
+def write_wheel(folder: Path) -> str:
+    """A wheel with a module and a command; returns its requirement with the hash."""
+    info = "probe-1.0.dist-info"
+    content = {
+        "probe.py": "def main():\n    print('the command ran')\n",
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: probe\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": "[console_scripts]\nprobe-command = probe:main\n",
+    }
+    content[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in (*content, f"{info}/RECORD"))
+    with zipfile.ZipFile(folder / "probe-1.0-py3-none-any.whl", "w") as archive:
+        for name, text in content.items():
+            archive.writestr(name, text)
+    return f"probe==1.0 --hash=sha256:{file_digest(folder / 'probe-1.0-py3-none-any.whl')}\n"
+
+
+def test_wheels_are_found_with_their_commands(job: Place, tmp_path: Path) -> None:
+    (job.inputs / "wheels" / jobs.REQUIREMENTS).write_text(write_wheel(job.inputs / "wheels"))
+    python = tmp_path / "python"
+    asked = f'"$2" = compile ] && {sys.executable} -c "import probe; print(probe.__file__)" && exec probe-command'
+    python.write_text(f'#!/bin/sh\n[ "$1" = -m ] && [ {asked}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    ended = started(job, PYTHON=str(python))
+    assert ended.returncode == 0, ended.stderr
+    where, said = ended.stdout.splitlines()
+    assert where.startswith(str(job.folder / "scratch."))  # beside what is installed, not in it
+    assert said == "the command ran"
+    assert not list(job.folder.glob("scratch.*"))
 
 
 def test_a_job_that_is_killed_says_so(job: Place, tmp_path: Path) -> None:
