@@ -53,6 +53,7 @@ class Job:
         self.pre_seconds = self.post_seconds = 0.0
         self.user_seconds = 0.0  # in a user's predict_fn, which calls the device itself
         self.items = 0
+        self.squeezes: list[float] = []  # of the pictures among the items
         self.ticket: Ticket | Trips | None = None
         self.given_up = False
         self._answer = answer
@@ -198,6 +199,7 @@ class Pipeline:
         started = time.monotonic()
         work = handler.input_fn(job.body, job.content_type, job.context)
         job.pre_seconds, job.items = time.monotonic() - started, len(work)
+        job.squeezes = [one.item.squeeze for one in work if one.item is not None and one.item.squeeze is not None]
         if job.given_up:
             return
         if self._scheduler is None:

@@ -76,6 +76,8 @@ class Item:
     padding: the inputs that may be smaller than the graph's, and the value that fills them up at the end of their axes;
     the smallest bucket that holds the item is used. cut: what that adds to outputs and is taken off again: output name
     to {axis: length}, axes counted without the batch axis.
+
+    squeeze: for a picture that was resized, by which factor minus 1 one side was stretched against the other; a metric.
     """
 
     inputs: Mapping[str, Array]
@@ -83,6 +85,7 @@ class Item:
     role: str = "main"
     padding: Mapping[str, float] = field(default_factory=dict)
     cut: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    squeeze: float | None = None
 
 
 @dataclass(frozen=True)

@@ -206,6 +206,8 @@ class Service:
             self._metrics.pre.observe(call.job.pre_seconds, bucket)
             self._metrics.post.observe(call.job.post_seconds, bucket)
             self._cloudwatch.request(bucket, call.job.pre_seconds, call.job.post_seconds)
+            for squeeze in call.job.squeezes:
+                self._metrics.squeeze.observe(squeeze, bucket)
             if call.job.user_seconds:
                 self._metrics.user.observe(call.job.user_seconds)
         error = {"error": reply.body.decode("ascii", "replace")[:300]} if reply.status >= 400 else {}
@@ -232,6 +234,8 @@ class Service:
         if job is not None:
             line |= {"items": job.items, "bucket": self._pipeline.bucket(job)}
             line |= {"preprocess_ms": _ms(job.pre_seconds), "postprocess_ms": _ms(job.post_seconds)}
+            if job.squeezes:
+                line["squeeze"] = round(max(job.squeezes), 4)
             if job.ticket is not None:
                 ticket = job.ticket
                 line |= {"queue_ms": _ms(ticket.queue_seconds), "device_ms": _ms(ticket.device_seconds)}

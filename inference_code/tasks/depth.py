@@ -31,7 +31,7 @@ from inference_code.errors import BadRequest, EndpointError, LoadError, NotAccep
 from inference_code.manifest import GraphEntry, flatten
 from inference_code.negotiation import negotiate, option, require
 from inference_code.request import Answer, Array, Item, ModelInfo, Request
-from inference_code.shapes import ResizeRule, nearest
+from inference_code.shapes import ResizeRule, nearest, squeeze
 from inference_code.tasks import Task, register
 
 READS = (*IMAGES, NPY, JSON)
@@ -144,7 +144,8 @@ def _item(value: Any, request: Request) -> Item:
     }
     _form(context)  # what cannot be answered is refused before the model has worked for nothing
     values = (picture.resized(height, width) - _three(request.model, "mean")) / _three(request.model, "std")
-    return Item({graph.inputs[0].name: np.ascontiguousarray(values, np.float32)}, context)
+    pixels = np.ascontiguousarray(values, np.float32)
+    return Item({graph.inputs[0].name: pixels}, context, squeeze=squeeze(picture.size, (height, width)))
 
 
 def _form(context: Mapping[str, Any]) -> tuple[str, tuple[int, int]]:

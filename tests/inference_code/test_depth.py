@@ -245,7 +245,7 @@ def test_bad_settings_stop_the_worker(tmp_path: Path, settings: dict[str, Any], 
 
 
 def test_an_unknown_task_stops_the_worker_naming_the_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(LoadError, match="no task 'magic'; there are depth, tensor"):
+    with pytest.raises(LoadError, match="no task 'magic'; there are depth, generation, reading, tensor"):
         handler.model_fn(str(depth_artifact(tmp_path, task=TaskEntry("magic", {}))))
     assert capsys.readouterr().err.count("\n") == 1
 

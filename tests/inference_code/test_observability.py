@@ -13,9 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from inference_code.manifest import TaskEntry
-from tests.inference_code.artifacts import LONE, Response, Server, add_graph, doubling_artifact, finish, npy
+from tests.inference_code.artifacts import (
+    BUCKET,
+    LONE,
+    Response,
+    Server,
+    add_graph,
+    doubling_artifact,
+    encoded,
+    finish,
+    npy,
+)
+from tests.inference_code.test_server import wait_for
 
 SMALL, LARGE = "x=4", "x=8"
 
@@ -156,6 +168,38 @@ def test_cloudwatch_gets_the_same_values_as_the_metrics(story: Story) -> None:
 
 def test_every_line_is_a_requests_or_cloudwatchs(story: Story) -> None:
     assert all(("_aws" in line) != (line.get("event") == "request") for line in story.lines)
+
+
+def test_how_much_pictures_were_squeezed_is_told(depth_server: Server) -> None:
+    """The server has one bucket, a square."""
+    sent = {"wide": (30, 40), "square": (20, 20), "tall": (40, 20)}
+    before = depth_server.request("/metrics").body.decode()
+    for name, (height, width) in sent.items():
+        picture = encoded(Image.new("RGB", (width, height)))
+        assert depth_server.request(body=picture, Content_Type="image/png", X_Request_Id=f"sq-{name}").status == 200
+    after = depth_server.request("/metrics").body.decode()
+    place = f'{{bucket="image={BUCKET}x{BUCKET}"}}'
+    count, total = (
+        sample(after, f"{name}{place}") - sample(before, f"{name}{place}")
+        for name in (
+            "endpoint_squeeze_ratio_count",
+            "endpoint_squeeze_ratio_sum",
+        )
+    )
+    assert (count, total) == (3, pytest.approx(1 / 3 + 0 + 1))
+    lines: dict[str, Any] = {}
+
+    def written() -> bool:
+        lines.update({line["request_id"]: line for line in list(depth_server.lines) if line.get("event") == "request"})
+        return all(f"sq-{name}" in lines for name in sent)
+
+    wait_for(written)
+    assert [lines[f"sq-{name}"]["squeeze"] for name in sent] == [0.3333, 0, 1]
+
+
+def sample(text: str, name: str) -> float:
+    """The value of a metric; 0 where it has none yet."""
+    return next((float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.rsplit(" ", 1)[0] == name), 0.0)
 
 
 USERS = """
