@@ -65,7 +65,12 @@ class Place:
 
     def start(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """start.sh with what SageMaker's container has in its environment, from a folder that is nobody's."""
-        known = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
+        known = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder.parent),
+            "OMP_NUM_THREADS": "1",
+            "PYTHON": sys.executable,
+        }
         return subprocess.run(
             [self.shell, str(self.inputs / "project" / jobs.START), *arguments],
             cwd="/",
