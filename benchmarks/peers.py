@@ -19,6 +19,8 @@ from pathlib import Path
 
 import psutil
 
+from tools import install
+
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / "build" / "benchmarks"
 DEVICE_SECONDS = 0.010
@@ -72,15 +74,16 @@ sys.path.insert(0, {code!r})
 import numpy as np
 import triton_python_backend_utils as triton
 from inference_code import handler
+from inference_code.triton.model import media_type
 
 class TritonPythonModel:
     def initialize(self, _):
         self.served = handler.model_fn({model!r})
 
     def execute(self, requests):
-        context = handler.Headers({{"accept": "application/x-npy"}})
+        context = handler.Headers({{"accept": {accept!r}}})
         bodies = [triton.get_input_tensor_by_name(one, "body").as_numpy().reshape(-1)[0] for one in requests]
-        works = [handler.input_fn(body, {content_type!r}, context) for body in bodies]
+        works = [handler.input_fn(body, media_type(body), context) for body in bodies]
         done = handler.predict_fn([work for one in works for work in one], self.served)
         answers = []
         for work in works:
@@ -107,13 +110,23 @@ class SkippedError(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """What is served: an unpacked artifact with code/, the body, and whether its device is the accelerator."""
+    """What is served: an unpacked artifact with code/, the body, and whether its device is the accelerator.
+
+    others: more bodies with their types, sent in turn with the first.
+    """
 
     name: str
     model: Path
     body: Path
     content_type: str
     accelerator: bool
+    others: tuple[tuple[Path, str], ...] = ()
+    accept: str = "application/x-npy"
+
+    @property
+    def payloads(self) -> tuple[tuple[Path, str], ...]:
+        """Every body with its type."""
+        return (self.body, self.content_type), *self.others
 
 
 @dataclass
@@ -178,9 +191,7 @@ def plain(case: Case, port: int, log: Path) -> Running:
 
 def torchserve(case: Case, port: int, log: Path) -> Running:
     """TorchServe with SageMaker's handler service, configured as the toolkit's `serve` does it, one worker."""
-    home = _venv("torchserve", "torchserve==0.12.0", "torch-model-archiver", "sagemaker-pytorch-inference", "pyyaml")
-    if shutil.which("java") is None:
-        raise SkippedError("TorchServe needs Java (apt-get install openjdk-17-jre-headless)")
+    home = _server("torchserve")
     work = log.with_suffix(".torchserve")
     shutil.rmtree(work, ignore_errors=True)
     (work / "store").mkdir(parents=True)
@@ -216,7 +227,7 @@ def torchserve(case: Case, port: int, log: Path) -> Running:
 
 def triton(case: Case, port: int, log: Path) -> Running:
     """The tritonserver binary of nvidia-pytriton with its python backend and SageMaker frontend, one instance."""
-    home = _venv("triton", "nvidia-pytriton==0.7.0")
+    home = _server("triton")
     (site,) = home.glob("lib/python*/site-packages")
     package = site / "pytriton" / "tritonserver"
     if not (package / "bin" / "tritonserver").is_file():
@@ -233,7 +244,7 @@ def triton(case: Case, port: int, log: Path) -> Running:
     version = work / "models" / "model" / "1"
     version.mkdir(parents=True)
     (version.parent / "config.pbtxt").write_text(TRITON_CONFIG.format(name="model", instances=1))
-    values = {"code": str(case.model / "code"), "model": str(case.model), "content_type": case.content_type}
+    values = {"code": str(case.model / "code"), "model": str(case.model), "accept": case.accept}
     (version / "model.py").write_text(TRITON_MODEL.format(prelude=prelude(case), **values))
     command = [str(package / "bin" / "tritonserver"), f"--model-repository={work / 'models'}", "--allow-http=false"]
     command += [f"--backend-directory={work / 'backends'}", "--allow-grpc=false", "--allow-metrics=false"]
@@ -257,6 +268,15 @@ PEERS: dict[str, Callable[[Case, int, Path], Running]] = {
     "torchserve": torchserve,
     "triton": triton,
 }
+
+
+def _server(name: str) -> Path:
+    """The environment of another server, from its hashed lock (tools/install.py). Raises SkippedError."""
+    try:
+        install.install_server(name)
+    except (install.MissingError, install.InstallError) as error:
+        raise SkippedError(str(error)) from None
+    return install.server_environment(name)
 
 
 def _venv(name: str, *packages: str) -> Path:

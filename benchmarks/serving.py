@@ -1,13 +1,14 @@
 """The native server against its peers: the same handler, artifact and payloads, in one run, by turns.
 
-    python -m benchmarks.serving                       every peer, workload and number of connections
+    python -m benchmarks.serving                       every peer, workload and number of connections, in 12 minutes
     python -m benchmarks.serving --peers native,plain --cases npy --connections 1,16 --seconds 2 --rounds 1
+    python -m benchmarks.serving --artifact build/rehearsal/depth/model.tar.gz --payload photo.jpg --payload other.png
     python -m benchmarks.serving --write               also put the table and the plot into docs/serving.md
 
-Peers that cannot be installed here (with pip, into build/benchmarks/peers/) are named with the reason and left out.
-Load comes from wrk, or where it is not installed from a client on asyncio, which is slower itself: the text says so.
-Nobody else should use the machine meanwhile: the run says how busy it was at its beginning, and refuses above one busy
-processor in four unless --busy is given.
+Peers that cannot be installed here (.venv-torchserve, .venv-triton, by tools/install.py) are named with the reason and
+left out. Load comes from wrk, which is installed where apt-get may do it; elsewhere from a client on asyncio, which is
+slower itself: the text says so. Nobody else should use the machine meanwhile: the run waits up to five minutes for a
+quiet one, says how busy it was at its beginning, and refuses above one busy processor in four unless --busy is given.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.peers import DEVICE_SECONDS, HOME, PEERS, ROOT, Case, Running, SkippedError
+from inference_code.triton.model import media_type
 from tests.inference_code import artifacts
 from tests.inference_code.load import Got, Sent, send_all
 
@@ -46,11 +48,26 @@ DOCUMENT = ROOT / "docs" / "serving.md"
 PLOT = ROOT / "docs" / "images" / "serving.svg"
 BEGIN, END = "<!-- figures: python -m benchmarks.serving --write -->", "<!-- end of the figures -->"
 _LUA = """
-local file = io.open("{body}", "rb")
-wrk.method, wrk.body = "POST", file:read("*a")
-file:close()
+local bodies, kinds, at = {{}}, {{}}, 0
+for _, one in ipairs({{{payloads}}}) do
+  local file = io.open(one[1], "rb")
+  bodies[#bodies + 1], kinds[#kinds + 1] = file:read("*a"), one[2]
+  file:close()
+end
+wrk.method = "POST"
 {headers}
+if #bodies == 1 then
+  wrk.body, wrk.headers["Content-Type"] = bodies[1], kinds[1]
+else
+  request = function()
+    at = at % #bodies + 1
+    wrk.headers["Content-Type"] = kinds[at]
+    return wrk.format(nil, nil, wrk.headers, bodies[at])
+  end
+end
 """
+OWN = "own"  # the case of --artifact
+START_SECONDS = 11.0  # of starting, warming and ending a peer, for the plan alone
 
 console = Console(stderr=True, highlight=False)
 
@@ -109,27 +126,60 @@ def cases(folder: Path) -> dict[str, Case]:
         shutil.copy(ROOT / "inference_code" / "inference.py", model / "code" / "inference.py")
         artifacts.finish(model, graphs, task, files={g.file: artifacts.m.file_sha256(model / g.file) for g in graphs})
         (folder / f"{name}.body").write_bytes(body)
-        found[name] = Case(name, model, folder / f"{name}.body", content_type, accelerator)
+        accept = "application/x-npy; size=model" if task == "depth" else "application/x-npy"
+        found[name] = Case(name, model, folder / f"{name}.body", content_type, accelerator, accept=accept)
     return found
+
+
+def own_case(folder: Path, options: argparse.Namespace) -> Case:
+    """The case of --artifact and --payload. Raises SkippedError for what cannot be read."""
+    model = folder / OWN
+    if options.artifact.is_dir():
+        shutil.copytree(options.artifact, model)
+    else:
+        model.mkdir()
+        unpacked = subprocess.run(["tar", "-xzf", str(options.artifact), "-C", str(model)], check=False)
+        if unpacked.returncode != 0:
+            raise SkippedError(f"{options.artifact} is neither a folder nor a model.tar.gz")
+    if not (model / "code" / "inference.py").is_file():
+        raise SkippedError(f"{options.artifact} holds no code/inference.py: build it with python -m compile build")
+    bodies = []
+    for number, payload in enumerate(options.payload):
+        file, _, kind = str(payload).partition("=")
+        body = folder / f"{OWN}-{number}.body"
+        try:
+            shutil.copy(file, body)
+        except OSError as error:
+            raise SkippedError(f"{file} cannot be read: {error.strerror}") from None
+        bodies.append((body, kind or media_type(body.read_bytes())))
+    return Case(OWN, model, *bodies[0], options.accelerator, tuple(bodies[1:]), options.accept)
 
 
 # Load ---------------------------------------------------------------------------------------------------------------
 
 
-def headers_of(case: Case, running: Running) -> dict[str, str]:
-    """What each request carries."""
-    accept = "application/x-npy; size=model" if case.name == "jpeg" else "application/x-npy"
-    return {"Content-Type": case.content_type, "Accept": accept, **running.headers}
+def requests_of(case: Case, running: Running) -> list[tuple[bytes, dict[str, str]]]:
+    """The bodies that are sent in turn, with their headers."""
+    return [
+        (body.read_bytes(), {"Content-Type": kind, "Accept": case.accept, **running.headers})
+        for body, kind in case.payloads
+    ]
+
+
+def lines(headers: dict[str, str]) -> str:
+    """Headers as HTTP writes them."""
+    return "".join(f"{name}: {text}\r\n" for name, text in headers.items())
 
 
 def by_wrk(case: Case, running: Running, connections: int, seconds: float) -> tuple[int, float, float, float, int]:
     """(answers, requests a second, p50 ms, p99 ms, errors)."""
-    lines = [
-        f"wrk.headers[{json.dumps(name)}] = {json.dumps(text)}" for name, text in headers_of(case, running).items()
-    ]
+    kind = running.headers.get("Content-Type")  # one for all, where the server wants it so
+    payloads = ", ".join(f"{{{json.dumps(str(body))}, {json.dumps(kind or own)}}}" for body, own in case.payloads)
+    others = {"Accept": case.accept, **running.headers}
+    headers = "\n".join(f"wrk.headers[{json.dumps(name)}] = {json.dumps(text)}" for name, text in others.items())
     script = case.body.with_suffix(".lua")
-    script.write_text(_LUA.format(body=case.body, headers="\n".join(lines)))
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", "--latency", "--timeout", "60s"]
+    script.write_text(_LUA.format(payloads=payloads, headers=headers))
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, math.floor(seconds))}s", "--latency", "--timeout", "60s"]
     run = subprocess.run(
         [*command, "-s", str(script), f"{running.url}/invocations"], capture_output=True, text=True, check=True
     )
@@ -141,7 +191,7 @@ def parse_wrk(text: str) -> tuple[int, float, float, float, int]:
     scale = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}
     latency = {
         share: float(number) * scale[unit]
-        for share, number, unit in re.findall(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)$", text, re.MULTILINE)
+        for share, number, unit in re.findall(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s|m)[ \t]*$", text, re.MULTILINE)
     }
     answers = int(re.findall(r"(\d+) requests in", text)[0])
     if set(latency) != {"50", "99"}:
@@ -159,8 +209,8 @@ def parse_wrk(text: str) -> tuple[int, float, float, float, int]:
 
 def by_asyncio(case: Case, running: Running, connections: int, seconds: float) -> tuple[int, float, float, float, int]:
     """The same with a client in this process, where there is no wrk."""
-    headers = "".join(f"{name}: {text}\r\n" for name, text in headers_of(case, running).items())
-    body, began = case.body.read_bytes(), time.perf_counter()
+    payloads = [(body, lines(headers)) for body, headers in requests_of(case, running)]
+    began = time.perf_counter()
     times: list[float] = []
     sent_at: dict[int, float] = {}
     errors = 0
@@ -169,7 +219,7 @@ def by_asyncio(case: Case, running: Running, connections: int, seconds: float) -
         number = 0
         while time.perf_counter() - began < seconds:
             sent_at[number] = time.perf_counter()
-            yield Sent(number, body, headers)
+            yield Sent(number, *payloads[number % len(payloads)])
             number += 1
 
     def answered(got: Got) -> None:
@@ -208,12 +258,11 @@ def measure(peer: str, case: Case, connections: Sequence[int], seconds: float, l
 
 
 def check_answer(peer: str, case: Case, running: Running) -> None:
-    """One request, which must be answered with the right shape: a fast error is no result. Raises SkippedError."""
-    headers = "".join(f"{name}: {text}\r\n" for name, text in headers_of(case, running).items())
-    (got,) = send_all(running.url, [Sent(0, case.body.read_bytes(), headers)], 1)
-    start = got.body.find(b"\x93NUMPY")
-    if got.status != 200 or start < 0:
-        raise SkippedError(f"{peer} answers {case.name} with {got.status}: {got.body[:200]!r}")
+    """Each payload once, which must be answered with what was asked for: a fast error is no result. SkippedError."""
+    for body, headers in requests_of(case, running):
+        (got,) = send_all(running.url, [Sent(0, body, lines(headers))], 1)
+        if got.status != 200 or (case.name != OWN and b"\x93NUMPY" not in got.body):
+            raise SkippedError(f"{peer} answers {case.name} with {got.status}: {got.body[:200]!r}")
 
 
 def free_ports() -> int:
@@ -260,7 +309,11 @@ def goals(results: Sequence[Result]) -> list[tuple[str, float, float, bool]]:
         ("npy, 16 connections: requests/s against TorchServe's", ratio("npy", "torchserve", rate, 16), 4.0, True),
         ("JPEG, 16 connections: requests/s against TorchServe's", ratio("jpeg", "torchserve", rate, 16), 2.5, True),
     ]
-    for case in ("npy", "jpeg", "accelerator"):
+    if ("native", OWN, 16) in by:
+        rows.append(
+            (f"{OWN}, 16 connections: requests/s against TorchServe's", ratio(OWN, "torchserve", rate, 16), 2.5, True)
+        )
+    for case in ("npy", "jpeg", "accelerator", OWN):
         rows.append(
             (f"{case}, 16 connections: requests/s against Triton's", ratio(case, "triton", rate, 16), 1.0, True)
         )
@@ -349,6 +402,8 @@ def run(options: argparse.Namespace, load: Load) -> tuple[list[Result], dict[str
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     built = cases(folder)
+    if options.artifact:
+        built[OWN] = own_case(folder, options)
     results: list[Result] = []
     skipped: dict[str, str] = {}
     for number in range(options.rounds):
@@ -366,6 +421,32 @@ def run(options: argparse.Namespace, load: Load) -> tuple[list[Result], dict[str
     return median([one for one in results if one.peer not in skipped]), skipped
 
 
+def plan_seconds(options: argparse.Namespace) -> float:
+    """Seconds of each measurement so that the whole takes --minutes; at least one."""
+    starts = options.rounds * len(options.cases) * len(options.peers)
+    left = options.minutes * 60 - starts * START_SECONDS
+    return max(1.0, float(math.floor(left / (starts * len(options.connections)))))
+
+
+def wrk_is_there() -> bool:
+    """Whether wrk can be used; installs it where apt-get may."""
+    if shutil.which("wrk") is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "wrk"]):
+            subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if shutil.which("wrk") is None:
+        console.print("[bold red]SKIPPED wrk[/]: it is not installed (apt-get install wrk); the client is on asyncio")
+        return False
+    return True
+
+
+def quiet(wait: float) -> float:
+    """The machine's load, once it is at most one processor in four, or after `wait` seconds."""
+    end = time.monotonic() + wait
+    while (load := os.getloadavg()[0]) > (os.cpu_count() or 1) / 4 and time.monotonic() < end:
+        time.sleep(5)
+    return load
+
+
 def show(results: Sequence[Result]) -> None:
     """The results as a table in the terminal."""
     table = Table("workload", "server", "connections", "requests/s", "p50 ms", "p99 ms", "errors", "CPU ms", "idle MB")
@@ -374,6 +455,10 @@ def show(results: Sequence[Result]) -> None:
         more = (f"{one.processor_ms:.2f}", f"{one.idle_memory:.0f}")
         table.add_row(one.case, one.peer, str(one.connections), *numbers, *more)
     console.print(table)
+    ratios = Table("goal", "found", "wanted", "")
+    for what, found, wanted, reached in goals(results):
+        ratios.add_row(what, f"{found:.2f}", f"{wanted:g}", "reached" if reached else "[bold red]missed[/]")
+    console.print(ratios)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -382,25 +467,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = ["npy", "jpeg", "accelerator"]
-    parser.add_argument("--peers", type=lambda text: text.split(","), default=list(PEERS))
-    parser.add_argument("--cases", type=lambda text: text.split(","), default=names)
-    parser.add_argument("--connections", type=lambda t: [int(n) for n in t.split(",")], default=[1, 4, 16, 64])
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement; default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=3, help="whose median counts; default: %(default)s")
-    parser.add_argument("--busy", action="store_true", help="measure although the machine is busy")
-    parser.add_argument("--write", action="store_true", help="put table and plot into docs/serving.md")
+    add = parser.add_argument
+    add(
+        "--peers",
+        type=lambda text: text.split(","),
+        default=list(PEERS),
+        help="default: native,plain,torchserve,triton",
+    )
+    add("--cases", type=lambda text: text.split(","), help="of npy,jpeg,accelerator; default: all, or own alone")
+    add(
+        "--connections",
+        type=lambda t: [int(n) for n in t.split(",")],
+        default=[1, 4, 16, 64],
+        help="default: 1,4,16,64",
+    )
+    add(
+        "--artifact", type=Path, help="a model of your own: an unpacked artifact or a model.tar.gz, made for this torch"
+    )
+    add("--payload", action="append", metavar="FILE[=TYPE]", help="what is sent to it; several are sent in turn")
+    add("--accept", default="application/json", help="what it is asked for; default: %(default)s")
+    add("--accelerator", action="store_true", help="its calls take what the accelerator-like model's take")
+    add("--minutes", type=float, default=12.0, help="of the whole run; default: %(default)s")
+    add("--seconds", type=float, help="of each measurement, instead of --minutes")
+    add("--rounds", type=int, default=2, help="whose median counts; default: %(default)s")
+    add("--busy", action="store_true", help="measure although the machine is busy")
+    add("--write", action="store_true", help="put table and plot into docs/serving.md")
     options = parser.parse_args(arguments)
-    for given, known in ((options.peers, list(PEERS)), (options.cases, names)):
-        if set(given) - set(known):
-            parser.error(f"there is no {', '.join(sorted(set(given) - set(known)))}; there are {', '.join(known)}")
-    busy = os.getloadavg()[0]
+    _check(parser, options, names)
+    busy = os.getloadavg()[0] if options.busy else quiet(300)
     if busy > (os.cpu_count() or 1) / 4 and not options.busy:
         parser.error(f"the machine is busy (load {busy:.1f}): figures would be worthless; wait, or say --busy")
-    if options.busy and options.write:
-        parser.error("--write is only for a machine that is not busy")
-    has_wrk = shutil.which("wrk") is not None
+    has_wrk = wrk_is_there()
     client = "wrk" if has_wrk else "a client on asyncio (wrk is not installed)"
-    results, skipped = run(options, by_wrk if has_wrk else by_asyncio)
+    options.seconds = options.seconds or plan_seconds(options)
+    console.print(f"{options.seconds:g} s a measurement, {options.rounds} rounds, load from {client}")
+    try:
+        results, skipped = run(options, by_wrk if has_wrk else by_asyncio)
+    except SkippedError as error:
+        console.print(f"[bold red]error[/]: {error}")
+        return 1
     show(results)
     text = markdown(results, client, skipped, busy)
     (HOME / "serving.json").write_text(json.dumps([asdict(one) for one in results], indent=2) + "\n")
@@ -409,6 +514,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write:
         write_document(text, results)
     return 0 if results else 1
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace, names: list[str]) -> None:
+    """Complete the options; wrong ones end the program with 2."""
+    if options.busy and options.write:
+        parser.error("--write is only for a machine that is not busy")
+    if bool(options.artifact) != bool(options.payload):
+        parser.error("--artifact needs --payload, and the other way round")
+    known = [*names, OWN] if options.artifact else names
+    options.cases = options.cases or ([OWN] if options.artifact else names)
+    for given, there in ((options.peers, list(PEERS)), (options.cases, known)):
+        if set(given) - set(there):
+            parser.error(f"there is no {', '.join(sorted(set(given) - set(there)))}; there are {', '.join(there)}")
 
 
 if __name__ == "__main__":
