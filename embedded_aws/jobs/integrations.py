@@ -21,6 +21,9 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resou
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (
     StateTaskServiceAwsSdk,
 )
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_sfn import (
+    StateTaskServiceSfn,
+)
 from moto.stepfunctions.parser.asl.eval.environment import Environment
 
 from embedded_aws.jobs.served import Served
@@ -52,10 +55,24 @@ def install() -> None:
     StateTaskServiceAwsSdk._eval_service_task = _call  # type: ignore[method-assign]
     StateTaskServiceAwsSdk._from_error = _failure  # type: ignore[method-assign]
     StateTaskServiceAwsSdk._validate_service_integration_is_supported = _check  # type: ignore[method-assign]
+    StateTaskServiceSfn._normalise_parameters = _lower_first  # type: ignore[method-assign]
     for name, module in list(sys.modules.items()):
         # the optimised integrations (sns:publish ...) make a client for each call and may call nobody but this server
         if name.startswith("moto.stepfunctions.parser") and hasattr(module, "boto_client_for"):
             module.boto_client_for = lambda region, service, **_: Served.clients.client(service, region)  # type: ignore[attr-defined]
+
+
+_normalised = StateTaskServiceSfn._normalise_parameters
+
+
+def _lower_first(task: StateTaskServiceSfn, parameters: dict[str, Any], *names: str | None, **more: str | None) -> None:
+    """states:startExecution takes StateMachineArn, Name and Input, which the API and boto3 begin with a small letter.
+
+    Source: https://docs.aws.amazon.com/step-functions/latest/dg/connect-stepfunctions.html
+    """
+    _normalised(task, parameters, *names, **more)
+    for name in list(parameters):
+        parameters[name[:1].lower() + name[1:]] = parameters.pop(name)
 
 
 def _check(task: StateTaskServiceAwsSdk) -> None:
