@@ -29,7 +29,7 @@ class Kept:
 
 
 class Cache:
-    """A folder of cells. `say` is told, in one line, of a damaged one."""
+    """A folder of cells. `say` is told, in one line, of one that is damaged or could not be kept."""
 
     def __init__(self, folder: Path, say: Callable[[str], None], limit: int = LIMIT_BYTES) -> None:
         self.folder = folder
@@ -54,9 +54,12 @@ class Cache:
         return cell
 
     def write(self, cell: CompiledCell, places: Places) -> None:
-        """Keeps a cell whose graphs lie in `places`."""
-        pack(cell, places, self._file(cell.key))
-        self._shrink(cell.key)
+        """Keeps a cell whose graphs lie in `places`; where that cannot be done, says so: the build goes on without."""
+        try:
+            pack(cell, places, self._file(cell.key))
+            self._shrink(cell.key)
+        except OSError as error:
+            self._say(f"{cell.graph.case} is not kept in the compile cache: {error.strerror or error}")
 
     def kept(self) -> list[Kept]:
         """What is there, used last first."""

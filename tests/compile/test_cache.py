@@ -226,6 +226,15 @@ def test_a_cell_under_another_key_is_not_taken(tmp_path: Path, compiled: list[st
     assert "with the key" in said[0]
 
 
+def test_a_cache_that_cannot_be_written_stops_no_build(tmp_path: Path) -> None:
+    path = write_entry(tmp_path)
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/cache").write_text("a file where the folder would be")
+    said: list[str] = []
+    assert cached_build(path, said).changed
+    assert said == ["main, x 8, batch 1 is not kept in the compile cache: File exists"]
+
+
 def test_the_least_recently_used_go_beyond_the_limit(tmp_path: Path) -> None:
     cached_build(write_entry(tmp_path))
     (first,) = cells(tmp_path)
