@@ -172,7 +172,7 @@ def test_a_photograph_between_two_buckets_goes_to_the_nearer_shape() -> None:
 
 def test_the_map_has_the_size_of_the_photograph(served: Any) -> None:
     context = Headers({"accept": "application/x-npy"})
-    for height, width in FITTING.values():
+    for height, width in (FITTING["portrait 9:16"], FITTING["odd"]):
         work = handler.input_fn(encoded(photograph(height, width)), "image/png", context)
         body, _ = handler.output_fn(handler.predict_fn(work, served, context), "", context)
         assert np.load(io.BytesIO(body)).shape == (height, width)
