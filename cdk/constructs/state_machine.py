@@ -89,6 +89,6 @@ class StateMachine(Construct):
         acknowledge(
             role,
             finding="AwsSolutions-IAM5[Resource::*]",
-            reason=f"Log deliveries take no resource. {any_resource}".strip(),
+            reason=f"Log deliveries, for which Step Functions asks, take no resource. {any_resource}".strip(),
         )
         return role

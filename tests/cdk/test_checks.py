@@ -14,7 +14,7 @@ from aws_cdk import aws_s3 as s3
 
 import app as application
 from cdk.deployment import Deployment
-from tests.cdk.projects import Assemble, Project
+from tests.cdk.projects import COMPILED, MACHINE_IMAGE, Assemble, Project
 
 
 def lint(*templates: Path) -> subprocess.CompletedProcess[str]:
@@ -23,9 +23,13 @@ def lint(*templates: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_cfn_lint_finds_nothing(templates: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+def test_cfn_lint_finds_nothing(
+    templates: dict[str, dict[str, Any]], compiling: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
     files = []
-    for stack, template in templates.items():
+    compiled = {stack: body for stack, body in compiling.items() if stack.startswith("InferentiaCompile")}
+    assert len(compiled) == 3
+    for stack, template in {**templates, **compiled}.items():
         files.append(tmp_path / f"{stack}.json")
         files[-1].write_text(json.dumps(template))
     answer = lint(*files)
@@ -52,8 +56,11 @@ def test_nag_fails_the_synthesis_of_an_open_bucket() -> None:
 
 def test_every_acknowledgment_has_a_reason(project: Project, assemble: Assemble) -> None:
     project.add("one")
+    for where, text in COMPILED.items():
+        project.add(where, text)
     found = []
-    for file in Path(assemble(project).directory).glob("*.metadata.json"):
+    deployment = Deployment(compile_ami={"inf1": MACHINE_IMAGE})
+    for file in Path(assemble(project, deployment).directory).glob("*.metadata.json"):
         for entries in json.loads(file.read_text()).values():
             found += [entry["data"] for entry in entries if "acknowledge" in entry["type"].lower()]
     assert found
