@@ -1,4 +1,4 @@
-"""`python -m embedded_aws serve | stop | environment | fault`: AWS on this machine, for rehearsals."""
+"""`python -m embedded_aws serve | stop | environment | clock | fault`: AWS on this machine, for rehearsals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ faults = typer.Typer(help="Make calls, jobs and instances fail, on purpose.", no
 app.add_typer(faults, name="fault")
 Directory = Annotated[Path, typer.Option(help="Folder of the server's files; server.json in it says where it listens.")]
 STATE_FILE = "server.json"
-FAULTS_PATH = "/_embedded_aws/faults"
+FAULTS_PATH, CLOCK_PATH = "/_embedded_aws/faults", "/_embedded_aws/clock"
 LOOPBACK = {"127.0.0.1", "localhost"}
 REGION = "us-east-1"
 
@@ -163,18 +163,35 @@ def environment(directory: Directory) -> None:
 
 def armed(directory: Path, method: str, fault: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """The faults that are armed after one request to a running server."""
+    faults: list[dict[str, Any]] = told(directory, FAULTS_PATH, method, fault)["faults"]
+    return faults
+
+
+def told(directory: Path, path: str, method: str, given: dict[str, Any] | None) -> dict[str, Any]:
+    """What a running server answers on one of its own paths."""
     found = running(directory)
     if found is None:
         raise fail(f"nothing runs for {directory}; start it with: python -m embedded_aws serve --directory {directory}")
-    body = None if fault is None else json.dumps(fault)
+    body = None if given is None else json.dumps(given)
     connection = http.client.HTTPConnection("127.0.0.1", found["port"], timeout=30)
-    connection.request(method, FAULTS_PATH, body)
+    connection.request(method, path, body)
     answer = connection.getresponse()
-    told = json.loads(answer.read())
+    text: dict[str, Any] = json.loads(answer.read())
     if answer.status != http.client.OK:
-        raise fail(told["message"], 2)
-    faults: list[dict[str, Any]] = told["faults"]
-    return faults
+        raise fail(text["message"], 2)
+    return text
+
+
+@app.command()
+def clock(
+    directory: Directory,
+    wait_speed: Annotated[float | None, typer.Option(min=1.0, help="As with serve.")] = None,
+    limit_speed: Annotated[float | None, typer.Option(min=1.0, help="As with serve.")] = None,
+) -> None:
+    """Let waits and limits of a running server pass faster or slower, for what starts from now on; print both."""
+    given = {"waits": wait_speed, "limits": limit_speed}
+    set_now = {key: value for key, value in given.items() if value is not None}
+    typer.echo(json.dumps(told(directory, CLOCK_PATH, "POST" if set_now else "GET", set_now or None)))
 
 
 Times = Annotated[int, typer.Option(min=1, help="How often it acts before it is gone.")]
@@ -195,8 +212,8 @@ def fault_call(
     """Refuse calls of an operation; `where` is searched in the path and query (S3) or in the request's body."""
     action = "drop" if error == "drop" else "error"
     code = "" if action == "drop" else error
-    told = {"kind": "call", "action": action, "operation": operation, "error": code, "where": where, "times": times}
-    armed(directory, "POST", {**told, "message": message, "status": status})
+    asked = {"kind": "call", "action": action, "operation": operation, "error": code, "where": where, "times": times}
+    armed(directory, "POST", {**asked, "message": message, "status": status})
 
 
 @faults.command("job")
@@ -209,8 +226,15 @@ def fault_job(
     times: Times = 1,
 ) -> None:
     """Let Processing jobs end badly; `where` is searched in the job's name."""
-    told = {"kind": "job", "action": action, "where": where, "after_seconds": after, "message": message, "times": times}
-    armed(directory, "POST", told)
+    asked = {
+        "kind": "job",
+        "action": action,
+        "where": where,
+        "after_seconds": after,
+        "message": message,
+        "times": times,
+    }
+    armed(directory, "POST", asked)
 
 
 @faults.command("instance")
@@ -222,8 +246,8 @@ def fault_instance(
     times: Times = 1,
 ) -> None:
     """Let EC2 instances end badly; `where` is searched in the lines KEY=VALUE of the instance's tags."""
-    told = {"kind": "instance", "action": action, "where": where, "after_seconds": after, "times": times}
-    armed(directory, "POST", told)
+    asked = {"kind": "instance", "action": action, "where": where, "after_seconds": after, "times": times}
+    armed(directory, "POST", asked)
 
 
 @faults.command("list")

@@ -42,7 +42,7 @@ from embedded_aws.monitoring.series import Recorder
 log = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 STATE_FILE = "server.json"
-FAULTS_PATH = "/_embedded_aws/faults"
+FAULTS_PATH, CLOCK_PATH = "/_embedded_aws/faults", "/_embedded_aws/clock"
 EVALUATE_ALARMS_EVERY_SECONDS = 10.0
 CREDENTIAL = re.compile(r"Credential=[^/]+/\d+/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
 
@@ -80,6 +80,8 @@ class Application:
         invocation = PATH.fullmatch(environ.get("PATH_INFO", ""))
         if environ.get("PATH_INFO") == FAULTS_PATH:
             return _faults(Request(environ))(environ, start_response)
+        if environ.get("PATH_INFO") == CLOCK_PATH:
+            return _clock(Request(environ))(environ, start_response)
         try:
             refused = _refused(environ, service)
             if refused is not None:
@@ -106,6 +108,19 @@ def _faults(request: Request) -> Response:
     except (FaultError, ValueError, TypeError) as error:
         return Response(json.dumps({"message": str(error)}), 400, content_type="application/json")
     return Response(json.dumps({"faults": FAULTS.listed()}), content_type="application/json")
+
+
+def _clock(request: Request) -> Response:
+    """How fast waits and limits pass: GET tells, POST sets for everything that starts from now on."""
+    try:
+        if request.method == "POST":
+            told = {key: float(value) for key, value in json.loads(request.get_data()).items()}
+            if set(told) - {"waits", "limits"} or any(value < 1 for value in told.values()):
+                raise ValueError(f"the clock has waits and limits, each at least 1, not {told}")
+            CLOCK.waits, CLOCK.limits = told.get("waits", CLOCK.waits), told.get("limits", CLOCK.limits)
+    except (ValueError, TypeError, AttributeError) as error:
+        return Response(json.dumps({"message": str(error)}), 400, content_type="application/json")
+    return Response(json.dumps({"waits": CLOCK.waits, "limits": CLOCK.limits}), content_type="application/json")
 
 
 def _refused(environ: dict[str, Any], service: str) -> Response | None:

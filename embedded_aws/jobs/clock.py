@@ -1,6 +1,7 @@
 """How much faster than on AWS time passes here; both factors are 1 unless the server was told otherwise.
 
-Waiting (Wait states and the intervals between retries of Step Functions) and limits (the time limits of jobs, of state
+Waiting (Wait states and the intervals between retries of Step Functions, the two minutes' notice of a spot
+interruption) and limits (the time limits of jobs, of state
 machines and of `shutdown -h +MINUTES`) have a factor each: a rehearsal wants short waits, but the work itself takes its
 time, so a limit that shrank with the waits would end it.
 """

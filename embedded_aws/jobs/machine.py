@@ -190,7 +190,7 @@ class Machine:
         elif fault.action == "hang" and self._process is not None:
             self._process.signal(signal.SIGSTOP)
         elif fault.action == "interrupt":
-            seconds = CLOCK.limit(SPOT_NOTICE_SECONDS)
+            seconds = CLOCK.wait(SPOT_NOTICE_SECONDS)
             self._notice = datetime.now(timezone.utc) + timedelta(seconds=seconds)
             self._later(seconds, lambda: self.end(BY_SPOT))
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import datetime
 import functools
+import json
 import logging
 import re
 import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import moto.stepfunctions.urls
@@ -47,6 +48,7 @@ from embedded_aws.jobs.served import Served
 log = logging.getLogger(__name__)
 ENDED = (ExecutionStatus.SUCCEEDED, ExecutionStatus.FAILED, ExecutionStatus.ABORTED, ExecutionStatus.TIMED_OUT)
 STOP_WITHIN_SECONDS = 10.0
+PATH = re.compile(r"\$$|\$\$?[.\[]|\$[A-Za-z_]|States\.\w+\(")  # also $variable
 PAGE = 100  # "default value of 100", https://docs.aws.amazon.com/step-functions/latest/apireference/API_GetExecutionHistory.html
 
 
@@ -55,11 +57,25 @@ class StepFunctions(StepFunctionResponse):
 
     starting = threading.Lock()
 
+    def _check_paths(self) -> None:
+        """A field that ends in .$ holds a path or an intrinsic function; moto would pass anything else on as it is.
+
+        Source: https://docs.aws.amazon.com/step-functions/latest/dg/connect-parameters.html
+        """
+        try:
+            definition = json.loads(self._get_param("definition") or "{}")
+        except ValueError as error:
+            raise AwsError("InvalidDefinition", f"Invalid State Machine Definition: {error}") from error
+        wrong = list(_wrong_paths(definition))
+        if wrong:
+            raise AwsError("InvalidDefinition", f"Invalid State Machine Definition: {'; '.join(wrong)}")
+
     def create_state_machine(self) -> ActionResult:
         """A name that is taken is only accepted for the very same machine, which moto does not look at.
 
         Source: https://docs.aws.amazon.com/step-functions/latest/apireference/API_CreateStateMachine.html
         """
+        self._check_paths()
         name, definition = self._get_param("name"), self._get_param("definition")
         for machine in self.stepfunction_backend.state_machines:
             same = (definition, self._get_param("roleArn")) == (machine.definition, machine.roleArn)
@@ -69,6 +85,7 @@ class StepFunctions(StepFunctionResponse):
 
     def update_state_machine(self) -> ActionResult:
         """A definition that cannot be is refused."""
+        self._check_paths()
         return self._with_its_code(super().update_state_machine)
 
     @staticmethod
@@ -141,6 +158,18 @@ class StepFunctions(StepFunctionResponse):
         begin = int(self._get_param("nextToken") or 0)
         end = begin + int(self._get_param("maxResults") or PAGE)
         return ActionResult({"events": rows[begin:end], **({"nextToken": str(end)} if end < len(rows) else {})})
+
+
+def _wrong_paths(part: Any, where: str = "") -> Iterator[str]:
+    """Every field of a definition whose name ends in .$ and whose value is no path."""
+    if isinstance(part, list):
+        for index, item in enumerate(part):
+            yield from _wrong_paths(item, f"{where}/{index}")
+    elif isinstance(part, dict):
+        for key, value in part.items():
+            if key.endswith(".$") and not (isinstance(value, str) and PATH.match(value)):
+                yield f"SCHEMA_VALIDATION_FAILED: The value for the field '{key}' must be a valid JSONPath at {where}"
+            yield from _wrong_paths(value, f"{where}/{key}")
 
 
 def install() -> None:

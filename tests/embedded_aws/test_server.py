@@ -85,6 +85,34 @@ def test_a_state_file_of_a_dead_server_does_not_count(tmp_path: Path) -> None:
     assert run("environment", "--directory", str(tmp_path)).returncode == 1
 
 
+def test_faults_are_armed_listed_and_cleared(tmp_path: Path) -> None:
+    where = "--directory", str(tmp_path)
+    assert run("fault", "list", *where).returncode == 1, "nothing runs yet"
+    with running(tmp_path) as aws:
+        assert run("fault", "call", "s3:PutObject", "AccessDenied", *where, "--where", "models/").returncode == 0
+        assert run("fault", "job", "kill", *where, "--after", "2").returncode == 0
+        assert run("fault", "instance", "interrupt", *where, "--times", "3").returncode == 0
+        rows = [json.loads(line) for line in run("fault", "list", *where).stdout.splitlines()]
+        assert [(row["kind"], row["action"], row["times"]) for row in rows] == [
+            ("call", "error", 1),
+            ("job", "kill", 1),
+            ("instance", "interrupt", 3),
+        ]
+        s3 = aws.client("s3")
+        s3.create_bucket(Bucket="models-bucket")
+        s3.put_object(Bucket="models-bucket", Key="other", Body=b"")
+        with pytest.raises(ClientError, match="AccessDenied"):
+            s3.put_object(Bucket="models-bucket", Key="models/x", Body=b"")
+        s3.put_object(Bucket="models-bucket", Key="models/x", Body=b"")
+        for wrong in (("job", "explode"), ("call", "PutObject", "AccessDenied"), ("job", "kill", "--where", "(")):
+            done = run("fault", *wrong, *where)
+            assert (done.returncode, "Traceback" in done.stderr) == (2, False), wrong
+        assert run("fault", "clear", *where).returncode == 0
+        assert run("fault", "list", *where).stdout == ""
+        assert json.loads(run("clock", *where, "--wait-speed", "50").stdout) == {"waits": 50.0, "limits": 1.0}
+        assert run("clock", *where, "--limit-speed", "0.5").returncode == 2
+
+
 def test_an_unknown_operation_says_so(aws: Aws) -> None:
     with pytest.raises(ClientError, match=r"the embedded AWS \(sagemaker\)") as caught:
         aws.client("sagemaker").list_inference_experiments()

@@ -240,6 +240,12 @@ def test_an_unknown_integration_is_refused_when_the_machine_is_made(machines: Ma
             machines.make({"Call": call(action, {})})
 
 
+def test_a_path_that_is_none_is_refused_when_the_machine_is_made(machines: Machines) -> None:
+    tags = [{"Key": "bucket", "Value.$": "a-bucket"}]
+    with pytest.raises(machines.client.exceptions.InvalidDefinition, match=r"'Value.\$' must be a valid JSONPath"):
+        machines.make({"Tag": call("sns:publish", {"Tags": tags})})
+
+
 def test_a_name_is_not_taken_over(machines: Machines) -> None:
     first = machines.make({"A": PASS})
     assert machines.make({"A": PASS}) == first

@@ -1,0 +1,332 @@
+"""Compile runs on the embedded AWS: stacks deployed by the stock CDK CLI, state machines that run jobs, faults.
+
+Most runs compile nothing: their bundle is a shell script that keeps to the contract of a bundle, so that a run takes
+seconds and every fault can be tried. The last test submits a real one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spec import jobs
+from tests.compile.projects import TINY
+from tests.road.road import ROOT, Road
+
+DIGEST = "0123456789abcdef" * 4
+START = """#!/bin/sh
+set -eu
+. "${INPUTS:-$(dirname "$0")}/behaviour"
+if [ "$1" = cell ]; then
+    mkdir -p "$4/cell" "$4/record"
+    echo "compiling cell $2 of $INFERENTIA_RUN"; echo "log of $2" >"$4/record/compiler.log"
+    before "$2"
+    head -c "$(size)" /dev/zero >"$4/cell/cell.part"; mv "$4/cell/cell.part" "$4/cell/cell.tar"
+else
+    mkdir -p "$3/result"
+    cat "$2"/cells/*/cell.tar >"$3/result/model.tar.gz"
+    sum=$(sha256sum "$3/result/model.tar.gz"); sum=${sum%% *}
+    echo '{}' >"$3/result/lock.json"; lock=$(sha256sum "$3/result/lock.json"); lock=${lock%% *}
+    bytes=$(($(wc -c <"$3/result/model.tar.gz")))
+    printf '{"name": "%s", "build_digest": "%s", "artifact": {"sha256": "%s", "key": "%s", "bytes": %d}, ' \\
+        "$NAME" "$BUILD" "$sum" "models/$NAME/$sum/model.tar.gz" "$bytes" >"$3/result/result.json"
+    printf '"lock_sha256": "%s", "rehearsal": true, "stand_in": false}' "$lock" >>"$3/result/result.json"
+fi
+"""
+FAIL = """before() {
+    [ "$1" = 0 ] || { echo "aten::frobnicate cannot be compiled" >"$INFERENTIA_MESSAGE_FILE"; exit 1; }
+}"""
+HANG = "before() { while :; do sleep 0.2; done; }"
+
+
+@pytest.fixture(scope="module")
+def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+    """The artifact stack and two compile stacks, deployed; waits pass 100 times as fast as on AWS."""
+    speeds = {"EMBEDDED_AWS_WAIT_SPEED": "100"}
+    road = Road(tmp_path_factory.mktemp("compile-road"), variables=speeds)
+    (road.folder / "endpoints").mkdir()
+    for name, job in (("jobs", "where: processing"), ("boxes", "where: ec2, spot: true")):
+        write_spec(road.folder, name, f"job: {{{job}, time_limit: 10min, max_parallel: 2}}")
+    try:
+        road.start()
+        road.must(ROOT / ".venv" / "bin" / "cdk", "bootstrap", "aws://123456789012/us-east-1")
+        road.deploy("InferentiaArtifacts", "InferentiaCompile-jobs", "InferentiaCompile-boxes")
+        yield road
+    finally:
+        road.stop()
+
+
+def write_spec(folder: Path, name: str, job: str) -> None:
+    """A tiny endpoint that is compiled on AWS."""
+    model = f'{{family: depth_anything_v2, variant: vits, weights: "random:0", options: {TINY}}}'
+    text = f"name: {name}\nmodel: {model}\ncompile: {{timeout: 5min, batch_sizes: [1, 2]}}\n{job}\n"
+    (folder / "endpoints" / f"{name}.yaml").write_text(text)
+
+
+class Runs:
+    """Runs of one endpoint, started with boto3 as `operations submit` starts them."""
+
+    def __init__(self, road: Road, name: str) -> None:
+        self.road, self.name = road, name
+        self.states, self.s3 = road.client("stepfunctions"), road.client("s3")
+        stack = road.client("cloudformation").describe_stacks(StackName=f"InferentiaCompile-{name}")["Stacks"][0]
+        self.machine = {item["OutputKey"]: item["OutputValue"] for item in stack["Outputs"]}["StateMachineArn"]
+        found = [row["Name"] for row in self.s3.list_buckets()["Buckets"] if "artifactsbucket" in row["Name"]]
+        (self.bucket,) = found
+        self.keys: list[str] = []
+
+    def start(self, behaviour: str = "", keys: list[str] | None = None) -> str:
+        """Upload a bundle and start a run of two cells; the execution's ARN."""
+        lines = [f"NAME={self.name} BUILD={DIGEST}", "before() { :; }", "size() { echo 1000; }", behaviour]
+        project = self._put(jobs.inputs_prefix, {"start.sh": START, "behaviour": "\n".join(lines) + "\n"})
+        wheels = self._put(jobs.wheels_prefix, {"requirements.txt": ""})
+        self.keys = keys or [hashlib.sha256(uuid.uuid4().bytes).hexdigest() for _ in range(2)]
+        number = 1 + len(self.states.list_executions(stateMachineArn=self.machine)["executions"])
+        run = jobs.run_name(self.name, DIGEST, number)
+        manifest = jobs.cells_manifest_key(self.name, run)
+        text = jobs.cells_manifest(self.bucket, self.name, self.keys)
+        self.s3.put_object(Bucket=self.bucket, Key=manifest, Body=text.encode())
+        cells = [{"index": str(index), "key": key, "label": f"cell {index}"} for index, key in enumerate(self.keys)]
+        given = {
+            "run": run, "submission": uuid.uuid4().hex, "bucket": self.bucket, "build_digest": DIGEST,
+            "project": project, "wheels": wheels, "cells": cells, "manifest": manifest,
+        }  # fmt: skip
+        started = self.states.start_execution(stateMachineArn=self.machine, name=run, input=json.dumps(given))
+        return str(started["executionArn"])
+
+    def _put(self, prefix: Any, files: dict[str, str]) -> str:
+        digests = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+        where = str(prefix(self.name, jobs.files_digest(digests)))
+        for name, text in files.items():
+            self.s3.put_object(Bucket=self.bucket, Key=where + name, Body=text.encode())
+        return where
+
+    def ended(self, execution: str, seconds: float = 120) -> dict[str, Any]:
+        """The description once it has ended."""
+        return dict(eventually(lambda: self._over(execution), "the run ends", seconds))
+
+    def _over(self, execution: str) -> dict[str, Any] | None:
+        found: dict[str, Any] = self.states.describe_execution(executionArn=execution)
+        return None if found["status"] == "RUNNING" else found
+
+    def run(self, behaviour: str = "", keys: list[str] | None = None) -> dict[str, Any]:
+        """Start and wait."""
+        return self.ended(self.start(behaviour, keys))
+
+    def stored(self, prefix: str) -> list[str]:
+        """Keys below a prefix."""
+        rows = self.s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix).get("Contents", [])
+        return [row["Key"] for row in rows]
+
+    def published(self) -> list[str]:
+        """Keys of published artifacts."""
+        return self.stored(f"models/{self.name}/")
+
+    def arm(self, **fault: Any) -> None:
+        """Arm a fault, as `python -m embedded_aws fault` does."""
+        url = self.road.variables["AWS_ENDPOINT_URL"].replace("localhost", "127.0.0.1")
+        request = urllib.request.Request(f"{url}/_embedded_aws/faults", json.dumps(fault).encode(), method="POST")
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
+
+    def jobs_running(self) -> list[str]:
+        """Processing jobs and instances that still cost."""
+        sagemaker, ec2 = self.road.client("sagemaker"), self.road.client("ec2")
+        rows = sagemaker.list_processing_jobs(StatusEquals="InProgress", NameContains=self.name)
+        costing = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
+        found = ec2.describe_instances(Filters=costing)["Reservations"]
+        boxes = [instance["InstanceId"] for item in found for instance in item["Instances"]]
+        return [row["ProcessingJobName"] for row in rows["ProcessingJobSummaries"]] + boxes
+
+
+def eventually(condition: Any, what: str, seconds: float = 60) -> Any:
+    """The first true answer."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.2)
+
+
+@pytest.fixture(autouse=True)
+def no_faults(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test armed and did not use is disarmed."""
+    yield
+    if "road" in request.fixturenames:
+        road: Road = request.getfixturevalue("road")
+        road.python("embedded_aws", "fault", "clear", "--directory", str(road.folder / "aws"))
+
+
+@pytest.fixture(params=["jobs", pytest.param("boxes", marks=pytest.mark.slow)])
+def runs(request: pytest.FixtureRequest, road: Road) -> Runs:
+    return Runs(road, request.param)
+
+
+@pytest.fixture
+def on_jobs(road: Road) -> Runs:
+    return Runs(road, "jobs")
+
+
+@pytest.fixture
+def on_boxes(road: Road) -> Runs:
+    return Runs(road, "boxes")
+
+
+def test_a_run_compiles_gathers_publishes_and_is_cached(runs: Runs) -> None:
+    ended = runs.run()
+    assert ended["status"] == "SUCCEEDED", ended.get("cause")
+    output = json.loads(ended["output"])
+    sha256 = hashlib.sha256(bytes(2000)).hexdigest()
+    key = f"models/{runs.name}/{sha256}/model.tar.gz"
+    assert output == {
+        "run": ended["name"],
+        "artifact": {"sha256": sha256, "key": key, "bytes": 2000},
+        "result": f"jobs/{runs.name}/runs/{ended['name']}/output/",
+        "cells": [{"index": str(index), "key": item, "cached": False} for index, item in enumerate(runs.keys)],
+    }
+    assert runs.s3.get_object(Bucket=runs.bucket, Key=key)["Body"].read() == bytes(2000)
+    names = [Path(item).name for item in runs.stored(output["result"])]
+    assert sorted(names) == ["lock.json", "model.tar.gz", "result.json"]
+    record = jobs.record_prefix(runs.name, ended["name"], 0)
+    assert f"{record}compiler.log" in runs.stored(record)
+    assert runs.jobs_running() == []
+    again = json.loads(runs.run(keys=runs.keys)["output"])
+    assert [cell["cached"] for cell in again["cells"]] == [True, True]
+    assert again["artifact"]["key"] == key
+
+
+def test_a_failing_cell_ends_the_run_with_its_reason(runs: Runs) -> None:
+    before = runs.published()
+    ended = runs.run(FAIL)
+    assert (ended["status"], ended["error"]) == ("FAILED", "CompileJobFailed")
+    assert "aten::frobnicate cannot be compiled" in ended["cause"]
+    assert runs.published() == before
+    record = jobs.record_prefix(runs.name, ended["name"], 1)
+    assert f"{record}compiler.log" in runs.stored(record), "the record is kept also after a failure"
+    eventually(lambda: runs.jobs_running() == [], "what the run left running is stopped")
+
+
+def test_a_stopped_run_leaves_nothing_running(runs: Runs) -> None:
+    execution = runs.start(HANG)
+    eventually(lambda: len(runs.jobs_running()) == 2, "both cells run")
+    runs.states.stop_execution(executionArn=execution)
+    assert runs.ended(execution)["status"] == "ABORTED"
+    eventually(lambda: runs.jobs_running() == [], "the cleanup has ended them")
+
+
+@pytest.mark.slow
+def test_shortages_pass(on_jobs: Runs, on_boxes: Runs) -> None:
+    """Capacity, quotas and throttling are waited for, on both kinds of machines."""
+    for error in ("ResourceLimitExceeded", "ThrottlingException"):
+        on_jobs.arm(kind="call", action="error", operation="sagemaker:CreateProcessingJob", error=error, times=2)
+    on_jobs.arm(kind="job", action="no-capacity", where="^jobs-")
+    on_boxes.arm(
+        kind="call", action="error", operation="ec2:RunInstances", error="InsufficientInstanceCapacity", times=3
+    )
+    on_boxes.arm(kind="instance", action="crash", where="inferentia:endpoint=boxes")
+    both = [(runs, runs.start()) for runs in (on_jobs, on_boxes)]
+    for runs, execution in both:
+        ended = runs.ended(execution)
+        assert ended["status"] == "SUCCEEDED", ended.get("cause")
+
+
+@pytest.mark.slow
+def test_a_stopped_job_fails_the_run(on_jobs: Runs) -> None:
+    on_jobs.arm(kind="job", action="stop", where="-1-0$", after_seconds=1)
+    ended = on_jobs.run("before() { sleep 3; }")
+    assert ended["status"] == "FAILED"
+    assert "-1-0: " in ended["cause"]
+
+
+@pytest.mark.slow
+def test_an_interrupted_upload_publishes_nothing_and_the_next_run_does(on_jobs: Runs) -> None:
+    before = on_jobs.published()
+    on_jobs.arm(kind="call", action="drop", operation="s3:UploadPart", where="/cache/.*partNumber=2")
+    ended = on_jobs.run("size() { echo 20000000; }")
+    assert ended["status"] == "FAILED"
+    assert on_jobs.published() == before
+    cells = [key for key in on_jobs.keys if on_jobs.stored(jobs.cell_key("jobs", key))]
+    assert len(cells) < 2, "no cell is half there: the one whose upload broke off is not there at all"
+    ended = on_jobs.run("size() { echo 20000000; }", keys=on_jobs.keys)
+    assert ended["status"] == "SUCCEEDED", ended.get("cause")
+
+
+@pytest.mark.slow
+def test_a_place_that_cannot_be_written_is_named(on_jobs: Runs, on_boxes: Runs) -> None:
+    on_jobs.arm(
+        kind="call", action="error", operation="s3:CopyObject", error="AccessDenied", where="/models/", times=20
+    )
+    on_boxes.arm(kind="call", action="error", operation="s3:PutObject", error="AccessDenied", where="/cache/", times=20)
+    both = [(runs, runs.published(), runs.start("size() { echo 1234; }")) for runs in (on_jobs, on_boxes)]
+    for runs, before, execution in both:
+        ended = runs.ended(execution)
+        assert ended["status"] == "FAILED"
+        assert runs.published() == before
+        said = "Access Denied" if runs is on_jobs else "the cell could not be uploaded"
+        assert said in ended["cause"]
+
+
+@pytest.mark.slow
+def test_what_hangs_is_gone_after_its_limit(on_jobs: Runs, on_boxes: Runs) -> None:
+    """10 minutes, here 15 seconds: the run times out, and its jobs do not outlive it."""
+    where = "--directory", str(on_jobs.road.folder / "aws")
+    on_jobs.road.python("embedded_aws", "clock", *where, "--limit-speed", "40")
+    both = [(runs, runs.start(HANG)) for runs in (on_jobs, on_boxes)]
+    for runs, execution in both:
+        assert runs.ended(execution)["status"] == "TIMED_OUT"
+    on_jobs.road.python("embedded_aws", "clock", *where, "--limit-speed", "1")
+    for runs, _ in both:
+        eventually(lambda runs=runs: runs.jobs_running() == [], "nothing costs any more")
+
+
+@pytest.mark.slow
+def test_spot_capacity_that_is_taken_away(on_boxes: Runs) -> None:
+    on_boxes.arm(kind="instance", action="interrupt", where="inferentia:task=cell 0", after_seconds=3)
+    ended = on_boxes.run('before() { if [ "$1" = 0 ]; then sleep 8; fi; }')
+    assert ended["status"] == "SUCCEEDED", ended.get("cause")
+    tags = {"inferentia:run": ended["name"], "inferentia:task": "cell 0"}
+    filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
+    found = on_boxes.road.client("ec2").describe_instances(Filters=filters)["Reservations"]
+    reasons = [instance["StateReason"]["Code"] for item in found for instance in item["Instances"]]
+    assert sorted(reasons) == ["Client.InstanceInitiatedShutdown", "Server.SpotInstanceTermination"]
+
+
+@pytest.mark.slow
+def test_the_stacks_can_be_destroyed(road: Road) -> None:
+    answer = road.cdk("destroy", "--force", "InferentiaCompile-jobs", "InferentiaCompile-boxes")
+    assert answer.returncode == 0, answer.stdout
+    assert road.client("stepfunctions").list_state_machines()["stateMachines"] == []
+    vpcs = road.client("ec2").describe_vpcs()["Vpcs"]
+    assert [vpc["CidrBlock"] for vpc in vpcs if not vpc["IsDefault"]] == []
+
+
+@pytest.mark.slow
+def test_submit_brings_home_what_the_jobs_made(tmp_path: Path) -> None:
+    """`operations submit` from bundle to lock, with jobs that trace."""
+    road = Road(tmp_path, variables={"EMBEDDED_AWS_WAIT_SPEED": "60"})
+    (tmp_path / "endpoints").mkdir()
+    write_spec(tmp_path, "depth", "job: {where: processing, time_limit: 1h, max_parallel: 2}")
+    try:
+        road.start()
+        road.must(ROOT / ".venv" / "bin" / "cdk", "bootstrap", "aws://123456789012/us-east-1")
+        road.deploy("InferentiaArtifacts", "InferentiaCompile-depth")
+        said = road.must(sys.executable, "-m", "operations", "submit", "depth", "--rehearsal")
+        assert "built, published and locked" in said
+        (lock,) = (tmp_path / "build" / "rehearsal").rglob("*.lock.json")
+        sha256 = json.loads(lock.read_text())["artifact"]["sha256"]
+        runs = Runs(road, "depth")
+        assert runs.published() == [f"models/depth/{sha256}/model.tar.gz"]
+        road.deploy("InferentiaEndpoint-depth")
+        assert "smoke passed" in road.python("operations", "smoke", "depth", "--rehearsal")
+    finally:
+        road.stop()
