@@ -93,11 +93,11 @@ class Account:
                     '"python -m compile build NAME" (without --rehearse).'
                 )
 
-    def output(self, stack: str, key: str) -> str:
-        """The value of a stack's output.
+    def outputs(self, stack: str, *keys: str) -> dict[str, str]:
+        """Every output of a stack; `keys` must be among them.
 
         Raises:
-            OperationError: where the stack or the output does not exist.
+            OperationError: where the stack or one of the keys does not exist.
         """
         try:
             description = self.cloudformation.describe_stacks(StackName=stack)["Stacks"][0]
@@ -107,13 +107,18 @@ class Account:
             raise OperationError(
                 f'stack {stack} is not deployed here. Deploy it first: "cdk deploy {stack}".'
             ) from error
-        for row in description.get("Outputs", []):
-            if row.get("OutputKey") == key:
-                return row["OutputValue"]
-        raise OperationError(
-            f"stack {stack} ({description['StackStatus']}) has no output {key}. "
-            f'It was deployed by another version; deploy it again: "cdk deploy {stack}".'
-        )
+        found = {row.get("OutputKey", ""): row.get("OutputValue", "") for row in description.get("Outputs", [])}
+        for key in keys:
+            if key not in found:
+                raise OperationError(
+                    f"stack {stack} ({description['StackStatus']}) has no output {key}. "
+                    f'It was deployed by another version; deploy it again: "cdk deploy {stack}".'
+                )
+        return found
+
+    def output(self, stack: str, key: str) -> str:
+        """The value of a stack's output; raises OperationError as `outputs` does."""
+        return self.outputs(stack, key)[key]
 
 
 @contextmanager

@@ -120,6 +120,7 @@ class CompileStack(Stack):
                 "Where": (job.where, "Where the jobs run"),
                 "TimeLimitSeconds": (str(seconds), "After which a run is ended"),
                 "CostLimit": (cost, "What a run costs at most"),
+                **_image_output(spec, job, deployment),
             },
         )
 
@@ -136,6 +137,13 @@ def _machine(spec: EndpointSpec, job: Job, deployment: Deployment) -> Machine:
         spot=job.spot,
         minutes=math.ceil(job.time_limit / timedelta(minutes=1)),
     )
+
+
+def _image_output(spec: EndpointSpec, job: Job, deployment: Deployment) -> dict[str, tuple[str, str]]:
+    """What EC2 compiles with: operations tells the compile cache, so that another image compiles anew."""
+    if job.where != "ec2":
+        return {}
+    return {"MachineImage": (str(deployment.machine_image(spec.compile.target)), "The image that instances start from")}
 
 
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions: instance metadata shows tags

@@ -23,6 +23,8 @@ Rehearsal = Annotated[
 def table(title: str, rows: dict[str, object]) -> None:
     """A summary of two columns on standard error."""
     result = Table(title=title, show_header=False, title_justify="left")
+    result.add_column(no_wrap=True)
+    result.add_column(overflow="fold")
     for key, value in rows.items():
         result.add_row(key, str(value))
     console.print(result)

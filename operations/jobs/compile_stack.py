@@ -25,6 +25,7 @@ class CompileStack:
     where: str
     time_limit: timedelta
     cost_limit: str
+    machine_image: str | None = None  # of EC2 alone
 
 
 def job_of(spec: specs.EndpointSpec) -> Job:
@@ -51,13 +52,15 @@ def find(spec: specs.EndpointSpec, account: Account) -> CompileStack:
     """
     job = job_of(spec)
     name = f"InferentiaCompile-{spec.name}"
+    outputs = account.outputs(name, "StateMachineArn", "JobLogGroup", "Where", "TimeLimitSeconds", "CostLimit")
     found = CompileStack(
         stack=name,
-        state_machine=account.output(name, "StateMachineArn"),
-        log_group=account.output(name, "JobLogGroup"),
-        where=account.output(name, "Where"),
-        time_limit=timedelta(seconds=_seconds(name, account.output(name, "TimeLimitSeconds"))),
-        cost_limit=account.output(name, "CostLimit"),
+        state_machine=outputs["StateMachineArn"],
+        log_group=outputs["JobLogGroup"],
+        where=outputs["Where"],
+        time_limit=timedelta(seconds=_seconds(name, outputs["TimeLimitSeconds"])),
+        cost_limit=outputs["CostLimit"],
+        machine_image=outputs.get("MachineImage"),
     )
     told = {"where": (found.where, job.where), "time_limit": (_text(found.time_limit), _text(job.time_limit))}
     for key, (deployed, wanted) in told.items():

@@ -40,7 +40,7 @@ def _ended(run: Run) -> str:
 
 def _reason(run: Run) -> str:
     execution = run.execution
-    said = ": ".join(filter(None, (execution.error, execution.cause)))
+    said = ": ".join(part.strip() for part in (execution.error, execution.cause) if part)
     return said or "Step Functions gives none"
 
 

@@ -47,8 +47,9 @@ def submit(
         bucket = account.output(ARTIFACTS_STACK, "ArtifactBucketName")
         refuse_second(spec, account, stack)
         reporter.step(f"{spec.name}: bundling")
-        # Wheels decide what is compiled: a compiler of another version must not find what this one made.
-        environment = "" if rehearsal else f"wheels {installed.digest}"
+        # They bring the compiler: one of another version must not find in the cache what this one made.
+        brought = [f"wheels {installed.digest}", *filter(None, [stack.machine_image])]
+        environment = "" if rehearsal else " ".join(brought)
         made = bundle.make(spec.name, spec.root, Path(scratch) / "bundle", environment, rehearsal=rehearsal)
         _upload(account, bucket, jobs.wheels_prefix(spec.name, installed.digest), installed, reporter)
         _upload(account, bucket, jobs.inputs_prefix(spec.name, made.content.digest), made.content, reporter)

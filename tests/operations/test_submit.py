@@ -34,10 +34,12 @@ class Compile:
 
     def __init__(self) -> None:
         self.adopted: list[dict[str, Any]] = []
+        self.bundled: list[tuple[str, ...]] = []
         self.refusal: str | None = None
 
     def __call__(self, root: Path, verb: str, name: str, *arguments: str) -> str:
         if verb == "bundle":
+            self.bundled.append(arguments)
             machines.write_bundle(root, Path(arguments[1]), name, rehearsal="--rehearse" in arguments)
             return ""
         assert verb == "adopt"
@@ -432,6 +434,39 @@ def test_a_real_build_needs_a_set_of_wheels(ready: Path, run: Run) -> None:
     code, _, err = run("submit", "depth", "--root", str(ready))
     assert code == 2
     assert "python -m operations wheels" in err
+
+
+def test_what_brings_the_compiler_enters_the_keys(ready: Path, run: Run, compiler: Compile) -> None:
+    spec = ready / "endpoints/depth.yaml"
+    spec.write_text(spec.read_text().replace("processing", "ec2"))
+    machines.deploy(*machines.succeeding(DIGEST), Where="ec2", MachineImage="ami-0123")
+    (ready / "wheels").mkdir()
+    (ready / "wheels" / jobs.REQUIREMENTS).write_text("")
+    code, _, err = run("submit", "depth", "--wheels", str(ready / "wheels"), "--detach", "--root", str(ready))
+    assert code == 0, err
+    (asked,) = compiler.bundled
+    said = asked[asked.index("--environment") + 1]
+    (wheels,) = keys("jobs/depth/wheels/")
+    assert said == f"wheels {wheels.split('/')[3]} ami-0123"
+    assert "--rehearse" not in asked
+
+
+def test_what_neo_made_is_listed_and_not_locked(ready: Path, run: Run, compiler: Compile) -> None:
+    spec = ready / "endpoints/depth.yaml"
+    spec.write_text(spec.read_text().replace("processing", "neo"))
+    machines.deploy(*machines.succeeding(DIGEST), Where="neo")
+    code, _, err = submit(run, ready)
+    assert code == 1
+    assert f"cache/{machines.KEYS[0]}/model-ml_inf1.tar.gz is not there" in err
+    for key in machines.KEYS:
+        made = f"jobs/depth/cache/{key}/model-ml_inf1.tar.gz"
+        boto3.client("s3").put_object(Bucket=machines.BUCKET, Key=made, Body=b"neo")
+    code, out, err = submit(run, ready, "--json")
+    assert code == 0, err
+    assert json.loads(out)["models"] == [
+        f"s3://{machines.BUCKET}/jobs/depth/cache/{key}/model-ml_inf1.tar.gz" for key in machines.KEYS
+    ]
+    assert compiler.adopted == []
 
 
 def test_neither_or_both_of_name_and_all(ready: Path, run: Run) -> None:
