@@ -157,7 +157,7 @@ class CompileInstance(Construct):
             ),
         )
 
-    def may_start(self, subnets: list[str], security_group: str, image: str) -> list[iam.PolicyStatement]:
+    def may_start(self, subnets: list[str], security_group: str, machine: Machine) -> list[iam.PolicyStatement]:
         """What a role needs to start instances of this template, and no others."""
         stack = Stack.of(self)
         own = ec2_arn(self)
@@ -172,12 +172,17 @@ class CompileInstance(Construct):
                     f"{own}:volume/*",
                     f"{own}:network-interface/*",
                     f"{own}:security-group/{security_group}",
-                    f"arn:{Aws.PARTITION}:ec2:{stack.region}::image/{image}",
+                    f"arn:{Aws.PARTITION}:ec2:{stack.region}::image/{machine.image}",
                     *(f"{own}:subnet/{subnet}" for subnet in subnets),
                 ],
                 conditions={"ArnEquals": {"ec2:LaunchTemplate": template}},
             ),
-            iam.PolicyStatement(sid="UseTemplate", actions=["ec2:RunInstances"], resources=[template]),
+            iam.PolicyStatement(
+                sid="UseTemplate",
+                actions=["ec2:RunInstances"],
+                # The request for spare capacity knows no template; the instance that comes of it does.
+                resources=[template, *([f"{own}:spot-instances-request/*"] if machine.spot else [])],
+            ),
             # Tags are the words of a run: given when an instance is made, changed by nobody afterwards.
             iam.PolicyStatement(
                 sid="TagNewInstances",

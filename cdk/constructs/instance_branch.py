@@ -48,7 +48,7 @@ class InstanceBranch(Construct):
             ),
             stop=stop_states(place, "All stopped"),
             run_statements=[
-                *instance.may_start(network.subnets, network.security_group, machine.image),
+                *instance.may_start(network.subnets, network.security_group, machine),
                 *may_end(self, files.name)[:1],
             ],
             stop_statements=may_end(self, files.name),
@@ -56,7 +56,12 @@ class InstanceBranch(Construct):
             run_any_resource="DescribeInstances takes none either.",
             run_patterns={
                 f"{ec2_arn(self)}:{kind}/*": "No id before it is made; a condition asks for this template."
-                for kind in ("instance", "network-interface", "volume")
+                for kind in (
+                    "instance",
+                    "network-interface",
+                    "volume",
+                    *(["spot-instances-request"] if machine.spot else []),
+                )
             },
             stop_patterns={
                 f"{ec2_arn(self)}:instance/*": "No template knows their ids; a condition asks for this endpoint's tag."

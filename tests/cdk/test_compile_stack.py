@@ -110,7 +110,8 @@ def test_endpoint_stack_is_the_same_with_and_without_a_job(synthesize: Synthesiz
 def test_outputs_that_operations_read(compiling: dict[str, dict[str, Any]], where: str) -> None:
     template = compiling[f"InferentiaCompile-{where}"]
     outputs = {name: text(output["Value"]) for name, output in template["Outputs"].items()}
-    assert set(outputs) == {"StateMachineArn", "JobLogGroup", "Where", "TimeLimitSeconds", "CostLimit"}
+    image = {"MachineImage"} if where == "ec2" else set()
+    assert set(outputs) == {"StateMachineArn", "JobLogGroup", "Where", "TimeLimitSeconds", "CostLimit"} | image
     assert outputs["Where"] == where
     assert outputs["TimeLimitSeconds"] == "10800"
     assert outputs["StateMachineArn"].startswith("${RunsRunMachine")
@@ -256,6 +257,8 @@ def test_spot_is_asked_for_where_the_spec_says_so(synthesize: Synthesize) -> Non
         "MarketType": "spot",
         "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
     }
+    asked = statements(template, "RunsRunRole")["UseTemplate"]["Resource"]
+    assert [row.rpartition(":")[2].partition("/")[0] for row in asked] == ["launch-template", "spot-instances-request"]
 
 
 def test_instances_start_from_the_template_and_end_by_their_tag(ec2: dict[str, Any]) -> None:
