@@ -197,9 +197,11 @@ def torchserve(case: Case, port: int, log: Path) -> Running:
     (work / "store").mkdir(parents=True)
     opt = work / "opt"
     shutil.copytree(case.model, opt / "model")
-    inference = opt / "model" / "code" / "inference.py"
-    text = inference.read_text()
-    inference.write_text(text.replace("import annotations\n", f"import annotations\n{prelude(case)}\n", 1))
+    program = work / "program"  # beside the artifact, whose files have their digests
+    program.mkdir()
+    (program / "measured.py").write_text(
+        f"{prelude(case)}\nfrom inference import input_fn, model_fn, output_fn, predict_fn\n"
+    )
     service = next(home.glob("lib/python*/site-packages/sagemaker_pytorch_serving_container/handler_service.py"))
     archive = [str(home / "bin" / "torch-model-archiver"), "--model-name", "model", "--version", "1", "--handler"]
     content = ["--extra-files", str(opt / "model"), "--export-path", str(work / "store")]
@@ -215,9 +217,9 @@ def torchserve(case: Case, port: int, log: Path) -> Running:
     command += ["--models", "model=model.mar", "--ts-config", str(settings), "--disable-token-auth"]
     variables = environment(case) | {
         "PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(opt / "model" / "code"),
+        "PYTHONPATH": f"{program}{os.pathsep}{opt / 'model' / 'code'}",
         "SAGEMAKER_BASE_DIR": str(opt),
-        "SAGEMAKER_PROGRAM": "inference.py",
+        "SAGEMAKER_PROGRAM": "measured.py",
         "SAGEMAKER_SUBMIT_DIRECTORY": str(opt / "model" / "code"),
         "LOG_LOCATION": str(work / "logs"),
         "METRICS_LOCATION": str(work / "logs"),

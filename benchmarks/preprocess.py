@@ -2,22 +2,26 @@
 
     python -m benchmarks.preprocess                 JPEG of 12 megapixels to the model's input
     python -m benchmarks.preprocess --repeats 3
+    python -m benchmarks.preprocess --write         also put the tables into docs/serving.md
 
 Measured by turns, medians, one thread each: our path (codecs/images.py, at a reduced size where the model's is
 smaller), transformers' image processor of Depth Anything V2, and its own repository's preprocessing (OpenCV: cubic
-resize, normalise), which is left out, with a word, where OpenCV is not installed. Beside the times stands how far each
+resize, normalise). OpenCV is no part of the project: pip takes it from requirements/preprocess.txt into
+build/benchmarks/opencv, and where it cannot the path is left out, with a word. Beside the times stands how far each
 is from our own path with the full decoding, on the scale of 0 to 255.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import io
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import document
+from benchmarks.serving import machine, quiet
 from inference_code.codecs.images import decode, encode_png16
 from inference_code.codecs.npy import write_npy
 from inference_code.codecs.text import write_json
@@ -94,6 +100,20 @@ def by_opencv() -> Callable[[bytes], Array]:
     return run
 
 
+def without_opencv() -> str:
+    """Why OpenCV cannot be imported; empty when it can. Installs it where it is missing."""
+    home = ROOT / "build" / "benchmarks" / "opencv"
+    if not (home / "cv2").is_dir():
+        lock = ROOT / "requirements" / "preprocess.txt"
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps"]
+        command = [*pip, "--target", str(home), "-r", str(lock)]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        if run.returncode != 0:
+            return f"pip cannot install it: {run.stderr.strip().splitlines()[-1:]}"
+    sys.path.append(str(home))
+    return ""
+
+
 def seconds(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
     """The median of each, taken by turns after one call that does not count."""
     times: dict[str, list[float]] = {name: [] for name in functions}
@@ -106,39 +126,56 @@ def seconds(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def preprocessing(repeats: int) -> Table:
+Rows = list[tuple[str, ...]]  # the headings first
+
+
+def preprocessing(repeats: int) -> Rows:
     """The paths from a JPEG to the model's input."""
     body = photograph()
     paths: dict[str, Callable[[bytes], Array]] = {"ours": ours, "ours, full decoding": full}
     paths["transformers"] = by_transformers()
-    if importlib.util.find_spec("cv2") is not None:
-        paths["OpenCV (the model's repository)"] = by_opencv()
+    reason = without_opencv()
+    if reason:
+        console.print(f"[bold red]SKIPPED OpenCV[/]: {reason}")
     else:
-        console.print("[bold red]SKIPPED OpenCV[/]: it is not installed (pip install opencv-python-headless)")
+        paths["OpenCV (the model's repository)"] = by_opencv()
     found = seconds({name: lambda path=path: path(body) for name, path in paths.items()}, repeats)  # type: ignore[misc]
     reference = full(body)
-    table = Table("path", "ms", "ours is faster by", "mean difference", "largest")
+    rows: Rows = [("path", "ms", "ours is faster by", "mean difference", "largest")]
     for name, path in paths.items():
         apart = np.abs(path(body) - reference) * np.asarray(STD, np.float32).reshape(3, 1, 1) * 255
         times = f"{found[name] / found['ours']:.2f}"
-        table.add_row(name, f"{found[name] * 1000:.1f}", times, f"{apart.mean():.2f}", f"{apart.max():.1f}")
-    return table
+        rows.append((name, f"{found[name] * 1000:.1f}", times, f"{apart.mean():.2f}", f"{apart.max():.1f}"))
+    return rows
 
 
-def codecs(repeats: int) -> Table:
+def codecs(repeats: int) -> Rows:
     """The forms of an answer, for a depth map of 518 x 686."""
-    rows, columns = np.mgrid[0:518, 0:686].astype(np.float32)
-    depth = (np.sin(rows / 60) + np.cos(columns / 80) + 2).astype(np.float32)
+    down, right = np.mgrid[0:518, 0:686].astype(np.float32)
+    depth = (np.sin(down / 60) + np.cos(right / 80) + 2).astype(np.float32)
     forms: dict[str, Callable[[], bytes]] = {
         "application/x-npy": lambda: write_npy(depth),
         "image/png (16 bits)": lambda: encode_png16(depth, {}),
         "application/json": lambda: write_json(depth, MANY),
     }
     found = seconds(forms, repeats)
-    table = Table("form", "ms", "bytes")
-    for name, write in forms.items():
-        table.add_row(name, f"{found[name] * 1000:.1f}", str(len(write())))
+    forms_of_answers: Rows = [("form of the answer", "ms", "bytes")]
+    forms_of_answers += [(name, f"{found[name] * 1000:.1f}", str(len(write()))) for name, write in forms.items()]
+    return forms_of_answers
+
+
+def shown(rows: Rows) -> Table:
+    """For the terminal."""
+    table = Table(*rows[0])
+    for row in rows[1:]:
+        table.add_row(*row)
     return table
+
+
+def markdown(rows: Rows) -> str:
+    """For the page."""
+    lines = [rows[0], tuple("---" for _ in rows[0]), *rows[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -149,12 +186,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--repeats", type=int, default=9, help="whose median counts; default: %(default)s")
+    parser.add_argument("--busy", action="store_true", help="measure although the machine is busy")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/serving.md")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"--repeats is {options.repeats}; at least 1")
+    if options.busy and options.write:
+        parser.error("--write is only for a machine that is not busy")
+    busy = os.getloadavg()[0] if options.busy else quiet(300)
+    if busy > (os.cpu_count() or 1) / 4 and not options.busy:
+        parser.error(f"the machine is busy (load {busy:.1f}): figures would be worthless; wait, or say --busy")
     torch.set_num_threads(1)
-    console.print(preprocessing(options.repeats))
-    console.print(codecs(options.repeats))
+    tables = [preprocessing(options.repeats), codecs(options.repeats)]
+    for rows in tables:
+        console.print(shown(rows))
+    if options.write:
+        size = f"a JPEG of 4000 x 3000 to {SIDE} x {SIDE}, one thread"
+        where = f"Measured on {date.today().isoformat()} on {machine()}; {size}."
+        goal = "The goal: 3 times as fast as either reference. Differences, from our full decoding, are on 0 to 255."
+        document.put("preprocess", "\n\n".join([where, *map(markdown, tables), goal]))
     return 0
 
 
