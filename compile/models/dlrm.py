@@ -85,7 +85,8 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
 
 
 def check_bucket(bucket: Bucket, only: Mapping[str, int]) -> None:
-    """Raises CompileError for any other bucket than the network's own."""
-    if dict(bucket) != dict(only):
+    """Raises CompileError for any other bucket than the network's own (a lock writes its sizes as lists)."""
+    found = {name: given if isinstance(given, int) else tuple(given) for name, given in bucket.items()}
+    if found not in (dict(only), {name: (count,) for name, count in only.items()}):
         written = ", ".join(f"{name}: {count}" for name, count in only.items())
         raise CompileError(f"compile.buckets: {dict(bucket)} does not fit dlrm.", f"Give {{{written}}}, or nothing.")
