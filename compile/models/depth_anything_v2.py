@@ -22,6 +22,7 @@ from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, D
 
 from compile.definition import Bucket, GraphDefinition, ModelDefinition, SampleRequest
 from compile.models import family
+from compile.models.parts.dinov2 import with_official_positions
 from compile.models.parts.options import require, with_options
 from compile.models.parts.pictures import Pictures, picture
 
@@ -80,7 +81,7 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         ),
         (sizes.image_size % PATCH == 0, f"image_size {sizes.image_size} is no multiple of {PATCH}"),
     )
-    module = DepthAnythingForDepthEstimation(_configuration(sizes)).eval()
+    module = with_official_positions(DepthAnythingForDepthEstimation(_configuration(sizes))).eval()
     return ModelDefinition(
         graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
         buckets=[{"image": (sizes.image_size, sizes.image_size)}],

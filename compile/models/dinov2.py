@@ -1,6 +1,7 @@
 """DINOv2: features of a picture, one vector a patch and one for the whole.
 
 Network: transformers' Dinov2Model, built from its configuration; sizes of facebook/dinov2-{small,base,large,giant}.
+Position embeddings are resized as facebookresearch/dinov2 does it, with every version of transformers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from compile.definition import GraphDefinition, ModelDefinition
 from compile.models import family
+from compile.models.parts.dinov2 import with_official_positions
 from compile.models.parts.draw import drawer
 from compile.models.parts.options import require, with_options
 from compile.models.parts.pictures import Pictures
@@ -67,7 +69,7 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         patch_size=PATCH,
         attn_implementation="eager",
     )
-    module = Dinov2Model(configuration).eval()
+    module = with_official_positions(Dinov2Model(configuration)).eval()
     return ModelDefinition(
         graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
         buckets=[{"image": (sizes.image_size, sizes.image_size)}],

@@ -1,8 +1,9 @@
 """YOLOv3: boxes of 80 kinds of things in a picture.
 
 Network: our own (networks/yolov3.py). Files of ultralytics/yolov3 load, and of yolov5's yolov3.yaml
-(model.0.conv.weight ..., model.28.m.0.weight): these were trained with options {activation: silu}. They are pickled
-models; export the weights once with `torch.save(model.float().state_dict(), path)` where ultralytics is installed.
+(model.0.conv.weight ..., model.28.m.0.weight): these were trained with options {activation: silu, boxes: squared}.
+They are pickled models; export the weights once with `torch.save(model.float().state_dict(), path)` where
+ultralytics is installed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from compile.definition import GraphDefinition, ModelDefinition
 from compile.models import family
 from compile.models.networks.yolo import ACTIVATIONS
-from compile.models.networks.yolov3 import YOLOv3
+from compile.models.networks.yolov3 import BOXES, YOLOv3
 from compile.models.parts.draw import drawer
 from compile.models.parts.options import require, with_options
 from compile.models.parts.pictures import Pictures
@@ -22,12 +23,15 @@ from compile.models.parts.pictures import Pictures
 
 @dataclass(frozen=True)
 class Sizes:
-    """The numbers of the network. `activation`: leaky (the paper), silu (checkpoints trained by ultralytics)."""
+    """The numbers of the network. activation, boxes: leaky and exponential (the paper) or, for checkpoints trained by
+    ultralytics, silu and squared.
+    """
 
     classes: int = 80
     width: int = 32
     blocks: tuple[int, ...] = (1, 2, 8, 8, 4)
     activation: str = "leaky"
+    boxes: str = "exponential"
     image_size: int = 416
 
 
@@ -51,8 +55,9 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         "yolov3",
         (len(sizes.blocks) == 5, f"blocks needs 5 numbers, not {sizes.blocks}"),
         (sizes.activation in ACTIVATIONS, f"activation {sizes.activation!r} is none of {', '.join(ACTIVATIONS)}"),
+        (sizes.boxes in BOXES, f"boxes {sizes.boxes!r} is none of {', '.join(BOXES)}"),
     )
-    module = YOLOv3(sizes.classes, sizes.width, sizes.blocks, sizes.activation).eval()
+    module = YOLOv3(sizes.classes, sizes.width, sizes.blocks, sizes.activation, sizes.boxes).eval()
     return ModelDefinition(
         graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
         buckets=[{"image": (sizes.image_size, sizes.image_size)}],

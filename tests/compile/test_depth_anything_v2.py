@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -146,3 +146,22 @@ def test_the_registry_lists_it_and_names_what_exists() -> None:
         models.find("depth_anything_v3", None)
     with pytest.raises(CompileError, match="vits, vitb, vitl"):
         models.find("depth_anything_v2", "vitg")
+
+
+def test_positions_are_resized_as_the_official_code_does_it_in_every_environment() -> None:
+    """The ratio has 0.1 added to the rows and columns: written down once more, on a grid that is not square."""
+    definition = build("vits", asdict(SIZES))
+    embeddings = definition.weights.backbone.embeddings
+    with torch.no_grad():
+        embeddings.position_embeddings.normal_(generator=torch.Generator().manual_seed(0))
+        found = embeddings.interpolate_pos_encoding(torch.zeros(1, 1 + 3 * 5, SIZES.hidden_size), 42, 70)
+        grid = embeddings.position_embeddings[:, 1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
+        scale = (3.1 / 4, 5.1 / 4)
+        expected = torch.nn.functional.interpolate(grid, scale_factor=scale, mode="bicubic")
+        plain = torch.nn.functional.interpolate(grid, size=(3, 5), mode="bicubic")
+    rows = found[:, 1:].reshape(1, 3, 5, -1).permute(0, 3, 1, 2)
+    torch.testing.assert_close(rows, expected)
+    assert (rows - plain).abs().max() > 0.01
+    assert torch.equal(found[:, 0], embeddings.position_embeddings[:, 0])
+    same = embeddings.interpolate_pos_encoding(torch.zeros(1, 17, SIZES.hidden_size), 56, 56)
+    assert torch.equal(same, embeddings.position_embeddings)

@@ -14,10 +14,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from compile.models.networks.yolo import Bottleneck, Conv, Detect, exponential_boxes
+from compile.models.networks.yolo import Bottleneck, Conv, Detect, exponential_boxes, squared_boxes
 
 ANCHORS = ((10, 13, 16, 30, 33, 23), (30, 61, 62, 45, 59, 119), (116, 90, 156, 198, 373, 326))
 STRIDES = (8, 16, 32)
+
+
+# How a head's values become sizes: exp(v) times the anchor, or (2 sigmoid(v)) squared times it.
+BOXES = {"exponential": exponential_boxes, "squared": squared_boxes}
 
 
 class YOLOv3(nn.Module):
@@ -25,7 +29,7 @@ class YOLOv3(nn.Module):
 
     A row: centre x, centre y, width, height in pixels, objectness, one probability a class; finest scale first.
     width: channels of the first convolution, 32 in the paper. blocks: residual blocks of the five stages.
-    activation: leaky in the paper; checkpoints trained by ultralytics want silu.
+    activation, boxes: leaky and exponential in the paper; checkpoints trained by ultralytics want silu and squared.
     """
 
     def __init__(
@@ -34,9 +38,11 @@ class YOLOv3(nn.Module):
         width: int = 32,
         blocks: Sequence[int] = (1, 2, 8, 8, 4),
         activation: str = "leaky",
+        boxes: str = "exponential",
         anchors: Sequence[Sequence[float]] = ANCHORS,
     ) -> None:
         super().__init__()
+        self.boxes = BOXES[boxes]
         channels = [width << stage for stage in range(6)]  # 32, 64, 128, 256, 512, 1024
         layers: list[nn.Module] = [Conv(3, width, 3, 1, activation)]
         for inputs, outputs, count in zip(channels[:-1], channels[1:], blocks, strict=True):
@@ -48,7 +54,7 @@ class YOLOv3(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         detect = cast(Detect, self.model[28])
         rows = [
-            exponential_boxes(head, detect.anchors[scale] * STRIDES[scale], STRIDES[scale])
+            self.boxes(head, detect.anchors[scale] * STRIDES[scale], STRIDES[scale])
             for scale, head in enumerate(detect.heads(self.features(images)))
         ]
         return torch.cat(rows, 1)
