@@ -1,6 +1,7 @@
 #!/bin/sh
 shutdown -h +@MINUTES@ || exec shutdown -h now # first of all: whatever happens below, the bill ends
 set -eu
+trap 'shutdown -h now' EXIT # until there is more to do at the end
 # One job of a compile run, on an instance that is terminated when it shuts down. Words in @...@ are filled in when the
 # stack is synthesized; nothing is ever filled in for a run. What a run wants stands in the instance's tags: each is read
 # through IMDSv2, held against a pattern, and never evaluated. Ends with runs/RUN/record/INDEX/status.json in the bucket.

@@ -381,6 +381,14 @@ def test_an_instance_that_cannot_arm_its_shutdown_shuts_down(instance: Instance)
     assert not list(instance.home.rglob("compiled"))
 
 
+def test_an_instance_without_a_place_to_work_shuts_down(instance: Instance) -> None:
+    (instance.home / "tmp").rmdir()
+    instance.holds(CELL_WORKS)
+    instance.cell()
+    assert instance.run() == 1
+    assert instance.shutdowns == [ARMED, NOW]
+
+
 def test_the_script_is_posix_small_and_says_nothing_of_a_run() -> None:
     text = USER_DATA.read_text()
     assert len(text.encode()) < LARGEST_USER_DATA
