@@ -75,7 +75,8 @@ import numpy as np
 import triton_python_backend_utils as triton
 from inference_code import handler
 
-STARTS = {{b"\\x93NUM": "application/x-npy", b"\\x89PNG": "image/png", b"RIFF": "image/webp", b"\\xff\\xd8": "image/jpeg"}}
+STARTS = {{b"\\x93NUM": "application/x-npy", b"\\x89PNG": "image/png"}}
+STARTS |= {{b"RIFF": "image/webp", b"\\xff\\xd8": "image/jpeg"}}
 
 def media_type(body):  # a raw body carries none
     return next((kind for start, kind in STARTS.items() if body.startswith(start)), "application/json")
