@@ -59,8 +59,8 @@ class Deployment:
         return self.region or self.cli_region
 
     def machine_image(self, target: str) -> str | None:
-        """The machine image that compile instances for a target are started from; nothing boots in a rehearsal."""
-        return REHEARSAL_AMI if self.rehearsal else self.compile_ami.get(target)
+        """What compile instances for a target are started from; a rehearsal, where nothing boots, always has one."""
+        return self.compile_ami.get(target, REHEARSAL_AMI if self.rehearsal else None)
 
 
 def read_deployment(app: App, environment: Mapping[str, str] = os.environ) -> Deployment:

@@ -11,7 +11,7 @@ import pytest
 
 import spec
 from cdk.constructs.artifact_bucket import CACHE_DAYS, RUN_DAYS
-from cdk.deployment import REHEARSAL_ACCOUNT, Deployment, DeploymentError, read_deployment
+from cdk.deployment import REHEARSAL_ACCOUNT, REHEARSAL_AMI, Deployment, DeploymentError, read_deployment
 from cdk.states.run import EVENTS_FOR_LOOKS, EVENTS_PER_LOOK, poll_seconds
 from tests.cdk.projects import COMPILED, MACHINE_IMAGE, MINIMAL, Assemble, Project, Synthesize, error_annotations
 from tests.cdk.reading import only, resources, text
@@ -332,6 +332,8 @@ def test_each_target_may_have_its_machine_image() -> None:
     assert (found.machine_image("inf1"), found.machine_image("inf2")) == (None, MACHINE_IMAGE)
     assert read_deployment(App(context={"compile_ami": MACHINE_IMAGE}), {}).machine_image("inf1") == MACHINE_IMAGE
     assert read_deployment(App(), {}).machine_image("inf1") is None
+    assert Deployment(rehearsal=True).machine_image("inf1") == REHEARSAL_AMI
+    assert Deployment(rehearsal=True, compile_ami=IMAGES).machine_image("inf1") == MACHINE_IMAGE
 
 
 def test_tags_that_an_instance_cannot_carry_are_refused(project: Project, assemble: Assemble) -> None:
