@@ -30,12 +30,10 @@ class EndpointDashboard(Construct):
         min_requests: int,
         capacity: tuple[int, int],
         scaling: tuple[str, float],
-        batching: bool = False,
     ) -> None:
         """p99_latency, error_rate, min_requests: the alarms' settings. capacity: fewest and most instances.
 
         scaling: the policy (concurrency or invocations) and what it keeps to, drawn as a line where it is measured.
-        batching: whether the server says how it batches, as the native one does.
         """
         super().__init__(scope, construct_id)
         policy, keep_at = scaling
@@ -48,7 +46,7 @@ class EndpointDashboard(Construct):
                 self._errors(metrics, error_rate, min_requests),
                 self._latency(metrics, p99_latency),
                 self._saturation(metrics, capacity, target if policy == "concurrency" else {}),
-                *([self._batching(metrics)] if batching else []),
+                *([self._batching(metrics)] if metrics.of_handler else []),
             ],
         )
 

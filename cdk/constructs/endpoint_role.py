@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
@@ -16,6 +17,19 @@ from cdk.nag import acknowledge
 # SageMaker publishes an endpoint's instance metrics and invocation metrics in these two.
 # https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html
 METRIC_NAMESPACES = ("/aws/sagemaker/Endpoints", "AWS/SageMaker")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reports:
+    """What the role may say and ask of monitoring.
+
+    log_group: where logs go. reads_alarms: may describe alarms, which a rollout with automatic rollback needs.
+    namespaces: of CloudWatch, to which the container may write metrics beside SageMaker's own.
+    """
+
+    log_group: logs.ILogGroup
+    reads_alarms: bool = False
+    namespaces: Sequence[str] = ()
 
 
 class EndpointRole(Construct):
@@ -35,20 +49,17 @@ class EndpointRole(Construct):
         artifact_key: str,
         encryption_key: kms.IKey,
         repository_arn: str,
-        log_group: logs.ILogGroup,
-        reads_alarms: bool = False,
-        namespaces: Sequence[str] = (),
+        reports: Reports,
     ) -> None:
-        """bucket, artifact_key: the object with the model. encryption_key: the bucket's. repository_arn: the image's.
+        """bucket, artifact_key: the object with the model. encryption_key: the bucket's.
 
-        reads_alarms: may describe alarms, which a rollout with automatic rollback needs. Default: no.
-        namespaces: of CloudWatch, to which the container may write metrics beside SageMaker's own.
+        repository_arn: the image's.
         """
         super().__init__(scope, construct_id)
         statements = [
             *self._reads_model(bucket, artifact_key, encryption_key),
             *self._pulls_image(repository_arn),
-            *self._reports(log_group, reads_alarms, namespaces),
+            *self._reports(reports),
         ]
         # The policy is part of the role, so that SageMaker never meets the role without it.
         self.role = iam.Role(
@@ -81,18 +92,18 @@ class EndpointRole(Construct):
         ]
 
     @staticmethod
-    def _reports(log_group: logs.ILogGroup, reads_alarms: bool, namespaces: Sequence[str]) -> list[iam.PolicyStatement]:
+    def _reports(reports: Reports) -> list[iam.PolicyStatement]:
         write_logs = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
         statements = [
-            iam.PolicyStatement(sid="WriteLogs", actions=write_logs, resources=[log_group.log_group_arn]),
+            iam.PolicyStatement(sid="WriteLogs", actions=write_logs, resources=[reports.log_group.log_group_arn]),
             iam.PolicyStatement(
                 sid="PublishMetrics",
                 actions=["cloudwatch:PutMetricData"],
                 resources=["*"],
-                conditions={"StringEquals": {"cloudwatch:namespace": [*METRIC_NAMESPACES, *namespaces]}},
+                conditions={"StringEquals": {"cloudwatch:namespace": [*METRIC_NAMESPACES, *reports.namespaces]}},
             ),
         ]
-        if reads_alarms:
+        if reports.reads_alarms:
             statements.append(
                 iam.PolicyStatement(sid="ReadAlarms", actions=["cloudwatch:DescribeAlarms"], resources=["*"])
             )

@@ -15,11 +15,13 @@ HANDLER_NAMESPACE = "InferentiaEndpoints"
 class EndpointMetrics:
     """Makes metrics; owns no resource. https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html
 
+    of_handler: whether the server writes metrics of its own, as the native one does.
     Latencies are microseconds in CloudWatch. Every metric has a period of one minute, which is SageMaker's own.
     """
 
     endpoint_name: str
     variant_name: str
+    of_handler: bool = False
 
     def invocations(self) -> cloudwatch.Metric:
         """Requests a minute."""

@@ -13,7 +13,7 @@ from cdk.constructs.autoscaling import EndpointScaling
 from cdk.constructs.dashboard import EndpointDashboard
 from cdk.constructs.encryption_key import EncryptionKey
 from cdk.constructs.endpoint_logs import EndpointLogs, log_group_name
-from cdk.constructs.endpoint_role import EndpointRole
+from cdk.constructs.endpoint_role import EndpointRole, Reports
 from cdk.constructs.labels import add_tags
 from cdk.constructs.metrics import EndpointMetrics
 from cdk.constructs.model_endpoint import VARIANT_NAME, Capacity, Container, ModelEndpoint
@@ -69,7 +69,8 @@ class EndpointStack(Stack):
         add_tags(self, spec.tags, rehearsal=deployment.rehearsal)
 
     def _compose(self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack) -> None:
-        metrics = EndpointMetrics(endpoint_name=spec.name, variant_name=VARIANT_NAME)
+        native = spec.serve.server == "native"
+        metrics = EndpointMetrics(endpoint_name=spec.name, variant_name=VARIANT_NAME, of_handler=native)
         key = EncryptionKey(self, "Encryption", endpoint_name=spec.name, log_group_name=log_group_name(spec.name)).key
         logs = EndpointLogs(self, "Logs", endpoint_name=spec.name, encryption_key=key)
         alarms = EndpointAlarms(
@@ -117,9 +118,11 @@ class EndpointStack(Stack):
             artifact_key=lock.artifact.key,
             encryption_key=artifacts.key,
             repository_arn=image.repository_arn,
-            log_group=logs.log_group,
-            reads_alarms=rollout is not None,
-            namespaces=[namespace] if namespace else [],
+            reports=Reports(
+                log_group=logs.log_group,
+                reads_alarms=rollout is not None,
+                namespaces=[namespace] if namespace else [],
+            ),
         )
         environment = derive.worker_environment(spec, lock) | derive.neuron_monitor_environment(spec, self.region)
         return ModelEndpoint(
@@ -163,5 +166,4 @@ class EndpointStack(Stack):
             min_requests=spec.alarms.min_requests,
             capacity=(spec.scale.min, spec.scale.max),
             scaling=(spec.scale.policy, derive.keep_at(spec, lock)),
-            batching=spec.serve.server == "native",
         )
