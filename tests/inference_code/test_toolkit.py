@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import types
 from inspect import signature
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from inference_code import handler, inference
+from inference_code import handler, inference, torchserve
 from inference_code.errors import BadRequest
 from tests.inference_code.artifacts import depth_artifact, encoded, gradient, read_npy
 
@@ -125,3 +126,58 @@ def test_a_model_that_cannot_load_is_one_line_on_stderr(tmp_path: Path, capsys: 
     error = capsys.readouterr().err
     assert error.startswith("The model cannot be served: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=b", "Application/X-WWW-Form-Urlencoded"])
+def test_a_body_that_torchserve_takes_apart_is_refused(served: Any, kind: str) -> None:
+    context = Context(Content_Type=kind)
+    body, _ = inference.output_fn(inference.predict_fn(inference.input_fn(None, kind, context), served), "", context)
+    assert context.status == (415, "Unsupported Media Type")
+    assert "JSON list" in json.loads(body)["detail"]
+
+
+@pytest.mark.parametrize("name", ["input_fn", "predict_fn", "output_fn"])
+def test_no_exception_leaves_a_function(served: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toolkit would answer it with its traceback."""
+    real, failures = getattr(handler, name), iter([MemoryError("no memory"), None])
+
+    def failing(*arguments: Any) -> Any:
+        error = next(failures, None)
+        if error is not None:
+            raise error
+        return real(*arguments)
+
+    monkeypatch.setattr(handler, name, failing)
+    context = Context(Content_Type="image/png")
+    answer, kind = run(served, encoded(Image.fromarray(gradient())), context)
+    assert (context.status, kind) == ((500, "Internal Server Error"), "application/json")
+    assert json.loads(answer) == {"error": "internal_error", "detail": "MemoryError; the worker's log has the details"}
+
+
+def test_bodies_come_as_bytes_under_the_toolkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("sagemaker_inference.content_types")
+    module.UTF8_TYPES = ["application/json", "text/csv"]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "sagemaker_inference", types.ModuleType("sagemaker_inference"))
+    monkeypatch.setitem(sys.modules, "sagemaker_inference.content_types", module)
+    inference.model_fn(str(depth_artifact(tmp_path)), Context())
+    assert module.UTF8_TYPES == []
+
+
+def test_the_first_worker_that_cannot_load_ends_torchserve_and_a_later_one_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    monkeypatch.setattr(torchserve, "_server", os.getpid)
+    monkeypatch.setattr(torchserve, "_mark", lambda _: tmp_path / "mark")
+    monkeypatch.setattr(torchserve.os, "kill", lambda process, _: killed.append(process))
+    with pytest.raises(handler.LoadError):
+        inference.model_fn(str(tmp_path), Context())
+    assert killed == [os.getpid()]
+    inference.model_fn(str(depth_artifact(tmp_path / "good")), Context())
+    with pytest.raises(handler.LoadError):
+        inference.model_fn(str(tmp_path), Context())
+    assert killed == [os.getpid()], "a server whose worker had loaded the model was ended"
+
+
+def test_only_torchserve_is_ended() -> None:
+    assert torchserve._server() is None
