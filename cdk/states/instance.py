@@ -15,6 +15,7 @@ from cdk.states.job import GATHER, WAITS, Place, find, job_states, naming, reaso
 from spec import jobs
 
 ENDPOINT_TAG, RUN_TAG = "inferentia:endpoint", "inferentia:run"
+ENDED_FROM_OUTSIDE = 143  # the script's own exit code for SIGTERM
 _COSTING = ["pending", "running", "stopping", "stopped"]
 
 
@@ -100,7 +101,11 @@ def _looks(place: Place, kind: str) -> States:
             Next=at("Judge status"),
         ),
         at("Judge status"): asl.choice(
-            [({"Variable": "$.said.status.exit_code", "NumericEquals": 0}, at("Arrived"))], at("Its own words")
+            [
+                ({"Variable": "$.said.status.exit_code", "NumericEquals": 0}, at("Arrived")),
+                (_taken_away(), at("Ended by EC2")),
+            ],
+            at("Its own words"),
         ),
         at("Its own words"): reason("$.said.status.message", at("Failed")),
         # Interrupted spot capacity, or at its time limit: EC2 says which.
@@ -114,6 +119,16 @@ def _looks(place: Place, kind: str) -> States:
         ),
         at("Without reason"): reason("ended without a status, and EC2 gives no reason", at("Failed")),
     }
+
+
+def _taken_away() -> dict[str, Any]:
+    """A test: spot capacity was taken away. It leaves the script time to say that it was ended, no verdict on the job.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html
+    """
+    code = "$.seen.instance.StateReason.Code"
+    ended = {"Variable": "$.said.status.exit_code", "NumericEquals": ENDED_FROM_OUTSIDE}
+    return asl.both(ended, asl.text_like(code, "Server.SpotInstance*"))
 
 
 def stop_states(place: Place, then: str) -> States:

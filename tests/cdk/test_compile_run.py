@@ -460,6 +460,16 @@ def test_interrupted_spot_capacity_is_replaced() -> None:
     assert len(aws.of("run_instances")) == 4
 
 
+def test_spot_capacity_that_left_time_for_a_last_word_is_replaced() -> None:
+    aws = Aws()
+    aws.ends["-0-0"] = {"StateReason": {"Code": "Server.SpotInstanceTermination", "Message": "Spot termination"}}
+    status = f"{jobs.run_prefix(NAME, RUN)}record/0/status.json"
+    aws.objects.add(status)
+    aws.bodies[status] = json.dumps({"exit_code": 143, "message": "ended from outside"})
+    assert go("ec2", aws).status == "SUCCEEDED"
+    assert len(aws.of("run_instances")) == 4
+
+
 def test_an_instance_that_says_nothing_is_a_failure_with_ec2s_reason() -> None:
     aws = Aws()
     reason = {"Code": "Client.InstanceInitiatedShutdown", "Message": "Instance initiated shutdown"}
