@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,8 +49,25 @@ def bring_home(run: Run, root: Path, progress: Callable[[int], None] | None = No
         OperationError: a result that is not there or does not fit, or what compile said: that the spec changed
             meanwhile, for example. Nothing is locked then.
     """
-    folder = root / "build" / "jobs" / run.run  # kept where compile refuses it, so that its own advice can be followed
-    folder.mkdir(parents=True, exist_ok=True)
+    home = root / "build" / "jobs"
+    home.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=home, prefix=f"{run.run}-"))  # its own: several may follow one run
+    try:
+        result = _fetched(run, folder, progress)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    # Where compile refuses the result it stays, so that compile's own advice can be followed.
+    compile_command(root, "adopt", run.name, "--from", str(folder), *(["--rehearse"] if result.rehearsal else []))
+    shutil.rmtree(folder)
+    record.of_success(run, root)
+    return Adopted(
+        run.name, run.run, result.artifact.key, result.artifact.sha256, result.artifact.bytes, result.rehearsal
+    )
+
+
+def _fetched(run: Run, folder: Path, progress: Callable[[int], None] | None) -> jobs.Result:
+    """result.json, lock and published artifact in a folder, each with the digest that it should have."""
     for file in (jobs.RESULT, jobs.LOCK):
         _download(run, jobs.output_prefix(run.name, run.run) + file, folder / file)
     result = _result(run, folder)
@@ -59,12 +77,7 @@ def bring_home(run: Run, root: Path, progress: Callable[[int], None] | None = No
     _download(run, result.artifact.key, folder / jobs.ARTIFACT, progress)
     _same("the published artifact", sha256(folder / jobs.ARTIFACT), result.artifact.sha256)
     _same("the lock of the run", sha256(folder / jobs.LOCK), result.lock_sha256)
-    compile_command(root, "adopt", run.name, "--from", str(folder), *(["--rehearse"] if result.rehearsal else []))
-    shutil.rmtree(folder)
-    record.of_success(run, root)
-    return Adopted(
-        run.name, run.run, result.artifact.key, result.artifact.sha256, result.artifact.bytes, result.rehearsal
-    )
+    return result
 
 
 def neo_models(run: Run) -> list[str]:

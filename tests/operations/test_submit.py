@@ -19,6 +19,7 @@ from operations.commands import jobs as command
 from operations.errors import OperationError
 from operations.jobs import bundle, executions, result
 from operations.jobs.compile_stack import find
+from operations.jobs.submit import find as find_run
 from spec import jobs
 from spec.lock import artifact_key
 from tests.operations import machines
@@ -363,6 +364,26 @@ def test_ctrl_c_leaves_the_run_going(ready: Path, run: Run, monkeypatch: pytest.
     code, out, err = run("attach", "depth", "--json", "--root", str(ready))
     assert code == 0, err
     assert json.loads(out)["status"] == "SUCCEEDED"
+
+
+def test_two_who_follow_one_run_do_not_disturb_each_other(ready: Path, run: Run, compiler: Compile) -> None:
+    machines.deploy(*machines.succeeding(DIGEST))
+    put_result(ready, run_of(ready))
+    assert submit(run, ready)[0] == 0
+    account = Account()
+    spec = machines.write_spec(ready)
+    ours, theirs = find_run(spec, account, None), find_run(spec, account, None)
+    for one in (ours, theirs):
+        one.refresh(lambda *_: None)
+    inner: list[result.Adopted] = []
+
+    def meanwhile(sent: int) -> None:
+        if not inner:
+            inner.append(result.bring_home(theirs, ready))
+
+    assert result.bring_home(ours, ready, meanwhile) == inner[0]
+    assert len(compiler.adopted) == 3
+    assert list((ready / "build/jobs").iterdir()) == []
 
 
 def test_detach_returns_at_once(ready: Path, run: Run) -> None:
