@@ -15,7 +15,6 @@ Parameter of a request: size=picture (default) or size=model.
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,15 +23,16 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from inference_code.codecs.images import IMAGES, PNG, Picture, decode, encode_png16, from_array
-from inference_code.codecs.npy import NPY, npy_bytes, read_npy
-from inference_code.codecs.text import JSON, read_json
-from inference_code.errors import BadRequest, EndpointError, LoadError, NotAcceptable, TooLarge
+from inference_code.codecs.images import IMAGES, PNG, encode_png16
+from inference_code.codecs.npy import NPY, npy_bytes
+from inference_code.codecs.text import JSON
+from inference_code.errors import EndpointError, LoadError, TooLarge
 from inference_code.manifest import GraphEntry, flatten
 from inference_code.negotiation import negotiate, option, require
 from inference_code.request import Answer, Array, Item, ModelInfo, Request
 from inference_code.shapes import ResizeRule, nearest, squeeze
 from inference_code.tasks import Task, register
+from inference_code.tasks.pictures import each, picture
 
 READS = (*IMAGES, NPY, JSON)
 ANSWERS = (NPY, PNG, JSON)
@@ -85,67 +85,28 @@ def _rule(info: ModelInfo) -> ResizeRule | None:
 
 def preprocess(request: Request) -> Item | list[Item | EndpointError]:
     """One item for a picture; a list of them for several."""
-    assert request.model is not None  # noqa: S101  (the handler always fills it)
     kind = require(request.content_type, READS)
-    limits = request.model.limits
     answer_kind = negotiate(request.accept, ANSWERS).content_type
-    if kind in IMAGES:
-        return _item(request.body, request)
-    value = read_json(request.body) if kind == JSON else read_npy(request.body)
-    several = isinstance(value, list) if kind == JSON else value.ndim == 4
-    if not several:
-        return _item(value, request)
-    if answer_kind == PNG:
-        raise NotAcceptable(f"several pictures in one request can be answered as {JSON} or {NPY}, not as {PNG}")
-    if len(value) > limits.items:
-        raise TooLarge(f"the request has {len(value)} items; at most {limits.items} are read")
-    items: list[Item | EndpointError] = []
-    for picture in value:
-        try:
-            items.append(_item(picture, request))
-        except EndpointError as error:
-            items.append(error)
-    return items
-
-
-def _picture(value: Any, request: Request) -> Picture:
-    """The picture in a file, an array, or a JSON object. Raises BadRequest, TooLarge."""
-    assert request.model is not None  # noqa: S101
-    limit = request.model.limits.pixels
-    if isinstance(value, np.ndarray):
-        return from_array(value, limit)
-    info = request.model
-    return decode(
-        value if isinstance(value, bytes) else _file(value), limit, lambda *size: _bucket(_nearest(info, *size))
-    )
-
-
-def _file(value: Any) -> bytes:
-    """The file in {"image": base64}. Raises BadRequest."""
-    if not isinstance(value, Mapping) or set(value) != {"image"} or not isinstance(value["image"], str):
-        raise BadRequest('a picture in JSON is {"image": "..."} with the base64 of a JPEG, PNG or WebP file')
-    try:
-        return base64.b64decode(value["image"], validate=True)
-    except ValueError as error:
-        raise BadRequest(f"image is not base64: {error}") from None
+    return each(request, kind, _item, lone=PNG if answer_kind == PNG else None)
 
 
 def _item(value: Any, request: Request) -> Item:
-    assert request.model is not None  # noqa: S101
-    picture = _picture(value, request)
-    graph = _nearest(request.model, *picture.size)
+    info = request.model
+    assert info is not None  # noqa: S101  (the handler always fills it)
+    found = picture(value, request, lambda *size: _bucket(_nearest(info, *size)))
+    graph = _nearest(info, *found.size)
     height, width = _bucket(graph)
     context = {
         "accept": request.accept,
         "parameters": dict(request.parameters),
-        "picture_size": picture.size,
+        "picture_size": found.size,
         "model_size": (height, width),
-        "model": request.model,
+        "model": info,
     }
     _form(context)  # what cannot be answered is refused before the model has worked for nothing
-    values = (picture.resized(height, width) - _three(request.model, "mean")) / _three(request.model, "std")
+    values = (found.resized(height, width) - _three(info, "mean")) / _three(info, "std")
     pixels = np.ascontiguousarray(values, np.float32)
-    return Item({graph.inputs[0].name: pixels}, context, squeeze=squeeze(picture.size, (height, width)))
+    return Item({graph.inputs[0].name: pixels}, context, squeeze=squeeze(found.size, (height, width)))
 
 
 def _form(context: Mapping[str, Any]) -> tuple[str, tuple[int, int]]:

@@ -27,6 +27,7 @@ from inference_code.manifest import GraphEntry
 from inference_code.negotiation import negotiate, require
 from inference_code.request import Answer, Array, Item, ModelInfo, Request
 from inference_code.tasks import Task, register
+from inference_code.tasks.several import items
 
 OPTIONS = ("max_length", "min_length", "num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size")
 MOST_BEAMS = 16
@@ -75,25 +76,15 @@ def settings(info: ModelInfo, asked: Mapping[str, Any]) -> Settings:
 
 def preprocess(request: Request) -> Item | list[Item | EndpointError]:
     """One item for a text; a list of them for several."""
-    info = request.model
-    assert info is not None  # noqa: S101  (the handler always fills it)
     require(request.content_type, (JSON,))
     negotiate(request.accept, (JSON,))  # refused before the model has worked for nothing
     value = read_json(request.body)
-    if not isinstance(value, list):
-        return _item(value, info)
-    if len(value) > info.limits.items:
-        raise TooLarge(f"the request has {len(value)} items; at most {info.limits.items} are read")
-    items: list[Item | EndpointError] = []
-    for one in value:
-        try:
-            items.append(_item(one, info))
-        except EndpointError as error:
-            items.append(error)
-    return items
+    return items(value, request, _item) if isinstance(value, list) else _item(value, request)
 
 
-def _item(value: Any, info: ModelInfo) -> Item:
+def _item(value: Any, request: Request) -> Item:
+    info = request.model
+    assert info is not None  # noqa: S101  (the handler always fills it)
     if not isinstance(value, Mapping) or "input_ids" not in value:
         raise BadRequest("an item is an object with input_ids, the tokens of one text")
     unknown = sorted(str(name)[:60] for name in value.keys() - {"input_ids", *OPTIONS})

@@ -13,33 +13,30 @@ from typing import Any
 import numpy as np
 
 from inference_code.codecs.images import IMAGES, Picture, Target, decode, from_array
-from inference_code.codecs.npy import read_npy
+from inference_code.codecs.npy import NPY, read_npy
 from inference_code.codecs.text import JSON, read_json
-from inference_code.errors import BadRequest, EndpointError, TooLarge
+from inference_code.errors import BadRequest, EndpointError, NotAcceptable
 from inference_code.request import Item, Request
+from inference_code.tasks.several import items
 
 
-def each(request: Request, kind: str, item: Callable[[Any, Request], Item]) -> Item | list[Item | EndpointError]:
+def each(
+    request: Request, kind: str, item: Callable[[Any, Request], Item], *, lone: str | None = None
+) -> Item | list[Item | EndpointError]:
     """`item(picture, request)` of the one picture, or of each of several; an EndpointError in a place that failed.
 
-    kind: the request's media type, one that is read. Raises BadRequest, TooLarge.
+    kind: the request's media type, one that is read. lone: the media type of the answer, where it holds one picture
+    only. Raises BadRequest, NotAcceptable, TooLarge.
     """
-    assert request.model is not None  # noqa: S101  (the handler always fills it)
     if kind in IMAGES:
         return item(request.body, request)
     value = read_json(request.body) if kind == JSON else read_npy(request.body)
     several = isinstance(value, list) if kind == JSON else value.ndim == 4
     if not several:
         return item(value, request)
-    if len(value) > request.model.limits.items:
-        raise TooLarge(f"the request has {len(value)} items; at most {request.model.limits.items} are read")
-    items: list[Item | EndpointError] = []
-    for one in value:
-        try:
-            items.append(item(one, request))
-        except EndpointError as error:
-            items.append(error)
-    return items
+    if lone is not None:
+        raise NotAcceptable(f"several pictures in one request can be answered as {JSON} or {NPY}, not as {lone}")
+    return items(list(value), request, item)
 
 
 def picture(value: Any, request: Request, target: Target) -> Picture:

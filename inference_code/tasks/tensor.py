@@ -23,11 +23,12 @@ import numpy as np
 
 from inference_code.codecs.npy import NPY, NPZ, read_npy, read_npz, write_npz
 from inference_code.codecs.text import JSON, read_array, read_json
-from inference_code.errors import BadRequest, EndpointError, LoadError, NotAcceptable, TooLarge
+from inference_code.errors import BadRequest, EndpointError, LoadError, NotAcceptable
 from inference_code.manifest import GraphEntry, TensorDescription, flatten
 from inference_code.negotiation import negotiate, require
 from inference_code.request import Answer, Array, Item, ModelInfo, Request
 from inference_code.tasks import Task, register
+from inference_code.tasks.several import items
 
 READS = (JSON, NPY, NPZ)
 _SETTINGS = ("allow_nonfinite", "cut", "defaults", "padding", "ranges")
@@ -79,17 +80,7 @@ def preprocess(request: Request) -> Item | list[Item | EndpointError]:
     values, several = _READERS[kind](request, graphs)
     if several and answer_kind == NPZ:
         raise NotAcceptable(f"several items in one request cannot be answered as {NPZ}; ask for {JSON}")
-    if len(values) > info.limits.items:
-        raise TooLarge(f"the request has {len(values)} items; at most {info.limits.items} are read")
-    items: list[Item | EndpointError] = []
-    for value in values:
-        try:
-            items.append(_item(value, graphs, request))
-        except EndpointError as error:
-            if not several:
-                raise
-            items.append(error)
-    return items if several else items[0]
+    return items(values, request, _item) if several else _item(values[0], request)
 
 
 def _from_json(request: Request, _: Sequence[GraphEntry]) -> tuple[list[Any], bool]:
@@ -124,8 +115,9 @@ def _offers(info: ModelInfo) -> list[str]:
     return [JSON, NPY, NPZ] if len(info.graphs_of()[0].outputs) == 1 else [JSON, NPZ]
 
 
-def _item(value: Any, graphs: Sequence[GraphEntry], request: Request) -> Item:
+def _item(value: Any, request: Request) -> Item:
     assert request.model is not None  # noqa: S101
+    graphs = request.model.graphs_of()
     names = [tensor.name for tensor in graphs[0].inputs]
     if not isinstance(value, Mapping):
         raise BadRequest(f"an item is an object with the inputs {', '.join(names)}, not {type(value).__name__}")
