@@ -18,7 +18,7 @@ from typing import Any
 
 from compile import package
 from compile.capacity import Footprint
-from compile.device_parity import DeviceParity
+from compile.closeness import Closeness
 from compile.errors import CompileError
 from compile.graphs import COMPARISON, BuiltGraph, Case, Places
 from compile.parity import OutputParity, Parity
@@ -177,7 +177,7 @@ def _from_json(said: Mapping[str, Any], case: Case, record: Path) -> CompiledCel
             comparison=said["comparison"],
             record=record if said["recorded"] else None,
         ),
-        device={name: DeviceParity(**found) for name, found in device.items()} if device is not None else None,
+        device={name: Closeness(**found) for name, found in device.items()} if device is not None else None,
     )
     return CompiledCell(
         key=said["key"],

@@ -13,9 +13,10 @@ from torch import nn
 
 from compile import torchscript
 from compile.acceptance import account, with_host
+from compile.closeness import Closeness
 from compile.coverage import analyze
 from compile.definition import Bucket, GraphDefinition, checked_inputs
-from compile.device_parity import DeviceParity, on_device
+from compile.device_parity import on_device
 from compile.lowering import Prologue, PrologueReport, split
 from compile.parity import Parity, compare
 from compile.progress import Reporter
@@ -74,7 +75,7 @@ class BuiltGraph:
     coverage: Mapping[str, Any] | None
     subgraphs: Mapping[str, Any] | None
     compiled: CompiledGraph
-    device: Mapping[str, DeviceParity] | None = None
+    device: Mapping[str, Closeness] | None = None
 
     @property
     def entry(self) -> GraphEntry:

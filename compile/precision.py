@@ -10,39 +10,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compile.closeness import Closeness
 from compile.emulation import MODES, Mode, emulated
 from compile.graphs import lowered
 from compile.trials import Trial
 
 
 @dataclass
-class Closeness:
+class OutputUnderMode(Closeness):
     """One output under one mode against the original in float32, the worst over all inputs.
 
-    cosine: similarity; absolute: max|found - expected|; relative: that as a share of max|expected|. metrics: the task's
-    own, the mean over all inputs. equal: for integer and boolean outputs, which must be.
+    metrics: the task's own, the mean over all inputs. equal: for integer and boolean outputs, which must be.
     """
 
-    output: str
-    cosine: float = 1.0
-    absolute: float = 0.0
-    relative: float = 0.0
+    output: str = ""
     finite: bool = True
     equal: bool | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
     def shortfalls(self, tolerance: Mapping[str, float]) -> list[str]:
-        """What device_tolerance asks for and this output does not reach."""
+        """What device_tolerance asks for and this output does not reach, with its name."""
         if self.equal is not None:
             return [] if self.equal else [f"{self.output}: integers differ"]
         if not self.finite:
             return [f"{self.output}: values that are not finite"]
-        values = asdict(self)
-        return [
-            f"{self.output}: {name} {values[name]:.6g}, device_tolerance asks for {bound:g}"
-            for name, bound in tolerance.items()
-            if not (values[name] >= bound if name == "cosine" else values[name] <= bound)
-        ]
+        return [f"{self.output}: {line} (device_tolerance)" for line in super().shortfalls(tolerance)]
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,7 @@ class ModeResult:
     """One graph under one mode."""
 
     mode: Mode
-    outputs: tuple[Closeness, ...]
+    outputs: tuple[OutputUnderMode, ...]
     shortfalls: tuple[str, ...]
 
     @property
@@ -101,7 +93,7 @@ def emulate(trial: Trial, *, advance: Callable[[int], None] = lambda _: None) ->
     `advance(1)` after each mode on each input. Raises CompileError when the graph cannot be lowered.
     """
     parts = lowered(trial.module, tuple(trial.example.values()), trial.target, trial.rewriting, trial.name)
-    found = {mode: [Closeness(name) for name in trial.outputs] for mode in MODES}
+    found = {mode: [OutputUnderMode(output=name) for name in trial.outputs] for mode in MODES}
     with torch.no_grad():
         for reference in trial.references:
             tensors = tuple(reference.values())
@@ -122,21 +114,16 @@ def emulate(trial: Trial, *, advance: Callable[[int], None] = lambda _: None) ->
 Metric = Callable[[Tensor, Tensor], Mapping[str, float]]
 
 
-def _account(output: Closeness, found: Tensor, expected: Tensor, metrics: Metric | None, inputs: int) -> None:
+def _account(output: OutputUnderMode, found: Tensor, expected: Tensor, metrics: Metric | None, inputs: int) -> None:
     if not expected.is_floating_point():
         output.equal = output.equal is not False and torch.equal(found, expected)
         return
-    one, other = found.double().flatten(), expected.double().flatten()
-    if not bool(torch.isfinite(one).all()):
+    if not bool(torch.isfinite(found).all()):
         output.finite, output.cosine, output.absolute, output.relative = False, math.nan, math.nan, math.nan
         return
-    if not output.finite or not other.numel():
+    if not output.finite or not expected.numel():
         return
-    error, maximum = float((one - other).abs().max()), float(other.abs().max())
-    norms = float(one.norm() * other.norm())
-    output.cosine = min(output.cosine, float(one @ other) / norms if norms else float(torch.equal(one, other)))
-    output.absolute = max(output.absolute, error)
-    output.relative = max(output.relative, error / maximum if maximum else error)
+    output.add(found, expected)
     for name, value in metrics(found.double(), expected.double()).items() if metrics else ():
         output.metrics[name] = output.metrics.get(name, 0.0) + value / inputs
 

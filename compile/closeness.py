@@ -1,0 +1,50 @@
+"""How close outputs in reduced precision are to the original's in float32: what compile.accept.device_tolerance asks.
+
+Equality to float32 is not asked where a chip, or its emulation, computes in bfloat16: only closeness.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class Closeness:
+    """One output, the worst over all inputs: smallest cosine similarity, largest error max|found - expected|, and the
+    largest share of it in an input's max|expected|. A NaN stays: nothing is close to it."""
+
+    cosine: float = 1.0
+    absolute: float = 0.0
+    relative: float = 0.0
+
+    def add(self, found: torch.Tensor, expected: torch.Tensor) -> None:
+        """Accounts for one more input; both tensors have one shape."""
+        one, other = found.double().flatten(), expected.double().flatten()
+        if not other.numel():
+            return
+        error, maximum = float((one - other).abs().max()), float(other.abs().max())
+        norms = float(one.norm() * other.norm())
+        same = float(one @ other) / norms if norms else float(torch.equal(one, other))
+        self.cosine = math.nan if math.isnan(same) or math.isnan(self.cosine) else min(self.cosine, same)
+        self.absolute = _larger(self.absolute, error)
+        self.relative = _larger(self.relative, error / maximum if maximum else error)
+
+    def to_json(self) -> dict[str, float]:
+        return {"cosine": self.cosine, "absolute": self.absolute, "relative": self.relative}
+
+    def shortfalls(self, tolerance: Mapping[str, float]) -> list[str]:
+        """What device_tolerance asks for and this output does not reach."""
+        found = self.to_json()
+        return [
+            f"{metric} is {found[metric]:.6g}, {'at least' if metric == 'cosine' else 'at most'} {asked:g} is asked for"
+            for metric, asked in tolerance.items()
+            if not (found[metric] >= asked if metric == "cosine" else found[metric] <= asked)
+        ]
+
+
+def _larger(one: float, other: float) -> float:
+    return math.nan if math.isnan(one) or math.isnan(other) else max(one, other)
