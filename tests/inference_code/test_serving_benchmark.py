@@ -17,7 +17,7 @@ WRK = """Running 2s test @ http://127.0.0.1:1/invocations
      50%   950.00us
      75%   25.97ms
      90%   37.10ms
-     99%    1.40s 
+     99%    1.40s\x20
   1252 requests in 2.02s, 213.00KB read
   Socket errors: connect 1, read 2, write 0, timeout 3
   Non-2xx or 3xx responses: 4
