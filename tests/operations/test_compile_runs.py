@@ -14,6 +14,7 @@ import pytest
 
 from spec import jobs
 from tests.compile.projects import write_entry
+from tests.embedded_aws.running import wait_for
 from tests.road.road import ROOT, Road
 
 pytestmark = pytest.mark.slow
@@ -100,24 +101,16 @@ def running_jobs(road: Road, name: str) -> list[Any]:
     return list(found["ProcessingJobSummaries"])
 
 
+def left_machines(road: Road, name: str) -> list[Any]:
+    """EC2 instances of an endpoint that still cost money."""
+    states = ["pending", "running", "stopping", "stopped"]
+    tags = [{"Name": "tag:inferentia:endpoint", "Values": [name]}, {"Name": "instance-state-name", "Values": states}]
+    return list(road.client("ec2").describe_instances(Filters=tags)["Reservations"])
+
+
 def settled(road: Road, name: str) -> None:
     """Wait until nothing of an endpoint runs any more."""
-    code = (
-        "import sys, time; import boto3\n"
-        "sagemaker, ec2, name = boto3.client('sagemaker'), boto3.client('ec2'), sys.argv[1]\n"
-        "def left():\n"
-        "    jobs = sagemaker.list_processing_jobs(NameContains=name + '-', StatusEquals='InProgress')\n"
-        "    tags = [{'Name': 'tag:inferentia:endpoint', 'Values': [name]},\n"
-        "            {'Name': 'instance-state-name', 'Values': ['pending', 'running', 'stopping', 'stopped']}]\n"
-        "    machines = ec2.describe_instances(Filters=tags)['Reservations']\n"
-        "    return len(jobs['ProcessingJobSummaries']) + len(machines)\n"
-        "deadline = time.monotonic() + 60\n"
-        "while left():\n"
-        "    if time.monotonic() > deadline:\n"
-        "        sys.exit('still there')\n"
-        "    time.sleep(0.5)\n"
-    )
-    road.must(sys.executable, "-c", code, name)
+    wait_for(lambda: not running_jobs(road, name) and not left_machines(road, name), f"the end of {name}'s machines")
 
 
 def test_a_run_is_published_and_locked_and_the_next_starts_no_job(road: Road) -> None:
@@ -157,6 +150,7 @@ def test_a_run_that_somebody_stops_leaves_no_job(road: Road) -> None:
     fault(road, "job", "hang", "--where", "^aborted-")
     started = submit(road, "aborted", "--detach")
     assert started.returncode == 0, started.stdout
+    wait_for(lambda: running_jobs(road, "aborted"), "the job")
     client = road.client("stepfunctions")
     (row,) = client.list_executions(stateMachineArn=machine(road, "aborted"), statusFilter="RUNNING")["executions"]
     client.stop_execution(executionArn=row["executionArn"])
