@@ -6,8 +6,6 @@ Source of names and defaults: Neuron documentation, PyTorch-Neuron trace API and
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import cached_property
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,31 +30,11 @@ PACKAGES = neuron.Packages("torch_neuron", "torch-neuron", "neuron-cc", ("tensor
 _FIXED_BATCH = ("aten::embedding", "aten::size")
 
 
-class Inf1:
+class Inf1(neuron.NeuronTarget):
     """torch_neuron, in a process of its own for every cell."""
 
     name = "inf1"
-    rehearsal = False
-
-    @cached_property
-    def _module(self) -> ModuleType:
-        return neuron.require(PACKAGES, self.name)
-
-    @property
-    def stand_in(self) -> bool:
-        return neuron.is_stand_in(self._module, PACKAGES)
-
-    @property
-    def runs_here(self) -> bool:
-        return self.stand_in or neuron.has_device()
-
-    def check(self, spec: EndpointSpec) -> None:
-        """Package, versions, memory and disk. Raises CompileError naming what does not fit and the way out."""
-        neuron.check_versions(spec, self._module, PACKAGES)
-        neuron.check_room(spec)
-
-    def versions(self) -> dict[str, str]:
-        return neuron.versions(self._module, PACKAGES)
+    packages = PACKAGES
 
     def compile(self, cell: Cell) -> CompiledGraph:
         """Raises CompileError for a compiler that failed, was killed or ran out of time, and for every fallback."""

@@ -7,9 +7,7 @@ reference. There is no public operator table for this target, so nothing is pred
 from __future__ import annotations
 
 import inspect
-from functools import cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,31 +27,11 @@ if TYPE_CHECKING:
 PACKAGES = neuron.Packages("torch_neuronx", "torch-neuronx", "neuronx-cc", ("torch-xla", "libneuronxla"))
 
 
-class Inf2:
+class Inf2(neuron.NeuronTarget):
     """torch_neuronx, in a process of its own for every cell."""
 
     name = "inf2"
-    rehearsal = False
-
-    @cached_property
-    def _module(self) -> ModuleType:
-        return neuron.require(PACKAGES, self.name)
-
-    @property
-    def stand_in(self) -> bool:
-        return neuron.is_stand_in(self._module, PACKAGES)
-
-    @property
-    def runs_here(self) -> bool:
-        return self.stand_in or neuron.has_device()
-
-    def check(self, spec: EndpointSpec) -> None:
-        """Package, versions, memory and disk. Raises CompileError naming what does not fit and the way out."""
-        neuron.check_versions(spec, self._module, PACKAGES)
-        neuron.check_room(spec)
-
-    def versions(self) -> dict[str, str]:
-        return neuron.versions(self._module, PACKAGES)
+    packages = PACKAGES
 
     def compile(self, cell: Cell) -> CompiledGraph:
         """Raises CompileError for a compiler that failed, was killed or ran out of time, and for a CPU graph."""

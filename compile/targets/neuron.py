@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -143,3 +144,34 @@ def available_memory() -> int | None:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
         return None
+
+
+class NeuronTarget:
+    """What both targets share; a subclass says its name and its packages, and compiles."""
+
+    name: str
+    packages: Packages
+    rehearsal = False
+
+    @cached_property
+    def _module(self) -> ModuleType:
+        return require(self.packages, self.name)
+
+    @property
+    def stand_in(self) -> bool:
+        """See Target."""
+        return is_stand_in(self._module, self.packages)
+
+    @property
+    def runs_here(self) -> bool:
+        """See Target."""
+        return self.stand_in or has_device()
+
+    def check(self, spec: EndpointSpec) -> None:
+        """Package, versions, memory and disk. Raises CompileError naming what does not fit and the way out."""
+        check_versions(spec, self._module, self.packages)
+        check_room(spec)
+
+    def versions(self) -> dict[str, str]:
+        """See Target."""
+        return versions(self._module, self.packages)
