@@ -126,6 +126,7 @@ def test_user_data_runs_with_its_metadata_and_terminates_the_instance(fleet: Fle
         assert said in console, console
 
 
+@pytest.mark.slow
 def test_metadata_wants_a_token(fleet: Fleet) -> None:
     url = "$AWS_EC2_METADATA_SERVICE_ENDPOINT/latest"
     put = f'curl -s -o /dev/null -w "%{{http_code}}\\n" -X PUT {url}/api/token'
@@ -150,6 +151,7 @@ def test_without_a_profile_there_are_no_credentials_and_without_leave_no_tags(fl
     assert "Unable to locate credentials" in fleet.console(instance)
 
 
+@pytest.mark.slow
 def test_an_instance_that_hangs_is_gone_after_its_limit(fleet: Fleet) -> None:
     arm(fleet.aws, kind="instance", action="hang", where=f"inferentia:bucket={fleet.bucket}", after_seconds=1)
     began = time.monotonic()
@@ -200,6 +202,7 @@ def test_the_same_client_token_starts_one_instance(fleet: Fleet) -> None:
     assert fleet.launch(template)["InstanceId"] != first["InstanceId"]
 
 
+@pytest.mark.slow
 def test_a_new_version_of_a_template(fleet: Fleet) -> None:
     template = fleet.template("shutdown -h now")
     text = base64.b64encode(b"#!/bin/sh\necho second; shutdown -h now\n").decode()
@@ -236,6 +239,7 @@ def test_what_ec2_refuses(fleet: Fleet, more: dict[str, Any], said: str) -> None
         fleet.launch(fleet.template("true"), **more)
 
 
+@pytest.mark.slow
 def test_instances_die_with_the_server(tmp_path: Any) -> None:
     with running(tmp_path / "aws") as aws:
         Fleet(aws, "dies").run("sleep 600 & sleep 600")

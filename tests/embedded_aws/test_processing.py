@@ -205,6 +205,7 @@ def test_lists_and_tags(work: Work) -> None:
     assert work.sagemaker.list_tags(ResourceArn=arn)["Tags"] == tags
 
 
+@pytest.mark.slow
 def test_the_quota_of_an_instance_type(aws: Aws, name: str) -> None:
     work = Work(aws, name)
     request = work.request("sleep 60", **with_type(work, "ml.m5.large"))
@@ -243,6 +244,7 @@ def test_injected_ends(work: Work, action: str, status: str, reason: str | None)
     assert work.run("true", ProcessingJobName=f"{work.name}-next")["ProcessingJobStatus"] == "Completed"
 
 
+@pytest.mark.slow
 def test_a_job_that_hangs_is_bounded_by_its_limit(work: Work) -> None:
     arm(work.aws, kind="job", action="hang", where=work.name)
     began = time.monotonic()
@@ -289,6 +291,7 @@ def test_neo_is_not_rehearsed(work: Work) -> None:
     assert "does not rehearse Neo" in found["FailureReason"]
 
 
+@pytest.mark.slow
 def test_jobs_die_with_the_server(tmp_path: Any) -> None:
     with running(tmp_path / "aws") as aws:
         work = Work(aws, "dies")
