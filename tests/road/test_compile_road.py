@@ -323,7 +323,7 @@ def test_submit_brings_home_what_the_jobs_made(tmp_path: Path) -> None:
         said = road.must(sys.executable, "-m", "operations", "submit", "depth", "--rehearsal")
         assert "built, published and locked" in said
         (lock,) = (tmp_path / "build" / "rehearsal").rglob("*.lock.json")
-        sha256 = json.loads(lock.read_text())["artifact"]["sha256"]
+        sha256 = json.loads(lock.read_text())["digests"]["artifact"]
         runs = Runs(road, "depth")
         assert runs.published() == [f"models/depth/{sha256}/model.tar.gz"]
         road.deploy("InferentiaEndpoint-depth")
