@@ -96,7 +96,7 @@ def test_an_update_loses_no_request(hosting: Hosting) -> None:
         time.sleep(1)
     assert described["EndpointStatus"] == "InService"
     assert described["EndpointConfigName"] == new
-    assert found.failed == []
+    assert not found.failed, found.failed[:3]
     assert found.sent > RATE
     assert found.seen(until=began) == {"one"}
     assert found.seen(since=settled) == {"two"}
@@ -108,7 +108,7 @@ def test_a_request_that_is_inside_during_an_update_is_finished(hosting: Hosting)
     with load(hosting, b"slow") as found:  # each takes 1.5 s, so that some are inside whenever the workers change
         time.sleep(1)
         hosting.update(new)
-    assert found.failed == []
+    assert not found.failed, found.failed[:3]
     assert found.seen() == {"one", "two"}
 
 
@@ -138,7 +138,7 @@ def test_a_broken_update_is_taken_back_and_the_old_worker_answers_throughout(
         time.sleep(1)
     assert (after["EndpointStatus"], after["EndpointConfigName"]) == ("InService", old)
     assert "did not pass the ping health check" in after["FailureReason"]
-    assert found.failed == []
+    assert not found.failed, found.failed[:3]
     assert found.seen() == {"one"}
     assert {answer["pid"] for *_, answer in found.answers} == {pid}
 
@@ -177,6 +177,6 @@ def test_the_native_server_is_updated_and_a_broken_update_taken_back(hosting: Ho
         time.sleep(1)
     assert (first["EndpointConfigName"], second["EndpointConfigName"]) == (new, new)
     assert "torch 1.0.0" in second["FailureReason"]
-    assert found.failed == []
+    assert not found.failed, found.failed[:3]
     assert found.seen() == {"one", "two"}
     assert all(answer["doubled"] == [2, 4, 6] for *_, answer in found.answers)
