@@ -10,6 +10,7 @@ A thread of its own writes. When nobody reads the output, lines are dropped and 
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import json
 import logging
@@ -26,6 +27,8 @@ from inference_code.scheduler import Batch
 NAMESPACE = "InferentiaEndpoints"
 _MAX_VALUES = 100  # of one metric in one line, by the specification
 _MAX_LINES = 10_000  # that wait to be written
+_LINES_AT_ONCE = 100
+_PAUSE_SECONDS = 0.02
 _UNITS = {
     "QueueTime": "Milliseconds",
     "DeviceTime": "Milliseconds",
@@ -88,15 +91,23 @@ class Writer:
     def _work(self) -> None:
         while True:
             try:
-                line = self._lines.get(timeout=1.0)
+                lines = [self._lines.get(timeout=1.0)]
             except queue.Empty:
                 self._tick()
                 continue
-            if line is None:
+            with contextlib.suppress(queue.Empty):
+                while len(lines) < _LINES_AT_ONCE:
+                    lines.append(self._lines.get_nowait())
+            self._write_all([line for line in lines if line is not None])
+            if None in lines:
                 return
-            try:
-                self._write(line.encode() + b"\n")
-            except OSError:  # the reader has closed the pipe: there is no place left to say so
+            time.sleep(_PAUSE_SECONDS)  # a thread that waits for the next line would be woken by every request
+
+    def _write_all(self, lines: list[str]) -> None:
+        try:
+            self._write("".join(f"{line}\n" for line in lines).encode())
+        except OSError:  # the reader has closed the pipe: there is no place left to say so
+            for _ in lines:
                 self._dropped()
 
 

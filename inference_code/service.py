@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -36,6 +37,7 @@ from inference_code.scheduler import Batch
 from inference_code.settings import Settings
 
 _DRAIN_BODY_SECONDS = 10.0
+_WATCH_AFTER = 0.005  # seconds
 _log = logging.getLogger(__name__)
 
 # A caller's own request id is kept: X-Request-Id, or the InferenceId that boto3's invoke_endpoint takes.
@@ -94,7 +96,7 @@ class Service:
         self._inside += 1
         try:
             call.body = await asyncio.wait_for(self._body(request), self._settings.body_timeout_s)
-            return self._answered(call, await self._answer(call))
+            return self._answered(call, await self._answer(call), later=True)
         except asyncio.TimeoutError:
             seconds = self._settings.body_timeout_s
             late = RequestTimeout(f"the body did not arrive within {seconds:g} s")
@@ -135,22 +137,26 @@ class Service:
             request_id=call.id,
         )
         self._jobs.add(job)
-        gone = asyncio.ensure_future(_gone(call.request))
+        watch = _Watch(call.request, lambda: self._leave(job, future))
+        late = loop.call_later(max(0.0, job.deadline - time.monotonic()), self._expire, job)
         try:
             self._pipeline.start(job)
-            seconds = max(0.0, job.deadline - time.monotonic())
-            await asyncio.wait((future, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if not future.done():
-                seconds = self._settings.deadline_s
-                late = Unavailable(f"there is no answer after {seconds:g} s; try again", retry_after=1)
-                self._pipeline.give_up(job, late)
-                if gone.done():
-                    raise ClientDisconnect
-                return handler.failed(late)
-            return future.result()
+            return await future
         finally:
-            gone.cancel()
+            watch.end()
+            late.cancel()
             self._jobs.discard(job)
+
+    def _expire(self, job: Job) -> None:
+        """The request's time is up. On the event loop."""
+        seconds = self._settings.deadline_s
+        self._pipeline.give_up(job, Unavailable(f"there is no answer after {seconds:g} s; try again", retry_after=1))
+
+    def _leave(self, job: Job, future: asyncio.Future[Reply]) -> None:
+        """The client has gone. On the event loop."""
+        if not future.done():
+            future.set_exception(ClientDisconnect())
+        self._pipeline.give_up(job, Unavailable("the client has gone"))
 
     def drain(self) -> None:
         """SIGTERM: finish what is inside; after drain_s seconds the rest is answered 503. On the event loop."""
@@ -197,10 +203,24 @@ class Service:
         self._metrics.batch(batch)
         self._cloudwatch.batch(batch)
 
-    def _answered(self, call: _Call, reply: Reply) -> Response:
-        """The response, once it is counted and logged."""
+    def _answered(self, call: _Call, reply: Reply, *, later: bool = False) -> Response:
+        """The response, counted and logged: now, or when it has been sent."""
+        response = _response(reply)
+        response.headers["X-Request-Id"] = call.id
+        seconds = time.monotonic() - call.arrived
+
+        async def tell() -> None:
+            self._tell(call, reply, seconds)
+
+        if later:
+            response.background = BackgroundTask(tell)
+        else:
+            self._tell(call, reply, seconds)
+        return response
+
+    def _tell(self, call: _Call, reply: Reply, seconds: float) -> None:
         self._metrics.requests.add(str(reply.status))
-        self._metrics.total.observe(time.monotonic() - call.arrived)
+        self._metrics.total.observe(seconds)
         if call.job is not None:
             bucket = self._pipeline.bucket(call.job)
             self._metrics.pre.observe(call.job.pre_seconds, bucket)
@@ -213,9 +233,6 @@ class Service:
         error = {"error": reply.body.decode("ascii", "replace")[:300]} if reply.status >= 400 else {}
         outcome = {"status": reply.status, "response_bytes": len(reply.body), "answer": reply.content_type}
         self._log_request(call, {**outcome, **error})
-        response = _response(reply)
-        response.headers["X-Request-Id"] = call.id
-        return response
 
     def _log_request(self, call: _Call, outcome: Mapping[str, Any]) -> None:
         line: dict[str, Any] = {
@@ -228,8 +245,8 @@ class Service:
             "request_bytes": len(call.body),
             "total_ms": _ms(time.monotonic() - call.arrived),
         }
-        if call.request.url.path != "/invocations":
-            line["path"] = call.request.url.path[:100]
+        if call.request.scope["path"] != "/invocations":
+            line["path"] = call.request.scope["path"][:100]
         job = call.job
         if job is not None:
             line |= {"items": job.items, "bucket": self._pipeline.bucket(job)}
@@ -267,10 +284,31 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 
-async def _gone(request: Request) -> None:
-    """Return when the client has closed the connection. The body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Calls `left` when the client closes the connection. The body has been read.
+
+    It begins to look after _WATCH_AFTER seconds: most requests are answered by then, and a task for each of them would
+    cost a tenth of their time.
+    """
+
+    def __init__(self, request: Request, left: Callable[[], None]) -> None:
+        self._request, self._left = request, left
+        self._task: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER, self._begin)
+
+    def _begin(self) -> None:
+        self._task = asyncio.ensure_future(self._look())
+
+    async def _look(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self._left()
+
+    def end(self) -> None:
+        """Look no longer."""
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
 
 def _deliver(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Reply], reply: Reply) -> None:

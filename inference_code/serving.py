@@ -64,6 +64,7 @@ def serve(model_dir: str, listener: socket.socket) -> int:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nobody reads the client's address
         http=http(),
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,

@@ -86,7 +86,8 @@ class House:
         raise AssertionError(f"{self.service._pipeline.waiting()} items wait, not {items}")
 
     def lines(self, event: str | None = "request") -> list[dict[str, Any]]:
-        return [line for line in map(json.loads, self.written) if line.get("event") == event]
+        lines = map(json.loads, b"".join(self.written).splitlines())
+        return [line for line in lines if line.get("event") == event]
 
 
 @pytest.fixture
@@ -271,9 +272,9 @@ def test_cloudwatch_lines_come_when_they_are_due() -> None:
 def test_nobody_reading_the_output_holds_up_no_request() -> None:
     stuck, dropped = threading.Event(), list[int]()
     writer = Writer(lambda _: stuck.wait(LONG) and None, lambda: dropped.append(1))
-    for number in range(10_100):
+    for number in range(10_300):
         writer.put({"n": number})
-    assert 90 <= len(dropped) <= 100  # one or none is being written
+    assert 200 <= len(dropped) <= 300  # a hundred at most are being written
     writer.close(0.01)
     stuck.set()
 

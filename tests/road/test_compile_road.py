@@ -311,11 +311,12 @@ def test_the_stacks_can_be_destroyed(road: Road) -> None:
 
 
 @pytest.mark.slow
-def test_submit_brings_home_what_the_jobs_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["processing", "ec2"])
+def test_submit_brings_home_what_the_jobs_made(tmp_path: Path, where: str) -> None:
     """`operations submit` from bundle to lock, with jobs that trace."""
     road = Road(tmp_path, variables={"EMBEDDED_AWS_WAIT_SPEED": "60"})
     (tmp_path / "endpoints").mkdir()
-    write_spec(tmp_path, "depth", "job: {where: processing, time_limit: 1h, max_parallel: 2}")
+    write_spec(tmp_path, "depth", f"job: {{where: {where}, time_limit: 1h, max_parallel: 2}}")
     try:
         road.start()
         road.must(ROOT / ".venv" / "bin" / "cdk", "bootstrap", "aws://123456789012/us-east-1")

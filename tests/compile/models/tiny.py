@@ -24,7 +24,10 @@ TINY: dict[tuple[str, str], tuple[dict[str, Any], Bucket]] = {
     ("yolov4", "yolov4"): ({"classes": 3, "width": 8, "blocks": (1, 2, 1, 1)}, {"image": (64, 96)}),
     ("yolov5", "yolov5s"): ({"classes": 3, "width": 0.125}, {"image": (64, 96)}),
     ("ssd300", "vgg16"): ({"classes": 3, "stages": STAGES, "deep": 16, "extra": (8, 8, 8, 8)}, {"image": (300, 300)}),
-    ("dlrm", "kaggle_10k"): ({"rows": (9, 30, 7), "max_rows": 20, "bottom": (16, 8), "top": (8, 1)}, {"tables": 3}),
+    ("dlrm", "kaggle_10k"): (
+        {"rows": (9, 30, 7), "max_rows": 20, "bottom": (16, 8), "top": (8, 1)},
+        {"numbers": 13, "tables": 3},
+    ),
     ("dinov2", "small"): (
         {"hidden_size": 32, "heads": 4, "layers": 2, "pretrained_size": 56},
         {"image": (42, 70)},
