@@ -6,8 +6,9 @@
 
 Kinds of work: `torch`, a network on the CPU, whose operators leave the interpreter's lock; `accelerator`, a call that
 takes 10 ms and no processor, as a chip's does if its runtime leaves the lock; `python`, a handler whose preprocess
-holds the lock for some milliseconds. The processes share one listening socket, as a server with several workers does.
-No graph takes more than one item, so that batching plays no part.
+holds the lock for some milliseconds. Each process listens on a socket of its own (SO_REUSEPORT), so that the kernel
+spreads the connections: of one that they share, the first to wake up would take them all. No graph takes more than one
+item, so that batching plays no part.
 """
 
 from __future__ import annotations
@@ -55,11 +56,13 @@ def postprocess(outputs, item):
 _PROCESSES = """
 import os, socket, subprocess, sys
 model, port, count, start = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-listener = socket.create_server(("127.0.0.1", port), backlog=2048)
 ended, held = os.pipe()
-given = ["--model-dir", model, "--inherit", f"{listener.fileno()},{ended}"]
-command = [sys.executable, "-c", start, *given]
-children = [subprocess.Popen(command, pass_fds=(listener.fileno(), ended)) for _ in range(count)]
+children = []
+for _ in range(count):
+    listener = socket.create_server(("127.0.0.1", port), backlog=2048, reuse_port=True)
+    given = ["--model-dir", model, "--inherit", f"{listener.fileno()},{ended}"]
+    children.append(subprocess.Popen([sys.executable, "-c", start, *given], pass_fds=(listener.fileno(), ended)))
+    listener.close()
 sys.exit(max(child.wait() for child in children))
 """
 
