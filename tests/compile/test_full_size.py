@@ -1,4 +1,4 @@
-"""Depth Anything V2 at its published size, from spec to an artifact that answers."""
+"""Depth Anything V2 and BERT at their published sizes, from spec to a proven artifact."""
 
 from __future__ import annotations
 
@@ -35,3 +35,24 @@ def test_a_published_variant_is_built_and_proven(tmp_path: Path, monkeypatch: py
     assert 0 < lock.parity.error <= lock.parity.bound < 1e-4 * lock.parity.maximum
     assert lock.parity.details[graph.file]["notes"] == []
     assert lock.sample is not None
+
+
+def test_bert_base_is_built_and_proven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    path = tmp_path / "endpoints" / "text.yaml"
+    path.parent.mkdir()
+    path.write_text('name: text\nmodel: {family: bert, variant: base-uncased, weights: "random:0"}\n')
+    lock = rehearse(path).lock
+    (graph,) = lock.graphs
+    assert {tensor.name: tensor.shape for tensor in graph.inputs} == {
+        "input_ids": [1, 128],
+        "attention_mask": [1, 128],
+        "token_type_ids": [1, 128],
+    }
+    assert graph.coverage is not None
+    assert graph.subgraphs is not None
+    assert graph.coverage.supported == graph.coverage.total
+    assert graph.subgraphs.count == 1
+    assert lock.parity.inputs == 5
+    assert lock.parity.error <= lock.parity.bound
