@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from benchmarks import document
-from benchmarks.peers import HOME, Case, Running, SkippedError, _started, _venv, environment
+from benchmarks.peers import HOME, Case, Running, SkippedError, _venv, environment, started
 from benchmarks.peers import native as native_server
-from benchmarks.serving import Means, Result, by_asyncio, by_wrk, check_answer, console, free_ports
+from benchmarks.serving import Means, Result, by_asyncio, by_wrk, check_answer, console, free_ports, observe
 from tests.inference_code import artifacts
 
 _APP = """
@@ -96,7 +96,7 @@ def hypercorn(case: Case, port: int, log: Path) -> Running:
 
 
 def _app(command: list[str], case: Case, port: int, log: Path) -> Running:
-    return _started(command, environment(case) | {"BENCHMARK_MODEL": str(case.model)}, port, log)
+    return started(command, environment(case) | {"BENCHMARK_MODEL": str(case.model)}, port, log)
 
 
 SERVERS: dict[str, Start] = {
@@ -115,18 +115,13 @@ def measure(server: str, built: Sequence[Case], connections: Sequence[int], seco
     log = HOME / "logs" / f"asgi-{'-'.join(server.replace(',', '').split())}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     running = SERVERS[server](built[0], free_ports(), log)
-    results = []
+    results: list[Result] = []
     try:
         memory = running.memory() / 1e6
         for case in built:
             check_answer(server, case, running)
             load(case, running, max(connections), min(seconds, 1.0))
-            for number in connections:
-                before = running.processor()
-                answers, rate, p50, p99, errors = load(case, running, number, seconds)
-                spent = (running.processor() - before) * 1000 / max(answers, 1)
-                row = (rate, p50, p99, errors, spent, memory, running.seconds)
-                results.append(Result(server, case.name, number, *row))
+            results += [observe(server, case, running, memory, number, seconds, load) for number in connections]
     finally:
         running.stop()
     return results

@@ -184,14 +184,14 @@ def native(case: Case, port: int, log: Path) -> Running:
     start = "import sys\nfrom inference_code.server import main\nsys.exit(main())"
     arguments = ["--model-dir", str(case.model), "--port", str(port)]
     command = [sys.executable, "-c", f"{prelude(case)}\n{start}", *arguments]
-    return _started(command, environment(case), port, log)
+    return started(command, environment(case), port, log)
 
 
 def plain(case: Case, port: int, log: Path) -> Running:
     """Starlette on uvicorn with a pool of a thread a processor, the handler called in it."""
     source = f"{prelude(case)}\n{PLAIN}"
     command = [sys.executable, "-c", source, str(case.model), str(port), str(os.cpu_count() or 1)]
-    return _started(command, environment(case), port, log)
+    return started(command, environment(case), port, log)
 
 
 def torchserve(case: Case, port: int, log: Path) -> Running:
@@ -229,7 +229,7 @@ def torchserve(case: Case, port: int, log: Path) -> Running:
         "LOG_LOCATION": str(work / "logs"),
         "METRICS_LOCATION": str(work / "logs"),
     }
-    return _started(command, variables, port, log, cwd=work)
+    return started(command, variables, port, log, cwd=work)
 
 
 def triton(case: Case, port: int, log: Path) -> Running:
@@ -263,7 +263,7 @@ def triton(case: Case, port: int, log: Path) -> Running:
         "LD_LIBRARY_PATH": os.pathsep.join(libraries),
         "SAGEMAKER_TRITON_DEFAULT_MODEL_NAME": "model",
     }
-    running = _started(command, variables, port, log, cwd=work)
+    running = started(command, variables, port, log, cwd=work)
     raw = "application/vnd.sagemaker-triton.binary+json;json-header-size=0"
     running.headers = {"Content-Type": raw}
     return running
@@ -306,9 +306,7 @@ def _venv(name: str, *packages: str) -> Path:
     return home
 
 
-def _started(
-    command: list[str], variables: Mapping[str, str], port: int, log: Path, cwd: Path | None = None
-) -> Running:
+def started(command: list[str], variables: Mapping[str, str], port: int, log: Path, cwd: Path | None = None) -> Running:
     """Start `command` and wait until /ping says 200. Raises SkippedError with the log's end if it does not."""
     began = time.monotonic()
     with log.open("wb") as stream:

@@ -241,20 +241,23 @@ def measure(peer: str, case: Case, connections: Sequence[int], seconds: float, l
     log = HOME / "logs" / f"{peer}-{case.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     running = PEERS[peer](case, free_ports(), log)
-    results = []
     try:
         check_answer(peer, case, running)
         memory = running.memory() / 1e6
         load(case, running, max(connections), min(seconds, 2.0))
-        for number in connections:
-            before = running.processor()
-            answers, rate, p50, p99, errors = load(case, running, number, seconds)
-            processor = (running.processor() - before) * 1000 / max(answers, 1)
-            row = (rate, p50, p99, errors, processor, memory, running.seconds)
-            results.append(Result(peer, case.name, number, *row))
+        return [observe(peer, case, running, memory, number, seconds, load) for number in connections]
     finally:
         running.stop()
-    return results
+
+
+def observe(
+    name: str, case: Case, running: Running, memory: float, connections: int, seconds: float, load: Load
+) -> Result:
+    """One measurement of a server that is warm. memory: MB, of the idle server."""
+    before = running.processor()
+    answers, rate, p50, p99, errors = load(case, running, connections, seconds)
+    spent = (running.processor() - before) * 1000 / max(answers, 1)
+    return Result(name, case.name, connections, rate, p50, p99, errors, spent, memory, running.seconds)
 
 
 def check_answer(peer: str, case: Case, running: Running) -> None:

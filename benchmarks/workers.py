@@ -26,8 +26,8 @@ import numpy as np
 import torch
 
 from benchmarks import document
-from benchmarks.peers import HOME, Case, Running, SkippedError, _started, environment
-from benchmarks.serving import Load, Result, by_asyncio, by_wrk, check_answer, console, free_ports
+from benchmarks.peers import HOME, Case, Running, SkippedError, environment, started
+from benchmarks.serving import Load, Result, by_asyncio, by_wrk, check_answer, console, free_ports, observe
 from tests.inference_code import artifacts
 
 CORES = os.cpu_count() or 1
@@ -106,13 +106,13 @@ def cases(folder: Path) -> dict[str, tuple[Case, str]]:
 def threads(case: Case, prelude: str, port: int, log: Path) -> Running:
     """One process with a thread for each core."""
     command = [sys.executable, "-c", _start(prelude), "--model-dir", str(case.model), "--port", str(port)]
-    return _started(command, environment(case) | {"ENDPOINT_WORKERS": str(CORES)}, port, log)
+    return started(command, environment(case) | {"ENDPOINT_WORKERS": str(CORES)}, port, log)
 
 
 def processes(case: Case, prelude: str, port: int, log: Path) -> Running:
     """A process for each core on one socket. Ready when all of them have loaded the model."""
     command = [sys.executable, "-c", _PROCESSES, str(case.model), str(port), str(CORES), _start(prelude)]
-    running = _started(command, environment(case), port, log)
+    running = started(command, environment(case), port, log)
     end = time.monotonic() + _START_SECONDS
     while log.read_text(errors="replace").count("listening on ") < CORES:
         if time.monotonic() > end or running.process.poll() is not None:
@@ -136,20 +136,14 @@ def measure(
     log = HOME / "logs" / f"workers-{layout}-{case.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     running = LAYOUTS[layout](case, prelude, free_ports(), log)
-    results = []
     try:
         check_answer(layout, case, running)
         memory = running.memory() / 1e6
         load(case, running, max(connections), min(seconds, 1.0))
-        for number in connections:
-            before = running.processor()
-            answers, rate, p50, p99, errors = load(case, running, number, seconds)
-            spent = (running.processor() - before) * 1000 / max(answers, 1)
-            row = (rate, p50, p99, errors, spent, memory, running.seconds)
-            results.append(Result(f"{CORES} {layout}", case.name, number, *row))
+        name = f"{CORES} {layout}"
+        return [observe(name, case, running, memory, number, seconds, load) for number in connections]
     finally:
         running.stop()
-    return results
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

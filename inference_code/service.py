@@ -287,8 +287,7 @@ def _ms(seconds: float) -> float:
 class _Watch:
     """Calls `left` when the client closes the connection. The body has been read.
 
-    It begins to look after _WATCH_AFTER seconds: most requests are answered by then, and a task for each of them would
-    cost a tenth of their time.
+    It begins to look after _WATCH_AFTER seconds: a request that is answered by then needs no task that looks.
     """
 
     def __init__(self, request: Request, left: Callable[[], None]) -> None:

@@ -59,7 +59,7 @@ def serve(model_dir: str, listener: socket.socket) -> int:
         return 1
     for one in _SIGNALS:  # uvicorn raises the signal again when it has drained; by then it shall have no effect
         signal.signal(one, lambda *_: None)
-    # What is loaded stays: a collection that walked over torch's objects again would hold every request for 0.1 s.
+    # What is loaded stays: a collection that walks over torch's objects again holds up every request meanwhile.
     gc.collect()
     gc.freeze()
     service = Service(served, settings)

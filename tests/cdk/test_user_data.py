@@ -183,10 +183,10 @@ CELL_WORKS = """\
 set -eu
 test "$1 $2" = "cell 3"
 test -f "$3/wheels/requirements.txt"
-mkdir -p "$4/cell" "$4/record/work"
+mkdir -p "$4/cell" "$4/record/main"
 echo "compiling for $INFERENTIA_RUN"
 echo compiled >"$4/cell/cell.tar"
-echo "compiler log" >"$4/record/work/log.txt"
+echo "compiler log" >"$4/record/main/compile.log"
 """
 GATHER_WORKS = """\
 set -eu
@@ -210,7 +210,7 @@ def test_a_cell_is_compiled_and_left_in_the_cache(instance: Instance) -> None:
     assert instance.run() == 0
     assert instance.shutdowns == [ARMED, NOW]
     assert (instance.bucket / jobs.cell_key("depth", "c" * 64)).read_text() == "compiled\n"
-    assert (instance.bucket / f"jobs/depth/runs/{RUN}/record/3/work/log.txt").read_text() == "compiler log\n"
+    assert (instance.bucket / f"jobs/depth/runs/{RUN}/record/3/main/compile.log").read_text() == "compiler log\n"
     assert instance.status("3") == {"exit_code": 0, "message": ""}
     assert f"compiling for {RUN}" in instance.log("3")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.inference_code.artifacts import Server, doubling_artifact
 # Doubles until a number is above 100; what lands above 150 is the caller's fault.
 HANDLER = """\
 import json
+import threading
 import numpy as np
 from inference_code.request import Item
 
@@ -102,3 +104,25 @@ def test_an_array_takes_its_loop_to_the_role_that_is_there(tmp_path: Path) -> No
     (work,) = handler.input_fn(b"[[50, 60, 70]]", "application/json", Headers())
     assert work.item is not None
     np.testing.assert_array_equal(work.item.inputs["x"], np.float32([50, 60, 70]))
+
+
+def test_steps_of_different_requests_share_a_batch(tmp_path: Path) -> None:
+    served = handler.load(doubling_artifact(tmp_path / "model", HANDLER), Settings(workers=1))  # compiled batch 2
+    run_on, held, batches = served.model.run_on, threading.Event(), list[list[float]]()
+
+    def slow(core: int, graph: Any, arrays: Any) -> Any:
+        batches.append([float(row[0]) for row in arrays[0]])
+        assert held.wait(20)
+        return run_on(core, graph, arrays)
+
+    served.model.run_on = slow
+    pipeline, replies = Pipeline(served, Settings(workers=1)), list[Reply]()
+    for count, first in enumerate((60, 65, 70)):
+        body = json.dumps([[first, first, first]]).encode()
+        pipeline.start(Job(body, "application/json", Headers(), replies.append))
+        _until(lambda count=count: len(batches) == 1 and pipeline.waiting() == count)
+    held.set()
+    _until(lambda: len(replies) == 3)
+    assert batches == [[60, 60], [65, 70]]  # the first alone, filled up with itself; the others together
+    assert sorted(json.loads(reply.body)[0]["x"][0] for reply in replies) == [120, 130, 140]
+    assert pipeline.close(5)
