@@ -19,6 +19,7 @@ from compile.graphs import Case, lowered
 from compile.rewriting import of_spec
 from compile.structure import flat_module
 from spec import platforms
+from spec.rules import worker_processes
 
 if TYPE_CHECKING:
     from spec import EndpointSpec
@@ -142,14 +143,14 @@ def _on_chip(spec: EndpointSpec, cells: Sequence[Footprint]) -> tuple[Demand, De
 def _on_host(spec: EndpointSpec, weights: int) -> Demand:
     """Each worker process holds its weights twice while it loads: as read from the file, and as tensors."""
     row = platforms.platform(spec.serve.instance_type)
-    workers = 1 if spec.serve.server == "native" else row.cores // spec.serve.cores_per_worker
+    workers = worker_processes(spec, row)
     return Demand(
         "host memory",
         workers * (platforms.limits().worker_base_mib * 2**20 + 2 * weights),
         int(row.memory_gib * _GIB),
         f"{workers} worker process(es), each with its weights twice while it loads",
-        f"{_FEWER}; more cores_per_worker (fewer workers); server: native (workers share their weights); "
-        "a larger instance_type",
+        f"{_FEWER}; more cores_per_worker (fewer workers); server: native (workers share their weights) "
+        "with fewer processes; a larger instance_type",
     )
 
 

@@ -16,6 +16,7 @@ from spec.endpoint import EndpointSpec
 from spec.errors import SpecErrors
 from spec.loading import load, spec_files
 from spec.platforms import platform
+from spec.rules import worker_processes
 from spec.schema import schema as json_schema
 
 app = typer.Typer(
@@ -96,6 +97,7 @@ def _report(file: Path, root: Path | None) -> dict[str, Any]:
         "target": spec.compile.target,
         "instance_type": spec.serve.instance_type,
         "workers": derive.workers(spec),
+        "processes": worker_processes(spec, row),
         "server": spec.serve.server,
         "scale": [spec.scale.min, spec.scale.max],
         "sagemaker_price": row.sagemaker_price.model_dump() if row.sagemaker_price else None,
@@ -145,10 +147,16 @@ def _cells(report: dict[str, Any]) -> list[str]:
         report["name"],
         report["model"],
         f"{least} to {most} {report['instance_type']}",
-        str(report["workers"]),
+        _workers(report),
         f"{price['usd_per_hour']:g}{note}" if price else "unknown",
         "-" if problems is None else "see below" if problems else "fits",
     ]
+
+
+def _workers(report: dict[str, Any]) -> str:
+    """The workers, and the processes that they are threads of where it is not one process, nor one for each."""
+    workers, processes = report["workers"], report["processes"]
+    return str(workers) if processes in (1, workers) else f"{workers} in {processes} processes"
 
 
 if __name__ == "__main__":

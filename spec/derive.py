@@ -22,7 +22,7 @@ _FIXED_SECONDS = 240
 def workers(spec: EndpointSpec) -> int:
     """Copies of the model that serve at once: cores of the instance / cores_per_worker.
 
-    Under torchserve each is a process; the native server runs them as threads of one process.
+    Under torchserve each is a process; the native server runs them as threads of its serve.processes processes.
     """
     return platform(spec.serve.instance_type).cores // spec.serve.cores_per_worker
 
@@ -102,8 +102,8 @@ def worker_environment(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
     """The environment of the container, complete and as text."""
     row = platform(spec.serve.instance_type)
     serve, count = spec.serve, workers(spec)
-    # One threaded process owns every core; a process of TorchServe owns its worker's. 0, the default, takes them all,
-    # and the second process then finds none.
+    # The native server owns every core, and shares them among its processes; a process of TorchServe owns its worker's.
+    # 0, the default, takes them all, and the second process then finds none.
     threaded = serve.server == "native"
     environment = {
         "ENDPOINT_SERVER": serve.server,
@@ -126,6 +126,8 @@ def worker_environment(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
     }
     if serve.server == "torchserve":
         environment |= _torchserve(spec, lock)
+    if threaded:
+        environment["ENDPOINT_PROCESSES"] = str(serve.processes)
     return environment
 
 

@@ -295,6 +295,9 @@ class Serve(Section):
     cores_per_worker: StrictInt = Field(
         default=1, ge=1, description="NeuronCores of a worker; compile.pipeline_cores if left out"
     )
+    processes: StrictInt = Field(
+        default=1, ge=1, description="native server only: processes on its one port, which share the cores"
+    )
     max_batch_delay: Duration = Field(
         default=timedelta(milliseconds=5), description="how long a request may wait for company"
     )

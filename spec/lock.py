@@ -274,15 +274,8 @@ def _measurement_problems(spec: EndpointSpec, lock: Lock) -> list[str]:
 
 def _serve_problems(spec: EndpointSpec, lock: Lock) -> list[str]:
     """The serve section against what was built; the spec alone cannot know the artifact's size."""
-    row = platform(spec.serve.instance_type)
-    workers = row.cores // spec.serve.cores_per_worker
-    if spec.serve.server == "native":
-        workers = 1  # one process; its threads share what it loaded
-    problem = memory_problem(row, workers, lock.artifact.bytes)
-    if not problem:
-        return []
-    key = f"{_display(spec)}: serve.cores_per_worker: {spec.serve.cores_per_worker}"
-    return [f"{key} {problem}. Write more cores_per_worker, or choose a larger instance_type."]
+    found = memory_problem(spec, platform(spec.serve.instance_type), lock.artifact.bytes)
+    return [f"{_display(spec)}: {found.key}: {found.value} {found.problem}. {found.remedy}"] if found else []
 
 
 def _display(spec: EndpointSpec) -> str:

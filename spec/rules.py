@@ -296,7 +296,31 @@ def workers_fit(spec: EndpointSpec) -> Iterator[Finding]:
         yield Finding(key, str(cores), problem, remedy)
 
 
-@rule("serve.cores_per_worker", "serve.instance_type", "serve.server", "model.weights", "compile")
+@rule("serve.processes", "serve.server")
+def processes_are_the_native_servers(spec: EndpointSpec) -> Iterator[Finding]:
+    """TorchServe starts a process for each worker by itself."""
+    serve = spec.serve
+    if serve.processes > 1 and serve.server == "torchserve":
+        problem = "is not possible with server: torchserve, which starts a process for each worker by itself"
+        yield Finding("serve.processes", str(serve.processes), problem, "Leave it out, or write server: native.")
+
+
+@rule("serve.processes", "serve.server", "serve.cores_per_worker", "serve.instance_type", "compile")
+def processes_share_the_workers(spec: EndpointSpec) -> Iterator[Finding]:
+    """A NeuronCore belongs to one process, and so do all cores of a worker and of a copy."""
+    row, serve = _platform(spec), spec.serve
+    if row is None or serve.server != "native" or row.cores % serve.cores_per_worker:
+        return
+    workers = row.cores // serve.cores_per_worker
+    if workers % serve.processes:
+        each = f"{row.cores} cores, {serve.cores_per_worker} a worker"
+        problem = f"does not divide the {workers} workers of {row.instance_type} ({each})"
+        fitting = ", ".join(str(n) for n in range(1, workers + 1) if workers % n == 0)
+        remedy = f"Write one of {fitting}, or choose another instance_type."
+        yield Finding("serve.processes", str(serve.processes), problem, remedy)
+
+
+@rule("serve.cores_per_worker", "serve.processes", "serve.instance_type", "serve.server", "model.weights", "compile")
 def workers_fit_in_memory(spec: EndpointSpec) -> Iterator[Finding]:
     """Each worker process loads the model, for a moment twice: as read from its file, and as tensors."""
     row, weights = _platform(spec), spec.model.weights
@@ -305,25 +329,35 @@ def workers_fit_in_memory(spec: EndpointSpec) -> Iterator[Finding]:
     path = spec.root / weights.path
     if not path.is_file() or row.cores % spec.serve.cores_per_worker:
         return
-    native = spec.serve.server == "native"
-    workers = 1 if native else row.cores // spec.serve.cores_per_worker
-    problem = memory_problem(row, workers, path.stat().st_size)
-    if problem:
-        fewer = "" if native else "Write more cores_per_worker (fewer workers), or server: native; or "
-        remedy = f"{fewer}{'choose' if fewer else 'Choose'} a larger instance_type."
-        yield Finding("serve.cores_per_worker", str(spec.serve.cores_per_worker), problem, remedy)
+    found = memory_problem(spec, row, path.stat().st_size)
+    if found:
+        yield found
 
 
-def memory_problem(row: platforms.Platform, workers: int, model_bytes: int) -> str:
-    """Why so many worker processes do not fit in the host's memory; empty when they do (an estimate)."""
-    base = platforms.limits().worker_base_mib / 1024
-    each = base + 2 * model_bytes / 2**30
-    if workers * each <= row.memory_gib:
-        return ""
-    return (
-        f"makes {workers} workers of about {each:.1f} GiB each, {workers * each:.1f} GiB in all, "
+def worker_processes(spec: EndpointSpec, row: platforms.Platform) -> int:
+    """The processes of an instance that load the model: the native server's, or one for each worker."""
+    serve = spec.serve
+    return serve.processes if serve.server == "native" else row.cores // serve.cores_per_worker
+
+
+def memory_problem(spec: EndpointSpec, row: platforms.Platform, model_bytes: int) -> Finding | None:
+    """Why the worker processes do not fit in the host's memory; None when they do (an estimate)."""
+    serve, count = spec.serve, worker_processes(spec, row)
+    each = platforms.limits().worker_base_mib / 1024 + 2 * model_bytes / 2**30
+    if count * each <= row.memory_gib:
+        return None
+    problem = (
+        f"makes {count} workers of about {each:.1f} GiB each, {count * each:.1f} GiB in all, "
         f"more than the {row.memory_gib:g} GiB of {row.instance_type}"
     )
+    if serve.server != "native":
+        remedy = "Write more cores_per_worker (fewer workers), or server: native; or choose a larger instance_type."
+        return Finding("serve.cores_per_worker", str(serve.cores_per_worker), problem, remedy)
+    if serve.processes > 1:
+        problem = problem.replace("workers", "processes")
+        remedy = "Write fewer processes, or choose a larger instance_type."
+        return Finding("serve.processes", str(serve.processes), problem, remedy)
+    return Finding("serve.cores_per_worker", str(serve.cores_per_worker), problem, "Choose a larger instance_type.")
 
 
 @rule("compile.fast_math", "compile.target")

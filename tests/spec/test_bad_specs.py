@@ -359,6 +359,33 @@ CASES: dict[str, Case] = {
         "serve.cores_per_worker", 5, "1",
         "4 workers of about 4.2 GiB each, 17.0 GiB in all, more than the 8 GiB", "larger instance_type",
     ),
+    "processes beside torchserve": (
+        GOOD + "serve: {processes: 2}\n",
+        "serve.processes", 3, "2", "not possible with server: torchserve", "write server: native",
+    ),
+    "processes that do not divide": (
+        GOOD + "serve: {server: native, processes: 3}\n",
+        "serve.processes", 3, "3", "does not divide the 4 workers of ml.inf1.2xlarge", "Write one of 1, 2, 4,",
+    ),
+    "processes that would share a copy": (
+        GOOD + "compile: {pipeline_cores: 2}\nserve: {server: native, processes: 4}\n",
+        "serve.processes", 4, "4", "does not divide the 2 workers of ml.inf1.2xlarge (4 cores, 2 a worker)", "1, 2,",
+    ),
+    "no process": (
+        GOOD + "serve: {server: native, processes: 0}\n",
+        "serve.processes", 3, "0", "too small", "1 or more",
+    ),
+    "half a process": (
+        GOOD + "serve: {server: native, processes: 1.5}\n",
+        "serve.processes", 3, "1.5", "is not a whole number", "whole number",
+    ),
+    "processes beyond the host's memory": (
+        OWN
+        + "  family: depth_anything_v2\n  weights: {file: weights/huge.safetensors}\n"
+        + "serve: {instance_type: ml.inf1.xlarge, server: native, processes: 2}\n",
+        "serve.processes", 5, "2",
+        "2 processes of about 4.2 GiB each, 8.5 GiB in all, more than the 8 GiB", "Write fewer processes",
+    ),
     "neuron-monitor without a network": (
         GOOD + "serve: {network_isolation: true, neuron_monitor: true}\n",
         "serve.neuron_monitor", 3, "true", "not possible with network_isolation: true", "Leave one of them out",

@@ -40,6 +40,14 @@ def test_as_json(read: Loader, project: Path) -> None:
     assert [(error["line"], error["key"]) for error in bad["errors"]] == [(1, "model"), (2, "scale.min")]
     assert set(bad["errors"][0]) == {"file", "line", "key", "value", "problem", "remedy", "text"}
     assert (good["ok"], good["name"], good["workers"], good["lock_problems"]) == (True, "depth", 4, [])
+    assert good["processes"] == 4  # torchserve has one for each worker
+
+
+def test_the_table_says_where_workers_share_processes(read: Loader, project: Path) -> None:
+    read(SMALL + "serve: {server: native, processes: 2}\n")
+    result = run.invoke(app, ["check", "--root", str(project)])
+    assert "4 in 2" in result.stdout
+    assert json.loads(run.invoke(app, ["check", "--root", str(project), "--json"]).stdout)["files"][0]["processes"] == 2
 
 
 def test_one_file_and_its_errors(project: Path) -> None:

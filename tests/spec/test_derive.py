@@ -57,6 +57,7 @@ def test_environment(instance_type: str, server: str, share: int, read: Loader) 
     assert environment["OMP_NUM_THREADS"] == str(max(1, vcpu // count))
     own = share if server == "torchserve" else cores
     assert environment["NEURON_RT_NUM_CORES"] == str(own)
+    assert environment.get("ENDPOINT_PROCESSES") == (None if server == "torchserve" else "1")
     processes = count if server == "torchserve" else 1
     assert processes * own == cores
     named = {key for key in environment if key.startswith("SAGEMAKER_TS_")}
@@ -64,6 +65,14 @@ def test_environment(instance_type: str, server: str, share: int, read: Loader) 
     if server == "torchserve":
         assert environment["SAGEMAKER_TS_MIN_WORKERS"] == environment["SAGEMAKER_TS_MAX_WORKERS"] == str(count)
         assert environment["SAGEMAKER_MODEL_SERVER_WORKERS"] == str(count)
+
+
+def test_processes_are_the_native_servers_to_share_out(read: Loader) -> None:
+    spec = on(read, "ml.inf1.6xlarge", "native", 4, ", processes: 2")
+    environment = worker_environment(spec, a_lock(spec))
+    assert environment["ENDPOINT_PROCESSES"] == "2"
+    assert (environment["ENDPOINT_WORKERS"], environment["NEURON_RT_NUM_CORES"]) == ("4", "16")  # of all processes
+    assert environment["OMP_NUM_THREADS"] == "6"
 
 
 def test_environment_in_full(read: Loader) -> None:

@@ -182,3 +182,12 @@ def test_an_artifact_too_large_for_the_host(spec: EndpointSpec, read: Loader) ->
     assert "16 GiB of ml.inf1.2xlarge" in problem
     native = read(SMALL + "compile: {batch_sizes: [1, 4]}\nserve: {server: native}\n")
     assert check(native, lock) == []
+    several = read(SMALL + "compile: {batch_sizes: [1, 4]}\nserve: {server: native, processes: 4}\n")
+    (problem,) = check(several, lock)
+    assert "endpoints/depth.yaml: serve.processes: 4 makes 4 processes of about" in problem
+    assert problem.endswith("Write fewer processes, or choose a larger instance_type.")
+
+
+def test_more_processes_need_no_new_build(read: Loader) -> None:
+    lock = a_lock(read(SMALL + "serve: {server: native}\n"))
+    assert check(read(SMALL + "serve: {server: native, processes: 2}\n"), lock) == []
