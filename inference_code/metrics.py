@@ -18,6 +18,12 @@ _ITEMS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 _SHARES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 
 
+# Numbers by the labels' values. They add up over processes: a counter has one, a histogram its counts and the sum.
+Numbers = dict[tuple[str, ...], list[float]]
+# Everything of a process by name, as JSON can carry it.
+State = dict[str, list[tuple[list[str], list[float]]]]
+
+
 class Counter:
     """Counts upwards, one number for each combination of the labels' values."""
 
@@ -33,13 +39,17 @@ class Counter:
         with self._lock:
             self._values[labels] = self._values.get(labels, 0) + amount
 
-    def lines(self) -> Iterator[str]:
-        """The samples in the text format."""
+    def numbers(self) -> Numbers:
+        """What it has counted."""
         with self._lock:
             values = dict(self._values)
         if not self._labels:
             values.setdefault((), 0)
-        for labels, value in sorted(values.items()):
+        return {labels: [value] for labels, value in values.items()}
+
+    def lines(self, numbers: Numbers) -> Iterator[str]:
+        """The samples in the text format."""
+        for labels, (value,) in sorted(numbers.items()):
             yield sample(self.name, dict(zip(self._labels, labels, strict=True)), value)
 
 
@@ -61,13 +71,16 @@ class Histogram:
             counts[bisect.bisect_left(self._bounds, value)] += 1
             self._sums[labels] = self._sums.get(labels, 0.0) + value
 
-    def lines(self) -> Iterator[str]:
-        """The samples in the text format."""
+    def numbers(self) -> Numbers:
+        """What it has counted."""
         with self._lock:
-            found = {labels: (list(counts), self._sums[labels]) for labels, counts in self._counts.items()}
-        for values, (counts, total) in sorted(found.items()):
+            return {labels: [*counts, self._sums[labels]] for labels, counts in self._counts.items()}
+
+    def lines(self, numbers: Numbers) -> Iterator[str]:
+        """The samples in the text format."""
+        for values, (*counts, total) in sorted(numbers.items()):
             labels = dict(zip(self._labels, values, strict=True))
-            seen = 0
+            seen = 0.0
             for bound, count in zip((*self._bounds, "+Inf"), counts, strict=True):
                 seen += count
                 le = bound if isinstance(bound, str) else f"{bound:g}"
@@ -120,11 +133,29 @@ class Metrics:
         if batch.failed:
             self.failed.add(*place)
 
-    def text(self, gauges: Mapping[str, tuple[str, float]]) -> str:
-        """Everything in the text format; `gauges`: name to (help, value now)."""
+    def state(self, gauges: Mapping[str, tuple[str, float]]) -> State:
+        """Everything that this process has to tell; `gauges`: name to (help, value now)."""
+        found: State = {
+            one.name: [(list(labels), numbers) for labels, numbers in one.numbers().items()] for one in self._all
+        }
+        return found | {name: [([], [value])] for name, (_, value) in gauges.items()}
+
+    def text(self, gauges: Mapping[str, tuple[str, float]], others: Sequence[State] = ()) -> str:
+        """Everything in the text format, added to what `others` told; `gauges`: name to (help, value now)."""
+        added = _added([self.state(gauges), *others])
         lines = []
         for one in self._all:
-            lines += [f"# HELP {one.name} {one.text}", f"# TYPE {one.name} {one.kind}", *one.lines()]
-        for name, (text, value) in gauges.items():
-            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", sample(name, {}, value)]
+            lines += [f"# HELP {one.name} {one.text}", f"# TYPE {one.name} {one.kind}", *one.lines(added[one.name])]
+        for name, (text, _) in gauges.items():
+            lines += [f"# HELP {name} {text}", f"# TYPE {name} gauge", sample(name, {}, added[name][()][0])]
         return "\n".join(lines) + "\n"
+
+
+def _added(states: Sequence[State]) -> dict[str, Numbers]:
+    found: dict[str, Numbers] = {name: {} for name in states[0]}
+    for state in states:
+        for name, parts in state.items():
+            for labels, numbers in parts:
+                held = found[name].setdefault(tuple(labels), [0.0] * len(numbers))
+                found[name][tuple(labels)] = [a + b for a, b in zip(held, numbers, strict=True)]
+    return found

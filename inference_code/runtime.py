@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import logging
-import os
 import queue
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Model:
         self.manifest = manifest
         self.scheduler: Scheduler = DirectScheduler(manifest.graphs, self.run)
         self.at_once = at_once
+        self.warm_up_seconds: list[float] = []  # of each graph, on the first copy
         self._copies = copies
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for core in range(at_once):
@@ -63,12 +64,16 @@ class Model:
 
     def warm_up(self) -> None:
         """Every graph of every copy answers once, for zeros. Raises LoadError for a failure or a misfit."""
+        seconds = []
         for copy in self._copies:
             for graph in self.manifest.graphs:
+                started = time.perf_counter()
                 try:
                     _call(copy[graph.file], graph, zeros(graph))
                 except (RuntimeError, TypeError, Internal) as error:
                     raise LoadError(f"graph {graph.file} did not answer its warm-up: {_one_line(error)}") from error
+                seconds.append(time.perf_counter() - started)
+        self.warm_up_seconds = seconds[: len(self.manifest.graphs)]
 
     def __call__(self, *tensors: torch.Tensor) -> Any:
         """The restored outputs (tensors) of the graph whose input shapes are these. Raises ValueError if none is."""
@@ -126,7 +131,7 @@ def load(model_dir: Path, manifest: ArtifactManifest, settings: Settings) -> Mod
     if on_device:
         at_once = count = (settings.neuron_cores or manifest.cores_per_copy) // manifest.cores_per_copy
     else:
-        count, at_once = 1, min(settings.workers, os.cpu_count() or 1)
+        count, at_once = 1, min(settings.workers, settings.host_threads)
     model = Model(manifest, [_load_copy(model_dir, manifest, extension, core) for core in range(count)], at_once)
     model.warm_up()
     return model

@@ -5,10 +5,12 @@ ENDPOINT_MAX_PIXELS          40000000      pixels of a picture, width x height
 ENDPOINT_MAX_ITEMS           16            items of one request
 ENDPOINT_REQUEST_BYTES       26214400      bytes of a request's body (25 MiB)
 ENDPOINT_RESPONSE_BYTES      26214400      bytes of an answer's body (25 MiB)
+ENDPOINT_PROCESSES           1             processes of the native server, which share what stands below
 ENDPOINT_WORKERS             1             workers that serve.server was planned with
 ENDPOINT_CORES_PER_WORKER    (no check)    NeuronCores planned for each worker
 ENDPOINT_MAX_BATCH_DELAY_MS  5             how long a bucket may wait for a core while fuller batches go before it
 ENDPOINT_MAX_QUEUE           64            requests in the native server at once; more are answered 503
+ENDPOINT_HOST_THREADS        (processors)  threads that decode and encode in the native server
 ENDPOINT_DEADLINE_S          60            seconds for a whole request; later it is answered 503 (SageMaker's own limit)
 ENDPOINT_DRAIN_S             25            seconds for the requests in work after SIGTERM (SageMaker kills after 30)
 ENDPOINT_BODY_TIMEOUT_S      60            seconds for a request's body to arrive (SageMaker's own limit)
@@ -40,10 +42,12 @@ class Settings:
     """The worker's settings; units are in the names. None: the variable is not set."""
 
     limits: Limits = Limits()
+    processes: int = 1
     workers: int = 1
     cores_per_worker: int | None = None
     max_batch_delay_ms: float = 5.0
     max_queue: int = 64
+    host_threads: int = os.cpu_count() or 1
     body_timeout_s: float = 60.0
     deadline_s: float = 60.0
     drain_s: float = 25.0
@@ -61,10 +65,12 @@ class Settings:
                 request_bytes=variables.whole("ENDPOINT_REQUEST_BYTES", limits.request_bytes),
                 response_bytes=variables.whole("ENDPOINT_RESPONSE_BYTES", limits.response_bytes),
             ),
+            processes=variables.whole("ENDPOINT_PROCESSES", base.processes),
             workers=variables.whole("ENDPOINT_WORKERS", base.workers),
             cores_per_worker=variables.whole("ENDPOINT_CORES_PER_WORKER", 0) or None,
             max_batch_delay_ms=variables.decimal("ENDPOINT_MAX_BATCH_DELAY_MS", base.max_batch_delay_ms, 0.0),
             max_queue=variables.whole("ENDPOINT_MAX_QUEUE", base.max_queue),
+            host_threads=variables.whole("ENDPOINT_HOST_THREADS", base.host_threads),
             body_timeout_s=variables.decimal("ENDPOINT_BODY_TIMEOUT_S", base.body_timeout_s, 0.1),
             deadline_s=variables.decimal("ENDPOINT_DEADLINE_S", base.deadline_s, 0.1),
             drain_s=variables.decimal("ENDPOINT_DRAIN_S", base.drain_s, 0.1),

@@ -18,17 +18,19 @@ def test_each_variable_is_read() -> None:
             "ENDPOINT_MAX_ITEMS": "2",
             "ENDPOINT_REQUEST_BYTES": "3",
             "ENDPOINT_RESPONSE_BYTES": " 4 ",
+            "ENDPOINT_PROCESSES": "7",
             "ENDPOINT_WORKERS": "5",
             "ENDPOINT_CORES_PER_WORKER": "6",
             "ENDPOINT_MAX_BATCH_DELAY_MS": "0",
             "ENDPOINT_MAX_QUEUE": "8",
+            "ENDPOINT_HOST_THREADS": "12",
             "ENDPOINT_BODY_TIMEOUT_S": "0.5",
             "ENDPOINT_DEADLINE_S": "10",
             "ENDPOINT_DRAIN_S": "11",
             "NEURON_RT_NUM_CORES": "9",
         }
     )
-    assert settings == Settings(Limits(1, 2, 3, 4), 5, 6, 0.0, 8, 0.5, 10.0, 11.0, 9)
+    assert settings == Settings(Limits(1, 2, 3, 4), 7, 5, 6, 0.0, 8, 12, 0.5, 10.0, 11.0, 9)
 
 
 def test_all_bad_values_are_named_together() -> None:

@@ -1,0 +1,101 @@
+"""Whether the runtime leaves the interpreter's lock while the device runs: measured on this machine, with this model.
+
+Threads serve all cores of a process at once only if it does. A second thread wakes up every half millisecond while the
+model is called. Where the lock is free it keeps its pace; where Python runs it gets the lock every 5 ms
+(sys.getswitchinterval), and not at all where a library holds it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from inference_code import runtime
+from inference_code.runtime import Model
+
+_log = logging.getLogger(__name__)
+_PAUSE_SECONDS = 0.0005
+_PACE_SECONDS = 0.015  # of doing nothing, for the second thread's pace on this machine
+_ENOUGH_SECONDS = 0.020
+_MOST_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What was seen: `free`, the second thread's pace while the model ran, 0 to 1 of its pace beside nothing."""
+
+    free: float
+    seconds: float
+
+    @property
+    def held(self) -> bool:
+        """Whether the model holds the lock."""
+        return self.free < 0.5
+
+
+def measure(call: Callable[[], object]) -> Lock:
+    """Call until enough time has been seen."""
+    pace = _Pace()
+    try:
+        alone, _ = pace.during(lambda: time.sleep(_PACE_SECONDS))
+        steps, seconds = pace.during(call)
+        while seconds < _ENOUGH_SECONDS:
+            more, longer = pace.during(call)
+            steps, seconds = steps + more, seconds + longer
+    finally:
+        pace.end()
+    return Lock(min(1.0, steps / seconds * _PACE_SECONDS / max(alone, 1)), seconds)
+
+
+class _Pace:
+    """A thread that counts how often it wakes up."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+        self._ended = False
+        self._thread = threading.Thread(target=self._walk, name="pace", daemon=True)
+        self._thread.start()
+
+    def _walk(self) -> None:
+        while not self._ended:
+            time.sleep(_PAUSE_SECONDS)
+            self._steps += 1
+
+    def during(self, call: Callable[[], object]) -> tuple[int, float]:
+        """The steps while `call` runs, and its seconds."""
+        before, started = self._steps, time.perf_counter()
+        call()
+        return self._steps - before, time.perf_counter() - started
+
+    def end(self) -> None:
+        self._ended = True
+        self._thread.join()
+
+
+def watch(model: Model, processes: int = 1) -> Lock | None:
+    """Measure the model's longest call that takes no more than a second, and log what follows. None: each takes longer.
+
+    processes: how many of them share the machine.
+    """
+    took = [pair for pair in zip(model.warm_up_seconds, model.manifest.graphs, strict=True) if pair[0] <= _MOST_SECONDS]
+    if not took:
+        _log.info("whether the runtime leaves the interpreter's lock was not measured: a call takes more than a second")
+        return None
+    graph = max(took, key=lambda pair: pair[0])[1]
+    inputs = runtime.zeros(graph)
+    found = measure(lambda: model.run(graph, inputs))
+    _log.info(_words(found, model.at_once, processes))
+    return found
+
+
+def _words(found: Lock, cores: int, processes: int) -> str:
+    seen = f"(free for {found.free:.0%} of {found.seconds * 1000:.0f} ms)"
+    if not found.held:
+        return f"the runtime leaves the interpreter's lock while the device runs {seen}: a thread for each core serves"
+    if cores == 1:
+        return f"the model's call holds the interpreter's lock {seen}; this process has one core"
+    more = f"set serve.processes (ENDPOINT_PROCESSES, --processes) to up to {cores * processes}"
+    return f"the model's call holds the interpreter's lock {seen}, so {cores} cores cannot be used at once; {more}"
