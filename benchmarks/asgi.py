@@ -34,7 +34,7 @@ from inference_code.service import Service
 from inference_code.settings import Settings
 
 settings = Settings.from_environment()
-app = Service(handler.load(Path(os.environ["BENCHMARK_MODEL"]), settings), settings).app()
+app = Service(handler.load(Path(os.environ["BENCHMARK_MODEL"]), settings), settings)
 """
 _SIDES = {"small (3 kB)": 16, "large (602 kB)": 224}
 

@@ -151,17 +151,17 @@ def call(function: Callable[..., Any], *arguments: Any, context: Any = None) -> 
     return function(*arguments, context) if takes_context else function(*arguments)
 
 
-def input_fn(body: bytes | str, content_type: str, context: Any = None) -> list[Work]:
+def input_fn(body: bytes | memoryview | str, content_type: str, context: Any = None) -> list[Work]:
     """The items of one request. Never raises for a bad one: it becomes one Work with its error."""
     served = _served()
     headers = _headers(context)
-    raw = body.encode() if isinstance(body, str) else bytes(body)
-    request = Request(raw, "", headers.get("accept", ""), model=served.info)
+    view = body.encode() if isinstance(body, str) else body
+    request = Request(view, "", headers.get("accept", ""), model=served.info)
     try:
-        if len(raw) > served.info.limits.request_bytes:
-            raise TooLarge(f"the body has {len(raw)} bytes; at most {served.info.limits.request_bytes} are read")
+        if len(view) > served.info.limits.request_bytes:
+            raise TooLarge(f"the body has {len(view)} bytes; at most {served.info.limits.request_bytes} are read")
         request = Request(
-            body=raw,
+            view=view,
             content_type=media_type(content_type or ""),
             accept=request.accept,
             parameters=custom_attributes(headers.get(CUSTOM_ATTRIBUTES.lower(), "")),
@@ -183,7 +183,7 @@ def _parts(served: Served, request: Request, boundary: str) -> list[Work]:
     works = []
     for index, part in enumerate(parts):
         try:
-            single = replace(request, body=part.body, content_type=media_type(part.content_type))
+            single = replace(request, view=part.body, content_type=media_type(part.content_type))
             if single.content_type == MULTIPART:
                 raise BadRequest(f"part {index} is {MULTIPART} itself; a part is one item")
             found = _guarded("preprocess", served.task.preprocess, single)

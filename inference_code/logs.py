@@ -10,12 +10,11 @@ A thread of its own writes. When nobody reads the output, lines are dropped and 
 
 from __future__ import annotations
 
-import contextlib
+import collections
 import contextvars
 import json
 import logging
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -58,50 +57,58 @@ def to_stdout(data: bytes) -> None:
 
 
 class Writer:
-    """Writes lines on a thread of its own; `tick` is called on it about once a second."""
+    """Writes lines on a thread of its own.
+
+    `collect` is called on it: soon after `wake`, about once a second without, before the lines are written that it and
+    others have `put`.
+    """
 
     def __init__(
         self,
         write: Callable[[bytes], None] = to_stdout,
         dropped: Callable[[], None] = lambda: None,
-        tick: Callable[[], None] = lambda: None,
+        collect: Callable[[], None] = lambda: None,
     ) -> None:
         self._write = write
         self._dropped = dropped
-        self._tick = tick
-        self._lines: queue.Queue[str | None] = queue.Queue(_MAX_LINES)
+        self._collect = collect
+        self._lines: collections.deque[str] = collections.deque()
+        self._closing = False
+        self._woken = threading.Event()
         self._thread = threading.Thread(target=self._work, name="log", daemon=True)
         self._thread.start()
 
     def put(self, value: Mapping[str, Any]) -> None:
         """Write `value` as one line of JSON, later. Never waits."""
-        try:
-            self._lines.put_nowait(json.dumps(value))
-        except queue.Full:
+        if len(self._lines) >= _MAX_LINES:
             self._dropped()
+            return
+        self._lines.append(json.dumps(value))
+        self.wake()
+
+    def wake(self) -> None:
+        """There is something to collect."""
+        if not self._woken.is_set():
+            self._woken.set()
 
     def close(self, seconds: float = 1.0) -> None:
         """Write what is left, for at most `seconds`."""
-        try:
-            self._lines.put(None, timeout=seconds)
-        except queue.Full:
-            return  # nobody reads
+        self._closing = True
+        self._woken.set()
         self._thread.join(seconds)
 
     def _work(self) -> None:
         while True:
-            try:
-                lines = [self._lines.get(timeout=1.0)]
-            except queue.Empty:
-                self._tick()
-                continue
-            with contextlib.suppress(queue.Empty):
-                while len(lines) < _LINES_AT_ONCE:
-                    lines.append(self._lines.get_nowait())
-            self._write_all([line for line in lines if line is not None])
-            if None in lines:
+            self._woken.wait(1.0)
+            if not self._closing:
+                time.sleep(_PAUSE_SECONDS)  # many lines at once: a wake-up for each would hold up the requests
+            self._woken.clear()
+            closing = self._closing
+            self._collect()
+            while self._lines:
+                self._write_all([self._lines.popleft() for _ in range(min(_LINES_AT_ONCE, len(self._lines)))])
+            if closing:
                 return
-            time.sleep(_PAUSE_SECONDS)  # a thread that waits for the next line would be woken by every request
 
     def _write_all(self, lines: list[str]) -> None:
         try:

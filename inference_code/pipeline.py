@@ -39,7 +39,7 @@ class Job:
 
     def __init__(
         self,
-        body: bytes,
+        body: bytes | memoryview,
         content_type: str,
         context: Headers,
         answer: Callable[[Reply], None],
@@ -155,7 +155,7 @@ class Pipeline:
 
     def bucket(self, job: Job) -> str:
         """Where the items of a request ran: `image=28x28`, several joined by +, "none" for no device."""
-        files = job.ticket.graphs if job.ticket is not None else ()
+        files = tuple(job.ticket.graphs) if job.ticket is not None else ()  # a copy: a batch may still be under way
         return "+".join(sorted({self._labels[file] for file in files})) or "none"
 
     def close(self, seconds: float) -> bool:

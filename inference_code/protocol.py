@@ -2,25 +2,83 @@
 
 h11 bounds the size of a request's head, httptools does not; here it does, by the same number of bytes. What is no HTTP
 never reaches the service: uvicorn answers it with 400, here with our JSON instead of plain text.
+
+With httptools, a large body whose length is known is received straight into the memory that the handler reads it from.
+ASGI alone would have it copied four times on its way, in pieces, each of which wakes the service up.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.util
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from inference_code.codecs.text import JSON
 from inference_code.errors import BadRequest
 
+# In scope["extensions"], where there is one: the whole body, a memoryview. Its messages carry none of it, and end once
+# it is complete.
+WHOLE_BODY = "inference_code.whole_body"
 MAX_HEAD = 64 * 1024  # bytes of the request line and the headers together
 _UNREADABLE = "this is not HTTP/1.1 that can be read; POST /invocations, GET /ping"
+_LARGE = 64 * 1024  # bytes; a smaller body mostly arrives together with its head
+_NOTHING = memoryview(b"")
+_READ = 64 * 1024  # bytes that are read at once, of what is no large body
 _TOO_LARGE = f"the request's head has more than {MAX_HEAD} bytes, which is what is read at most"
 
 
-def http() -> type[asyncio.Protocol]:
-    """What uvicorn.Config takes as `http`."""
-    return _bounded() if importlib.util.find_spec("httptools") is not None else _plain()
+def http(largest: int) -> Any:
+    """What uvicorn.Config takes as `http`. largest: bytes of a body that is accepted."""
+    if importlib.util.find_spec("httptools") is None:
+        return _plain()
+    return functools.partial(_Receiver, _bounded(), largest, bytearray(_READ))
+
+
+class _Receiver(asyncio.BufferedProtocol):
+    """Reads for a protocol of uvicorn's: heads and small bodies into `shared`, a large body into memory of its own.
+
+    `shared` can belong to every connection of an event loop: what was read is handed on before anything else is.
+    """
+
+    def __init__(self, protocol: type[Any], largest: int, shared: bytearray, **options: Any) -> None:
+        self._inner = protocol(**options)
+        self._inner.largest = largest
+        self._shared = memoryview(shared)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hand on, as all of these."""
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is no more."""
+        self._inner.connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """The client sends no more."""
+        self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._inner.resume_writing()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  (asyncio's)
+        """Where the next bytes belong."""
+        rest: memoryview | None = self._inner.rest
+        return self._shared if rest is None else rest
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """`nbytes` were read into it."""
+        if self._inner.rest is None:
+            self._inner.data_received(self._shared[:nbytes])
+        else:
+            self._inner.filled(nbytes)
 
 
 class _Careful:
@@ -74,10 +132,77 @@ def _plain() -> type[asyncio.Protocol]:
     return PlainProtocol
 
 
+class _LargeBodies:
+    """In front of uvicorn's protocol on httptools: gives a large body memory of its own, which _Receiver fills."""
+
+    if TYPE_CHECKING:
+        transport: Any
+        headers: list[tuple[bytes, bytes]]
+        scope: Any
+        parser: Any
+        _unset_keepalive_if_required: Any
+    largest = 0  # bytes of a body that is accepted
+    rest: memoryview | None = None  # of a large body: what has not been received, once its head is parsed
+    _body: memoryview | None = None  # a large body, from its head to its end
+    _missing = _NOTHING  # of it, while the parser is at work
+
+    def on_headers_complete(self) -> None:
+        """A body follows, or the end."""
+        size = self._length()
+        if _LARGE <= size <= self.largest:
+            memory: Any = np.empty(size, np.uint8)
+            self._body = self._missing = memoryview(memory)
+            self.scope["extensions"] = {WHOLE_BODY: self._body}
+        super().on_headers_complete()  # type: ignore[misc]
+
+    def _length(self) -> int:
+        """Of the body, as its head says; -1 for one in chunks, or of another protocol."""
+        found = -1
+        for name, value in self.headers:
+            if name in (b"transfer-encoding", b"upgrade"):
+                return -1
+            if name == b"content-length":
+                found = int(value)  # the parser took it for a number
+        return found
+
+    def on_body(self, body: bytes) -> None:
+        """What the parser saw of the body."""
+        if self._body is None:
+            super().on_body(body)  # type: ignore[misc]
+            return
+        self._missing[: len(body)] = body
+        self._missing = self._missing[len(body) :]
+
+    def on_message_complete(self) -> None:
+        """The body is complete."""
+        self._body = None
+        super().on_message_complete()  # type: ignore[misc]
+
+    def data_received(self, data: bytes) -> None:
+        """Any bytes but those of a large body after its first."""
+        super().data_received(data)  # type: ignore[misc]
+        if self._body is not None and not self.transport.is_closing():
+            self.rest = self._missing
+        self._missing = _NOTHING  # a view of no bytes keeps the body's memory, too
+
+    def filled(self, size: int) -> None:
+        """`size` bytes were written to `rest`."""
+        assert self.rest is not None  # noqa: S101  (the caller wrote there)
+        self._unset_keepalive_if_required()
+        self.rest = self.rest[size:]
+        if not self.rest:
+            self.rest = None
+            # The parser still waits for the bytes that it never saw: the next request gets a new one.
+            self.parser = type(self.parser)(self)
+            if hasattr(self.parser, "set_dangerous_leniencies"):  # since httptools 0.6.3; as uvicorn makes its own
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.on_message_complete()
+
+
 def _bounded() -> type[asyncio.Protocol]:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415  (httptools is optional)
 
-    class BoundedProtocol(_Careful, HttpToolsProtocol):
+    class BoundedProtocol(_Careful, _LargeBodies, HttpToolsProtocol):
         """Answers 400 and closes as soon as a head is larger than MAX_HEAD."""
 
         if TYPE_CHECKING:

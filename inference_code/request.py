@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,16 +55,23 @@ class ModelInfo:
 class Request:
     """One request as it arrived.
 
+    view: the body as the server holds it; a large one is a memoryview on memory that is this request's own.
+    body: the same as bytes; of a large one that is a copy, made when it is first asked for.
     content_type: media type in lower case, without parameters ("" when absent). accept: the whole Accept header.
     parameters: of the custom-attributes header, e.g. {"size": "model"}; parameters of Accept come by negotiation.
     model: what is being served (None only where a test calls a handler by hand).
     """
 
-    body: bytes
+    view: bytes | memoryview
     content_type: str = ""
     accept: str = ""
     parameters: Mapping[str, str] = field(default_factory=dict)
     model: ModelInfo | None = None
+
+    @functools.cached_property
+    def body(self) -> bytes:
+        """The body as bytes."""
+        return bytes(self.view)
 
 
 @dataclass(frozen=True)

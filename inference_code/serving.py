@@ -64,12 +64,12 @@ def serve(model_dir: str, listener: socket.socket) -> int:
     gc.freeze()
     service = Service(served, settings)
     configuration = uvicorn.Config(
-        service.app(),
+        service,
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,  # nobody reads the client's address
-        http=http(),
+        http=http(settings.limits.request_bytes),
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(settings.drain_s) + _LAST_ANSWERS_SECONDS,

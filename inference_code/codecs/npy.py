@@ -32,8 +32,9 @@ _MAX_RANK = 32
 _MAX_MEMBERS = 64
 
 
-def read_npy(body: bytes, what: str = "the npy body") -> Array:
-    """The array in `body`: bool, integer or float of any shape, in native byte order, read-only.
+def read_npy(body: bytes | memoryview, what: str = "the npy body") -> Array:
+    """The array in `body`: bool, integer or float of any shape, in native byte order; a view of
+    `body` where that is possible.
 
     Only a body that holds exactly the elements that its header claims is read. Raises BadRequest.
     """
@@ -57,7 +58,7 @@ def read_npy(body: bytes, what: str = "the npy body") -> Array:
     return native
 
 
-def _header(body: bytes, what: str) -> tuple[int, dict[str, object]]:
+def _header(body: bytes | memoryview, what: str) -> tuple[int, dict[str, object]]:
     """Where the data starts, and the header's dict."""
     if body[:6] != _MAGIC or len(body) < 12:
         raise BadRequest(f"{what} is not an npy file: it does not begin as numpy.save writes one")
@@ -70,7 +71,7 @@ def _header(body: bytes, what: str) -> tuple[int, dict[str, object]]:
         raise BadRequest(
             f"{what} has a header of {length} bytes; at most {_MAX_HEADER} are read, {len(body)} were sent"
         )
-    return start, _entries(body[8 + width : start].decode("latin1").strip(), what)
+    return start, _entries(bytes(body[8 + width : start]).decode("latin1").strip(), what)
 
 
 def _entries(text: str, what: str) -> dict[str, object]:
@@ -124,7 +125,7 @@ def _shape(shape: object, what: str) -> tuple[int, ...]:
     raise BadRequest(f"{what} has shape {str(shape)[:60]}; it must be a tuple of at most {_MAX_RANK} whole numbers")
 
 
-def read_npz(body: bytes, limit: int) -> dict[str, Array]:
+def read_npz(body: bytes | memoryview, limit: int) -> dict[str, Array]:
     """The arrays of an npz file by name. Unpacked they may have `limit` bytes together.
 
     Raises BadRequest, or TooLarge before anything is unpacked.

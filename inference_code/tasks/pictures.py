@@ -30,7 +30,7 @@ def each(
     """
     if kind in IMAGES:
         return item(request.body, request)
-    value = read_json(request.body) if kind == JSON else read_npy(request.body)
+    value = read_json(request.body) if kind == JSON else read_npy(request.view)
     several = isinstance(value, list) if kind == JSON else value.ndim == 4
     if not several:
         return item(value, request)

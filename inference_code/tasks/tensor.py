@@ -89,7 +89,7 @@ def _from_json(request: Request, _: Sequence[GraphEntry]) -> tuple[list[Any], bo
 
 
 def _from_npy(request: Request, graphs: Sequence[GraphEntry]) -> tuple[list[Any], bool]:
-    array = read_npy(request.body)
+    array = read_npy(request.view)
     inputs = graphs[0].inputs
     if len(inputs) > 1:
         names = ", ".join(tensor.name for tensor in inputs)
@@ -101,7 +101,7 @@ def _from_npy(request: Request, graphs: Sequence[GraphEntry]) -> tuple[list[Any]
 
 def _from_npz(request: Request, _: Sequence[GraphEntry]) -> tuple[list[Any], bool]:
     assert request.model is not None  # noqa: S101
-    return [read_npz(request.body, request.model.limits.request_bytes)], False
+    return [read_npz(request.view, request.model.limits.request_bytes)], False
 
 
 _READERS: dict[str, Callable[[Request, Sequence[GraphEntry]], tuple[list[Any], bool]]] = {
@@ -173,7 +173,7 @@ def _converted(array: Array, wanted: TensorDescription, *, from_json: bool) -> A
     """`array` in the dtype of the input, when nothing is lost but, for JSON's decimal numbers, precision."""
     dtype = np.dtype(wanted.dtype)
     if np.can_cast(array.dtype, dtype, "safe"):
-        return array.astype(dtype)
+        return array.astype(dtype, copy=False)
     if from_json and array.dtype.kind in "iuf" and dtype.kind == "f":
         with np.errstate(over="ignore"):  # becomes infinite, which is refused with its own message
             return array.astype(dtype)
