@@ -19,8 +19,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import torch
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
+from torch.nn import functional
 
 from inference_code.errors import BadRequest, TooLarge, Unprocessable
 from inference_code.request import Array
@@ -65,13 +68,37 @@ class Picture:
     def resized(self, height: int, width: int) -> Array:
         """Float32 (3, height, width), 0 to 1, resized by Pillow's bicubic filter (as transformers' processor does).
 
-        Values that the filter throws beyond 0 and 1 are clipped, as they are for 8 bits.
+        Values that the filter throws beyond 0 and 1 are clipped, as they are for 8 bits. The array is the caller's own.
         """
+        if self.planes[0].mode == "RGB":
+            found = np.empty((3, height, width), np.float32)
+            found[:] = _resized(self.planes[0], height, width).transpose(2, 0, 1)
+            found /= np.float32(255)
+            return found
         planes = [plane.resize((width, height), Image.Resampling.BICUBIC) for plane in self.planes]
-        if planes[0].mode == "RGB":
-            return np.asarray(planes[0], np.float32).transpose(2, 0, 1) / np.float32(255)
         stacked = np.clip(np.stack([np.asarray(plane, np.float32) for plane in planes]), 0, 1)
         return np.repeat(stacked, 3, axis=0) if len(planes) == 1 else stacked
+
+
+def _vectorised() -> bool:
+    """Whether torch resizes 8 bits as Pillow does (since 2.1), several times faster than Pillow itself."""
+    try:
+        functional.interpolate(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), (1, 1), mode="bicubic", antialias=True)
+    except (NotImplementedError, RuntimeError):
+        return False
+    return True
+
+
+_VECTORISED = _vectorised()
+
+
+def _resized(image: Image.Image, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """RGB of 8 bits (height, width, 3). Between torch and Pillow a value differs by 1 of 255 at most."""
+    if not _VECTORISED or image.size == (width, height):
+        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    found = functional.interpolate(pixels, (height, width), mode="bicubic", antialias=True)
+    return found[0].permute(1, 2, 0).numpy()
 
 
 def decode(body: bytes, max_pixels: int, target: Target | None = None) -> Picture:

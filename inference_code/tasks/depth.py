@@ -104,8 +104,9 @@ def _item(value: Any, request: Request) -> Item:
         "model": info,
     }
     _form(context)  # what cannot be answered is refused before the model has worked for nothing
-    values = (found.resized(height, width) - _three(info, "mean")) / _three(info, "std")
-    pixels = np.ascontiguousarray(values, np.float32)
+    pixels = found.resized(height, width)
+    pixels -= _three(info, "mean")
+    pixels /= _three(info, "std")
     return Item({graph.inputs[0].name: pixels}, context, squeeze=squeeze(found.size, (height, width)))
 
 

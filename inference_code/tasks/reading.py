@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 
 from inference_code.codecs.images import IMAGES
@@ -74,8 +73,10 @@ def _item(value: Any, request: Request) -> Item:
     assert request.model is not None  # noqa: S101  (the handler always fills it)
     tensor = request.model.graphs_of("encoder")[0].inputs[0]
     height, width = tensor.shape[2:]
-    pixels = picture(value, request, lambda *_: (height, width)).resized(height, width) * 2 - 1
-    return Item({tensor.name: np.ascontiguousarray(pixels, np.float32)}, {"model": request.model}, role="encoder")
+    pixels = picture(value, request, lambda *_: (height, width)).resized(height, width)
+    pixels *= 2
+    pixels -= 1
+    return Item({tensor.name: pixels}, {"model": request.model}, role="encoder")
 
 
 def decode(item: Item, call: Call) -> torch.Tensor:
