@@ -1,4 +1,4 @@
-"""A thread a core in one process against a process a core, with the same server, handler and load.
+"""A thread a core in one process against a process a core (--processes), with the same server, handler and load.
 
     python -m benchmarks.workers                   both layouts, three kinds of work; about a minute and a half
     python -m benchmarks.workers --write           also put the table into docs/serving.md
@@ -6,9 +6,7 @@
 
 Kinds of work: `torch`, a network on the CPU, whose operators leave the interpreter's lock; `accelerator`, a call that
 takes 10 ms and no processor, as a chip's does if its runtime leaves the lock; `python`, a handler whose preprocess
-holds the lock for some milliseconds. Each process listens on a socket of its own (SO_REUSEPORT), so that the kernel
-spreads the connections: of one that they share, the first to wake up would take them all. No graph takes more than one
-item, so that batching plays no part.
+holds the lock for some milliseconds. No graph takes more than one item, so that batching plays no part.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ import itertools
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -31,14 +28,16 @@ from benchmarks.serving import Load, Result, by_asyncio, by_wrk, check_answer, c
 from tests.inference_code import artifacts
 
 CORES = os.cpu_count() or 1
-_START_SECONDS = 120
 
-# A call of the device takes 10 ms and no processor, on each core by itself.
+# A call of the device takes 10 ms and no processor, on each core by itself. Python runs this file at its start; the
+# parent of several processes shall not load torch for it.
 _CHIP = """
-import time
-from inference_code import runtime
-_call = runtime._call
-runtime._call = lambda *arguments: (time.sleep(0.010), _call(*arguments))[1]
+import sys
+if "--processes" not in sys.orig_argv:
+    import time
+    from inference_code import runtime
+    _call = runtime._call
+    runtime._call = lambda *arguments: (time.sleep(0.010), _call(*arguments))[1]
 """
 _PYTHON = """
 import numpy as np
@@ -52,18 +51,6 @@ def preprocess(request):
 
 def postprocess(outputs, item):
     return outputs
-"""
-_PROCESSES = """
-import os, socket, subprocess, sys
-model, port, count, start = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-ended, held = os.pipe()
-children = []
-for _ in range(count):
-    listener = socket.create_server(("127.0.0.1", port), backlog=2048, reuse_port=True)
-    given = ["--model-dir", model, "--inherit", f"{listener.fileno()},{ended}"]
-    children.append(subprocess.Popen([sys.executable, "-c", start, *given], pass_fds=(listener.fileno(), ended)))
-    listener.close()
-sys.exit(max(child.wait() for child in children))
 """
 
 
@@ -82,15 +69,16 @@ class Network(torch.nn.Module):
         return found
 
 
-def cases(folder: Path) -> dict[str, tuple[Case, str]]:
-    """Each kind of work, with the source that runs before its server."""
+def cases(folder: Path) -> dict[str, Case]:
+    """Each kind of work."""
     network, small = np.random.default_rng(0).random((3, 96, 96), np.float32), np.ones(3, np.float32)
     found = {}
     for kind, body in (("torch", network), ("accelerator", small), ("python", small)):
         model = folder / kind
         module = Network() if kind == "torch" else torch.nn.Identity()
         graph = artifacts.add_graph(model, module, {"input": torch.zeros(1, *body.shape)})
-        shutil.copytree(document.ROOT / "inference_code", model / "code" / "inference_code")
+        package = model / "code" / "inference_code"
+        shutil.copytree(document.ROOT / "inference_code", package, ignore=shutil.ignore_patterns("__pycache__"))
         if kind == "python":
             (model / "code" / "handler").mkdir()
             (model / "code" / "handler" / "slow.py").write_text(_PYTHON)
@@ -98,44 +86,39 @@ def cases(folder: Path) -> dict[str, tuple[Case, str]]:
         artifacts.finish(model, (graph,), "tensor", handler=handler)
         path = folder / f"{kind}.body"
         path.write_bytes(artifacts.npy(body))
-        case = Case(kind, model, path, "application/x-npy", kind == "accelerator")
-        found[kind] = (case, _CHIP if kind == "accelerator" else "")
+        found[kind] = Case(kind, model, path, "application/x-npy", kind == "accelerator")
     return found
 
 
-def threads(case: Case, prelude: str, port: int, log: Path) -> Running:
+def threads(case: Case, port: int, log: Path) -> Running:
     """One process with a thread for each core."""
-    command = [sys.executable, "-c", _start(prelude), "--model-dir", str(case.model), "--port", str(port)]
-    return started(command, environment(case) | {"ENDPOINT_WORKERS": str(CORES)}, port, log)
+    return _server(case, 1, port, log)
 
 
-def processes(case: Case, prelude: str, port: int, log: Path) -> Running:
-    """A process for each core on one socket. Ready when all of them have loaded the model."""
-    command = [sys.executable, "-c", _PROCESSES, str(case.model), str(port), str(CORES), _start(prelude)]
-    running = started(command, environment(case), port, log)
-    end = time.monotonic() + _START_SECONDS
-    while log.read_text(errors="replace").count("listening on ") < CORES:
-        if time.monotonic() > end or running.process.poll() is not None:
-            running.stop()
-            raise SkippedError(f"not all processes became ready (the log is {log})")
-        time.sleep(0.05)
-    return running
+def processes(case: Case, port: int, log: Path) -> Running:
+    """A process for each core. The port is open when all of them have loaded the model."""
+    return _server(case, CORES, port, log)
 
 
-LAYOUTS: dict[str, Callable[[Case, str, int, Path], Running]] = {"threads": threads, "processes": processes}
+LAYOUTS: dict[str, Callable[[Case, int, Path], Running]] = {"threads": threads, "processes": processes}
 
 
-def _start(prelude: str) -> str:
-    return f"{prelude}\nimport sys\nfrom inference_code.server import main\nsys.exit(main())"
+def _server(case: Case, count: int, port: int, log: Path) -> Running:
+    variables = environment(case) | {"ENDPOINT_WORKERS": str(CORES)}
+    if case.accelerator:
+        chip = log.parent / "chip"
+        chip.mkdir(exist_ok=True)
+        (chip / "sitecustomize.py").write_text(_CHIP)
+        variables["PYTHONPATH"] = f"{chip}{os.pathsep}{variables['PYTHONPATH']}"
+    command = [sys.executable, "-m", "inference_code.server", "--model-dir", str(case.model), "--port", str(port)]
+    return started([*command, *(["--processes", str(count)] if count > 1 else [])], variables, port, log)
 
 
-def measure(
-    layout: str, case: Case, prelude: str, connections: Sequence[int], seconds: float, load: Load
-) -> list[Result]:
+def measure(layout: str, case: Case, connections: Sequence[int], seconds: float, load: Load) -> list[Result]:
     """Start, warm up, measure each number of connections, end. Raises SkippedError."""
     log = HOME / "logs" / f"workers-{layout}-{case.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    running = LAYOUTS[layout](case, prelude, free_ports(), log)
+    running = LAYOUTS[layout](case, free_ports(), log)
     try:
         check_answer(layout, case, running)
         memory = running.memory() / 1e6
@@ -165,12 +148,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: list[Result] = []
     skipped: dict[str, str] = {}
     for kind in options.kinds:
-        case, prelude = built[kind]
         for layout in LAYOUTS:
             console.print(f"{kind}: {layout}")
             try:
                 load = by_wrk if has_wrk else by_asyncio
-                results += measure(layout, case, prelude, options.connections, options.seconds, load)
+                results += measure(layout, built[kind], options.connections, options.seconds, load)
             except SkippedError as error:
                 skipped[f"{kind}, {layout}"] = str(error)
                 console.print(f"[bold red]SKIPPED {kind}, {layout}[/]: {error}", markup=True)

@@ -64,19 +64,28 @@ class Child:
 
     def hear(self) -> bool:
         """Take in what it says. False: it will say no more."""
+        said = self._received()
+        if said:
+            self._take_in(said)
+        return said != b""
+
+    def _received(self) -> bytes | None:
+        """What has come over the channel: None for nothing yet, nothing for the end."""
         assert self.channel is not None  # noqa: S101  (it was started)
         try:
-            said = self.channel.recv(65536)
+            return self.channel.recv(65536)
         except BlockingIOError:
-            return True
+            return None
         except OSError:  # it died, and left connections unread
-            return False
-        if self._refusal is None:
-            said, refuses, reason = said.partition(REFUSED)
-            self._refusal = reason if refuses else None
-        else:
+            return b""
+
+    def _take_in(self, said: bytes) -> None:
+        if self._refusal is not None:
             self._refusal += said
-            return bool(said)
+            return
+        said, refuses, reason = said.partition(REFUSED)
+        if refuses:
+            self._refusal = reason
         for _ in range(said.count(TAKEN)):
             self._on_the_way.popleft().close()
         self.open -= said.count(ENDED)
@@ -84,7 +93,6 @@ class Child:
             self.ready = self.served = True
         if LEAVING in said:
             self.ready = False
-        return bool(said) or self._refusal is not None
 
     def give_back(self) -> list[socket.socket]:
         """The connections that it did not take, and never will."""
@@ -95,8 +103,8 @@ class Child:
     def close(self) -> None:
         """It has died: hear its last words, and forget the channel."""
         if self.channel is not None:
-            while self.hear():
-                pass
+            while said := self._received():  # not to its end: a process that it has forked may hold the channel, too
+                self._take_in(said)
             self.channel.close()
         self.ready, self.channel = False, None
 

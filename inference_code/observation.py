@@ -9,13 +9,13 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inference_code.answers import Reply
 from inference_code.logs import CloudWatch, Writer
-from inference_code.metrics import Metrics
+from inference_code.metrics import Metrics, State
 from inference_code.pipeline import Job
 from inference_code.scheduler import Batch
 
@@ -63,8 +63,12 @@ class Told:
 class Observer:
     """Takes records from any thread, and tells them."""
 
-    def __init__(self, endpoint: str, write: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, endpoint: str, write: Callable[[bytes], None], first_core: int = 0, process: int | None = None
+    ) -> None:
+        """process: this one's number, where there are several; first_core: that of its first core among all cores."""
         self._endpoint = endpoint
+        self._first_core, self._process = first_core, process
         self._metrics = Metrics()
         self._records: collections.deque[Told | Batch] = collections.deque()
         self._working = threading.Lock()
@@ -83,10 +87,15 @@ class Observer:
         """A client was gone."""
         self._metrics.gone.add()
 
-    def text(self, gauges: Mapping[str, tuple[str, float]]) -> str:
-        """The metrics in Prometheus' text format; `gauges`: name to (help, value now)."""
+    def text(self, gauges: Mapping[str, tuple[str, float]], others: Sequence[State] = ()) -> str:
+        """The metrics in Prometheus' text format, added to `others`; `gauges`: name to (help, value now)."""
         self._work_off()
-        return self._metrics.text(gauges)
+        return self._metrics.text(gauges, others)
+
+    def state(self, gauges: Mapping[str, tuple[str, float]]) -> State:
+        """The metrics as they are added to those of another process."""
+        self._work_off()
+        return self._metrics.state(gauges)
 
     def close(self) -> None:
         """Tell everything, within a second at most if nobody reads."""
@@ -106,8 +115,9 @@ class Observer:
             for done in range(len(self._records)):
                 record = self._records.popleft()
                 if isinstance(record, Batch):
-                    self._metrics.batch(record)
-                    self._cloudwatch.batch(record)
+                    batch = replace(record, core=record.core + self._first_core)
+                    self._metrics.batch(batch)
+                    self._cloudwatch.batch(batch)
                 else:
                     self._tell(record)
                 if done % _AT_ONCE == _AT_ONCE - 1:
@@ -136,6 +146,8 @@ class Observer:
             "request_id": told.request_id,
             "status": told.status,
         }
+        if self._process is not None:
+            line["process"] = self._process
         if told.status is not None:
             line |= {"response_bytes": told.response_bytes, "answer": told.answer}
         if told.error:
@@ -151,7 +163,8 @@ class Observer:
             line["squeeze"] = round(max(told.squeezes), 4)
         if told.device is not None:
             queue, device, cores, batch_items, padding = told.device
-            line |= {"queue_ms": _ms(queue), "device_ms": _ms(device), "core": sorted(cores)}
+            line |= {"queue_ms": _ms(queue), "device_ms": _ms(device)}
+            line["core"] = sorted(core + self._first_core for core in cores)
             line |= {"batch_items": batch_items, "padding": round(padding, 4)}
         elif told.predict_fn:
             line["predict_fn_ms"] = _ms(told.predict_fn)

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from inference_code import handler, metrics
+from inference_code import handler, metrics, siblings
 from inference_code.answers import Reply
 from inference_code.errors import (
     EndpointError,
@@ -32,7 +32,10 @@ from inference_code.errors import (
     TooLarge,
     Unavailable,
 )
+from inference_code.interpreter import Lock
 from inference_code.logs import to_stdout
+from inference_code.member import Member
+from inference_code.metrics import State
 from inference_code.observation import Observer, Told
 from inference_code.pipeline import Job, Pipeline
 from inference_code.protocol import WHOLE_BODY
@@ -54,9 +57,22 @@ class _ClientGoneError(Exception):
 class Service:
     """The routes, and what is known of the requests inside."""
 
-    def __init__(self, served: handler.Served, settings: Settings, write: Callable[[bytes], None] = to_stdout) -> None:
+    def __init__(
+        self,
+        served: handler.Served,
+        settings: Settings,
+        write: Callable[[bytes], None] = to_stdout,
+        member: Member | None = None,
+        lock: Lock | None = None,
+    ) -> None:
+        """member: the place among several processes. lock: what interpreter.py saw."""
         self._settings = settings
-        self._observer = Observer(served.manifest.name, write)
+        self._member, self._holds_lock = member, lock is not None and lock.held
+        if member is not None and member.count > 1:
+            first = member.index * int(getattr(served.model, "at_once", 1))
+            self._observer = Observer(served.manifest.name, siblings.in_turn(member), first, member.index)
+        else:
+            self._observer = Observer(served.manifest.name, write)
         self._pipeline = Pipeline(served, settings, self._observer.batch)
         self._jobs: set[Job] = set()
         self._inside = 0
@@ -81,12 +97,25 @@ class Service:
         return Response(status_code=200 if self._drain_ends is None else 503)
 
     async def metrics(self, _: Request) -> Response:
-        """Prometheus' text."""
-        gauges = {
+        """Prometheus' text: the sum over all processes, whichever is asked."""
+        others = await siblings.ask(self._member) if self._member is not None else []
+        text = self._observer.text(self._gauges(others.count(None)), [one for one in others if one is not None])
+        return Response(text, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    def state(self) -> State:
+        """The metrics of this process alone."""
+        return self._observer.state(self._gauges())
+
+    def _gauges(self, silent: int = 0) -> dict[str, tuple[str, float]]:
+        return {
             "endpoint_requests_inside": ("Requests that are not answered yet.", float(self._inside)),
             "endpoint_items_waiting": ("Items that wait for the device.", float(self._pipeline.waiting())),
-        }
-        return Response(self._observer.text(gauges), headers={"Content-Type": metrics.CONTENT_TYPE})
+            "endpoint_processes": ("Processes whose metrics these are.", 1.0),
+            "endpoint_processes_silent": ("Processes that did not tell theirs in time.", float(silent)),
+            "endpoint_processes_holding_lock": (
+                "Processes whose model was seen to hold the interpreter's lock.", float(self._holds_lock)
+            ),
+        }  # fmt: skip
 
     # One request ----------------------------------------------------------------------------------------------------
 

@@ -296,11 +296,11 @@ def test_a_closed_output_is_counted_and_survived() -> None:
 def test_label_values_are_escaped_and_buckets_cumulative() -> None:
     counter = Counter("c", "Text.", ("label",))
     counter.add('a"b\\c\nd')
-    assert list(counter.lines()) == ['c{label="a\\"b\\\\c\\nd"} 1']
+    assert list(counter.lines(counter.numbers())) == ['c{label="a\\"b\\\\c\\nd"} 1']
     histogram = Histogram("h", "Text.", (), (1, 2))
     for value in (0.5, 1, 1.5, 3):
         histogram.observe(value)
-    assert list(histogram.lines()) == [
+    assert list(histogram.lines(histogram.numbers())) == [
         'h_bucket{le="1"} 2', 'h_bucket{le="2"} 3', 'h_bucket{le="+Inf"} 4', "h_sum 6", "h_count 4",
     ]  # fmt: skip
 
