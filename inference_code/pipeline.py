@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -115,7 +114,7 @@ class Pipeline:
     def __init__(self, served: Served, settings: Settings, observe: Callable[[Batch], None] = lambda _: None) -> None:
         self._served = served
         at_once = int(getattr(served.model, "at_once", 1))
-        self._cpu = ThreadPoolExecutor((os.cpu_count() or 1) + at_once, "cpu")
+        self._cpu = ThreadPoolExecutor(settings.host_threads + at_once, "cpu")
         self._device: ThreadPoolExecutor | None = None
         self._scheduler: QueueScheduler | None = None
         self._labels = {graph.file: label(graph) for graph in served.manifest.graphs}
