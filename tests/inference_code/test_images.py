@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from inference_code.codecs import images
 from inference_code.codecs.images import decode, encode_png16, from_array
 from inference_code.errors import BadRequest, TooLarge, Unprocessable
 from tests.inference_code.artifacts import encoded, gradient
@@ -266,6 +268,24 @@ def checks(height: int = 1600, width: int = 2400) -> Image.Image:
     """Coloured checks of 10 pixels: nothing but hard edges."""
     small = np.random.default_rng(2).integers(0, 2, (height // 10, width // 10, 3), dtype=np.uint8) * 255
     return Image.fromarray(np.kron(small, np.ones((10, 10, 1), np.uint8)))
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(1, 1), (1, 40), (40, 1), (15, 300), (16, 16), (17, 300), (480, 640), (333, 517)]
+)
+def test_resizing_is_pillows(height: int, width: int) -> None:
+    """By torch, where it can and the sides are long enough, to within 2 of 255 of noise; by Pillow itself elsewhere."""
+    pixels = np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    picture = from_array(pixels, MANY)
+    for rows, columns in ((224, 224), (1, 5), (97, 31), (height, width)):
+        found = np.rint(picture.resized(rows, columns) * 255).astype(int).transpose(1, 2, 0)
+        expected = np.asarray(Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BICUBIC)).astype(int)
+        by_torch = images._TORCH_CAN and min(height, width) >= 16
+        assert np.abs(found - expected).max() <= (2 if by_torch else 0)
+
+
+def test_torch_resizes_where_it_is_said_to() -> None:
+    assert images._TORCH_CAN == (int(torch.__version__.split(".")[0]) >= 2)
 
 
 def difference(body: bytes, height: int, width: int) -> np.ndarray[Any, Any]:
