@@ -6,12 +6,14 @@ import collections
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from inference_code.member import CONNECTION, ENDED, LEAVING, READY, REFUSED, TAKEN, Member
 
 _ON_THE_WAY = 64  # connections at most; what a socket pair holds for certain
+_LATE_SECONDS = 0.2  # for a process to take a connection; it needs some milliseconds of its event loop
 
 
 class Child:
@@ -27,7 +29,9 @@ class Child:
         self.channel: socket.socket | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self._environment = environment
-        self._on_the_way: collections.deque[socket.socket] = collections.deque()
+        self._on_the_way: collections.deque[tuple[float, socket.socket]] = (
+            collections.deque()
+        )  # given when, by monotonic
         self._refusal: bytes | None = None
 
     def start(self, command: Sequence[str], count: int, ended: int, turn: int, folder: Path) -> socket.socket:
@@ -49,6 +53,12 @@ class Child:
         """Whether it may be given a connection now."""
         return self.ready and len(self._on_the_way) < _ON_THE_WAY
 
+    @property
+    def rank(self) -> tuple[bool, int, int]:
+        """The least is given the next connection: it is not stuck, and has the fewest, or had the fewest so far."""
+        stuck = bool(self._on_the_way) and time.monotonic() - self._on_the_way[0][0] > _LATE_SECONDS
+        return stuck, self.open, self.given
+
     def offer(self, connection: socket.socket) -> bool:
         """Give it a connection. False: it cannot take one now."""
         if not self.has_room or self.channel is None:
@@ -57,7 +67,7 @@ class Child:
             socket.send_fds(self.channel, [CONNECTION], [connection.fileno()])
         except OSError:  # the channel is full, or the process has just died, which is noticed by itself
             return False
-        self._on_the_way.append(connection)
+        self._on_the_way.append((time.monotonic(), connection))
         self.open += 1
         self.given += 1
         return True
@@ -87,7 +97,7 @@ class Child:
         if refuses:
             self._refusal = reason
         for _ in range(said.count(TAKEN)):
-            self._on_the_way.popleft().close()
+            self._on_the_way.popleft()[1].close()
         self.open -= said.count(ENDED)
         if READY in said:
             self.ready = self.served = True
@@ -96,7 +106,8 @@ class Child:
 
     def give_back(self) -> list[socket.socket]:
         """The connections that it did not take, and never will."""
-        given, self._on_the_way = list(self._on_the_way), collections.deque()
+        given = [connection for _, connection in self._on_the_way]
+        self._on_the_way.clear()
         self.open -= len(given)
         return given
 

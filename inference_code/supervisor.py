@@ -233,9 +233,9 @@ class _Supervisor:
                 return
 
     def _hand_over(self) -> None:
-        """Give each waiting connection to the process that has the fewest, or had the fewest so far."""
+        """Give each waiting connection to a process, if one can take it."""
         while self._waiting:
-            for child in sorted(self._children, key=lambda one: (one.open, one.given)):
+            for child in sorted(self._children, key=lambda one: one.rank):
                 if child.offer(self._waiting[0]):
                     self._waiting.popleft()
                     break

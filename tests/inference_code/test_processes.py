@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -401,18 +401,27 @@ def test_a_process_that_dies_again_and_again_ends_all() -> None:
     assert "Traceback" not in error
 
 
-def test_connections_that_a_dead_process_had_not_taken_go_to_another() -> None:
-    with parent_of(CHILD + DEAF) as parent, ThreadPoolExecutor(6) as pool:
-        assert parent.stdout is not None
-        url = urlsplit(parent.stdout.readline().removeprefix("listening on ").strip())
+def ask(parent: subprocess.Popen[str]) -> Callable[[], int]:
+    """Once it listens: what asks whichever process it chooses."""
+    assert parent.stdout is not None
+    url = urlsplit(parent.stdout.readline().removeprefix("listening on ").strip())
 
-        def ask() -> int:
-            connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=30)
+    def ping() -> int:
+        connection = http.client.HTTPConnection(url.hostname or "", url.port, timeout=30)
+        try:
             connection.request("GET", "/")
             return connection.getresponse().status
+        finally:
+            connection.close()
 
-        answers = [pool.submit(ask) for _ in range(6)]
-        time.sleep(1.0)
+    return ping
+
+
+def test_connections_that_a_dead_process_had_not_taken_go_to_another() -> None:
+    with parent_of(CHILD + DEAF) as parent, ThreadPoolExecutor(6) as pool:
+        ping = ask(parent)
+        answers = [pool.submit(ping) for _ in range(6)]
+        time.sleep(0.5)
         assert any(not answer.done() for answer in answers)  # those of the deaf process
         while not all(answer.done() for answer in answers):  # it comes back as deaf
             for child in children(parent.pid):
@@ -421,6 +430,18 @@ def test_connections_that_a_dead_process_had_not_taken_go_to_another() -> None:
                         os.kill(child, signal.SIGKILL)
             time.sleep(0.3)
         assert [answer.result() for answer in answers] == [200] * 6
+
+
+def test_a_process_that_takes_nothing_is_given_no_more() -> None:
+    with parent_of(CHILD + DEAF) as parent, ThreadPoolExecutor(1) as pool:
+        ping = ask(parent)
+        first = pool.submit(ping)  # to the deaf one: both had none so far
+        time.sleep(0.4)
+        assert [ping() for _ in range(10)] == [200] * 10
+        assert not first.done()
+        parent.terminate()
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            first.result()
 
 
 def test_a_process_that_does_not_end_is_killed() -> None:
