@@ -92,6 +92,12 @@ def test_image_of_ones_own_is_in_ones_own_account(synthesize: Synthesize) -> Non
     assert "Mappings" not in template
 
 
+def test_processes_of_the_native_server_are_in_its_environment(synthesize: Synthesize) -> None:
+    template = one(synthesize, "serve: {{server: native, processes: 2}}\n")
+    environment = only(template, "AWS::SageMaker::Model")["PrimaryContainer"]["Environment"]
+    assert (environment["ENDPOINT_PROCESSES"], environment["NEURON_RT_NUM_CORES"]) == ("2", "4")
+
+
 def namespaces(template: dict[str, Any]) -> list[str]:
     """Where the container may write metrics."""
     (policy,) = only(template, "AWS::IAM::Role")["Policies"]
