@@ -15,7 +15,7 @@ from inference_code.handler import load
 from inference_code.interpreter import Lock, measure, watch
 from inference_code.service import Service
 from inference_code.settings import Settings
-from tests.inference_code.artifacts import Server, doubling_artifact
+from tests.inference_code.artifacts import doubling_artifact
 
 
 def python_for(seconds: float) -> int:
@@ -102,11 +102,3 @@ def test_it_is_a_metric(tmp_path: Path, lock: Lock | None, count: float) -> None
         assert service.state()["endpoint_processes_holding_lock"] == [([], [count])]
     finally:
         assert service.close(5)
-
-
-def test_a_server_says_it_once(tmp_path: Path) -> None:
-    server = Server(doubling_artifact(tmp_path / "a"), tmp_path / "log")
-    metrics = server.request("/metrics").body.decode()
-    assert server.stop() == 0
-    assert server.log.read_text().count("interpreter's lock") == 1
-    assert "endpoint_processes_holding_lock" in metrics

@@ -105,7 +105,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     assert place.stat().st_mode & 0o777 == 0o700
     yield server
     assert server.stop() == 0
-    assert "Traceback" not in server.log.read_text()
+    log = server.log.read_text()
+    assert ("Traceback" in log, log.count("interpreter's lock")) == (False, 2)  # once by each process
     assert not place.exists()
 
 
@@ -231,7 +232,7 @@ def test_nobody_reads_the_output_and_requests_go_on(tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         url = process.stdout.readline().decode().removeprefix("listening on ").strip()
-        answers = send_all(url, [request(number) for number in range(800)], 8)  # their lines fill the pipe
+        answers = send_all(url, [request(number) for number in range(400)], 8)  # their lines fill the pipe
         assert {answer.status for answer in answers} == {200}
     finally:
         process.terminate()
@@ -298,7 +299,7 @@ def test_sigterm_lets_the_requests_of_all_processes_finish_together(tmp_path: Pa
     server = Server(folder, tmp_path / "log", {"NEURON_RT_NUM_CORES": "2"}, "--processes", "2")
     inside = folder / "code/handler/models/my_handler.py"
     with ThreadPoolExecutor(4) as pool:
-        answers = [pool.submit(server.request, body=b"2", Content_Type="text/plain") for _ in range(4)]
+        answers = [pool.submit(server.request, body=b"1.2", Content_Type="text/plain") for _ in range(4)]
         wait_for(lambda: all(Path(f"{inside}{core}").exists() for core in (0, 1)))
         time.sleep(0.5)  # for the other two
         started = time.monotonic()
