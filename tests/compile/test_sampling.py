@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from compile.errors import CompileError
-from compile.sampling import difference, recorded
+from compile.sampling import difference, environment, recorded
 from compile.worker import Answer
+from spec import load
 from spec.lock import SampleAnswer
+from tests.spec.projects import SMALL, a_lock, fill
 
 
 def npy(array: np.ndarray) -> Answer:
@@ -59,3 +62,11 @@ def test_json_is_compared_by_key_and_not_by_order() -> None:
 def test_what_has_no_values_to_compare_is_refused() -> None:
     with pytest.raises(CompileError, match="image/png"):
         recorded(Answer(200, "image/png", b""))
+
+
+def test_the_sample_is_answered_by_one_process(tmp_path: Path) -> None:
+    path = fill(tmp_path / "project") / "endpoints" / "depth.yaml"
+    path.write_text(SMALL + "serve: {server: native, processes: 4}\n")
+    spec = load(path)
+    found = environment(spec, a_lock(spec))
+    assert (found["ENDPOINT_PROCESSES"], found["ENDPOINT_WORKERS"]) == ("1", "1")

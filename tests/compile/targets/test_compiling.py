@@ -361,6 +361,16 @@ def test_plan_needs_no_sdk_and_names_every_cell(tmp_path: Path) -> None:
     assert device.needed == 4 * core.needed
 
 
+def test_the_host_holds_the_weights_once_for_each_process(tmp_path: Path) -> None:
+    needed = {}
+    for server, processes in (("torchserve", 1), ("native", 1), ("native", 2)):
+        more = f"serve: {{server: {server}, processes: {processes}}}\n"
+        found = survey(plan(specs.load(write_entry(tmp_path, more=more)), rehearse=False, check=False), Silent())
+        needed[server, processes] = next(one.needed for one in found.demands if one.resource == "host memory")
+    one = needed["native", 1]
+    assert (needed["native", 2], needed["torchserve", 1]) == (2 * one, 4 * one)
+
+
 def test_what_does_not_fit_is_refused_before_compiling_with_the_levers(
     tmp_path: Path, stand_in: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
