@@ -40,14 +40,15 @@ def measure(call: Callable[[], object]) -> Lock:
     """Call until enough time has been seen."""
     pace = _Pace()
     try:
-        alone, _ = pace.during(lambda: time.sleep(_PACE_SECONDS))
+        idle = [pace.during(lambda: time.sleep(_PACE_SECONDS)) for _ in range(2)]  # something may disturb one of them
         steps, seconds = pace.during(call)
         while seconds < _ENOUGH_SECONDS:
             more, longer = pace.during(call)
             steps, seconds = steps + more, seconds + longer
     finally:
         pace.end()
-    return Lock(min(1.0, steps / seconds * _PACE_SECONDS / max(alone, 1)), seconds)
+    alone = max(1 / _PACE_SECONDS, *(count / length for count, length in idle))
+    return Lock(min(1.0, steps / seconds / alone), seconds)
 
 
 class _Pace:
