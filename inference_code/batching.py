@@ -52,8 +52,9 @@ class DirectScheduler:
             for graph, count in plan(len(indices), graphs):
                 part = indices[start : start + count]
                 start += count
+                batch = [items[index] for index in part]
                 try:
-                    answers: Sequence[Outcome] = run_batch(graph, [items[index] for index in part], self._run)
+                    answers: Sequence[Outcome] = taken_apart(graph, batch, run_batch(graph, batch, self._run))
                 except EndpointError as error:
                     answers = [error] * count
                 for index, answer in zip(part, answers, strict=True):
@@ -117,8 +118,8 @@ def plan(count: int, graphs: Sequence[GraphEntry]) -> list[tuple[GraphEntry, int
     return batches
 
 
-def run_batch(graph: GraphEntry, items: Sequence[Item], run: Run) -> list[Outcome]:
-    """Pad the items to the bucket, put them together, pad to the compiled batch, run, take the answers apart.
+def run_batch(graph: GraphEntry, items: Sequence[Item], run: Run) -> list[Array]:
+    """Pad the items to the bucket, put them together, pad to the compiled batch, run. Returns the graph's outputs.
 
     The batch is filled up with its last item: zeros can be far from anything that the model has seen. Raises what `run`
     raises, and BadRequest for an array whose kind is not the input's.
@@ -128,7 +129,11 @@ def run_batch(graph: GraphEntry, items: Sequence[Item], run: Run) -> list[Outcom
     for tensor in graph.inputs:
         rows = [_padded(cast(item.inputs[tensor.name], tensor), tensor, item) for item in items]
         arrays.append(np.stack(rows + rows[-1:] * padding))
-    outputs = run(graph, arrays)
+    return run(graph, arrays)
+
+
+def taken_apart(graph: GraphEntry, items: Sequence[Item], outputs: Sequence[Array]) -> list[Outcome]:
+    """Each item's own part of the outputs of its batch, restored."""
     answers = []
     for place, item in enumerate(items):
         # An output without batch axis (only allowed in a batch of one) belongs to the one item whole.

@@ -2,7 +2,8 @@
 
 A request whose core is idle goes out at once, alone, on the thread that brings it: no thread has to wake up for it.
 While every core is busy requests wait in the queue of their bucket; a core that becomes free takes as many as the
-compiled batch holds. Nothing ever waits for a batch to fill.
+compiled batch holds. Nothing ever waits for a batch to fill, and a core never waits for the answers of its last batch
+to be taken apart: when the next one is waiting, another thread does that.
 
 Which bucket: the one whose next batch is fullest, unless one has waited longer than max_batch_delay; then the one that
 has waited longest. Which items: one of each waiting request in turn, so that a request of many items does not hold up
@@ -19,9 +20,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
-from inference_code.batching import Outcome, checked, fitting, run_batch
+from inference_code.batching import Outcome, checked, fitting, run_batch, taken_apart
 from inference_code.errors import EndpointError, Internal, Unavailable
 from inference_code.manifest import GraphEntry
 from inference_code.request import Array, Item
@@ -153,6 +155,22 @@ class _Pick:
     graph: GraphEntry
     taken: list[tuple[Ticket, int]]
 
+    @property
+    def items(self) -> list[Item]:
+        return [ticket.items[index] for ticket, index in self.taken]
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """A batch that has been on the device. result: the graph's outputs, or after a failure each item's outcome."""
+
+    pick: _Pick
+    core: int
+    started: float
+    ended: float
+    result: list[Array] | list[Outcome]
+    failed: bool
+
 
 class QueueScheduler:
     """See the top of this file. `close` ends its threads, one for each core."""
@@ -179,8 +197,10 @@ class QueueScheduler:
         self._idle = list(range(cores))
         self._closed = False
         self._changed = threading.Condition()
+        self._ran: SimpleQueue[_Ran | None] = SimpleQueue()
         self._threads = [threading.Thread(target=self._work, name=f"core-{n}", daemon=True) for n in range(cores)]
-        for thread in self._threads:
+        self._settling = threading.Thread(target=self._settle_all, name="settle", daemon=True)
+        for thread in (*self._threads, self._settling):
             thread.start()
 
     # The callers' side --------------------------------------------------------------------------------------------
@@ -255,12 +275,14 @@ class QueueScheduler:
         end = self._clock() + seconds
         for thread in self._threads:
             thread.join(max(0.0, end - self._clock()))
-        return not any(thread.is_alive() for thread in self._threads)
+        self._ran.put(None)
+        self._settling.join(max(0.0, end - self._clock()))
+        return not any(thread.is_alive() for thread in (*self._threads, self._settling))
 
     # The cores' side ----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        """A thread's life: whenever something waits and a core is idle, run a batch on it."""
+        """A thread's life: whenever something waits and a core is idle, run a batch on it, and then the next."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or (bool(self._idle) and self._waiting() > 0))
@@ -268,8 +290,20 @@ class QueueScheduler:
                     return
                 core, pick, expired = self._claim()
             self._settle_expired(expired)
-            if pick is not None:
-                self._execute(core, pick)
+            while pick is not None:
+                ran = self._run_on(core, pick)
+                with self._changed:
+                    core, pick, expired = self._give_back(ran.core)
+                if pick is None:
+                    self._settle(ran)
+                else:
+                    self._ran.put(ran)
+                self._settle_expired(expired)
+
+    def _settle_all(self) -> None:
+        """The life of the thread that settles batches whose core went on with the next."""
+        while (ran := self._ran.get()) is not None:
+            self._settle(ran)
 
     def _waiting(self) -> int:
         return sum(queue.waiting for queue in self._queues.values())
@@ -296,41 +330,61 @@ class QueueScheduler:
         for ticket, index in expired:
             ticket.settle(index, Unavailable("its time was up before the device was free", retry_after=_RETRY_SECONDS))
 
+    def _give_back(self, core: int) -> tuple[int, _Pick | None, list[tuple[Ticket, int]]]:
+        """A core is free again; claim what waits for one. The lock is held."""
+        self._idle.append(core)
+        claimed = self._claim()
+        if self._idle and self._waiting():
+            self._changed.notify()
+        return claimed
+
     def _execute(self, core: int, pick: _Pick) -> None:
         """Run the batch on the core, give the core back, settle the items."""
-        items = [ticket.items[index] for ticket, index in pick.taken]
-        started = self._clock()
-        try:
-            outcomes, failed = self._outcomes(core, pick.graph, items)
-        finally:
-            ended = self._clock()
-            with self._changed:
-                self._idle.append(core)
-                if self._waiting():
-                    self._changed.notify()
-        waited, wasted = tuple(started - ticket.submitted for ticket, _ in pick.taken), padding(pick.graph, items)
-        self._observe(Batch(pick.graph, core, waited, ended - started, wasted, failed))
-        for (ticket, index), seconds, outcome in zip(pick.taken, waited, outcomes, strict=True):
-            ticket.queue_seconds = max(ticket.queue_seconds, seconds)
-            ticket.device_seconds = max(ticket.device_seconds, ended - started)
-            ticket.batch_items = max(ticket.batch_items, len(items))
-            ticket.padding = max(ticket.padding, wasted)
-            ticket.graphs.add(pick.graph.file)
-            ticket.cores.add(core)
-            ticket.settle(index, outcome)
+        ran = self._run_on(core, pick)
+        with self._changed:
+            self._idle.append(core)
+            if self._waiting():
+                self._changed.notify()
+        self._settle(ran)
 
-    def _outcomes(self, core: int, graph: GraphEntry, items: Sequence[Item]) -> tuple[list[Outcome], bool]:
-        """The items' outcomes. When a batch fails, each of its items is run alone, so that only the bad one fails."""
+    def _run_on(self, core: int, pick: _Pick) -> _Ran:
+        """Run the batch. When it fails, each of its items is run alone, so that only the bad one fails."""
+        started = self._clock()
+        result: list[Array] | list[Outcome]
+        result, error = self._called(core, pick.graph, pick.items)
+        if error is not None:
+            result = [error] if len(pick.items) == 1 else [self._alone(core, pick.graph, item) for item in pick.items]
+        return _Ran(pick, core, started, self._clock(), result, error is not None)
+
+    def _alone(self, core: int, graph: GraphEntry, item: Item) -> Outcome:
+        outputs, error = self._called(core, graph, [item])
+        return error or taken_apart(graph, [item], outputs)[0]
+
+    def _called(self, core: int, graph: GraphEntry, items: Sequence[Item]) -> tuple[list[Array], EndpointError | None]:
+        """The graph's outputs for the items, or what went wrong."""
         try:
-            return run_batch(graph, items, lambda entry, arrays: self._run(core, entry, arrays)), False
+            return run_batch(graph, items, lambda entry, arrays: self._run(core, entry, arrays)), None
         except EndpointError as error:
-            if len(items) == 1:
-                return [error], True
+            return [], error
         except Exception as error:  # a core's thread must not end; the caller learns that it is our fault
             _log.exception("a batch of %s failed", graph.file)
-            if len(items) == 1:
-                return [Internal(f"{type(error).__name__}; the worker's log has the details")], True
-        return [self._outcomes(core, graph, [item])[0][0] for item in items], True
+            return [], Internal(f"{type(error).__name__}; the worker's log has the details")
+
+    def _settle(self, ran: _Ran) -> None:
+        """Tell of the batch, and give each item its outcome."""
+        items, graph = ran.pick.items, ran.pick.graph
+        outcomes = ran.result if ran.failed else taken_apart(graph, items, ran.result)
+        taken, seconds = ran.pick.taken, ran.ended - ran.started
+        waited, wasted = tuple(ran.started - ticket.submitted for ticket, _ in taken), padding(graph, items)
+        self._observe(Batch(graph, ran.core, waited, seconds, wasted, ran.failed))
+        for (ticket, index), wait, outcome in zip(taken, waited, outcomes, strict=True):
+            ticket.queue_seconds = max(ticket.queue_seconds, wait)
+            ticket.device_seconds = max(ticket.device_seconds, seconds)
+            ticket.batch_items = max(ticket.batch_items, len(items))
+            ticket.padding = max(ticket.padding, wasted)
+            ticket.graphs.add(graph.file)
+            ticket.cores.add(ran.core)
+            ticket.settle(index, outcome)
 
 
 def padding(graph: GraphEntry, items: Sequence[Item]) -> float:
