@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import torch
 
 from inference_code import manifest as m
 from inference_code.member import Member
@@ -47,6 +48,13 @@ SHARED = {
 def places(server: Server) -> dict[int, int]:
     """The process at each place."""
     return {member(child).index: child for child in children(server.process.pid)}
+
+
+def running() -> Iterator[bytes]:
+    """The command line of every process of this machine."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            yield path.read_bytes()
 
 
 def member(process: int) -> Member:
@@ -187,6 +195,21 @@ def test_lines_stay_whole_and_none_is_missing(pair: Server) -> None:
     counts = np.bincount([line["process"] for line in told()])
     assert counts.sum() == 600
     assert counts.min() > 150
+
+
+def test_each_process_has_a_copy_on_each_of_its_cores_of_a_chip(tmp_path: Path) -> None:
+    """With a stand-in for the target's extension; two cores a copy, so that copies are numbered."""
+    (tmp_path / "torch_neuron.py").write_text('__version__ = "1.13.1.2.11.13.0"\n')
+    versions = {"torch": str(torch.__version__), "torch-neuron": "1.13.1.2.11.13.0"}
+    artifact = sums_artifact(tmp_path / "a", rehearsal=False, stand_in=True, cores_per_copy=2, versions=versions)
+    path = f"{tmp_path}:{child_environment()['PYTHONPATH']}"
+    server = Server(artifact, tmp_path / "log", {"PYTHONPATH": path, "NEURON_RT_NUM_CORES": "8"}, "--processes", "2")
+    try:
+        with clients(server, 2) as found:
+            cores = {one.process: {tuple(one.line(one.ask(BODY))["core"]) for _ in range(4)} for one in found}
+    finally:
+        assert server.stop() == 0
+    assert cores == {0: {(0,), (1,)}, 1: {(2,), (3,)}}
 
 
 WRITES = """
@@ -349,8 +372,7 @@ def test_one_process_that_cannot_load_ends_the_others_too(tmp_path: Path) -> Non
     (line,) = (line for line in run.stderr.splitlines() if not line.startswith("process 0 INFO"))
     assert line.startswith("The model cannot be served: the handler my_handler.py cannot be imported: ")
     assert "not here" in line
-    found = subprocess.run(["pgrep", "-f", str(folder)], capture_output=True, text=True, check=False)
-    assert found.stdout == ""
+    assert [process for process in running() if str(folder).encode() in process] == []
 
 
 # With processes that are no servers: what the parent alone does ------------------------------------------------------
