@@ -29,7 +29,6 @@ from tests.inference_code.artifacts import (
     child_environment,
     command,
     doubling_artifact,
-    npy,
     sums_artifact,
 )
 from tests.inference_code.load import Got, send_all
@@ -300,18 +299,6 @@ def test_a_killed_process_loses_only_what_was_inside_it_and_comes_back(tmp_path:
     assert "process 1 of the server was ended by signal 9" in server.log.read_text()
 
 
-def test_while_no_process_is_ready_connections_wait(tmp_path: Path) -> None:
-    server = Server(doubling_artifact(tmp_path / "a"), tmp_path / "log", None, "--processes", "2")
-    try:
-        for child in children(server.process.pid):
-            os.kill(child, signal.SIGKILL)
-        assert server.request("/ping").status == 200  # once one has loaded the model again
-        assert server.request(body=npy(np.ones(3, np.float32)), Content_Type="application/x-npy").status == 200
-        wait_for(lambda: len(places(server)) == 2)
-    finally:
-        assert server.stop() == 0
-
-
 INSIDE = SLOW.replace("import time", "import os, time").replace(
     "    time", "    open(__file__ + os.environ['NEURON_RT_VISIBLE_CORES'], 'w').close()\n    time"
 )
@@ -453,6 +440,18 @@ def test_connections_that_a_dead_process_had_not_taken_go_to_another() -> None:
                         os.kill(child, signal.SIGKILL)
             time.sleep(0.3)
         assert [answer.result() for answer in answers] == [200] * 6
+
+
+def test_while_no_process_is_ready_connections_wait() -> None:
+    slow = CHILD.replace("channel.sendall(READY)", "time.sleep(0.7); channel.sendall(READY)")
+    with parent_of(slow + DEAF.replace("member.index == 0", "False")) as parent:
+        ping = ask(parent)
+        assert ping() == 200
+        for child in children(parent.pid):
+            os.kill(child, signal.SIGKILL)
+        started = time.monotonic()
+        assert ping() == 200  # once one is ready again
+        assert time.monotonic() - started > 0.6
 
 
 def test_a_process_that_takes_nothing_is_given_no_more() -> None:
