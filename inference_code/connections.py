@@ -22,18 +22,23 @@ class Connections:
         self._loop = asyncio.get_running_loop()
         self._unsent = b""
         self._taking = True
+        self._arrived: socket.socket | None = None  # and the parent has not been told yet
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop.add_reader(self._channel, self._read)
         self._tell(READY)
 
-    def leave(self) -> None:
-        """Take none any more: the parent gives those that are on their way to another process."""
+    async def leave(self) -> None:
+        """Take none any more: the parent gives those that are on their way to another process.
+
+        Returns when those that were taken have their protocols, so that uvicorn can end them like all others.
+        """
         self._taking = False
         self._loop.remove_reader(self._channel)
         self._tell(LEAVING)
+        await asyncio.gather(*self._tasks)
 
     def _read(self) -> None:
-        while self._taking and not self._unsent:  # what was taken is told before it is touched
+        while self._taking and not self._unsent:
             try:
                 data, descriptors, _, _ = socket.recv_fds(self._channel, 1, 1, _FLAGS)
             except BlockingIOError:
@@ -44,13 +49,21 @@ class Connections:
                 self._taking = False
                 self._loop.remove_reader(self._channel)
                 return
-            self._tell(TAKEN)
             if descriptors:
-                task = self._loop.create_task(self._connect(socket.socket(fileno=descriptors[0])))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._arrived = socket.socket(fileno=descriptors[0])
+                self._tell(TAKEN)
             else:  # no file descriptor was free here: the parent closes the connection
-                self._tell(ENDED)
+                self._tell(TAKEN + ENDED)
+            self._begin()
+
+    def _begin(self) -> None:
+        """Connect what has arrived, once the parent knows: of a process that dies it gives the rest to another."""
+        connection = self._arrived
+        if connection is not None and not self._unsent:
+            self._arrived = None
+            task = self._loop.create_task(self._connect(connection))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, connection: socket.socket) -> None:
         ended = _Once(lambda: self._tell(ENDED))
@@ -76,6 +89,7 @@ class Connections:
     def _send_on(self) -> None:
         self._loop.remove_writer(self._channel)
         self._tell(b"")
+        self._begin()
         if self._taking and not self._unsent:
             self._loop.add_reader(self._channel, self._read)
 

@@ -69,7 +69,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.drain()
         if self._connections is not None:
-            self._connections.leave()
+            await self._connections.leave()
         if self._teller is not None:
             self._teller.close()
         await super().shutdown(sockets)

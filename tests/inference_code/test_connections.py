@@ -59,8 +59,7 @@ def test_a_parent_that_does_not_listen_for_a_while_learns_of_everything() -> Non
             while told[ENDED] < 1500:
                 told += heard(channel)
                 await asyncio.sleep(0.001)
-            connections.leave()
-            await asyncio.sleep(0.01)
+            await connections.leave()
             return told + heard(channel)
 
     told = asyncio.run(asyncio.wait_for(run(), 30))
@@ -78,7 +77,7 @@ def test_what_is_taken_is_answered_and_what_comes_after_leaving_is_not_touched()
             first[0].setblocking(False)
             await loop.sock_sendall(first[0], b"hello")
             assert await loop.sock_recv(first[0], 100) == b"hello"
-            connections.leave()
+            await connections.leave()
             socket.send_fds(channel, [CONNECTION], [second[1].fileno()])
             second[0].setblocking(False)
             await loop.sock_sendall(second[0], b"hello")
