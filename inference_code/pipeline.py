@@ -25,12 +25,14 @@ from inference_code.batching import label
 from inference_code.decoding import answered
 from inference_code.errors import EndpointError, Internal, Unavailable
 from inference_code.handler import Done, Headers, Served, Work
+from inference_code.pool import Pool
 from inference_code.request import Item
 from inference_code.runtime import Model
 from inference_code.scheduler import Batch, QueueScheduler, Ticket
 from inference_code.settings import Settings
 
 _log = logging.getLogger(__name__)
+_CLOSED = "the worker is shutting down; try again"
 
 
 class Job:
@@ -114,7 +116,7 @@ class Pipeline:
     def __init__(self, served: Served, settings: Settings, observe: Callable[[Batch], None] = lambda _: None) -> None:
         self._served = served
         at_once = int(getattr(served.model, "at_once", 1))
-        self._cpu = ThreadPoolExecutor(settings.host_threads + at_once, "cpu")
+        self._cpu = Pool(settings.host_threads + at_once, "cpu")
         self._device: ThreadPoolExecutor | None = None
         self._scheduler: QueueScheduler | None = None
         self._labels = {graph.file: label(graph) for graph in served.manifest.graphs}
@@ -137,7 +139,7 @@ class Pipeline:
 
     def start(self, job: Job) -> None:
         """Send a request on its way."""
-        self._submit(self._cpu, self._decode, job)
+        self._on_cpu(self._decode, job)
 
     def give_up(self, job: Job, error: EndpointError) -> None:
         """Answer with `error` now; what of the request has not reached the device never will."""
@@ -161,23 +163,29 @@ class Pipeline:
         """End the threads, waiting `seconds` at most. Returns whether none is left working."""
         end = time.monotonic() + seconds
         ended = self._scheduler.close(seconds) if self._scheduler is not None else True
-        pools = (self._cpu, self._device, self._loops)
+        self._cpu.close()
+        pools = [pool for pool in (self._device, self._loops) if pool is not None]
         for pool in pools:
-            if pool is not None:
-                pool.shutdown(wait=False, cancel_futures=True)
-        for pool in pools:
-            for thread in pool._threads if pool is not None else ():  # there is no public way to wait for a while
-                thread.join(max(0.0, end - time.monotonic()))
-                ended = ended and not thread.is_alive()
+            pool.shutdown(wait=False, cancel_futures=True)
+        ended = self._cpu.join(end) and ended
+        for thread in (thread for pool in pools for thread in pool._threads):  # there is no public way to wait a while
+            thread.join(max(0.0, end - time.monotonic()))
+            ended = ended and not thread.is_alive()
         return ended
 
     # The steps ----------------------------------------------------------------------------------------------------
+
+    def _on_cpu(self, step: Callable[[Job], None], job: Job, *, ending: bool = False) -> None:
+        try:
+            self._cpu.submit(lambda: self._guarded(step, job), ending=ending)
+        except RuntimeError:
+            job.finish(handler.failed(Unavailable(_CLOSED, retry_after=1)))
 
     def _submit(self, pool: ThreadPoolExecutor, step: Callable[[Job], None], job: Job) -> None:
         try:
             pool.submit(self._guarded, step, job)
         except RuntimeError:  # the pool is shut down
-            job.finish(handler.failed(Unavailable("the worker is shutting down; try again", retry_after=1)))
+            job.finish(handler.failed(Unavailable(_CLOSED, retry_after=1)))
 
     def _guarded(self, step: Callable[[Job], None], job: Job) -> None:
         """Run a step; whatever goes wrong, the request is answered, and a request that is over goes no further."""
@@ -211,7 +219,7 @@ class Pipeline:
         job.ticket = ticket = self._scheduler.submit(handler.ready(work), job.deadline)
         if job.given_up:  # between the decoding and the ticket
             self._scheduler.cancel(ticket)
-        if not ticket.then(lambda: self._submit(self._cpu, lambda one: self._encode(one, work, ticket), job)):
+        if not ticket.then(lambda: self._on_cpu(lambda one: self._encode(one, work, ticket), job, ending=True)):
             self._encode(job, work, ticket)
 
     def _start_loops(self, job: Job, work: Sequence[Work], pool: ThreadPoolExecutor, trips: Trips) -> None:
@@ -239,7 +247,7 @@ class Pipeline:
         started = time.monotonic()
         done = handler.predict_fn(work, self._served, job.context)
         job.user_seconds = time.monotonic() - started
-        self._submit(self._cpu, lambda one: self._reply(one, done), job)
+        self._on_cpu(lambda one: self._reply(one, done), job, ending=True)
 
     def _encode(self, job: Job, work: Sequence[Work], ticket: Ticket) -> None:
         self._reply(job, handler.joined(work, ticket.outcomes))
