@@ -1,13 +1,13 @@
 """Whether the runtime leaves the interpreter's lock while the device runs: measured on this machine, with this model.
 
 Threads serve all cores of a process at once only if it does. A second thread wakes up every half millisecond while the
-model is called. Where the lock is free it keeps its pace; where Python runs it gets the lock every 5 ms
-(sys.getswitchinterval), and not at all where a library holds it.
+model is called. Where the lock is free it keeps its pace; where Python or a library that holds the lock runs, it waits.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,9 +18,11 @@ from inference_code.runtime import Model
 
 _log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 0.0005
-_PACE_SECONDS = 0.015  # of doing nothing, for the second thread's pace on this machine
-_ENOUGH_SECONDS = 0.020
-_MOST_SECONDS = 1.0
+_PACE_SECONDS = 0.020  # of doing nothing, for the second thread's pace on this machine
+_ENOUGH_SECONDS = 0.050
+_DOUBTFUL, _DOUBTFUL_SECONDS = (0.1, 0.6), 0.300  # in between one looks longer: others may use the processors, too
+_SWITCH_SECONDS = 0.1  # Python gives the lock up after 5 ms if another thread wants it, which is no news of the runtime
+_MOST_SECONDS = 1.0  # of one call
 
 
 @dataclass(frozen=True)
@@ -33,21 +35,25 @@ class Lock:
     @property
     def held(self) -> bool:
         """Whether the model holds the lock."""
-        return self.free < 0.5
+        return self.free < 0.4
 
 
 def measure(call: Callable[[], object]) -> Lock:
     """Call until enough time has been seen."""
-    pace = _Pace()
+    pace, usual = _Pace(), sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         idle = [pace.during(lambda: time.sleep(_PACE_SECONDS)) for _ in range(2)]  # something may disturb one of them
+        alone = max(1 / _PACE_SECONDS, *(count / length for count, length in idle))
         steps, seconds = pace.during(call)
-        while seconds < _ENOUGH_SECONDS:
+        while seconds < _ENOUGH_SECONDS or (
+            seconds < _DOUBTFUL_SECONDS and _DOUBTFUL[0] < steps / seconds / alone < _DOUBTFUL[1]
+        ):
             more, longer = pace.during(call)
             steps, seconds = steps + more, seconds + longer
     finally:
+        sys.setswitchinterval(usual)
         pace.end()
-    alone = max(1 / _PACE_SECONDS, *(count / length for count, length in idle))
     return Lock(min(1.0, steps / seconds / alone), seconds)
 
 

@@ -400,7 +400,7 @@ def parent_of(source: str) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         finally:
-            process.kill()
+            process.terminate()  # so that it clears its folder away
 
 
 def test_a_process_that_dies_again_and_again_ends_all() -> None:
