@@ -1,7 +1,6 @@
 """The native server's routes: POST /invocations and GET /ping, which are SageMaker's, and GET /metrics.
 
-POST /invocations speaks ASGI itself: what a framework adds to each request costs more than what this file does in it.
-The rest, where time does not count, is Starlette's.
+Plain ASGI: what a framework adds to each request costs more than what this file does in it.
 """
 
 from __future__ import annotations
@@ -12,14 +11,9 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable
-
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
+from typing import Any
 
 from inference_code import handler, metrics, siblings
 from inference_code.answers import Reply
@@ -41,6 +35,13 @@ from inference_code.pipeline import Job, Pipeline
 from inference_code.protocol import WHOLE_BODY
 from inference_code.settings import Settings
 
+# https://asgi.readthedocs.io/en/latest/specs/www.html
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_METHODS = {"/ping": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), "/invocations": ("POST",)}
 _DRAIN_BODY_SECONDS = 10.0
 _WATCH_AFTER = 0.005  # seconds
 _log = logging.getLogger(__name__)
@@ -77,30 +78,33 @@ class Service:
         self._jobs: set[Job] = set()
         self._inside = 0
         self._drain_ends: float | None = None
-        routes = [Route("/ping", self.ping, methods=["GET"]), Route("/metrics", self.metrics, methods=["GET"])]
-        routes.append(Route("/invocations", _never, methods=["POST"]))  # for its 405; see __call__
-        self._others = Starlette(
-            routes=routes, exception_handlers={HTTPException: self._http_error, Exception: self._unexpected}
-        )
-        self._others.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
-        if scope["type"] == "http" and scope["path"] == "/invocations" and scope["method"] == "POST":
-            await self._invocations(scope, receive, send)
-        else:
-            scope.pop("extensions", None)  # nobody asks for what was sent
-            await self._others(scope, receive, send)
+        call = _Call(scope)
+        if call.path == "/invocations" and scope["method"] == "POST":
+            await self._invocations(call, receive, send)
+            return
+        scope.pop("extensions", None)  # nobody asks for what was sent
+        refused = _refusal(call, str(scope["method"]))
+        if refused is not None:
+            await self._send(call, refused, send)
+            return
+        try:
+            reply = self._ping() if call.path == "/ping" else await self._metrics()
+        except Exception as error:
+            reply = _mistaken(error)
+        await _write(reply, _headers(reply, call.id), send)  # whoever watches the server is not told of
 
-    async def ping(self, _: Request) -> Response:
+    def _ping(self) -> Reply:
         """200: the model was loaded and answered before the port was opened. 503 once the server is ending."""
-        return Response(status_code=200 if self._drain_ends is None else 503)
+        return Reply(200 if self._drain_ends is None else 503, b"", "text/plain")
 
-    async def metrics(self, _: Request) -> Response:
+    async def _metrics(self) -> Reply:
         """Prometheus' text: the sum over all processes, whichever is asked."""
         others = await siblings.ask(self._member) if self._member is not None else []
         text = self._observer.text(self._gauges(others.count(None)), [one for one in others if one is not None])
-        return Response(text, headers={"Content-Type": metrics.CONTENT_TYPE})
+        return Reply(200, text.encode(), metrics.CONTENT_TYPE)
 
     def state(self) -> State:
         """The metrics of this process alone."""
@@ -119,9 +123,8 @@ class Service:
 
     # One request ----------------------------------------------------------------------------------------------------
 
-    async def _invocations(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _invocations(self, call: _Call, receive: Receive, send: Send) -> None:
         """One request through the handler; an error is answered as JSON {error, detail}."""
-        call = _Call(scope)
         if self._inside >= self._settings.max_queue:
             busy = Unavailable(
                 f"{self._inside} requests are being worked on, which is as many as may; try again", retry_after=1
@@ -140,9 +143,8 @@ class Service:
             self._observer.gone()
             self._tell(call, Told(status=None, error="client_gone"))
             return
-        except Exception as error:  # our own mistake: the log gets the traceback, the caller does not
-            _log.exception("a request failed")
-            reply = handler.failed(Internal(f"{type(error).__name__}; the worker's log has the details"))
+        except Exception as error:
+            reply = _mistaken(error)
         finally:
             self._inside -= 1
         await self._send(call, reply, send)
@@ -208,8 +210,7 @@ class Service:
         headers = _headers(reply, call.id)
         if unread is not None:
             headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body, "more_body": unread is not None})
+        await _write(reply, headers, send, more=unread is not None)
         if unread is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(_drain(unread, self._settings.limits.request_bytes), _DRAIN_BODY_SECONDS)
@@ -223,7 +224,7 @@ class Service:
         if call.job is not None:
             told.of_job(call.job, self._pipeline.bucket(call.job))
         if call.path != "/invocations":
-            told.path = call.path
+            told.path = call.path[:100]
         self._observer.request(told)
 
     # The end --------------------------------------------------------------------------------------------------------
@@ -247,33 +248,27 @@ class Service:
         self._observer.close()
         return ended
 
-    # What Starlette hands over --------------------------------------------------------------------------------------
 
-    async def _http_error(self, request: Request, error: Exception) -> Response:
-        """Starlette's own 404 and 405, as JSON."""
-        path = request.url.path[:100]
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        if status != 405:
-            return self._refused(request, NotFound(f"there is no {path}; POST /invocations, GET /ping"))
-        response = self._refused(request, MethodNotAllowed(f"{request.method} {path} is not answered"))
-        response.headers.update(dict(getattr(error, "headers", None) or {}))
-        return response
-
-    async def _unexpected(self, request: Request, error: Exception) -> Response:
-        """Our own mistake: the log gets the traceback, the caller does not."""
-        _log.error("a request failed", exc_info=error)
-        return self._refused(request, Internal(f"{type(error).__name__}; the worker's log has the details"))
-
-    def _refused(self, request: Request, error: EndpointError) -> Response:
-        call, reply = _Call(request.scope), handler.failed(error)
-        self._tell(call, Told.of(reply))
-        response = Response(reply.body, reply.status)
-        response.raw_headers = _headers(reply, call.id)
-        return response
+def _refusal(call: _Call, method: str) -> Reply | None:
+    """404 or 405 for a route that is not there, None for one that is."""
+    allowed = _METHODS.get(call.path)
+    if allowed is None:
+        return handler.failed(NotFound(f"there is no {call.path[:100]}; POST /invocations, GET /ping"))
+    if method not in allowed:
+        refused = handler.failed(MethodNotAllowed(f"{method} {call.path} is not answered"))
+        return replace(refused, headers={**refused.headers, "Allow": ", ".join(allowed)})
+    return None
 
 
-async def _never(_: Request) -> Response:
-    raise AssertionError("POST /invocations is not answered by Starlette")
+async def _write(reply: Reply, headers: list[tuple[bytes, bytes]], send: Send, *, more: bool = False) -> None:
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body, "more_body": more})
+
+
+def _mistaken(error: Exception) -> Reply:
+    """Our own mistake: the log gets the traceback, the caller does not."""
+    _log.error("a request failed", exc_info=error)
+    return handler.failed(Internal(f"{type(error).__name__}; the worker's log has the details"))
 
 
 class _Call:
@@ -282,7 +277,7 @@ class _Call:
     def __init__(self, scope: Scope) -> None:
         self.arrived = time.monotonic()
         self.scope = scope
-        self.path = str(scope["path"])[:100]
+        self.path = str(scope["path"])
         self.headers: dict[str, str] = {}
         headers = self.headers
         for name, value in scope["headers"]:

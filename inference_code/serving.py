@@ -105,6 +105,7 @@ def serve(model_dir: str, listener: socket.socket | None, member: Member | None 
         server_header=False,
         proxy_headers=False,  # nobody reads the client's address
         ws="none",
+        lifespan="off",
         http=http(settings.limits.request_bytes),
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,

@@ -57,7 +57,11 @@ def running() -> Iterator[bytes]:
 
 
 def member(process: int) -> Member:
-    arguments = Path(f"/proc/{process}/cmdline").read_bytes().decode().split("\0")
+    path = Path(f"/proc/{process}/cmdline")
+    arguments = path.read_bytes().decode().split("\0")
+    while "--member" not in arguments and arguments != [""]:  # it has been forked, and is no other program yet
+        time.sleep(0.01)
+        arguments = path.read_bytes().decode().split("\0")
     return Member.read(arguments[arguments.index("--member") + 1])
 
 
