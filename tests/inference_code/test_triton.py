@@ -155,28 +155,56 @@ def test_many_at_once_each_get_their_own_answer(triton: Triton) -> None:
 
 
 CLIENT = """
-import json, sys
+import importlib, json, sys
 import numpy as np
-import tritonclient.http as triton
-client = triton.InferenceServerClient(sys.argv[1])
+triton = importlib.import_module(f"tritonclient.{sys.argv[1]}")
+client = triton.InferenceServerClient(sys.argv[2])
 body = np.frombuffer(sys.stdin.buffer.read(), np.uint8)
-tensor = triton.InferInput("body", list(body.shape), "UINT8")
-tensor.set_data_from_numpy(body)
-found = []
-for parameters in json.loads(sys.argv[2]):
+def ask(body, parameters):
+    tensor = triton.InferInput("body", list(body.shape), "UINT8")
+    tensor.set_data_from_numpy(body)
     try:
         answer = client.infer("model", [tensor], parameters=parameters, request_id="7")
-        assert answer.get_response()["id"] == "7"
+        said = answer.get_response()
+        assert (said["id"] if isinstance(said, dict) else said.id) == "7"
         kind, body = answer.as_numpy("content_type")[0].decode(), answer.as_numpy("body").tobytes()
-        found.append([kind, body[:9].decode("latin1")])
+        return [kind, body[:9].decode("latin1")]
     except triton.InferenceServerException as error:
-        found.append([error.status(), error.message()])
+        return [error.status(), error.message()]
+found = [ask(body, one) for one in json.loads(sys.argv[3])] + [ask(body[:100], None), ask(body[:0], None)]
 print(json.dumps({"ready": client.is_model_ready("model"), "found": found}))
+"""
+STREAM = """
+import queue, sys
+import numpy as np
+import tritonclient.grpc as triton
+client = triton.InferenceServerClient(sys.argv[1])
+body = np.frombuffer(sys.stdin.buffer.read(), np.uint8)
+came = queue.Queue()
+client.start_stream(lambda result, error: came.put((result, error)))
+for number in range(8):
+    sent = body if number != 5 else body[:100]
+    tensor = triton.InferInput("body", list(sent.shape), "UINT8")
+    tensor.set_data_from_numpy(sent)
+    client.async_stream_infer("model", [tensor], request_id=str(number))
+for _ in range(8):
+    answer, error = came.get(timeout=60)
+    print(error.message() if error else answer.get_response().id)
+client.stop_stream()
 """
 
 
+def by_client(source: str, *arguments: str) -> str:
+    """What tritonclient's environment prints; PICTURE is its standard input."""
+    command = [str(HOME / "bin" / "python"), "-c", source, *arguments]
+    run = subprocess.run(command, input=PICTURE, capture_output=True, check=False, timeout=120)
+    assert run.returncode == 0, run.stderr.decode()
+    return run.stdout.decode()
+
+
 @pytest.mark.slow
-def test_tritonclient_reaches_it_and_chooses_the_answers_form(triton: Triton) -> None:
+@pytest.mark.parametrize(("protocol", "at_fault"), [("http", "400"), ("grpc", "StatusCode.INVALID_ARGUMENT")])
+def test_tritonclient_reaches_it_and_chooses_the_answers_form(triton: Triton, protocol: str, at_fault: str) -> None:
     asked = [
         {"content_type": "image/png", "accept": "application/json; size=model"},
         {"accept": "image/png"},
@@ -184,16 +212,25 @@ def test_tritonclient_reaches_it_and_chooses_the_answers_form(triton: Triton) ->
         {"accept": "a/b"},
         {"content_type": "text/plain"},
     ]
-    command = [str(HOME / "bin" / "python"), "-c", CLIENT, triton.http, json.dumps(asked)]
-    run = subprocess.run(command, input=PICTURE, capture_output=True, check=False)
-    assert run.returncode == 0, run.stderr.decode()
-    said = json.loads(run.stdout)
+    address = triton.http if protocol == "http" else triton.grpc
+    said = json.loads(by_client(CLIENT, protocol, address, json.dumps(asked)))
     assert said["ready"] is True
     kinds = [one[0] for one in said["found"]]
-    assert kinds == ["application/json", "image/png", "application/x-npy", "400", "400"]
+    assert kinds == ["application/json", "image/png", "application/x-npy", *[at_fault] * 4]
     assert said["found"][0][1].startswith('{"height"')
-    assert "not_acceptable: " in said["found"][3][1]
-    assert "unsupported_media_type: " in said["found"][4][1]
+    words = ["not_acceptable: ", "unsupported_media_type: ", "bad_request: ", "bad_request: "]
+    for (_, message), start in zip(said["found"][3:], words, strict=True):
+        assert message.startswith(start)
+        assert "Traceback" not in message
+
+
+@pytest.mark.slow
+def test_a_stream_of_grpc_brings_every_answer_and_the_bad_ones_error(triton: Triton) -> None:
+    said = by_client(STREAM, triton.grpc).splitlines()
+    assert sorted(one for one in said if one.isdecimal()) == ["0", "1", "2", "3", "4", "6", "7"]
+    assert [one for one in said if not one.isdecimal()] == [
+        "bad_request: the picture cannot be decoded: image file is truncated"
+    ]
 
 
 @pytest.mark.slow

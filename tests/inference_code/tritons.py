@@ -51,6 +51,7 @@ class Triton:
         command = [str(site / "pytriton" / "tritonserver" / "bin" / "tritonserver"), f"--model-repository={repository}"]
         command += [f"--backend-directory={backends(folder)}", "--model-control-mode=explicit", f"--load-model={name}"]
         command += [f"--http-port={http}", f"--grpc-port={grpc}", "--allow-metrics=false", "--http-address=127.0.0.1"]
+        command += ["--grpc-address=127.0.0.1"]
         command += ["--allow-sagemaker=true", f"--sagemaker-port={sagemaker}", "--exit-timeout-secs=5"]
         variables = {
             **os.environ,
