@@ -7,6 +7,7 @@ import math
 import queue
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -330,6 +331,27 @@ def test_then_is_called_once_by_whoever_settles_last() -> None:
 
 def test_no_items_are_done_at_once(make: Make) -> None:
     assert make([graph(1)], Gate()).run([]) == []
+
+
+def test_a_core_does_not_wait_for_the_last_batch_to_be_settled(make: Make, pool: ThreadPoolExecutor) -> None:
+    device, settling = Gate(held=True), threading.Event()
+
+    def observe(batch: Batch) -> None:
+        assert batch.waited
+        settling.wait(LONG)
+
+    scheduler = make([graph(1)], device, observe=observe)
+    tickets = [pool.submit(scheduler.submit, [item(1)])]
+    device.next()
+    tickets += [pool.submit(scheduler.submit, [item(value)]) for value in (2, 3)]
+    waited = time.monotonic() + LONG
+    while sum(scheduler.waiting().values()) < 2 and time.monotonic() < waited:
+        time.sleep(0.001)
+    device.go(2)
+    assert {device.next()[2][0], device.next()[2][0]} == {2, 3}  # neither batch before has been settled
+    device.go()
+    settling.set()
+    assert sorted(first(one.result(LONG).outcomes[0]) for one in tickets if one.result(LONG).wait(LONG)) == [2, 4, 6]
 
 
 @settings(max_examples=25, deadline=None)
