@@ -6,6 +6,7 @@ whose call takes DEVICE_SECONDS whatever its batch is, holds no processor, and r
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / "build" / "benchmarks"
 DEVICE_SECONDS = 0.010
 _START_SECONDS = 180
+_START = 64  # bytes of a body
 
 # Runs before the server: the graphs' calls become the accelerator's.
 ACCELERATOR = f"""
@@ -75,11 +77,7 @@ import numpy as np
 import triton_python_backend_utils as triton
 from inference_code import handler
 
-STARTS = {{b"\\x93NUM": "application/x-npy", b"\\x89PNG": "image/png"}}
-STARTS |= {{b"RIFF": "image/webp", b"\\xff\\xd8": "image/jpeg"}}
-
-def media_type(body):  # a raw body carries none
-    return next((kind for start, kind in STARTS.items() if body.startswith(start)), "application/json")
+KINDS = {kinds!r}  # a raw body carries no type; these are told apart by how they begin
 
 class TritonPythonModel:
     def initialize(self, _):
@@ -88,13 +86,14 @@ class TritonPythonModel:
     def execute(self, requests):
         context = handler.Headers({{"accept": {accept!r}}})
         bodies = [triton.get_input_tensor_by_name(one, "body").as_numpy().reshape(-1)[0] for one in requests]
-        works = [handler.input_fn(body, media_type(body), context) for body in bodies]
+        works = [handler.input_fn(body, KINDS[body[:{start}]], context) for body in bodies]
         done = handler.predict_fn([work for one in works for work in one], self.served)
         answers = []
         for work in works:
             reply = handler.reply([done.pop(0) for _ in work])
             value = np.array([reply.body], dtype=np.object_)
-            answers.append(triton.InferenceResponse([triton.Tensor("answer", value)]))
+            error = None if reply.status == 200 else triton.TritonError(reply.body.decode())
+            answers.append(triton.InferenceResponse([] if error else [triton.Tensor("answer", value)], error))
         return answers
 """
 
@@ -110,7 +109,11 @@ dynamic_batching {{ }}
 
 
 class SkippedError(Exception):
-    """A peer that cannot be run here, with the reason."""
+    """A peer that cannot be measured in a case, with the reason."""
+
+
+class MissingPeerError(SkippedError):
+    """A peer that cannot be had on this machine, for whichever case."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,8 @@ class Running:
         """End it and its processes."""
         tree = self.tree() if self.process.poll() is None else []
         for one in tree:
-            one.terminate()
+            with contextlib.suppress(psutil.NoSuchProcess):  # ended with its parent
+                one.terminate()
         _, alive = psutil.wait_procs(tree, timeout=40)
         for one in alive:
             one.kill()
@@ -185,6 +189,15 @@ def native(case: Case, port: int, log: Path) -> Running:
     arguments = ["--model-dir", str(case.model), "--port", str(port)]
     command = [sys.executable, "-c", f"{prelude(case)}\n{start}", *arguments]
     return started(command, environment(case), port, log)
+
+
+def native2(case: Case, port: int, log: Path) -> Running:
+    """Ours with two processes on its port, a worker in each. Raises SkippedError for the accelerator-like model."""
+    if case.accelerator:
+        raise SkippedError(f"{case.name} has one core, which two processes cannot share")
+    arguments = ["--model-dir", str(case.model), "--port", str(port), "--processes", "2"]
+    variables = environment(case) | {"ENDPOINT_WORKERS": "2"}
+    return started([sys.executable, "-m", "inference_code.server", *arguments], variables, port, log)
 
 
 def plain(case: Case, port: int, log: Path) -> Running:
@@ -215,6 +228,7 @@ def torchserve(case: Case, port: int, log: Path) -> Running:
     settings.write_text(
         f"inference_address=http://127.0.0.1:{port}\nmanagement_address=http://127.0.0.1:{port + 1}\n"
         f"metrics_address=http://127.0.0.1:{port + 2}\ndefault_workers_per_model=1\nmax_request_size=30000000\n"
+        "max_response_size=30000000\n"
         "default_service_handler=sagemaker_pytorch_serving_container.handler_service:handle\n"
         "disable_token_authorization=true\nenable_envvars_config=true\n"
     )
@@ -251,7 +265,8 @@ def triton(case: Case, port: int, log: Path) -> Running:
     version = work / "models" / "model" / "1"
     version.mkdir(parents=True)
     (version.parent / "config.pbtxt").write_text(TRITON_CONFIG.format(name="model", instances=1))
-    values = {"code": str(case.model / "code"), "model": str(case.model), "accept": case.accept}
+    values = {"code": str(case.model / "code"), "model": str(case.model), "accept": case.accept, "start": _START}
+    values["kinds"] = {body.read_bytes()[:_START]: kind for body, kind in case.payloads}
     (version / "model.py").write_text(TRITON_MODEL.format(prelude=prelude(case), **values))
     command = [str(package / "bin" / "tritonserver"), f"--model-repository={work / 'models'}", "--allow-http=false"]
     command += [f"--backend-directory={work / 'backends'}", "--allow-grpc=false", "--allow-metrics=false"]
@@ -271,6 +286,7 @@ def triton(case: Case, port: int, log: Path) -> Running:
 
 PEERS: dict[str, Callable[[Case, int, Path], Running]] = {
     "native": native,
+    "native2": native2,
     "plain": plain,
     "torchserve": torchserve,
     "triton": triton,
@@ -278,11 +294,11 @@ PEERS: dict[str, Callable[[Case, int, Path], Running]] = {
 
 
 def _server(name: str) -> Path:
-    """The environment of another server, from its hashed lock (tools/install.py). Raises SkippedError."""
+    """The environment of another server, from its hashed lock (tools/install.py). Raises MissingPeerError."""
     try:
         install.install_server(name)
     except (install.MissingError, install.InstallError) as error:
-        raise SkippedError(str(error)) from None
+        raise MissingPeerError(str(error)) from None
     return install.server_environment(name)
 
 
@@ -308,20 +324,32 @@ def _venv(name: str, *packages: str) -> Path:
 
 def started(command: list[str], variables: Mapping[str, str], port: int, log: Path, cwd: Path | None = None) -> Running:
     """Start `command` and wait until /ping says 200. Raises SkippedError with the log's end if it does not."""
-    began = time.monotonic()
     with log.open("wb") as stream:
         process = subprocess.Popen(
             command, env=dict(variables), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, cwd=cwd
         )
     running = Running(process, f"http://127.0.0.1:{port}", 0.0)
-    while time.monotonic() - began < _START_SECONDS and process.poll() is None:
+    healthy = False
+    try:
+        healthy = _wait(running)
+    finally:  # also when Ctrl-C comes meanwhile
+        if not healthy:
+            running.stop()
+    if not healthy:
+        lines = log.read_text(errors="replace").strip().splitlines()[-3:]
+        raise SkippedError(f"it did not become healthy (the log is {log}): {' | '.join(lines)[-400:]}")
+    return running
+
+
+def _wait(running: Running) -> bool:
+    """Wait for the first 200 of /ping, and note how long that took. False: it ended, or its time was up."""
+    began = time.monotonic()
+    while time.monotonic() - began < _START_SECONDS and running.process.poll() is None:
         try:
             with urllib.request.urlopen(f"{running.url}/ping", timeout=5) as answer:
                 if answer.status == 200:
                     running.seconds = time.monotonic() - began
-                    return running
+                    return True
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    running.stop()
-    lines = log.read_text(errors="replace").strip().splitlines()[-3:]
-    raise SkippedError(f"it did not become healthy (the log is {log}): {' | '.join(lines)[-400:]}")
+    return False

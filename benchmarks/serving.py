@@ -5,10 +5,12 @@
     python -m benchmarks.serving --artifact build/rehearsal/depth/model.tar.gz --payload photo.jpg --payload other.png
     python -m benchmarks.serving --write               also put the table and the plot into docs/serving.md
 
-Peers that cannot be installed here (.venv-torchserve, .venv-triton, by tools/install.py) are named with the reason and
-left out. Load comes from wrk, which is installed where apt-get may do it; elsewhere from a client on asyncio, which is
-slower itself: the text says so. Nobody else should use the machine meanwhile: the run waits up to five minutes for a
-quiet one, says how busy it was at its beginning, and refuses above one busy processor in four unless --busy is given.
+The peers: native (this server), native2 (the same with two processes), plain (Starlette with a pool of threads),
+torchserve and triton. Those that cannot be installed here (.venv-torchserve, .venv-triton, by tools/install.py), or
+that do not suit a workload, are named with the reason and left out. Load comes from wrk, which is installed where
+apt-get may do it; elsewhere from a client on asyncio, which is slower itself: the text says so. Nobody else should use
+the machine meanwhile: the run waits up to five minutes for a quiet one, says how busy it was at its beginning, and
+refuses above one busy processor in four unless --busy is given.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ import os
 import platform
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -35,9 +39,10 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.peers import DEVICE_SECONDS, HOME, PEERS, ROOT, Case, Running, SkippedError
+from benchmarks.peers import DEVICE_SECONDS, HOME, PEERS, ROOT, Case, MissingPeerError, Running, SkippedError
 from inference_code.triton.model import media_type
 from tests.inference_code import artifacts
 from tests.inference_code.load import Got, Sent, send_all
@@ -69,7 +74,7 @@ end
 OWN = "own"  # the case of --artifact
 START_SECONDS = 11.0  # of starting, warming and ending a peer, for the plan alone
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
 
 
 @dataclass(frozen=True)
@@ -138,21 +143,27 @@ def own_case(folder: Path, options: argparse.Namespace) -> Case:
         shutil.copytree(options.artifact, model)
     else:
         model.mkdir()
-        unpacked = subprocess.run(["tar", "-xzf", str(options.artifact), "-C", str(model)], check=False)
+        command = ["tar", "-xzf", str(options.artifact), "-C", str(model)]
+        unpacked = subprocess.run(command, capture_output=True, text=True, check=False)
         if unpacked.returncode != 0:
-            raise SkippedError(f"{options.artifact} is neither a folder nor a model.tar.gz")
+            raise SkippedError(f"{options.artifact} cannot be unpacked: {unpacked.stderr.strip().splitlines()[:1]}")
     if not (model / "code" / "inference.py").is_file():
         raise SkippedError(f"{options.artifact} holds no code/inference.py: build it with python -m compile build")
     bodies = []
     for number, payload in enumerate(options.payload):
-        file, _, kind = str(payload).partition("=")
+        file, kind = payload_file(payload)
         body = folder / f"{OWN}-{number}.body"
-        try:
-            shutil.copy(file, body)
-        except OSError as error:
-            raise SkippedError(f"{file} cannot be read: {error.strerror}") from None
+        shutil.copy(file, body)
         bodies.append((body, kind or media_type(body.read_bytes())))
     return Case(OWN, model, *bodies[0], options.accelerator, tuple(bodies[1:]), options.accept)
+
+
+def payload_file(text: str) -> tuple[Path, str]:
+    """FILE and TYPE of a --payload; an empty TYPE: by the file's first bytes."""
+    if Path(text).is_file():
+        return Path(text), ""
+    file, _, kind = text.rpartition("=")
+    return (Path(file), kind) if file else (Path(text), "")
 
 
 # Load ---------------------------------------------------------------------------------------------------------------
@@ -253,11 +264,21 @@ def measure(peer: str, case: Case, connections: Sequence[int], seconds: float, l
 def observe(
     name: str, case: Case, running: Running, memory: float, connections: int, seconds: float, load: Load
 ) -> Result:
-    """One measurement of a server that is warm. memory: MB, of the idle server."""
+    """One measurement of a server that is warm. memory: MB, of the idle server. Raises SkippedError without answers."""
+    settle(case, running)
     before = running.processor()
     answers, rate, p50, p99, errors = load(case, running, connections, seconds)
+    if answers == 0:
+        raise SkippedError(f"no answer in {seconds:g} s at {connections} connections; give it more (--seconds)")
     spent = (running.processor() - before) * 1000 / max(answers, 1)
     return Result(name, case.name, connections, rate, p50, p99, errors, spent, memory, running.seconds)
+
+
+def settle(case: Case, running: Running) -> None:
+    """Wait until the server has worked off what the last load left inside: most notice no client that goes away."""
+    body, headers = requests_of(case, running)[0]
+    for number in range(2):
+        send_all(running.url, [Sent(number, body, lines(headers))], 1)
 
 
 def check_answer(peer: str, case: Case, running: Running) -> None:
@@ -301,33 +322,32 @@ def median(results: Sequence[Result]) -> list[Result]:
 
 def goals(results: Sequence[Result]) -> list[tuple[str, float, float, bool]]:
     """(what, found, wanted, reached) of the ratios that can be told from these results."""
+    return [*_goals(results, "native", ""), *_goals(results, "native2", ", 2 processes")]
+
+
+def _goals(results: Sequence[Result], server: str, label: str) -> list[tuple[str, float, float, bool]]:
+    """The goals of one of our servers. label: said of each of its rows."""
     by = {(one.peer, one.case, one.connections): one for one in results}
 
     def ratio(case: str, peer: str, name: str, number: int) -> float | None:
-        ours, theirs = by.get(("native", case, number)), by.get((peer, case, number))
+        ours, theirs = by.get((server, case, number)), by.get((peer, case, number))
         return getattr(ours, name) / getattr(theirs, name) if ours and theirs else None
 
-    rate, lone = "requests_per_second", "p50"
+    rate, lone, memory, many = "requests_per_second", "p50", "idle_memory", f"16 connections{label}"
     rows = [
-        ("npy, 16 connections: requests/s against TorchServe's", ratio("npy", "torchserve", rate, 16), 4.0, True),
-        ("JPEG, 16 connections: requests/s against TorchServe's", ratio("jpeg", "torchserve", rate, 16), 2.5, True),
+        (f"{said}, {many}: requests/s against TorchServe's", ratio(case, "torchserve", rate, 16), wanted, True)
+        for said, case, wanted in (("npy", "npy", 4.0), ("JPEG", "jpeg", 2.5), (OWN, OWN, 2.5))
     ]
-    if ("native", OWN, 16) in by:
-        rows.append(
-            (f"{OWN}, 16 connections: requests/s against TorchServe's", ratio(OWN, "torchserve", rate, 16), 2.5, True)
-        )
     for case in ("npy", "jpeg", "accelerator", OWN):
-        rows.append(
-            (f"{case}, 16 connections: requests/s against Triton's", ratio(case, "triton", rate, 16), 1.0, True)
-        )
-        rows.append((f"{case}, lone request: p50 against plain Starlette's", ratio(case, "plain", lone, 1), 1.0, False))
-        rows.append(
-            (f"{case}: idle memory against TorchServe's", ratio(case, "torchserve", "idle_memory", 16), 0.5, False)
-        )
-    limited = by.get(("native", "accelerator", 16))
+        rows += [
+            (f"{case}, {many}: requests/s against Triton's", ratio(case, "triton", rate, 16), 1.0, True),
+            (f"{case}, lone request{label}: p50 against plain Starlette's", ratio(case, "plain", lone, 1), 1.0, False),
+            (f"{case}{label}: idle memory against TorchServe's", ratio(case, "torchserve", memory, 16), 0.5, False),
+        ]  # fmt: skip
+    limited = by.get((server, "accelerator", 16))
     if limited:
         share = limited.requests_per_second / (BATCH / DEVICE_SECONDS)
-        rows.append(("accelerator, 16 connections: share of the batch-limited maximum", share, 0.95, True))
+        rows.append((f"accelerator, {many}: share of the batch-limited maximum", share, 0.95, True))
     return [
         (what, found, wanted, found >= wanted if least else found <= wanted)
         for what, found, wanted, least in rows
@@ -340,6 +360,11 @@ def markdown(results: Sequence[Result], client: str, skipped: dict[str, str], bu
     lines = [
         f"Measured on {date.today().isoformat()} on {machine()}, load from {client}; other processes kept "
         f"{busy:.1f} processors busy when the run began.",
+        *(
+            ["native2 is the native server with two processes."]
+            if any(one.peer == "native2" for one in results)
+            else []
+        ),
         "",
         "| workload | server | connections | requests/s | p50 ms | p99 ms | errors | CPU ms | idle MB | start s |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -413,15 +438,17 @@ def run(options: argparse.Namespace, load: Load) -> tuple[list[Result], dict[str
         for case in (built[name] for name in options.cases):
             turn = number % len(options.peers)
             for peer in options.peers[turn:] + options.peers[:turn]:
-                if peer in skipped:
+                in_case = f"{peer}, {case.name}"
+                if peer in skipped or in_case in skipped:
                     continue
                 try:
                     console.print(f"round {number + 1} of {options.rounds}: {case.name}, {peer}")
                     results += measure(peer, case, options.connections, options.seconds, load)
                 except (SkippedError, subprocess.CalledProcessError, StopIteration) as error:
-                    skipped[peer] = str(error) or type(error).__name__
-                    console.print(f"[bold red]SKIPPED {peer}[/]: {skipped[peer]}", markup=True)
-    return median([one for one in results if one.peer not in skipped]), skipped
+                    name = peer if isinstance(error, MissingPeerError) else in_case
+                    skipped[name] = str(error) or type(error).__name__
+                    console.print(f"[bold red]SKIPPED {name}[/]: {escape(skipped[name])}")
+    return median([one for one in results if f"{one.peer}, {one.case}" not in skipped]), skipped
 
 
 def plan_seconds(options: argparse.Namespace) -> float:
@@ -471,28 +498,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     names = ["npy", "jpeg", "accelerator"]
     add = parser.add_argument
-    add(
-        "--peers",
-        type=lambda text: text.split(","),
-        default=list(PEERS),
-        help="default: native,plain,torchserve,triton",
-    )
-    add("--cases", type=lambda text: text.split(","), help="of npy,jpeg,accelerator; default: all, or own alone")
-    add(
-        "--connections",
-        type=lambda t: [int(n) for n in t.split(",")],
-        default=[1, 4, 16, 64],
-        help="default: 1,4,16,64",
-    )
+    add("--peers", type=_names, default=list(PEERS), help=f"default: {','.join(PEERS)}")
+    add("--cases", type=_names, help="of npy,jpeg,accelerator; default: all, or own alone")
+    add("--connections", type=_whole_list, default=[1, 4, 16, 64], help="default: 1,4,16,64")
     add(
         "--artifact", type=Path, help="a model of your own: an unpacked artifact or a model.tar.gz, made for this torch"
     )
     add("--payload", action="append", metavar="FILE[=TYPE]", help="what is sent to it; several are sent in turn")
     add("--accept", default="application/json", help="what it is asked for; default: %(default)s")
     add("--accelerator", action="store_true", help="its calls take what the accelerator-like model's take")
-    add("--minutes", type=float, default=12.0, help="of the whole run; default: %(default)s")
-    add("--seconds", type=float, help="of each measurement, instead of --minutes")
-    add("--rounds", type=int, default=2, help="whose median counts; default: %(default)s")
+    add("--minutes", type=_positive, default=12.0, help="of the whole run; default: %(default)s")
+    add("--seconds", type=_positive, help="of each measurement, instead of --minutes")
+    add("--rounds", type=_whole, default=2, help="whose median counts; default: %(default)s")
     add("--busy", action="store_true", help="measure although the machine is busy")
     add("--write", action="store_true", help="put table and plot into docs/serving.md")
     options = parser.parse_args(arguments)
@@ -509,6 +526,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SkippedError as error:
         console.print(f"[bold red]error[/]: {error}")
         return 1
+    if not results:
+        console.print("[bold red]error[/]: nothing was measured")
+        return 1
     show(results)
     text = markdown(results, client, skipped, busy)
     (HOME / "serving.json").write_text(json.dumps([asdict(one) for one in results], indent=2) + "\n")
@@ -516,7 +536,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(f"written: {HOME / 'serving.json'}, {HOME / 'serving.md'}")
     if options.write:
         write_document(text, results)
-    return 0 if results else 1
+    return 0
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _whole(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,6}", text.strip()) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def _whole_list(text: str) -> list[int]:
+    return [_whole(part) for part in text.split(",")]
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return number
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace, names: list[str]) -> None:
@@ -525,6 +569,12 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace, names: 
         parser.error("--write is only for a machine that is not busy")
     if bool(options.artifact) != bool(options.payload):
         parser.error("--artifact needs --payload, and the other way round")
+    artifact = options.artifact
+    if artifact and not artifact.is_dir() and not (artifact.is_file() and tarfile.is_tarfile(artifact)):
+        parser.error(f"{artifact} is neither a folder nor a model.tar.gz")
+    for file, _ in map(payload_file, options.payload or ()):
+        if not os.access(file, os.R_OK) or not file.is_file():
+            parser.error(f"--payload: there is no file {file} that can be read")
     known = [*names, OWN] if options.artifact else names
     options.cases = options.cases or ([OWN] if options.artifact else names)
     for given, there in ((options.peers, list(PEERS)), (options.cases, known)):
@@ -532,5 +582,14 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace, names: 
             parser.error(f"there is no {', '.join(sorted(set(given) - set(there)))}; there are {', '.join(there)}")
 
 
+def _ended(*_: object) -> None:
+    sys.exit(128 + signal.SIGTERM)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, _ended)  # so that the peer that runs is ended, too
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        console.print("ended by Ctrl-C; nothing was written")
+        sys.exit(128 + signal.SIGINT)

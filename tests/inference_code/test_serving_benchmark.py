@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,6 +58,81 @@ def test_goals_are_ratios_and_only_of_what_was_measured() -> None:
         "npy: idle memory against TorchServe's": (0.49, True),
         "accelerator, 16 connections: share of the batch-limited maximum": (0.975, True),
     }
+
+
+def test_two_processes_are_held_to_the_same_goals() -> None:
+    results = [
+        result("native", "npy", 16, 390, idle_memory=49),
+        result("native2", "npy", 16, 410, idle_memory=90),
+        result("torchserve", "npy", 16, 100, idle_memory=100),
+    ]
+    found = {what: (round(value, 3), reached) for what, value, _, reached in serving.goals(results)}
+    assert found == {
+        "npy, 16 connections: requests/s against TorchServe's": (3.9, False),
+        "npy: idle memory against TorchServe's": (0.49, True),
+        "npy, 16 connections, 2 processes: requests/s against TorchServe's": (4.1, True),
+        "npy, 2 processes: idle memory against TorchServe's": (0.9, False),
+    }
+    assert "native2 is the native server with two processes." in serving.markdown(results, "wrk", {}, 0.1)
+
+
+def test_a_device_of_one_core_is_not_given_to_two_processes(tmp_path: Path) -> None:
+    case = serving.Case("accelerator", tmp_path, tmp_path / "body", "application/x-npy", accelerator=True)
+    with pytest.raises(serving.SkippedError, match="one core"):
+        serving.PEERS["native2"](case, 1, tmp_path / "log")
+
+
+def test_a_peer_is_left_out_only_where_it_does_not_suit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def measure(peer: str, case: Any, *_: Any) -> list[Any]:
+        if (peer, case.name) == ("native2", "accelerator"):
+            raise serving.SkippedError("one core")
+        if peer == "triton":
+            raise serving.MissingPeerError("not on this machine")
+        return [result(peer, case.name, 1)]
+
+    names = ["npy", "accelerator"]
+    cases = {one: serving.Case(one, tmp_path, tmp_path / "body", "a/b", accelerator=False) for one in names}
+    monkeypatch.setattr(serving, "HOME", tmp_path)
+    monkeypatch.setattr(serving, "cases", lambda _: cases)
+    monkeypatch.setattr(serving, "measure", measure)
+    peers = ["triton", "native", "native2"]
+    options = argparse.Namespace(artifact=None, rounds=2, cases=names, peers=peers, connections=[1], seconds=1.0)
+    results, skipped = serving.run(options, None)
+    measured = {(one.peer, one.case) for one in results}
+    assert measured == {("native", "npy"), ("native2", "npy"), ("native", "accelerator")}
+    assert skipped == {"triton": "not on this machine", "native2, accelerator": "one core"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--connections", "1,0"], "'0' is no whole number from 1 on"),
+        (["--connections", "x"], "'x' is no whole number from 1 on"),
+        (["--seconds", "nan"], "'nan' is no number above 0"),
+        (["--minutes", "-4"], "'-4' is no number above 0"),
+        (["--rounds", "0"], "'0' is no whole number from 1 on"),
+        (["--peers", "native,nobody"], "there is no nobody"),
+        (["--cases", "own"], "there is no own"),
+        (["--payload", __file__], "--artifact needs --payload"),
+        (["--artifact", __file__, "--payload", __file__], "neither a folder nor a model.tar.gz"),
+        (["--artifact", ".", "--payload", "nowhere.jpg=image/jpeg"], "there is no file nowhere.jpg"),
+    ],
+)
+def test_wrong_use_ends_before_anything_is_waited_for(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        serving.main(arguments)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_payloads_type_is_what_stands_behind_it(tmp_path: Path) -> None:
+    odd = tmp_path / "a=b.jpg"
+    odd.write_bytes(b"")
+    assert serving.payload_file(str(odd)) == (odd, "")
+    assert serving.payload_file(f"{odd}=image/jpeg") == (odd, "image/jpeg")
+    assert serving.payload_file("photo.jpg") == (Path("photo.jpg"), "")
 
 
 def test_the_document_has_the_place_for_the_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
