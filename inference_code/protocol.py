@@ -4,7 +4,11 @@ h11 bounds the size of a request's head, httptools does not; here it does, by th
 never reaches the service: uvicorn answers it with 400, here with our JSON instead of plain text.
 
 With httptools, a large body whose length is known is received straight into the memory that the handler reads it from.
-ASGI alone would have it copied four times on its way, in pieces, each of which wakes the service up.
+ASGI alone would have it copied four times on its way, in pieces, each of which wakes the service up. What comes after
+its answer is thrown away: it must not be that the requests which a full server refuses fill its memory.
+
+A client may ask for another protocol (Java's asks for h2c with every request); it is answered in HTTP/1.1. httptools
+would take the body of such a request for the other protocol's first bytes: the head is read again without the question.
 """
 
 from __future__ import annotations
@@ -70,15 +74,18 @@ class _Receiver(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002  (asyncio's)
         """Where the next bytes belong."""
-        rest: memoryview | None = self._inner.rest
-        return self._shared if rest is None else rest
+        left: int = self._inner.left
+        if not left:
+            return self._shared
+        rest: memoryview | None = self._inner.rest()
+        return self._shared[:left] if rest is None else rest
 
     def buffer_updated(self, nbytes: int) -> None:
         """`nbytes` were read into it."""
-        if self._inner.rest is None:
-            self._inner.data_received(self._shared[:nbytes])
-        else:
+        if self._inner.left:
             self._inner.filled(nbytes)
+        else:
+            self._inner.data_received(self._shared[:nbytes])
 
 
 class _Careful:
@@ -140,14 +147,21 @@ class _LargeBodies:
         headers: list[tuple[bytes, bytes]]
         scope: Any
         parser: Any
+        cycle: Any
+        url: bytes
         _unset_keepalive_if_required: Any
     largest = 0  # bytes of a body that is accepted
-    rest: memoryview | None = None  # of a large body: what has not been received, once its head is parsed
+    left = 0  # bytes of a large body that have not been received, once its head is parsed
     _body: memoryview | None = None  # a large body, from its head to its end
-    _missing = _NOTHING  # of it, while the parser is at work
+    _missing = _NOTHING  # of it, what has not been received
+    between = True  # requests: none has begun that is not received to its end
 
     def on_headers_complete(self) -> None:
         """A body follows, or the end."""
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError("this is no proxy")  # the parser makes it a 400
+            return  # to without_upgrade
         size = self._length()
         if _LARGE <= size <= self.largest:
             memory: Any = np.empty(size, np.uint8)
@@ -156,10 +170,10 @@ class _LargeBodies:
         super().on_headers_complete()  # type: ignore[misc]
 
     def _length(self) -> int:
-        """Of the body, as its head says; -1 for one in chunks, or of another protocol."""
+        """Of the body, as its head says; -1 for one in chunks."""
         found = -1
         for name, value in self.headers:
-            if name in (b"transfer-encoding", b"upgrade"):
+            if name == b"transfer-encoding":
                 return -1
             if name == b"content-length":
                 found = int(value)  # the parser took it for a number
@@ -174,74 +188,124 @@ class _LargeBodies:
         self._missing = self._missing[len(body) :]
 
     def on_message_complete(self) -> None:
-        """The body is complete."""
-        self._body = None
+        """The body is complete, or there is none."""
+        if self.parser.should_upgrade():
+            return
+        self._body, self.between = None, True
         super().on_message_complete()  # type: ignore[misc]
 
-    def data_received(self, data: bytes) -> None:
-        """Any bytes but those of a large body after its first."""
-        super().data_received(data)  # type: ignore[misc]
+    def parsed(self) -> None:
+        """Everything was parsed that was received: if a large body has begun, the rest of it comes."""
         if self._body is not None and not self.transport.is_closing():
-            self.rest = self._missing
-        self._missing = _NOTHING  # a view of no bytes keeps the body's memory, too
+            self.left = len(self._missing)
+        else:
+            self._missing = _NOTHING  # a view of no bytes keeps the body's memory, too
+
+    def rest(self) -> memoryview | None:
+        """Where the rest of a large body belongs; None once the request is answered, and nobody wants it."""
+        if self.cycle.response_complete:
+            self._body, self._missing = None, _NOTHING
+            return None
+        return self._missing
 
     def filled(self, size: int) -> None:
-        """`size` bytes were written to `rest`."""
-        assert self.rest is not None  # noqa: S101  (the caller wrote there)
+        """`size` bytes of a large body were received."""
         self._unset_keepalive_if_required()
-        self.rest = self.rest[size:]
-        if not self.rest:
-            self.rest = None
-            # The parser still waits for the bytes that it never saw: the next request gets a new one.
-            self.parser = type(self.parser)(self)
-            if hasattr(self.parser, "set_dangerous_leniencies"):  # since httptools 0.6.3; as uvicorn makes its own
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.left -= size
+        self._missing = self._missing[size:] if self.left else _NOTHING
+        if not self.left:
+            self.renew()  # the parser still waits for the bytes that it never saw
             self.on_message_complete()
+
+    def without_upgrade(self) -> bytes:
+        """The head that was read last, for a new parser."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%b: %b" % pair for pair in self.headers if pair[0] != b"upgrade"]
+        self.renew()
+        return b"\r\n".join([*lines, b"", b""])
+
+    def renew(self) -> None:
+        """Make a new parser, which begins with a request."""
+        self.parser = type(self.parser)(self)
+        if hasattr(self.parser, "set_dangerous_leniencies"):  # since httptools 0.6.3; as uvicorn makes its own
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+
+
+class _Heads(_Careful, _LargeBodies):
+    """In front of uvicorn's protocol on httptools: answers 400 and closes as soon as a head is larger than MAX_HEAD."""
+
+    broken: type[Exception]  # httptools' own
+    upgraded: type[Exception]
+    _in_head = False
+    _head = 0  # bytes of the head so far, of what the parser has told
+    _begun = 0  # heads that began in what was received last
+    _received = 0  # bytes received while this head was not complete
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._in_head, self._head, self._received = True, 0, 0
+        self._begun, self.between = self._begun + 1, False
+        super().on_message_begin()  # type: ignore[misc]
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request line."""
+        self._count(len(url))
+        super().on_url(url)  # type: ignore[misc]
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or one after a body in chunks."""
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)  # type: ignore[misc]
+
+    def on_headers_complete(self) -> None:
+        """The head ends."""
+        self._in_head = False
+        known = (*self._earlier, self.cycle)
+        self._earlier = tuple(one for one in known if one is not None and not one.response_complete)
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Any bytes but those of a large body after its first. In place of uvicorn's, which ends at an upgrade."""
+        self._unset_keepalive_if_required()
+        between, self._begun = self.between, 0
+        try:
+            self._feed(data)
+        except self.broken:
+            self.send_400_response("")
+        self.parsed()
+        if self._in_head and not self.transport.is_closing():
+            # What the head shares with the end of another request may be the other's.
+            if not self._begun or (between and self._begun == 1):
+                self._received += len(data)
+            if self._received > MAX_HEAD:
+                self.refuse(_TOO_LARGE)
+
+    def _feed(self, data: bytes) -> None:
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except self.upgraded as upgrade:  # at the end of a head
+                data = self.without_upgrade() + data[upgrade.args[0] :]
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
+        """Refuse what cannot be read, and close."""
+        self.refuse(_TOO_LARGE if self._head > MAX_HEAD else _UNREADABLE)
+
+    def _count(self, size: int) -> None:
+        self._head += size
+        if self._head > MAX_HEAD:
+            raise ValueError("the request's head is too large")  # the parser makes it a 400
 
 
 def _bounded() -> type[asyncio.Protocol]:
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415  (httptools is optional)
+    from httptools import HttpParserError, HttpParserUpgrade  # noqa: PLC0415  (httptools is optional)
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol  # noqa: PLC0415
 
-    class BoundedProtocol(_Careful, _LargeBodies, HttpToolsProtocol):
-        """Answers 400 and closes as soon as a head is larger than MAX_HEAD."""
+    class BoundedProtocol(_Heads, HttpToolsProtocol):
+        """httptools, with our errors, bounded heads, and large bodies in memory of their own."""
 
-        if TYPE_CHECKING:
-            transport: Any
-        _in_head = False
-        _head = 0  # bytes of the head so far
-        _received = 0  # bytes received while no head was complete
-
-        def on_message_begin(self) -> None:
-            self._in_head, self._head, self._received = True, 0, 0
-            super().on_message_begin()
-
-        def on_url(self, url: bytes) -> None:
-            self._count(len(url))
-            super().on_url(url)
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            self._count(len(name) + len(value) + 4)
-            super().on_header(name, value)
-
-        def on_headers_complete(self) -> None:
-            self._in_head = False
-            known = (*self._earlier, self.cycle)
-            self._earlier = tuple(one for one in known if one is not None and not one.response_complete)
-            super().on_headers_complete()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self._in_head and not self.transport.is_closing():
-                self._received += len(data)
-                if self._received > MAX_HEAD:
-                    self.refuse(_TOO_LARGE)
-
-        def send_400_response(self, msg: str) -> None:  # noqa: ARG002
-            self.refuse(_TOO_LARGE if self._head > MAX_HEAD else _UNREADABLE)
-
-        def _count(self, size: int) -> None:
-            self._head += size
-            if self._head > MAX_HEAD:
-                raise ValueError("the request's head is too large")  # the parser makes it a 400
+        broken, upgraded = HttpParserError, HttpParserUpgrade
 
     return BoundedProtocol

@@ -126,6 +126,20 @@ def test_large_bodies_in_chunks_and_of_known_length_by_turns(server: Server) -> 
             assert answers(connection, 1) == [(200, expected(body))]
 
 
+@pytest.mark.parametrize("size", [0, 1, 1000, LARGE])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_would_rather_speak_another_protocol_is_answered_in_this_one(
+    server: Server, size: int, *, chunked: bool
+) -> None:
+    """As Java's client asks with every request; and what it sends without waiting is no other protocol's either."""
+    body, upgrade = body_of(size), ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAQAAP__")
+    sent = head(None if chunked else size, *upgrade, *(["Transfer-Encoding: chunked"] if chunked else []))
+    sent += (b"%x\r\n%b\r\n" % (size, body) if size else b"") + b"0\r\n\r\n" if chunked else body
+    with connect(server) as connection:
+        connection.sendall(sent * 2 + head(3) + b"end")
+        assert answers(connection, 3) == [(200, expected(body))] * 2 + [(200, expected(b"end"))]
+
+
 def test_a_client_that_waits_to_be_asked_for_its_body(server: Server) -> None:
     body = body_of(LARGE)
     with connect(server) as connection:
