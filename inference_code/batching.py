@@ -134,15 +134,17 @@ def run_batch(graph: GraphEntry, items: Sequence[Item], run: Run) -> list[Array]
 
 def taken_apart(graph: GraphEntry, items: Sequence[Item], outputs: Sequence[Array]) -> list[Outcome]:
     """Each item's own part of the outputs of its batch, restored."""
-    answers = []
-    for place, item in enumerate(items):
-        # An output without batch axis (only allowed in a batch of one) belongs to the one item whole.
-        leaves = [
-            _cut(output[place] if tensor.shape[:1] == (graph.batch_size,) else output, item.cut.get(tensor.name))
-            for output, tensor in zip(outputs, graph.outputs, strict=True)
-        ]
-        answers.append(restore(graph.structure, [np.asarray(leaf) for leaf in leaves]))
-    return answers
+    return [own_part(graph, item, outputs, place) for place, item in enumerate(items)]
+
+
+def own_part(graph: GraphEntry, item: Item, outputs: Sequence[Array], place: int) -> Outcome:
+    """What belongs to the item at `place` of the batch, restored."""
+    # An output without batch axis (only allowed in a batch of one) belongs to the one item whole.
+    leaves = [
+        _cut(output[place] if tensor.shape[:1] == (graph.batch_size,) else output, item.cut.get(tensor.name))
+        for output, tensor in zip(outputs, graph.outputs, strict=True)
+    ]
+    return restore(graph.structure, [np.asarray(leaf) for leaf in leaves])
 
 
 def _padded(array: Array, tensor: TensorDescription, item: Item) -> Array:

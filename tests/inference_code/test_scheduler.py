@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import queue
@@ -94,6 +95,25 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 def first(outcome: Any) -> float:
     assert not isinstance(outcome, EndpointError), outcome
     return float(outcome["y"][0])
+
+
+def test_an_item_whose_cut_does_not_fit_the_outputs_fails_alone_and_ends_no_thread(
+    make: Make, pool: ThreadPoolExecutor
+) -> None:
+    """Two batches: the first is settled while the core runs the next, the second by the core's own thread."""
+    device = Gate(held=True)
+    scheduler = make([graph(1), graph(2)], device)
+    wrong = dataclasses.replace(item(5), cut={"y": {0: "two"}})
+    for _ in range(2):
+        busy = occupy(scheduler, device, pool)
+        tickets = [scheduler.submit([one]) for one in (item(1), wrong, item(2), wrong)]
+        device.go(3)
+        for ticket in tickets:
+            assert ticket.wait(LONG)
+        assert [first(tickets[n].outcomes[0]) for n in (0, 2)] == [2, 4]
+        assert [str(tickets[n].outcomes[0]) for n in (1, 3)] == ["TypeError; the worker's log has the details"] * 2
+        assert first(busy[0].result(LONG)[0]) == -2
+        assert [device.next()[2] for _ in range(2)] == [[1, 5], [2, 5]]
 
 
 def test_a_lone_request_goes_out_at_once_on_the_thread_that_brings_it(make: Make) -> None:
