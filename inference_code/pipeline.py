@@ -196,7 +196,7 @@ class Pipeline:
             step(job)
         except EndpointError as error:
             job.finish(handler.failed(error))
-        except Exception as error:
+        except BaseException as error:  # a handler's sys.exit, too, ends neither a thread nor a request without answer
             _log.exception("a request failed")
             job.finish(handler.failed(Internal(f"{type(error).__name__}; the worker's log has the details")))
         finally:

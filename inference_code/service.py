@@ -6,7 +6,6 @@ Plain ASGI: what a framework adds to each request costs more than what this file
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import re
@@ -43,6 +42,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 _METHODS = {"/ping": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), "/invocations": ("POST",)}
 _DRAIN_BODY_SECONDS = 10.0
+_DRAIN_AT_END_SECONDS = 1.0  # the same, once the server ends
+_SHUTTING_DOWN = "the worker is shutting down; try again"
 _WATCH_AFTER = 0.005  # seconds
 _log = logging.getLogger(__name__)
 
@@ -76,8 +77,10 @@ class Service:
             self._observer = Observer(served.manifest.name, write)
         self._pipeline = Pipeline(served, settings, self._observer.batch)
         self._jobs: set[Job] = set()
+        self._waits: set[_Cancel] = set()  # for what clients still have to send
         self._inside = 0
         self._drain_ends: float | None = None
+        self._given_up = False  # what was inside at the end of the drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
@@ -125,20 +128,21 @@ class Service:
 
     async def _invocations(self, call: _Call, receive: Receive, send: Send) -> None:
         """One request through the handler; an error is answered as JSON {error, detail}."""
-        if self._inside >= self._settings.max_queue:
-            busy = Unavailable(
-                f"{self._inside} requests are being worked on, which is as many as may; try again", retry_after=1
-            )
-            await self._send(call, handler.failed(busy), send)
+        if self._inside >= self._settings.max_queue or self._given_up:
+            busy = f"{self._inside} requests are being worked on, which is as many as may; try again"
+            refused = Unavailable(_SHUTTING_DOWN if self._given_up else busy, retry_after=1)
+            call.scope.pop("extensions", None)  # nobody will ask for what was sent
+            await self._send(call, handler.failed(refused), send)
             return
         self._inside += 1
+        unread = None
         try:
             try:
                 call.body = await self._body(call, receive)
             except EndpointError as error:  # before the request was read to its end
-                await self._send(call, handler.failed(error), send, unread=receive)
-                return
-            reply = await self._answer(call, receive)
+                reply, unread = handler.failed(error), receive
+            else:
+                reply = await self._answer(call, receive)
         except _ClientGoneError:
             self._observer.gone()
             self._tell(call, Told(status=None, error="client_gone"))
@@ -147,23 +151,25 @@ class Service:
             reply = _mistaken(error)
         finally:
             self._inside -= 1
-        await self._send(call, reply, send)
+        await self._send(call, reply, send, unread)
 
     async def _body(self, call: _Call, receive: Receive) -> bytes | memoryview:
         """The request's body, given up as soon as it is larger than the limit or late. Raises TooLarge, RequestTimeout.
 
-        Raises _ClientGoneError.
+        Raises Unavailable at the end of the drain, and _ClientGoneError.
         """
         limit = self._settings.limits.request_bytes
         declared = call.headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > limit:
             raise TooLarge(f"the body has {declared[:20]} bytes; at most {limit} are read")
-        late = _Cancel(self._settings.body_timeout_s)
+        late = _Cancel(self._settings.body_timeout_s, self._waits)
         try:
             return await _read(call, receive, limit)
         except asyncio.CancelledError:
             if not late.came():
                 raise
+            if self._given_up:
+                raise Unavailable(_SHUTTING_DOWN, retry_after=1) from None
             raise RequestTimeout(f"the body did not arrive within {self._settings.body_timeout_s:g} s") from None
         finally:
             late.end()
@@ -212,10 +218,25 @@ class Service:
             headers.append((b"connection", b"close"))
         await _write(reply, headers, send, more=unread is not None)
         if unread is not None:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(_drain(unread, self._settings.limits.request_bytes), _DRAIN_BODY_SECONDS)
+            await self._drain(unread)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         self._tell(call, Told.of(reply), seconds)
+
+    async def _drain(self, receive: Receive) -> None:
+        """Read on and throw away: as many bytes as a body may have at most, for a while."""
+        late = _Cancel(_DRAIN_AT_END_SECONDS if self._given_up else _DRAIN_BODY_SECONDS, self._waits)
+        left = self._settings.limits.request_bytes
+        try:
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+        except asyncio.CancelledError:
+            if not late.came():
+                raise
+        finally:
+            late.end()
 
     def _tell(self, call: _Call, told: Told, seconds: float | None = None) -> None:
         """Hand over what is told of a request; it is put into words later, on another thread."""
@@ -235,8 +256,11 @@ class Service:
         asyncio.get_running_loop().call_later(self._settings.drain_s, self._give_up_all)
 
     def _give_up_all(self) -> None:
+        self._given_up = True
+        for wait in list(self._waits):
+            wait.cancel()
         for job in list(self._jobs):
-            self._pipeline.give_up(job, Unavailable("the worker is shutting down; try again", retry_after=1))
+            self._pipeline.give_up(job, Unavailable(_SHUTTING_DOWN, retry_after=1))
 
     def close(self, seconds: float) -> bool:
         """End the threads, within `seconds` or what is left of the drain, and write the last lines.
@@ -309,30 +333,26 @@ async def _read(call: _Call, receive: Receive, limit: int) -> bytes | memoryview
             return b"".join(chunks) if len(chunks) > 1 else chunks[0]
 
 
-async def _drain(receive: Receive, left: int) -> None:
-    """Read on and throw away, `left` bytes at most."""
-    while left > 0:
-        message = await receive()
-        left -= len(message.get("body", b""))
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            return
-
-
 class _Cancel:
     """Cancels the task that makes it, after `seconds`: asyncio.timeout, which Python 3.10 does not have.
 
     asyncio.wait_for would make a task of its own for each request.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, among: set[_Cancel]) -> None:
+        """It is one of `among` until its end."""
         self._task = asyncio.current_task()
         self._came = False
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._cancel)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.cancel)
+        self._among = among
+        among.add(self)
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
+        """Not after `seconds`, but now."""
         assert self._task is not None  # noqa: S101  (made within a task)
-        self._came = True
-        self._task.cancel()
+        if not self._came:
+            self._came = True
+            self._task.cancel()
 
     def came(self) -> bool:
         """Whether a CancelledError that was caught is this one's, and no one else's."""
@@ -344,6 +364,7 @@ class _Cancel:
     def end(self) -> None:
         """Cancel nothing any more."""
         self._timer.cancel()
+        self._among.discard(self)
 
 
 class _Watch:

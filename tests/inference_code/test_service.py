@@ -24,7 +24,7 @@ from inference_code import handler, serving
 from inference_code.logs import CloudWatch, Writer
 from inference_code.metrics import Counter, Histogram
 from inference_code.service import Service
-from inference_code.settings import Settings
+from inference_code.settings import Limits, Settings
 from tests.inference_code.artifacts import Response, Server, add_graph, doubling_artifact, finish, npy
 from tests.inference_code.test_scheduler import LONG, Gate
 from tests.inference_code.test_server import SLOW, error_of, wait_for
@@ -182,6 +182,80 @@ def test_draining_answers_what_is_not_done_in_time_with_503_and_ping_says_so(mak
             assert "shutting down" in error_of(answer)["detail"]
 
     run(work())
+
+
+class Slow:
+    """A client that sends the head of a request and then, until `goes`, nothing."""
+
+    def __init__(self, house: House, **headers: str) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.goes = asyncio.Event()
+        raw = [(name.replace("_", "-").encode(), text.encode()) for name, text in headers.items()]
+        scope = {"type": "http", "method": "POST", "path": "/invocations", "headers": raw}
+        self.answered = asyncio.ensure_future(house.app(scope, self._receive, self._send))  # type: ignore[arg-type]
+
+    async def _receive(self) -> dict[str, Any]:
+        await self.goes.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        self.sent.append(message)
+
+
+def test_at_the_end_of_the_drain_nobody_waits_for_what_a_client_still_has_to_send(make: Any) -> None:
+    """Neither for a body nor for the rest of one that was refused: uvicorn would end them with 500."""
+
+    async def work() -> None:
+        house = make(drain_s=0.05, limits=Limits(request_bytes=1000))
+        half, refused = Slow(house, content_length="1000"), Slow(house, content_length="1001")
+        await asyncio.sleep(0)
+        house.service.drain()
+        started = time.monotonic()
+        await asyncio.gather(half.answered, refused.answered)
+        assert time.monotonic() - started < 5
+        assert [one.sent[0]["status"] for one in (half, refused)] == [503, 413]
+        assert json.loads(half.sent[1]["body"])["detail"] == "the worker is shutting down; try again"
+        assert not half.sent[-1]["more_body"]
+        assert (await house.ask(1)).status == 503
+        house.service.close(LONG)
+        assert sorted(line["status"] for line in house.lines()) == [413, 503, 503]
+
+    run(work())
+
+
+def test_a_refused_request_whose_body_still_comes_takes_no_place_of_another(make: Any) -> None:
+    async def work() -> None:
+        house = make(max_queue=1, limits=Limits(request_bytes=1000))
+        refused = Slow(house, content_length="1001")
+        await asyncio.sleep(0)
+        assert refused.sent[0]["status"] == 413
+        assert doubled(await house.ask(1)) == 2
+        refused.goes.set()
+        await refused.answered
+
+    run(work())
+
+
+@pytest.mark.parametrize("where", ["preprocess", "postprocess", "predict_fn"])
+def test_a_handler_that_exits_is_500_and_ends_no_thread(tmp_path: Path, where: str) -> None:
+    """Each of more requests than there are threads is answered at once, not at its deadline."""
+    functions = {
+        "preprocess": "def preprocess(request): sys.exit(3)\ndef postprocess(outputs, item): return 1\n",
+        "postprocess": "def preprocess(request): return np.ones(3)\ndef postprocess(outputs, item): sys.exit(3)\n",
+        "predict_fn": "def input_fn(body, content_type): return 1\ndef predict_fn(data, model): sys.exit(3)\n",
+    }[where]
+    artifact = doubling_artifact(tmp_path, f"import sys\nimport numpy as np\n{functions}")
+    service = Service(handler.model_fn(str(artifact)), Settings(host_threads=1), lambda _: None)
+
+    async def work() -> None:
+        house = House.__new__(House)
+        house.app = service
+        for _ in range(4):
+            answer = await house.ask(1)
+            assert (answer.status, error_of(answer)["detail"][:11]) == (500, "SystemExit;")
+
+    run(work())
+    assert service.close(LONG)
 
 
 def test_every_request_is_one_line_with_its_id(make: Any) -> None:
