@@ -9,15 +9,15 @@ from datetime import date
 from pathlib import Path
 
 from benchmarks.peers import ROOT
-from benchmarks.serving import Result, machine
+from benchmarks.serving import Result, machine, positive, whole_list
 
 DOCUMENT = ROOT / "docs" / "serving.md"
 
 
 def options(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, seconds: float) -> argparse.Namespace:
     """The options that all have, parsed. Ends with 2 on a busy machine, unless --busy is given."""
-    parser.add_argument("--connections", type=lambda t: [int(n) for n in t.split(",")], default=[1, 16])
-    parser.add_argument("--seconds", type=float, default=seconds, help="of each measurement; default: %(default)s")
+    parser.add_argument("--connections", type=whole_list, default=[1, 16], help="default: 1,16")
+    parser.add_argument("--seconds", type=positive, default=seconds, help="of each measurement; default: %(default)s")
     parser.add_argument("--busy", action="store_true", help="measure although the machine is busy")
     parser.add_argument("--write", action="store_true", help="put the table into docs/serving.md")
     found = parser.parse_args(arguments)

@@ -500,15 +500,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--peers", type=_names, default=list(PEERS), help=f"default: {','.join(PEERS)}")
     add("--cases", type=_names, help="of npy,jpeg,accelerator; default: all, or own alone")
-    add("--connections", type=_whole_list, default=[1, 4, 16, 64], help="default: 1,4,16,64")
+    add("--connections", type=whole_list, default=[1, 4, 16, 64], help="default: 1,4,16,64")
     add(
         "--artifact", type=Path, help="a model of your own: an unpacked artifact or a model.tar.gz, made for this torch"
     )
     add("--payload", action="append", metavar="FILE[=TYPE]", help="what is sent to it; several are sent in turn")
     add("--accept", default="application/json", help="what it is asked for; default: %(default)s")
     add("--accelerator", action="store_true", help="its calls take what the accelerator-like model's take")
-    add("--minutes", type=_positive, default=12.0, help="of the whole run; default: %(default)s")
-    add("--seconds", type=_positive, help="of each measurement, instead of --minutes")
+    add("--minutes", type=positive, default=12.0, help="of the whole run; default: %(default)s")
+    add("--seconds", type=positive, help="of each measurement, instead of --minutes")
     add("--rounds", type=_whole, default=2, help="whose median counts; default: %(default)s")
     add("--busy", action="store_true", help="measure although the machine is busy")
     add("--write", action="store_true", help="put table and plot into docs/serving.md")
@@ -549,11 +549,13 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _whole_list(text: str) -> list[int]:
+def whole_list(text: str) -> list[int]:
+    """Of an option: whole numbers from 1 on, with commas. Raises ArgumentTypeError."""
     return [_whole(part) for part in text.split(",")]
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
+    """Of an option: a number above 0. Raises ArgumentTypeError."""
     try:
         number = float(text)
     except ValueError:

@@ -127,6 +127,32 @@ def test_wrong_use_ends_before_anything_is_waited_for(
     assert said in capsys.readouterr().err
 
 
+class Idle:
+    """A peer that is running, and does nothing."""
+
+    seconds = 1.0
+
+    def processor(self) -> float:
+        return 0.0
+
+
+def test_nothing_is_measured_before_the_last_load_was_worked_off(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    case = serving.Case("npy", tmp_path, tmp_path / "body", "a/b", accelerator=False)
+    done: list[str] = []
+    monkeypatch.setattr(serving, "settle", lambda *_: done.append("settle"))
+
+    def load(*_: Any) -> tuple[int, float, float, float, int]:
+        done.append("load")
+        return 10 if len(done) == 2 else 0, 10.0, 1.0, 2.0, 0
+
+    found = serving.observe("plain", case, Idle(), 100.0, 1, 1.0, load)
+    assert (done, found.requests_per_second) == (["settle", "load"], 10.0)
+    with pytest.raises(serving.SkippedError, match="no answer in 1 s at 1 connections"):
+        serving.observe("plain", case, Idle(), 100.0, 1, 1.0, load)
+
+
 def test_a_payloads_type_is_what_stands_behind_it(tmp_path: Path) -> None:
     odd = tmp_path / "a=b.jpg"
     odd.write_bytes(b"")
