@@ -42,7 +42,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 _METHODS = {"/ping": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), "/invocations": ("POST",)}
 _DRAIN_BODY_SECONDS = 10.0
-_DRAIN_AT_END_SECONDS = 1.0  # the same, once the server ends
+_DRAIN_SHORT_SECONDS = 1.0  # the same, once the server ends, or when the body was too slow already
 _SHUTTING_DOWN = "the worker is shutting down; try again"
 _WATCH_AFTER = 0.005  # seconds
 _log = logging.getLogger(__name__)
@@ -218,13 +218,14 @@ class Service:
             headers.append((b"connection", b"close"))
         await _write(reply, headers, send, more=unread is not None)
         if unread is not None:
-            await self._drain(unread)
+            slow = self._given_up or reply.status == RequestTimeout.status
+            await self._drain(unread, _DRAIN_SHORT_SECONDS if slow else _DRAIN_BODY_SECONDS)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         self._tell(call, Told.of(reply), seconds)
 
-    async def _drain(self, receive: Receive) -> None:
+    async def _drain(self, receive: Receive, seconds: float) -> None:
         """Read on and throw away: as many bytes as a body may have at most, for a while."""
-        late = _Cancel(_DRAIN_AT_END_SECONDS if self._given_up else _DRAIN_BODY_SECONDS, self._waits)
+        late = _Cancel(seconds, self._waits)
         left = self._settings.limits.request_bytes
         try:
             while left > 0:
