@@ -25,6 +25,7 @@ from spec.platforms import limits
 PATH = re.compile(r"/endpoints/([^/]+)/invocations/?")
 CUSTOM = "X-Amzn-SageMaker-Custom-Attributes"
 TARGET = "X-Amzn-SageMaker-Target-Variant"
+INFERENCE_ID = "X-Amzn-SageMaker-Inference-Id"
 CUSTOM_CHARACTERS = 1024
 # Headers that ask for what is not here; they are refused instead of being dropped.
 UNSUPPORTED = (
@@ -151,7 +152,7 @@ def ask(variant: Variant, request: Request, body: bytes) -> Answer:
     assert variant.worker is not None  # noqa: S101 - checked by Runtime._serving
     seconds = limits().invocation_seconds
     headers = {"Content-Length": str(len(body))}
-    for name in ("Content-Type", "Accept", CUSTOM):
+    for name in ("Content-Type", "Accept", CUSTOM, INFERENCE_ID):
         if name in request.headers:
             headers[name] = request.headers[name]
     connection = http.client.HTTPConnection(HOST, variant.worker.port, timeout=seconds)

@@ -29,7 +29,9 @@ class Handler(BaseHTTPRequestHandler):
         if body == b"slow": time.sleep(1.5)
         if body == b"bad": return self.answer(400, b'{"error": "bad"}', Content_Type="application/json")
         if body == b"big": return self.answer(200, b"x" * 26_000_000, Content_Type="text/plain")
-        seen = {name: self.headers[name] for name in ("Content-Type", "Accept", "X-Amzn-SageMaker-Custom-Attributes")}
+        seen = {name: self.headers[name] for name in (
+            "Content-Type", "Accept", "X-Amzn-SageMaker-Custom-Attributes", "X-Amzn-SageMaker-Inference-Id"
+        )}
         shown = {"mode": MODE, "body": body.decode("latin-1")[:50], "size": len(body), "headers": seen,
                  "pid": os.getpid(), "flavour": os.environ.get("FLAVOUR"), "folder": arguments.model_dir}
         self.answer(200, json.dumps(shown).encode(), Content_Type="application/json", X_Other="dropped",

@@ -95,13 +95,18 @@ def test_an_endpoint_answers_through_its_own_worker(hosting: Hosting) -> None:
     assert described["EndpointStatus"] == "InService"
     assert described["ProductionVariants"][0]["CurrentInstanceCount"] == 1
     seen = hosting.invoke(
-        b"\x00\xffraw", ContentType="image/jpeg", Accept="image/png; size=model", CustomAttributes="size=model"
+        b"\x00\xffraw",
+        ContentType="image/jpeg",
+        Accept="image/png; size=model",
+        CustomAttributes="size=model",
+        InferenceId="one-of-mine",
     )
     assert (seen["mode"], seen["body"], seen["flavour"]) == ("one", "\x00\xffraw", "one")
     assert seen["headers"] == {
         "Content-Type": "image/jpeg",
         "Accept": "image/png; size=model",
         "X-Amzn-SageMaker-Custom-Attributes": "size=model",
+        "X-Amzn-SageMaker-Inference-Id": "one-of-mine",
     }
     answer = seen["answer"]
     headers = answer.pop("ResponseMetadata")["HTTPHeaders"]
