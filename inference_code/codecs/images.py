@@ -177,7 +177,7 @@ def _upright(image: Image.Image, target: Target | None) -> Picture:
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         plane = Image.alpha_composite(white, layer).convert("RGB")
     else:
-        plane = image.convert("RGB")
+        plane = image if image.mode == "RGB" else image.convert("RGB")
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return Picture((plane if method is None else plane.transpose(method),), (height, width))
 
