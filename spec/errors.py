@@ -63,5 +63,9 @@ def dotted(path: Iterable[str | int]) -> str:
     """("compile", "buckets", 0, "image") as compile.buckets[0].image."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            name = part if part.isprintable() else json.dumps(part)
+            text += f".{name}" if text else name
     return text

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from inference_code import handler
+from inference_code.codecs import images
 from inference_code.handler import Headers
 from inference_code.manifest import TaskEntry
 from inference_code.shapes import ResizeRule, nearest, squeeze
@@ -150,7 +151,12 @@ def test_where_the_bucket_fits_the_input_is_the_references(name: str) -> None:
     found = ours(encoded(picture), "image/png")
     assert found.shape == expected.shape
     assert found.shape[1:] in BUCKETS
-    np.testing.assert_allclose(found, expected, atol=5e-6)
+    if images._TORCH_CAN:  # the reference resizes by Pillow: test_resizing_is_pillows
+        apart = np.rint(np.abs(found - expected) * np.array([0.229, 0.224, 0.225]).reshape(3, 1, 1) * 255)
+        assert apart.max() <= 2
+        assert (apart > 0).mean() < 0.01
+    else:
+        np.testing.assert_allclose(found, expected, atol=5e-6)
 
 
 def test_a_photograph_file_decoded_at_reduced_size_is_near_the_reference() -> None:

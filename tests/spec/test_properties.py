@@ -120,6 +120,8 @@ CHANGES = st.lists(st.tuples(st.sampled_from(keys_of(EndpointSpec)), VALUES), mi
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=CHANGES)
+@example(changes=[(("model",), {"\n": None})])
+@example(changes=[(("serve",), {"\u2028x": {"\x85": 1}})])
 def test_any_value_under_any_key_is_a_spec_or_faults(
     changes: list[tuple[tuple[str, ...], Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
