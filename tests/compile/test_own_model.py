@@ -92,7 +92,14 @@ def test_serve_prints_a_curl_line_answers_and_ends(own: Result) -> None:
     command = [sys.executable, "-u", "-m", "compile", "serve", "vibration", "--port", "0", "--root", str(root)]
     environment = {**os.environ, "COLUMNS": "300"}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        # Whoever runs the tests in the background of a shell ignores SIGINT, and so would the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert process.stdout is not None
