@@ -99,7 +99,7 @@ def test_serve_prints_a_curl_line_answers_and_ends(own: Result) -> None:
         stderr=subprocess.DEVNULL,
         text=True,
         # Whoever runs the tests in the background of a shell ignores SIGINT, and so would the command.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no threads in this test)
     )
     try:
         assert process.stdout is not None
