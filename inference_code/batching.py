@@ -7,15 +7,18 @@ The native server's scheduler, which batches across requests, is in scheduler.py
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from inference_code.errors import BadRequest, EndpointError
+from inference_code.errors import BadRequest, EndpointError, Internal
 from inference_code.manifest import GraphEntry, TensorDescription, restore
 from inference_code.request import Array, Item
+
+_log = logging.getLogger(__name__)
 
 # What the device does: a graph and its inputs (batch axis, compiled batch size) to its outputs.
 Run = Callable[[GraphEntry, "list[Array]"], "list[Array]"]
@@ -133,11 +136,19 @@ def run_batch(graph: GraphEntry, items: Sequence[Item], run: Run) -> list[Array]
 
 
 def taken_apart(graph: GraphEntry, items: Sequence[Item], outputs: Sequence[Array]) -> list[Outcome]:
-    """Each item's own part of the outputs of its batch, restored."""
-    return [own_part(graph, item, outputs, place) for place, item in enumerate(items)]
+    """Each item's outcome of its batch. One whose `cut` does not fit the outputs fails alone; no thread ends by it."""
+    return [_outcome(graph, item, outputs, place) for place, item in enumerate(items)]
 
 
-def own_part(graph: GraphEntry, item: Item, outputs: Sequence[Array], place: int) -> Outcome:
+def _outcome(graph: GraphEntry, item: Item, outputs: Sequence[Array], place: int) -> Outcome:
+    try:
+        return _own_part(graph, item, outputs, place)
+    except Exception as error:
+        _log.exception("the outputs of %s could not be taken apart", graph.file)
+        return Internal(f"{type(error).__name__}; the worker's log has the details")
+
+
+def _own_part(graph: GraphEntry, item: Item, outputs: Sequence[Array], place: int) -> Outcome:
     """What belongs to the item at `place` of the batch, restored."""
     # An output without batch axis (only allowed in a batch of one) belongs to the one item whole.
     leaves = [

@@ -8,6 +8,8 @@ import importlib
 import json
 from http import HTTPStatus
 
+SHUTTING_DOWN = "the worker is shutting down; try again"  # what whoever cannot be served any more is told
+
 
 def _toolkit_base() -> type[Exception]:
     """The stock toolkit takes a status only from its own exception class; elsewhere that class is not installed."""

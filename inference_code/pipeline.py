@@ -23,7 +23,7 @@ from inference_code import handler, logs
 from inference_code.answers import Reply
 from inference_code.batching import label
 from inference_code.decoding import answered
-from inference_code.errors import EndpointError, Internal, Unavailable
+from inference_code.errors import SHUTTING_DOWN, EndpointError, Internal, Unavailable
 from inference_code.handler import Done, Headers, Served, Work
 from inference_code.pool import Pool
 from inference_code.request import Item
@@ -32,7 +32,6 @@ from inference_code.scheduler import Batch, QueueScheduler, Ticket
 from inference_code.settings import Settings
 
 _log = logging.getLogger(__name__)
-_CLOSED = "the worker is shutting down; try again"
 
 
 class Job:
@@ -179,13 +178,13 @@ class Pipeline:
         try:
             self._cpu.submit(lambda: self._guarded(step, job), ending=ending)
         except RuntimeError:
-            job.finish(handler.failed(Unavailable(_CLOSED, retry_after=1)))
+            job.finish(handler.failed(Unavailable(SHUTTING_DOWN, retry_after=1)))
 
     def _submit(self, pool: ThreadPoolExecutor, step: Callable[[Job], None], job: Job) -> None:
         try:
             pool.submit(self._guarded, step, job)
         except RuntimeError:  # the pool is shut down
-            job.finish(handler.failed(Unavailable(_CLOSED, retry_after=1)))
+            job.finish(handler.failed(Unavailable(SHUTTING_DOWN, retry_after=1)))
 
     def _guarded(self, step: Callable[[Job], None], job: Job) -> None:
         """Run a step; whatever goes wrong, the request is answered, and a request that is over goes no further."""

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
-from inference_code.batching import Outcome, checked, fitting, own_part, run_batch
-from inference_code.errors import EndpointError, Internal, Unavailable
+from inference_code.batching import Outcome, checked, fitting, run_batch, taken_apart
+from inference_code.errors import SHUTTING_DOWN, EndpointError, Internal, Unavailable
 from inference_code.manifest import GraphEntry
 from inference_code.request import Array, Item
 
@@ -236,7 +236,7 @@ class QueueScheduler:
     def _enqueue(self, ticket: Ticket, groups: dict[tuple[str, ...], tuple[list[GraphEntry], list[int]]]) -> None:
         with self._changed:
             if self._closed:
-                raise Unavailable("the worker is shutting down; try again", retry_after=_RETRY_SECONDS)
+                raise Unavailable(SHUTTING_DOWN, retry_after=_RETRY_SECONDS)
             waiting = {id(entry.ticket) for queue in self._queues.values() for entry in queue.entries}
             if len(waiting) >= self._bound:
                 raise Unavailable(
@@ -271,7 +271,7 @@ class QueueScheduler:
             removed = [pair for queue in self._queues.values() for pair in queue.remove(lambda _: True)]
             self._changed.notify_all()
         for ticket, index in removed:
-            ticket.settle(index, Unavailable("the worker is shutting down; try again", retry_after=_RETRY_SECONDS))
+            ticket.settle(index, Unavailable(SHUTTING_DOWN, retry_after=_RETRY_SECONDS))
         end = self._clock() + seconds
         for thread in self._threads:
             thread.join(max(0.0, end - self._clock()))
@@ -358,7 +358,7 @@ class QueueScheduler:
 
     def _alone(self, core: int, graph: GraphEntry, item: Item) -> Outcome:
         outputs, error = self._called(core, graph, [item])
-        return error or _apart(graph, [item], outputs)[0]
+        return error or taken_apart(graph, [item], outputs)[0]
 
     def _called(self, core: int, graph: GraphEntry, items: Sequence[Item]) -> tuple[list[Array], EndpointError | None]:
         """The graph's outputs for the items, or what went wrong."""
@@ -373,7 +373,7 @@ class QueueScheduler:
     def _settle(self, ran: _Ran) -> None:
         """Tell of the batch, and give each item its outcome."""
         items, graph = ran.pick.items, ran.pick.graph
-        outcomes = ran.result if ran.failed else _apart(graph, items, ran.result)
+        outcomes = ran.result if ran.failed else taken_apart(graph, items, ran.result)
         taken, seconds = ran.pick.taken, ran.ended - ran.started
         waited, wasted = tuple(ran.started - ticket.submitted for ticket, _ in taken), padding(graph, items)
         self._observe(Batch(graph, ran.core, waited, seconds, wasted, ran.failed))
@@ -385,19 +385,6 @@ class QueueScheduler:
             ticket.graphs.add(graph.file)
             ticket.cores.add(ran.core)
             ticket.settle(index, outcome)
-
-
-def _apart(graph: GraphEntry, items: Sequence[Item], outputs: Sequence[Array]) -> list[Outcome]:
-    """Each item's outcome of its batch. One whose `cut` does not fit the outputs fails alone; no thread ends by it."""
-    return [_own(graph, item, outputs, place) for place, item in enumerate(items)]
-
-
-def _own(graph: GraphEntry, item: Item, outputs: Sequence[Array], place: int) -> Outcome:
-    try:
-        return own_part(graph, item, outputs, place)
-    except Exception as error:
-        _log.exception("the outputs of %s could not be taken apart", graph.file)
-        return Internal(f"{type(error).__name__}; the worker's log has the details")
 
 
 def padding(graph: GraphEntry, items: Sequence[Item]) -> float:

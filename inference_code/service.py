@@ -17,6 +17,7 @@ from typing import Any
 from inference_code import handler, metrics, siblings
 from inference_code.answers import Reply
 from inference_code.errors import (
+    SHUTTING_DOWN,
     EndpointError,
     Internal,
     MethodNotAllowed,
@@ -43,7 +44,6 @@ Send = Callable[[Message], Awaitable[None]]
 _METHODS = {"/ping": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), "/invocations": ("POST",)}
 _DRAIN_BODY_SECONDS = 10.0
 _DRAIN_SHORT_SECONDS = 1.0  # the same, once the server ends, or when the body was too slow already
-_SHUTTING_DOWN = "the worker is shutting down; try again"
 _WATCH_AFTER = 0.005  # seconds
 _log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ class Service:
         """One request through the handler; an error is answered as JSON {error, detail}."""
         if self._inside >= self._settings.max_queue or self._given_up:
             busy = f"{self._inside} requests are being worked on, which is as many as may; try again"
-            refused = Unavailable(_SHUTTING_DOWN if self._given_up else busy, retry_after=1)
+            refused = Unavailable(SHUTTING_DOWN if self._given_up else busy, retry_after=1)
             call.scope.pop("extensions", None)  # nobody will ask for what was sent
             await self._send(call, handler.failed(refused), send)
             return
@@ -169,7 +169,7 @@ class Service:
             if not late.came():
                 raise
             if self._given_up:
-                raise Unavailable(_SHUTTING_DOWN, retry_after=1) from None
+                raise Unavailable(SHUTTING_DOWN, retry_after=1) from None
             raise RequestTimeout(f"the body did not arrive within {self._settings.body_timeout_s:g} s") from None
         finally:
             late.end()
@@ -261,7 +261,7 @@ class Service:
         for wait in list(self._waits):
             wait.cancel()
         for job in list(self._jobs):
-            self._pipeline.give_up(job, Unavailable(_SHUTTING_DOWN, retry_after=1))
+            self._pipeline.give_up(job, Unavailable(SHUTTING_DOWN, retry_after=1))
 
     def close(self, seconds: float) -> bool:
         """End the threads, within `seconds` or what is left of the drain, and write the last lines.

@@ -136,6 +136,13 @@ def test_a_shorter_item_is_padded_to_the_smallest_bucket_and_cut_back() -> None:
     assert sent == {"main-4-2.pt": [[1, 1, 1, 7], [2, 2, 2, 2]], "main-8-1.pt": [[3, 3, 3, 3, 3, 7, 7, 7]]}
 
 
+def test_an_item_whose_cut_does_not_fit_the_outputs_fails_alone() -> None:
+    wrong = dataclasses.replace(item(5), cut={"y": {0: "two"}})
+    good, bad = DirectScheduler([graph(2)], Device()).run([item(1), wrong])
+    assert good["y"].tolist() == [2, 2, 2]
+    assert isinstance(bad, Internal)
+
+
 def test_only_what_may_be_padded_is() -> None:
     for bad, part in (
         (item(1, 3), "takes x [4]"),
