@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import shutil
-import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from compile.structure import Signature
 from compile.targets import CompiledGraph, Cost
 from compile.weights import WeightsReport
 from inference_code.manifest import TensorDescription
+from spec import archives
 from spec.digests import canonical
 from spec.jobs import tree_digests
 
@@ -110,13 +110,12 @@ def unpack(file: Path, key: str, case: Case, places: Places) -> CompiledCell:
 def _verified(file: Path, folder: Path) -> dict[str, Any]:
     """What cell.json says, after every file was found and has its digest."""
     try:
-        with tarfile.open(file, "r:") as tar:
-            tar.extractall(folder, filter="data")
+        archives.extract(file, folder, compressed=False)
         said = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         missing = Path(str(error.filename)).name
         raise CompileError(f"{file} cannot be read: {missing} is not there.") from None
-    except (OSError, tarfile.TarError, EOFError) as error:
+    except (OSError, archives.ArchiveError) as error:
         raise CompileError(f"{file} is damaged: {error}.") from None
     checksum = said.pop(_CHECKSUM)
     if checksum != _checksum(said):

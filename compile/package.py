@@ -6,7 +6,6 @@ import dataclasses
 import gzip
 import shutil
 import tarfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import inference_code
 from compile.errors import CompileError
 from inference_code import manifest as manifests
 from inference_code.manifest import ArtifactManifest
+from spec import archives
 from spec.digests import local_sources
 
 if TYPE_CHECKING:
@@ -105,12 +105,11 @@ def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
 
 
 def extract(archive: Path, folder: Path) -> None:
-    """Unpacks an artifact. Raises CompileError for a damaged archive or a member that would leave `folder`."""
+    """Unpacks an artifact. Raises CompileError for an archive that archives.extract refuses."""
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(folder, filter="data")
-    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise CompileError(f"{archive} is damaged: {error}.", "Build it again.") from None
+        archives.extract(archive, folder, compressed=True)
+    except archives.ArchiveError as error:
+        raise CompileError(f"{archive} is not read: {error}.", "Build it again.") from None
 
 
 def write_cpu_archive(manifest: ArtifactManifest, folder: Path, graphs: Path, archive: Path) -> None:

@@ -7,8 +7,8 @@ of constructors that a state dict needs, and makes the tensors from the raw byte
 
 from __future__ import annotations
 
+import io
 import pickle
-import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, NoReturn
@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 import torch
 
 from compile.errors import CompileError
+from spec.archives import ArchiveError, ZipReader
 
 _DTYPES = {
     "FloatStorage": torch.float32,
@@ -55,8 +56,8 @@ class _StateDictUnpickler(pickle.Unpickler):
         **{("torch", name): _StorageType(dtype) for name, dtype in _DTYPES.items()},
     }
 
-    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(archive.open(f"{root}/data.pkl"))
+    def __init__(self, archive: ZipReader, root: str) -> None:
+        super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
         self._archive = archive
         self._root = root
         self._storages: dict[str, torch.Tensor] = {}
@@ -72,7 +73,7 @@ class _StateDictUnpickler(pickle.Unpickler):
         if kind != "storage" or not isinstance(storage_type, _StorageType):
             raise pickle.UnpicklingError(f"an unknown reference {kind!r}")
         if key not in self._storages:
-            data = bytearray(self._archive.read(f"{self._root}/data/{key}"))
+            data = self._archive.read(f"{self._root}/data/{key}")
             tensor = (
                 torch.frombuffer(data, dtype=storage_type.dtype) if data else torch.empty(0, dtype=storage_type.dtype)
             )
@@ -88,13 +89,13 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     Raises CompileError when the file is not such an archive, asks for any other constructor, or holds no tensors.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            roots = [name[: -len("/data.pkl")] for name in archive.namelist() if name.endswith("/data.pkl")]
-            if len(roots) != 1 or f"{roots[0]}/constants.pkl" in archive.namelist():
+        with ZipReader(path) as archive:
+            roots = [name[: -len("/data.pkl")] for name in archive.names() if name.endswith("/data.pkl")]
+            if len(roots) != 1 or f"{roots[0]}/constants.pkl" in archive.names():
                 _refuse(path, "it is no archive of a state dict (a TorchScript module?)")
             content = _StateDictUnpickler(archive, roots[0]).load()
-    except zipfile.BadZipFile:
-        _refuse(path, "it is no zip archive (written by torch before 1.6, or damaged)")
+    except ArchiveError as error:
+        _refuse(path, f"{error} (written by torch before 1.6, or damaged)")
     except CompileError:
         raise
     except Exception as error:  # a damaged archive or pickle raises nearly anything, MemoryError too

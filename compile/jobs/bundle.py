@@ -1,6 +1,7 @@
 """The bundle: everything that a compile job needs of this machine, in one folder that is the same wherever it is made.
 
 start.sh         begins a job
+archives.py      unpacks project.tar.gz
 project.tar.gz   code/ (the rooms spec, compile, inference_code) and project/ (the spec and the user's own files)
 plan.json        the cells with their keys, and the sha256 of every other file
 weights/         the weights file, at the path that it has in the project
@@ -23,7 +24,7 @@ from compile.identity import Identity, here
 from compile.progress import Reporter
 from compile.staging import staging
 from compile.targets import Target
-from spec import jobs, platforms
+from spec import archives, jobs, platforms
 from spec.digests import build_digest, definition_code, file_digest, local_sources, rewrites_code
 from spec.places import INSTALLED
 from spec.weights import RandomWeights
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _ROOMS = ("spec", "compile", "inference_code")
 _SCRIPT = Path(__file__).with_name(jobs.START)
+_READER = Path(archives.__file__)
 
 
 def make(spec: EndpointSpec, to: Path, *, rehearse: bool, reporter: Reporter, environment: str = "") -> jobs.Plan:
@@ -55,6 +57,7 @@ def make(spec: EndpointSpec, to: Path, *, rehearse: bool, reporter: Reporter, en
         folder.mkdir()
         _project(spec, scratch / "tree", folder / jobs.PROJECT)
         shutil.copyfile(_SCRIPT, folder / jobs.START)
+        shutil.copyfile(_READER, folder / _READER.name)
         _weights(spec, folder / jobs.WEIGHTS)
         if spec.job is not None and spec.job.where == "neo":
             _for_neo(planned, scratch, folder)

@@ -66,7 +66,8 @@ PYTHON
 [ -z "$wrong" ] || fail 1 "$wrong. Submit again."
 
 mkdir "$scratch/bundle" "$scratch/wheels"
-tar -xzf "$inputs/project/project.tar.gz" -C "$scratch/bundle" || fail 1 "project.tar.gz cannot be unpacked."
+"$python" "$inputs/project/archives.py" "$inputs/project/project.tar.gz" "$scratch/bundle" ||
+    fail 1 "project.tar.gz cannot be unpacked."
 if [ -f "$inputs/wheels/requirements.txt" ] && grep -q '^[^#[:space:]]' "$inputs/wheels/requirements.txt"; then
     # Into a folder of its own: what the image or the machine has installed stays as it is.
     "$python" -m pip install --quiet --no-index --no-deps --no-warn-script-location --disable-pip-version-check \

@@ -6,13 +6,13 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ContainerDefinitio
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
 from embedded_aws.clients import Clients
+from spec import archives
 
 
 class ArtifactError(Exception):
@@ -22,8 +22,7 @@ class ArtifactError(Exception):
 def fetch(clients: Clients, region: str, url: str, directory: Path) -> Path:
     """Unpack `s3://bucket/key` into `directory`/model and return that folder. Raises ArtifactError.
 
-    Members that would land outside the folder, links that lead out of it and devices are refused (tarfile's filter
-    "data", https://docs.python.org/3/library/tarfile.html#tarfile.data_filter).
+    Only regular files and folders are taken; what else is refused stands in spec/archives.py.
     """
     parts = urlsplit(url)
     if parts.scheme != "s3" or not parts.netloc or not parts.path.strip("/"):
@@ -37,9 +36,8 @@ def fetch(clients: Clients, region: str, url: str, directory: Path) -> Path:
         raise ArtifactError(f"Could not find model data at {url} ({code}). Publish the artifact first.") from error
     model = directory / "model"
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(model, filter="data")
-    except (tarfile.TarError, OSError, EOFError) as error:
+        archives.extract(archive, model, compressed=True)
+    except (archives.ArchiveError, OSError) as error:
         raise ArtifactError(f"Model data at {url} is not a safe gzip compressed tar archive: {error}") from error
     archive.unlink()
     if not (model / "code" / "inference_code").is_dir():

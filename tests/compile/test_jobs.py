@@ -27,7 +27,7 @@ from compile.jobs import bundle, tail
 from compile.package import write_tar
 from compile.progress import Silent
 from compile.targets import job as target_job
-from spec import jobs
+from spec import archives, jobs
 from spec.digests import file_digest, handler_digest
 from spec.loading import load
 from spec.lock import read_lock
@@ -128,11 +128,13 @@ def test_what_a_bundle_holds(tmp_path: Path) -> None:
     (path.parents[1] / "models/unused.py").write_text("")
     place = make(tmp_path / "job", path)
     project = place.inputs / "project"
-    assert sorted(jobs.tree_digests(project)) == ["plan.json", "project.tar.gz", "start.sh"]
+    assert sorted(jobs.tree_digests(project)) == ["archives.py", "plan.json", "project.tar.gz", "start.sh"]
     plan = place.plan
     assert (plan.name, plan.target, plan.rehearsal, plan.where) == ("vibration", "inf1", True, "processing")
     assert [cell.label for cell in plan.cells] == ["main, samples 256, batch 1", "main, samples 256, batch 4"]
-    assert plan.files == {name: jobs.tree_digests(project)[name] for name in ("project.tar.gz", "start.sh")}
+    assert plan.files == {
+        name: jobs.tree_digests(project)[name] for name in ("archives.py", "project.tar.gz", "start.sh")
+    }
     assert plan.environment["torch"] == str(torch.__version__)
     with tarfile.open(project / "project.tar.gz") as tar:
         names = tar.getnames()
@@ -267,8 +269,7 @@ def test_a_damaged_cell_is_named(job: Place) -> None:
 
 def test_cells_of_different_versions_are_not_mixed(job: Place) -> None:
     cell = job.inputs / "cells" / job.plan.cells[1].key / jobs.CELL
-    with tarfile.open(cell) as tar:
-        tar.extractall(job.folder / "open", filter="data")
+    archives.extract(cell, job.folder / "open", compressed=False)
     described = job.folder / "open/cell.json"
     said = json.loads(described.read_text())
     said.pop("checksum")
@@ -506,8 +507,7 @@ def test_neo_gets_one_traced_model_and_its_shapes(tmp_path: Path) -> None:
     place = make(tmp_path / "job", write_entry(tmp_path, more="job: {where: neo}\n"), rehearse=False)
     home = place.inputs / "project/neo/0"
     assert json.loads((home / "inputs.json").read_text()) == {"x": [1, 8]}
-    with tarfile.open(home / "model.tar.gz") as tar:
-        tar.extractall(tmp_path / "neo", filter="data")
+    archives.extract(home / "model.tar.gz", tmp_path / "neo", compressed=True)
     assert [path.name for path in (tmp_path / "neo").iterdir()] == ["model.pth"]
     assert torch.jit.load(str(tmp_path / "neo/model.pth"))(torch.ones(1, 8))[0].shape == (1, 4)
 
