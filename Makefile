@@ -1,5 +1,8 @@
 # The commands of the project. `make help` lists them.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The first Python that fits, else python3, which tools/install.py then refuses by name.
+PYTHON ?= $(shell for each in python3.11 python3 python3.12 python3.13; do \
+  $$each -c 'import sys; sys.exit(not (3, 11, 0, "final") <= sys.version_info < (3, 14))' 2>/dev/null && echo $$each && exit; \
+  done; echo python3)
 PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 TESTS ?= tests
@@ -11,7 +14,9 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## create .venv from the hashed locks and install the CDK CLI (a second run does nothing)
-	@$(PYTHON) tools/install.py
+	@python="$(PYTHON)"; command -v "$$python" >/dev/null || { \
+	  echo "setup failed: there is no $$python: apt-get install python3 python3-venv" >&2; exit 1; }; \
+	"$$python" tools/install.py
 
 demo: setup ## the whole road as a rehearsal: build, deploy to the embedded AWS, invoke, destroy; results in build/demo/
 	@$(PY) tools/demo.py run
@@ -47,7 +52,7 @@ format: setup ## let ruff format and mend what it can
 	@$(PY) -m ruff format .
 
 lock: ## resolve requirements/*.in anew (needs uv)
-	uv pip compile requirements/main.in -o requirements.txt --generate-hashes --python-version 3.11 --no-emit-package torch --no-emit-index-url --no-emit-find-links --no-annotate
+	uv pip compile requirements/main.in -o requirements.txt --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-annotate
 	uv pip compile requirements/python310.in -o requirements/python310.txt --generate-hashes --python-version 3.10 --no-emit-index-url --no-emit-find-links --no-annotate
 	uv pip compile requirements/preprocess.in -o requirements/preprocess.txt --generate-hashes --python-version 3.11 --no-emit-package numpy --no-emit-index-url --no-emit-find-links --no-annotate
 	for server in torchserve310:3.10 torchserve:3.11 triton:3.11; do \

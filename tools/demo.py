@@ -6,13 +6,19 @@ Results stay in build/demo/ (or build/up/): depth.png, depth16.png, the photogra
 
 from __future__ import annotations
 
+import signal
+
+# Until main() the packages below are imported, and there is nothing to clean up: Ctrl-C ends that without a traceback.
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
+import fcntl
 import io
 import json
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -273,6 +279,23 @@ def fresh(folder: Path) -> Road:
     return road
 
 
+@contextmanager
+def only_one(what: str, build: Path) -> Iterator[None]:
+    """Hold build/demo.lock, which ends with this process however it ends. Raises DemoError naming who holds it."""
+    build.mkdir(exist_ok=True)
+    with (build / "demo.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another one"
+            raise DemoError(f"{holder} is at work in this checkout. Wait for it, or end it with Ctrl-C.") from None
+        file.truncate(0)
+        file.write(f"`make {what}` (process {os.getpid()}, since {time.strftime('%H:%M:%S')})")
+        file.flush()
+        yield
+
+
 def run() -> None:
     """Everything, and clean up, also after a failure."""
     road = fresh(ROOT / "build" / "demo")
@@ -312,7 +335,7 @@ def down() -> None:
 
 
 def interrupted(number: int, _frame: FrameType | None) -> None:
-    """Turn SIGTERM into the same way out as Ctrl-C."""
+    """Turn SIGTERM and Ctrl-C into the same way out."""
     raise KeyboardInterrupt(signal.Signals(number).name)
 
 
@@ -320,9 +343,12 @@ def main() -> int:
     """Command line; 0 done, 1 a step failed, 2 wrong use, 130 interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "up", "down"))
-    signal.signal(signal.SIGTERM, interrupted)
+    what = parser.parse_args().what
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupted)
     try:
-        {"run": run, "up": up, "down": down}[parser.parse_args().what]()
+        with only_one("demo" if what == "run" else what, ROOT / "build"):
+            {"run": run, "up": up, "down": down}[what]()
     except (DemoError, ClientError, BotoCoreError, OSError, KeyError) as error:
         console.print("[bold red]failed:[/]", end=" ")
         console.print(

@@ -1,14 +1,23 @@
 """Set the project up: a virtual environment from hashed locks, the CPU build of torch, Node and the CDK CLI.
 
-Only the standard library, because nothing is installed yet. Running it again is a no-op until a lock changes.
+Only the standard library, because nothing is installed yet, and only what Python 3.8 can read, so that an old Python is
+refused in one line. Running it again is a no-op until a lock changes.
 """
 
 from __future__ import annotations
 
+import signal
+
+# Until main() there is nothing to clean up: Ctrl-C ends that without a traceback.
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -24,6 +33,8 @@ SERVERS = {
     "triton": (VENV, "the tritonserver binary of nvidia-pytriton"),
 }
 JAVA = "openjdk-17-jre-headless"  # Debian's and Ubuntu's name for the Java that TorchServe runs on
+# The lock resolves for these; a pre-release such as Ubuntu 22.04's 3.11.0rc1 is older than the first.
+OLDEST_PYTHON, FIRST_UNKNOWN_PYTHON = (3, 11, 0, "final"), (3, 14)
 OLDEST_NODE = 22  # the CDK's jsii ended support for Node 20 on 2026-10-30
 # PyTorch publishes its CPU builds on an index of its own; PyPI's Linux wheel brings several GB of CUDA libraries.
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -62,16 +73,55 @@ def pip(python: Path, *arguments: str | Path) -> list[str | Path]:
     return [python, "-m", "pip", "install", *flags, *arguments]
 
 
+def version_of(python: str | Path) -> tuple[int, ...]:
+    """Major and minor version of an interpreter; () where it cannot be run."""
+    command = [str(python), "-c", "import sys; print(*sys.version_info[:2])"]
+    try:
+        answer = subprocess.run(command, check=False, capture_output=True, text=True)
+    except OSError:
+        return ()
+    return tuple(map(int, answer.stdout.split())) if answer.returncode == 0 else ()
+
+
+def require_tools() -> None:
+    """Refuse a machine on which the set-up cannot work: everything that it lacks, each with the package to install.
+
+    Raises InstallError.
+    """
+    problems = []
+    if not OLDEST_PYTHON <= tuple(sys.version_info) < FIRST_UNKNOWN_PYTHON:
+        problems.append(
+            f"Python 3.11, 3.12 or 3.13 is needed, {sys.executable} is {platform.python_version()}: install python3.11 "
+            "(Debian 12 and newer and Ubuntu 24.04 and newer have a python3 that fits), "
+            "or name one: make setup PYTHON=/path/to/python3.11"
+        )
+    elif importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
+        problems.append(f"{sys.executable} cannot make virtual environments: apt-get install python3-venv")
+    problems += [
+        f"{name} is missing or does not run: apt-get install {name}"
+        for name in ("git", "make")
+        if shutil.which(name) is None or not run([name, "--version"], name, quiet=True)
+    ]
+    if problems:
+        raise InstallError("\n  ".join(problems))
+
+
 def create_environment(folder: Path, interpreter: str) -> Path:
-    """Create the virtual environment `folder` where it does not exist; return its Python."""
+    """Create the virtual environment `folder` with this interpreter where it does not exist; return its Python.
+
+    Raises InstallError.
+    """
     python = folder / "bin" / "python"
+    if folder.exists() and version_of(python) != version_of(interpreter):
+        say(f"removing {folder.name}, which is of another Python")
+        shutil.rmtree(folder)
     if not python.exists():
         say(f"creating {folder.name}")
         try:
             run([interpreter, "-m", "venv", folder], "creating the virtual environment")
-        except InstallError as error:
+        except BaseException:  # Ctrl-C too: an environment without pip would be taken for a whole one
             shutil.rmtree(folder, ignore_errors=True)
-            raise InstallError(f"{error}\nOn Debian and Ubuntu the package python3-venv provides it.") from None
+            raise
     return python
 
 
@@ -147,17 +197,14 @@ def up_to_date(folder: Path, wanted: str) -> bool:
 
 
 def install_main() -> None:
-    """The environment of everything but the Python 3.10 lane."""
-    wanted = digest(
+    """The environment of everything but the Python 3.10 lane. Raises InstallError."""
+    require_tools()
+    locks = digest(
         ROOT / "requirements.txt", ROOT / "requirements" / "torch.txt", ROOT / "package-lock.json", Path(__file__)
     )
+    wanted = f"{locks} python{sys.version_info[0]}.{sys.version_info[1]}"
     if up_to_date(VENV, wanted) and (ROOT / "node_modules" / "aws-cdk").is_dir():
         return
-    if sys.version_info[:2] != (3, 11):
-        version = ".".join(map(str, sys.version_info[:2]))
-        raise InstallError(
-            f"Python 3.11 is needed, this is {version}. Set PYTHON, for example: make setup PYTHON=python3.11"
-        )
     python = create_environment(VENV, sys.executable)
     say("installing the packages of requirements.txt (some minutes the first time)")
     run(pip(python, "-r", ROOT / "requirements.txt"), "installing requirements.txt")
@@ -246,6 +293,7 @@ def main() -> int:
     parser.add_argument("--python310", action="store_true", help="set up the Inf1 container's lane (.venv310)")
     parser.add_argument("--server", choices=sorted(SERVERS), help="set up a server to compare with (.venv-SERVER)")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if options.server:
             install_server(options.server)
@@ -259,6 +307,9 @@ def main() -> int:
     except (InstallError, OSError, subprocess.SubprocessError) as error:
         print(f"setup failed: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("setup interrupted; run it again to go on", file=sys.stderr)
+        return 130
     return 0
 
 
