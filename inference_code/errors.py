@@ -57,6 +57,12 @@ class BadRequest(EndpointError):
     status, error = HTTPStatus.BAD_REQUEST, "bad_request"
 
 
+class Forbidden(EndpointError):
+    """403: the request comes from a web page, or asks for a name that is not this server's (browser_guard.py)."""
+
+    status, error = HTTPStatus.FORBIDDEN, "forbidden"
+
+
 class NotFound(EndpointError):
     """404: no such path."""
 

@@ -202,8 +202,8 @@ class _LargeBodies:
             self._missing = _NOTHING  # a view of no bytes keeps the body's memory, too
 
     def rest(self) -> memoryview | None:
-        """Where the rest of a large body belongs; None once the request is answered, and nobody wants it."""
-        if self.cycle.response_complete:
+        """Where the rest of a large body belongs; None once the request is answered or refused: nobody wants it."""
+        if self.cycle.response_complete or not self.scope.get("extensions"):
             self._body, self._missing = None, _NOTHING
             return None
         return self._missing

@@ -24,14 +24,16 @@ from inference_code.shares import shares
 from inference_code.supervisor import supervise
 
 
-def _serve(model_dir: str, listener: socket.socket | None, member: Member | None = None) -> int:
+def _serve(
+    model_dir: str, address: tuple[str, int], listener: socket.socket | None, member: Member | None = None
+) -> int:
     # Not at the top: the parent of several processes needs neither torch nor the memory that it takes.
     from inference_code.serving import serve  # noqa: PLC0415
 
-    return serve(model_dir, listener, member)
+    return serve(model_dir, address, listener, member)
 
 
-def _serve_as(member: Member, model_dir: str) -> int:
+def _serve_as(member: Member, model_dir: str, address: tuple[str, int]) -> int:
     """A process among several: it ends when its parent does, and clears away what the parent could not."""
 
     def end() -> None:
@@ -39,7 +41,7 @@ def _serve_as(member: Member, model_dir: str) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
 
     member.follow(end)
-    return _serve(model_dir, None, member)
+    return _serve(model_dir, address, None, member)
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.processes is not None and options.processes < 1:
         parser.error(f"--processes is {options.processes}; it must be 1 or more")
     if options.member:
-        return _serve_as(Member.read(options.member), options.model_dir)
+        return _serve_as(Member.read(options.member), options.model_dir, (options.host, options.port))
     try:
         settings = Settings.from_environment()
         plan = shares(Path(options.model_dir), settings, options.processes or settings.processes)
@@ -93,10 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{options.host}:{options.port}"
         return _fail(f"cannot listen on {where}: {error.strerror}; choose another port with --port")
+    host, port = listener.getsockname()[:2]
     if options.supervise or len(plan) > 1:
         command = [sys.executable, "-m", "inference_code.server", "--model-dir", options.model_dir]
+        command += ["--host", host, "--port", str(port)]
         return supervise(command, listener, plan, settings.drain_s)
-    return _serve(options.model_dir, listener)
+    return _serve(options.model_dir, (host, port), listener)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ from typing import Any
 
 from inference_code import handler, metrics, siblings
 from inference_code.answers import Reply
+from inference_code.browser_guard import BrowserGuard
 from inference_code.errors import (
     SHUTTING_DOWN,
     EndpointError,
+    Forbidden,
     Internal,
     MethodNotAllowed,
     NotFound,
@@ -66,9 +68,10 @@ class Service:
         write: Callable[[bytes], None] = to_stdout,
         member: Member | None = None,
         lock: Lock | None = None,
+        guard: BrowserGuard | None = None,
     ) -> None:
-        """member: the place among several processes. lock: what interpreter.py saw."""
-        self._settings = settings
+        """member: the place among several processes. lock: what interpreter.py saw. guard: on a loopback address."""
+        self._settings, self._guard = settings, guard
         self._member, self._holds_lock = member, lock is not None and lock.held
         if member is not None and member.count > 1:
             first = member.index * int(getattr(served.model, "at_once", 1))
@@ -85,6 +88,12 @@ class Service:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
         call = _Call(scope)
+        if self._guard is not None:
+            detail = self._guard.refusal(scope["method"], scope["http_version"], call.headers)
+            if detail is not None:
+                scope.pop("extensions", None)  # nobody asks for what was sent
+                await self._send(call, handler.failed(Forbidden(detail)), send, receive)
+                return
         if call.path == "/invocations" and scope["method"] == "POST":
             await self._invocations(call, receive, send)
             return

@@ -19,7 +19,7 @@ from typing import Any
 
 import uvicorn
 
-from inference_code import handler, interpreter, logs, siblings
+from inference_code import browser_guard, handler, interpreter, logs, siblings
 from inference_code.connections import Connections
 from inference_code.errors import LoadError
 from inference_code.member import Member
@@ -75,10 +75,12 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(model_dir: str, listener: socket.socket | None, member: Member | None = None) -> int:
+def serve(
+    model_dir: str, address: tuple[str, int], listener: socket.socket | None, member: Member | None = None
+) -> int:
     """Load the model, then serve it on a bound socket, or as a member, until SIGTERM or SIGINT.
 
-    Returns the exit code.
+    address: IP address and port of that socket, or of the parent's. Returns the exit code.
     """
     _log_to_stderr(member)
     for one in _SIGNALS:  # while the model loads there is nothing to finish
@@ -97,7 +99,8 @@ def serve(model_dir: str, listener: socket.socket | None, member: Member | None 
     # What is loaded stays: a collection that walks over torch's objects again holds up every request meanwhile.
     gc.collect()
     gc.freeze()
-    service = Service(served, settings, member=member, lock=lock)
+    guard = browser_guard.guard(*address, settings.allowed_hosts)
+    service = Service(served, settings, member=member, lock=lock, guard=guard)
     configuration = uvicorn.Config(
         service,
         log_level="warning",

@@ -14,6 +14,8 @@ ENDPOINT_HOST_THREADS        (processors)  threads that decode and encode in the
 ENDPOINT_DEADLINE_S          60            seconds for a whole request; later it is answered 503 (SageMaker's own limit)
 ENDPOINT_DRAIN_S             25            seconds for the requests in work after SIGTERM (SageMaker kills after 30)
 ENDPOINT_BODY_TIMEOUT_S      60            seconds for a request's body to arrive (SageMaker's own limit)
+ENDPOINT_ALLOWED_HOSTS       (none)        name[:port],...: on a loopback address, what Host may be besides the server's
+                                           own names, and the hosts of web pages that may ask (browser_guard.py)
 NEURON_RT_NUM_CORES          (unset)       NeuronCores of this process
 """
 
@@ -24,6 +26,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from inference_code.browser_guard import VARIABLE as ALLOWED_HOSTS
+from inference_code.browser_guard import read_host
 from inference_code.errors import LoadError
 
 
@@ -52,6 +56,7 @@ class Settings:
     deadline_s: float = 60.0
     drain_s: float = 25.0
     neuron_cores: int | None = None
+    allowed_hosts: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -75,6 +80,7 @@ class Settings:
             deadline_s=variables.decimal("ENDPOINT_DEADLINE_S", base.deadline_s, 0.1),
             drain_s=variables.decimal("ENDPOINT_DRAIN_S", base.drain_s, 0.1),
             neuron_cores=variables.whole("NEURON_RT_NUM_CORES", 0) or None,
+            allowed_hosts=variables.hosts(ALLOWED_HOSTS),
         )
         if variables.problems:
             raise LoadError("; ".join(variables.problems))
@@ -82,7 +88,7 @@ class Settings:
 
 
 class _Variables:
-    """Reads numbers, and collects what is wrong with them."""
+    """Reads numbers and names, and collects what is wrong with them."""
 
     def __init__(self, source: Mapping[str, str]) -> None:
         self._source = source
@@ -106,3 +112,13 @@ class _Variables:
         if not least <= value < math.inf:
             self.problems.append(f"{name} is {text[:40]!r}, it must be a number, at least {least:g}")
         return value
+
+    def hosts(self, name: str) -> tuple[str, ...]:
+        """Hosts with or without a port, separated by commas; none when the variable is not set."""
+        text = self._source.get(name, "").strip()
+        given = [one.strip() for one in text.split(",")] if text else []
+        bad = [one for one in given if read_host(one) is None]
+        if bad:
+            shown = ", ".join(repr(one[:40]) for one in bad[:5])
+            self.problems.append(f"{name} has {shown}, each must be name or name:port, separated by commas")
+        return tuple(host for host in map(read_host, given) if host is not None)

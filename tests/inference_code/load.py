@@ -32,7 +32,7 @@ class _Connection:
     """One keep-alive connection, opened when it is needed."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._address = host, port
+        self._address, self._host = (host, port), f"{host}:{port}"
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, sent: Sent) -> Got:
@@ -40,7 +40,8 @@ class _Connection:
             if self._streams is None:
                 self._streams = await asyncio.open_connection(*self._address, limit=1 << 20)
             reader, writer = self._streams
-            head = f"POST {sent.path} HTTP/1.1\r\nHost: x\r\n{sent.headers}Content-Length: {len(sent.body)}\r\n\r\n"
+            head = f"POST {sent.path} HTTP/1.1\r\nHost: {self._host}\r\n"
+            head += f"{sent.headers}Content-Length: {len(sent.body)}\r\n\r\n"
             writer.write(head.encode("latin1") + sent.body)
             await writer.drain()
             return await self._answer(reader, sent.number)

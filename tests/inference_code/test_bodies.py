@@ -40,6 +40,7 @@ LARGE = 700_001
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("bodies")
     environment = {"ENDPOINT_REQUEST_BYTES": str(LIMIT), "ENDPOINT_BODY_TIMEOUT_S": "2"}
+    environment["ENDPOINT_ALLOWED_HOSTS"] = "test"
     running = Server(doubling_artifact(folder / "artifact", HANDLER), folder / "log", environment)
     yield running
     assert running.stop() == 0

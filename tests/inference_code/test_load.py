@@ -40,7 +40,7 @@ AMOUNT = [400, pytest.param(10_000, marks=pytest.mark.slow)]
 def sums_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
     folder = tmp_path_factory.mktemp("load")
     artifact = sums_artifact(folder / "artifact", batches=(1, 4, 8))
-    server = Server(artifact, folder / "log", {"ENDPOINT_WORKERS": "2"})
+    server = Server(artifact, folder / "log", {"ENDPOINT_WORKERS": "2", "ENDPOINT_ALLOWED_HOSTS": "x"})
     yield server, artifact
     assert server.stop() == 0
     assert "Traceback" not in server.log.read_text()

@@ -301,8 +301,8 @@ def test_what_is_no_http_is_refused_as_json(depth_server: Server) -> None:
 
 def test_without_httptools_it_is_refused_as_json_too(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['httptools'] = None\n")
-    path = f"{tmp_path}:{child_environment()['PYTHONPATH']}"
-    server = Server(doubling_artifact(tmp_path / "a"), tmp_path / "log", {"PYTHONPATH": path})
+    variables = {"PYTHONPATH": f"{tmp_path}:{child_environment()['PYTHONPATH']}", "ENDPOINT_ALLOWED_HOSTS": "x"}
+    server = Server(doubling_artifact(tmp_path / "a"), tmp_path / "log", variables)
     try:
         refuses_what_is_no_http(server)
         assert server.request(body=npy(np.ones(3, np.float32)), Content_Type="application/x-npy").status == 200
@@ -487,7 +487,8 @@ def test_more_than_the_queue_holds_is_503_with_retry_after(tmp_path: Path) -> No
 
 
 def test_a_body_that_does_not_arrive_is_408(tmp_path: Path) -> None:
-    server = Server(doubling_artifact(tmp_path / "a"), tmp_path / "log", {"ENDPOINT_BODY_TIMEOUT_S": "0.3"})
+    variables = {"ENDPOINT_BODY_TIMEOUT_S": "0.3", "ENDPOINT_ALLOWED_HOSTS": "x"}
+    server = Server(doubling_artifact(tmp_path / "a"), tmp_path / "log", variables)
     try:
         address = urlsplit(server.url)
         with socket.create_connection((address.hostname, address.port), timeout=30) as stream:

@@ -396,7 +396,7 @@ def test_a_handler_that_hangs_does_not_outlive_the_drain(tmp_path: Path) -> None
 def test_over_http_a_client_that_leaves_is_noticed(tmp_path: Path) -> None:
     source = SLOW.replace("    time", "    open(__file__ + '.in', 'w').close()\n    time")
     folder = doubling_artifact(tmp_path / "a", source)
-    server = Server(folder, tmp_path / "log")
+    server = Server(folder, tmp_path / "log", {"ENDPOINT_ALLOWED_HOSTS": "x"})
     address = urlsplit(server.url)
     with socket.create_connection((address.hostname, address.port), timeout=LONG) as stream:
         stream.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n2")
@@ -411,7 +411,7 @@ def test_over_http_a_client_that_leaves_is_noticed(tmp_path: Path) -> None:
 def test_over_http_a_client_that_leaves_the_queue_never_reaches_the_device(tmp_path: Path) -> None:
     """A real connection that is closed while its request waits for a device that is busy."""
     folder = tmp_path / "a"
-    server = Server(slow_artifact(folder), tmp_path / "log")
+    server = Server(slow_artifact(folder), tmp_path / "log", {"ENDPOINT_ALLOWED_HOSTS": "x"})
     body = npy(np.ones(3, np.float32))
     head = "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-npy\r\n"
     head += f"Content-Length: {len(body)}\r\n\r\n"

@@ -28,18 +28,27 @@ def test_each_variable_is_read() -> None:
             "ENDPOINT_DEADLINE_S": "10",
             "ENDPOINT_DRAIN_S": "11",
             "NEURON_RT_NUM_CORES": "9",
+            "ENDPOINT_ALLOWED_HOSTS": "Depth.example, depth.example.:8443,[::0001]:9",
         }
     )
-    assert settings == Settings(Limits(1, 2, 3, 4), 7, 5, 6, 0.0, 8, 12, 0.5, 10.0, 11.0, 9)
+    hosts = ("depth.example", "depth.example:8443", "[::1]:9")
+    assert settings == Settings(Limits(1, 2, 3, 4), 7, 5, 6, 0.0, 8, 12, 0.5, 10.0, 11.0, 9, hosts)
 
 
 def test_all_bad_values_are_named_together() -> None:
     with pytest.raises(LoadError) as caught:
         Settings.from_environment(
-            {"ENDPOINT_MAX_PIXELS": "40M", "ENDPOINT_MAX_ITEMS": "0", "ENDPOINT_BODY_TIMEOUT_S": "nan"}
+            {
+                "ENDPOINT_MAX_PIXELS": "40M",
+                "ENDPOINT_MAX_ITEMS": "0",
+                "ENDPOINT_BODY_TIMEOUT_S": "nan",
+                "ENDPOINT_ALLOWED_HOSTS": "good.example,*,http://a.example," + "b" * 100 + "/",
+            }
         )
     text = str(caught.value)
     assert "ENDPOINT_MAX_PIXELS is '40M', it must be a whole number, at least 1" in text
     assert "ENDPOINT_MAX_ITEMS is '0'" in text
     assert "ENDPOINT_BODY_TIMEOUT_S is 'nan'" in text
+    bad = f"'*', 'http://a.example', '{'b' * 40}'"
+    assert f"ENDPOINT_ALLOWED_HOSTS has {bad}, each must be name or name:port, separated by commas" in text
     assert "\n" not in text
