@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import psutil
 import typer
 
-from embedded_aws.clients import ACCESS_KEY, SECRET_KEY
+from embedded_aws.access import AccessError, private_directory
 
 app = typer.Typer(
     help="AWS on this machine, for rehearsals: moto with a CloudFormation engine and SageMaker hosting that runs.",
@@ -115,7 +115,9 @@ def serve(
             f"already running at {found['url']} (pid {found['pid']}); stop it with: stop --directory {directory}"
         )
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        private_directory(directory)
+    except AccessError as error:
+        raise fail(f"--directory: {error}", 2) from None
     except OSError as error:
         raise fail(f"--directory {directory} cannot be made: {error.strerror}; name another folder", 2) from None
     if not port_is_free(port):
@@ -154,7 +156,7 @@ def environment(directory: Directory) -> None:
     found = running(directory)
     if found is None:
         raise fail(f"nothing runs for {directory}; start it with: python -m embedded_aws serve --directory {directory}")
-    for name, value in variables(found["url"]).items():
+    for name, value in variables(found).items():
         typer.echo(f"export {name}={shlex.quote(value)}")
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
         if name in os.environ:  # it would win over the keys above
@@ -163,18 +165,19 @@ def environment(directory: Directory) -> None:
 
 def armed(directory: Path, method: str, fault: dict[str, Any] | None = None) -> list[dict[str, Any]]:
     """The faults that are armed after one request to a running server."""
-    faults: list[dict[str, Any]] = told(directory, FAULTS_PATH, method, fault)["faults"]
+    faults: list[dict[str, Any]] = control(directory, FAULTS_PATH, method, fault)["faults"]
     return faults
 
 
-def told(directory: Path, path: str, method: str, given: dict[str, Any] | None) -> dict[str, Any]:
-    """What a running server answers on one of its own paths."""
+def control(directory: Path, path: str, method: str, given: dict[str, Any] | None) -> dict[str, Any]:
+    """What a running server answers to one of its own calls."""
     found = running(directory)
     if found is None:
         raise fail(f"nothing runs for {directory}; start it with: python -m embedded_aws serve --directory {directory}")
     body = None if given is None else json.dumps(given)
     connection = http.client.HTTPConnection("127.0.0.1", found["port"], timeout=30)
-    connection.request(method, path, body)
+    headers = {"Authorization": f"Bearer {found['token']}", "Content-Type": "application/json"}
+    connection.request(method, path, body, headers)
     answer = connection.getresponse()
     text: dict[str, Any] = json.loads(answer.read())
     if answer.status != http.client.OK:
@@ -191,7 +194,7 @@ def clock(
     """Let waits and limits of a running server pass faster or slower, for what starts from now on; print both."""
     given = {"waits": wait_speed, "limits": limit_speed}
     set_now = {key: value for key, value in given.items() if value is not None}
-    typer.echo(json.dumps(told(directory, CLOCK_PATH, "POST" if set_now else "GET", set_now or None)))
+    typer.echo(json.dumps(control(directory, CLOCK_PATH, "POST" if set_now else "GET", set_now or None)))
 
 
 Times = Annotated[int, typer.Option(min=1, help="How often it acts before it is gone.")]
@@ -268,12 +271,12 @@ def proxied() -> bool:
     return any(name.lower() in {"http_proxy", "https_proxy", "all_proxy"} for name in os.environ)
 
 
-def variables(url: str) -> dict[str, str]:
+def variables(found: dict[str, Any]) -> dict[str, str]:
     """The environment of a client; `localhost` by name, since the CDK CLI's S3 client wants a host name."""
     return {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_ENDPOINT_URL": found["url"],
+        "AWS_ACCESS_KEY_ID": found["access_key"],
+        "AWS_SECRET_ACCESS_KEY": found["secret_key"],
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",

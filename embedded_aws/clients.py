@@ -9,17 +9,15 @@ import boto3
 from botocore.config import Config
 
 ACCOUNT = "123456789012"  # moto's default account
-ACCESS_KEY = "AKIAEMBEDDEDAWS00000"
-SECRET_KEY = "embedded-aws"  # noqa: S105 - not a secret: the server checks no signature
 
 
 class Clients:
     """Makes each client once per service and region; boto3 clients may be shared between threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, access_key: str, secret_key: str) -> None:
         self.url = url
         self._lock = threading.Lock()
-        self._session: Any = boto3.session.Session(aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY)
+        self._session: Any = boto3.session.Session(aws_access_key_id=access_key, aws_secret_access_key=secret_key)
         self._clients: dict[tuple[str, str], Any] = {}
 
     def client(self, service: str, region: str) -> Any:

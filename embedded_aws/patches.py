@@ -12,6 +12,7 @@ import moto.cloudtrail.urls
 import moto.cloudwatch.urls
 import moto.ec2.urls
 import moto.sagemaker.urls
+import moto.sts.urls
 from moto.cloudtrail.responses import CloudTrailResponse
 from moto.core.responses import ActionResult
 from moto.s3.models import FakeBucket, S3Backend
@@ -20,6 +21,7 @@ from embedded_aws.cloudformation.api import CloudFormation
 from embedded_aws.jobs import states
 from embedded_aws.jobs.api import SageMakerWithJobs
 from embedded_aws.jobs.instances import Ec2
+from embedded_aws.keys import Sts
 from embedded_aws.monitoring.api import CloudWatch
 from embedded_aws.scaling import AutoScaling
 
@@ -43,6 +45,7 @@ def install() -> None:
     moto.applicationautoscaling.urls.url_paths["{0}/$"] = AutoScaling.dispatch
     moto.cloudtrail.urls.url_paths["{0}/$"] = CloudTrail.dispatch
     moto.ec2.urls.url_paths["{0}/"] = Ec2.dispatch
+    moto.sts.urls.url_paths["{0}/$"] = Sts.dispatch
     states.install()
     _treat_loopback_as_tls()
     _let_logging_wait_for_its_policy()

@@ -22,11 +22,15 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from embedded_aws.clients import ACCESS_KEY, ACCOUNT, SECRET_KEY, Clients
+from moto.core.utils import utcnow
+from moto.sts.models import AssumedRole
+
+from embedded_aws.clients import ACCOUNT, Clients
 from embedded_aws.jobs.clock import CLOCK
 from embedded_aws.jobs.faults import FAULTS, Fault
 from embedded_aws.jobs.metadata import SHUTDOWN, Metadata
 from embedded_aws.jobs.process import ProcessGroup, basics
+from embedded_aws.keys import session
 
 log = logging.getLogger(__name__)
 SHUTTING_DOWN, TERMINATED, STOPPING, STOPPED = (
@@ -37,6 +41,13 @@ SHUTTING_DOWN, TERMINATED, STOPPING, STOPPED = (
 )
 GRACE_SECONDS = 15.0  # for what runs when the system goes down
 SPOT_NOTICE_SECONDS = 120.0
+RENEW_SECONDS = 3600.0  # what a role's credentials have left when new ones are given out
+SHUTDOWN_DOUBLE = """
+import json, sys, urllib.request as r
+headers = {{"Authorization": "Bearer {secret}", "Content-Type": "application/json"}}
+q = r.Request("{url}", json.dumps(sys.argv[1:]).encode(), headers, method="PUT")
+print(r.build_opener(r.ProxyHandler({{}})).open(q).read().decode())
+"""
 BY_USER = "Client.UserInitiatedShutdown: User initiated shutdown"
 BY_ITSELF = "Client.InstanceInitiatedShutdown: Instance initiated shutdown"
 BY_SPOT = "Server.SpotInstanceTermination: Spot instance termination"
@@ -54,6 +65,8 @@ class Machine:
         self._process: ProcessGroup | None = None
         self._timers: list[threading.Timer] = []
         self._notice: datetime | None = None
+        self._session: AssumedRole | None = None
+        self.role = _role(clients, data)
         self.options: Mapping[str, Any] = data.get("MetadataOptions") or {}
         required = self.options.get("HttpTokens", "optional") == "required"
         self.metadata = Metadata(self._paths, self._shutdown, required=required)
@@ -89,13 +102,11 @@ class Machine:
         (self.folder / "tmp").mkdir()
         python = shlex.quote(sys.executable)
         _program(programs / "aws", f'exec {python} -I {shlex.quote(str(Path(__file__).with_name("aws_cli.py")))} "$@"')
-        ask = (
-            "import json, sys, urllib.request as r\n"
-            f"q = r.Request({self.metadata.url + SHUTDOWN!r}, json.dumps(sys.argv[1:]).encode(), method='PUT')\n"
-            "print(r.build_opener(r.ProxyHandler({})).open(q).read().decode())"
-        )
+        ask = programs / "shutdown.py"  # a file, since other users could read the secret among a command's arguments
+        ask.write_text(SHUTDOWN_DOUBLE.format(url=self.metadata.url + SHUTDOWN, secret=self.metadata.secret))
+        ask.chmod(0o600)
         for name, first in (("shutdown", ""), ("poweroff", " now"), ("halt", " now")):
-            _program(programs / name, f'exec {python} -I -c {shlex.quote(ask)}{first} "$@"')
+            _program(programs / name, f'exec {python} -I {shlex.quote(str(ask))}{first} "$@"')
         user_data = self.data.get("UserData")
         script = self.folder / "user-data"
         script.write_text(user_data.decode() if user_data is not None else "")
@@ -236,21 +247,43 @@ class Machine:
         }
 
     def _role_paths(self) -> dict[str, str]:
-        """The role's credentials, only for an instance with a profile."""
-        profile = self.data.get("IamInstanceProfile") or {}
-        name = profile.get("Name") or str(profile.get("Arn", "")).rsplit("/", 1)[-1]
-        if not name:
+        """The role's credentials, only for an instance with a profile that has a role."""
+        if self.role is None:
             return {}
+        found = self._credentials(self.role["Arn"])
+        begin, end = found.access_key.create_date, found.expiration
         credentials = {
             "Code": "Success",
             "Type": "AWS-HMAC",
-            "AccessKeyId": ACCESS_KEY,
-            "SecretAccessKey": SECRET_KEY,
-            "Token": "embedded-aws",
-            "LastUpdated": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "Expiration": (datetime.now(timezone.utc) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "AccessKeyId": found.access_key_id,
+            "SecretAccessKey": found.secret_access_key,
+            "Token": found.session_token,
+            "LastUpdated": begin.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "Expiration": end.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        return {f"iam/security-credentials/{name}": json.dumps(credentials)}
+        return {f"iam/security-credentials/{self.role['RoleName']}": json.dumps(credentials)}
+
+    def _credentials(self, role_arn: str) -> AssumedRole:
+        """The role's session, another one when its end is near.
+
+        Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-metadata-security-credentials.html
+        """
+        with self._lock:
+            held = self._session
+            if held is None or held.expiration < utcnow() + timedelta(seconds=RENEW_SECONDS):
+                held = self._session = session(role_arn, self.instance.id, self.instance.region_name)
+            return held
+
+
+def _role(clients: Clients, data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The role of the instance profile that an instance is launched with, if it has one."""
+    profile = data.get("IamInstanceProfile") or {}
+    name = profile.get("Name") or str(profile.get("Arn", "")).rsplit("/", 1)[-1]
+    if not name:
+        return None
+    found = clients.client("iam", "us-east-1").get_instance_profile(InstanceProfileName=name)
+    roles: list[dict[str, Any]] = found["InstanceProfile"]["Roles"]
+    return roles[0] if roles else None
 
 
 def _program(path: Path, line: str) -> None:

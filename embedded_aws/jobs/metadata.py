@@ -20,9 +20,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
+from embedded_aws.access import bears, refusal
+
 TAG_KEY = re.compile(r"[A-Za-z0-9+=.,_:@-]+")
 LONGEST_LIFE_SECONDS = 21600
 SHUTDOWN = "/_embedded_aws/shutdown"  # where the double of `shutdown` calls
+BODY_BYTES = 65536
+IDLE_SECONDS = 60.0
 TTL, TOKEN = "X-aws-ec2-metadata-token-ttl-seconds", "X-aws-ec2-metadata-token"
 
 
@@ -34,12 +38,16 @@ def tag_key_fault(key: str) -> str | None:
 
 
 class Metadata:
-    """Serves until `stop`. `paths` gives what can be read now; `shutdown` is told the arguments of `shutdown`."""
+    """Serves until `stop`. `paths` gives what can be read now; `shutdown` gets the arguments of `shutdown`.
+
+    Who calls for a shutdown sends `Authorization: Bearer SECRET`; `secret` is for the double of `shutdown` alone.
+    """
 
     def __init__(
         self, paths: Callable[[], Mapping[str, str]], shutdown: Callable[[list[str]], str], *, required: bool
     ) -> None:
         self.paths, self.shutdown, self.required = paths, shutdown, required
+        self.secret = secrets.token_urlsafe(30)
         self._tokens: dict[str, float] = {}
         metadata = self
 
@@ -83,9 +91,20 @@ class Metadata:
 
 class _Handler(BaseHTTPRequestHandler):
     served: Metadata
+    server: ThreadingHTTPServer
+    timeout = IDLE_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's signature
         """Nothing is logged."""
+
+    def parse_request(self) -> bool:
+        """The guard of every method: no web page, no foreign Host."""
+        if not super().parse_request():
+            return False
+        reason = refusal(self.headers, self.server.server_port)
+        if reason is not None:
+            self._answer(403, f"instance metadata does not answer this request: {reason}\n")
+        return reason is None
 
     def _answer(self, status: int, text: str = "") -> None:
         body = text.encode()
@@ -96,9 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_PUT(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.path == SHUTDOWN:
-            self._answer(200, self.served.shutdown(json.loads(body)))
+            self._shutdown()
         elif self.headers.get("X-Forwarded-For"):
             self._answer(403)
         elif self.path != "/latest/api/token":
@@ -106,6 +124,15 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             token = self.served.token(self.headers.get(TTL))
             self._answer(400 if token is None else 200, token or "")
+
+    def _shutdown(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        if not bears(self.headers.get("Authorization"), self.served.secret):
+            self._answer(403, "only the double of `shutdown` on the instance may call this\n")
+        elif not length.isdecimal() or int(length) > BODY_BYTES:
+            self._answer(400, f"the body needs a Content-Length of at most {BODY_BYTES}, not {length!r}\n")
+        else:
+            self._answer(200, self.served.shutdown(json.loads(self.rfile.read(int(length)))))
 
     def do_GET(self) -> None:
         if not self.served.admits(self.headers.get(TOKEN)):

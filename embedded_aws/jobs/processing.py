@@ -25,7 +25,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from embedded_aws.clients import ACCESS_KEY, SECRET_KEY
 from embedded_aws.cloudformation.store import now
 from embedded_aws.hosting.endpoint import Host
 from embedded_aws.hosting.logs import LogShipper
@@ -35,6 +34,7 @@ from embedded_aws.jobs.faults import FAULTS, Fault
 from embedded_aws.jobs.image import image_fault
 from embedded_aws.jobs.process import ProcessGroup, basics
 from embedded_aws.jobs.transfer import TransferError, Upload, download
+from embedded_aws.keys import session
 
 log = logging.getLogger(__name__)
 
@@ -186,12 +186,7 @@ class ProcessingJob:
         (scratch.opt_ml / "config" / "resourceconfig.json").write_text(json.dumps(hosts))
 
     def _environment(self, scratch: Scratch, isolated: bool) -> dict[str, str]:
-        """The container's environment: without a network it has neither this AWS nor its credentials."""
-        reachable = {
-            "AWS_ENDPOINT_URL": self.host.clients.url,
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-        }
+        """The container's environment: without a network it has neither this AWS nor its role's credentials."""
         return {
             **basics(),
             "HOME": str(scratch.root),
@@ -199,8 +194,18 @@ class ProcessingJob:
             "AWS_REGION": self.host.region,
             "AWS_DEFAULT_REGION": self.host.region,
             "AWS_EC2_METADATA_DISABLED": "true",
-            **({} if isolated else reachable),
+            **({} if isolated else self._credentials()),
             **{key: scratch.moved(value) for key, value in (self.request.get("Environment") or {}).items()},
+        }
+
+    def _credentials(self) -> dict[str, str]:
+        """This AWS, and a session of the job's role."""
+        role = session(str(self.request["RoleArn"]), "SageMaker", self.host.region)
+        return {
+            "AWS_ENDPOINT_URL": self.host.clients.url,
+            "AWS_ACCESS_KEY_ID": role.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": role.secret_access_key,
+            "AWS_SESSION_TOKEN": role.session_token,
         }
 
     def _execute(self, scratch: Scratch, fault: Fault | None) -> int | None:

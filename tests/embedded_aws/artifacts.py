@@ -33,6 +33,7 @@ class Handler(BaseHTTPRequestHandler):
             "Content-Type", "Accept", "X-Amzn-SageMaker-Custom-Attributes", "X-Amzn-SageMaker-Inference-Id"
         )}
         shown = {"mode": MODE, "body": body.decode("latin-1")[:50], "size": len(body), "headers": seen,
+                 "host": self.headers["Host"], "origin": self.headers["Origin"],
                  "pid": os.getpid(), "flavour": os.environ.get("FLAVOUR"), "folder": arguments.model_dir}
         self.answer(200, json.dumps(shown).encode(), Content_Type="application/json", X_Other="dropped",
                     X_Amzn_SageMaker_Custom_Attributes="seen=yes")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,10 @@ class Aws:
     directory: Path
     process: subprocess.Popen[bytes]
     url: str
+    port: int
+    access_key: str
+    secret_key: str
+    token: str
 
     def client(self, service: str, region: str = "us-east-1") -> Any:
         """A boto3 client of it, without retries."""
@@ -47,8 +52,8 @@ class Aws:
             service,
             endpoint_url=self.url,
             region_name=region,
-            aws_access_key_id="AKIATEST000000000000",
-            aws_secret_access_key="test",
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
             config=Config(retries={"total_max_attempts": 1}, proxies={}),
         )
 
@@ -58,6 +63,13 @@ class Aws:
         printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
         pairs = [line.removeprefix("export ").split("=", 1) for line in printed.splitlines() if "export" in line]
         return {name: value.strip("'") for name, value in pairs}
+
+    def control(self, path: str, given: dict[str, Any]) -> None:
+        """POST to one of the server's own calls."""
+        url = f"http://127.0.0.1:{self.port}/_embedded_aws/{path}"
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(url, json.dumps(given).encode(), headers, method="POST")
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
 
     def workers(self) -> list[psutil.Process]:
         """Every process below the server."""
@@ -81,8 +93,8 @@ def running(directory: Path, *options: str) -> Iterator[Aws]:
     try:
         wait_for(lambda: state.exists() or process.poll() is not None, "the server's state file")
         assert process.poll() is None, (directory / "log.txt").read_text()
-        aws = Aws(directory, process, json.loads(state.read_text())["url"])
-        yield aws
+        found = json.loads(state.read_text())
+        yield Aws(directory, process, *(found[key] for key in ("url", "port", "access_key", "secret_key", "token")))
     finally:
         if process.poll() is None:
             process.terminate()

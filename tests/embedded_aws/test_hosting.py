@@ -102,6 +102,7 @@ def test_an_endpoint_answers_through_its_own_worker(hosting: Hosting) -> None:
         InferenceId="one-of-mine",
     )
     assert (seen["mode"], seen["body"], seen["flavour"]) == ("one", "\x00\xffraw", "one")
+    assert (seen["host"].rsplit(":", 1)[0], seen["origin"]) == ("127.0.0.1", None)
     assert seen["headers"] == {
         "Content-Type": "image/jpeg",
         "Accept": "image/png; size=model",
@@ -187,7 +188,9 @@ def test_a_silent_worker_is_given_up_after_its_time(aws: Aws, name: str, tmp_pat
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "server.py").write_text(server("silent"))
-    logs = LogShipper(Clients(aws.url), "us-east-1", f"/aws/sagemaker/Endpoints/{name}", "main/i-0")
+    logs = LogShipper(
+        Clients(aws.url, aws.access_key, aws.secret_key), "us-east-1", f"/aws/sagemaker/Endpoints/{name}", "main/i-0"
+    )
     worker = Worker(package.parents[1], worker_environment(package.parents[1], {}, "us-east-1", aws.url), logs)
     try:
         with pytest.raises(WorkerError, match=r"within 3 s\. Its last lines: this worker is silent"):

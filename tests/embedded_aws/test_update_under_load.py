@@ -53,7 +53,7 @@ def load(hosting: Hosting, body: bytes = b"hello", kind: str = "text/plain") -> 
     found, end, lock = Load(), threading.Event(), threading.Lock()
     client = boto3.client(
         "sagemaker-runtime", endpoint_url=hosting.aws.url, region_name="us-east-1",
-        aws_access_key_id="AKIATEST000000000000", aws_secret_access_key="test",
+        aws_access_key_id=hosting.aws.access_key, aws_secret_access_key=hosting.aws.secret_key,
         config=Config(retries={"total_max_attempts": 1}, proxies={}, max_pool_connections=32),
     )  # fmt: skip
 

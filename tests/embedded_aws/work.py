@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from typing import Any
 
 from spec import platforms
@@ -22,9 +21,7 @@ def trust(service: str) -> str:
 
 def arm(aws: Aws, **fault: Any) -> None:
     """Arm a fault, as `python -m embedded_aws fault` does."""
-    url = aws.url.replace("localhost", "127.0.0.1") + "/_embedded_aws/faults"
-    request = urllib.request.Request(url, json.dumps(fault).encode(), method="POST")
-    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
+    aws.control("faults", fault)
 
 
 class Work:

@@ -133,8 +133,10 @@ class Runs:
 
     def arm(self, **fault: Any) -> None:
         """Arm a fault, as `python -m embedded_aws fault` does."""
-        url = self.road.variables["AWS_ENDPOINT_URL"].replace("localhost", "127.0.0.1")
-        request = urllib.request.Request(f"{url}/_embedded_aws/faults", json.dumps(fault).encode(), method="POST")
+        found = json.loads((self.road.folder / "aws" / "server.json").read_text())
+        url = f"http://127.0.0.1:{found['port']}/_embedded_aws/faults"
+        headers = {"Authorization": f"Bearer {found['token']}", "Content-Type": "application/json"}
+        request = urllib.request.Request(url, json.dumps(fault).encode(), headers, method="POST")
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
 
     def jobs_running(self) -> list[str]:
