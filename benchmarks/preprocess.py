@@ -34,8 +34,8 @@ from rich.table import Table
 from benchmarks import document
 from benchmarks.serving import machine, quiet
 from inference_code.codecs.images import decode, encode_png16
+from inference_code.codecs.json_text import write_json
 from inference_code.codecs.npy import write_npy
-from inference_code.codecs.text import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -43,7 +43,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.peers import DEVICE_SECONDS, HOME, PEERS, ROOT, Case, MissingPeerError, Running, SkippedError
-from inference_code.triton.model import media_type
+from inference_code.adapters.triton.model import media_type
 from tests.inference_code import artifacts
 from tests.inference_code.load import Got, Sent, send_all
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from compile import package
 from compile.errors import CompileError
 from compile.staging import staging
-from inference_code import manifest as manifests
-from inference_code.manifest import ArtifactManifest
+from inference_code.artifact import manifest as manifests
+from inference_code.artifact.manifest import ArtifactManifest
 from spec import lock as locks
 
 if TYPE_CHECKING:

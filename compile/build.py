@@ -24,9 +24,9 @@ from compile.rewriting import Rewriting, of_spec
 from compile.staging import staging
 from compile.targets import Target, resolve
 from compile.targets.inf2 import separates_weights
-from inference_code import manifest as manifests
 from inference_code import tasks
-from inference_code.manifest import ArtifactManifest, Digests, TaskEntry
+from inference_code.artifact import manifest as manifests
+from inference_code.artifact.manifest import ArtifactManifest, Digests, TaskEntry
 from spec.digests import build_digest, handler_digest
 from spec.lock import Lock, artifact_path
 

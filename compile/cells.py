@@ -25,7 +25,7 @@ from compile.staging import place, staging
 from compile.structure import Signature
 from compile.targets import CompiledGraph, Cost
 from compile.weights import WeightsReport
-from inference_code.manifest import TensorDescription
+from inference_code.artifact.manifest import TensorDescription
 from spec import archives
 from spec.digests import canonical
 from spec.jobs import tree_digests

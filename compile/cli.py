@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from compile.commands.common import err
 from compile.errors import CompileError, UsageError, said
-from inference_code.manifest import ManifestError
+from inference_code.artifact.manifest import ManifestError
 from spec import SpecErrors
 from spec.lock import LockError
 

@@ -24,7 +24,7 @@ from compile.rewriting import ALL, Rewriting, of_spec
 from compile.structure import Signature, flat_module, signature
 from compile.targets import Cell, CompiledGraph, Target, trace_for_cpu
 from compile.targets.inf2 import separates_weights
-from inference_code.manifest import GraphEntry
+from inference_code.artifact.manifest import GraphEntry
 
 if TYPE_CHECKING:
     from spec import EndpointSpec

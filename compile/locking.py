@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from compile.graphs import BuiltGraph
 from compile.staging import place
 from compile.weights import WeightsReport
-from inference_code.manifest import ArtifactManifest, TensorDescription
+from inference_code.artifact.manifest import ArtifactManifest, TensorDescription
 from spec import lock as locks
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from compile.statistics import Modes, modes, percentiles
 from compile.targets import resolve
 from compile.targets.inf2 import loaded
 from compile.targets.neuron import has_device
-from inference_code.manifest import ArtifactManifest, GraphEntry, TensorDescription
+from inference_code.artifact.manifest import ArtifactManifest, GraphEntry, TensorDescription
 from spec import platforms
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import inference_code
 from compile.errors import CompileError
-from inference_code import manifest as manifests
-from inference_code.manifest import ArtifactManifest
+from inference_code.artifact import manifest as manifests
+from inference_code.artifact.manifest import ArtifactManifest
 from spec import archives
 from spec.digests import local_sources
 

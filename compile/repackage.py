@@ -13,8 +13,8 @@ from compile.definition import SampleRequest
 from compile.errors import CompileError
 from compile.locking import Proof
 from compile.progress import Reporter
-from inference_code import manifest as manifests
-from inference_code.manifest import ArtifactManifest, Digests
+from inference_code.artifact import manifest as manifests
+from inference_code.artifact.manifest import ArtifactManifest, Digests
 from spec.digests import build_digest, handler_digest
 from spec.lock import Lock
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from compile.definition import Inputs
 from compile.errors import CompileError, users_code
-from inference_code.manifest import Flattened, StructureError, TensorDescription, flatten
+from inference_code.artifact.manifest import Flattened, StructureError, TensorDescription, flatten
 
 
 class FlatModule(nn.Module):

@@ -24,7 +24,7 @@ from compile.structure import flat_module
 from compile.targets import resolve
 from compile.targets.inf2 import separates_weights
 from compile.worker import running
-from inference_code.manifest import GraphEntry
+from inference_code.artifact.manifest import GraphEntry
 from spec import lock as locks
 
 if TYPE_CHECKING:

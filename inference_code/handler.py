@@ -25,13 +25,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference_code import answers, runtime, tasks
-from inference_code.answers import Reply
+from inference_code import tasks
+from inference_code.artifact.manifest import ArtifactManifest
+from inference_code.codecs import responses
 from inference_code.codecs.multipart import MULTIPART, split
-from inference_code.decoding import Call, caller
+from inference_code.codecs.negotiation import content_parameter, custom_attributes, media_type, parse_accept
+from inference_code.codecs.responses import Reply
 from inference_code.errors import BadRequest, EndpointError, Internal, LoadError, TooLarge
-from inference_code.manifest import ArtifactManifest
-from inference_code.negotiation import content_parameter, custom_attributes, media_type, parse_accept
+from inference_code.execution import model as runtime
+from inference_code.generation import Call, caller
 from inference_code.request import CUSTOM_ATTRIBUTES, Answer, Item, ModelInfo, Request
 from inference_code.settings import Settings
 
@@ -324,13 +326,13 @@ def reply(done: Sequence[Done], accept: str | None = None, *, raises: bool = Fal
     except EndpointError as error:
         if raises:
             raise
-        return answers.error_reply(error, info)
+        return responses.error_reply(error, info)
 
 
 def failed(error: EndpointError) -> Reply:
     """The answer for a request that never became items."""
     served = _state.get("served")
-    return answers.error_reply(error, served.info if served else None)
+    return responses.error_reply(error, served.info if served else None)
 
 
 def _encoded(done: Sequence[Done], accept: str) -> Reply:
@@ -338,14 +340,14 @@ def _encoded(done: Sequence[Done], accept: str) -> Reply:
     if not done[0].work.listed:
         if done[0].error is not None:
             raise done[0].error
-        return answers.encode_one(_postprocessed(done[0], served, accept), accept, served.info)
+        return responses.encode_one(_postprocessed(done[0], served, accept), accept, served.info)
     values = []
     for one in done:
         try:
             values.append(one.error or _postprocessed(one, served, accept))
         except EndpointError as error:
             values.append(error)
-    return answers.encode_list(values, accept, served.info)
+    return responses.encode_list(values, accept, served.info)
 
 
 def _postprocessed(done: Done, served: Served, accept: str) -> Any:

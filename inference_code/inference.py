@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from inference_code.torchserve import input_fn, model_fn, output_fn, predict_fn
+from inference_code.adapters.torchserve import input_fn, model_fn, output_fn, predict_fn
 
 __all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]

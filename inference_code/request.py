@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from inference_code.manifest import ArtifactManifest, GraphEntry
+from inference_code.artifact.manifest import ArtifactManifest, GraphEntry
 from inference_code.settings import Limits
 
 Array = npt.NDArray[Any]

@@ -26,9 +26,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from inference_code.browser_guard import VARIABLE as ALLOWED_HOSTS
-from inference_code.browser_guard import read_host
 from inference_code.errors import LoadError
+from inference_code.server.browser_guard import VARIABLE as ALLOWED_HOSTS
+from inference_code.server.browser_guard import read_host
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Any
 
 from compile.buckets.sizes import Histogram, Size
 from compile.errors import CompileError
-from inference_code.shapes import ResizeRule, nearest, squeeze
+from inference_code.tasks.resize import ResizeRule, nearest, squeeze
 
 
 @dataclass(frozen=True)

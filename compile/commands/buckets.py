@@ -80,7 +80,7 @@ def buckets_command(  # noqa: PLR0913, PLR0917  (a command line)
     """
     from compile.buckets import aspect, planning  # noqa: PLC0415  (seconds of imports, --help need not wait)
     from compile.buckets.sizes import read, rounded_up  # noqa: PLC0415
-    from inference_code.shapes import ResizeRule  # noqa: PLC0415
+    from inference_code.tasks.resize import ResizeRule  # noqa: PLC0415
 
     path = _picture_path(plot, root, sizes)
     model = _cost(cost, hidden, patch)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from compile import locking
 from compile.errors import CompileError, UsageError
 from compile.staging import staging
-from inference_code.manifest import file_sha256
+from inference_code.artifact.manifest import file_sha256
 from spec import jobs
 from spec.digests import build_digest
 from spec.lock import Lock, artifact_path, read_lock

@@ -16,7 +16,7 @@ from compile.identity import Identity
 from compile.jobs.bundle import stand_in
 from compile.progress import Reporter
 from compile.staging import place, staging
-from inference_code.manifest import file_sha256
+from inference_code.artifact.manifest import file_sha256
 from spec import jobs
 from spec.digests import build_digest
 

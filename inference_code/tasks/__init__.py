@@ -1,7 +1,7 @@
 """Tasks: what stands between a request and the model's arrays, and between its outputs and the answer.
 
 A task is two functions, `preprocess(request) -> item` and `postprocess(outputs, item) -> answer`; one whose model is
-called more than once an item has a third between them, `decode(item, call) -> outputs` (see inference_code.decoding).
+called more than once an item has a third between them, `decode(item, call) -> outputs` (see inference_code.generation).
 The built-in ones are files of this folder; a user's handler is such a file too, and is loaded the same way. To add one:
 write the file, call `register` at its end, import it in `built_in`.
 """

@@ -23,16 +23,16 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from inference_code.artifact.manifest import GraphEntry, flatten
 from inference_code.codecs.images import IMAGES, PNG, encode_png16
+from inference_code.codecs.json_text import JSON
+from inference_code.codecs.negotiation import negotiate, option, require
 from inference_code.codecs.npy import NPY, npy_bytes
-from inference_code.codecs.text import JSON
 from inference_code.errors import EndpointError, LoadError, TooLarge
-from inference_code.manifest import GraphEntry, flatten
-from inference_code.negotiation import negotiate, option, require
 from inference_code.request import Answer, Array, Item, ModelInfo, Request
-from inference_code.shapes import ResizeRule, nearest, squeeze
 from inference_code.tasks import Task, register
-from inference_code.tasks.pictures import each, picture
+from inference_code.tasks.images import each, picture
+from inference_code.tasks.resize import ResizeRule, nearest, squeeze
 
 READS = (*IMAGES, NPY, JSON)
 ANSWERS = (NPY, PNG, JSON)

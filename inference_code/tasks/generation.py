@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference_code.codecs.text import JSON, read_array, read_json
-from inference_code.decoding import Call, graph
-from inference_code.decoding.search import Settings, generate
+from inference_code.artifact.manifest import GraphEntry
+from inference_code.codecs.json_text import JSON, read_array, read_json
+from inference_code.codecs.negotiation import negotiate, require
 from inference_code.errors import BadRequest, EndpointError, LoadError, TooLarge
-from inference_code.manifest import GraphEntry
-from inference_code.negotiation import negotiate, require
+from inference_code.generation import Call, graph
+from inference_code.generation.beam_search import Settings, generate
 from inference_code.request import Answer, Array, Item, ModelInfo, Request
 from inference_code.tasks import Task, register
-from inference_code.tasks.several import items
+from inference_code.tasks.items import items
 
 OPTIONS = ("max_length", "min_length", "num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size")
 MOST_BEAMS = 16

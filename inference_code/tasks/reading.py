@@ -18,16 +18,16 @@ from typing import Any
 import torch
 
 from inference_code.codecs.images import IMAGES
+from inference_code.codecs.json_text import JSON
+from inference_code.codecs.negotiation import negotiate, require
 from inference_code.codecs.npy import NPY
-from inference_code.codecs.text import JSON
-from inference_code.decoding import Call, graph
-from inference_code.decoding.spelling import Alphabet, spell
 from inference_code.errors import EndpointError, LoadError
-from inference_code.negotiation import negotiate, require
+from inference_code.generation import Call, graph
+from inference_code.generation.parseq import Alphabet, spell
 from inference_code.request import Answer, Item, ModelInfo, Request
 from inference_code.tasks import Task, register
 from inference_code.tasks.generation import empty_cache, places
-from inference_code.tasks.pictures import each, picture
+from inference_code.tasks.images import each, picture
 
 READS = (*IMAGES, NPY, JSON)
 _SETTINGS = ("charset", "refinements")

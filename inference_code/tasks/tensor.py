@@ -21,14 +21,14 @@ from typing import Any
 
 import numpy as np
 
+from inference_code.artifact.manifest import GraphEntry, TensorDescription, flatten
+from inference_code.codecs.json_text import JSON, read_array, read_json
+from inference_code.codecs.negotiation import negotiate, require
 from inference_code.codecs.npy import NPY, NPZ, read_npy, read_npz, write_npz
-from inference_code.codecs.text import JSON, read_array, read_json
 from inference_code.errors import BadRequest, EndpointError, LoadError, NotAcceptable
-from inference_code.manifest import GraphEntry, TensorDescription, flatten
-from inference_code.negotiation import negotiate, require
 from inference_code.request import Answer, Array, Item, ModelInfo, Request
 from inference_code.tasks import Task, register
-from inference_code.tasks.several import items
+from inference_code.tasks.items import items
 
 READS = (JSON, NPY, NPZ)
 _SETTINGS = ("allow_nonfinite", "cut", "defaults", "padding", "ranges")

@@ -20,7 +20,7 @@ from compile.build import Result, plan
 from compile.errors import CompileError
 from compile.progress import Silent
 from compile.worker import running
-from inference_code import manifest as manifests
+from inference_code.artifact import manifest as manifests
 from spec.lock import check, lock_path, read_lock
 from tests.compile.projects import ENTRY, HANDLER, ROOT, WITH_SAMPLE, files, rehearse, write_entry, write_spec
 

@@ -23,7 +23,7 @@ import spec as specs
 from compile import loading, package, verification
 from compile.build import Result
 from compile.progress import Silent
-from inference_code import manifest as manifests
+from inference_code.artifact import manifest as manifests
 from tests.compile.projects import ROOT, rehearse
 
 SPEC = Path("endpoints/vibration.yaml")

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from compile.errors import CompileError
 from compile.structure import flat_module, signature
 from compile.targets import trace_for_cpu
-from inference_code.manifest import restore
+from inference_code.artifact.manifest import restore
 
 
 @dataclass

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 import inference_code
-from inference_code import manifest as m
+from inference_code.artifact import manifest as m
 
 BUCKET = 28
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_code.batching import DirectScheduler, fitting, plan
+from inference_code.artifact.manifest import GraphEntry, TensorDescription
 from inference_code.errors import BadRequest, EndpointError, Internal
-from inference_code.manifest import GraphEntry, TensorDescription
+from inference_code.execution.batching import DirectScheduler, fitting, plan
 from inference_code.request import Item
 
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from inference_code.browser_guard import BrowserGuard, guard, read_host
+from inference_code.server.browser_guard import BrowserGuard, guard, read_host
 from tests.inference_code.artifacts import Server, doubling_artifact
 from tests.inference_code.corpus import raw
 from tests.inference_code.test_load import exchange, without_httptools

@@ -8,9 +8,9 @@ import contextlib
 import socket
 from pathlib import Path
 
-from inference_code.child import Child
-from inference_code.connections import Connections
-from inference_code.member import CONNECTION, ENDED, LEAVING, READY, TAKEN, Member
+from inference_code.workers.channel import CONNECTION, ENDED, LEAVING, READY, TAKEN, Member
+from inference_code.workers.connection_receiver import Connections
+from inference_code.workers.worker_process import Child
 
 
 class Echo(asyncio.Protocol):

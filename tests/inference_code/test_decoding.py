@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from inference_code import handler
-from inference_code.answers import Reply
+from inference_code.codecs.responses import Reply
 from inference_code.errors import Unavailable
 from inference_code.handler import Headers
-from inference_code.pipeline import Job, Pipeline
+from inference_code.server.pipeline import Job, Pipeline
 from inference_code.settings import Settings
 from tests.inference_code.artifacts import Server, doubling_artifact
 

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from inference_code import handler
+from inference_code.artifact.manifest import TaskEntry
 from inference_code.codecs.images import from_array
 from inference_code.errors import EndpointError, LoadError
 from inference_code.handler import Headers
-from inference_code.manifest import TaskEntry
 from tests.inference_code.artifacts import BUCKET, depth_artifact, encoded, gradient, npy, read_npy
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)

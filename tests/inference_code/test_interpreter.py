@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from inference_code import handler, interpreter, runtime
+from inference_code import handler
+from inference_code.execution import gil_probe
+from inference_code.execution import model as runtime
+from inference_code.execution.gil_probe import Lock, measure, watch
 from inference_code.handler import load
-from inference_code.interpreter import Lock, measure, watch
-from inference_code.service import Service
+from inference_code.server.app import Service
 from inference_code.settings import Settings
 from tests.inference_code.artifacts import doubling_artifact
 
@@ -76,8 +78,8 @@ def test_one_line_says_what_follows(
     monkeypatch.setattr(runtime, "_call", lambda *arguments: (call(0.006), original(*arguments))[1])
     model = load(doubling_artifact(tmp_path), Settings(workers=workers, host_threads=2)).model
     said = Said()
-    monkeypatch.setattr(interpreter, "_log", logging.Logger("interpreter"))
-    interpreter._log.addHandler(said)
+    monkeypatch.setattr(gil_probe, "_log", logging.Logger("interpreter"))
+    gil_probe._log.addHandler(said)
     found = watch(model)
     assert found is not None
     assert found.held == held
@@ -93,7 +95,7 @@ def test_a_call_that_takes_long_is_not_measured(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_stock_container_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interpreter, "measure", lambda _: pytest.fail("it was measured"))
+    monkeypatch.setattr(gil_probe, "measure", lambda _: pytest.fail("it was measured"))
     handler.model_fn(str(doubling_artifact(tmp_path)))
 
 

@@ -57,7 +57,7 @@ print("answered")
 """
 
 SERVE = """
-import inference_code.serving
+import inference_code.server.process
 print("answered")
 """
 
@@ -74,7 +74,9 @@ def run(source: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_handler_answers_with_everything_else_blocked(tmp_path: Path) -> None:
-    use = USE.format(servers=("inference_code.serving", "inference_code.service"), folder=str(depth_artifact(tmp_path)))
+    use = USE.format(
+        servers=("inference_code.server.process", "inference_code.server.app"), folder=str(depth_artifact(tmp_path))
+    )
     found = run(BLOCK.format(blocked=NEVER + SERVER_ONLY) + use)
     assert (found.returncode, found.stdout) == (0, "answered\n"), found.stderr
 
@@ -93,7 +95,12 @@ def test_the_server_does_need_them() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["inference_code.manifest", "inference_code.structure", "inference_code.server", "inference_code.supervisor"],
+    [
+        "inference_code.artifact.manifest",
+        "inference_code.artifact.pytree",
+        "inference_code.server",
+        "inference_code.workers.supervisor",
+    ],
 )
 def test_manifest_and_supervisor_need_the_standard_library_alone(module: str) -> None:
     source = f"""

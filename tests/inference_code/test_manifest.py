@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inference_code import manifest as m
+from inference_code.artifact import manifest as m
 
 
 def example(**changes: Any) -> m.ArtifactManifest:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from inference_code.codecs.negotiation import custom_attributes, media_type, negotiate, option, require
 from inference_code.errors import BadRequest, NotAcceptable, UnsupportedMediaType
-from inference_code.negotiation import custom_attributes, media_type, negotiate, option, require
 
 OFFERS = ("application/x-npy", "image/png", "application/json")
 

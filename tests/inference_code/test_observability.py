@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from inference_code.manifest import TaskEntry
+from inference_code.artifact.manifest import TaskEntry
 from tests.inference_code.artifacts import (
     BUCKET,
     LONE,

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from inference_code.pool import Pool
+from inference_code.server.thread_pool import Pool
 
 LONG = 20.0
 

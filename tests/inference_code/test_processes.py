@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 import torch
 
-from inference_code import manifest as m
-from inference_code.member import Member
-from inference_code.server import main as server_command
+from inference_code.artifact import manifest as m
+from inference_code.server.__main__ import main as server_command
+from inference_code.workers.channel import Member
 from tests.inference_code.artifacts import (
     Server,
     child_environment,
@@ -218,8 +218,8 @@ def test_each_process_has_a_copy_on_each_of_its_cores_of_a_chip(tmp_path: Path) 
 WRITES = """
 import sys
 from pathlib import Path
-from inference_code.member import Member
-from inference_code.siblings import in_turn
+from inference_code.workers.channel import Member
+from inference_code.workers.shared_output import in_turn
 write = in_turn(Member(0, 3, 0, 0, int(sys.argv[1]), Path()))
 for number in range(30):
     write(sys.argv[2].encode() * 30_000 + b"\\n" + sys.argv[2].encode() * 10 + b"\\n")
@@ -377,7 +377,7 @@ sys.exit(supervisor.supervise([sys.executable, "-c", sys.argv[1]], listener, [{}
 """
 CHILD = """
 import os, signal, socket, sys, time
-from inference_code.member import ENDED, READY, TAKEN, Member
+from inference_code.workers.channel import ENDED, READY, TAKEN, Member
 member = Member.read(sys.argv[-1])
 channel = socket.socket(fileno=member.channel)
 channel.sendall(READY)

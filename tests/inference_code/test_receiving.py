@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from inference_code.protocol import MAX_HEAD, WHOLE_BODY, http
+from inference_code.server.http_protocol import MAX_HEAD, WHOLE_BODY, http
 
 pytest.importorskip("httptools")
 LARGE = 1_000_000

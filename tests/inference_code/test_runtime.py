@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from inference_code import manifest as m
-from inference_code import runtime
+from inference_code.artifact import manifest as m
 from inference_code.errors import LoadError
+from inference_code.execution import model as runtime
 from inference_code.request import Item, ModelInfo
 from inference_code.settings import Settings
 from tests.inference_code.artifacts import change_manifest, doubling_artifact, sums_artifact

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inference_code.artifact.manifest import GraphEntry
 from inference_code.errors import BadRequest, EndpointError, Internal, Unavailable
-from inference_code.manifest import GraphEntry
+from inference_code.execution.scheduler import Batch, QueueScheduler, Ticket
 from inference_code.request import Item
-from inference_code.scheduler import Batch, QueueScheduler, Ticket
 from tests.inference_code.test_batching import graph, item
 
 LONG = 30  # seconds after which a test that waits for another thread has failed

@@ -25,8 +25,8 @@ import torch
 from PIL import Image
 
 import inference_code
-from inference_code import manifest as m
-from inference_code.server import main as server_command
+from inference_code.artifact import manifest as m
+from inference_code.server.__main__ import main as server_command
 from tests.inference_code.artifacts import (
     BUCKET,
     Response,

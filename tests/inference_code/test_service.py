@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 import torch
 
-from inference_code import handler, serving
-from inference_code.logs import CloudWatch, Writer
-from inference_code.metrics import Counter, Histogram
-from inference_code.service import Service
+from inference_code import handler
+from inference_code.observability.log_writer import CloudWatch, Writer
+from inference_code.observability.metrics import Counter, Histogram
+from inference_code.server import process
+from inference_code.server.app import Service
 from inference_code.settings import Limits, Settings
 from tests.inference_code.artifacts import Response, Server, add_graph, doubling_artifact, finish, npy
 from tests.inference_code.test_scheduler import LONG, Gate
@@ -455,7 +456,7 @@ def slow_artifact(folder: Path) -> Path:
 def test_the_whole_end_fits_into_the_thirty_seconds_of_sagemaker() -> None:
     last = inspect.signature(Writer.close).parameters["seconds"].default
     drain = Settings().drain_s
-    assert drain + serving._LAST_ANSWERS_SECONDS + serving._THREADS_SECONDS + last < 30
+    assert drain + process._LAST_ANSWERS_SECONDS + process._THREADS_SECONDS + last < 30
 
 
 @pytest.mark.slow

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from inference_code import handler
+from inference_code.artifact.manifest import TaskEntry
 from inference_code.codecs import images
 from inference_code.handler import Headers
-from inference_code.manifest import TaskEntry
-from inference_code.shapes import ResizeRule, nearest, squeeze
+from inference_code.tasks.resize import ResizeRule, nearest, squeeze
 from tests.inference_code.artifacts import depth_artifact, encoded
 
 PHOTOGRAPH = Path(__file__).parents[2] / "examples" / "photographs" / "coffee.jpg"

@@ -8,7 +8,7 @@ import pytest
 
 from inference_code.errors import LoadError
 from inference_code.settings import Settings
-from inference_code.shares import ranges, shares
+from inference_code.workers.resources import ranges, shares
 from tests.inference_code.artifacts import sums_artifact
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inference_code.structure import Record, StructureError, check, flatten, restore
+from inference_code.artifact.pytree import Record, StructureError, check, flatten, restore
 
 
 class Leaf:

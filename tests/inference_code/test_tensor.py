@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from inference_code import handler
+from inference_code.artifact.manifest import TaskEntry
 from inference_code.errors import EndpointError, LoadError
 from inference_code.handler import Headers
-from inference_code.manifest import TaskEntry
 from tests.inference_code.artifacts import change_manifest, doubling_artifact, npy, read_npy, sums_artifact
 
 JSON = "application/json"

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_code.codecs.text import read_array, read_json, write_json
+from inference_code.codecs.json_text import read_array, read_json, write_json
 from inference_code.errors import BadRequest, Internal, TooLarge, Unprocessable
 
 Pair = collections.namedtuple("Pair", ["a", "b"])

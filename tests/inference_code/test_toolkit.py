@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from inference_code import handler, inference, torchserve
+from inference_code import handler, inference
+from inference_code.adapters import torchserve
 from inference_code.errors import BadRequest
 from tests.inference_code.artifacts import depth_artifact, encoded, gradient, read_npy
 

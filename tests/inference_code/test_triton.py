@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference_code.triton.__main__ import main
-from inference_code.triton.model import media_type
+from inference_code.adapters.triton.__main__ import main
+from inference_code.adapters.triton.model import media_type
 from tests.inference_code.artifacts import Response, Server, change_manifest, depth_artifact, encoded, gradient, npy
 from tests.inference_code.load import Sent, send_all
 from tests.inference_code.tritons import HOME, ROOT, Triton, obstacle

@@ -1,4 +1,4 @@
-"""PARSeq as three graphs of fixed shape: encoder, step, refine; inference_code.decoding.spelling is the loop over them.
+"""PARSeq as three graphs of fixed shape: encoder, step, refine; inference_code.generation.parseq is the loop over them.
 
 They share the weights of one networks.parseq.PARSeq, whose own forward is the original decoding.
 """

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from compile.buckets import aspect, cost, one_dimension, planning, two_dimensions
 from compile.buckets.sizes import Histogram, Size, collected, rounded_up
 from compile.errors import CompileError
-from inference_code.shapes import ResizeRule
+from inference_code.tasks.resize import ResizeRule
 
 LENGTHS = st.dictionaries(st.integers(1, 60), st.integers(1, 50), min_size=1, max_size=9)
 

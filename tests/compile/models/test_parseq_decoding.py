@@ -14,7 +14,7 @@ from compile.models import find
 from compile.models.autoregression.parseq_graphs import empty_cache
 from compile.models.autoregression.slots import HIDDEN, lower_triangle, one_hot, reached, written
 from compile.models.networks.parseq import PARSeq, Sizes
-from inference_code.decoding.spelling import Alphabet, spell
+from inference_code.generation.parseq import Alphabet, spell
 
 TINY: dict[str, Any] = {"width": 48, "encoder_layers": 2, "encoder_heads": 3, "decoder_heads": 4}
 RUNS = 64

@@ -13,8 +13,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from compile.definition import ModelDefinition
 from compile.models import find
 from compile.models.autoregression.seq2seq import Sizes, empty_cache
-from inference_code.decoding.search import Settings, generate
 from inference_code.errors import BadRequest
+from inference_code.generation.beam_search import Settings, generate
 
 SIZES = Sizes(vocabulary=70, width=32, layers=2, heads=4, intermediate_size=48, positions=40, tokens=10, target=20)
 TEXTS, NETWORKS = 8, 8

@@ -23,7 +23,7 @@ from compile.errors import CompileError
 from compile.progress import Silent
 from compile.targets import child, inf1, inf2, job, neuron, resolve
 from compile.targets.base import Cost
-from inference_code import manifest as manifests
+from inference_code.artifact import manifest as manifests
 from spec import lock as locks
 from tests.compile.projects import ENTRY, ROOT, WITH_SAMPLE, files, run, write_entry
 

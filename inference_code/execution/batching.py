@@ -1,0 +1,191 @@
+"""From items of any number of requests to full batches of the compiled graphs, and back.
+
+`Scheduler` is the seam: whatever decides when which items go to the device takes items and gives one outcome each.
+`DirectScheduler` sends them at once, on the calling thread: the stock container's worker has one request at a time.
+The native server's scheduler, which batches across requests, is in scheduler.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from inference_code.artifact.manifest import GraphEntry, TensorDescription, restore
+from inference_code.errors import BadRequest, EndpointError, Internal
+from inference_code.request import Array, Item
+
+_log = logging.getLogger(__name__)
+
+# What the device does: a graph and its inputs (batch axis, compiled batch size) to its outputs.
+Run = Callable[[GraphEntry, "list[Array]"], "list[Array]"]
+# What becomes of one item: the model's restored outputs without batch axis, or its error.
+Outcome = Any
+
+
+class Scheduler(Protocol):
+    """Decides when items go to the device and with which others."""
+
+    def run(self, items: Sequence[Item]) -> list[Outcome]:
+        """One outcome for each item, in their order; an EndpointError for one that failed."""
+
+
+class DirectScheduler:
+    """Groups the items of one call by graph, fills batches, and runs them one after the other."""
+
+    def __init__(self, graphs: Sequence[GraphEntry], run: Run) -> None:
+        self._graphs = tuple(graphs)
+        self._run = run
+
+    def run(self, items: Sequence[Item]) -> list[Outcome]:
+        """See Scheduler. An item that fits no graph fails alone; a batch that fails, fails for all of its items."""
+        outcomes: list[Outcome] = [None] * len(items)
+        groups: dict[tuple[str, ...], tuple[list[GraphEntry], list[int]]] = {}
+        for index, item in enumerate(items):
+            try:
+                graphs = fitting(item, self._graphs)
+                groups.setdefault(tuple(graph.file for graph in graphs), (graphs, []))[1].append(index)
+            except EndpointError as error:
+                outcomes[index] = error
+        for graphs, indices in groups.values():
+            start = 0
+            for graph, count in plan(len(indices), graphs):
+                part = indices[start : start + count]
+                start += count
+                batch = [items[index] for index in part]
+                try:
+                    answers: Sequence[Outcome] = taken_apart(graph, batch, run_batch(graph, batch, self._run))
+                except EndpointError as error:
+                    answers = [error] * count
+                for index, answer in zip(part, answers, strict=True):
+                    outcomes[index] = answer
+        return outcomes
+
+
+def fitting(item: Item, graphs: Sequence[GraphEntry]) -> list[GraphEntry]:
+    """The graphs of the smallest bucket that the item's arrays fit, smallest batch first. Raises BadRequest."""
+    of_role = [graph for graph in graphs if graph.role == item.role]
+    shapes = {name: np.shape(array) for name, array in item.inputs.items()}
+    fits = [graph for graph in of_role if _fits(shapes, graph, item.padding)]
+    if not fits:
+        found = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items()) or "no inputs"
+        wanted = sorted({", ".join(f"{t.name} {list(t.shape[1:])}" for t in graph.inputs) for graph in of_role})
+        most = "at most " if item.padding else ""
+        raise BadRequest(f"the item has {found}; graph {item.role} takes {most}{' or '.join(wanted) or 'nothing'}")
+    smallest = min(fits, key=_elements)
+    bucket = [tensor.shape[1:] for tensor in smallest.inputs]
+    same = [graph for graph in fits if [tensor.shape[1:] for tensor in graph.inputs] == bucket]
+    return sorted(same, key=lambda graph: graph.batch_size)
+
+
+def _fits(shapes: Mapping[str, tuple[int, ...]], graph: GraphEntry, padding: Mapping[str, float]) -> bool:
+    wanted = {tensor.name: tensor.shape[1:] for tensor in graph.inputs}
+    if not padding or shapes.keys() != wanted.keys():
+        return shapes == wanted
+    return all(
+        shape == wanted[name]
+        or (
+            name in padding
+            and len(shape) == len(wanted[name])
+            and all(size <= most for size, most in zip(shape, wanted[name], strict=True))
+        )
+        for name, shape in shapes.items()
+    )
+
+
+def _elements(graph: GraphEntry) -> int:
+    """Of one item's inputs."""
+    return sum(math.prod(tensor.shape[1:]) for tensor in graph.inputs)
+
+
+def label(graph: GraphEntry) -> str:
+    """A graph's bucket in a word, for logs and metrics: `image=28x28`, with the role in front unless it is main."""
+    sizes = (f"{k}={'x'.join(map(str, v)) if isinstance(v, (list, tuple)) else v}" for k, v in graph.bucket.items())
+    return ",".join(([] if graph.role == "main" else [graph.role]) + list(sizes)) or graph.role
+
+
+def plan(count: int, graphs: Sequence[GraphEntry]) -> list[tuple[GraphEntry, int]]:
+    """Which graph takes how many of `count` items: full large batches first, the rest in the smallest that holds it.
+
+    `graphs` differ in batch size alone, smallest first.
+    """
+    batches = []
+    while count > 0:
+        graph = next((graph for graph in graphs if graph.batch_size >= count), graphs[-1])
+        taken = min(count, graph.batch_size)
+        batches.append((graph, taken))
+        count -= taken
+    return batches
+
+
+def run_batch(graph: GraphEntry, items: Sequence[Item], run: Run) -> list[Array]:
+    """Pad the items to the bucket, put them together, pad to the compiled batch, run. Returns the graph's outputs.
+
+    The batch is filled up with its last item: zeros can be far from anything that the model has seen. Raises what `run`
+    raises, and BadRequest for an array whose kind is not the input's.
+    """
+    padding = graph.batch_size - len(items)
+    arrays = []
+    for tensor in graph.inputs:
+        rows = [_padded(cast(item.inputs[tensor.name], tensor), tensor, item) for item in items]
+        arrays.append(np.stack(rows + rows[-1:] * padding))
+    return run(graph, arrays)
+
+
+def taken_apart(graph: GraphEntry, items: Sequence[Item], outputs: Sequence[Array]) -> list[Outcome]:
+    """Each item's outcome of its batch. One whose `cut` does not fit the outputs fails alone; no thread ends by it."""
+    return [_outcome(graph, item, outputs, place) for place, item in enumerate(items)]
+
+
+def _outcome(graph: GraphEntry, item: Item, outputs: Sequence[Array], place: int) -> Outcome:
+    try:
+        return _own_part(graph, item, outputs, place)
+    except Exception as error:
+        _log.exception("the outputs of %s could not be taken apart", graph.file)
+        return Internal(f"{type(error).__name__}; the worker's log has the details")
+
+
+def _own_part(graph: GraphEntry, item: Item, outputs: Sequence[Array], place: int) -> Outcome:
+    """What belongs to the item at `place` of the batch, restored."""
+    # An output without batch axis (only allowed in a batch of one) belongs to the one item whole.
+    leaves = [
+        _cut(output[place] if tensor.shape[:1] == (graph.batch_size,) else output, item.cut.get(tensor.name))
+        for output, tensor in zip(outputs, graph.outputs, strict=True)
+    ]
+    return restore(graph.structure, [np.asarray(leaf) for leaf in leaves])
+
+
+def _padded(array: Array, tensor: TensorDescription, item: Item) -> Array:
+    """`array`, filled up at the end of its axes to the input's compiled shape."""
+    if array.shape == tensor.shape[1:]:
+        return array
+    widths = [(0, most - size) for size, most in zip(array.shape, tensor.shape[1:], strict=True)]
+    return np.pad(array, widths, constant_values=item.padding[tensor.name])
+
+
+def _cut(output: Array, lengths: Mapping[int, int] | None) -> Array:
+    """`output` with the axes in `lengths` cut to them."""
+    if not lengths:
+        return output
+    return output[tuple(slice(lengths.get(axis)) for axis in range(np.ndim(output)))]
+
+
+def checked(item: Item, graph: GraphEntry) -> None:
+    """Raise BadRequest for an array whose kind is not its input's: before the item shares a batch with others."""
+    for tensor in graph.inputs:
+        _check_kind(np.asarray(item.inputs[tensor.name]), tensor)
+
+
+def cast(array: Array, tensor: TensorDescription) -> Array:
+    """`array` in the input's dtype, from another precision of the same kind (float64 to float32). Raises BadRequest."""
+    found = np.asarray(array)
+    _check_kind(found, tensor)
+    return found.astype(np.dtype(tensor.dtype), copy=False)
+
+
+def _check_kind(array: Array, tensor: TensorDescription) -> None:
+    if not np.can_cast(array.dtype, np.dtype(tensor.dtype), "same_kind"):
+        raise BadRequest(f"input {tensor.name} is {array.dtype}; the model takes {np.dtype(tensor.dtype)}")

@@ -1,0 +1,144 @@
+"""A process of the native server: load the model, serve it, drain and end. Started by server.py.
+
+A lone process listens itself; one among several gets its connections from the parent (supervisor.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from inference_code import handler
+from inference_code.errors import LoadError
+from inference_code.execution import gil_probe
+from inference_code.execution.model import Model
+from inference_code.observability import log_writer
+from inference_code.server import browser_guard
+from inference_code.server.app import Service
+from inference_code.server.http_protocol import http
+from inference_code.settings import Settings
+from inference_code.workers import shared_output
+from inference_code.workers.channel import Member
+from inference_code.workers.connection_receiver import Connections
+
+# After the drain: for the 503 answers to leave, and for threads to notice that they are not needed any more. With the
+# last lines of the log (a second at most) all of it stays below the 30 s after which SageMaker kills.
+_LAST_ANSWERS_SECONDS = 2
+_THREADS_SECONDS = 1
+_KEEP_ALIVE_SECONDS = 75
+_BACKLOG = 2048
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says where it listens once it does, and tells the service when to drain."""
+
+    def __init__(
+        self, configuration: uvicorn.Config, service: Service, ending: threading.Event, member: Member | None
+    ) -> None:
+        super().__init__(configuration)
+        self._service = service
+        self._ending = ending
+        self._member = member
+        self._connections: Connections | None = None
+        self._teller: asyncio.AbstractServer | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for one in sockets or []:
+            host, port = one.getsockname()[:2]
+            print(f"listening on http://{host}:{port}", flush=True)  # noqa: T201
+        if self._member is not None:
+            self._teller = await shared_output.tell(self._member, self._service.state)
+            self._connections = Connections(self._member, self._protocol)
+        if self._ending.is_set():  # the signal came before uvicorn listened to it
+            self.should_exit = True
+
+    def _protocol(self) -> Any:
+        """What uvicorn makes for a connection that it accepts itself."""
+        make: Any = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.drain()
+        if self._connections is not None:
+            await self._connections.leave()
+        if self._teller is not None:
+            self._teller.close()
+        await super().shutdown(sockets)
+
+
+def serve(
+    model_dir: str, address: tuple[str, int], listener: socket.socket | None, member: Member | None = None
+) -> int:
+    """Load the model, then serve it on a bound socket, or as a member, until SIGTERM or SIGINT.
+
+    address: IP address and port of that socket, or of the parent's. Returns the exit code.
+    """
+    _log_to_stderr(member)
+    for one in _SIGNALS:  # while the model loads there is nothing to finish
+        signal.signal(one, lambda *_: sys.exit(0))
+    try:
+        settings = Settings.from_environment()
+        served = handler.load(Path(model_dir), settings)
+    except LoadError as error:
+        return _refuse(f"The model cannot be served: {error}", member)
+    lock = None
+    if isinstance(served.model, Model):  # what a user's model_fn returns may do anything when it is called again
+        lock = gil_probe.watch(served.model, member.count if member else 1)
+    ending = threading.Event()
+    for one in _SIGNALS:  # uvicorn raises the signal again when it has drained; by then it shall have no effect
+        signal.signal(one, lambda *_: ending.set())
+    # What is loaded stays: a collection that walks over torch's objects again holds up every request meanwhile.
+    gc.collect()
+    gc.freeze()
+    guard = browser_guard.guard(*address, settings.allowed_hosts)
+    service = Service(served, settings, member=member, lock=lock, guard=guard)
+    configuration = uvicorn.Config(
+        service,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # nobody reads the client's address
+        ws="none",
+        lifespan="off",
+        http=http(settings.limits.request_bytes),
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.drain_s) + _LAST_ANSWERS_SECONDS,
+    )
+    _Server(configuration, service, ending, member).run([listener] if listener is not None else [])
+    if not service.close(_THREADS_SECONDS):
+        # Python waits for its threads without end; whoever they work for has been answered.
+        logging.getLogger(__name__).error("a request's work did not end within the drain; the process ends without it")
+        sys.stderr.flush()
+        os._exit(1)
+    return 0
+
+
+def _refuse(line: str, member: Member | None) -> int:
+    if member is not None:
+        member.refuse(line)
+    else:
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
+    return 1
+
+
+def _log_to_stderr(member: Member | None) -> None:
+    stream = logging.StreamHandler(sys.stderr)
+    process = f"process {member.index} " if member is not None and member.count > 1 else ""
+    stream.setFormatter(logging.Formatter(f"{process}%(levelname)s %(name)s %(request_id)s: %(message)s"))
+    stream.addFilter(log_writer.WithRequestId())
+    logging.basicConfig(level=logging.INFO, handlers=[stream])
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
