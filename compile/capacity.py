@@ -16,8 +16,8 @@ from compile.coverage import CoverageReport, analyze
 from compile.definition import GraphDefinition, checked_inputs
 from compile.errors import CompileError
 from compile.graphs import Case, lowered
+from compile.ir.flat_module import flat_module
 from compile.rewriting import of_spec
-from compile.structure import flat_module
 from spec import platforms
 from spec.rules import worker_processes
 

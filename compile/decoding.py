@@ -21,9 +21,9 @@ from compile.coverage.roofline import core_of
 from compile.definition import Bucket, Inputs, ModelDefinition
 from compile.errors import CompileError
 from compile.graphs import Case, lowered
+from compile.ir.flat_module import flat_module
 from compile.models.autoregression import parseq_graphs, seq2seq
 from compile.rewriting import ALL, Rewriting
-from compile.structure import flat_module
 
 ROLE = "step"
 _STEPS = (parseq_graphs.StepGraph, seq2seq.StepGraph)

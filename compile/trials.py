@@ -14,8 +14,8 @@ from compile import loading, models, weights
 from compile.definition import Inputs, ModelDefinition, checked_inputs
 from compile.errors import UsageError
 from compile.graphs import Case
+from compile.ir.flat_module import FlatModule, flat_module, signature
 from compile.rewriting import ALL, Rewriting, made, of_spec
-from compile.structure import FlatModule, flat_module, signature
 from spec.endpoint import Accept
 
 if TYPE_CHECKING:

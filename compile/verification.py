@@ -18,9 +18,9 @@ from compile.definition import ModelDefinition, checked_inputs
 from compile.device_parity import on_device
 from compile.errors import CompileError
 from compile.graphs import Case
+from compile.ir.flat_module import flat_module
 from compile.parity import Parity, compare
 from compile.progress import Reporter
-from compile.structure import flat_module
 from compile.targets import resolve
 from compile.targets.inf2 import separates_weights
 from compile.worker import running

@@ -36,7 +36,13 @@ INPUTS = 5
 LARGE, HUGE = 60e9, 600e9
 # What computes a row, beside the family's own file; everything that these import in the folders counts too.
 ENTRIES = ("lowering/__init__.py", "coverage/analysis.py", "structure.py", "parity.py")
-FOLDERS = ("compile/lowering/", "compile/coverage/", "compile/models/", "compile/structure.py", "compile/parity.py")
+FOLDERS = (
+    "compile/lowering/",
+    "compile/coverage/",
+    "compile/models/",
+    "compile/ir/flat_module.py",
+    "compile/parity.py",
+)
 
 
 @dataclass(frozen=True)
@@ -202,9 +208,9 @@ def measure(model: Model, options: Mapping[str, Any] | None = None, bucket: Any 
 def _graph(role: str, graph: Any, bucket: Any) -> dict[str, Any]:
     from compile.coverage import analyze  # noqa: PLC0415
     from compile.definition import checked_inputs  # noqa: PLC0415
+    from compile.ir.flat_module import flat_module, signature  # noqa: PLC0415
     from compile.lowering import lower, split  # noqa: PLC0415
     from compile.parity import compare  # noqa: PLC0415
-    from compile.structure import flat_module, signature  # noqa: PLC0415
 
     example, references = checked_inputs(graph, role, bucket, 1)
     flat, tensors = flat_module(graph.module, example), tuple(example.values())

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from compile.coverage import problems
-from compile.coverage.alias import OPAQUE, Aliases, follow
-from compile.coverage.flops import dtype_name, flops
-from compile.coverage.graph import Graph, Node, Value
 from compile.coverage.operators import OperatorTable, table
 from compile.coverage.partition import Plan, Rules, plan_as_logged, plan_safe
 from compile.coverage.report import CoverageReport, ModuleLoad, OperatorCount, Partition, Place, Stage, Subgraph, Tensor
 from compile.coverage.roofline import Core, core_of, estimate
 from compile.coverage.support import Verdict, judge
+from compile.ir.aliases import OPAQUE, Aliases, follow
+from compile.ir.flops import dtype_name, flops
+from compile.ir.graph import Graph, Node, Value
 
 _PLACES = 20  # source places listed per operator kind; the rest is counted
 

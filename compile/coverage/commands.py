@@ -29,9 +29,9 @@ from compile.coverage.what import FORMS, Subject, subjects
 from compile.decoding import DecodingPlan, is_step, plan
 from compile.errors import CompileError, UsageError
 from compile.graphs import parted
+from compile.ir.flat_module import FlatModule, flat_module
 from compile.lowering import Lowered as LoweredModel
 from compile.rewriting import ALL, Rewriting, made
-from compile.structure import FlatModule, flat_module
 
 
 class Target(str, Enum):

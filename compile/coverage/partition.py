@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from compile.coverage.alias import OPAQUE, Aliases
-from compile.coverage.graph import INTEGER_TYPES, Graph, Node
 from compile.coverage.support import Verdict
+from compile.ir.aliases import OPAQUE, Aliases
+from compile.ir.graph import INTEGER_TYPES, Graph, Node
 
 MINIMUM_SEGMENT_SIZE = 2
 SINGLE_FUSION_RATIO = 0.6

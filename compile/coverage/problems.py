@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from compile.coverage.graph import INTEGER_TYPES, Graph, short_path, trace
 from compile.coverage.report import Partition
 from compile.errors import CompileError
+from compile.ir.graph import INTEGER_TYPES, Graph, short_path, trace
 
 # torch_neuron.trace fails above this unless it is called with separate_weights=True.
 CONSTANT_LIMIT = 1_900_000_000

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from compile.coverage.graph import Graph, Node
 from compile.coverage.operators import OperatorTable
+from compile.ir.graph import Graph, Node
 
 
 @dataclass(frozen=True)

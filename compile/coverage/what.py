@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from compile import loading, models
-from compile.coverage.graph import short_path
 from compile.definition import Bucket, ModelDefinition
 from compile.errors import CompileError, UsageError
+from compile.ir.flat_module import flat_module
+from compile.ir.graph import short_path
 from compile.rewriting import ALL, Rewriting, of_spec
-from compile.structure import flat_module
 
 _ROOM = str(Path(__file__).parents[1])
 FORMS = "Give an endpoint's name, family:variant, package.module:function or path/to/file.py:function."

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compile.coverage.alias import effects
-from compile.coverage.graph import Graph, Node
+from compile.ir.aliases import effects
+from compile.ir.graph import Graph, Node
 
 _UNPACK = frozenset({"prim::ListUnpack", "prim::TupleUnpack"})
 _BUILD = frozenset({"prim::ListConstruct", "prim::TupleConstruct"})

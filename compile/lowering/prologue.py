@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compile.coverage.alias import effects
-from compile.coverage.flops import flops
-from compile.coverage.graph import Graph, trace
+from compile.ir.aliases import effects
+from compile.ir.flops import flops
+from compile.ir.graph import Graph, trace
 from compile.lowering.graph_part import GraphPart, Ref, Step, UnplayableError, aten, read
 from compile.lowering.tables import Budget, Table, choose
 

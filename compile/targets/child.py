@@ -20,9 +20,9 @@ from compile import loading, weights
 from compile.definition import checked_inputs
 from compile.errors import CompileError
 from compile.graphs import lowered
+from compile.ir.flat_module import flat_module
 from compile.lowering.scripted import joined
 from compile.rewriting import of_spec
-from compile.structure import flat_module
 from compile.targets import inf1, inf2
 from spec import load
 from spec.digests import build_digest

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compile.errors import CompileError
-from compile.structure import unused_inputs
+from compile.ir.flat_module import unused_inputs
 from compile.targets.base import Cell, CompiledGraph
 
 if TYPE_CHECKING:

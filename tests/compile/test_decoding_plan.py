@@ -14,9 +14,9 @@ from compile.decoding import Cost, DecodingPlan, forms, plan, plans
 from compile.definition import ModelDefinition
 from compile.errors import CompileError
 from compile.graphs import lowered
+from compile.ir.flat_module import flat_module
 from compile.models import find
 from compile.models.autoregression.slots import one_hot
-from compile.structure import flat_module
 from tests.compile.models.tiny import TINY
 from tests.compile.projects import run
 

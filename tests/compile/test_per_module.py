@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from compile.ir.flat_module import flat_module
 from compile.lowering import Call, FunctionRewrite, load_rewrites, lower
 from compile.models import find
 from compile.per_module import PerModule, Row, per_module
 from compile.rewriting import Rewriting
-from compile.structure import flat_module
 from compile.trials import Trial
 from spec.endpoint import Accept
 from tests.compile.models.tiny import TINY

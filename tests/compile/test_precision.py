@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from compile.definition import Inputs
 from compile.emulation import MODES, Emulation, Mode
+from compile.ir.flat_module import flat_module
 from compile.precision import GraphPrecision, class_metrics, depth_metrics, emulate, recommended
-from compile.structure import flat_module
 from compile.trials import Trial
 from spec.endpoint import Accept
 from tests.compile.projects import ENTRY, run, write_entry, write_spec

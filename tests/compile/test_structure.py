@@ -10,7 +10,7 @@ from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from compile.errors import CompileError
-from compile.structure import flat_module, signature
+from compile.ir.flat_module import flat_module, signature
 from compile.targets import trace_for_cpu
 from inference_code.artifact.manifest import restore
 

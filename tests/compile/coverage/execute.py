@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from compile.coverage.graph import Graph, Node, constant
 from compile.coverage.partition import Plan
+from compile.ir.graph import Graph, Node, constant
 
 
 class Machine:

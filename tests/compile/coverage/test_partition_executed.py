@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compile.coverage.alias import follow
-from compile.coverage.graph import trace
 from compile.coverage.operators import table
 from compile.coverage.partition import Plan, Rules, plan_as_logged, plan_safe
 from compile.coverage.support import judge
+from compile.ir.aliases import follow
+from compile.ir.graph import trace
 from tests.compile.coverage.execute import Machine
 from tests.published.architectures.craft import Craft
 from tests.published.architectures.depth_anything_v2 import DepthAnythingV2

@@ -9,9 +9,9 @@ import torch
 
 from compile.definition import Bucket, ModelDefinition, checked_inputs
 from compile.errors import CompileError
+from compile.ir.flat_module import flatten_outputs
 from compile.models import families, find
 from compile.parity import FAINT
-from compile.structure import flatten_outputs
 from compile.weights import load
 from tests.compile.models.tiny import TINY
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from compile.coverage import analyze
+from compile.ir.flat_module import flat_module, signature
 from compile.lowering import lower, split
 from compile.models import find
 from compile.parity import compare
-from compile.structure import flat_module, signature
 from tests.compile.models.tiny import TINY
 
 # Families whose graphs begin with a table that the host looks up.

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from compile.coverage.graph import Graph, Node
+from compile.ir.graph import Graph, Node
 
 # Operators that may return their input unchanged although their schema says nothing of it.
 _SILENT_VIEWS = frozenset(

@@ -11,8 +11,8 @@ from math import prod
 
 import torch
 
-from compile.coverage.alias import effects
-from compile.coverage.graph import INTEGER_TYPES, Graph, Node
+from compile.ir.aliases import effects
+from compile.ir.graph import INTEGER_TYPES, Graph, Node
 
 _FREE = frozenset(
     {
