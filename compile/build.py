@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compile import capacity as capacities
-from compile import constructed, graphs, loading, locking, package, sampling, weights
+from compile import constructed, graphs, locking, package, sampling
 from compile.acceptance import shortfalls
 from compile.cache import Cache
 from compile.capacity import Capacity, Footprint
 from compile.cells import CompiledCell, storable
 from compile.definition import ModelDefinition, SampleRequest
 from compile.errors import CompileError
+from compile.frontend import loading, weights
 from compile.graphs import BuiltGraph, Case
 from compile.identity import Identity, here, versions
 from compile.locking import Proof

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
+from compile.frontend.weights import WeightsReport
 from compile.graphs import Case
-from compile.weights import WeightsReport
 from spec.digests import canonical, code_of, compile_section, definition_code, file_digest
 from spec.places import INSTALLED
 

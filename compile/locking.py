@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compile.frontend.weights import WeightsReport
 from compile.graphs import BuiltGraph
 from compile.staging import place
-from compile.weights import WeightsReport
 from inference_code.artifact.manifest import ArtifactManifest, TensorDescription
 from spec import lock as locks
 

@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile import artifact, build, graphs, loading, locking, package, weights
+from compile import artifact, build, graphs, locking, package
 from compile.definition import SampleRequest
 from compile.errors import CompileError
+from compile.frontend import loading, weights
 from compile.locking import Proof
 from compile.progress import Reporter
 from inference_code.artifact import manifest as manifests

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from compile.errors import CompileError, said
-from compile.loading import importable
+from compile.frontend.loading import importable
 from compile.lowering import REWRITES, Lowered, LoweringError, Rewrite, load_rewrites, lower
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from compile import loading, models, weights
+from compile import models
 from compile.definition import Inputs, ModelDefinition, checked_inputs
 from compile.errors import UsageError
+from compile.frontend import loading, weights
 from compile.graphs import Case
 from compile.ir.flat_module import FlatModule, flat_module, signature
 from compile.rewriting import ALL, Rewriting, made, of_spec

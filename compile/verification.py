@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compile import artifact, loading, sampling, weights
+from compile import artifact, sampling
 from compile.definition import ModelDefinition, checked_inputs
 from compile.device_parity import on_device
 from compile.errors import CompileError
+from compile.frontend import loading, weights
 from compile.graphs import Case
 from compile.ir.flat_module import flat_module
 from compile.parity import Parity, compare

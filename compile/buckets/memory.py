@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from compile import loading
 from compile.buckets.sizes import Size
 from compile.capacity import Capacity, Footprint, capacity, shown, survey
 from compile.errors import CompileError, UsageError
+from compile.frontend import loading
 from compile.graphs import Case
 
 if TYPE_CHECKING:

@@ -56,7 +56,7 @@ def _text(name: str, source: str | None, root: Path) -> str:
     if source is None:
         return _DEFAULT.format(name=name)
     if ".py:" in source:
-        from compile.loading import entry_function  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+        from compile.frontend.loading import entry_function  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 
         entry_function(source, root)
         return _FROM_ENTRY.format(name=name, entry=source)

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from compile import loading, models
+from compile import models
 from compile.definition import Bucket, ModelDefinition
 from compile.errors import CompileError, UsageError
+from compile.frontend import loading
 from compile.ir.flat_module import flat_module
 from compile.ir.graph import short_path
 from compile.rewriting import ALL, Rewriting, of_spec

@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile import build, capacity, graphs, package, weights
+from compile import build, capacity, graphs, package
 from compile.definition import checked_inputs
 from compile.errors import CompileError, UsageError
+from compile.frontend import weights
 from compile.identity import Identity, here
 from compile.progress import Reporter
 from compile.staging import staging

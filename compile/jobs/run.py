@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import spec as specs
-from compile import build, graphs, weights
+from compile import build, graphs
 from compile.cells import CompiledCell, pack, unpack
 from compile.errors import CompileError
+from compile.frontend import weights
 from compile.identity import Identity
 from compile.jobs.bundle import stand_in
 from compile.progress import Reporter

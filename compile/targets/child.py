@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from compile import loading, weights
 from compile.definition import checked_inputs
 from compile.errors import CompileError
+from compile.frontend import loading, weights
 from compile.graphs import lowered
 from compile.ir.flat_module import flat_module
 from compile.lowering.scripted import joined

@@ -19,9 +19,9 @@ from compile import build as builds
 from compile import graphs, identity
 from compile.build import Result, build, plan
 from compile.cache import Cache
+from compile.frontend.weights import identify
 from compile.identity import Identity
 from compile.progress import Silent
-from compile.weights import identify
 from spec.jobs import CELL
 from tests.compile.projects import ENTRY, WITH_SAMPLE, files, run, write_entry
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from compile import models, weights
+from compile import models
 from compile.definition import ModelDefinition, checked_inputs
 from compile.errors import CompileError
+from compile.frontend import weights
 from compile.models.depth_anything_v2 import VARIANTS, Sizes, build, draw
 from tests.compile.official_depth import OfficialDepth
 

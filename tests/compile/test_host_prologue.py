@@ -11,8 +11,9 @@ import torch
 import yaml
 
 import spec as specs
-from compile import loading, package, sampling, verification, weights
+from compile import package, sampling, verification
 from compile.build import Result
+from compile.frontend import loading, weights
 from compile.progress import Silent
 from compile.worker import running
 from tests.compile.models.tiny import TINY

@@ -20,9 +20,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from compile import package, weights
+from compile import package
 from compile.cells import _checksum
 from compile.commands.jobs import _leave
+from compile.frontend import weights
 from compile.jobs import bundle, tail
 from compile.package import write_tar
 from compile.progress import Silent

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 import spec as specs
-from compile import loading, package, verification
+from compile import package, verification
 from compile.build import Result
+from compile.frontend import loading
 from compile.progress import Silent
 from inference_code.artifact import manifest as manifests
 from tests.compile.projects import ROOT, rehearse

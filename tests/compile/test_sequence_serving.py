@@ -15,7 +15,8 @@ import torch
 from transformers import GenerationConfig
 
 import spec as specs
-from compile import loading, package, weights
+from compile import package
+from compile.frontend import loading, weights
 from compile.models.parts.pictures import png
 from compile.worker import Worker, running
 from inference_code import handler

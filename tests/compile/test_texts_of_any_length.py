@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from compile import loading, package, weights
+from compile import package
+from compile.frontend import loading, weights
 from inference_code import handler
 from inference_code.handler import Headers
 from inference_code.settings import Settings

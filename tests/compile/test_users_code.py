@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compile.loading import from_entry
+from compile.frontend.loading import from_entry
 from tests.compile.projects import ENTRY, files, run, write_entry
 
 LINEAR = "return self.layer(x)"

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import spec as specs
-from compile import weights
 from compile.definition import GraphDefinition, ModelDefinition
 from compile.errors import CompileError
-from compile.torch_zip import read_state_dict
+from compile.frontend import weights
+from compile.frontend.checkpoint import read_state_dict
 from tests.compile.projects import write_entry
 
 

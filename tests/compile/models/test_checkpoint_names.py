@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from compile.frontend.weights import load
 from compile.models import find
 from compile.models.craft import without_parallel_prefix
 from compile.models.networks.ssd300 import VOC_SCALES, default_boxes, ssd_pytorch_names
 from compile.models.networks.yolov4 import current_names
 from compile.models.vitmatte import transformers_names
-from compile.weights import load
 from tests.compile.models.tiny import TINY
 
 # Names that the publishers' files have, with shapes at full size.

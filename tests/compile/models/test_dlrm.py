@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import spec as specs
-from compile import capacity, loading
+from compile import capacity
 from compile.definition import ModelDefinition
 from compile.errors import CompileError
+from compile.frontend import loading
 from compile.graphs import Case
 from compile.ir.flat_module import flat_module
 from compile.lowering import lower, split

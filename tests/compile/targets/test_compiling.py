@@ -17,9 +17,10 @@ import pytest
 import torch
 
 import spec as specs
-from compile import capacity, package, verification, weights
+from compile import capacity, package, verification
 from compile.build import Result, build, plan, survey
 from compile.errors import CompileError
+from compile.frontend import weights
 from compile.progress import Silent
 from compile.targets import child, inf1, inf2, job, neuron, resolve
 from compile.targets.base import Cost

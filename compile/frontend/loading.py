@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from compile import models
 from compile.definition import ModelDefinition
 from compile.errors import CompileError, users_code
-from compile.weights import seeded
+from compile.frontend.weights import seeded
 
 if TYPE_CHECKING:
     from spec import EndpointSpec

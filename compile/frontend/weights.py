@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from compile.definition import ModelDefinition
 from compile.errors import CompileError
-from compile.torch_zip import read_state_dict
+from compile.frontend.checkpoint import read_state_dict
 from spec.digests import file_digest
 from spec.weights import FileWeights, HubWeights, RandomWeights, S3Weights
 
