@@ -20,8 +20,8 @@ from compile.frontend import loading, weights
 from compile.graphs import BuiltGraph, Case
 from compile.identity import Identity, here, versions
 from compile.locking import Proof
+from compile.lowering.config import Rewriting, of_spec
 from compile.progress import Reporter
-from compile.rewriting import Rewriting, of_spec
 from compile.staging import staging
 from compile.targets import Target, resolve
 from compile.targets.inf2 import separates_weights

@@ -17,7 +17,7 @@ from compile.definition import GraphDefinition, checked_inputs
 from compile.errors import CompileError
 from compile.graphs import Case, lowered
 from compile.ir.flat_module import flat_module
-from compile.rewriting import of_spec
+from compile.lowering.config import of_spec
 from spec import platforms
 from spec.rules import worker_processes
 

@@ -22,8 +22,8 @@ from compile.definition import Bucket, Inputs, ModelDefinition
 from compile.errors import CompileError
 from compile.graphs import Case, lowered
 from compile.ir.flat_module import flat_module
+from compile.lowering.config import ALL, Rewriting
 from compile.models.autoregression import parseq_graphs, seq2seq
-from compile.rewriting import ALL, Rewriting
 
 ROLE = "step"
 _STEPS = (parseq_graphs.StepGraph, seq2seq.StepGraph)

@@ -19,9 +19,9 @@ from compile.definition import Bucket, GraphDefinition, checked_inputs
 from compile.device_parity import on_device
 from compile.ir.flat_module import Signature, flat_module, signature
 from compile.lowering import Prologue, PrologueReport, split
+from compile.lowering.config import ALL, Rewriting, of_spec
 from compile.parity import Parity, compare
 from compile.progress import Reporter
-from compile.rewriting import ALL, Rewriting, of_spec
 from compile.targets import Cell, CompiledGraph, Target, trace_for_cpu
 from compile.targets.inf2 import separates_weights
 from inference_code.artifact.manifest import GraphEntry

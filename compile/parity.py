@@ -18,7 +18,7 @@ from torch import nn
 
 from compile.definition import Inputs
 from compile.errors import CompileError
-from compile.lowering.duplicate import duplicate
+from compile.lowering.module_copy import duplicate
 
 RELATIVE_FLOOR = 1e-6
 EAGER_FACTOR = 2.0

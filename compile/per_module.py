@@ -24,9 +24,9 @@ from compile.emulation import Mode, emulated
 from compile.errors import CompileError
 from compile.graphs import parted
 from compile.lowering import LoweringError, lower
-from compile.lowering.names import map_tensors, tensors
+from compile.lowering.config import Rewriting
+from compile.lowering.operator_names import map_tensors, tensors
 from compile.parity import OutputParity, compare, in_float64
-from compile.rewriting import Rewriting
 from compile.trials import Trial
 
 RUNS = 5

@@ -16,7 +16,7 @@ from compile.errors import UsageError
 from compile.frontend import loading, weights
 from compile.graphs import Case
 from compile.ir.flat_module import FlatModule, flat_module, signature
-from compile.rewriting import ALL, Rewriting, made, of_spec
+from compile.lowering.config import ALL, Rewriting, made, of_spec
 from spec.endpoint import Accept
 
 if TYPE_CHECKING:

@@ -126,7 +126,7 @@ def _weigh(planned: Plan, reporter: Reporter) -> list[DecodingPlan]:
 
 
 def _show_plan(planned: Plan, weighed: Sequence[DecodingPlan], cached: Sequence[Case]) -> None:
-    from compile.rewriting import ALL  # noqa: PLC0415
+    from compile.lowering.config import ALL  # noqa: PLC0415
 
     spec = planned.spec
     table = facts(f"Plan: build {spec.name}")

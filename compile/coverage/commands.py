@@ -31,7 +31,7 @@ from compile.errors import CompileError, UsageError
 from compile.graphs import parted
 from compile.ir.flat_module import FlatModule, flat_module
 from compile.lowering import Lowered as LoweredModel
-from compile.rewriting import ALL, Rewriting, made
+from compile.lowering.config import ALL, Rewriting, made
 
 
 class Target(str, Enum):

@@ -21,7 +21,7 @@ from compile.errors import CompileError, UsageError
 from compile.frontend import loading
 from compile.ir.flat_module import flat_module
 from compile.ir.graph import short_path
-from compile.rewriting import ALL, Rewriting, of_spec
+from compile.lowering.config import ALL, Rewriting, of_spec
 
 _ROOM = str(Path(__file__).parents[1])
 FORMS = "Give an endpoint's name, family:variant, package.module:function or path/to/file.py:function."

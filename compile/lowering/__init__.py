@@ -8,14 +8,14 @@ arithmetic of their indices out in front of what is compiled.
 
 from __future__ import annotations
 
-from compile.lowering.loading import load_rewrites
-from compile.lowering.lowered import Lowered, lower
-from compile.lowering.prologue import Prologue, PrologueReport, split
+from compile.lowering.embedding_placement import Budget, Table
+from compile.lowering.host_split import Prologue, PrologueReport, split
+from compile.lowering.lower import Lowered, lower
 from compile.lowering.recorder import FOLD
 from compile.lowering.registry import REWRITES
 from compile.lowering.report import LeftAlone, LoweringReport, RewriteUse
 from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left, LoweringError, ModuleRewrite, Rewrite
-from compile.lowering.tables import Budget, Table
+from compile.lowering.user_rewrites import load_rewrites
 
 __all__ = [
     "FOLD",

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from compile.lowering.names import LIKE, tensors
+from compile.lowering.operator_names import LIKE, tensors
 
 
 def unwrapped(tensor: Tensor) -> Tensor:

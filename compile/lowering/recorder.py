@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from compile.lowering import thread_patches, views
+from compile.lowering import functionalize, thread_patches
 from compile.lowering.dataflow import Dataflow, is_wrapped
-from compile.lowering.names import (
+from compile.lowering.operator_names import (
     AS_OTHER,
     LIKE,
     METADATA,
@@ -76,7 +76,7 @@ class Entry:
     value: Tensor | None = None  # what stands for the tensor since it was written into
     base: Tensor | None = None  # the tensor over whose memory this one is a view
     again: Callable[[Tensor], Tensor] | None = None  # makes the same view of another base
-    back: views.Back | None = None  # makes the new base when a value is written into the view
+    back: functionalize.Back | None = None  # makes the new base when a value is written into the view
 
 
 @dataclass
@@ -354,7 +354,7 @@ class Recorder(TorchFunctionMode):
             if entry.storage and entry.storage == storage_of(base):
                 entry.base = base
                 entry.again = functools.partial(self._view_again, func, args[1:], kwargs, place)
-                entry.back = views.back(operator_name(func), args[1:], kwargs, place)
+                entry.back = functionalize.back(operator_name(func), args[1:], kwargs, place)
 
     def _view_again(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], place: int, base: Tensor
@@ -368,7 +368,7 @@ class Recorder(TorchFunctionMode):
         if entry is not None:
             entry.base = base
             entry.again = functools.partial(self._view_again, view, args, {}, 0)
-            entry.back = views.back(operator_name(view), args, {}, 0)
+            entry.back = functionalize.back(operator_name(view), args, {}, 0)
 
     def is_static(self, tensor: Tensor) -> bool:
         """Whether the tensor depends only on weights, constants and shapes; what the mode has not seen being made

@@ -10,8 +10,8 @@ from compile.lowering.rewrites.grid_sample import GridSample
 from compile.lowering.rewrites.in_place import InPlace
 from compile.lowering.rewrites.indexing import IndexedReads
 from compile.lowering.rewrites.interpolate import Interpolate
-from compile.lowering.rewrites.names import Names
 from compile.lowering.rewrites.norms import VectorNorms
+from compile.lowering.rewrites.operator_aliases import Names
 from compile.lowering.rewrites.pad import Pad
 from compile.lowering.rewrites.windows import Windows
 from compile.lowering.rewrites.writes import IndexedWrites

@@ -21,8 +21,8 @@ from compile.errors import CompileError
 from compile.frontend import loading, weights
 from compile.graphs import lowered
 from compile.ir.flat_module import flat_module
-from compile.lowering.scripted import joined
-from compile.rewriting import of_spec
+from compile.lowering.config import of_spec
+from compile.lowering.joined_script import joined
 from compile.targets import inf1, inf2
 from spec import load
 from spec.digests import build_digest

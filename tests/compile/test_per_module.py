@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from compile.ir.flat_module import flat_module
 from compile.lowering import Call, FunctionRewrite, load_rewrites, lower
+from compile.lowering.config import Rewriting
 from compile.models import find
 from compile.per_module import PerModule, Row, per_module
-from compile.rewriting import Rewriting
 from compile.trials import Trial
 from spec.endpoint import Accept
 from tests.compile.models.tiny import TINY

@@ -11,10 +11,9 @@ import pytest
 import torch
 
 import spec as specs
-from compile import rewriting
 from compile.errors import CompileError
-from compile.lowering import FOLD, REWRITES
-from compile.rewriting import ALL, made, of_spec
+from compile.lowering import FOLD, REWRITES, config
+from compile.lowering.config import ALL, made, of_spec
 from spec.lock import check, lock_path, read_lock
 from spec.places import rewrites
 from tests.compile.projects import ENTRY, files, rehearse, run, write_entry
@@ -104,10 +103,10 @@ def test_verify_and_analyze_lower_as_the_spec_says(
     assert "aten::sinc" not in found["lowered"]["operators"]
     assert found["lowering"][0]["disabled"] == ["interpolate"]
     assert asked("verify", "own", "--per-module", "--json")["passed"]
-    seen: list[rewriting.Rewriting] = []
-    real = rewriting.Rewriting.lower
+    seen: list[config.Rewriting] = []
+    real = config.Rewriting.lower
     monkeypatch.setattr(
-        rewriting.Rewriting, "lower", lambda self, *rest: seen.append(self) or real(self, *rest), raising=True
+        config.Rewriting, "lower", lambda self, *rest: seen.append(self) or real(self, *rest), raising=True
     )
     assert asked("verify", "own", "--precision", "fp32", "--json")["passed"]
     assert [(one.off, [rewrite.name for rewrite in one.own]) for one in seen] == [(("interpolate",), ["sinc"])]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compile.lowering.names import AUGMENTED, writes
+from compile.lowering.operator_names import AUGMENTED, writes
 from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compile.lowering.names import tensors
+from compile.lowering.operator_names import tensors
 from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left
 
 # Above this a one-hot product is dearer than leaving the gather to the host.

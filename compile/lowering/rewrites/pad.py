@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compile.lowering.names import tensors
+from compile.lowering.operator_names import tensors
 from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compile.lowering.names import tensors
+from compile.lowering.functionalize import written
+from compile.lowering.operator_names import tensors
 from compile.lowering.rewrite import Call, FunctionRewrite, Left
-from compile.lowering.views import written
 
 WHOLE = (torch.int64, torch.int32)
 # Elements of a mask of positions that are data.

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from compile.lowering.dataflow import Dataflow
-from compile.lowering.duplicate import duplicate
-from compile.lowering.names import tensors
+from compile.lowering.module_copy import duplicate
+from compile.lowering.operator_names import tensors
 from compile.lowering.recorder import FOLD, Findings, NotFoldableError, Recorder
 from compile.lowering.registry import REWRITES
 from compile.lowering.report import LeftAlone, LoweringReport, RewriteUse

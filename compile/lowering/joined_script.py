@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compile.lowering.prologue import Prologue
+from compile.lowering.host_split import Prologue
 
 
 class _Empty(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compile.lowering.names import tensors
+from compile.lowering.operator_names import tensors
 
 Back = Callable[[Tensor, Tensor], Tensor]  # (base, value written into the view) -> new base
 

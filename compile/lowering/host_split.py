@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from compile.ir.aliases import effects
 from compile.ir.flops import flops
 from compile.ir.graph import Graph, trace
-from compile.lowering.graph_part import GraphPart, Ref, Step, UnplayableError, aten, read
-from compile.lowering.tables import Budget, Table, choose
+from compile.lowering.embedding_placement import Budget, Table, choose
+from compile.lowering.graph_module import GraphPart, Ref, Step, UnplayableError, aten, read
 
 _LOOK_UPS = frozenset({"aten::embedding", "aten::embedding_bag", "aten::index_select", "aten::index", "aten::gather"})
 _WHOLE = frozenset({torch.int64, torch.int32, torch.int16})
