@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import NoReturn
 
-from compile.cli import main
+from compile.cli.app import main
 
 
 def _stop(*_: object) -> NoReturn:

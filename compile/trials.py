@@ -68,7 +68,7 @@ def trials(what: str, root: Path, rewrites: Path | None = None) -> list[Trial]:
 
 
 def _of_endpoint(name: str, root: Path, rewrites: Path | None) -> list[Trial]:
-    from compile.commands.common import endpoint  # noqa: PLC0415 (the commands import this module)
+    from compile.cli.options import endpoint  # noqa: PLC0415 (the commands import this module)
 
     spec = endpoint(name, root)
     rewriting = of_spec(spec, rewrites)

@@ -55,7 +55,7 @@ def subjects(what: str, root: Path) -> list[Subject]:
 
 
 def _endpoint(name: str, root: Path) -> list[Subject]:
-    from compile.commands.common import endpoint  # noqa: PLC0415 (the commands import this package)
+    from compile.cli.options import endpoint  # noqa: PLC0415 (the commands import this package)
 
     spec = endpoint(name, root)
     definition = loading.definition(spec)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import spec as specs
-from compile import cli
 from compile.build import Result, build, plan
+from compile.cli import app
 from compile.progress import Silent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +85,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """`python -m compile ARGUMENTS` in this process; returns the exit code."""
     monkeypatch.setattr(sys, "argv", ["compile", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        app.main()
     code = stopped.value.code
     return code if isinstance(code, int) else 0
 

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from compile import package
 from compile.cells import _checksum
-from compile.commands.jobs import _leave
+from compile.cli.jobs import _leave
 from compile.frontend import weights
 from compile.jobs import bundle, tail
 from compile.package import write_tar

@@ -14,8 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from compile import cli
-from compile.coverage import commands
+from compile.cli import analyze, app
 
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = """
@@ -88,14 +87,14 @@ def command(project, monkeypatch, capsys):
     """The command line in this process (a process of its own imports torch anew): arguments -> Done."""
     monkeypatch.chdir(project)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(commands, "out", Console(width=200, emoji=False))
+    monkeypatch.setattr(analyze, "out", Console(width=200, emoji=False))
     torch.set_num_threads(1)
 
     def run(*arguments: str) -> Done:
         monkeypatch.setattr(sys, "argv", ["compile", *arguments])
         code = 0
         try:
-            cli.main()
+            app.main()
         except SystemExit as stopped:
             code = stopped.code or 0
         return Done(code, *capsys.readouterr())

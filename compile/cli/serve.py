@@ -11,7 +11,7 @@ import typer
 
 import spec as specs
 from compile import artifact, sampling
-from compile.commands.common import Name, Root, endpoint, err, out
+from compile.cli.options import Name, Root, endpoint, err, out
 from compile.errors import CompileError
 from compile.worker import Worker, running
 from spec.lock import lock_path

@@ -16,8 +16,8 @@ from rich.box import SIMPLE
 from rich.markup import escape
 from rich.table import Table
 
-from compile.commands.build import reporting
-from compile.commands.common import Json, Rehearse, Root, endpoint, out
+from compile.cli.build import reporting
+from compile.cli.options import Json, Rehearse, Root, endpoint, out
 from compile.errors import UsageError
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from compile.commands.build import reporting
-from compile.commands.common import Json, Name, Rehearse, Root, endpoint, err, facts, out
+from compile.cli.build import reporting
+from compile.cli.options import Json, Name, Rehearse, Root, endpoint, err, facts, out
 from compile.errors import CompileError, said
 from compile.progress import Lines
 from spec import SpecErrors, jobs

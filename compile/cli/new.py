@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 import spec as specs
-from compile.commands.common import Json, Root, err, out, project
+from compile.cli.options import Json, Root, err, out, project
 from compile.errors import CompileError, UsageError
 
 _DEFAULT = """\

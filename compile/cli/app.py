@@ -10,7 +10,7 @@ import warnings
 import typer
 from rich.markup import escape
 
-from compile.commands.common import err
+from compile.cli.options import err
 from compile.errors import CompileError, UsageError, said
 from inference_code.artifact.manifest import ManifestError
 from spec import SpecErrors
@@ -18,16 +18,16 @@ from spec.lock import LockError
 
 # Each has register(app). The order is that of --help.
 COMMAND_MODULES = (
-    "compile.commands.create",
-    "compile.commands.buckets",
-    "compile.commands.build",
-    "compile.commands.cache",
-    "compile.commands.jobs",
-    "compile.commands.check",
-    "compile.coverage.commands",
-    "compile.commands.serve",
-    "compile.commands.measure",
-    "compile.commands.report",
+    "compile.cli.new",
+    "compile.cli.buckets",
+    "compile.cli.build",
+    "compile.cli.cache",
+    "compile.cli.jobs",
+    "compile.cli.verify",
+    "compile.cli.analyze",
+    "compile.cli.serve",
+    "compile.cli.measure",
+    "compile.cli.report",
 )
 
 _TRACEBACK = "COMPILE_TRACEBACK"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compile.commands.capacity import show_capacity
-from compile.commands.common import Json, Name, Rehearse, Root, endpoint, err, facts, out
+from compile.cli.options import Json, Name, Rehearse, Root, endpoint, err, facts, out
+from compile.cli.plan_tables import show_capacity
 from compile.progress import Bars, Reporter, Silent
 from spec.lock import Lock, lock_path
 from spec.quantities import format_duration

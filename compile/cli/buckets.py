@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from compile.commands.common import Json, Root, endpoint, err, out
+from compile.cli.options import Json, Root, endpoint, err, out
 from compile.errors import UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.table import Table
 
-from compile.commands.common import err, out
+from compile.cli.options import err, out
 
 if TYPE_CHECKING:
     from compile.capacity import Capacity

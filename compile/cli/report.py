@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from compile.commands.common import Json, Name, Rehearse, Root, endpoint, out
+from compile.cli.options import Json, Name, Rehearse, Root, endpoint, out
 from compile.staging import place, staging
 
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from compile.commands.capacity import decoding_table
-from compile.commands.common import Root, err, out
+from compile.cli.options import Root, err, out
+from compile.cli.plan_tables import decoding_table
 from compile.coverage import page, side_by_side, terminal
 from compile.coverage.analysis import analyze
 from compile.coverage.compare import compare

@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 
 from compile import artifact
-from compile.commands.build import reporting
-from compile.commands.common import Json, Name, Rehearse, Root, endpoint, err, out
+from compile.cli.build import reporting
+from compile.cli.options import Json, Name, Rehearse, Root, endpoint, err, out
 from compile.errors import UsageError
 
 if TYPE_CHECKING:

@@ -1,4 +1,0 @@
-"""The subcommands of `python -m compile`, one group a file.
-
-A module with `register(app)` listed in compile/cli.py adds its commands.
-"""
