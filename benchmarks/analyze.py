@@ -19,7 +19,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from compile.coverage import CoverageReport, analyze  # noqa: E402
+from compile.analysis import CoverageReport, analyze  # noqa: E402
 from tests.published.architectures.craft import Craft  # noqa: E402
 from tests.published.architectures.parseq import Parseq  # noqa: E402
 

@@ -1,6 +1,6 @@
 """What the spec's compile.accept asks of a graph: share of supported operators, subgraphs, distance from the original.
 
-Without the Neuron SDK coverage and subgraphs are predictions of compile.coverage, and every message says so. With it
+Without the Neuron SDK coverage and subgraphs are predictions of compile.analysis, and every message says so. With it
 they are the compiler's own figures, and `supported` counts the operators that were compiled.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from compile.coverage import CoverageReport
+from compile.analysis import CoverageReport
 from compile.lowering import Prologue
 
 if TYPE_CHECKING:

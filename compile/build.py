@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile import capacity as capacities
 from compile import constructed, graphs, locking, package, sampling
 from compile.acceptance import shortfalls
+from compile.analysis import capacity as capacities
+from compile.analysis.capacity import Capacity, Footprint
 from compile.cache import Cache
-from compile.capacity import Capacity, Footprint
 from compile.cells import CompiledCell, storable
 from compile.definition import ModelDefinition, SampleRequest
 from compile.errors import CompileError

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from compile import package
-from compile.capacity import Footprint
+from compile.analysis.capacity import Footprint
 from compile.closeness import Closeness
 from compile.errors import CompileError
 from compile.frontend.weights import WeightsReport

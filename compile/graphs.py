@@ -13,8 +13,8 @@ from torch import nn
 
 from compile import torchscript
 from compile.acceptance import account, with_host
+from compile.analysis import analyze
 from compile.closeness import Closeness
-from compile.coverage import analyze
 from compile.definition import Bucket, GraphDefinition, checked_inputs
 from compile.device_parity import on_device
 from compile.ir.flat_module import Signature, flat_module, signature

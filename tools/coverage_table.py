@@ -206,7 +206,7 @@ def measure(model: Model, options: Mapping[str, Any] | None = None, bucket: Any 
 
 
 def _graph(role: str, graph: Any, bucket: Any) -> dict[str, Any]:
-    from compile.coverage import analyze  # noqa: PLC0415
+    from compile.analysis import analyze  # noqa: PLC0415
     from compile.definition import checked_inputs  # noqa: PLC0415
     from compile.ir.flat_module import flat_module, signature  # noqa: PLC0415
     from compile.lowering import lower, split  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""How many buckets fit: every bucket is a graph with its own copy of the weights (see compile/capacity.py)."""
+"""How many buckets fit: every bucket is a graph with its own copy of the weights (see compile/analysis/capacity.py)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from compile.analysis.capacity import Capacity, Footprint, capacity, shown, survey
 from compile.buckets.sizes import Size
-from compile.capacity import Capacity, Footprint, capacity, shown, survey
 from compile.errors import CompileError, UsageError
 from compile.frontend import loading
 from compile.graphs import Case

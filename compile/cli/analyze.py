@@ -13,20 +13,20 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from compile.analysis import before_after, html_report, terminal_report
+from compile.analysis.aggregate import merged
+from compile.analysis.analyze import analyze
+from compile.analysis.before_after import Pair
+from compile.analysis.decoding_cost import DecodingPlan, is_step, plan
+from compile.analysis.host_time import measure
+from compile.analysis.log_comparison import compare
+from compile.analysis.neuron_log import LogReport, read_log_file
+from compile.analysis.operators import find_release
+from compile.analysis.partition import Rules
+from compile.analysis.report import CoverageReport
+from compile.analysis.subjects import FORMS, Subject, subjects
 from compile.cli.options import Root, err, out
 from compile.cli.plan_tables import decoding_table
-from compile.coverage import page, side_by_side, terminal
-from compile.coverage.analysis import analyze
-from compile.coverage.compare import compare
-from compile.coverage.host_time import measure
-from compile.coverage.log import LogReport, read_log_file
-from compile.coverage.merged import merged
-from compile.coverage.operators import find_release
-from compile.coverage.partition import Rules
-from compile.coverage.report import CoverageReport
-from compile.coverage.side_by_side import Pair
-from compile.coverage.what import FORMS, Subject, subjects
-from compile.decoding import DecodingPlan, is_step, plan
 from compile.errors import CompileError, UsageError
 from compile.graphs import parted
 from compile.ir.flat_module import FlatModule, flat_module
@@ -183,23 +183,23 @@ def _give(
     html: Path | None,
 ) -> None:
     comparisons = [compare(report, log) for report in reports] if log else []
-    result = side_by_side.to_json(pairs) if pairs else merged(reports)
+    result = before_after.to_json(pairs) if pairs else merged(reports)
     if comparisons:
         last = result["lowered"] if pairs else result
         last["against"] = [comparison.to_json() for comparison in comparisons]
     if str(json_) != "-":
         for number, report in enumerate(reports):
             if pairs:
-                side_by_side.show(pairs[number], out)
+                before_after.show(pairs[number], out)
                 decoding = pairs[number].decoding
                 if decoding:
                     out.print(decoding_table([decoding]))
-            terminal.show(report, out)
+            terminal_report.show(report, out)
             if comparisons:
-                terminal.show_comparison(comparisons[number], out)
+                terminal_report.show_comparison(comparisons[number], out)
     _write_json(result, json_)
     if html:
-        page.write([item for pair in pairs for item in (pair.original, pair.lowered)] or reports, html)
+        html_report.write([item for pair in pairs for item in (pair.original, pair.lowered)] or reports, html)
         err.print(f"wrote {html}", highlight=False)
 
 
@@ -269,5 +269,5 @@ def read_log_command(
     _check(None, None, json_)
     found = _log(log)
     if str(json_) != "-":
-        terminal.show_log(found, out)
+        terminal_report.show_log(found, out)
     _write_json(found.to_json(), json_)

@@ -17,8 +17,8 @@ from spec.lock import Lock, lock_path
 from spec.quantities import format_duration
 
 if TYPE_CHECKING:
+    from compile.analysis.decoding_cost import DecodingPlan
     from compile.build import Plan, Result
-    from compile.decoding import DecodingPlan
     from compile.graphs import BuiltGraph, Case
 
 PlanOnly = Annotated[
@@ -115,7 +115,7 @@ def reporting(quiet: bool) -> Iterator[Reporter]:
 
 def _weigh(planned: Plan, reporter: Reporter) -> list[DecodingPlan]:
     """Cached step against whole prefix, for each cell of a model that decodes; nothing for others."""
-    from compile.decoding import ROLE, plans  # noqa: PLC0415
+    from compile.analysis.decoding_cost import ROLE, plans  # noqa: PLC0415
 
     if ROLE not in planned.definition.graphs:
         return []

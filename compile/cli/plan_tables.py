@@ -12,8 +12,8 @@ from rich.table import Table
 from compile.cli.options import err, out
 
 if TYPE_CHECKING:
-    from compile.capacity import Capacity
-    from compile.decoding import DecodingPlan
+    from compile.analysis.capacity import Capacity
+    from compile.analysis.decoding_cost import DecodingPlan
     from spec import EndpointSpec
 
 
@@ -28,7 +28,7 @@ def decoding_table(weighed: Sequence[DecodingPlan]) -> Table:
 
 def show_capacity(spec: EndpointSpec, found: Capacity, weighed: Sequence[DecodingPlan], json_: bool) -> None:
     """Tables on stdout (a third for a model that decodes), the levers on stderr; or everything as JSON."""
-    from compile.capacity import shown  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+    from compile.analysis.capacity import shown  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 
     if json_:
         both = {**found.to_json(), "decoding": [one.to_json() for one in weighed]}

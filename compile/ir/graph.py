@@ -119,7 +119,7 @@ def constant(value: Any) -> Any:
 def trace(module: torch.nn.Module, example_inputs: Sequence[Any], *, grad: bool = True) -> Graph:
     """Trace `module` in evaluation mode on clones of the inputs and read the graph.
 
-    Raises what PyTorch's tracer raises; compile.coverage.problems turns it into a message.
+    Raises what PyTorch's tracer raises; compile.analysis.trace_checks turns it into a message.
     """
     inputs = tuple(_clone(item) for item in example_inputs)
     training = module.training

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile import build, capacity, graphs, package
+from compile import build, graphs, package
+from compile.analysis import capacity
 from compile.definition import checked_inputs
 from compile.errors import CompileError, UsageError
 from compile.frontend import weights

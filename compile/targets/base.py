@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from compile.acceptance import Account
-from compile.coverage import CoverageReport
+from compile.analysis import CoverageReport
 
 if TYPE_CHECKING:
     from compile.graphs import Case
@@ -23,7 +23,7 @@ class Cell:
     """One graph of the build's matrix, lowered and ready for the compiler.
 
     module: positional tensors in (named by `names`), flat tuple out. example: what it is compiled for.
-    report: the prediction of compile.coverage, of the device's part. work: an existing folder where the build's record
+    report: the prediction of compile.analysis, of the device's part. work: an existing folder where the build's record
     goes. host_operators: what a host part runs in front of what is compiled; `module` is both together.
     """
 
@@ -54,7 +54,7 @@ class CompiledGraph:
 
     module: ready to be saved. file: saved already, in a form that only the target's own runtime loads.
     account: the compiler's own operators and subgraphs (not predicted), or None when there was no such compiler.
-    comparison: the prediction beside the log, as compile.coverage.compare has it. record: log and work directory.
+    comparison: the prediction beside the log, as compile.analysis.log_comparison has it. record: log and work directory.
     """
 
     module: torch.jit.ScriptModule | None = None

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from compile.coverage import CoverageReport
-from compile.coverage.compare import compare
-from compile.coverage.log import LogError, LogReport, read_log
+from compile.analysis import CoverageReport
+from compile.analysis.log_comparison import compare
+from compile.analysis.neuron_log import LogError, LogReport, read_log
 from compile.errors import CompileError
 from compile.targets import neuron
 from compile.targets.base import Cell, CompiledGraph
@@ -111,7 +111,7 @@ def _on_host(report: CoverageReport, kind: str) -> bool:
 
 
 def parsed(finished: Finished) -> LogReport | None:
-    """The log as compile.coverage reads it, or None when torch_neuron said nothing in it."""
+    """The log as compile.analysis reads it, or None when torch_neuron said nothing in it."""
     try:
         return read_log(finished.text, finished.log.name)
     except LogError:

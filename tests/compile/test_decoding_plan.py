@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from compile.decoding import Cost, DecodingPlan, forms, plan, plans
+from compile.analysis.decoding_cost import Cost, DecodingPlan, forms, plan, plans
 from compile.definition import ModelDefinition
 from compile.errors import CompileError
 from compile.graphs import lowered

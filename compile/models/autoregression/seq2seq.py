@@ -30,7 +30,7 @@ class Sizes:
     """The numbers of an encoder-decoder. `target` is the cache's length: the longest answer without its last token.
 
     decoding: "cached" (the step keeps keys and values) or "prefix" (it computes all places anew); see
-    compile/decoding.py.
+    compile/analysis/decoding_cost.py.
     """
 
     vocabulary: int

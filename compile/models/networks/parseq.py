@@ -27,7 +27,7 @@ class Sizes:
     """The numbers of a PARSeq. `characters` counts the charset without the three special tokens.
 
     decoding: "cached" (a step keeps keys and values) or "prefix" (it computes all places anew); see
-    compile/decoding.py.
+    compile/analysis/decoding_cost.py.
     Tokens: 0 ends a text, 1 to characters are the charset, then the beginning and the padding; the head predicts all
     but the last two.
     """

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from compile.coverage.partition import Plan
+from compile.analysis.partition import Plan
 from compile.ir.graph import Graph, Node, constant
 
 

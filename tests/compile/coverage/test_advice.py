@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from compile.coverage import analyze
-from compile.coverage.operators import data
-from compile.coverage.removal import removed_by
+from compile.analysis import analyze
+from compile.analysis.operators import data
+from compile.analysis.rewrite_hints import removed_by
 from compile.lowering import lower
 
 X = torch.rand(2, 4, 8, 8) + 0.1

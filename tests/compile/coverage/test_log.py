@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from compile.coverage.log import LogError, read_log, read_log_file
+from compile.analysis.neuron_log import LogError, read_log, read_log_file
 
 BERT = """\
 INFO:Neuron:There are 3 ops of 1 different types in the TorchScript that are not compiled by neuron-cc: aten::embedding, (For more information see https://example.org/neuron-cc-ops-pytorch.md)

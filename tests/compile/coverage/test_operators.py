@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from compile.coverage import analyze
-from compile.coverage.operators import UnknownReleaseError, data, table
+from compile.analysis import analyze
+from compile.analysis.operators import UnknownReleaseError, data, table
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import torch
 from torch import nn
 
-from compile.coverage import analyze
-from compile.coverage.page import page, write
+from compile.analysis import analyze
+from compile.analysis.html_report import page, write
 
 VOID = {"meta", "br", "rect"}
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compile.coverage.operators import table
-from compile.coverage.partition import Plan, Rules, plan_as_logged, plan_safe
-from compile.coverage.support import judge
+from compile.analysis.operators import table
+from compile.analysis.partition import Plan, Rules, plan_as_logged, plan_safe
+from compile.analysis.support import judge
 from compile.ir.aliases import follow
 from compile.ir.graph import trace
 from tests.compile.coverage.execute import Machine

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from compile.coverage import analyze
-from compile.coverage import problems as module_under_test
+from compile.analysis import analyze
+from compile.analysis import trace_checks as module_under_test
 from compile.errors import CompileError
 
 X = torch.rand(2, 4)

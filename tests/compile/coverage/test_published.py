@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from compile.coverage import CoverageReport, analyze
+from compile.analysis import CoverageReport, analyze
 from tests.published.architectures.craft import Craft
 from tests.published.architectures.depth_anything_v2 import DepthAnythingV2
 from tests.published.architectures.parseq import Parseq
@@ -114,7 +114,7 @@ def test_bert_base_total():
 
 _BERT = """
 import json, torch, transformers
-from compile.coverage import analyze
+from compile.analysis import analyze
 assert transformers.__version__ == "4.21.3", transformers.__version__
 model = transformers.BertForSequenceClassification(transformers.BertConfig(num_labels=2, return_dict=False))
 ids = torch.ones(1, 128, dtype=torch.long)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compile.coverage import CoverageReport, analyze
+from compile.analysis import CoverageReport, analyze
 from compile.lowering import Lowered, Rewrite, lower
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from compile.coverage import analyze
+from compile.analysis import analyze
 from compile.lowering import Budget, Prologue, lower, split
 from tests.compile.lowering.checks import distance, whole
 

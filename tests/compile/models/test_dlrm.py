@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import spec as specs
-from compile import capacity
+from compile.analysis import capacity
 from compile.definition import ModelDefinition
 from compile.errors import CompileError
 from compile.frontend import loading

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compile.coverage import analyze
+from compile.analysis import analyze
 from compile.ir.flat_module import flat_module, signature
 from compile.lowering import lower, split
 from compile.models import find

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 import spec as specs
-from compile import capacity, package, verification
+from compile import package, verification
+from compile.analysis import capacity
 from compile.build import Result, build, plan, survey
 from compile.errors import CompileError
 from compile.frontend import weights

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from compile.coverage.operators import OperatorTable
+from compile.analysis.operators import OperatorTable
 from compile.ir.graph import Graph, Node
 
 

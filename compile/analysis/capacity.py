@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compile.coverage import CoverageReport, analyze
+from compile.analysis import CoverageReport, analyze
 from compile.definition import GraphDefinition, checked_inputs
 from compile.errors import CompileError
 from compile.graphs import Case, lowered

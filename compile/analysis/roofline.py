@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import spec.platforms
-from compile.coverage.report import Roofline, Subgraph
+from compile.analysis.report import Roofline, Subgraph
 
 # One chip is the same in every instance size of its family, so the smallest stands for all.
 _SMALLEST = {"inf1": "ml.inf1.xlarge", "inf2": "ml.inf2.xlarge"}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from compile.coverage.report import INF2_COVERAGE, CoverageReport, ModuleLoad, OperatorCount, Partition, Stage
+from compile.analysis.report import INF2_COVERAGE, CoverageReport, ModuleLoad, OperatorCount, Partition, Stage
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; color: #1c2330; }

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from compile.coverage import CoverageReport, analyze
-from compile.coverage.roofline import core_of
+from compile.analysis import CoverageReport, analyze
+from compile.analysis.roofline import core_of
 from compile.definition import Bucket, Inputs, ModelDefinition
 from compile.errors import CompileError
 from compile.graphs import Case, lowered

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from compile.coverage.merged import merged
-from compile.coverage.removal import removed_by
-from compile.coverage.report import CoverageReport, OperatorCount
-from compile.decoding import DecodingPlan
+from compile.analysis.aggregate import merged
+from compile.analysis.decoding_cost import DecodingPlan
+from compile.analysis.report import CoverageReport, OperatorCount
+from compile.analysis.rewrite_hints import removed_by
 from compile.lowering import LoweringReport
 
 

@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from compile.coverage.compare import Comparison
-from compile.coverage.log import LogReport
-from compile.coverage.removal import removed_by
-from compile.coverage.report import INF2_COVERAGE, CoverageReport, OperatorCount, Partition, Tensor
+from compile.analysis.log_comparison import Comparison
+from compile.analysis.neuron_log import LogReport
+from compile.analysis.report import INF2_COVERAGE, CoverageReport, OperatorCount, Partition, Tensor
+from compile.analysis.rewrite_hints import removed_by
 
 _SHOWN_SUBGRAPHS = 8
 _SHOWN_PLACES = 4

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from compile.coverage.analysis import analyze
-from compile.coverage.partition import Rules
-from compile.coverage.report import CoverageReport
+from compile.analysis.analyze import analyze
+from compile.analysis.partition import Rules
+from compile.analysis.report import CoverageReport
 
 __all__ = ["CoverageReport", "Rules", "analyze"]

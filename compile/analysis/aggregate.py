@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compile.coverage.removal import removed_by
-from compile.coverage.report import CoverageReport
+from compile.analysis.report import CoverageReport
+from compile.analysis.rewrite_hints import removed_by
 
 
 def merged(reports: Sequence[CoverageReport]) -> dict[str, Any]:

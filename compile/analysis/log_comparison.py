@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compile.coverage.log import LogReport
-from compile.coverage.report import CoverageReport
+from compile.analysis.neuron_log import LogReport
+from compile.analysis.report import CoverageReport
 
 
 @dataclass(frozen=True)

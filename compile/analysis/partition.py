@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from compile.coverage.support import Verdict
+from compile.analysis.support import Verdict
 from compile.ir.aliases import OPAQUE, Aliases
 from compile.ir.graph import INTEGER_TYPES, Graph, Node
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compile.coverage.report import Partition
+from compile.analysis.report import Partition
 from compile.errors import CompileError
 from compile.ir.graph import INTEGER_TYPES, Graph, short_path, trace
 

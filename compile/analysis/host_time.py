@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from compile.coverage.report import CoverageReport
+from compile.analysis.report import CoverageReport
 
 RUNS = 3
 

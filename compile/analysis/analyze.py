@@ -10,12 +10,21 @@ from typing import Any
 
 import torch
 
-from compile.coverage import problems
-from compile.coverage.operators import OperatorTable, table
-from compile.coverage.partition import Plan, Rules, plan_as_logged, plan_safe
-from compile.coverage.report import CoverageReport, ModuleLoad, OperatorCount, Partition, Place, Stage, Subgraph, Tensor
-from compile.coverage.roofline import Core, core_of, estimate
-from compile.coverage.support import Verdict, judge
+from compile.analysis import trace_checks
+from compile.analysis.operators import OperatorTable, table
+from compile.analysis.partition import Plan, Rules, plan_as_logged, plan_safe
+from compile.analysis.report import (
+    CoverageReport,
+    ModuleLoad,
+    OperatorCount,
+    Partition,
+    Place,
+    Stage,
+    Subgraph,
+    Tensor,
+)
+from compile.analysis.roofline import Core, core_of, estimate
+from compile.analysis.support import Verdict, judge
 from compile.ir.aliases import OPAQUE, Aliases, follow
 from compile.ir.flops import dtype_name, flops
 from compile.ir.graph import Graph, Node, Value
@@ -43,7 +52,7 @@ def analyze(
     Raises compile.errors.CompileError when the model cannot be traced (with the way out) and UnknownReleaseError.
     """
     operators, core = table(sdk), core_of(target)
-    graph = problems.checked_trace(module, tuple(example_inputs), grad=grad)
+    graph = trace_checks.checked_trace(module, tuple(example_inputs), grad=grad)
     started = time.perf_counter()
     verdicts = judge(graph, operators, op_whitelist=op_whitelist, exclude=exclude)
     work = {node.index: flops(graph, node) for node in graph.nodes if node.counted}
@@ -72,7 +81,7 @@ def analyze(
         weight_bytes=sum(graph.values[value].bytes for value in graph.parameters),
         activation_bytes=max((study.value(node).bytes for node in graph.counted if node.outputs), default=0),
         modules=study.modules(safe.device if safe else frozenset(verdicts)),
-        notes=problems.notes(graph, module, as_logged),
+        notes=trace_checks.notes(graph, module, as_logged),
         trace_seconds=graph.trace_seconds,
         analysis_seconds=time.perf_counter() - started + graph.read_seconds,
     )
