@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _BESIDE_A_GRAPH = ("accept", "timeout", "buckets", "batch_sizes")
 # Where compiling begins, here and in the process of its own; lowering finds its rewrites through a registry.
-_ROOTS = ("compile/graphs.py", "compile/targets/child.py")
+_ROOTS = ("compile/graphs.py", "compile/targets/compile_process.py")
 _TABLES = ("spec/compiler_options.py", "spec/data/compilers.yaml", "spec/data/limits.yaml")
 
 

@@ -25,7 +25,7 @@ from compile.progress import Reporter
 from compile.statistics import Modes, modes, percentiles
 from compile.targets import resolve
 from compile.targets.inf2 import loaded
-from compile.targets.neuron import has_device
+from compile.targets.sdk import has_device
 from inference_code.artifact.manifest import ArtifactManifest, GraphEntry, TensorDescription
 from spec import platforms
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from compile.targets.job import LOG
+from compile.targets.process_runner import LOG
 
 _SECONDS = 1.0
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from compile.errors import CompileError
 from compile.targets.base import Cell, CompiledGraph, Cost, Target
+from compile.targets.cpu import Rehearsal, trace_for_cpu
 from compile.targets.inf1 import Inf1
 from compile.targets.inf2 import Inf2
-from compile.targets.rehearsal import Rehearsal, trace_for_cpu
 
 __all__ = ["Cell", "CompiledGraph", "Cost", "Target", "resolve", "trace_for_cpu"]
 

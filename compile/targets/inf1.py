@@ -15,10 +15,10 @@ from compile.analysis import CoverageReport
 from compile.analysis.log_comparison import compare
 from compile.analysis.neuron_log import LogError, LogReport, read_log
 from compile.errors import CompileError
-from compile.targets import neuron
+from compile.targets import sdk as neuron
 from compile.targets.base import Cell, CompiledGraph
-from compile.targets.job import Finished, run
-from compile.targets.judgement import account_of, require_compiled
+from compile.targets.output_checks import account_of, require_compiled
+from compile.targets.process_runner import Finished, run
 from spec import compiler_options, platforms
 from spec.endpoint import Inf1Options
 

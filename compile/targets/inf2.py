@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from compile.errors import CompileError
-from compile.targets import neuron
+from compile.targets import sdk as neuron
 from compile.targets.base import Cell, CompiledGraph
-from compile.targets.job import run
-from compile.targets.judgement import account_of_nodes, require_fused
+from compile.targets.output_checks import account_of_nodes, require_fused
+from compile.targets.process_runner import run
 from spec import compiler_options, platforms
 from spec.endpoint import Inf2Options
 

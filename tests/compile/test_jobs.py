@@ -27,7 +27,7 @@ from compile.frontend import weights
 from compile.jobs import bundle, tail
 from compile.package import write_tar
 from compile.progress import Silent
-from compile.targets import job as target_job
+from compile.targets import process_runner as target_job
 from spec import archives, jobs
 from spec.digests import file_digest, handler_digest
 from spec.loading import load

@@ -14,7 +14,7 @@ import spec as specs
 from compile.build import build, plan
 from compile.measured import folder
 from compile.progress import Silent
-from compile.targets import job
+from compile.targets import process_runner
 from tests.compile.projects import ENTRY, rehearse, run, write_entry
 from tests.compile.targets.test_compiling import in_this_process
 
@@ -25,7 +25,7 @@ STAND_IN = Path(__file__).parent / "targets" / "stand_in"
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(STAND_IN))
     monkeypatch.delitem(sys.modules, "torch_neuron", raising=False)
-    monkeypatch.setattr(job, "_watch", in_this_process)
+    monkeypatch.setattr(process_runner, "_watch", in_this_process)
     yield
     sys.modules.pop("torch_neuron", None)
 

@@ -23,7 +23,7 @@ from compile.build import Result, build, plan, survey
 from compile.errors import CompileError
 from compile.frontend import weights
 from compile.progress import Silent
-from compile.targets import child, inf1, inf2, job, neuron, resolve
+from compile.targets import compile_process, inf1, inf2, process_runner, resolve, sdk
 from compile.targets.base import Cost
 from inference_code.artifact import manifest as manifests
 from spec import lock as locks
@@ -41,7 +41,7 @@ SECTION = {"inf1": "{}", "inf2": "{target: inf2}"}
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells are compiled in this process instead of one of their own; what they print is their log all the same."""
-    monkeypatch.setattr(job, "_watch", in_this_process)
+    monkeypatch.setattr(process_runner, "_watch", in_this_process)
 
 
 def in_this_process(work: Path, log: Path, limit: float) -> tuple[int, bool, Cost]:
@@ -55,7 +55,7 @@ def in_this_process(work: Path, log: Path, limit: float) -> tuple[int, bool, Cos
     code = 0
     with contextlib.redirect_stdout(said):
         try:
-            child.main(work)
+            compile_process.main(work)
         except Exception:  # as Python itself does at the end of a process
             said.write(traceback.format_exc())
             code = 1
@@ -113,7 +113,7 @@ def test_a_process_that_hangs_or_dies_is_told_and_gone(
     tmp_path: Path, stand_in: Scenario, monkeypatch: pytest.MonkeyPatch, scenario: str
 ) -> None:
     stand_in(scenario)
-    monkeypatch.setattr(job, "GRACE_SECONDS", 0.0 if scenario == "hang" else 60.0)
+    monkeypatch.setattr(process_runner, "GRACE_SECONDS", 0.0 if scenario == "hang" else 60.0)
     with pytest.raises(CompileError) as caught:
         compiled(tmp_path, "{timeout: 20s}" if scenario == "hang" else "{}")
     said = {"hang": "did not finish within compile.timeout, 20s", "self_killed": "killed (-9)"}[scenario]
@@ -210,8 +210,8 @@ def test_weights_are_separated_by_size(tmp_path: Path, stand_in: Scenario, monke
     stand_in("success")
     compiled(tmp_path)
     assert called(tmp_path)["separate_weights"] is False
-    least = neuron.platforms.compile_machine().model_copy(update={"separate_weights_bytes": 100})
-    monkeypatch.setattr(neuron.platforms, "compile_machine", lambda: least)
+    least = sdk.platforms.compile_machine().model_copy(update={"separate_weights_bytes": 100})
+    monkeypatch.setattr(sdk.platforms, "compile_machine", lambda: least)
     compiled(tmp_path)
     assert called(tmp_path)["separate_weights"] is True
 
@@ -320,7 +320,7 @@ def installed(folder: Path, version: str) -> None:
 def test_versions_that_do_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None, said: str
 ) -> None:
-    here = str(neuron.torch.__version__).partition("+")[0]
+    here = str(sdk.torch.__version__).partition("+")[0]
     installed(tmp_path / "site", version or f"{here}.2.11.13.0")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.delitem(sys.modules, "torch_neuron", raising=False)
@@ -331,13 +331,13 @@ def test_versions_that_do_not_fit(
 
 def test_too_little_memory_or_disk(tmp_path: Path, stand_in: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = specs.load(write_entry(tmp_path))
-    monkeypatch.setattr(neuron, "available_memory", lambda: 2**29)
+    monkeypatch.setattr(sdk, "available_memory", lambda: 2**29)
     with pytest.raises(CompileError, match=r"0\.5 GiB of memory are free here"):
         plan(spec, rehearse=False)
     monkeypatch.undo()
     stand_in("success")
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "stand_in"))
-    monkeypatch.setattr(neuron.shutil, "disk_usage", lambda _: _Usage())
+    monkeypatch.setattr(sdk.shutil, "disk_usage", lambda _: _Usage())
     with pytest.raises(CompileError, match="of disk are free"):
         plan(spec, rehearse=False)
 
@@ -377,7 +377,7 @@ def test_what_does_not_fit_is_refused_before_compiling_with_the_levers(
     tmp_path: Path, stand_in: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in("success")
-    monkeypatch.setattr(job, "_watch", lambda *_: pytest.fail("it was compiled"))
+    monkeypatch.setattr(process_runner, "_watch", lambda *_: pytest.fail("it was compiled"))
     large = capacity.Footprint("main, x 8, batch 1", 9 * 2**30, 2**20, 1)
     monkeypatch.setattr(capacity, "survey", lambda *_: large)
     with pytest.raises(CompileError) as caught:

@@ -8,7 +8,7 @@ from compile.acceptance import Account
 from compile.analysis.neuron_log import LogReport
 from compile.targets.base import Cell
 from compile.targets.diagnosis import Failure, Finding, first, line_with
-from compile.targets.job import Finished
+from compile.targets.process_runner import Finished
 
 _AFTER = r"\(post-compilation\)"
 _PIECES = r"successfully\s+compiled\s+\d+\s+sub-graphs"

@@ -75,7 +75,7 @@ def _watch(work: Path, log: Path, limit: float) -> tuple[int, bool, Cost]:
     """Runs the cell to its end or its limit; returns exit code, whether time was up, and the cost."""
     # The same modules as here, also those that were put on the path after Python started.
     path = os.pathsep.join(str(Path(entry or ".").resolve()) for entry in sys.path)
-    command = [sys.executable, "-m", "compile.targets.child", str(work)]
+    command = [sys.executable, "-m", "compile.targets.compile_process", str(work)]
     started, peak, timed_out = time.monotonic(), 0, False
     with log.open("wb") as stream:
         process = subprocess.Popen(  # noqa: S603  (our own Python, no shell)

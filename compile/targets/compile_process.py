@@ -1,4 +1,4 @@
-"""`python -m compile.targets.child FOLDER`: compiles the cell that FOLDER/request.json describes.
+"""`python -m compile.targets.compile_process FOLDER`: compiles the cell that FOLDER/request.json describes.
 
 It makes and lowers the model anew, so that nothing of the parent's has to be copied. What it prints is the log.
 """
