@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from compile import artifact, measured
 from compile.errors import CompileError
 from compile.graphs import COMPARISON, Case
-from compile.verification import kept_at
+from compile.pipeline.verify import kept_at
 from spec import jobs
 from spec import lock as locks
 

@@ -111,7 +111,7 @@ def verify_command(
 
 
 def _artifact(name: str, rehearse: bool, json_: bool, root: Path) -> None:
-    from compile.verification import keep, verify  # noqa: PLC0415
+    from compile.pipeline.verify import keep, verify  # noqa: PLC0415
 
     if ":" in name:
         raise UsageError(f"{name} is no endpoint, and has no artifact.", "Add --per-module or --precision.")

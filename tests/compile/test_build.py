@@ -15,9 +15,10 @@ import pytest
 import torch
 
 import spec as specs
-from compile import artifact, package, repackage, sampling, verification
+from compile import artifact, package, repackage, sampling
 from compile.build import Result, plan
 from compile.errors import CompileError
+from compile.pipeline import verify
 from compile.progress import Silent
 from compile.worker import running
 from inference_code.artifact import manifest as manifests
@@ -219,10 +220,10 @@ def test_package_refuses_a_stale_build(tmp_path: Path) -> None:
 def test_verify_finds_graphs_that_are_not_the_model_any_more(tmp_path: Path) -> None:
     path = write_entry(tmp_path)
     rehearse(path)
-    checks = verification.verify(specs.load(path), rehearsal=True, reporter=Silent())
+    checks = verify.verify(specs.load(path), rehearsal=True, reporter=Silent())
     assert all(found.passed for found in checks)
     write_entry(tmp_path, ENTRY.replace("self.layer(x)", "self.layer(x) * 1.001"))
-    checks = verification.verify(specs.load(path), rehearsal=True, reporter=Silent())
+    checks = verify.verify(specs.load(path), rehearsal=True, reporter=Silent())
     assert [found.what for found in checks if not found.passed] == ["lock fits the spec", "parity: main, x 8, batch 1"]
 
 

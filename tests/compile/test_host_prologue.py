@@ -11,9 +11,10 @@ import torch
 import yaml
 
 import spec as specs
-from compile import package, sampling, verification
+from compile import package, sampling
 from compile.build import Result
 from compile.frontend import loading, weights
+from compile.pipeline import verify
 from compile.progress import Silent
 from compile.worker import running
 from tests.compile.models.tiny import TINY
@@ -65,7 +66,7 @@ def test_the_lock_names_the_host_part_and_the_packaged_code_answers(tmp_path: Pa
     assert answer.status == 200
     (found,) = flat(json.loads(answer.body)["outputs"])
     assert torch.allclose(torch.tensor(found), expected, rtol=1e-5, atol=1e-6)
-    checks = verification.verify(result.spec, rehearsal=True, reporter=Silent())
+    checks = verify.verify(result.spec, rehearsal=True, reporter=Silent())
     assert [check.detail for check in checks if not check.passed] == []
 
 

@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 
 import spec as specs
-from compile import package, verification
+from compile import package
 from compile.build import Result
 from compile.frontend import loading
+from compile.pipeline import verify
 from compile.progress import Silent
 from inference_code.artifact import manifest as manifests
 from tests.compile.projects import ROOT, rehearse
@@ -66,7 +67,7 @@ def test_its_code_travels_in_the_artifact(own: Result) -> None:
 
 
 def test_verify_passes(own: Result) -> None:
-    checks = verification.verify(own.spec, rehearsal=True, reporter=Silent())
+    checks = verify.verify(own.spec, rehearsal=True, reporter=Silent())
     assert [(found.what, found.detail) for found in checks if not found.passed] == []
     assert any(found.what == "sample" for found in checks)
 

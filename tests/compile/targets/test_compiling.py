@@ -17,11 +17,12 @@ import pytest
 import torch
 
 import spec as specs
-from compile import package, verification
+from compile import package
 from compile.analysis import capacity
 from compile.build import Result, build, plan, survey
 from compile.errors import CompileError
 from compile.frontend import weights
+from compile.pipeline import verify
 from compile.progress import Silent
 from compile.targets import compile_process, inf1, inf2, process_runner, resolve, sdk
 from compile.targets.base import Cost
@@ -290,7 +291,7 @@ def test_what_a_stand_in_makes_is_refused(tmp_path: Path, stand_in: Scenario) ->
     result = compiled(tmp_path)
     (problem,) = locks.check(result.spec, result.lock)
     assert "made with a stand-in for the Neuron SDK and must not be deployed" in problem
-    checks = verification.verify(result.spec, rehearsal=False, reporter=Silent())
+    checks = verify.verify(result.spec, rehearsal=False, reporter=Silent())
     assert [(check.what, check.passed) for check in checks[1:]] == [
         ("files", True), ("device: main, x 8, batch 1", True)
     ]  # fmt: skip
