@@ -17,14 +17,14 @@ from typing import Any
 
 from compile import package
 from compile.analysis.capacity import Footprint
-from compile.closeness import Closeness
 from compile.errors import CompileError
 from compile.frontend.weights import WeightsReport
 from compile.graphs import COMPARISON, BuiltGraph, Case, Places
 from compile.ir.flat_module import Signature
-from compile.parity import OutputParity, Parity
 from compile.staging import place, staging
 from compile.targets import CompiledGraph, Cost
+from compile.verification.parity import OutputParity, Parity
+from compile.verification.tolerance import Closeness
 from inference_code.artifact.manifest import TensorDescription
 from spec import archives
 from spec.digests import canonical

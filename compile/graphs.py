@@ -14,16 +14,16 @@ from torch import nn
 from compile import torchscript
 from compile.acceptance import account, with_host
 from compile.analysis import analyze
-from compile.closeness import Closeness
 from compile.definition import Bucket, GraphDefinition, checked_inputs
-from compile.device_parity import on_device
 from compile.ir.flat_module import Signature, flat_module, signature
 from compile.lowering import Prologue, PrologueReport, split
 from compile.lowering.config import ALL, Rewriting, of_spec
-from compile.parity import Parity, compare
 from compile.progress import Reporter
 from compile.targets import Cell, CompiledGraph, Target, trace_for_cpu
 from compile.targets.inf2 import separates_weights
+from compile.verification.device_parity import on_device
+from compile.verification.parity import Parity, compare
+from compile.verification.tolerance import Closeness
 from inference_code.artifact.manifest import GraphEntry
 
 if TYPE_CHECKING:

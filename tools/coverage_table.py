@@ -41,7 +41,7 @@ FOLDERS = (
     "compile/coverage/",
     "compile/models/",
     "compile/ir/flat_module.py",
-    "compile/parity.py",
+    "compile/verification/parity.py",
 )
 
 
@@ -210,7 +210,7 @@ def _graph(role: str, graph: Any, bucket: Any) -> dict[str, Any]:
     from compile.definition import checked_inputs  # noqa: PLC0415
     from compile.ir.flat_module import flat_module, signature  # noqa: PLC0415
     from compile.lowering import lower, split  # noqa: PLC0415
-    from compile.parity import compare  # noqa: PLC0415
+    from compile.verification.parity import compare  # noqa: PLC0415
 
     example, references = checked_inputs(graph, role, bucket, 1)
     flat, tensors = flat_module(graph.module, example), tuple(example.values())

@@ -21,11 +21,11 @@ from compile.cli.options import Json, Rehearse, Root, endpoint, out
 from compile.errors import UsageError
 
 if TYPE_CHECKING:
-    from compile.emulation import Mode
-    from compile.per_module import PerModule, Row
-    from compile.precision import GraphPrecision
     from compile.progress import Reporter
-    from compile.trials import Trial
+    from compile.verification.inputs import Trial
+    from compile.verification.per_module import PerModule, Row
+    from compile.verification.precision import GraphPrecision
+    from compile.verification.precision_emulation import Mode
 
 
 class Precision(str, Enum):
@@ -90,7 +90,7 @@ def verify_command(
         return
     if leaves and not per_module:
         raise UsageError("--leaves belongs to --per-module.", "Add it.")
-    from compile.emulation import MODES  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+    from compile.verification.precision_emulation import MODES  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 
     mode = next((mode for mode in MODES if precision and mode.name == precision.value), None)
     with reporting(json_) as reporter:
@@ -132,14 +132,14 @@ def _artifact(name: str, rehearse: bool, json_: bool, root: Path) -> None:
 
 
 def _trials(name: str, root: Path, rewrites: Path | None, reporter: Reporter) -> list[Trial]:
-    from compile.trials import trials  # noqa: PLC0415
+    from compile.verification.inputs import trials  # noqa: PLC0415
 
     with reporter.step("make the model"):
         return trials(name, root, rewrites)
 
 
 def _per_module(trial: Trial, leaves: bool, mode: Mode | None, reporter: Reporter) -> PerModule:
-    from compile.per_module import per_module  # noqa: PLC0415
+    from compile.verification.per_module import per_module  # noqa: PLC0415
 
     percent = 0
     with reporter.step(f"block by block: {trial.name}", 100) as advance:
@@ -153,8 +153,8 @@ def _per_module(trial: Trial, leaves: bool, mode: Mode | None, reporter: Reporte
 
 
 def _precision(trial: Trial, reporter: Reporter) -> GraphPrecision:
-    from compile.emulation import MODES  # noqa: PLC0415
-    from compile.precision import emulate  # noqa: PLC0415
+    from compile.verification.precision import emulate  # noqa: PLC0415
+    from compile.verification.precision_emulation import MODES  # noqa: PLC0415
 
     with reporter.step(f"emulated precision: {trial.name}", len(MODES) * len(trial.references)) as advance:
         return emulate(trial, advance=advance)
@@ -178,7 +178,7 @@ def _document(
     if tables:
         found["per_module"] = [table.to_json() for table in tables]
     if mode:
-        from compile.precision import recommended  # noqa: PLC0415
+        from compile.verification.precision import recommended  # noqa: PLC0415
 
         best = recommended(graphs)
         found["precision"] = {
@@ -250,7 +250,7 @@ def _time(value: float | None) -> str:
 
 
 def _show_precision(graphs: Sequence[GraphPrecision], mode: Mode) -> None:
-    from compile.precision import metric_words, recommended  # noqa: PLC0415
+    from compile.verification.precision import metric_words, recommended  # noqa: PLC0415
 
     for graph in graphs:
         title = f"{graph.name}: precision, emulated on the CPU over {graph.inputs} inputs"

@@ -15,15 +15,15 @@ import torch
 
 from compile import artifact, sampling
 from compile.definition import ModelDefinition, checked_inputs
-from compile.device_parity import on_device
 from compile.errors import CompileError
 from compile.frontend import loading, weights
 from compile.graphs import Case
 from compile.ir.flat_module import flat_module
-from compile.parity import Parity, compare
 from compile.progress import Reporter
 from compile.targets import resolve
 from compile.targets.inf2 import separates_weights
+from compile.verification.device_parity import on_device
+from compile.verification.parity import Parity, compare
 from compile.worker import running
 from inference_code.artifact.manifest import GraphEntry
 from spec import lock as locks

@@ -135,7 +135,7 @@ def test_what_a_key_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert {"compile/lowering/registry.py", "compile/coverage/operators.json", "spec/data/compilers.yaml"} <= set(code)
     assert not [name for name in code if name.startswith(("compile/models/", "compile/commands/"))]
     path = write_entry(tmp_path)
-    for name in ("compile/lowering/recorder.py", "compile/coverage/operators.json", "compile/parity.py"):
+    for name in ("compile/lowering/recorder.py", "compile/coverage/operators.json", "compile/verification/parity.py"):
         monkeypatch.setattr(identity, "_code", lambda name=name: {**code, name: "changed"})
         known.add(keyed(path))
     assert len(known) == 11

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from compile.closeness import Closeness
+from compile.verification.tolerance import Closeness
 
 
 def test_the_worst_input_counts() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compile.errors import CompileError
-from compile.parity import compare
+from compile.verification.parity import compare
 
 REFERENCES = [{"x": torch.randn(2, 16, generator=torch.Generator().manual_seed(i))} for i in range(5)]
 

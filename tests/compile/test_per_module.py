@@ -14,8 +14,8 @@ from compile.ir.flat_module import flat_module
 from compile.lowering import Call, FunctionRewrite, load_rewrites, lower
 from compile.lowering.config import Rewriting
 from compile.models import find
-from compile.per_module import PerModule, Row, per_module
-from compile.trials import Trial
+from compile.verification.inputs import Trial
+from compile.verification.per_module import PerModule, Row, per_module
 from spec.endpoint import Accept
 from tests.compile.models.tiny import TINY
 from tests.compile.projects import ENTRY, ROOT, run, write_entry

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compile.definition import Inputs
-from compile.emulation import MODES, Emulation, Mode
 from compile.ir.flat_module import flat_module
-from compile.precision import GraphPrecision, class_metrics, depth_metrics, emulate, recommended
-from compile.trials import Trial
+from compile.verification.inputs import Trial
+from compile.verification.precision import GraphPrecision, class_metrics, depth_metrics, emulate, recommended
+from compile.verification.precision_emulation import MODES, Emulation, Mode
 from spec.endpoint import Accept
 from tests.compile.projects import ENTRY, run, write_entry, write_spec
 

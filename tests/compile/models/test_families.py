@@ -12,7 +12,7 @@ from compile.errors import CompileError
 from compile.frontend.weights import load
 from compile.ir.flat_module import flatten_outputs
 from compile.models import families, find
-from compile.parity import FAINT
+from compile.verification.parity import FAINT
 from tests.compile.models.tiny import TINY
 
 CASES = [pytest.param(key, id=f"{key[0]}:{key[1]}") for key in TINY]

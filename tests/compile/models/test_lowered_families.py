@@ -9,7 +9,7 @@ from compile.analysis import analyze
 from compile.ir.flat_module import flat_module, signature
 from compile.lowering import lower, split
 from compile.models import find
-from compile.parity import compare
+from compile.verification.parity import compare
 from tests.compile.models.tiny import TINY
 
 # Families whose graphs begin with a table that the host looks up.

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compile.closeness import Closeness
 from compile.definition import Inputs
 from compile.errors import CompileError
 from compile.targets.inf2 import loaded
+from compile.verification.tolerance import Closeness
 
 
 def on_device(

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compile.closeness import Closeness
-from compile.emulation import MODES, Mode, emulated
 from compile.graphs import lowered
-from compile.trials import Trial
+from compile.verification.inputs import Trial
+from compile.verification.precision_emulation import MODES, Mode, emulated
+from compile.verification.tolerance import Closeness
 
 
 @dataclass

@@ -20,14 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compile.emulation import Mode, emulated
 from compile.errors import CompileError
 from compile.graphs import parted
 from compile.lowering import LoweringError, lower
 from compile.lowering.config import Rewriting
 from compile.lowering.operator_names import map_tensors, tensors
-from compile.parity import OutputParity, compare, in_float64
-from compile.trials import Trial
+from compile.verification.inputs import Trial
+from compile.verification.parity import OutputParity, compare, in_float64
+from compile.verification.precision_emulation import Mode, emulated
 
 RUNS = 5
 # A block that takes longer than this is timed once after it has warmed up.
@@ -343,7 +343,7 @@ class _Apart(nn.Module):
 
 
 def _parity(expected: Tensor, found: Tensor, exact: Tensor | None) -> OutputParity:
-    """As compile.parity has it, for one pair."""
+    """As compile.verification.parity has it, for one pair."""
     parity = OutputParity("", exact=not expected.is_floating_point())
     if expected.numel():
         parity.error = _distance(found, expected)
