@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile import constructed, graphs, locking, package, sampling
+from compile import constructed, graphs, locking
 from compile.acceptance import shortfalls
 from compile.analysis import capacity as capacities
 from compile.analysis.capacity import Capacity, Footprint
@@ -21,6 +21,8 @@ from compile.graphs import BuiltGraph, Case
 from compile.identity import Identity, here, versions
 from compile.locking import Proof
 from compile.lowering.config import Rewriting, of_spec
+from compile.packaging import archive as package
+from compile.packaging import golden_sample
 from compile.progress import Reporter
 from compile.staging import staging
 from compile.targets import Target, resolve
@@ -215,7 +217,7 @@ def assemble(planned: Plan, cells: Sequence[CompiledCell], scratch: Path, report
     require_parity(built)
     _require_accepted(spec, built)
     manifest = _manifest(planned, cells, package.write_code(spec, folder), folder)
-    asked = sampling.request(planned.definition, planned.cases[0].bucket)
+    asked = golden_sample.request(planned.definition, planned.cases[0].bucket)
     return pack(spec, manifest, locking.proof(built, cells[0].weights), asked, scratch, reporter)
 
 
@@ -240,9 +242,9 @@ def pack(
         if not manifest.rehearsal:
             archive_of_cpu = scratch / "cpu.tar.gz"
             package.write_cpu_archive(manifest, folder, scratch / CPU, archive_of_cpu)
-            sample = sampling.widened(sampling.take(spec, lock, asked, archive_of_cpu, scratch), spec)
+            sample = golden_sample.widened(golden_sample.take(spec, lock, asked, archive_of_cpu, scratch), spec)
         else:
-            sample = sampling.take(spec, lock, asked, archive, scratch)
+            sample = golden_sample.take(spec, lock, asked, archive, scratch)
     return lock.model_copy(update={"sample": sample})
 
 

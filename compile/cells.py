@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compile import package
 from compile.analysis.capacity import Footprint
 from compile.errors import CompileError
 from compile.frontend.weights import WeightsReport
 from compile.graphs import COMPARISON, BuiltGraph, Case, Places
 from compile.ir.flat_module import Signature
+from compile.packaging import archive
 from compile.staging import place, staging
 from compile.targets import CompiledGraph, Cost
 from compile.verification.parity import OutputParity, Parity
@@ -66,7 +66,7 @@ def pack(cell: CompiledCell, places: Places, file: Path) -> None:
         _collect(cell.graph, places, folder)
         said = {**_to_json(cell), "files": tree_digests(folder)}
         (folder / _DESCRIPTION).write_text(canonical({**said, _CHECKSUM: _checksum(said)}), encoding="utf-8")
-        package.write_tar(folder, draft)
+        archive.write_tar(folder, draft)
         place([(draft, file)])
 
 

@@ -8,11 +8,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile import artifact, build, graphs, locking, package
+from compile import build, graphs, locking
 from compile.definition import SampleRequest
 from compile.errors import CompileError
 from compile.frontend import loading, weights
 from compile.locking import Proof
+from compile.packaging import archive, artifact
 from compile.progress import Reporter
 from inference_code.artifact import manifest as manifests
 from inference_code.artifact.manifest import ArtifactManifest, Digests
@@ -37,10 +38,10 @@ def repackage(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> tup
             f"Build it: {artifact.command(spec, rehearsal)}",
         )
     with artifact.unpacked(built) as files:
-        shutil.rmtree(files.folder / package.CODE)
-        handler = package.write_code(spec, files.folder)
+        shutil.rmtree(files.folder / archive.CODE)
+        handler = archive.write_code(spec, files.folder)
         manifest = dataclasses.replace(
-            files.manifest, digests=digests, handler=handler, files=package.file_digests(files.folder)
+            files.manifest, digests=digests, handler=handler, files=archive.file_digests(files.folder)
         )
         (files.folder / manifests.FILE_NAME).unlink()
         if not manifest.rehearsal and lock.sample is not None:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compile import artifact, measured
+from compile import measured
 from compile.errors import CompileError
 from compile.graphs import COMPARISON, Case
+from compile.packaging import artifact
 from compile.pipeline.verify import kept_at
 from spec import jobs
 from spec import lock as locks

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from compile import artifact
 from compile.cli.build import reporting
 from compile.cli.options import Json, Name, Rehearse, Root, endpoint, err, out
 from compile.errors import UsageError
+from compile.packaging import artifact
 
 if TYPE_CHECKING:
     from compile.measure import Report

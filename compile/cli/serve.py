@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 import spec as specs
-from compile import artifact, sampling
 from compile.cli.options import Name, Root, endpoint, err, out
 from compile.errors import CompileError
-from compile.worker import Worker, running
+from compile.packaging import artifact, golden_sample
+from compile.packaging.local_server import Worker, running
 from spec.lock import lock_path
 
 Port = Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 takes a free one.")]
@@ -35,7 +35,7 @@ def serve_command(name: Name, port: Port = 8080, root: Root = Path()) -> None:
     rehearsal = lock_path(spec, True).is_file() or not lock_path(spec, False).is_file()
     built = artifact.find(spec, rehearsal=rehearsal)
     with artifact.unpacked(built) as files:
-        environment = sampling.environment(spec, built.lock)
+        environment = golden_sample.environment(spec, built.lock)
         err.print(f"Loading {name} ({'rehearsal' if rehearsal else spec.compile.target}) ...", highlight=False)
         with running(files.folder, environment, files.scratch / "worker.log", port) as worker:
             _introduce(spec, built, worker)

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compile import artifact, sampling
 from compile.definition import ModelDefinition, checked_inputs
 from compile.errors import CompileError
 from compile.frontend import loading, weights
 from compile.graphs import Case
 from compile.ir.flat_module import flat_module
+from compile.packaging import artifact, golden_sample
+from compile.packaging.local_server import running
 from compile.progress import Reporter
 from compile.targets import resolve
 from compile.targets.inf2 import separates_weights
 from compile.verification.device_parity import on_device
 from compile.verification.parity import Parity, compare
-from compile.worker import running
 from inference_code.artifact.manifest import GraphEntry
 from spec import lock as locks
 
@@ -139,9 +139,9 @@ def _parity(entry: GraphEntry, definition: ModelDefinition, folder: Path, report
 def _sample(spec: EndpointSpec, lock: locks.Lock, files: artifact.Unpacked) -> Check:
     sample = lock.sample
     assert sample is not None  # noqa: S101  (asked by the caller)
-    with running(files.folder, sampling.environment(spec, lock), files.scratch / "worker.log") as worker:
+    with running(files.folder, golden_sample.environment(spec, lock), files.scratch / "worker.log") as worker:
         asked = sample.request
         answer = worker.invoke(base64.b64decode(asked.body), asked.content_type, asked.accept)
-    error = sampling.difference(answer, sample.answer)
+    error = golden_sample.difference(answer, sample.answer)
     tolerance = sample.answer.tolerance
     return Check("sample", error <= tolerance, f"differs by {error:.2e} of at most {tolerance:.2e}")

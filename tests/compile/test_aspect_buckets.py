@@ -13,8 +13,8 @@ from PIL import Image
 from transformers import DPTImageProcessor
 
 import spec as specs
-from compile import artifact
 from compile.frontend import loading, weights
+from compile.packaging import artifact
 from inference_code import handler
 from inference_code.codecs import images
 from inference_code.handler import Headers

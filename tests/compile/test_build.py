@@ -15,12 +15,13 @@ import pytest
 import torch
 
 import spec as specs
-from compile import artifact, package, repackage, sampling
+from compile import repackage
 from compile.build import Result, plan
 from compile.errors import CompileError
+from compile.packaging import archive, artifact, golden_sample
+from compile.packaging.local_server import running
 from compile.pipeline import verify
 from compile.progress import Silent
-from compile.worker import running
 from inference_code.artifact import manifest as manifests
 from spec.lock import check, lock_path, read_lock
 from tests.compile.projects import ENTRY, HANDLER, ROOT, WITH_SAMPLE, files, rehearse, write_entry, write_spec
@@ -55,19 +56,19 @@ def test_every_operator_is_accounted_for_as_a_prediction(built: Result) -> None:
 
 
 def test_the_artifact_runs_with_its_own_code_alone(built: Result, tmp_path: Path) -> None:
-    package.extract(built.artifact, tmp_path / "model")
+    archive.extract(built.artifact, tmp_path / "model")
     manifest = manifests.read(tmp_path / "model")
     manifests.verify_files(manifest, tmp_path / "model")
     assert manifest.rehearsal
     assert (tmp_path / "model" / "code" / "inference.py").is_file()
     sample = built.lock.sample
     assert sample is not None
-    with running(tmp_path / "model", sampling.environment(built.spec, built.lock), tmp_path / "log") as worker:
-        asked = sampling.request(plan(built.spec, rehearse=True).definition, {"image": [56, 56]})
+    with running(tmp_path / "model", golden_sample.environment(built.spec, built.lock), tmp_path / "log") as worker:
+        asked = golden_sample.request(plan(built.spec, rehearse=True).definition, {"image": [56, 56]})
         assert asked is not None
         answer = worker.invoke(asked.body, asked.content_type, asked.accept)
         process = worker.process
-    assert sampling.difference(answer, sample.answer) <= sample.answer.tolerance
+    assert golden_sample.difference(answer, sample.answer) <= sample.answer.tolerance
     assert sample.answer.shape == [96, 128]
     assert process.poll() is not None
 
@@ -145,7 +146,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(tmp_path: Path, monkeypatch: 
     def full(*_: object, **__: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(package, "write_archive", full)
+    monkeypatch.setattr(archive, "write_archive", full)
     with pytest.raises(OSError, match="No space left"):
         rehearse(write_entry(tmp_path, weights='"random:9"'))
     assert files(tmp_path) == before
@@ -245,7 +246,7 @@ def test_buckets_and_batch_sizes_make_a_graph_each(tmp_path: Path) -> None:
 
 
 def test_the_graphs_in_the_archive_hold_no_path_of_this_machine(built: Result, tmp_path: Path) -> None:
-    package.extract(built.artifact, tmp_path)
+    archive.extract(built.artifact, tmp_path)
     for path in (tmp_path / "graphs").iterdir():
         with zipfile.ZipFile(path) as graph:
             content = b"".join(graph.read(name) for name in graph.namelist())

@@ -11,12 +11,12 @@ import torch
 import yaml
 
 import spec as specs
-from compile import package, sampling
 from compile.build import Result
 from compile.frontend import loading, weights
+from compile.packaging import archive, golden_sample
+from compile.packaging.local_server import running
 from compile.pipeline import verify
 from compile.progress import Silent
-from compile.worker import running
 from tests.compile.models.tiny import TINY
 from tests.compile.projects import files, rehearse
 
@@ -59,9 +59,9 @@ def test_the_lock_names_the_host_part_and_the_packaged_code_answers(tmp_path: Pa
     before = files(tmp_path)
     assert not rehearse(result.spec.path).changed
     assert files(tmp_path) == before
-    package.extract(result.artifact, tmp_path / "model")
+    archive.extract(result.artifact, tmp_path / "model")
     expected, given = reference(result)
-    with running(tmp_path / "model", sampling.environment(result.spec, result.lock), tmp_path / "log") as worker:
+    with running(tmp_path / "model", golden_sample.environment(result.spec, result.lock), tmp_path / "log") as worker:
         answer = worker.invoke(json.dumps(given).encode(), "application/json", "application/json")
     assert answer.status == 200
     (found,) = flat(json.loads(answer.body)["outputs"])

@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 
 import spec as specs
-from compile import package
 from compile.build import Result
 from compile.frontend import loading
+from compile.packaging import archive as package
 from compile.pipeline import verify
 from compile.progress import Silent
 from inference_code.artifact import manifest as manifests

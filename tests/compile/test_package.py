@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from compile import package
 from compile.errors import CompileError
+from compile.packaging import archive
 
 
 def folder(at: Path, order: list[str]) -> Path:
@@ -32,10 +32,10 @@ def test_other_place_time_order_and_modes_give_the_same_bytes(tmp_path: Path, mo
     for path in two.rglob("*"):
         os.utime(path, (1_600_000_000, 1_600_000_000))
         path.chmod(0o700)
-    first = package.write_archive(one, tmp_path / "one.tar.gz")
+    first = archive.write_archive(one, tmp_path / "one.tar.gz")
     tomorrow = time.time() + 86_400
     monkeypatch.setattr(time, "time", lambda: tomorrow)
-    second = package.write_archive(two, tmp_path / "other-name.tar.gz")
+    second = archive.write_archive(two, tmp_path / "other-name.tar.gz")
     assert first == second
     assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "other-name.tar.gz").read_bytes()
 
@@ -43,26 +43,26 @@ def test_other_place_time_order_and_modes_give_the_same_bytes(tmp_path: Path, mo
 def test_other_content_gives_another_digest(tmp_path: Path) -> None:
     one, two = folder(tmp_path / "one", NAMES), folder(tmp_path / "two", NAMES)
     (two / "graphs" / "a.pt").write_text("other")
-    assert package.write_archive(one, tmp_path / "1") != package.write_archive(two, tmp_path / "2")
+    assert archive.write_archive(one, tmp_path / "1") != archive.write_archive(two, tmp_path / "2")
 
 
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     source = folder(tmp_path / "in", NAMES)
     done = []
-    package.write_archive(source, tmp_path / "a.tar.gz", done.append)
-    package.extract(tmp_path / "a.tar.gz", tmp_path / "out")
+    archive.write_archive(source, tmp_path / "a.tar.gz", done.append)
+    archive.extract(tmp_path / "a.tar.gz", tmp_path / "out")
     for name in NAMES:
         assert (tmp_path / "out" / name).read_bytes() == (source / name).read_bytes()
     assert sum(done) == sum(path.stat().st_size for path in source.rglob("*") if path.is_file())
 
 
 def test_a_cut_or_foreign_archive_is_refused(tmp_path: Path) -> None:
-    package.write_archive(folder(tmp_path / "in", NAMES), tmp_path / "a.tar.gz")
+    archive.write_archive(folder(tmp_path / "in", NAMES), tmp_path / "a.tar.gz")
     whole = (tmp_path / "a.tar.gz").read_bytes()
     for content in (whole[: len(whole) // 2], b"no archive"):
         (tmp_path / "b.tar.gz").write_bytes(content)
         with pytest.raises(CompileError, match="damaged"):
-            package.extract(tmp_path / "b.tar.gz", tmp_path / "out")
+            archive.extract(tmp_path / "b.tar.gz", tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["../outside", "/outside"])
@@ -72,6 +72,6 @@ def test_a_member_that_leaves_the_folder_stays_inside(tmp_path: Path, name: str)
         info.size = 4
         tar.addfile(info, io.BytesIO(b"evil"))
     with contextlib.suppress(CompileError):
-        package.extract(tmp_path / "a.tar.gz", tmp_path / "out" / "deep")
+        archive.extract(tmp_path / "a.tar.gz", tmp_path / "out" / "deep")
     assert not (tmp_path / "out" / "outside").exists()
     assert not Path("/outside").exists()

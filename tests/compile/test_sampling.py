@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from compile.errors import CompileError
-from compile.sampling import difference, environment, recorded
-from compile.worker import Answer
+from compile.packaging.golden_sample import difference, environment, recorded
+from compile.packaging.local_server import Answer
 from spec import load
 from spec.lock import SampleAnswer
 from tests.spec.projects import SMALL, a_lock, fill

@@ -15,10 +15,10 @@ import torch
 from transformers import GenerationConfig
 
 import spec as specs
-from compile import package
 from compile.frontend import loading, weights
 from compile.models.parts.pictures import png
-from compile.worker import Worker, running
+from compile.packaging import archive
+from compile.packaging.local_server import Worker, running
 from inference_code import handler
 from inference_code.codecs.images import decode
 from inference_code.settings import Settings
@@ -39,7 +39,7 @@ def build(
     model = {"family": family, "variant": variant, "weights": "random:3", "options": options}
     path.write_text(f"name: {name}\nmodel: {json.dumps(model)}\n{more}")
     result = rehearse(path)
-    package.extract(result.artifact, root / "model")
+    archive.extract(result.artifact, root / "model")
     return result.spec
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from compile import package
 from compile.frontend import loading, weights
+from compile.packaging import archive
 from inference_code import handler
 from inference_code.handler import Headers
 from inference_code.settings import Settings
@@ -25,7 +25,7 @@ def built(root: Path, family: str, variant: str) -> Any:
     model = {"family": family, "variant": variant, "weights": "random:3", "options": TINY[(family, variant)][0]}
     path.write_text(f"name: texts\nmodel: {json.dumps(model)}\n")
     result = rehearse(path)
-    package.extract(result.artifact, root / "model")
+    archive.extract(result.artifact, root / "model")
     handler.load(root / "model", Settings())
     definition = loading.definition(result.spec)
     weights.fill(result.spec, definition)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from compile import torchscript
 from compile.errors import CompileError
+from compile.packaging import torchscript
 
 
 class Net(nn.Module):

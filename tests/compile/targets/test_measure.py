@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 import spec as specs
-from compile import artifact, measure
+from compile import measure
 from compile.errors import CompileError
 from compile.measure import Report, Row, Settings, cost_per_million, machine_for, mark_pareto, recommend
 from compile.measured import can_plot, keep
+from compile.packaging import artifact
 from compile.progress import Silent
 from compile.statistics import modes, percentiles
 from spec.lock import artifact_key, read_lock

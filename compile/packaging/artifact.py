@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile import package
 from compile.errors import CompileError
+from compile.packaging import archive as package
 from compile.staging import staging
 from inference_code.artifact import manifest as manifests
 from inference_code.artifact.manifest import ArtifactManifest

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compile import package
 from compile.definition import Bucket, ModelDefinition, SampleRequest
 from compile.errors import CompileError
-from compile.worker import Answer, running
+from compile.packaging import archive as package
+from compile.packaging.local_server import Answer, running
 from spec import derive
 from spec import lock as locks
 
