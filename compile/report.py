@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compile import measured
 from compile.errors import CompileError
 from compile.graphs import COMPARISON, Case
 from compile.packaging import artifact
 from compile.pipeline.verify import kept_at
+from compile.profiling import results
 from spec import jobs
 from spec import lock as locks
 
@@ -113,7 +113,7 @@ def _verified(spec: EndpointSpec, lock: locks.Lock) -> dict[str, Any] | None:
 
 def _measured(spec: EndpointSpec, lock: locks.Lock) -> dict[str, Any] | None:
     """What `measure` said last, of this artifact: here, or on the machine whose figures are in the lock."""
-    here = _json(measured.folder(spec, lock.rehearsal) / "measured.json")
+    here = _json(results.folder(spec, lock.rehearsal) / "measured.json")
     for found in (lock.measured, here):
         if found is not None and found["artifact"] == lock.digests.artifact:
             return dict(found)

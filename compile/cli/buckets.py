@@ -173,7 +173,7 @@ def _room(
 def _drawn(found: Histogram, planned: Plan | ShapePlan, path: Path) -> Path | None:
     """Where the plot went; None without matplotlib."""
     from compile.buckets.plot import plot  # noqa: PLC0415
-    from compile.measured import can_plot  # noqa: PLC0415
+    from compile.profiling.results import can_plot  # noqa: PLC0415
 
     if not can_plot():
         return None

@@ -15,8 +15,8 @@ from compile.errors import UsageError
 from compile.packaging import artifact
 
 if TYPE_CHECKING:
-    from compile.measure import Report
-    from compile.measured import Kept
+    from compile.profiling.benchmark import Report
+    from compile.profiling.results import Kept
 
 Numbers = Annotated[str | None, typer.Option(metavar="N,N,...", show_default="all that were built")]
 Models = Annotated[str | None, typer.Option(metavar="N,N,...", show_default="1, 2, 4 ... one a core")]
@@ -48,8 +48,11 @@ def measure_command(  # noqa: PLR0913, PLR0917  (a command line)
     On the instance type of the spec the figures enter the lock. Anywhere else they stay in build/measured/NAME with
     this machine's name; --rehearse measures the rehearsal on this CPU, which says nothing about an Inferentia chip.
     """
-    from compile.measure import Settings, measure  # noqa: PLC0415  (seconds of imports, --help need not wait)
-    from compile.measured import keep  # noqa: PLC0415
+    from compile.profiling.benchmark import (  # noqa: PLC0415  (seconds of imports, --help need not wait)
+        Settings,
+        measure,
+    )
+    from compile.profiling.results import keep  # noqa: PLC0415
 
     spec = endpoint(name, root)
     settings = Settings(

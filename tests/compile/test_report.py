@@ -12,7 +12,7 @@ import pytest
 
 import spec as specs
 from compile.build import build, plan
-from compile.measured import folder
+from compile.profiling.results import folder
 from compile.progress import Silent
 from compile.targets import process_runner
 from tests.compile.projects import ENTRY, rehearse, run, write_entry

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 import spec as specs
-from compile import measure
 from compile.errors import CompileError
-from compile.measure import Report, Row, Settings, cost_per_million, machine_for, mark_pareto, recommend
-from compile.measured import can_plot, keep
 from compile.packaging import artifact
+from compile.profiling import benchmark
+from compile.profiling.benchmark import Report, Row, Settings, cost_per_million, machine_for, mark_pareto, recommend
+from compile.profiling.latency import modes, percentiles
+from compile.profiling.results import can_plot, keep
 from compile.progress import Silent
-from compile.statistics import modes, percentiles
 from spec.lock import artifact_key, read_lock
 from tests.compile.projects import ENTRY, rehearse, run, write_entry
 
@@ -75,7 +75,7 @@ def measured(root: Path, settings: Settings) -> tuple[Report, bool]:
     spec = rehearse(path).spec
     built = artifact.find(spec, rehearsal=True)
     with artifact.unpacked(built) as files:
-        report = measure.measure(spec, built.lock, files.folder, files.manifest, settings, Silent())
+        report = benchmark.measure(spec, built.lock, files.folder, files.manifest, settings, Silent())
     return report, keep(spec, built.lock, report).locked
 
 
@@ -121,7 +121,7 @@ def test_figures_enter_the_lock_only_from_the_target_instance_type(
     real = rehearsed.model_copy(update={"rehearsal": False})
     product = tmp_path / "product_name"
     product.write_text("inf1.2xlarge\n")
-    monkeypatch.setattr(measure, "has_device", lambda: True)
+    monkeypatch.setattr(benchmark, "has_device", lambda: True)
     machine = machine_for(spec, real, product)
     assert (machine.target, machine.instance_type, machine.reason) == (True, "ml.inf1.2xlarge", "")
     report = Report("own", digest, "2026-01-01T00:00:00Z", machine, None, (ROW,), (ROW,))
@@ -134,7 +134,7 @@ def test_figures_enter_the_lock_only_from_the_target_instance_type(
     product.write_text("inf1.6xlarge\n")
     assert "this machine is ml.inf1.6xlarge" in machine_for(spec, real, product).reason
     product.write_text("inf1.2xlarge\n")
-    monkeypatch.setattr(measure, "has_device", lambda: False)
+    monkeypatch.setattr(benchmark, "has_device", lambda: False)
     assert machine_for(spec, real, product).reason == "there is no NeuronCore"
     assert machine_for(spec, real, tmp_path / "nowhere").instance_type is None
 
@@ -145,7 +145,7 @@ def test_a_graph_that_fails_is_told(tmp_path: Path) -> None:
             raise RuntimeError("stack\nthe device is gone")
 
     with pytest.raises(CompileError, match="the device is gone"):
-        measure._load([Broken(), Broken()], 2, (), Settings(seconds=0.1))
+        benchmark._load([Broken(), Broken()], 2, (), Settings(seconds=0.1))
 
 
 def test_measure_on_the_command_line(
@@ -175,16 +175,16 @@ def test_without_a_chip_what_is_compiled_is_not_measured(tmp_path: Path) -> None
         runs_here = False
 
     with pytest.MonkeyPatch.context() as patch, artifact.unpacked(built) as files:
-        patch.setattr(measure, "resolve", lambda *_: Nowhere())
+        patch.setattr(benchmark, "resolve", lambda *_: Nowhere())
         with pytest.raises(CompileError, match="measure own --rehearse"):
-            measure.measure(specs.load(spec.path), real, files.folder, files.manifest, Settings(), Silent())
+            benchmark.measure(specs.load(spec.path), real, files.folder, files.manifest, Settings(), Silent())
 
 
 def test_a_missing_plot_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rehearse(write_entry(tmp_path))
-    monkeypatch.setattr("compile.measured.can_plot", lambda: False)
+    monkeypatch.setattr("compile.profiling.results.can_plot", lambda: False)
     options = ("--seconds", "0.1", "--n-models", "1", "--workers-per-model", "1", "--root", str(tmp_path))
     assert run(monkeypatch, "measure", "own", "--rehearse", *options) == 0
     assert "matplotlib is not installed here" in " ".join(capsys.readouterr().err.split())

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from compile.errors import CompileError
+from compile.profiling.latency import Modes, modes, percentiles
 from compile.progress import Reporter
-from compile.statistics import Modes, modes, percentiles
 from compile.targets import resolve
 from compile.targets.inf2 import loaded
 from compile.targets.sdk import has_device

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile.measure import Report
+from compile.profiling.benchmark import Report
 from spec import lock as locks
 
 if TYPE_CHECKING:
