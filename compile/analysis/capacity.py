@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from compile.analysis import CoverageReport, analyze
 from compile.definition import GraphDefinition, checked_inputs
 from compile.errors import CompileError
-from compile.graphs import Case, lowered
 from compile.ir.flat_module import flat_module
 from compile.lowering.config import of_spec
+from compile.pipeline.graph import Case, lowered
 from spec import platforms
 from spec.rules import worker_processes
 

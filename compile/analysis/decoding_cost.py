@@ -20,10 +20,10 @@ from compile.analysis import CoverageReport, analyze
 from compile.analysis.roofline import core_of
 from compile.definition import Bucket, Inputs, ModelDefinition
 from compile.errors import CompileError
-from compile.graphs import Case, lowered
 from compile.ir.flat_module import flat_module
 from compile.lowering.config import ALL, Rewriting
 from compile.models.autoregression import parseq_graphs, seq2seq
+from compile.pipeline.graph import Case, lowered
 
 ROLE = "step"
 _STEPS = (parseq_graphs.StepGraph, seq2seq.StepGraph)

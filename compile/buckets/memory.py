@@ -12,7 +12,7 @@ from compile.analysis.capacity import Capacity, Footprint, capacity, shown, surv
 from compile.buckets.sizes import Size
 from compile.errors import CompileError, UsageError
 from compile.frontend import loading
-from compile.graphs import Case
+from compile.pipeline.graph import Case
 
 if TYPE_CHECKING:
     from compile.definition import ModelDefinition

@@ -28,10 +28,10 @@ from compile.analysis.subjects import FORMS, Subject, subjects
 from compile.cli.options import Root, err, out
 from compile.cli.plan_tables import decoding_table
 from compile.errors import CompileError, UsageError
-from compile.graphs import parted
 from compile.ir.flat_module import FlatModule, flat_module
 from compile.lowering import Lowered as LoweredModel
 from compile.lowering.config import ALL, Rewriting, made
+from compile.pipeline.graph import parted
 
 
 class Target(str, Enum):

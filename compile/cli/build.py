@@ -18,8 +18,8 @@ from spec.quantities import format_duration
 
 if TYPE_CHECKING:
     from compile.analysis.decoding_cost import DecodingPlan
-    from compile.build import Plan, Result
-    from compile.graphs import BuiltGraph, Case
+    from compile.pipeline.build import Plan, Result
+    from compile.pipeline.graph import BuiltGraph, Case
 
 PlanOnly = Annotated[
     bool, typer.Option("--plan", help="Show the matrix of graphs and whether it fits; compile nothing. Exit 1 if not.")
@@ -60,8 +60,13 @@ def build_command(
 
     Graphs that were compiled before, of the same weights, code, options and versions, come from build/cache.
     """
-    from compile.build import build, cached, plan, survey  # noqa: PLC0415  (seconds of imports, --help need not wait)
-    from compile.cache import of_project  # noqa: PLC0415
+    from compile.pipeline.build import (  # noqa: PLC0415  (seconds of imports, --help need not wait)
+        build,
+        cached,
+        plan,
+        survey,
+    )
+    from compile.pipeline.cache import of_project  # noqa: PLC0415
 
     spec = endpoint(name, root)
     with reporting(json_) as reporter:
@@ -86,7 +91,7 @@ def build_command(
 
 def package_command(name: Name, rehearse: Rehearse = False, json_: Json = False, root: Root = Path()) -> None:
     """Pack the graphs that are built already with the handler code of now; nothing is compiled again."""
-    from compile.repackage import repackage  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+    from compile.pipeline.repackage import repackage  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 
     spec = endpoint(name, root)
     with reporting(json_) as reporter:

@@ -26,7 +26,7 @@ def cache_command(empty: Empty = False, json_: Json = False, root: Root = Path()
     A graph has a key over everything that decides how it comes out, so what is there never has to be removed for a
     build to be right. Beyond 20 GB the graphs that were not used for longest go by themselves.
     """
-    from compile.cache import of_project  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+    from compile.pipeline.cache import of_project  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 
     cache = of_project(project(root), lambda line: err.print(line, markup=False))
     kept = cache.kept()

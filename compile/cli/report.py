@@ -22,7 +22,10 @@ def report_command(name: Name, rehearse: Rehearse = False, json_: Json = False, 
     It runs nothing: it reads the lock, the build's record, and what verify and measure left. What it cannot say stands
     at the top, with the command that would tell it.
     """
-    from compile.report import collect, markdown  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+    from compile.pipeline.report import (  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+        collect,
+        markdown,
+    )
 
     spec = endpoint(name, root)
     found = collect(spec, rehearsal=rehearse)

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile import locking
 from compile.errors import CompileError, UsageError
+from compile.pipeline import lock as locking
 from compile.staging import staging
 from inference_code.artifact.manifest import file_sha256
 from spec import jobs

@@ -17,13 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile import build, graphs
 from compile.analysis import capacity
 from compile.definition import checked_inputs
 from compile.errors import CompileError, UsageError
 from compile.frontend import weights
-from compile.identity import Identity, here
 from compile.packaging import archive as package
+from compile.pipeline import build
+from compile.pipeline import graph as graphs
+from compile.pipeline.cache_key import Identity, here
 from compile.progress import Reporter
 from compile.staging import staging
 from compile.targets import Target

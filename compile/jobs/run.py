@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import spec as specs
-from compile import build, graphs
-from compile.cells import CompiledCell, pack, unpack
 from compile.errors import CompileError
 from compile.frontend import weights
-from compile.identity import Identity
 from compile.jobs.bundle import stand_in
+from compile.pipeline import build, graph
+from compile.pipeline.cache_key import Identity
+from compile.pipeline.graph_archive import CompiledCell, pack, unpack
 from compile.progress import Reporter
 from compile.staging import place, staging
 from inference_code.artifact.manifest import file_sha256
@@ -79,7 +79,7 @@ def cell(job: Job, index: int, reporter: Reporter) -> CompiledCell:
     asked, case = job.plan.cells[index], planned.cases[index]
     _require_same(job, planned, asked)
     with staging(job.spec.root / "build") as scratch:
-        places = graphs.Places(scratch / build.ARTIFACT, scratch / build.CPU, record)
+        places = graph.Places(scratch / build.ARTIFACT, scratch / build.CPU, record)
         places.artifact.mkdir()
         matrix = build.Matrix(planned, places, reporter)
         matrix.load_weights()
@@ -124,7 +124,7 @@ def gather(job: Job, reporter: Reporter) -> jobs.Result:
     """
     planned, spec = _planned(job, check=False), job.spec
     with staging(spec.root / "build") as scratch:
-        places = graphs.Places(scratch / build.ARTIFACT, scratch / build.CPU, job.outputs / "record")
+        places = graph.Places(scratch / build.ARTIFACT, scratch / build.CPU, job.outputs / "record")
         places.artifact.mkdir()
         cells = [_gathered(job, planned, asked, places, reporter) for asked in job.plan.cells]
         _require_one_origin(cells)
@@ -135,7 +135,7 @@ def gather(job: Job, reporter: Reporter) -> jobs.Result:
 
 
 def _gathered(
-    job: Job, planned: build.Plan, asked: jobs.PlanCell, places: graphs.Places, reporter: Reporter
+    job: Job, planned: build.Plan, asked: jobs.PlanCell, places: graph.Places, reporter: Reporter
 ) -> CompiledCell:
     file = job.inputs / "cells" / asked.key / jobs.CELL
     with reporter.step(f"cell: {asked.label}"):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import nn
 
-from compile.acceptance import Account
 from compile.analysis import CoverageReport
+from compile.pipeline.acceptance import Account
 
 if TYPE_CHECKING:
-    from compile.graphs import Case
+    from compile.pipeline.graph import Case
     from spec import EndpointSpec
 
 

@@ -19,10 +19,10 @@ import torch
 from compile.definition import checked_inputs
 from compile.errors import CompileError
 from compile.frontend import loading, weights
-from compile.graphs import lowered
 from compile.ir.flat_module import flat_module
 from compile.lowering.config import of_spec
 from compile.lowering.joined_script import joined
+from compile.pipeline.graph import lowered
 from compile.targets import inf1, inf2
 from spec import load
 from spec.digests import build_digest

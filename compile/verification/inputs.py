@@ -14,9 +14,9 @@ from compile import models
 from compile.definition import Inputs, ModelDefinition, checked_inputs
 from compile.errors import UsageError
 from compile.frontend import loading, weights
-from compile.graphs import Case
 from compile.ir.flat_module import FlatModule, flat_module, signature
 from compile.lowering.config import ALL, Rewriting, made, of_spec
+from compile.pipeline.graph import Case
 from spec.endpoint import Accept
 
 if TYPE_CHECKING:

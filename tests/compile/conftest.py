@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from compile.build import Result
+from compile.pipeline.build import Result
 from tests.compile.projects import rehearse, write_spec
 
 

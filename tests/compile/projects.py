@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import spec as specs
-from compile.build import Result, build, plan
 from compile.cli import app
+from compile.pipeline.build import Result, build, plan
 from compile.progress import Silent
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,12 +15,11 @@ import pytest
 import torch
 
 import spec as specs
-from compile import repackage
-from compile.build import Result, plan
 from compile.errors import CompileError
 from compile.packaging import archive, artifact, golden_sample
 from compile.packaging.local_server import running
-from compile.pipeline import verify
+from compile.pipeline import repackage, verify
+from compile.pipeline.build import Result, plan
 from compile.progress import Silent
 from inference_code.artifact import manifest as manifests
 from spec.lock import check, lock_path, read_lock

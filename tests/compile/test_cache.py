@@ -15,12 +15,12 @@ import pytest
 import torch
 
 import spec as specs
-from compile import build as builds
-from compile import graphs, identity
-from compile.build import Result, build, plan
-from compile.cache import Cache
 from compile.frontend.weights import identify
-from compile.identity import Identity
+from compile.pipeline import build as builds
+from compile.pipeline import cache_key, graph
+from compile.pipeline.build import Result, build, plan
+from compile.pipeline.cache import Cache
+from compile.pipeline.cache_key import Identity
 from compile.progress import Silent
 from spec.jobs import CELL
 from tests.compile.projects import ENTRY, WITH_SAMPLE, files, run, write_entry
@@ -42,13 +42,13 @@ def cells(root: Path) -> list[Path]:
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The cells that are really made while the test runs."""
     seen: list[str] = []
-    make = graphs.make
+    make = graph.make
 
-    def counted(case: graphs.Case, *rest: Any) -> graphs.BuiltGraph:
+    def counted(case: graph.Case, *rest: Any) -> graph.BuiltGraph:
         seen.append(str(case))
         return make(case, *rest)
 
-    monkeypatch.setattr(graphs, "make", counted)
+    monkeypatch.setattr(graph, "make", counted)
     return seen
 
 
@@ -65,7 +65,7 @@ def test_a_second_build_compiles_nothing_and_makes_the_same(tmp_path: Path, monk
         raise AssertionError("something was lowered, traced or loaded")
 
     for name in ("lowered", "analyze", "trace_for_cpu", "compare"):
-        monkeypatch.setattr(graphs, name, never)
+        monkeypatch.setattr(graph, name, never)
     monkeypatch.setattr(builds.weights, "fill", never)
     again = cached_build(path)
     assert [str(case) for case in again.cached] == ["main, x 8, batch 1", "main, x 8, batch 2"]
@@ -131,12 +131,12 @@ def test_what_a_key_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         known.add(keyed(path))
     section = "compile: {fast_math: none, lowering: {off: [interpolate]}}\n"
     known |= {keyed(write_entry(tmp_path, more=more)) for more in (section, "compile: {target: inf2}\n")}
-    code = identity._code()
+    code = cache_key._code()
     assert {"compile/lowering/registry.py", "compile/coverage/operators.json", "spec/data/compilers.yaml"} <= set(code)
     assert not [name for name in code if name.startswith(("compile/models/", "compile/commands/"))]
     path = write_entry(tmp_path)
     for name in ("compile/lowering/recorder.py", "compile/coverage/operators.json", "compile/verification/parity.py"):
-        monkeypatch.setattr(identity, "_code", lambda name=name: {**code, name: "changed"})
+        monkeypatch.setattr(cache_key, "_code", lambda name=name: {**code, name: "changed"})
         known.add(keyed(path))
     assert len(known) == 11
     monkeypatch.undo()

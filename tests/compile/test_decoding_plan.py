@@ -13,10 +13,10 @@ import yaml
 from compile.analysis.decoding_cost import Cost, DecodingPlan, forms, plan, plans
 from compile.definition import ModelDefinition
 from compile.errors import CompileError
-from compile.graphs import lowered
 from compile.ir.flat_module import flat_module
 from compile.models import find
 from compile.models.autoregression.slots import one_hot
+from compile.pipeline.graph import lowered
 from tests.compile.models.tiny import TINY
 from tests.compile.projects import run
 

@@ -11,11 +11,11 @@ import torch
 import yaml
 
 import spec as specs
-from compile.build import Result
 from compile.frontend import loading, weights
 from compile.packaging import archive, golden_sample
 from compile.packaging.local_server import running
 from compile.pipeline import verify
+from compile.pipeline.build import Result
 from compile.progress import Silent
 from tests.compile.models.tiny import TINY
 from tests.compile.projects import files, rehearse

@@ -20,12 +20,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from compile.cells import _checksum
 from compile.cli.jobs import _leave
 from compile.frontend import weights
 from compile.jobs import bundle, tail
 from compile.packaging import archive as package
 from compile.packaging.archive import write_tar
+from compile.pipeline.graph_archive import _checksum
 from compile.progress import Silent
 from compile.targets import process_runner as target_job
 from spec import archives, jobs

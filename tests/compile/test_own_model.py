@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 
 import spec as specs
-from compile.build import Result
 from compile.frontend import loading
 from compile.packaging import archive as package
 from compile.pipeline import verify
+from compile.pipeline.build import Result
 from compile.progress import Silent
 from inference_code.artifact import manifest as manifests
 from tests.compile.projects import ROOT, rehearse

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import spec as specs
-from compile.build import build, plan
+from compile.pipeline.build import build, plan
 from compile.profiling.results import folder
 from compile.progress import Silent
 from compile.targets import process_runner

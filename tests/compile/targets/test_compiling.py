@@ -18,11 +18,11 @@ import torch
 
 import spec as specs
 from compile.analysis import capacity
-from compile.build import Result, build, plan, survey
 from compile.errors import CompileError
 from compile.frontend import weights
 from compile.packaging import archive as package
 from compile.pipeline import verify
+from compile.pipeline.build import Result, build, plan, survey
 from compile.progress import Silent
 from compile.targets import compile_process, inf1, inf2, process_runner, resolve, sdk
 from compile.targets.base import Cost

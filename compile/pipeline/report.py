@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compile.errors import CompileError
-from compile.graphs import COMPARISON, Case
 from compile.packaging import artifact
+from compile.pipeline.graph import COMPARISON, Case
 from compile.pipeline.verify import kept_at
 from compile.profiling import results
 from spec import jobs

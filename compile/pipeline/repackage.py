@@ -8,12 +8,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile import build, graphs, locking
 from compile.definition import SampleRequest
 from compile.errors import CompileError
 from compile.frontend import loading, weights
-from compile.locking import Proof
 from compile.packaging import archive, artifact
+from compile.pipeline import build, graph
+from compile.pipeline import lock as locking
+from compile.pipeline.lock import Proof
 from compile.progress import Reporter
 from inference_code.artifact import manifest as manifests
 from inference_code.artifact.manifest import ArtifactManifest, Digests
@@ -57,9 +58,9 @@ def _graphs_for_cpu(spec: EndpointSpec, manifest: ArtifactManifest, folder: Path
         definition = loading.definition(spec)
         weights.fill(spec, definition)
     for entry in manifest.graphs:
-        case = graphs.Case(entry.role, entry.bucket, entry.batch_size)
+        case = graph.Case(entry.role, entry.bucket, entry.batch_size)
         with reporter.step(f"trace: {case}"):
-            graphs.write_for_cpu(case, definition.graphs[entry.role], spec, folder)
+            graph.write_for_cpu(case, definition.graphs[entry.role], spec, folder)
 
 
 def _sample_request(lock: Lock) -> SampleRequest | None:

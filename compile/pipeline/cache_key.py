@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from compile.frontend.weights import WeightsReport
-from compile.graphs import Case
+from compile.pipeline.graph import Case
 from spec.digests import canonical, code_of, compile_section, definition_code, file_digest
 from spec.places import INSTALLED
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _BESIDE_A_GRAPH = ("accept", "timeout", "buckets", "batch_sizes")
 # Where compiling begins, here and in the process of its own; lowering finds its rewrites through a registry.
-_ROOTS = ("compile/graphs.py", "compile/targets/compile_process.py")
+_ROOTS = ("compile/pipeline/graph.py", "compile/targets/compile_process.py")
 _TABLES = ("spec/compiler_options.py", "spec/data/compilers.yaml", "spec/data/limits.yaml")
 
 

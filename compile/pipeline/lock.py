@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compile.frontend.weights import WeightsReport
-from compile.graphs import BuiltGraph
+from compile.pipeline.graph import BuiltGraph
 from compile.staging import place
 from inference_code.artifact.manifest import ArtifactManifest, TensorDescription
 from spec import lock as locks

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from compile.acceptance import account, with_host
 from compile.analysis import analyze
 from compile.definition import Bucket, GraphDefinition, checked_inputs
 from compile.ir.flat_module import Signature, flat_module, signature
 from compile.lowering import Prologue, PrologueReport, split
 from compile.lowering.config import ALL, Rewriting, of_spec
 from compile.packaging import torchscript
+from compile.pipeline.acceptance import account, with_host
 from compile.progress import Reporter
 from compile.targets import Cell, CompiledGraph, Target, trace_for_cpu
 from compile.targets.inf2 import separates_weights

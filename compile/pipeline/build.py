@@ -8,21 +8,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile import constructed, graphs, locking
-from compile.acceptance import shortfalls
 from compile.analysis import capacity as capacities
 from compile.analysis.capacity import Capacity, Footprint
-from compile.cache import Cache
-from compile.cells import CompiledCell, storable
 from compile.definition import ModelDefinition, SampleRequest
 from compile.errors import CompileError
 from compile.frontend import loading, weights
-from compile.graphs import BuiltGraph, Case
-from compile.identity import Identity, here, versions
-from compile.locking import Proof
 from compile.lowering.config import Rewriting, of_spec
 from compile.packaging import archive as package
 from compile.packaging import golden_sample
+from compile.pipeline import graph as graphs
+from compile.pipeline import lock as locking
+from compile.pipeline import model_digest
+from compile.pipeline.acceptance import shortfalls
+from compile.pipeline.cache import Cache
+from compile.pipeline.cache_key import Identity, here, versions
+from compile.pipeline.graph import BuiltGraph, Case
+from compile.pipeline.graph_archive import CompiledCell, storable
+from compile.pipeline.lock import Proof
 from compile.progress import Reporter
 from compile.staging import staging
 from compile.targets import Target, resolve
@@ -129,7 +131,7 @@ def cached(planned: Plan, cache: Cache) -> list[Case]:
 
 def keys(planned: Plan, known: weights.WeightsReport) -> list[tuple[Case, str]]:
     """The plan's cells with their keys, when they are compiled on this machine; asked before weights are loaded."""
-    environment = {**here(planned.target), "definition": constructed.digest(planned.definition)}
+    environment = {**here(planned.target), "definition": model_digest.digest(planned.definition)}
     identity = Identity(planned.spec, known, planned.target.rehearsal, environment)
     return [(case, identity.key(case)) for case in planned.cases]
 

@@ -14,7 +14,7 @@ from compile.analysis import CoverageReport
 from compile.lowering import Prologue
 
 if TYPE_CHECKING:
-    from compile.graphs import BuiltGraph
+    from compile.pipeline.graph import BuiltGraph
     from spec import EndpointSpec
 
 

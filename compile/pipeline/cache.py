@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from compile.cells import CompiledCell, pack, unpack
 from compile.errors import CompileError
-from compile.graphs import Case, Places
+from compile.pipeline.graph import Case, Places
+from compile.pipeline.graph_archive import CompiledCell, pack, unpack
 from spec.jobs import CELL, SHA256_PATTERN, is_full
 
 # When a new cell makes the cache larger than this, the cells that were not used for longest go.
