@@ -54,7 +54,7 @@ def bundle_command(
 
     `python -m operations submit` does it for you. For the target itself the matrix of graphs must fit the instance.
     """
-    from compile.jobs import bundle  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+    from compile.remote import bundle  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 
     spec = endpoint(name, root)
     with reporting(json_) as reporter:
@@ -83,10 +83,15 @@ def cell_command(
 ) -> None:
     """Compile one cell: OUTPUTS/cell/cell.tar, and in OUTPUTS/record what the compiler said."""
     with _message():
-        from compile.jobs import run, tail  # noqa: PLC0415  (within, so that a missing package is told too)
+        from compile.remote import (  # noqa: PLC0415  (within, so that a missing package is told too)
+            job as run,
+        )
+        from compile.remote import (
+            log_tail,
+        )
 
         job = run.opened(inputs.resolve(), outputs.resolve(), root.resolve())
-        with tail.told(job.outputs / "record", _say):
+        with log_tail.told(job.outputs / "record", _say):
             made = run.cell(job, index, Lines(err))
     out.print(f"{made.graph.case}: compiled, key {made.key}", highlight=False, soft_wrap=True)
 
@@ -98,7 +103,7 @@ def _say(line: str) -> None:
 def gather_command(inputs: Inputs, outputs: Outputs, root: Root = Path()) -> None:
     """Make artifact and lock from cells that are compiled: OUTPUTS/result with model.tar.gz, lock.json, result.json."""
     with _message():
-        from compile.jobs import run  # noqa: PLC0415  (within, so that a missing package is told too)
+        from compile.remote import job as run  # noqa: PLC0415  (within, so that a missing package is told too)
 
         job = run.opened(inputs.resolve(), outputs.resolve(), root.resolve())
         result = run.gather(job, Lines(err))
@@ -135,7 +140,7 @@ def adopt_command(
 
     Nothing is taken that has another digest than result.json says, or that was built of another spec than the one here.
     """
-    from compile.jobs import adopt  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+    from compile.remote import adopt  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 
     spec = endpoint(name, root)
     try:

@@ -22,11 +22,11 @@ from safetensors.torch import save_file
 
 from compile.cli.jobs import _leave
 from compile.frontend import weights
-from compile.jobs import bundle, tail
 from compile.packaging import archive as package
 from compile.packaging.archive import write_tar
 from compile.pipeline.graph_archive import _checksum
 from compile.progress import Silent
+from compile.remote import bundle, log_tail
 from compile.targets import process_runner as target_job
 from spec import archives, jobs
 from spec.digests import file_digest, handler_digest
@@ -476,9 +476,9 @@ def test_a_signal_reaches_the_job(job: Place, tmp_path: Path) -> None:
 
 
 def test_a_log_is_told_while_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail, "_SECONDS", 0.01)
+    monkeypatch.setattr(log_tail, "_SECONDS", 0.01)
     log, said = tmp_path / "main/compile.log", list[str]()
-    with tail.told(tmp_path, said.append):
+    with log_tail.told(tmp_path, said.append):
         log.parent.mkdir()
         log.write_bytes(b"one\ntw")
         for _ in range(500):
