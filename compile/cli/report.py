@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from compile.cli.options import Json, Name, Rehearse, Root, endpoint, out
-from compile.staging import place, staging
+from compile.files import place, staging
 
 
 def register(app: typer.Typer) -> None:

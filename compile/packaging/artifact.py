@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compile.errors import CompileError
+from compile.files import staging
 from compile.packaging import archive as package
-from compile.staging import staging
 from inference_code.artifact import manifest as manifests
 from inference_code.artifact.manifest import ArtifactManifest
 from spec import lock as locks

@@ -12,6 +12,7 @@ from compile.analysis import capacity as capacities
 from compile.analysis.capacity import Capacity, Footprint
 from compile.definition import ModelDefinition, SampleRequest
 from compile.errors import CompileError
+from compile.files import staging
 from compile.frontend import loading, weights
 from compile.lowering.config import Rewriting, of_spec
 from compile.packaging import archive as package
@@ -26,7 +27,6 @@ from compile.pipeline.graph import BuiltGraph, Case
 from compile.pipeline.graph_archive import CompiledCell, storable
 from compile.pipeline.lock import Proof
 from compile.progress import Reporter
-from compile.staging import staging
 from compile.targets import Target, resolve
 from compile.targets.inf2 import separates_weights
 from inference_code import tasks

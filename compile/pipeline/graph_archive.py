@@ -17,11 +17,11 @@ from typing import Any
 
 from compile.analysis.capacity import Footprint
 from compile.errors import CompileError
+from compile.files import place, staging
 from compile.frontend.weights import WeightsReport
 from compile.ir.flat_module import Signature
 from compile.packaging import archive
 from compile.pipeline.graph import COMPARISON, BuiltGraph, Case, Places
-from compile.staging import place, staging
 from compile.targets import CompiledGraph, Cost
 from compile.verification.parity import OutputParity, Parity
 from compile.verification.tolerance import Closeness

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compile.files import place
 from compile.frontend.weights import WeightsReport
 from compile.pipeline.graph import BuiltGraph
-from compile.staging import place
 from inference_code.artifact.manifest import ArtifactManifest, TensorDescription
 from spec import lock as locks
 

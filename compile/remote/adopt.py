@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compile.errors import CompileError, UsageError
+from compile.files import staging
 from compile.pipeline import lock as locking
-from compile.staging import staging
 from inference_code.artifact.manifest import file_sha256
 from spec import jobs
 from spec.digests import build_digest

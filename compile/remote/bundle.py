@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 from compile.analysis import capacity
 from compile.definition import checked_inputs
 from compile.errors import CompileError, UsageError
+from compile.files import staging
 from compile.frontend import weights
 from compile.packaging import archive as package
 from compile.pipeline import build
 from compile.pipeline import graph as graphs
 from compile.pipeline.cache_key import Identity, here
 from compile.progress import Reporter
-from compile.staging import staging
 from compile.targets import Target
 from spec import archives, jobs, platforms
 from spec.digests import build_digest, definition_code, file_digest, local_sources, rewrites_code

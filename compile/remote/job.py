@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import spec as specs
 from compile.errors import CompileError
+from compile.files import place, staging
 from compile.frontend import weights
 from compile.pipeline import build, graph
 from compile.pipeline.cache_key import Identity
 from compile.pipeline.graph_archive import CompiledCell, pack, unpack
 from compile.progress import Reporter
 from compile.remote.bundle import stand_in
-from compile.staging import place, staging
 from inference_code.artifact.manifest import file_sha256
 from spec import jobs
 from spec.digests import build_digest
