@@ -17,9 +17,9 @@ from werkzeug.wsgi import get_input_stream
 from embedded_aws import answers
 from embedded_aws.access import AccessKeys, Credential, credential
 from embedded_aws.connection import IDLE_SECONDS, REFUSAL
-from embedded_aws.control import PREFIX, Control
+from embedded_aws.control.calls import PREFIX, Control
+from embedded_aws.control.faults import FAULTS, CutOffError, refuse, s3_operation
 from embedded_aws.hosting.runtime import PATH, Runtime
-from embedded_aws.jobs.faults import FAULTS, CutOffError, refuse, s3_operation
 
 log = logging.getLogger(__name__)
 # "up to 5 GB" in one PutObject or part, https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html, and

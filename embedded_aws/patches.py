@@ -18,12 +18,12 @@ from moto.core.responses import ActionResult
 from moto.s3.models import FakeBucket, S3Backend
 
 from embedded_aws.cloudformation.api import CloudFormation
-from embedded_aws.jobs import states
-from embedded_aws.jobs.api import SageMakerWithJobs
-from embedded_aws.jobs.instances import Ec2
+from embedded_aws.ec2.instances import Ec2
 from embedded_aws.keys import Sts
 from embedded_aws.monitoring.api import CloudWatch
+from embedded_aws.sagemaker_jobs.api import SageMakerWithJobs
 from embedded_aws.scaling import AutoScaling
+from embedded_aws.stepfunctions import states
 
 
 class CloudTrail(CloudTrailResponse):

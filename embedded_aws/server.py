@@ -23,17 +23,17 @@ from embedded_aws.clients import ACCOUNT, Clients
 from embedded_aws.cloudformation.api import CloudFormation
 from embedded_aws.cloudformation.api import State as StackState
 from embedded_aws.connection import QuietHandler
-from embedded_aws.control import Control
+from embedded_aws.control.calls import Control
+from embedded_aws.control.clock import CLOCK
+from embedded_aws.ec2.instances import Ec2, Instances
 from embedded_aws.hosting.api import State as HostingState
 from embedded_aws.hosting.runtime import Runtime
-from embedded_aws.jobs import states
-from embedded_aws.jobs.api import Jobs, SageMakerWithJobs
-from embedded_aws.jobs.clock import CLOCK
-from embedded_aws.jobs.instances import Ec2, Instances
 from embedded_aws.keys import issued
 from embedded_aws.monitoring.alarms import evaluate_all
 from embedded_aws.monitoring.api import CloudWatch
 from embedded_aws.monitoring.series import Recorder
+from embedded_aws.sagemaker_jobs.api import Jobs, SageMakerWithJobs
+from embedded_aws.stepfunctions import states
 
 log = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"

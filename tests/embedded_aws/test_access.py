@@ -20,7 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from embedded_aws.access import AccessError, private_directory
-from embedded_aws.jobs.metadata import SHUTDOWN, TOKEN, TTL, Metadata
+from embedded_aws.ec2.metadata import SHUTDOWN, TOKEN, TTL, Metadata
 from tests.embedded_aws.asking import Reply, ask, signed
 from tests.embedded_aws.running import Aws, running
 from tests.embedded_aws.test_instances import Fleet

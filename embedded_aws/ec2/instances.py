@@ -17,9 +17,9 @@ from moto.ec2.utils import convert_tag_spec, parse_user_data
 
 from embedded_aws.clients import Clients
 from embedded_aws.cloudformation.store import now
+from embedded_aws.ec2.machine import BY_USER, Machine
+from embedded_aws.ec2.metadata import tag_key_fault
 from embedded_aws.errors import AwsError
-from embedded_aws.jobs.machine import BY_USER, Machine
-from embedded_aws.jobs.metadata import tag_key_fault
 
 AMI = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")
 TEMPLATE = frozenset({

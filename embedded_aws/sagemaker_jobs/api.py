@@ -19,8 +19,8 @@ from embedded_aws.cloudformation.store import now
 from embedded_aws.errors import AwsError
 from embedded_aws.hosting.api import RequestError, SageMaker
 from embedded_aws.hosting.endpoint import Host
-from embedded_aws.jobs.processing import RUNNING, ProcessingJob
-from embedded_aws.jobs.requests import refusal, request_faults, unsupported
+from embedded_aws.sagemaker_jobs.processing import RUNNING, ProcessingJob
+from embedded_aws.sagemaker_jobs.requests import refusal, request_faults, unsupported
 
 NEO = (
     "ClientError: the embedded AWS does not rehearse Neo: no compiler runs here. Use the processing or ec2 kind of "

@@ -40,10 +40,10 @@ from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommu
 from moto.stepfunctions.responses import StepFunctionResponse
 
 from embedded_aws.clients import Clients
+from embedded_aws.control.clock import CLOCK
 from embedded_aws.errors import AwsError
-from embedded_aws.jobs import events, integrations
-from embedded_aws.jobs.clock import CLOCK
-from embedded_aws.jobs.served import Served
+from embedded_aws.stepfunctions import events, integrations
+from embedded_aws.stepfunctions.served import Served
 
 log = logging.getLogger(__name__)
 ENDED = (ExecutionStatus.SUCCEEDED, ExecutionStatus.FAILED, ExecutionStatus.ABORTED, ExecutionStatus.TIMED_OUT)

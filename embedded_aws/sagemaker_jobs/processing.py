@@ -26,15 +26,15 @@ from pathlib import Path
 from typing import Any
 
 from embedded_aws.cloudformation.store import now
+from embedded_aws.control.clock import CLOCK
+from embedded_aws.control.faults import FAULTS, Fault
 from embedded_aws.hosting.endpoint import Host
 from embedded_aws.hosting.logs import LogShipper
-from embedded_aws.jobs import isolation
-from embedded_aws.jobs.clock import CLOCK
-from embedded_aws.jobs.faults import FAULTS, Fault
-from embedded_aws.jobs.image import image_fault
-from embedded_aws.jobs.process import ProcessGroup, basics
-from embedded_aws.jobs.transfer import TransferError, Upload, download
 from embedded_aws.keys import session
+from embedded_aws.process.process import ProcessGroup, basics
+from embedded_aws.sagemaker_jobs import isolation
+from embedded_aws.sagemaker_jobs.image import image_fault
+from embedded_aws.sagemaker_jobs.transfer import TransferError, Upload, download
 
 log = logging.getLogger(__name__)
 

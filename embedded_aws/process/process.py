@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from embedded_aws.jobs import isolation
-from embedded_aws.jobs.clock import CLOCK
+from embedded_aws.control.clock import CLOCK
+from embedded_aws.sagemaker_jobs import isolation
 
 KEEPER = Path(__file__).parents[1] / "hosting" / "keeper.py"
 KILL_AFTER_SECONDS = 30.0  # between SIGTERM and SIGKILL, as with hosting's containers

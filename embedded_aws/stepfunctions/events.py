@@ -19,7 +19,7 @@ from jsonpath_ng import parse
 from moto.events.models import events_backends
 from moto.stepfunctions.parser.backend.execution import Execution
 
-from embedded_aws.jobs.served import Served
+from embedded_aws.stepfunctions.served import Served
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
 )
 from moto.stepfunctions.parser.asl.eval.environment import Environment
 
-from embedded_aws.jobs.served import Served
+from embedded_aws.stepfunctions.served import Served
 
 # ARN name of the service: name in boto3, prefix of its errors (the table of the page above). A service that is not
 # here cannot be called: its names would be a guess.

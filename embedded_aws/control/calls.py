@@ -13,8 +13,8 @@ from typing import Any
 from werkzeug.wrappers import Request, Response
 
 from embedded_aws.access import bears
-from embedded_aws.jobs.clock import CLOCK
-from embedded_aws.jobs.faults import FAULTS, FaultError
+from embedded_aws.control.clock import CLOCK
+from embedded_aws.control.faults import FAULTS, FaultError
 
 PREFIX = "/_embedded_aws/"
 BODY_BYTES = 65536

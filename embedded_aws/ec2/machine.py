@@ -26,11 +26,11 @@ from moto.core.utils import utcnow
 from moto.sts.models import AssumedRole
 
 from embedded_aws.clients import ACCOUNT, Clients
-from embedded_aws.jobs.clock import CLOCK
-from embedded_aws.jobs.faults import FAULTS, Fault
-from embedded_aws.jobs.metadata import SHUTDOWN, Metadata
-from embedded_aws.jobs.process import ProcessGroup, basics
+from embedded_aws.control.clock import CLOCK
+from embedded_aws.control.faults import FAULTS, Fault
+from embedded_aws.ec2.metadata import SHUTDOWN, Metadata
 from embedded_aws.keys import session
+from embedded_aws.process.process import ProcessGroup, basics
 
 log = logging.getLogger(__name__)
 SHUTTING_DOWN, TERMINATED, STOPPING, STOPPED = (
