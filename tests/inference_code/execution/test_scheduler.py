@@ -22,7 +22,7 @@ from inference_code.artifact.manifest import GraphEntry
 from inference_code.errors import BadRequest, EndpointError, Internal, Unavailable
 from inference_code.execution.scheduler import Batch, QueueScheduler, Ticket
 from inference_code.request import Item
-from tests.inference_code.test_batching import graph, item
+from tests.inference_code.execution.test_batching import graph, item
 
 LONG = 30  # seconds after which a test that waits for another thread has failed
 

@@ -30,7 +30,7 @@ from tests.inference_code.artifacts import (
 )
 from tests.inference_code.corpus import hostile, raw, shown
 from tests.inference_code.load import Got, Sent, send_all
-from tests.inference_code.test_server import wait_for
+from tests.inference_code.server.test_server import wait_for
 
 JSON = "Content-Type: application/json\r\n"
 AMOUNT = [400, pytest.param(10_000, marks=pytest.mark.slow)]

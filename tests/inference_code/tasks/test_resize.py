@@ -19,7 +19,7 @@ from inference_code.handler import Headers
 from inference_code.tasks.resize import ResizeRule, nearest, squeeze
 from tests.inference_code.artifacts import depth_artifact, encoded
 
-PHOTOGRAPH = Path(__file__).parents[2] / "examples" / "photographs" / "coffee.jpg"
+PHOTOGRAPH = Path(__file__).parents[3] / "examples" / "photographs" / "coffee.jpg"
 RULE = ResizeRule(518, 14)
 BUCKETS = ((518, 518), (518, 686), (518, 784), (518, 924), (686, 518), (784, 518), (924, 518))
 SIDES = st.integers(1, 12_000)

@@ -260,7 +260,7 @@ def test_png16_cannot_say_nan() -> None:
 
 
 def photograph(scale: int = 1) -> Image.Image:
-    image = Image.open(Path(__file__).parents[2] / "examples/photographs/coffee.jpg").convert("RGB")
+    image = Image.open(Path(__file__).parents[3] / "examples/photographs/coffee.jpg").convert("RGB")
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
 
 

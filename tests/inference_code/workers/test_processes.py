@@ -32,8 +32,8 @@ from tests.inference_code.artifacts import (
     sums_artifact,
 )
 from tests.inference_code.load import Got, send_all
-from tests.inference_code.test_load import children, is_serving, request, resident, unbatched
-from tests.inference_code.test_server import SLOW, fails, wait_for
+from tests.inference_code.server.test_load import children, is_serving, request, resident, unbatched
+from tests.inference_code.server.test_server import SLOW, fails, wait_for
 
 BODY = b'{"x": [1, 2, 3], "n": [1, 2]}'
 SHARED = {

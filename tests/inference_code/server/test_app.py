@@ -27,8 +27,8 @@ from inference_code.server import process
 from inference_code.server.app import Service
 from inference_code.settings import Limits, Settings
 from tests.inference_code.artifacts import Response, Server, add_graph, doubling_artifact, finish, npy
-from tests.inference_code.test_scheduler import LONG, Gate
-from tests.inference_code.test_server import SLOW, error_of, wait_for
+from tests.inference_code.execution.test_scheduler import LONG, Gate
+from tests.inference_code.server.test_server import SLOW, error_of, wait_for
 
 NPY = {"content-type": "application/x-npy", "accept": "application/json"}
 
