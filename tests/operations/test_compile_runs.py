@@ -15,7 +15,7 @@ import pytest
 from spec import jobs
 from tests.compile.projects import write_entry
 from tests.embedded_aws.running import wait_for
-from tests.road.road import ROOT, Road
+from tests.end_to_end.rehearsal import ROOT, Road
 
 pytestmark = pytest.mark.slow
 

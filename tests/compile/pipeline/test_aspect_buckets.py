@@ -20,7 +20,7 @@ from inference_code.codecs import images
 from inference_code.handler import Headers
 from tests.compile.projects import rehearse, write_spec
 
-PHOTOGRAPH = Path(__file__).parents[2] / "examples" / "photographs" / "coffee.jpg"
+PHOTOGRAPH = Path(__file__).parents[3] / "examples" / "photographs" / "coffee.jpg"
 SHAPES = {"4:3": (90, 120), "portrait": (120, 90), "square": (77, 77), "16:9": (90, 160)}
 BUCKETS = "compile: {buckets: [{image: [56, 56]}, {image: [56, 70]}, {image: [70, 56]}, {image: [56, 98]}]}\n"
 

@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from PIL import Image
 
 from tests.compile.projects import TINY
-from tests.road.road import ROOT, Road, copy_example
+from tests.end_to_end.rehearsal import ROOT, Road, copy_example
 
 PHOTOGRAPH = (ROOT / "examples" / "photographs" / "coffee.jpg").read_bytes()
 STACK = "InferentiaEndpoint-depth"

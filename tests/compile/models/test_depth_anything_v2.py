@@ -14,7 +14,7 @@ from compile.definition import ModelDefinition, checked_inputs
 from compile.errors import CompileError
 from compile.frontend import weights
 from compile.models.depth_anything_v2 import VARIANTS, Sizes, build, draw
-from tests.compile.official_depth import OfficialDepth
+from tests.compile.models.official_depth import OfficialDepth
 
 OPTIONS = {
     "hidden_size": 24, "heads": 2, "layers": 4, "layers_out": [1, 2, 3, 4], "neck": [8, 12, 16, 20], "fusion": 8,

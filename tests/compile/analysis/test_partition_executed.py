@@ -15,7 +15,7 @@ from compile.analysis.partition import Plan, Rules, plan_as_logged, plan_safe
 from compile.analysis.support import judge
 from compile.ir.aliases import follow
 from compile.ir.graph import trace
-from tests.compile.coverage.execute import Machine
+from tests.compile.analysis.execute import Machine
 from tests.published.architectures.craft import Craft
 from tests.published.architectures.depth_anything_v2 import DepthAnythingV2
 from tests.published.architectures.parseq import Parseq

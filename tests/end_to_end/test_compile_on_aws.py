@@ -20,7 +20,7 @@ import pytest
 
 from spec import jobs
 from tests.compile.projects import TINY
-from tests.road.road import ROOT, Road
+from tests.end_to_end.rehearsal import ROOT, Road
 
 DIGEST = "0123456789abcdef" * 4
 START = """#!/bin/sh
