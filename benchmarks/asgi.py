@@ -4,7 +4,8 @@
     python -m benchmarks.asgi --write              also put the table into docs/serving.md
     python -m benchmarks.asgi --servers "native;granian" --connections 4 --seconds 1 --busy
 
-All run the project's own service (inference_code.server.app) on one model, in one process with one thread for the device.
+All run the project's own application (inference_code.server.app) on one model, in one process with one thread for the
+device.
 `native` is `python -m inference_code.server`: uvicorn with uvloop and httptools, and a bound on a request's head.
 granian and hypercorn are installed with pip into build/benchmarks/peers/; one that cannot be is named and left out.
 """

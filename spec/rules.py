@@ -417,8 +417,8 @@ def server_exists(spec: EndpointSpec) -> Iterator[Finding]:
     if spec.serve.server == "triton":
         problem = "is not possible: SageMaker has no Triton image for Inferentia"
         remedy = (
-            "Write torchserve or native. For an image of your own, python -m inference_code.adapters.triton makes a Triton "
-            "model repository of the artifact."
+            "Write torchserve or native. For an image of your own, "
+            "python -m inference_code.adapters.triton makes a Triton model repository of the artifact."
         )
         yield Finding("serve.server", "triton", problem, remedy)
 

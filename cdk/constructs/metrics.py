@@ -68,7 +68,7 @@ class EndpointMetrics:
         return self._instance_metric("DiskUtilization", "Disk, fullest instance")
 
     def handler(self, name: str, statistic: str, label: str) -> cloudwatch.Metric:
-        """A metric that the native server writes on its output (inference_code/observability/log_writer.py), over all buckets and cores."""
+        """A metric that the native server writes in its log, over all buckets and cores."""
         return cloudwatch.Metric(
             namespace=HANDLER_NAMESPACE,
             metric_name=name,

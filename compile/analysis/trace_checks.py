@@ -14,11 +14,12 @@ from torch import nn
 
 from compile.analysis.report import Partition
 from compile.errors import CompileError
+from compile.ir import graph as graphs
 from compile.ir.graph import INTEGER_TYPES, Graph, short_path, trace
 
 # torch_neuron.trace fails above this unless it is called with separate_weights=True.
 CONSTANT_LIMIT = 1_900_000_000
-_HERE = str(Path(__file__).parent)
+_OWN = (str(Path(__file__).parent), str(Path(graphs.__file__).parent))
 CONTAINER_TORCH = "1.13"
 
 FUSED_PATH = {
@@ -181,7 +182,7 @@ def _data_dependent(text: str) -> bool:
 def _where(error: Exception) -> str:
     """The last line of the user's own code that the error passed through."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
-    own = [frame for frame in frames if not frame.filename.startswith(_HERE)]
+    own = [frame for frame in frames if not frame.filename.startswith(_OWN)]
     return f" ({short_path(own[-1].filename)}:{own[-1].lineno})" if own else ""
 
 

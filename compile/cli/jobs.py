@@ -83,12 +83,8 @@ def cell_command(
 ) -> None:
     """Compile one cell: OUTPUTS/cell/cell.tar, and in OUTPUTS/record what the compiler said."""
     with _message():
-        from compile.remote import (  # noqa: PLC0415  (within, so that a missing package is told too)
-            job as run,
-        )
-        from compile.remote import (
-            log_tail,
-        )
+        from compile.remote import job as run  # noqa: PLC0415  (within, so that a missing package is reported too)
+        from compile.remote import log_tail  # noqa: PLC0415
 
         job = run.opened(inputs.resolve(), outputs.resolve(), root.resolve())
         with log_tail.told(job.outputs / "record", _say):

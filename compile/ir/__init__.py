@@ -1,0 +1,1 @@
+"""A traced graph as data: nodes, values, aliases, floating point operations."""

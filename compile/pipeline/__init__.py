@@ -1,0 +1,1 @@
+"""The way of a build: plan, compile the variants, assemble, lock."""

@@ -54,7 +54,7 @@ class CompiledGraph:
 
     module: ready to be saved. file: saved already, in a form that only the target's own runtime loads.
     account: the compiler's own operators and subgraphs (not predicted), or None when there was no such compiler.
-    comparison: the prediction beside the log, as compile.analysis.log_comparison has it. record: log and work directory.
+    comparison: the prediction beside the log, as analysis.log_comparison has it. record: log and work directory.
     """
 
     module: torch.jit.ScriptModule | None = None

@@ -1,0 +1,1 @@
+"""Calls that steer the rehearsal itself: faults on purpose, and how fast time passes."""

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from embedded_aws.hosting.logs import LogShipper
+from embedded_aws.process.process import KEEPER
 
 PING_TIMEOUT_SECONDS = 2.0
 PING_EVERY_SECONDS = 0.2
@@ -87,7 +88,7 @@ class Worker:
         read_end, self._pipe = os.pipe()
         command = [sys.executable, "-m", "inference_code.server", "--model-dir", str(self.model)]
         command += ["--host", HOST, "--port", str(self.port)]
-        keeper = [sys.executable, str(Path(__file__).with_name("keeper.py")), str(read_end)]
+        keeper = [sys.executable, str(KEEPER), str(read_end)]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and the artifact's own code
                 [*keeper, *command],

@@ -13,7 +13,7 @@ from typing import IO
 from embedded_aws.control.clock import CLOCK
 from embedded_aws.sagemaker_jobs import isolation
 
-KEEPER = Path(__file__).parents[1] / "hosting" / "keeper.py"
+KEEPER = Path(__file__).with_name("keeper.py")
 KILL_AFTER_SECONDS = 30.0  # between SIGTERM and SIGKILL, as with hosting's containers
 
 

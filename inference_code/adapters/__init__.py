@@ -1,0 +1,1 @@
+"""The same artifact under the servers of others: TorchServe and Triton."""

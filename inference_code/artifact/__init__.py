@@ -1,0 +1,1 @@
+"""What model.tar.gz holds: its manifest, and how flat outputs become the model's own."""

@@ -1,0 +1,1 @@
+"""What a request leaves behind: metrics, log lines and CloudWatch records."""

@@ -1,0 +1,1 @@
+"""The native server: `python -m inference_code.server`."""

@@ -132,10 +132,10 @@ def test_what_a_key_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     section = "compile: {fast_math: none, lowering: {off: [interpolate]}}\n"
     known |= {keyed(write_entry(tmp_path, more=more)) for more in (section, "compile: {target: inf2}\n")}
     code = cache_key._code()
-    assert {"compile/lowering/registry.py", "compile/coverage/operators.json", "spec/data/compilers.yaml"} <= set(code)
-    assert not [name for name in code if name.startswith(("compile/models/", "compile/commands/"))]
+    assert {"compile/lowering/registry.py", "compile/analysis/operators.json", "spec/data/compilers.yaml"} <= set(code)
+    assert not [name for name in code if name.startswith(("compile/models/", "compile/cli/"))]
     path = write_entry(tmp_path)
-    for name in ("compile/lowering/recorder.py", "compile/coverage/operators.json", "compile/verification/parity.py"):
+    for name in ("compile/lowering/recorder.py", "compile/analysis/operators.json", "compile/verification/parity.py"):
         monkeypatch.setattr(cache_key, "_code", lambda name=name: {**code, name: "changed"})
         known.add(keyed(path))
     assert len(known) == 11

@@ -18,7 +18,7 @@ from compile.targets import process_runner
 from tests.compile.projects import ENTRY, rehearse, run, write_entry
 from tests.compile.targets.test_compiling import in_this_process
 
-STAND_IN = Path(__file__).parent / "targets" / "stand_in"
+STAND_IN = Path(__file__).parents[1] / "targets" / "stand_in"
 
 
 @pytest.fixture

@@ -37,8 +37,8 @@ from tests.compile.targets.test_compiling import in_this_process
 
 TWO = "compile: {batch_sizes: [1, 2]}\n"
 OWN = ROOT / "examples/own-model"
-SCRIPT = ROOT / "compile/jobs/start.sh"
-STAND_IN = Path(__file__).parent / "targets" / "stand_in"
+SCRIPT = ROOT / "compile/remote/start.sh"
+STAND_IN = Path(__file__).parents[1] / "targets" / "stand_in"
 
 
 @dataclass
@@ -147,7 +147,7 @@ def test_what_a_bundle_holds(tmp_path: Path) -> None:
     ]
     rooms = {name.split("/")[1] for name in names if name.startswith("code/")}
     assert rooms == {"spec", "compile", "inference_code"}
-    assert {"code/compile/coverage/operators.json", "code/spec/data/compile_machines.yaml"} <= set(names)
+    assert {"code/compile/analysis/operators.json", "code/spec/data/compile_machines.yaml"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
