@@ -36,7 +36,7 @@ test-full: setup ## every test, the long ones too
 test-python310: setup ## compile/ and inference_code/ as in the Inf1 container (Python 3.10, torch 1.13.1)
 	@$(PYTHON) tools/install.py --python310; status=$$?; \
 	if [ $$status -eq 3 ]; then exit 0; elif [ $$status -ne 0 ]; then exit $$status; fi; \
-	.venv310/bin/python -m pytest tests/spec tests/compile tests/inference_code
+	.venv310/bin/python -m pytest tests/endpoint_spec tests/compile tests/inference_code
 
 check: setup ## lint, format, types and the import contracts
 	@$(PY) -m ruff check .

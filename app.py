@@ -28,14 +28,14 @@ except NodeError as error:
 from aws_cdk import App, Validations
 from cdk_nag import AwsSolutionsChecks
 
-import spec
+import endpoint_spec
 from cdk.deployment import Deployment, DeploymentError, read_deployment
 from cdk.locks import read_for_deployment
 from cdk.stacks.artifacts import STACK_NAME, ArtifactsStack
 from cdk.stacks.compile import CompileStack
 from cdk.stacks.compile import stack_name as compile_stack_name
 from cdk.stacks.endpoint import EndpointStack, stack_name
-from spec.platforms import UnknownPlatform, registry_account
+from endpoint_spec.platforms import UnknownPlatform, registry_account
 
 
 def feature_flags() -> dict[str, Any]:
@@ -47,7 +47,7 @@ def feature_flags() -> dict[str, Any]:
     return {**settings["context"], "aws:cdk:disable-stack-trace": True}
 
 
-def compose(app: App, specs: dict[str, spec.EndpointSpec], deployment: Deployment) -> None:
+def compose(app: App, specs: dict[str, endpoint_spec.EndpointSpec], deployment: Deployment) -> None:
     """Add the stacks of all specs, and the checks that every synthesis has to pass."""
     if deployment.target_region is not None:
         registry_account(deployment.target_region)  # a region without Neuron images ends here, with the reason
@@ -83,8 +83,8 @@ def main() -> int:
     """
     app = App(context=feature_flags(), analytics_reporting=False)
     try:
-        compose(app, spec.load_all(Path.cwd()), read_deployment(app))
-    except (spec.SpecErrors, DeploymentError, UnknownPlatform) as error:
+        compose(app, endpoint_spec.load_all(Path.cwd()), read_deployment(app))
+    except (endpoint_spec.SpecErrors, DeploymentError, UnknownPlatform) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
     try:

@@ -10,8 +10,8 @@ from typing import get_args
 
 from aws_cdk import App, Environment
 
-from spec.loopback import is_loopback
-from spec.platforms import Target
+from endpoint_spec.loopback import is_loopback
+from endpoint_spec.platforms import Target
 
 # The account that the embedded AWS answers as. AWS uses this number in its own examples.
 REHEARSAL_ACCOUNT = "123456789012"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from spec import EndpointSpec, SpecErrors
-from spec.lock import Lock, LockError, check, lock_path, read_lock
+from endpoint_spec import EndpointSpec, SpecErrors
+from endpoint_spec.lock import Lock, LockError, check, lock_path, read_lock
 
 
 def read_for_deployment(endpoint: EndpointSpec, *, rehearsal: bool) -> tuple[Lock | None, list[str]]:

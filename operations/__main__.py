@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-import spec as specs
+import endpoint_spec as specs
 from operations.account import explained
 from operations.commands import artifacts, jobs, smoke
 from operations.commands.common import console

@@ -15,8 +15,8 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
+from endpoint_spec.loopback import is_loopback
 from operations.errors import OperationError
-from spec.loopback import is_loopback
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient

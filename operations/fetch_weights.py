@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import spec as specs
+import endpoint_spec as specs
 from operations.account import Account
 from operations.errors import OperationError, WrongUseError
 from operations.locked import sha256

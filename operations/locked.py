@@ -6,10 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import spec as specs
+import endpoint_spec as specs
+from endpoint_spec.lock import Lock, LockError, artifact_path, check, lock_path, read_lock
 from operations.account import Account
 from operations.errors import OperationError, WrongUseError
-from spec.lock import Lock, LockError, artifact_path, check, lock_path, read_lock
 
 
 @dataclass(frozen=True)

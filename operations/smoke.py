@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from botocore.exceptions import ClientError
 
+from endpoint_spec.lock import SampleAnswer
 from operations.account import Account
 from operations.errors import OperationError
 from operations.locked import Locked, guard
-from spec.lock import SampleAnswer
 
 
 @dataclass(frozen=True)

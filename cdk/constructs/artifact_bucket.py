@@ -9,7 +9,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from spec import jobs
+from endpoint_spec import jobs
 
 # Inputs, wheels and compiled cells are made again where they are missing. Of a run, the artifact was published; what
 # else it left is for reading soon after.

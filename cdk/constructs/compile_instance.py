@@ -15,7 +15,7 @@ from constructs import Construct
 from cdk.constructs.job_files import JobFiles
 from cdk.nag import acknowledge
 from cdk.states.instance import ENDPOINT_TAG
-from spec import jobs
+from endpoint_spec import jobs
 
 USER_DATA = Path(__file__).parents[1] / "user_data" / "compile_instance.sh"
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html

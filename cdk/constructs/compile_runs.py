@@ -17,7 +17,7 @@ from cdk.nag import acknowledge_pattern
 from cdk.states.cleanup import cleanup_machine
 from cdk.states.job import Place
 from cdk.states.run import run_machine
-from spec import jobs
+from endpoint_spec import jobs
 
 
 class CompileRuns(Construct):

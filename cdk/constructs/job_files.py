@@ -11,7 +11,7 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct, IConstruct
 
 from cdk.nag import acknowledge_pattern
-from spec import jobs
+from endpoint_spec import jobs
 
 WRITE = ("s3:PutObject", "s3:AbortMultipartUpload")
 

@@ -10,7 +10,7 @@ from constructs import Construct
 from cdk.constructs.job_files import JobFiles
 from cdk.nag import acknowledge, acknowledge_pattern
 from cdk.states.job import job_name_pattern
-from spec import jobs
+from endpoint_spec import jobs
 
 # SageMaker's fixed log groups (https://docs.aws.amazon.com/sagemaker/latest/dg/logging-cloudwatch.html). They are the
 # account's, made by its first job and shared by all, so that no stack can own, encrypt or expire them.

@@ -16,8 +16,8 @@ from cdk.constructs.registry_image import RegistryImage
 from cdk.states.job import CELL, GATHER, Place, job_name_pattern, naming, stop_sagemaker_jobs
 from cdk.states.processing import ProcessingMachine, processing_states
 from cdk.states.run import MADE, READ_RESULT, Course, cell_key
-from spec import platforms
-from spec.endpoint import Job
+from endpoint_spec import platforms
+from endpoint_spec.endpoint import Job
 
 # The image that AWS serves the target from has the versions that the artifact will meet again.
 SERVER = "torchserve"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from aws_cdk import Aws, CfnMapping, Stack, Token
 from constructs import Construct
 
-from spec import platforms
+from endpoint_spec import platforms
 
 
 class RegistryImage(Construct):
@@ -22,7 +22,7 @@ class RegistryImage(Construct):
     def __init__(self, scope: Construct, construct_id: str, *, image: platforms.Image) -> None:
         """image: a row of the platform table.
 
-        Raises spec.platforms.UnknownPlatform, with the reason, for an explicit region without Neuron images.
+        Raises endpoint_spec.platforms.UnknownPlatform, with the reason, for an explicit region without Neuron images.
         """
         super().__init__(scope, construct_id)
         region = Stack.of(self).region

@@ -27,8 +27,8 @@ from cdk.refusal import hold_place, refuse_deployment
 from cdk.stacks.artifacts import ArtifactsStack
 from cdk.states.job import Place
 from cdk.states.run import poll_seconds
-from spec import EndpointSpec, derive, platforms
-from spec.endpoint import Job
+from endpoint_spec import EndpointSpec, derive, platforms
+from endpoint_spec.endpoint import Job
 
 WHERE = {"processing": "in SageMaker Processing jobs", "ec2": "on EC2 instances", "neo": "with SageMaker Neo"}
 
@@ -161,7 +161,7 @@ def _problems(spec: EndpointSpec, job: Job, deployment: Deployment) -> Sequence[
         problems.append(
             f"Endpoint {spec.name}: job.where is ec2, and no machine image was given. Find the id of {image.name} in "
             f"your region ({image.find}), then deploy with `-c compile_ami=ami-...` or write it as compile_ami into "
-            "cdk.context.json. Why none is chosen by itself: spec/data/machine_images.yaml."
+            "cdk.context.json. Why none is chosen by itself: endpoint_spec/data/machine_images.yaml."
         )
     for key in sorted(spec.tags):
         if not _TAG_KEY.fullmatch(key) or key in (".", "..", "_index"):

@@ -23,8 +23,8 @@ from cdk.constructs.rollout import deployment_config
 from cdk.deployment import Deployment
 from cdk.refusal import hold_place, refuse_deployment
 from cdk.stacks.artifacts import ArtifactsStack
-from spec import EndpointSpec, derive, platforms
-from spec.lock import Lock
+from endpoint_spec import EndpointSpec, derive, platforms
+from endpoint_spec.lock import Lock
 
 
 def stack_name(endpoint_name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from cdk.states import asl
 from cdk.states.asl import States
 from cdk.states.job import GATHER, WAITS, Place, find, job_states, naming, reason
-from spec import jobs
+from endpoint_spec import jobs
 
 ENDPOINT_TAG, RUN_TAG = "inferentia:endpoint", "inferentia:run"
 ENDED_FROM_OUTSIDE = 143  # the script's own exit code for SIGTERM

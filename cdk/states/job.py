@@ -12,7 +12,7 @@ from typing import Any
 
 from cdk.states import asl
 from cdk.states.asl import State, States
-from spec import jobs
+from endpoint_spec import jobs
 
 CELL, GATHER = "cell", jobs.GATHER
 

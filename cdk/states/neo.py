@@ -10,7 +10,7 @@ from __future__ import annotations
 from cdk.states import asl
 from cdk.states.asl import States
 from cdk.states.job import Place, job_states, naming, reason
-from spec import jobs
+from endpoint_spec import jobs
 
 # In the bundle, for each cell: the traced model, and its inputs as Neo's DataInputConfig.
 MODEL, SHAPES = "neo/{}/model.tar.gz", "neo/{}/inputs.json"

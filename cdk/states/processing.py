@@ -11,7 +11,7 @@ from typing import Any
 from cdk.states import asl
 from cdk.states.asl import States
 from cdk.states.job import GATHER, Place, job_states, naming, reason
-from spec import jobs
+from endpoint_spec import jobs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 from cdk.states import asl
 from cdk.states.asl import State, States
 from cdk.states.job import CELL, GATHER, Place, find, naming, stem
-from spec import jobs
+from endpoint_spec import jobs
 
 # Of the 25,000 events that an execution's history may have, those that looking may take; a look makes nine: two of the
 # Wait, five of the Task, two of the Choice. The rest is for starting cells, of which each takes some fifty.

@@ -79,7 +79,7 @@ tag() {
 	printf '%s\n' "$value"
 }
 
-# The digest that a prefix ends in, as spec/jobs.py makes it: over the names and digests of all files below it.
+# The digest that a prefix ends in, as endpoint_spec/jobs.py makes it: over the names and digests of all files below it.
 verify() {
 	"$PYTHON" -I - "$1" "$2" <<'END' || fail "what was downloaded to $1 is not what its digest $2 says"
 import hashlib, json, pathlib, sys

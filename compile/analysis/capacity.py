@@ -18,11 +18,11 @@ from compile.errors import CompileError
 from compile.ir.flat_module import flat_module
 from compile.lowering.config import of_spec
 from compile.pipeline.graph import Case, lowered
-from spec import platforms
-from spec.rules import worker_processes
+from endpoint_spec import platforms
+from endpoint_spec.rules import worker_processes
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 _GIB = 2**30
 # The saved graph, the archive with it, its unpacked copy for the sample, and the compiler's own files.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import spec.platforms
+import endpoint_spec.platforms
 from compile.analysis.report import Roofline, Subgraph
 
 # One chip is the same in every instance size of its family, so the smallest stands for all.
@@ -26,7 +26,7 @@ class Core:
 def core_of(target: str) -> Core | None:
     """The core of a target, from the platform table."""
     instance = _SMALLEST[target]
-    platform = spec.platforms.platform(instance)
+    platform = endpoint_spec.platforms.platform(instance)
     return Core(instance, platform.tflops_per_core, platform.bandwidth_gib_s)
 
 

@@ -16,7 +16,7 @@ from compile.pipeline.graph import Case
 
 if TYPE_CHECKING:
     from compile.definition import ModelDefinition
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 _BYTES = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(B|[kKMGT]i?B)")
 _UNITS = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

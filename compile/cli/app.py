@@ -12,9 +12,9 @@ from rich.markup import escape
 
 from compile.cli.options import err
 from compile.errors import CompileError, UsageError, said
+from endpoint_spec import SpecErrors
+from endpoint_spec.lock import LockError
 from inference_code.artifact.manifest import ManifestError
-from spec import SpecErrors
-from spec.lock import LockError
 
 # Each has register(app). The order is that of --help.
 COMMAND_MODULES = (

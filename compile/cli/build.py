@@ -13,8 +13,8 @@ import typer
 from compile.cli.options import Json, Name, Rehearse, Root, endpoint, err, facts, out
 from compile.cli.plan_tables import show_capacity
 from compile.progress import Bars, Reporter, Silent
-from spec.lock import Lock, lock_path
-from spec.quantities import format_duration
+from endpoint_spec.lock import Lock, lock_path
+from endpoint_spec.quantities import format_duration
 
 if TYPE_CHECKING:
     from compile.analysis.decoding_cost import DecodingPlan

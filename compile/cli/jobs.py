@@ -15,11 +15,11 @@ from compile.cli.build import reporting
 from compile.cli.options import Json, Name, Rehearse, Root, endpoint, err, facts, out
 from compile.errors import CompileError, said
 from compile.progress import Lines
-from spec import SpecErrors, jobs
-from spec.lock import LockError, artifact_path, lock_path
+from endpoint_spec import SpecErrors, jobs
+from endpoint_spec.lock import LockError, artifact_path, lock_path
 
 if TYPE_CHECKING:
-    from spec.jobs import Plan
+    from endpoint_spec.jobs import Plan
 
 To = Annotated[Path, typer.Option("--to", help="Where the bundle goes: a folder that is empty or not there.")]
 From = Annotated[Path, typer.Option("--from", help="The folder with model.tar.gz, lock.json and result.json.")]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-import spec as specs
+import endpoint_spec as specs
 from compile.cli.options import Json, Root, err, out, project
 from compile.errors import CompileError, UsageError
 

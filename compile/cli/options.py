@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-import spec as specs
+import endpoint_spec as specs
 from compile.errors import UsageError
 
 # Results go to stdout (a table for a person, JSON for a machine); plans, progress and errors to stderr.

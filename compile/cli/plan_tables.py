@@ -14,7 +14,7 @@ from compile.cli.options import err, out
 if TYPE_CHECKING:
     from compile.analysis.capacity import Capacity
     from compile.analysis.decoding_cost import DecodingPlan
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 
 def decoding_table(weighed: Sequence[DecodingPlan]) -> Table:

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-import spec as specs
+import endpoint_spec as specs
 from compile.cli.options import Name, Root, endpoint, err, out
 from compile.errors import CompileError
 from compile.packaging import artifact, golden_sample
 from compile.packaging.local_server import Worker, running
-from spec.lock import lock_path
+from endpoint_spec.lock import lock_path
 
 Port = Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 takes a free one.")]
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 import torch
 
 from compile.errors import CompileError
-from spec.archives import ArchiveError, ZipReader
+from endpoint_spec.archives import ArchiveError, ZipReader
 
 _DTYPES = {
     "FloatStorage": torch.float32,

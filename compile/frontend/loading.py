@@ -17,7 +17,7 @@ from compile.errors import CompileError, users_code
 from compile.frontend.weights import seeded
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 
 def definition(spec: EndpointSpec) -> ModelDefinition:

@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from compile.definition import ModelDefinition
 from compile.errors import CompileError
 from compile.frontend.checkpoint import read_state_dict
-from spec.digests import file_digest
-from spec.weights import FileWeights, HubWeights, RandomWeights, S3Weights
+from endpoint_spec.digests import file_digest
+from endpoint_spec.weights import FileWeights, HubWeights, RandomWeights, S3Weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 _SHOWN = 20
 

@@ -17,7 +17,7 @@ from compile.frontend.loading import importable
 from compile.lowering import REWRITES, Lowered, LoweringError, Rewrite, load_rewrites, lower
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 _REMEDY = "Define subclasses of compile.lowering.FunctionRewrite or ModuleRewrite; docs/lowering.md shows both."
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import inference_code
 from compile.errors import CompileError
+from endpoint_spec import archives
+from endpoint_spec.digests import local_sources
 from inference_code.artifact import manifest as manifests
 from inference_code.artifact.manifest import ArtifactManifest
-from spec import archives
-from spec.digests import local_sources
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 GRAPHS = "graphs"
 CODE = "code"

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 from compile.errors import CompileError
 from compile.files import staging
 from compile.packaging import archive as package
+from endpoint_spec import lock as locks
 from inference_code.artifact import manifest as manifests
 from inference_code.artifact.manifest import ArtifactManifest
-from spec import lock as locks
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from compile.definition import Bucket, ModelDefinition, SampleRequest
 from compile.errors import CompileError
 from compile.packaging import archive as package
 from compile.packaging.local_server import Answer, running
-from spec import derive
-from spec import lock as locks
+from endpoint_spec import derive
+from endpoint_spec import lock as locks
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 # Another CPU adds in another order: 1e-4 of the answer's maximum lets that through and nothing that matters.
 RELATIVE_TOLERANCE = 1e-4

@@ -15,7 +15,7 @@ from compile.lowering import Prologue
 
 if TYPE_CHECKING:
     from compile.pipeline.graph import BuiltGraph
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 
 @dataclass(frozen=True)

@@ -29,14 +29,14 @@ from compile.pipeline.lock import Proof
 from compile.progress import Reporter
 from compile.targets import Target, resolve
 from compile.targets.inf2 import separates_weights
+from endpoint_spec.digests import build_digest, handler_digest
+from endpoint_spec.lock import Lock, artifact_path
 from inference_code import tasks
 from inference_code.artifact import manifest as manifests
 from inference_code.artifact.manifest import ArtifactManifest, Digests, TaskEntry
-from spec.digests import build_digest, handler_digest
-from spec.lock import Lock, artifact_path
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 
 ARTIFACT, CPU, ARCHIVE = "artifact", "cpu", "model.tar.gz"  # in a build's scratch folder

@@ -13,7 +13,7 @@ from pathlib import Path
 from compile.errors import CompileError
 from compile.pipeline.graph import Case, Places
 from compile.pipeline.graph_archive import CompiledCell, pack, unpack
-from spec.jobs import CELL, SHA256_PATTERN, is_full
+from endpoint_spec.jobs import CELL, SHA256_PATTERN, is_full
 
 # When a new cell makes the cache larger than this, the cells that were not used for longest go.
 LIMIT_BYTES = 20 * 10**9

@@ -17,19 +17,19 @@ import transformers
 
 from compile.frontend.weights import WeightsReport
 from compile.pipeline.graph import Case
-from spec.digests import canonical, code_of, compile_section, definition_code, file_digest
-from spec.places import INSTALLED
+from endpoint_spec.digests import canonical, code_of, compile_section, definition_code, file_digest
+from endpoint_spec.places import INSTALLED
 
 if TYPE_CHECKING:
     from compile.targets import Target
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 # A change of what a cell's file holds, or of what its key means, makes other keys.
 FORMAT = 1
 _BESIDE_A_GRAPH = ("accept", "timeout", "buckets", "batch_sizes")
 # Where compiling begins, here and in the process of its own; lowering finds its rewrites through a registry.
 _ROOTS = ("compile/pipeline/graph.py", "compile/targets/compile_process.py")
-_TABLES = ("spec/compiler_options.py", "spec/data/compilers.yaml", "spec/data/limits.yaml")
+_TABLES = ("endpoint_spec/compiler_options.py", "endpoint_spec/data/compilers.yaml", "endpoint_spec/data/limits.yaml")
 
 
 def versions(target: Target) -> dict[str, str]:

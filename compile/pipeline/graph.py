@@ -27,7 +27,7 @@ from compile.verification.tolerance import Closeness
 from inference_code.artifact.manifest import GraphEntry
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 
 COMPARISON = "comparison.json"  # in a graph's record

@@ -25,10 +25,10 @@ from compile.pipeline.graph import COMPARISON, BuiltGraph, Case, Places
 from compile.targets import CompiledGraph, Cost
 from compile.verification.parity import OutputParity, Parity
 from compile.verification.tolerance import Closeness
+from endpoint_spec import archives
+from endpoint_spec.digests import canonical
+from endpoint_spec.jobs import tree_digests
 from inference_code.artifact.manifest import TensorDescription
-from spec import archives
-from spec.digests import canonical
-from spec.jobs import tree_digests
 
 _DESCRIPTION = "cell.json"
 _ARTIFACT, _CPU, _RECORD = "artifact", "cpu", "record"

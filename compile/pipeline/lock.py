@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from compile.files import place
 from compile.frontend.weights import WeightsReport
 from compile.pipeline.graph import BuiltGraph
+from endpoint_spec import lock as locks
 from inference_code.artifact.manifest import ArtifactManifest, TensorDescription
-from spec import lock as locks
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 PREVIOUS = "previous.tar.gz"
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from compile.definition import ModelDefinition
-from spec.digests import canonical
+from endpoint_spec.digests import canonical
 
 _DEPTH = 5  # of attributes within attributes, such as a configuration's; what lies deeper counts by its type
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))

@@ -16,13 +16,13 @@ from compile.pipeline import build, graph
 from compile.pipeline import lock as locking
 from compile.pipeline.lock import Proof
 from compile.progress import Reporter
+from endpoint_spec.digests import build_digest, handler_digest
+from endpoint_spec.lock import Lock
 from inference_code.artifact import manifest as manifests
 from inference_code.artifact.manifest import ArtifactManifest, Digests
-from spec.digests import build_digest, handler_digest
-from spec.lock import Lock
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 
 def repackage(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> tuple[Lock, bool]:

@@ -16,11 +16,11 @@ from compile.packaging import artifact
 from compile.pipeline.graph import COMPARISON, Case
 from compile.pipeline.verify import kept_at
 from compile.profiling import results
-from spec import jobs
-from spec import lock as locks
+from endpoint_spec import jobs
+from endpoint_spec import lock as locks
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 _COMPILED = ("operators", "compiled", "subgraphs")
 

@@ -25,11 +25,11 @@ from compile.targets import resolve
 from compile.targets.inf2 import separates_weights
 from compile.verification.device_parity import on_device
 from compile.verification.parity import Parity, compare
+from endpoint_spec import lock as locks
 from inference_code.artifact.manifest import GraphEntry
-from spec import lock as locks
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ from compile.progress import Reporter
 from compile.targets import resolve
 from compile.targets.inf2 import loaded
 from compile.targets.sdk import has_device
+from endpoint_spec import platforms
 from inference_code.artifact.manifest import ArtifactManifest, GraphEntry, TensorDescription
-from spec import platforms
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
-    from spec.lock import Lock
+    from endpoint_spec import EndpointSpec
+    from endpoint_spec.lock import Lock
 
 _PRODUCT = Path("/sys/devices/virtual/dmi/id/product_name")  # EC2 writes the instance type here (Nitro)
 _WINDOWS = 10

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compile.profiling.benchmark import Report
-from spec import lock as locks
+from endpoint_spec import lock as locks
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 
 def folder(spec: EndpointSpec, rehearsal: bool) -> Path:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from compile.errors import CompileError, UsageError
 from compile.files import staging
 from compile.pipeline import lock as locking
+from endpoint_spec import jobs
+from endpoint_spec.digests import build_digest
+from endpoint_spec.lock import Lock, artifact_path, read_lock
 from inference_code.artifact.manifest import file_sha256
-from spec import jobs
-from spec.digests import build_digest
-from spec.lock import Lock, artifact_path, read_lock
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 _AGAIN = "Nothing was changed. Download the result again."
 

@@ -28,15 +28,15 @@ from compile.pipeline import graph as graphs
 from compile.pipeline.cache_key import Identity, here
 from compile.progress import Reporter
 from compile.targets import Target
-from spec import archives, jobs, platforms
-from spec.digests import build_digest, definition_code, file_digest, local_sources, rewrites_code
-from spec.places import INSTALLED
-from spec.weights import RandomWeights
+from endpoint_spec import archives, jobs, platforms
+from endpoint_spec.digests import build_digest, definition_code, file_digest, local_sources, rewrites_code
+from endpoint_spec.places import INSTALLED
+from endpoint_spec.weights import RandomWeights
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
-_ROOMS = ("spec", "compile", "inference_code")
+_ROOMS = ("endpoint_spec", "compile", "inference_code")
 _SCRIPT = Path(__file__).with_name(jobs.START)
 _READER = Path(archives.__file__)
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import spec as specs
+import endpoint_spec as specs
 from compile.errors import CompileError
 from compile.files import place, staging
 from compile.frontend import weights
@@ -17,12 +17,12 @@ from compile.pipeline.cache_key import Identity
 from compile.pipeline.graph_archive import CompiledCell, pack, unpack
 from compile.progress import Reporter
 from compile.remote.bundle import stand_in
+from endpoint_spec import jobs
+from endpoint_spec.digests import build_digest
 from inference_code.artifact.manifest import file_sha256
-from spec import jobs
-from spec.digests import build_digest
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from compile.pipeline.acceptance import Account
 
 if TYPE_CHECKING:
     from compile.pipeline.graph import Case
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from compile.lowering.config import of_spec
 from compile.lowering.joined_script import joined
 from compile.pipeline.graph import lowered
 from compile.targets import inf1, inf2
-from spec import load
-from spec.digests import build_digest
+from endpoint_spec import load
+from endpoint_spec.digests import build_digest
 
 
 def main(folder: Path) -> None:

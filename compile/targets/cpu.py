@@ -14,7 +14,7 @@ from compile.ir.flat_module import unused_inputs
 from compile.targets.base import Cell, CompiledGraph
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 
 class Rehearsal:

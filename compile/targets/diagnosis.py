@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compile.errors import CompileError
 from compile.targets.base import Cell, Cost
-from spec.quantities import format_duration
+from endpoint_spec.quantities import format_duration
 
 _SHOWN = 300
 _SMALLER = "Compile on a machine with more memory, or make the graph smaller (smaller bucket or batch, fewer roles)."

@@ -19,11 +19,11 @@ from compile.targets import sdk as neuron
 from compile.targets.base import Cell, CompiledGraph
 from compile.targets.output_checks import account_of, require_compiled
 from compile.targets.process_runner import Finished, run
-from spec import compiler_options, platforms
-from spec.endpoint import Inf1Options
+from endpoint_spec import compiler_options, platforms
+from endpoint_spec.endpoint import Inf1Options
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 PACKAGES = neuron.Packages("torch_neuron", "torch-neuron", "neuron-cc", ("tensorflow", "dmlc-nnvm"))
 # Operators that a graph of dynamic batch cannot have on the host: the batch size is in what they compute.

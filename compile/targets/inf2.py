@@ -18,11 +18,11 @@ from compile.targets import sdk as neuron
 from compile.targets.base import Cell, CompiledGraph
 from compile.targets.output_checks import account_of_nodes, require_fused
 from compile.targets.process_runner import run
-from spec import compiler_options, platforms
-from spec.endpoint import Inf2Options
+from endpoint_spec import compiler_options, platforms
+from endpoint_spec.endpoint import Inf2Options
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 PACKAGES = neuron.Packages("torch_neuronx", "torch-neuronx", "neuronx-cc", ("torch-xla", "libneuronxla"))
 

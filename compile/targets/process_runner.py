@@ -21,7 +21,7 @@ from typing import Any
 
 from compile.targets.base import Cell, Cost
 from compile.targets.diagnosis import Failure
-from spec.digests import build_digest
+from endpoint_spec.digests import build_digest
 
 LOG = "compile.log"
 # The SDK's own timeout (compiler_timeout) comes first where there is one: its message says more than ours.

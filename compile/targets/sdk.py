@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from compile.errors import CompileError
-from spec import platforms
+from endpoint_spec import platforms
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 REHEARSE = "Build with --rehearse to trace the same lowered graphs for the CPU of this machine."
 _INSTALL = "python -m pip install --extra-index-url=https://pip.repos.neuron.amazonaws.com"
@@ -117,7 +117,7 @@ def check_versions(spec: EndpointSpec, module: ModuleType, packages: Packages) -
 
 
 def check_room(spec: EndpointSpec) -> None:
-    """Raises CompileError where memory or disk are below what any compilation needs (spec/data/limits.yaml)."""
+    """Raises CompileError where memory or disk are below what any compilation needs (endpoint_spec/data/limits.yaml)."""
     known = platforms.compile_machine()
     memory = available_memory()
     if memory is not None and memory < known.memory_gib_min * 2**30:

@@ -17,10 +17,10 @@ from compile.frontend import loading, weights
 from compile.ir.flat_module import FlatModule, flat_module, signature
 from compile.lowering.config import ALL, Rewriting, made, of_spec
 from compile.pipeline.graph import Case
-from spec.endpoint import Accept
+from endpoint_spec.endpoint import Accept
 
 if TYPE_CHECKING:
-    from spec import EndpointSpec
+    from endpoint_spec import EndpointSpec
 
 FORMS = "Give an endpoint's name, or family:variant of a built-in family."
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from embedded_aws.clients import Clients
-from spec import archives
+from endpoint_spec import archives
 
 
 class ArtifactError(Exception):
@@ -22,7 +22,7 @@ class ArtifactError(Exception):
 def fetch(clients: Clients, region: str, url: str, directory: Path) -> Path:
     """Unpack `s3://bucket/key` into `directory`/model and return that folder. Raises ArtifactError.
 
-    Only regular files and folders are taken; what else is refused stands in spec/archives.py.
+    Only regular files and folders are taken; what else is refused stands in endpoint_spec/archives.py.
     """
     parts = urlsplit(url)
     if parts.scheme != "s3" or not parts.netloc or not parts.path.strip("/"):

@@ -20,7 +20,7 @@ from embedded_aws.hosting.api import Hosted, State
 from embedded_aws.hosting.endpoint import Endpoint, Variant
 from embedded_aws.hosting.logs import log_group
 from embedded_aws.hosting.worker import HOST
-from spec.platforms import limits
+from endpoint_spec.platforms import limits
 
 PATH = re.compile(r"/endpoints/([^/]+)/invocations/?")
 CUSTOM = "X-Amzn-SageMaker-Custom-Attributes"

@@ -1,6 +1,6 @@
 """Whether an image could be pulled. Nothing is pulled here: the job runs with this server's Python.
 
-An image of an AWS account must be one of the table (spec/data/images.yaml, registries.yaml); one of the account's own
+An image of an AWS account must be one of the table (endpoint_spec/data/images.yaml, registries.yaml); one of the account's own
 registry must be in the local ECR. The wording of the failure is what SageMaker reports,
 https://github.com/aws-samples/amazon-sagemaker-tensorflow-object-detection-api/issues/14.
 """
@@ -14,7 +14,7 @@ from typing import get_args
 from botocore.exceptions import ClientError
 
 from embedded_aws.clients import Clients
-from spec import platforms
+from endpoint_spec import platforms
 
 SERVERS = ("torchserve", "native", "triton")
 URI = re.compile(

@@ -12,7 +12,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-import spec as specs
+import endpoint_spec as specs
 from operations import locked as locking
 from operations.account import Account
 from operations.commands.common import AsJson, Name, Root, console, table

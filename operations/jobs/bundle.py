@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from endpoint_spec import jobs
 from operations.errors import OperationError
 from operations.jobs.compiling import compile_command
 from operations.jobs.content import Folder
-from spec import jobs
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from endpoint_spec.quantities import format_duration
 from operations.account import Account
 from operations.errors import OperationError, WrongUseError
-from spec.quantities import format_duration
 
 if TYPE_CHECKING:
-    import spec as specs
-    from spec.endpoint import Job
+    import endpoint_spec as specs
+    from endpoint_spec.endpoint import Job
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from endpoint_spec.places import INSTALLED
 from operations.errors import OperationError, WrongUseError
-from spec.places import INSTALLED
 
 
 def compile_command(root: Path, *arguments: str) -> str:

@@ -10,9 +10,9 @@ from typing import NoReturn
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
+from endpoint_spec.jobs import files_digest
 from operations.account import Account
 from operations.errors import OperationError
-from spec.jobs import files_digest
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from endpoint_spec import platforms
+from endpoint_spec.places import INSTALLED
 from operations.errors import OperationError, WrongUseError
 from operations.jobs import wheels
-from spec import platforms
-from spec.places import INSTALLED
 
 # What the images' Linux takes: Ubuntu 20.04 has glibc 2.31, 24.04 has 2.39. Neuron's wheels say linux_x86_64.
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "linux_x86_64")

@@ -11,10 +11,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from endpoint_spec import jobs
 from operations.account import Account
 from operations.errors import OperationError
 from operations.jobs.compile_stack import CompileStack
-from spec import jobs
 
 _TRIES = 5  # an ended run's name stays taken for 90 days, and ListExecutions lags behind (Step Functions API reference)
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from endpoint_spec.quantities import format_duration
 from operations.errors import OperationError
 from operations.jobs import record
 from operations.jobs.instances import left_over
 from operations.jobs.run import Run
 from operations.jobs.screen import clock
-from spec.quantities import format_duration
 
 
 def failure(run: Run, root: Path) -> OperationError:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from endpoint_spec.loopback import is_loopback
 from operations.errors import OperationError
 from operations.jobs.run import Run
 from operations.jobs.screen import Screen
-from spec.loopback import is_loopback
 
 PAUSE_SECONDS = 5.0  # a compilation takes minutes; GetExecutionHistory and GetLogEvents are throttled
 LOOPBACK_PAUSE_SECONDS = 0.5

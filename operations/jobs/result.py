@@ -12,13 +12,13 @@ from typing import Any
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import ClientError
 
+from endpoint_spec import jobs
 from operations.errors import OperationError
 from operations.jobs import record
 from operations.jobs.compiling import compile_command
 from operations.jobs.content import stored
 from operations.jobs.run import Run
 from operations.locked import sha256
-from spec import jobs
 
 # Neo names the file after the device (SageMaker Developer Guide, CreateCompilationJob, S3OutputLocation).
 NEO_MODEL = "model-ml_inf1.tar.gz"

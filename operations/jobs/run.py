@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timezone
 
+from endpoint_spec.jobs import GATHER, run_prefix
 from operations.account import ARTIFACTS_STACK, Account
 from operations.jobs import executions
 from operations.jobs.cells import Followed, History
 from operations.jobs.compile_stack import CompileStack
 from operations.jobs.executions import Execution
 from operations.jobs.logs import CloudWatchLogs, Logs, NoLogs, S3Logs
-from spec.jobs import GATHER, run_prefix
 
 _LAST_LINES = 12
 

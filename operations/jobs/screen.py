@@ -10,9 +10,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from endpoint_spec.quantities import format_duration
 from operations.jobs.cells import Followed
 from operations.jobs.run import Run
-from spec.quantities import format_duration
 
 _COLOURS = {
     "waiting": "dim",

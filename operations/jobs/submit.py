@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import spec as specs
+import endpoint_spec as specs
+from endpoint_spec import jobs
+from endpoint_spec.digests import build_digest
 from operations.account import ARTIFACTS_STACK, Account
 from operations.errors import OperationError
 from operations.jobs import bundle, compile_stack, content, executions, wheels
 from operations.jobs.content import Folder
 from operations.jobs.run import Run
-from spec import jobs
-from spec.digests import build_digest
 
 
 @dataclass(frozen=True)

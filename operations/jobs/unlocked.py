@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import spec as specs
+import endpoint_spec as specs
+from endpoint_spec.digests import build_digest
+from endpoint_spec.lock import LockError, lock_path, read_lock
 from operations.errors import WrongUseError
-from spec.digests import build_digest
-from spec.lock import LockError, lock_path, read_lock
 
 
 @dataclass(frozen=True)

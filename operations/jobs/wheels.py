@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from endpoint_spec.jobs import REQUIREMENTS
 from operations.errors import OperationError, WrongUseError
 from operations.jobs.content import Folder
 from operations.locked import sha256
-from spec.jobs import REQUIREMENTS
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*])?==([^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import spec
+import endpoint_spec as specs
 from cdk.node import use_supported_node
 from tests.cdk.projects import COMPILED, FULL, MACHINE_IMAGE, MINIMAL, Assemble, Project, Synthesize, new_project
 
@@ -40,7 +40,7 @@ def assemble(tmp_path_factory: pytest.TempPathFactory) -> Assemble:
     def run(project: Project, deployment: Deployment | None = None) -> CloudAssembly:
         outdir = tmp_path_factory.mktemp("assembly")
         cdk_app = App(context=application.feature_flags(), analytics_reporting=False, outdir=str(outdir))
-        application.compose(cdk_app, spec.load_all(project.root), deployment or Deployment())
+        application.compose(cdk_app, specs.load_all(project.root), deployment or Deployment())
         return cdk_app.synth()
 
     return run

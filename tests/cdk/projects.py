@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import spec
-from spec.lock import Lock, artifact_key, lock_path
+import endpoint_spec as specs
+from endpoint_spec.lock import Lock, artifact_key, lock_path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENTRY = "def build():\n    raise NotImplementedError('synthesis never calls this')\n"
@@ -50,7 +50,7 @@ Synthesize = Callable[..., dict[str, dict[str, Any]]]
 Assemble = Callable[..., Any]
 
 
-def lock_of(endpoint: spec.EndpointSpec, **changes: Any) -> Lock:
+def lock_of(endpoint: specs.EndpointSpec, **changes: Any) -> Lock:
     """A lock that fits the endpoint, as a build would have written it; `changes` replaces fields."""
     tensor = {"name": "image", "shape": [1, 3, 32, 32], "dtype": "float32"}
     graphs = [
@@ -62,8 +62,8 @@ def lock_of(endpoint: spec.EndpointSpec, **changes: Any) -> Lock:
         "rehearsal": False,
         "target": endpoint.compile.target,
         "digests": {
-            "build": spec.digests.build_digest(endpoint),
-            "handler": spec.digests.handler_digest(endpoint),
+            "build": endpoint_spec.digests.build_digest(endpoint),
+            "handler": endpoint_spec.digests.handler_digest(endpoint),
             "artifact": SHA256,
         },
         "artifact": {"key": artifact_key(endpoint.name, SHA256), "bytes": 100_000_000},
@@ -107,7 +107,7 @@ class Project:
 
     def lock(self, name: str, *, rehearsal: bool = False, **changes: Any) -> Path:
         """Write the lock that fits endpoints/NAME.yaml as it is now."""
-        endpoint = spec.load(self.root / "endpoints" / f"{name}.yaml", self.root)
+        endpoint = specs.load(self.root / "endpoints" / f"{name}.yaml", self.root)
         path = lock_path(endpoint, rehearsal)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(lock_of(endpoint, rehearsal=rehearsal, **changes).dump())

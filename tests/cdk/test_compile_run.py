@@ -16,7 +16,7 @@ from cdk.states.job import CELL, GATHER, WAITS, Place, job_name_pattern, naming,
 from cdk.states.neo import made_key, neo_states
 from cdk.states.processing import ProcessingMachine, processing_states
 from cdk.states.run import EVENTS_PER_LOOK, MADE, READ_RESULT, Course, cell_key, run_machine
-from spec import jobs
+from endpoint_spec import jobs
 from tests.cdk.interpreter import Ended, Services, refused, run
 
 NAME = "depth-anything-v2-base-of-the-whole-house"

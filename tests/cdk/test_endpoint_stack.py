@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-import spec
-from spec import derive
+import endpoint_spec as specs
+from endpoint_spec import derive
 from tests.cdk.projects import FULL, SHA256, lock_of, new_project
 from tests.cdk.reading import only, resources, text
 
@@ -32,9 +32,9 @@ TYPES = {
 
 
 @pytest.fixture
-def endpoint(tmp_path: Path) -> spec.EndpointSpec:
+def endpoint(tmp_path: Path) -> specs.EndpointSpec:
     home = new_project(tmp_path)
-    return spec.load(home.write("full", FULL), home.root)
+    return specs.load(home.write("full", FULL), home.root)
 
 
 def test_only_these_types_and_no_custom_resource(full: dict[str, Any]) -> None:
@@ -47,7 +47,7 @@ def test_model_reads_the_locked_artifact_from_the_artifact_bucket(full: dict[str
     assert container["ModelDataUrl"].endswith("/" + KEY)
 
 
-def test_model_runs_in_the_worker_environment(full: dict[str, Any], endpoint: spec.EndpointSpec) -> None:
+def test_model_runs_in_the_worker_environment(full: dict[str, Any], endpoint: specs.EndpointSpec) -> None:
     container = only(full, "AWS::SageMaker::Model")["PrimaryContainer"]
     assert text(container["Environment"]) == derive.worker_environment(endpoint, lock_of(endpoint)) | {
         "NEURON_MONITOR_CW_REGION": "${AWS::Region}",
@@ -60,12 +60,12 @@ def test_model_runs_in_the_worker_environment(full: dict[str, Any], endpoint: sp
 def test_image_comes_from_the_registry_of_the_region(full: dict[str, Any]) -> None:
     container = text(only(full, "AWS::SageMaker::Model"))["PrimaryContainer"]
     account = "${map RegistryAccounts ${AWS::Region} account}"
-    image = spec.platforms.image("inf1", "torchserve")
+    image = endpoint_spec.platforms.image("inf1", "torchserve")
     assert container["Image"] == (
         f"{account}.dkr.ecr.${{AWS::Region}}.${{AWS::URLSuffix}}/{image.repository}:{image.tag}"
     )
     mapping = full["Mappings"]["RegistryAccounts"]
-    assert {region: row["account"] for region, row in mapping.items()} == spec.platforms.registry_accounts()
+    assert {region: row["account"] for region, row in mapping.items()} == endpoint_spec.platforms.registry_accounts()
     assert "us-west-1" not in mapping
 
 
@@ -80,7 +80,7 @@ def test_only_endpoint_and_variant_have_names(full: dict[str, Any]) -> None:
         assert not {"RoleName", "TopicName", "DashboardName"} & set(properties)
 
 
-def test_variant_has_capacity_and_both_timeouts(full: dict[str, Any], endpoint: spec.EndpointSpec) -> None:
+def test_variant_has_capacity_and_both_timeouts(full: dict[str, Any], endpoint: specs.EndpointSpec) -> None:
     (variant,) = only(full, "AWS::SageMaker::EndpointConfig")["ProductionVariants"]
     assert variant["InstanceType"] == "ml.inf1.2xlarge"
     assert variant["InitialInstanceCount"] == 2

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cdk.constructs.compile_instance import LARGEST_USER_DATA, USER_DATA, user_data
-from spec import jobs
+from endpoint_spec import jobs
 
 RUN = "depth-0123456789ab-1"
 BUCKET = "inferentia-artifacts"

@@ -11,7 +11,7 @@ from aws_cdk import App, Stack
 from cdk.constructs.registry_image import RegistryImage
 from cdk.constructs.rollout import RolloutError, deployment_config
 from cdk.deployment import REHEARSAL_ACCOUNT, Deployment
-from spec import platforms
+from endpoint_spec import platforms
 from tests.cdk.projects import MINIMAL, Assemble, Project, Synthesize
 from tests.cdk.reading import only, resources, text
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import spec as specs
+import endpoint_spec as specs
 from compile.cli import app
 from compile.pipeline.build import Result, build, plan
 from compile.progress import Silent

@@ -149,7 +149,7 @@ def test_errors_have_the_forms_of_sagemaker(hosting: Hosting) -> None:
 
 
 def test_payload_limits(hosting: Hosting) -> None:
-    from spec.platforms import limits  # noqa: PLC0415 - the limit stands in the table
+    from endpoint_spec.platforms import limits  # noqa: PLC0415 - the limit stands in the table
 
     hosting.up(hosting.config("one", artifact("one")))
     most = limits().request_bytes

@@ -11,12 +11,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from spec import load
-from spec.derive import worker_environment
+from endpoint_spec import load
+from endpoint_spec.derive import worker_environment
 from tests.embedded_aws.running import wait_for
 from tests.embedded_aws.test_hosting import Hosting, alive, hosting
 from tests.embedded_aws.test_update_under_load import packed
-from tests.spec.projects import SMALL, a_lock, fill
+from tests.endpoint_spec.projects import SMALL, a_lock, fill
 
 __all__ = ["hosting"]
 

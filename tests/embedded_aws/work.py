@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from spec import platforms
+from endpoint_spec import platforms
 from tests.embedded_aws.running import Aws, wait_for
 
 IMAGE = platforms.image("inf1", "torchserve")

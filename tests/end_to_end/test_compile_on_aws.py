@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from spec import jobs
+from endpoint_spec import jobs
 from tests.compile.projects import TINY
 from tests.end_to_end.rehearsal import ROOT, Road
 

@@ -18,7 +18,7 @@ NEVER = (
     "starlette",
     "yaml",
     "boto3",
-    "spec",
+    "endpoint_spec",
     "compile",
     "cdk",
     "operations",

@@ -14,9 +14,9 @@ import requests
 from moto.core import config as moto_config
 from moto.server import ThreadedMotoServer
 
-import spec as specs
-from spec.digests import build_digest, handler_digest
-from spec.lock import artifact_key
+import endpoint_spec as specs
+from endpoint_spec.digests import build_digest, handler_digest
+from endpoint_spec.lock import artifact_key
 from tests.operations.machines import BUCKET
 
 SPEC = 'name: depth\nmodel: {family: depth_anything_v2, variant: vits, weights: "random:0"}\n'

@@ -8,10 +8,10 @@ from typing import Any
 
 import boto3
 
-import spec as specs
-from spec import jobs
-from spec.digests import build_digest
-from spec.jobs import Plan, PlanCell
+import endpoint_spec as specs
+from endpoint_spec import jobs
+from endpoint_spec.digests import build_digest
+from endpoint_spec.jobs import Plan, PlanCell
 
 BUCKET = "the-artifact-bucket"
 ROLE = "arn:aws:iam::123456789012:role/compile"

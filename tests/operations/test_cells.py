@@ -7,9 +7,9 @@ import json
 from typing import Any
 from unittest.mock import MagicMock
 
+from endpoint_spec.jobs import GATHER
 from operations.account import Account
 from operations.jobs.cells import Followed, History
-from spec.jobs import GATHER
 
 START = datetime.datetime(2026, 11, 20, tzinfo=datetime.timezone.utc)
 

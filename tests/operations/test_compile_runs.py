@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from spec import jobs
+from endpoint_spec import jobs
 from tests.compile.projects import write_entry
 from tests.embedded_aws.running import wait_for
 from tests.end_to_end.rehearsal import ROOT, Road

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from botocore.exceptions import ClientError
 
+from endpoint_spec.lock import SampleAnswer
 from operations.errors import OperationError
 from operations.smoke import compare, explain_model_error
-from spec.lock import SampleAnswer
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
 EXPECTED = SampleAnswer(

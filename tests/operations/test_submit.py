@@ -14,14 +14,14 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from endpoint_spec import jobs
+from endpoint_spec.lock import artifact_key
 from operations.account import Account
 from operations.commands import jobs as command
 from operations.errors import OperationError
 from operations.jobs import bundle, executions, result
 from operations.jobs.compile_stack import find
 from operations.jobs.submit import find as find_run
-from spec import jobs
-from spec.lock import artifact_key
 from tests.operations import machines
 from tests.operations.conftest import write_lock
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from endpoint_spec import platforms
+from endpoint_spec.jobs import REQUIREMENTS, files_digest
 from operations.errors import OperationError, WrongUseError
 from operations.jobs import download, wheels
-from spec import platforms
-from spec.jobs import REQUIREMENTS, files_digest
 
 Run = Callable[..., tuple[int, str, str]]
 WHEEL = "safe_tensors-0.8.0-cp38-abi3-manylinux_2_17_x86_64.whl"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import spec as specs
+import endpoint_spec as specs
 from tests.compile.projects import ENTRY, files, rehearse, run, write_entry, write_spec
 
 

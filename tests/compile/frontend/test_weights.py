@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-import spec as specs
+import endpoint_spec as specs
 from compile.definition import GraphDefinition, ModelDefinition
 from compile.errors import CompileError
 from compile.frontend import weights

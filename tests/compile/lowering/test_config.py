@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-import spec as specs
+import endpoint_spec as specs
 from compile.errors import CompileError
 from compile.lowering import FOLD, REWRITES, config
 from compile.lowering.config import ALL, made, of_spec
-from spec.lock import check, lock_path, read_lock
-from spec.places import rewrites
+from endpoint_spec.lock import check, lock_path, read_lock
+from endpoint_spec.places import rewrites
 from tests.compile.projects import ENTRY, files, rehearse, run, write_entry
 
 SOURCE = ENTRY.replace(

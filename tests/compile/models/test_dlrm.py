@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-import spec as specs
+import endpoint_spec as specs
 from compile.analysis import capacity
 from compile.definition import ModelDefinition
 from compile.errors import CompileError

@@ -13,9 +13,9 @@ import pytest
 from compile.errors import CompileError
 from compile.packaging.golden_sample import difference, environment, recorded
 from compile.packaging.local_server import Answer
-from spec import load
-from spec.lock import SampleAnswer
-from tests.spec.projects import SMALL, a_lock, fill
+from endpoint_spec import load
+from endpoint_spec.lock import SampleAnswer
+from tests.endpoint_spec.projects import SMALL, a_lock, fill
 
 
 def npy(array: np.ndarray) -> Answer:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from transformers import DPTImageProcessor
 
-import spec as specs
+import endpoint_spec as specs
 from compile.frontend import loading, weights
 from compile.packaging import artifact
 from inference_code import handler

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import spec as specs
+import endpoint_spec as specs
 from compile.errors import CompileError
 from compile.packaging import archive, artifact, golden_sample
 from compile.packaging.local_server import running
 from compile.pipeline import repackage, verify
 from compile.pipeline.build import Result, plan
 from compile.progress import Silent
+from endpoint_spec.lock import check, lock_path, read_lock
 from inference_code.artifact import manifest as manifests
-from spec.lock import check, lock_path, read_lock
 from tests.compile.projects import ENTRY, HANDLER, ROOT, WITH_SAMPLE, files, rehearse, write_entry, write_spec
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-import spec as specs
+import endpoint_spec as specs
 from compile.frontend.weights import identify
 from compile.pipeline import build as builds
 from compile.pipeline import cache_key, graph
@@ -22,7 +22,7 @@ from compile.pipeline.build import Result, build, plan
 from compile.pipeline.cache import Cache
 from compile.pipeline.cache_key import Identity
 from compile.progress import Silent
-from spec.jobs import CELL
+from endpoint_spec.jobs import CELL
 from tests.compile.projects import ENTRY, WITH_SAMPLE, files, run, write_entry
 
 TWO = "compile: {batch_sizes: [1, 2]}\n"
@@ -132,7 +132,11 @@ def test_what_a_key_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     section = "compile: {fast_math: none, lowering: {off: [interpolate]}}\n"
     known |= {keyed(write_entry(tmp_path, more=more)) for more in (section, "compile: {target: inf2}\n")}
     code = cache_key._code()
-    assert {"compile/lowering/registry.py", "compile/analysis/operators.json", "spec/data/compilers.yaml"} <= set(code)
+    assert {
+        "compile/lowering/registry.py",
+        "compile/analysis/operators.json",
+        "endpoint_spec/data/compilers.yaml",
+    } <= set(code)
     assert not [name for name in code if name.startswith(("compile/models/", "compile/cli/"))]
     path = write_entry(tmp_path)
     for name in ("compile/lowering/recorder.py", "compile/analysis/operators.json", "compile/verification/parity.py"):

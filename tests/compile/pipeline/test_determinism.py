@@ -21,7 +21,7 @@ time.time = lambda: _now() + 86_400
 
 def checkout(source: Path, at: Path) -> None:
     """Copies the rooms that a build needs."""
-    for room in ("compile", "spec", "inference_code"):
+    for room in ("compile", "endpoint_spec", "inference_code"):
         shutil.copytree(source / room, at / room, ignore=shutil.ignore_patterns("__pycache__"))
     write_entry(at, WITH_SAMPLE)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-import spec as specs
+import endpoint_spec as specs
 from compile.frontend import loading, weights
 from compile.packaging import archive, golden_sample
 from compile.packaging.local_server import running

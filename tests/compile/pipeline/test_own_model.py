@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-import spec as specs
+import endpoint_spec as specs
 from compile.frontend import loading
 from compile.packaging import archive as package
 from compile.pipeline import verify

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import spec as specs
+import endpoint_spec as specs
 from compile.pipeline.build import build, plan
 from compile.profiling.results import folder
 from compile.progress import Silent

@@ -14,15 +14,15 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-import spec as specs
+import endpoint_spec as specs
 from compile.frontend import loading, weights
 from compile.models.parts.pictures import png
 from compile.packaging import archive
 from compile.packaging.local_server import Worker, running
+from endpoint_spec.lock import lock_path, read_lock
 from inference_code import handler
 from inference_code.codecs.images import decode
 from inference_code.settings import Settings
-from spec.lock import lock_path, read_lock
 from tests.compile.models.tiny import TINY
 from tests.compile.projects import rehearse
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import spec as specs
+import endpoint_spec as specs
 from compile.errors import CompileError
 from compile.packaging import artifact
 from compile.profiling import benchmark
@@ -17,7 +17,7 @@ from compile.profiling.benchmark import Report, Row, Settings, cost_per_million,
 from compile.profiling.latency import modes, percentiles
 from compile.profiling.results import can_plot, keep
 from compile.progress import Silent
-from spec.lock import artifact_key, read_lock
+from endpoint_spec.lock import artifact_key, read_lock
 from tests.compile.projects import ENTRY, rehearse, run, write_entry
 
 ROW = Row("main", "x 8", 1, 1, 1, 1, 100, 1.0, 100.0, 1.0, 10.0, 1.0, {"p99": 12.0}, None, None)

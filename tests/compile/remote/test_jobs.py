@@ -28,10 +28,10 @@ from compile.pipeline.graph_archive import _checksum
 from compile.progress import Silent
 from compile.remote import bundle, log_tail
 from compile.targets import process_runner as target_job
-from spec import archives, jobs
-from spec.digests import file_digest, handler_digest
-from spec.loading import load
-from spec.lock import read_lock
+from endpoint_spec import archives, jobs
+from endpoint_spec.digests import file_digest, handler_digest
+from endpoint_spec.loading import load
+from endpoint_spec.lock import read_lock
 from tests.compile.projects import ROOT, WITH_SAMPLE, rehearse, run, write_entry
 from tests.compile.targets.test_compiling import in_this_process
 
@@ -146,8 +146,8 @@ def test_what_a_bundle_holds(tmp_path: Path) -> None:
         "project/models/windows.py",
     ]
     rooms = {name.split("/")[1] for name in names if name.startswith("code/")}
-    assert rooms == {"spec", "compile", "inference_code"}
-    assert {"code/compile/analysis/operators.json", "code/spec/data/compile_machines.yaml"} <= set(names)
+    assert rooms == {"endpoint_spec", "compile", "inference_code"}
+    assert {"code/compile/analysis/operators.json", "code/endpoint_spec/data/compile_machines.yaml"} <= set(names)
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import spec as specs
+import endpoint_spec as specs
 from compile.analysis import capacity
 from compile.errors import CompileError
 from compile.frontend import weights
@@ -26,8 +26,8 @@ from compile.pipeline.build import Result, build, plan, survey
 from compile.progress import Silent
 from compile.targets import compile_process, inf1, inf2, process_runner, resolve, sdk
 from compile.targets.base import Cost
+from endpoint_spec import lock as locks
 from inference_code.artifact import manifest as manifests
-from spec import lock as locks
 from tests.compile.projects import ENTRY, ROOT, WITH_SAMPLE, files, run, write_entry
 
 Scenario = Callable[[str], None]

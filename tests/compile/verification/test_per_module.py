@@ -16,7 +16,7 @@ from compile.lowering.config import Rewriting
 from compile.models import find
 from compile.verification.inputs import Trial
 from compile.verification.per_module import PerModule, Row, per_module
-from spec.endpoint import Accept
+from endpoint_spec.endpoint import Accept
 from tests.compile.models.tiny import TINY
 from tests.compile.projects import ENTRY, ROOT, run, write_entry
 

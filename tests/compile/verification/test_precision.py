@@ -15,7 +15,7 @@ from compile.ir.flat_module import flat_module
 from compile.verification.inputs import Trial
 from compile.verification.precision import GraphPrecision, class_metrics, depth_metrics, emulate, recommended
 from compile.verification.precision_emulation import MODES, Emulation, Mode
-from spec.endpoint import Accept
+from endpoint_spec.endpoint import Accept
 from tests.compile.projects import ENTRY, run, write_entry, write_spec
 
 BY_NAME = {mode.name: mode for mode in MODES}

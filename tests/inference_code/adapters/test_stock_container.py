@@ -28,14 +28,14 @@ from tests.inference_code.artifacts import Response, Server, encoded, gradient, 
 if sys.version_info < (3, 11):
     pytest.skip("this lane starts from Python 3.11, and runs the servers of both", allow_module_level=True)
 
-from spec import EndpointSpec, platforms
-from spec.derive import worker_environment, workers
-from spec.loading import load
+from endpoint_spec import EndpointSpec, platforms
+from endpoint_spec.derive import worker_environment, workers
+from endpoint_spec.loading import load
 from tests.compile.projects import TINY
 from tests.embedded_aws.running import wait_for
+from tests.endpoint_spec.projects import a_lock
 from tests.inference_code.load import Sent, send_all
 from tests.inference_code.stock import PORT, ROOT, STACKS, Container, Stack, obstacle, unpack
-from tests.spec.projects import a_lock
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -1,0 +1,163 @@
+"""`python -m endpoint_spec`: check specs, and print their JSON Schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from endpoint_spec import derive, lock
+from endpoint_spec.endpoint import EndpointSpec
+from endpoint_spec.errors import SpecErrors
+from endpoint_spec.loading import load, spec_files
+from endpoint_spec.platforms import platform
+from endpoint_spec.rules import worker_processes
+from endpoint_spec.schema import schema as json_schema
+
+app = typer.Typer(
+    help="Specs of Inferentia endpoints: endpoints/NAME.yaml says what is wanted of one endpoint.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def check(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE", help="Specs to check; all of endpoints/ if none is named."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+    root: Annotated[
+        Path | None, typer.Option(help="Project root. By default the current directory, or a FILE's folder's parent.")
+    ] = None,
+) -> None:
+    """Check specs and say everything that is wrong with them, each with file, line, key, value and the way out.
+
+    Examples: python -m endpoint_spec check; python -m endpoint_spec check endpoints/depth.yaml --json.
+
+    Exit codes: 0 all are right, 1 some are wrong, 2 wrong use. A missing or stale lock is shown, not counted as wrong.
+    """
+    chosen = files or _all_of(root or Path.cwd())
+    absent = [str(file) for file in chosen if not file.is_file()]
+    if absent:
+        _wrong_use(f"There is no file {', '.join(absent)}. Name specs such as endpoints/depth.yaml.")
+    reports = [_report(file, root) for file in chosen]
+    if as_json:
+        typer.echo(json.dumps({"ok": all(report["ok"] for report in reports), "files": reports}, indent=2))
+    else:
+        _print(reports)
+    raise typer.Exit(0 if all(report["ok"] for report in reports) else 1)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a spec.
+
+    For editors with the YAML language server: save it (python -m endpoint_spec schema > build/endpoint.schema.json) and begin a
+    spec with the line "# yaml-language-server: $schema=../build/endpoint.schema.json".
+    """
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+def _all_of(root: Path) -> list[Path]:
+    if not (root / "endpoints").is_dir():
+        _wrong_use(f"{root} holds no endpoints/ folder. Run from the project root, or name it with --root.")
+    found = spec_files(root)
+    if not found:
+        _wrong_use(f"{root}/endpoints holds no spec. Make one: python -m compile new NAME --from zoo/...")
+    return found
+
+
+def _wrong_use(message: str) -> None:
+    typer.echo(message, err=True)
+    raise typer.Exit(2)
+
+
+def _report(file: Path, root: Path | None) -> dict[str, Any]:
+    try:
+        spec = load(file, root, verify_weights=True)
+        row = platform(spec.serve.instance_type, spec.root)
+    except SpecErrors as found:
+        errors = [{**error.to_json(), "text": str(error)} for error in found.errors]
+        return {"file": str(file), "ok": False, "errors": errors}
+    return {
+        "file": str(file),
+        "ok": True,
+        "errors": [],
+        "name": spec.name,
+        "model": spec.model.entry or " ".join(filter(None, (spec.model.family, spec.model.variant))),
+        "weights": spec.model.weights.source,
+        "target": spec.compile.target,
+        "instance_type": spec.serve.instance_type,
+        "workers": derive.workers(spec),
+        "processes": worker_processes(spec, row),
+        "server": spec.serve.server,
+        "scale": [spec.scale.min, spec.scale.max],
+        "sagemaker_price": row.sagemaker_price.model_dump() if row.sagemaker_price else None,
+        "compile_job": derive.job_cost_text(spec) if spec.job else None,
+        "lock_problems": _lock_problems(spec),
+    }
+
+
+def _lock_problems(spec: EndpointSpec) -> list[str] | None:
+    """None for a spec that is not deployed from where it is, such as those of zoo/."""
+    path = lock.lock_path(spec)
+    if spec.path.resolve().parent != path.resolve().parent:
+        return None
+    try:
+        return lock.check(spec, lock.read_lock(path) if path.exists() else None)
+    except (lock.LockError, SpecErrors) as error:
+        return [str(error)]
+
+
+def _print(reports: list[dict[str, Any]]) -> None:
+    for report in reports:
+        for error in report["errors"]:
+            typer.echo(error["text"], err=True)
+    good = [report for report in reports if report["ok"]]
+    if good:
+        table = Table("endpoint", "model", "instances", "workers", "$/h each", "lock", box=box.SIMPLE)
+        for column in table.columns:
+            column.overflow = "fold"
+        for report in good:
+            table.add_row(*_cells(report))
+        Console().print(table)
+        for report in good:
+            if report["compile_job"]:
+                typer.echo(f"{report['name']}: a compile run costs {report['compile_job']}")
+        for problem in (problem for report in good for problem in report["lock_problems"] or ()):
+            typer.echo(problem)
+    wrong = len(reports) - len(good)
+    typer.echo(f"{len(reports)} checked, {wrong} wrong.", err=True)
+
+
+def _cells(report: dict[str, Any]) -> list[str]:
+    least, most = report["scale"]
+    price = report["sagemaker_price"]
+    note = "" if not price or price["official"] else " (unofficial)"
+    problems = report["lock_problems"]
+    return [
+        report["name"],
+        report["model"],
+        f"{least} to {most} {report['instance_type']}",
+        _workers(report),
+        f"{price['usd_per_hour']:g}{note}" if price else "unknown",
+        "-" if problems is None else "see below" if problems else "fits",
+    ]
+
+
+def _workers(report: dict[str, Any]) -> str:
+    """The workers, and the processes that they are threads of where it is not one process, nor one for each."""
+    workers, processes = report["workers"], report["processes"]
+    return str(workers) if processes in (1, workers) else f"{workers} in {processes} processes"
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m endpoint_spec")

@@ -1,0 +1,88 @@
+"""What the keys of a compile job must be together, and with the compile section. Registered with the other rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+from endpoint_spec import platforms
+from endpoint_spec.endpoint import EndpointSpec
+from endpoint_spec.quantities import format_duration
+from endpoint_spec.rules import Finding, rule
+
+_LONGEST_JOB = timedelta(days=5)
+
+
+@rule("job")
+def job_machine_exists(spec: EndpointSpec) -> Iterator[Finding]:
+    """A Processing job takes ml. types without a chip, an instance takes EC2's names, Neo takes none."""
+    job = spec.job
+    if job is None or job.instance_type is None:
+        return
+    key, kind, known = "job.instance_type", job.instance_type, platforms.job_instance_types(job.where)
+    if job.where == "neo":
+        yield Finding(key, kind, "has no meaning with where: neo: AWS chooses Neo's machine", "Leave it out.")
+    elif kind not in known:
+        other = kind.removeprefix("ml.") if job.where == "ec2" else f"ml.{kind}"
+        problem = f"is not a machine for where: {job.where}"
+        if job.where == "processing" and re.fullmatch(r"(ml\.)?inf[12]\..*", kind):
+            problem += ": processing jobs have no Inferentia instances, and compiling needs none"
+        meant = f"Did you mean {other}? " if other in known else ""
+        yield Finding(key, kind, problem, f"{meant}The machines are {', '.join(known)}.")
+
+
+@rule("job", "compile.target")
+def job_machine_has_the_target(spec: EndpointSpec) -> Iterator[Finding]:
+    """A machine with the other chip compiles no better and costs more: its driver and its image are the other ones."""
+    job, target = spec.job, spec.compile.target
+    row = platforms.job_machines().get(job.instance_type or "") if job is not None and job.where == "ec2" else None
+    if row and row.family not in ("cpu", target):
+        problem = f"has the {row.family} chip, but compile.target is {target}"
+        yield Finding(
+            "job.instance_type", row.name, problem, f"Write a CPU type such as c5.4xlarge, or an {target} one."
+        )
+
+
+@rule("job")
+def spot_is_for_instances(spec: EndpointSpec) -> Iterator[Finding]:
+    """SageMaker's processing jobs have no spot capacity, and Neo has no machine of ours."""
+    if spec.job is not None and spec.job.spot and spec.job.where != "ec2":
+        problem = f"is not possible with where: {spec.job.where}: only EC2 instances are bought as spot capacity"
+        yield Finding("job.spot", "true", problem, "Leave it out, or write where: ec2.")
+
+
+@rule("job", "compile.timeout")
+def job_outlives_the_compiler(spec: EndpointSpec) -> Iterator[Finding]:
+    """A run that ends before one graph may take its time ends without the compiler's own message."""
+    job = spec.job
+    if job is None:
+        return
+    key, text = "job.time_limit", format_duration(job.time_limit)
+    if job.time_limit % timedelta(seconds=1):
+        yield Finding(key, text, "is finer than a second", "Write whole seconds, such as 3h.")
+    elif job.time_limit > _LONGEST_JOB:
+        problem = "is longer than 5 days, and a job that hangs is paid for until then"
+        yield Finding(key, text, problem, "Write less, such as 3h.")
+    elif job.time_limit <= spec.compile.timeout:
+        one = format_duration(spec.compile.timeout)
+        problem = f"is not above compile.timeout, the {one} that one graph may take"
+        yield Finding(key, text, problem, "Write a longer time_limit, or a shorter timeout under compile.")
+
+
+@rule("job", "compile")
+def neo_takes_the_model(spec: EndpointSpec) -> Iterator[Finding]:
+    """Neo compiles one traced graph of one shape; it is told nothing of pipelines, and this branch makes Inf1 alone."""
+    if spec.job is None or spec.job.where != "neo":
+        return
+    wanted, key = spec.compile, "job.where"
+    remedy = "Write where: processing."
+    if wanted.target != "inf1":
+        yield Finding(key, "neo", f"is for inf1 only, but compile.target is {wanted.target}", remedy)
+    if wanted.pipeline_cores > 1:
+        problem = f"knows no pipeline, but compile.pipeline_cores is {wanted.pipeline_cores}"
+        yield Finding(key, "neo", problem, f"Write pipeline_cores: 1, or: {remedy}")
+    graphs = len(wanted.buckets or (None,)) * len(wanted.batch_sizes)
+    if graphs > 1:
+        problem = f"compiles one shape, but compile has {graphs} of buckets and batch sizes"
+        yield Finding(key, "neo", problem, f"Keep one bucket and one batch size, or: {remedy}")

@@ -1,0 +1,282 @@
+"""The lock: what was proven of a build. Written by compile alone, read by everybody."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from endpoint_spec import digests
+from endpoint_spec.endpoint import EndpointSpec
+from endpoint_spec.errors import dotted
+from endpoint_spec.platforms import platform
+from endpoint_spec.rules import memory_problem
+
+FORMAT = 1
+_KEY = re.compile(r"models/([^/]+)/([0-9a-f]{64})/model\.tar\.gz")
+_MAX_BYTES = 16 * 1024 * 1024
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class LockError(ValueError):
+    """A lock file that is missing, damaged or of another format; str() is one clear line."""
+
+
+class _Part(BaseModel):
+    # Finite numbers only: NaN is not JSON, and a parity of NaN proves nothing.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Digests(_Part):
+    """sha256 of what is built, of the code that serves, and of model.tar.gz."""
+
+    build: Sha256
+    handler: Sha256
+    artifact: Sha256
+
+
+class Artifact(_Part):
+    """A built model.tar.gz: its key in the artifact bucket and its size."""
+
+    key: str = Field(pattern=_KEY.pattern)
+    bytes: int = Field(gt=0)
+
+    @property
+    def sha256(self) -> str:
+        """The digest that the key carries."""
+        found = _KEY.fullmatch(self.key)
+        assert found is not None  # noqa: S101  (the field's pattern)
+        return found.group(2)
+
+
+class Task(_Part):
+    """The task that the handler serves, with its settings."""
+
+    name: str
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class LockedWeights(_Part):
+    """Where the weights came from, and their sha256 where they are a file."""
+
+    source: str
+    sha256: Sha256 | None = None
+
+
+class TensorLock(_Part):
+    """One input or output of a graph; dtype as torch names it (float32)."""
+
+    name: str
+    shape: list[int]
+    dtype: str
+
+
+class Coverage(_Part):
+    """Operators of a graph that the target's compiler supports. `predicted` is false only for a compiler's own log."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    total: int = Field(ge=0)
+    supported: int = Field(ge=0)
+    percent: float = Field(ge=0, le=100)
+    predicted: bool
+
+
+class Subgraphs(_Part):
+    """How many pieces a graph is compiled in."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    count: int = Field(ge=0)
+    predicted: bool
+
+
+class GraphLock(_Part):
+    """One traced graph: a role of the definition in one bucket and batch size."""
+
+    role: str
+    bucket: dict[str, int | list[int]] = Field(default_factory=dict)
+    batch_size: int = Field(ge=1)
+    file: str
+    inputs: list[TensorLock]
+    outputs: list[TensorLock]
+    unused_inputs: list[str] = Field(default_factory=list)
+    coverage: Coverage | None = None
+    subgraphs: Subgraphs | None = None
+
+
+class Parity(_Part):
+    """Artifact against the original model: largest error, what was allowed, and the output's absolute maximum."""
+
+    inputs: int = Field(ge=1)
+    error: float = Field(ge=0)
+    bound: float = Field(ge=0)
+    maximum: float = Field(ge=0)
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class SampleRequest(_Part):
+    """A known request; body is base64."""
+
+    content_type: str
+    accept: str
+    body: str
+
+
+class SampleAnswer(_Part):
+    """What the artifact answers to it: values at flat positions of a tensor, or JSON."""
+
+    content_type: str
+    shape: list[int] | None = None
+    dtype: str | None = None
+    positions: list[int] | None = None
+    values: list[float] | None = None
+    json_value: Any | None = Field(default=None, alias="json")
+    tolerance: float = Field(ge=0)
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+
+class Sample(_Part):
+    """One request and its answer, by which a deployed endpoint is compared with the build."""
+
+    request: SampleRequest
+    answer: SampleAnswer
+
+
+class Lock(_Part):
+    """endpoints/NAME.lock.json."""
+
+    format: Literal[1] = 1
+    name: str
+    rehearsal: bool
+    stand_in: bool = False
+    target: Literal["inf1", "inf2"]
+    digests: Digests
+    artifact: Artifact
+    previous: Artifact | None = None
+    versions: dict[str, str]
+    task: Task
+    weights: LockedWeights
+    graphs: list[GraphLock] = Field(min_length=1)
+    parity: Parity
+    sample: Sample | None = None
+    measured: dict[str, Any] | None = None
+
+    def dump(self) -> str:
+        """Canonical JSON: sorted keys, two spaces, a newline at the end; the same lock is the same text."""
+        plain = self.model_dump(mode="json", by_alias=True)
+        return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_lock(path: Path) -> Lock:
+    """Read a lock. Raises LockError in one line: not there, not JSON, another format, or a field that does not fit."""
+    help_ = "Build again: python -m compile build NAME."
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise LockError(f"{path.name} has more than {_MAX_BYTES} bytes and is no lock. {help_}")
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+    except OSError as error:
+        raise LockError(f"{path.name} cannot be read: {error.strerror or error}. {help_}") from None
+    except (ValueError, RecursionError) as error:
+        raise LockError(f"{path.name} is not a lock: {_first_line(error)}. {help_}") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else None
+        raise LockError(f"{path.name} has the lock format {found!r}, but this version reads {FORMAT}. {help_}")
+    try:
+        lock = Lock.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise LockError(f"{path.name}: {dotted(first['loc'])}: {first['msg']}. {help_}") from None
+    if lock.artifact.key != artifact_key(lock.name, lock.digests.artifact):
+        raise LockError(f"{path.name}: artifact.key does not name {lock.name} and its digest. {help_}")
+    return lock
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key is given twice")
+    return result
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def artifact_key(name: str, sha256: str) -> str:
+    """The key of an artifact in the bucket: content-addressed, never overwritten."""
+    return f"models/{name}/{sha256}/model.tar.gz"
+
+
+def lock_path(spec: EndpointSpec, rehearsal: bool = False) -> Path:
+    """endpoints/NAME.lock.json, or build/rehearsal/NAME.lock.json."""
+    folder = spec.root / "build" / "rehearsal" if rehearsal else spec.root / "endpoints"
+    return folder / f"{spec.name}.lock.json"
+
+
+def artifact_path(spec: EndpointSpec, rehearsal: bool = False) -> Path:
+    """build/artifacts/NAME/model.tar.gz, or build/rehearsal/NAME/model.tar.gz."""
+    return spec.root / "build" / ("rehearsal" if rehearsal else "artifacts") / spec.name / "model.tar.gz"
+
+
+def check(spec: EndpointSpec, lock: Lock | None, rehearsal: bool = False) -> list[str]:
+    """Why a spec must not be deployed with a lock (None: there is none), each with the command that helps.
+
+    `rehearsal` is true where a rehearsal's lock is wanted; elsewhere one is refused. An empty list: they fit.
+    """
+    name = spec.name
+    build = f"python -m compile build {name}" + (" --rehearse" if rehearsal else "")
+    if lock is None:
+        where = "build/rehearsal" if rehearsal else "endpoints"
+        return [f"{where}/{name}.lock.json is missing: nothing was built for {name}. Run: {build}"]
+    if lock.name != name:
+        return [f"The lock is of {lock.name}, not of {name}. Run: {build}"]
+    problems = []
+    if (lock.rehearsal or lock.stand_in) and not rehearsal:
+        what = "a rehearsal" if lock.rehearsal else "made with a stand-in for the Neuron SDK"
+        problems.append(f"The lock of {name} is {what} and must not be deployed to AWS. Run: {build}")
+    wanted = digests.build_digest(spec)
+    if wanted != lock.digests.build:
+        problems.append(
+            f"The lock of {name} is stale: the model or compile section, the weights or the definition's code changed "
+            f"after the build (built {lock.digests.build[:12]}, wanted {wanted[:12]}). Run: {build}"
+        )
+        return problems
+    code = digests.handler_digest(spec)
+    if code != lock.digests.handler:
+        package = build.replace(" build ", " package ")
+        problems.append(
+            f"The handler code of {name} changed after it was packaged "
+            f"(packaged {lock.digests.handler[:12]}, wanted {code[:12]}). Run: {package}"
+        )
+    return problems + _serve_problems(spec, lock) + ([] if rehearsal else _measurement_problems(spec, lock))
+
+
+def _measurement_problems(spec: EndpointSpec, lock: Lock) -> list[str]:
+    """Figures that the spec derives something from must be there, and of this artifact on this instance type."""
+    if not spec.scale.measured:
+        return []
+    found, kind = lock.measured, spec.serve.instance_type
+    help_ = f"Run on an {kind.removeprefix('ml.')} instance: python -m compile measure {spec.name}; or write keep_at."
+    if found is None:
+        return [f"{_display(spec)}: scale.measured: the lock has no measured figures. {help_}"]
+    if found.get("artifact") != lock.digests.artifact:
+        return [f"{_display(spec)}: scale.measured: the figures in the lock are of another artifact. {help_}"]
+    if (found.get("machine") or {}).get("instance_type") != kind:
+        return [f"{_display(spec)}: scale.measured: the figures in the lock are of another instance type. {help_}"]
+    return []
+
+
+def _serve_problems(spec: EndpointSpec, lock: Lock) -> list[str]:
+    """The serve section against what was built; the spec alone cannot know the artifact's size."""
+    found = memory_problem(spec, platform(spec.serve.instance_type), lock.artifact.bytes)
+    return [f"{_display(spec)}: {found.key}: {found.value} {found.problem}. {found.remedy}"] if found else []
+
+
+def _display(spec: EndpointSpec) -> str:
+    return f"endpoints/{spec.path.name}"

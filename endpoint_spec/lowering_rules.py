@@ -1,0 +1,38 @@
+"""Rules about compile.lowering; they join the list of endpoint_spec.rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from endpoint_spec.endpoint import EndpointSpec
+from endpoint_spec.places import rewrites
+from endpoint_spec.rules import Finding, defined_names, near, path_problem, rule
+
+
+@rule("compile.lowering.off")
+def known_rewrites(spec: EndpointSpec) -> Iterator[Finding]:
+    """A switch is the name of a built-in rewrite."""
+    chosen, known = spec.compile.lowering, rewrites()
+    for name in (chosen and chosen.off) or ():
+        if name not in known:
+            remedy = f"{near(name, known)}The rewrites are {', '.join(known)}."
+            yield Finding("compile.lowering.off", name, "is not a built-in rewrite", remedy)
+
+
+@rule("compile.lowering.rewrites")
+def rewrites_exist(spec: EndpointSpec) -> Iterator[Finding]:
+    """Rewrites of one's own are Python files of the project."""
+    chosen = spec.compile.lowering
+    for file in (chosen and chosen.rewrites) or ():
+        wrong = path_problem(spec.root, file)
+        if not file.endswith(".py"):
+            yield Finding("compile.lowering.rewrites", file, "is not a Python file", "Name a .py file of the project.")
+        elif wrong:
+            yield Finding("compile.lowering.rewrites", file, *wrong)
+        else:
+            names, fault = defined_names(spec.root / file)
+            if fault:
+                yield Finding("compile.lowering.rewrites", file, fault, f"Correct {file}.")
+            elif not names:
+                remedy = "Define subclasses of compile.lowering.FunctionRewrite or ModuleRewrite; see docs/lowering.md."
+                yield Finding("compile.lowering.rewrites", file, "defines nothing", remedy)

@@ -1,0 +1,329 @@
+"""The Neuron platform table: instances, images, registries, limits and prices, read from dated files in endpoint_spec/data/."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from endpoint_spec import strict_yaml
+from endpoint_spec.errors import SpecErrors
+from endpoint_spec.places import DATA
+
+Target = Literal["inf1", "inf2"]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Price(_Row):
+    """What an hour costs, on demand, and who says so."""
+
+    usd_per_hour: float
+    region: str
+    date: str
+    source: str
+    official: bool
+    overridden: bool = False
+
+
+class Features(_Row):
+    """SageMaker features that depend on the chip family."""
+
+    guardrails: bool
+    batch_transform: bool
+
+
+class Platform(_Row):
+    """One instance type of SageMaker. Memory in GiB; bandwidth in GiB/s a chip; TFLOPS of FP16/BF16 a core."""
+
+    instance_type: str
+    family: Target
+    chips: int
+    cores: int
+    vcpu: int
+    memory_gib: float
+    device_memory_gib: float
+    tflops_per_core: float
+    bandwidth_gib_s: float
+    request_bytes: int
+    response_bytes: int
+    features: Features
+    sagemaker_price: Price | None
+    ec2_price: Price | None
+    source: str
+    date: str
+
+
+class Image(_Row):
+    """A container image. `registry` is aws (a Deep Learning Container) or own (a repository in your own account)."""
+
+    target: Target
+    server: str
+    registry: Literal["aws", "own"]
+    repository: str
+    tag: str
+    python: str
+    torch: str
+    sdk: str
+    source: str
+    date: str
+
+
+class Limits(_Row):
+    """Limits of SageMaker that are the same for every instance type."""
+
+    request_bytes: int
+    response_bytes: int
+    invocation_seconds: int
+    timeout_seconds_min: int
+    timeout_seconds_max: int
+    max_instances: int
+    worker_base_mib: int
+
+
+class CompileMachine(_Row):
+    """What a machine needs to compile on; memory and disk in GiB."""
+
+    memory_gib_min: float
+    memory_gib_advised: float
+    disk_gib_min: float
+    separate_weights_bytes: int
+    source: str
+
+
+class JobMachine(_Row):
+    """A machine that a compile job may run on. family: cpu, or the chip that it has besides. Memory in GiB."""
+
+    name: str
+    family: Literal["cpu", "inf1", "inf2"]
+    vcpu: int
+    memory_gib: float
+
+
+class MachineImage(_Row):
+    """What a compile instance is started from: which image, how its id is found, its Python and its root device."""
+
+    name: str
+    find: str
+    python: str
+    root: str
+
+
+class UnknownPlatform(KeyError):  # noqa: N818  (what it names, not that it is an error)
+    """An instance type, image or region that the table does not have; str() is the whole message."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@cache
+def _data(name: str) -> Any:
+    file = DATA / f"{name}.yaml"
+    document = strict_yaml.read(file, f"endpoint_spec/data/{name}.yaml")
+    if document.errors:
+        raise SpecErrors(document.errors)
+    return document.data
+
+
+def instance_types(family: str | None = None) -> tuple[str, ...]:
+    """The instance types of the table, smallest first; of one family (inf1, inf2) when it is given."""
+    rows = _data("instances")["instances"]
+    return tuple(name for name, row in rows.items() if family in (None, row["family"]))
+
+
+def platform(instance_type: str, root: Path | None = None) -> Platform:
+    """The row of an instance type such as ml.inf1.2xlarge; prices.yaml in `root` overrides the shipped prices.
+
+    Raises UnknownPlatform, naming the nearest and all known types.
+    """
+    table = _data("instances")
+    row = table["instances"].get(instance_type)
+    if row is None:
+        raise UnknownPlatform(f"{instance_type} is not a known Inferentia instance type. {nearest_type(instance_type)}")
+    family = _data("families")["families"][row["family"]]
+    known = limits()
+    return Platform(
+        instance_type=instance_type,
+        **row,
+        tflops_per_core=family["tflops_per_core"],
+        bandwidth_gib_s=family["bandwidth_gib_s"],
+        request_bytes=known.request_bytes,
+        response_bytes=known.response_bytes,
+        features=Features(**family["features"]),
+        sagemaker_price=price(instance_type, "sagemaker", root),
+        ec2_price=price(instance_type, "ec2", root),
+        source=table["source"],
+        date=table["date"],
+    )
+
+
+def nearest_type(instance_type: str) -> str:
+    """A sentence that names what was probably meant, and every possible type."""
+    near = difflib.get_close_matches(instance_type, instance_types(), 1, 0.6)
+    meant = f"Did you mean {near[0]}? " if near else ""
+    return f"{meant}The types are {', '.join(instance_types())}."
+
+
+def default_instance_type(target: str) -> str:
+    """The instance type of a spec that names none."""
+    return str(_data("families")["families"][target]["default_instance_type"])
+
+
+def price(instance_type: str, market: Literal["sagemaker", "ec2"], root: Path | None = None) -> Price | None:
+    """On-demand dollars an hour, or None where no price is known.
+
+    A prices.yaml in `root`, of the form of endpoint_spec/data/prices.yaml, comes first. Raises SpecErrors when that file is bad.
+    """
+    own = _own_prices(root / "prices.yaml") if root is not None and (root / "prices.yaml").exists() else None
+    for data, overridden in ((own, True), (_data("prices"), False), (_data("compile_machines")["prices"], False)):
+        table = (data or {}).get(market, {})
+        found = table.get("usd_per_hour", {}).get(instance_type)
+        if data is not None and found is not None:
+            return Price(
+                usd_per_hour=found,
+                region=data["region"],
+                date=data["date"],
+                source=table["source"],
+                official=table["official"],
+                overridden=overridden,
+            )
+    return None
+
+
+class _Market(_Row):
+    source: str
+    official: bool = False
+    usd_per_hour: dict[str, float]
+
+
+class _Prices(_Row):
+    date: str
+    region: str
+    ec2: _Market | None = None
+    sagemaker: _Market | None = None
+
+
+def _own_prices(path: Path) -> dict[str, Any]:
+    from endpoint_spec.loading import problems_of  # noqa: PLC0415  (loading needs the platform table itself)
+
+    document = strict_yaml.read(path, path.name)
+    checked = problems_of(_Prices, document)
+    if document.errors:
+        raise SpecErrors(document.errors)
+    assert isinstance(checked, _Prices)  # noqa: S101  (without errors there is a model)
+    return checked.model_dump(exclude_none=True)
+
+
+def image(target: str, server: str) -> Image:
+    """The container image for a target and server. Raises UnknownPlatform where there is none."""
+    table = _data("images")
+    for row in table["images"]:
+        if (row["target"], row["server"]) == (target, server):
+            return Image(**row, date=table["date"])
+    there = ", ".join(f"{row['target']} with {row['server']}" for row in table["images"])
+    raise UnknownPlatform(f"There is no image for {target} with {server}. There are images for {there}.")
+
+
+def registry_accounts() -> dict[str, str]:
+    """Region to the AWS account that owns its Deep Learning Containers, for regions with Neuron images."""
+    return dict(_data("registries")["accounts"])
+
+
+def refused_regions() -> dict[str, str]:
+    """Regions that are left out on purpose, each with its reason."""
+    return dict(_data("registries")["refused"])
+
+
+def registry_account(region: str) -> str:
+    """The registry account of a region. Raises UnknownPlatform with the reason where there is none."""
+    account = registry_accounts().get(region)
+    if account is None:
+        reason = refused_regions().get(region, "it is not in the table of regions with Neuron images")
+        raise UnknownPlatform(f"{region} cannot be deployed to: {reason}. Use one of {', '.join(registry_accounts())}.")
+    return account
+
+
+@cache
+def limits() -> Limits:
+    """Limits that hold for every instance type."""
+    data = _data("limits")
+    names = set(Limits.model_fields) - {"timeout_seconds_min", "timeout_seconds_max"}
+    seconds = data["timeout_seconds"]
+    return Limits(
+        timeout_seconds_min=seconds["min"], timeout_seconds_max=seconds["max"], **{name: data[name] for name in names}
+    )
+
+
+@cache
+def compile_machine() -> CompileMachine:
+    """What a machine needs to compile on, and from which size weights go beside the program."""
+    data = _data("limits")
+    return CompileMachine(
+        **data["compile_machine"],
+        separate_weights_bytes=data["separate_weights_bytes"],
+        source=data["compile_machine_source"],
+    )
+
+
+@cache
+def job_machines() -> dict[str, JobMachine]:
+    """The machines of compile jobs by their EC2 name, such as c5.4xlarge: the CPU types, then the Inferentia ones."""
+    table = _data("compile_machines")
+    rows = [JobMachine(name=name, family="cpu", **row) for name, row in table["machines"].items()]
+    for kind in instance_types():
+        chip = _data("instances")["instances"][kind]
+        name = kind.removeprefix("ml.")
+        rows.append(JobMachine(name=name, family=chip["family"], vcpu=chip["vcpu"], memory_gib=chip["memory_gib"]))
+    return {row.name: row for row in rows}
+
+
+def job_instance_types(where: str) -> tuple[str, ...]:
+    """What job.instance_type may be: SageMaker's names for processing, EC2's for ec2, nothing for neo."""
+    rows = job_machines().values()
+    if where == "processing":  # processing jobs have no Inferentia instances
+        return tuple(f"ml.{row.name}" for row in rows if row.family == "cpu")
+    return tuple(row.name for row in rows) if where == "ec2" else ()
+
+
+def default_job_instance_type(where: str) -> str | None:
+    """The machine of a job that names none; None for neo, where AWS chooses it."""
+    name = str(_data("compile_machines")["default"])
+    return {"processing": f"ml.{name}", "ec2": name}.get(where)
+
+
+@cache
+def machine_image(target: str) -> MachineImage:
+    """The machine image with a target's compiler; its id is the user's to choose, see endpoint_spec/data/machine_images.yaml."""
+    return MachineImage(**_data("machine_images")["images"][target])
+
+
+def job_price(instance_type: str, root: Path | None = None) -> Price | None:
+    """On-demand dollars an hour of a job's machine, by its name: ml.c5.4xlarge is SageMaker's, c5.4xlarge is EC2's."""
+    if instance_type.startswith("ml."):
+        return price(instance_type, "sagemaker", root)
+    return price(f"ml.{instance_type}", "ec2", root)
+
+
+def fast_math_groups(target: str) -> dict[str, tuple[str, ...]]:
+    """The words that compile.fast_math takes for a target, in groups of which one word each may be given."""
+    groups = _data("compilers")["targets"][target]["groups"]
+    return {name: tuple(words) for name, words in groups.items()}
+
+
+def compiler_arguments(target: str, fast_math: str) -> tuple[str, ...]:
+    """What the target's compiler is given for a fast_math: neuron-cc --fast-math, or neuronx-cc --auto-cast."""
+    words = fast_math.split()
+    known = _data("compilers")["targets"][target].get("arguments")
+    if known is None:
+        return ("--fast-math", *words)
+    return tuple(argument for word in words for argument in known[word])
+
+
+def compiler_table(target: str) -> dict[str, Any]:
+    """The target's compiler: its name, its options with their values, and the options that are refused with why."""
+    return dict(_data("compilers")["targets"][target])

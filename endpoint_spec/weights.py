@@ -1,0 +1,182 @@
+"""Where a model's weights come from: a seed, a file, S3, or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
+
+from endpoint_spec.quantities import fault
+
+_FORMS = (
+    'Write one of "random:0", "hub:org/name", "hub:org/name@revision", "s3://bucket/key", '
+    "{s3: s3://bucket/key, sha256: ...} or {file: weights/x.safetensors, sha256: ...}."
+)
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_REVISION = re.compile(r"[\w./-]{1,100}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SEED_LIMIT = 2**63  # torch.manual_seed takes a signed 64-bit number
+
+
+class _Weights(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RandomWeights(_Weights):
+    """Weights drawn from a seed: for rehearsals and tests, never a trained model."""
+
+    seed: int
+
+    @property
+    def source(self) -> str:
+        return f"random:{self.seed}"
+
+
+class FileWeights(_Weights):
+    """A local .safetensors or .pth file; `path` is relative to the project root."""
+
+    path: str
+    sha256: str | None = None
+
+    @property
+    def source(self) -> str:
+        return f"file:{self.path}"
+
+
+class S3Weights(_Weights):
+    """An object in S3. A build takes it by its sha256 only, and names the missing one."""
+
+    uri: str
+    sha256: str | None = None
+
+    @property
+    def source(self) -> str:
+        return self.uri
+
+
+class HubWeights(_Weights):
+    """A model of the Hugging Face hub, at a revision (commit, tag or branch) or at its default branch."""
+
+    id: str
+    revision: str | None = None
+
+    @property
+    def source(self) -> str:
+        return f"hub:{self.id}" + (f"@{self.revision}" if self.revision else "")
+
+
+AnyWeights = RandomWeights | FileWeights | S3Weights | HubWeights
+
+
+def parse_weights(value: Any) -> AnyWeights:
+    """One of the forms above from text or a mapping. Raises PydanticCustomError naming the forms."""
+    if isinstance(value, RandomWeights | FileWeights | S3Weights | HubWeights):
+        return value
+    if isinstance(value, dict):
+        return _from_mapping(value)
+    if not isinstance(value, str):
+        raise fault("is not a source of weights", _FORMS)
+    scheme, colon, rest = value.partition(":")
+    readers: dict[str, Callable[[str, str | None], AnyWeights]] = {
+        "random": _random,
+        "hub": _hub,
+        "file": _file,
+        "s3": _s3,
+    }
+    if not colon or scheme not in readers:
+        if value.endswith(SUFFIXES):
+            raise fault("is not a source of weights", f"Write {{file: {value}}} for a file of the project.")
+        raise fault("is not a source of weights", _FORMS)
+    return readers[scheme](value if scheme == "s3" else rest, None)
+
+
+def _from_mapping(value: dict[str, Any]) -> AnyWeights:
+    unknown = sorted(set(value) - {"file", "s3", "sha256"})
+    if unknown:
+        raise fault(f"has the unknown key {unknown[0]}", "The keys are file or s3, and sha256.")
+    if ("file" in value) == ("s3" in value):
+        both = "names both file and s3" if "file" in value else "names neither file nor s3"
+        raise fault(both, "Name exactly one of them, with its sha256.")
+    sha256 = value.get("sha256")
+    if "sha256" in value and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
+        raise fault("has a sha256 that is not 64 hexadecimal digits in lower case", "Write what sha256sum prints.")
+    kind = "file" if "file" in value else "s3"
+    where = value[kind]
+    if not isinstance(where, str) or not where:
+        raise fault(f"has a {kind} that is not text", _FORMS)
+    return _file(where, sha256) if kind == "file" else _s3(where, sha256)
+
+
+def _random(text: str, _: str | None) -> RandomWeights:
+    if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) >= _SEED_LIMIT:
+        raise fault("has no seed that is a whole number", "Write random: and a number, such as random:0.")
+    return RandomWeights(seed=int(text))
+
+
+def _hub(text: str, _: str | None) -> HubWeights:
+    name, at, revision = text.partition("@")
+    if not _HUB.fullmatch(name):
+        raise fault("is not a model of the hub", "Write hub:org/name or hub:org/name@revision.")
+    if at and not _REVISION.fullmatch(revision):
+        raise fault(
+            "has an empty or impossible revision", "Write a commit, tag or branch after the @, or leave it out."
+        )
+    return HubWeights(id=name, revision=revision or None)
+
+
+def _file(text: str, sha256: str | None) -> FileWeights:
+    if not text.endswith(SUFFIXES):
+        raise fault("is not a weights file that can be read", f"Name a file that ends in {', '.join(SUFFIXES)}.")
+    return FileWeights(path=text, sha256=sha256)
+
+
+def _s3(text: str, sha256: str | None) -> S3Weights:
+    found = re.fullmatch(r"s3://([^/]+)/(.+)", text)
+    if not found or not _BUCKET.fullmatch(found.group(1)) or not found.group(2).isprintable():
+        raise fault("is not an S3 address", "Write s3://bucket/key.")
+    if not text.endswith(SUFFIXES):
+        raise fault("is not a weights file that can be read", f"Name an object that ends in {', '.join(SUFFIXES)}.")
+    return S3Weights(uri=text, sha256=sha256)
+
+
+def written(weights: AnyWeights) -> str | dict[str, str]:
+    """Weights as a spec writes them; `parse_weights` reads them back."""
+    sha256 = getattr(weights, "sha256", None)
+    if sha256 is None:
+        return weights.source
+    return (
+        {"file": weights.path, "sha256": sha256}
+        if isinstance(weights, FileWeights)
+        else {"s3": weights.source, "sha256": sha256}
+    )
+
+
+Weights = Annotated[
+    AnyWeights,
+    BeforeValidator(parse_weights),
+    PlainSerializer(written, when_used="json"),
+    WithJsonSchema(
+        {
+            "description": "random:SEED, hub:org/name[@revision], s3://bucket/key, {s3, sha256} or {file, sha256}",
+            "anyOf": [
+                {"type": "string", "pattern": "^(random:[0-9]+|hub:[^/]+/.+|s3://[^/]+/.+|file:.+)$"},
+                {
+                    "type": "object",
+                    "properties": {
+                        "file": {"type": "string"},
+                        "s3": {"type": "string", "pattern": "^s3://[^/]+/.+$"},
+                        "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                    },
+                    "oneOf": [{"required": ["file"]}, {"required": ["s3"]}],
+                    "additionalProperties": False,
+                },
+            ],
+        }
+    ),
+]
+
+__all__ = ["AnyWeights", "FileWeights", "HubWeights", "RandomWeights", "S3Weights", "Weights"]

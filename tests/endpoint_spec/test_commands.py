@@ -1,0 +1,162 @@
+"""python -m endpoint_spec: check and schema, as a user or a machine runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from endpoint_spec import strict_yaml
+from endpoint_spec.__main__ import app
+from endpoint_spec.schema import schema
+from tests.endpoint_spec.projects import FULL, SMALL, Loader, a_lock
+
+ROOT = Path(__file__).resolve().parents[2]
+run = CliRunner()
+
+
+def test_all_right(read: Loader, project: Path) -> None:
+    read(SMALL)
+    result = run.invoke(app, ["check", "--root", str(project)])
+    assert result.exit_code == 0
+    assert "depth" in result.stdout
+    assert "endpoints/depth.lock.json is missing" in result.stdout
+    assert "1 checked, 0 wrong." in result.stderr
+
+
+def test_as_json(read: Loader, project: Path) -> None:
+    spec = read(SMALL)
+    (project / "endpoints/depth.lock.json").write_text(a_lock(spec).dump())
+    (project / "endpoints/bad.yaml").write_text("name: bad\nscale: {min: 0}\n")
+    result = run.invoke(app, ["check", "--root", str(project), "--json"])
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert found["ok"] is False
+    bad, good = found["files"]
+    assert [(error["line"], error["key"]) for error in bad["errors"]] == [(1, "model"), (2, "scale.min")]
+    assert set(bad["errors"][0]) == {"file", "line", "key", "value", "problem", "remedy", "text"}
+    assert (good["ok"], good["name"], good["workers"], good["lock_problems"]) == (True, "depth", 4, [])
+    assert good["processes"] == 4  # torchserve has one for each worker
+
+
+def test_the_table_says_where_workers_share_processes(read: Loader, project: Path) -> None:
+    read(SMALL + "serve: {server: native, processes: 2}\n")
+    result = run.invoke(app, ["check", "--root", str(project)])
+    assert "4 in 2" in result.stdout
+    assert json.loads(run.invoke(app, ["check", "--root", str(project), "--json"]).stdout)["files"][0]["processes"] == 2
+
+
+def test_one_file_and_its_errors(project: Path) -> None:
+    path = project / "endpoints/depth.yaml"
+    path.write_text(SMALL + "scale:\n  min: 0\n")
+    result = run.invoke(app, ["check", str(path)])
+    assert result.exit_code == 1
+    assert "endpoints/depth.yaml:4: scale.min: 0 is not possible: a real-time endpoint keeps" in result.stderr
+
+
+def test_prices_of_ones_own(read: Loader, project: Path) -> None:
+    read(SMALL)
+    prices = "date: '2027-01-01'\nregion: eu-west-1\nsagemaker: {source: bill, usd_per_hour: {ml.inf1.2xlarge: 0.5}}\n"
+    (project / "prices.yaml").write_text(prices)
+    result = run.invoke(app, ["check", "--root", str(project), "--json"])
+    assert json.loads(result.stdout)["files"][0]["sagemaker_price"]["usd_per_hour"] == 0.5
+    (project / "prices.yaml").write_text("- none\n")
+    result = run.invoke(app, ["check", "--root", str(project)])
+    assert result.exit_code == 1
+    assert "prices.yaml:1: " in result.stderr
+
+
+def test_a_damaged_lock_is_said(read: Loader, project: Path) -> None:
+    read(SMALL)
+    (project / "endpoints/depth.lock.json").write_text("<<<<<<< HEAD")
+    result = run.invoke(app, ["check", "--root", str(project)])
+    assert result.exit_code == 0
+    assert "depth.lock.json is not a lock" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["check", "none.yaml"], "There is no file none.yaml"),
+        (["check", "--root", "/none"], "holds no endpoints/ folder. Run from the project root"),
+        (["check", "--jsn"], "No such option"),
+        (["chek"], "No such command"),
+    ],
+)
+def test_wrong_use(arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run.invoke(app, arguments)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+
+
+def test_a_project_without_specs(tmp_path: Path) -> None:
+    (tmp_path / "endpoints").mkdir()
+    result = run.invoke(app, ["check", "--root", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "holds no spec. Make one" in result.stderr
+
+
+def test_as_a_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "endpoint_spec", "check", "zoo/depth-anything-v2-small.yaml", "--json"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["files"][0]["lock_problems"] is None
+
+
+def test_spec_needs_neither_torch_nor_aws() -> None:
+    code = (
+        "import sys; import spec, endpoint_spec, endpoint_spec.schema; "
+        "print([m for m in ('torch', 'boto3', 'aws_cdk', 'transformers', 'compile') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_schema_command() -> None:
+    result = run.invoke(app, ["schema"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == schema()
+
+
+@pytest.mark.parametrize("text", [SMALL, FULL])
+def test_schema_takes_what_is_right(text: str) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    jsonschema.Draft202012Validator.check_schema(schema())
+    jsonschema.validate(strict_yaml.parse(text, "x").data, schema())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "scaling: {}",
+        "scale: {min: one}",
+        "serve: {instance_type: ml.g5.xlarge}",
+        "serve: {max_batch_delay: 5}",
+        "alarms: {error_rate: 0.01}",
+        "rollout: {strategy: slow}",
+    ],
+)
+def test_schema_refuses_what_is_wrong(more: str) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(strict_yaml.parse(SMALL + more, "x").data, schema())
+
+
+def test_schema_gives_defaults_with_their_units() -> None:
+    parts = schema()["$defs"]
+    assert parts["Compile"]["properties"]["timeout"]["default"] == "45min"
+    assert parts["Accept"]["properties"]["min_supported"]["default"] == "100%"
+    assert parts["Alarms"]["properties"]["p99_latency"]["default"] == "1s"
+    assert parts["Model"]["properties"]["family"]["anyOf"][0]["enum"]
+    for name, part in parts.items():
+        jsonschema = pytest.importorskip("jsonschema")
+        for key, field in part.get("properties", {}).items():
+            if "default" in field:
+                jsonschema.validate(field["default"], {**field, "$defs": parts}), (name, key)
