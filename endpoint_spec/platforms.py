@@ -1,4 +1,4 @@
-"""The Neuron platform table: instances, images, registries, limits and prices, read from dated files in endpoint_spec/data/."""
+"""The Neuron platform table: instances, images, registries, limits and prices, read from dated files in data/."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def default_instance_type(target: str) -> str:
 def price(instance_type: str, market: Literal["sagemaker", "ec2"], root: Path | None = None) -> Price | None:
     """On-demand dollars an hour, or None where no price is known.
 
-    A prices.yaml in `root`, of the form of endpoint_spec/data/prices.yaml, comes first. Raises SpecErrors when that file is bad.
+    A prices.yaml in `root`, of the form of data/prices.yaml, comes first. Raises SpecErrors when that file is bad.
     """
     own = _own_prices(root / "prices.yaml") if root is not None and (root / "prices.yaml").exists() else None
     for data, overridden in ((own, True), (_data("prices"), False), (_data("compile_machines")["prices"], False)):
@@ -298,7 +298,7 @@ def default_job_instance_type(where: str) -> str | None:
 
 @cache
 def machine_image(target: str) -> MachineImage:
-    """The machine image with a target's compiler; its id is the user's to choose, see endpoint_spec/data/machine_images.yaml."""
+    """The machine image with a target's compiler; its id is the user's to choose, see data/machine_images.yaml."""
     return MachineImage(**_data("machine_images")["images"][target])
 
 

@@ -117,7 +117,7 @@ def check_versions(spec: EndpointSpec, module: ModuleType, packages: Packages) -
 
 
 def check_room(spec: EndpointSpec) -> None:
-    """Raises CompileError where memory or disk are below what any compilation needs (endpoint_spec/data/limits.yaml)."""
+    """Raises CompileError where memory or disk are below what any compilation needs (data/limits.yaml)."""
     known = platforms.compile_machine()
     memory = available_memory()
     if memory is not None and memory < known.memory_gib_min * 2**30:

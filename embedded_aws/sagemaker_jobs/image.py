@@ -1,6 +1,6 @@
 """Whether an image could be pulled. Nothing is pulled here: the job runs with this server's Python.
 
-An image of an AWS account must be one of the table (endpoint_spec/data/images.yaml, registries.yaml); one of the account's own
+An image of an AWS account must be one of the tables images.yaml and registries.yaml; one of the account's own
 registry must be in the local ECR. The wording of the failure is what SageMaker reports,
 https://github.com/aws-samples/amazon-sagemaker-tensorflow-object-detection-api/issues/14.
 """

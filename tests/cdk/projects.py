@@ -62,8 +62,8 @@ def lock_of(endpoint: specs.EndpointSpec, **changes: Any) -> Lock:
         "rehearsal": False,
         "target": endpoint.compile.target,
         "digests": {
-            "build": endpoint_spec.digests.build_digest(endpoint),
-            "handler": endpoint_spec.digests.handler_digest(endpoint),
+            "build": specs.digests.build_digest(endpoint),
+            "handler": specs.digests.handler_digest(endpoint),
             "artifact": SHA256,
         },
         "artifact": {"key": artifact_key(endpoint.name, SHA256), "bytes": 100_000_000},

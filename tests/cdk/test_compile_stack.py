@@ -120,7 +120,7 @@ def test_outputs_that_operations_read(compiling: dict[str, dict[str, Any]], wher
 def test_cost_limit_is_that_of_the_spec(synthesize: Synthesize) -> None:
     lines = "job: {{where: processing, time_limit: 2h, max_parallel: 3}}\n"
     template = compile_stack(synthesize, lines)
-    price = endpoint_spec.platforms.job_price("ml.c5.4xlarge")
+    price = specs.platforms.job_price("ml.c5.4xlarge")
     assert price is not None
     assert f"at most {3 * 2 * price.usd_per_hour:.2f} USD a run" in template["Outputs"]["CostLimit"]["Value"]
 
@@ -169,7 +169,7 @@ def test_processing_job_has_no_network_and_encrypted_disk_and_output(processing:
 @pytest.mark.parametrize("target", ["inf1", "inf2"])
 def test_processing_image_is_the_targets(synthesize: Synthesize, target: str) -> None:
     run, _ = definitions(compile_stack(synthesize, f"compile: {{{{target: {target}}}}}\njob: {{{{}}}}\n"))
-    image = endpoint_spec.platforms.image(target, "torchserve")
+    image = specs.platforms.image(target, "torchserve")
     uri = cell_states(run)["Start: cell"]["Parameters"]["AppSpecification"]["ImageUri"]
     assert uri.endswith(f"/{image.repository}:{image.tag}")
 

@@ -60,12 +60,12 @@ def test_model_runs_in_the_worker_environment(full: dict[str, Any], endpoint: sp
 def test_image_comes_from_the_registry_of_the_region(full: dict[str, Any]) -> None:
     container = text(only(full, "AWS::SageMaker::Model"))["PrimaryContainer"]
     account = "${map RegistryAccounts ${AWS::Region} account}"
-    image = endpoint_spec.platforms.image("inf1", "torchserve")
+    image = specs.platforms.image("inf1", "torchserve")
     assert container["Image"] == (
         f"{account}.dkr.ecr.${{AWS::Region}}.${{AWS::URLSuffix}}/{image.repository}:{image.tag}"
     )
     mapping = full["Mappings"]["RegistryAccounts"]
-    assert {region: row["account"] for region, row in mapping.items()} == endpoint_spec.platforms.registry_accounts()
+    assert {region: row["account"] for region, row in mapping.items()} == specs.platforms.registry_accounts()
     assert "us-west-1" not in mapping
 
 

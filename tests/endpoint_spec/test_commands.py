@@ -112,7 +112,7 @@ def test_as_a_command() -> None:
 
 def test_spec_needs_neither_torch_nor_aws() -> None:
     code = (
-        "import sys; import spec, endpoint_spec, endpoint_spec.schema; "
+        "import sys; import endpoint_spec, endpoint_spec.__main__, endpoint_spec.schema; "
         "print([m for m in ('torch', 'boto3', 'aws_cdk', 'transformers', 'compile') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
