@@ -60,8 +60,8 @@ def check(
 def schema() -> None:
     """Print the JSON Schema of a spec.
 
-    For editors with the YAML language server: save it (python -m endpoint_spec schema > build/endpoint.schema.json) and begin
-    a spec with the line "# yaml-language-server: $schema=../build/endpoint.schema.json".
+    For editors with the YAML language server: save it (python -m endpoint_spec schema > build/endpoint.schema.json)
+    and begin a spec with the line "# yaml-language-server: $schema=../build/endpoint.schema.json".
     """
     typer.echo(json.dumps(json_schema(), indent=2))
 

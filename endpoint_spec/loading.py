@@ -13,7 +13,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from endpoint_spec import strict_yaml
+from endpoint_spec import (
+    compiler_rules,  # noqa: F401  (registers its rules)
+    job_rules,  # noqa: F401  (registers its rules)
+    lowering_rules,  # noqa: F401  (registers its rules)
+    strict_yaml,
+)
 from endpoint_spec.endpoint import EndpointSpec
 from endpoint_spec.errors import SpecError, SpecErrors, dotted, shown
 from endpoint_spec.rules import findings, weights_match

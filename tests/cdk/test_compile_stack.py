@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import endpoint_spec as specs
 from cdk.constructs.artifact_bucket import CACHE_DAYS, RUN_DAYS
 from cdk.deployment import REHEARSAL_ACCOUNT, REHEARSAL_AMI, Deployment, DeploymentError, read_deployment
 from cdk.states.run import EVENTS_FOR_LOOKS, EVENTS_PER_LOOK, poll_seconds
