@@ -22,7 +22,7 @@ from botocore.exceptions import ClientError
 from embedded_aws.access import AccessError, private_directory
 from embedded_aws.ec2.metadata import SHUTDOWN, TOKEN, TTL, Metadata
 from tests.embedded_aws.asking import Reply, ask, signed
-from tests.embedded_aws.running import Aws, running
+from tests.embedded_aws.running import Aws, running, wait_for
 from tests.embedded_aws.test_instances import Fleet
 from tests.embedded_aws.test_server import run
 from tests.embedded_aws.work import Work
@@ -117,7 +117,7 @@ def test_what_a_page_sends_is_refused_whatever_key_it_has(aws: Aws, header: tupl
         assert (found.status, found.cors) == (403, []), (method, target)
 
 
-def test_a_page_runs_no_code(aws: Aws, tmp_path: Path) -> None:
+def test_a_page_runs_no_code(aws: Aws, name: str, tmp_path: Path) -> None:
     """What a page could do before: cross-origin with and without a preflight, after rebinding, with a made-up key."""
     marker, body = tmp_path / "marker", run_instances(tmp_path / "marker")
     made_up, own = signed("x", "ec2"), signed(aws.access_key, "ec2")
@@ -131,14 +131,20 @@ def test_a_page_runs_no_code(aws: Aws, tmp_path: Path) -> None:
         ("", [("Origin", EVIL), own, FORM]),
         ("", [("Sec-Fetch-Site", "cross-site"), own, PLAIN]),
     ]
-    before = len(aws.client("ec2").describe_instances()["Reservations"])
+    fleet = Fleet(aws, name)
+    before = len(fleet.ec2.describe_instances()["Reservations"])
     for host, headers in attempts:
         for target in ("/", "/ec2_us-east-1/"):
             found = ask(aws.port, "POST", target, headers, body, host=host)
             assert (found.status, found.cors) == (403, []), headers
-    assert len(aws.client("ec2").describe_instances()["Reservations"]) == before
+    assert len(fleet.ec2.describe_instances()["Reservations"]) == before
     assert not marker.exists()
-    assert ask(aws.port, "POST", "/", [own, FORM], body).status == 200, "the very same request of a program"
+    found = ask(aws.port, "POST", "/", [own, FORM], body)
+    assert found.status == 200, "the very same request of a program"
+    wait_for(marker.exists, "the user data of a program runs")
+    instance = found.text.split("<instanceId>")[1].split("<")[0]
+    fleet.ec2.terminate_instances(InstanceIds=[instance])
+    fleet.ended(instance)
 
 
 def test_no_answer_carries_cors_headers(aws: Aws, name: str) -> None:
