@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,35 @@ Bucket = Mapping[str, int | Sequence[int]]
 Inputs = Mapping[str, torch.Tensor]
 
 MINIMUM_REFERENCES = 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """One graph to make: a role at one bucket and batch size."""
+
+    role: str
+    bucket: Bucket
+    batch: int
+
+    @property
+    def file(self) -> str:
+        """Path inside the artifact, e.g. graphs/main-image_518x518-batch_1.pt."""
+        sizes = "-".join(f"{axis}_{'x'.join(map(str, sizes_of(size)))}" for axis, size in self.bucket.items())
+        return f"graphs/{self.role}-{sizes}-batch_{self.batch}.pt"
+
+    @property
+    def slug(self) -> str:
+        """The file's name without folder and ending."""
+        return Path(self.file).stem
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{axis} {'x'.join(map(str, sizes_of(size)))}" for axis, size in self.bucket.items())
+        return f"{self.role}, {sizes}, batch {self.batch}"
+
+
+def sizes_of(size: int | Sequence[int]) -> Sequence[int]:
+    """The sizes of a bucket's axis, of which most have one."""
+    return size if isinstance(size, Sequence) else [size]
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,18 @@ NEURON_RT_NUM_CORES          (unset)       NeuronCores of this process
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inference_code.errors import LoadError
-from inference_code.server.browser_guard import VARIABLE as ALLOWED_HOSTS
-from inference_code.server.browser_guard import read_host
+
+ALLOWED_HOSTS = "ENDPOINT_ALLOWED_HOSTS"
+_HOST = re.compile(r"([a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?((?::[1-9][0-9]{0,4})?)")
+_HOST_V6 = re.compile(r"\[([0-9a-f:.]+)\]((?::[1-9][0-9]{0,4})?)")
 
 
 @dataclass(frozen=True)
@@ -122,3 +126,23 @@ class _Variables:
             shown = ", ".join(repr(one[:40]) for one in bad[:5])
             self.problems.append(f"{name} has {shown}, each must be name or name:port, separated by commas")
         return tuple(host for host in map(read_host, given) if host is not None)
+
+
+def read_host(text: str) -> str | None:
+    """`text`, name or name:port, as a client sends it in Host; None where it is neither."""
+    lower = text.lower() if text.isascii() else ""
+    found = _HOST.fullmatch(lower)
+    if found is None:
+        found = _HOST_V6.fullmatch(lower)
+        if found is None or not _is_v6(found[1]):
+            return None
+    name = found[1] if ":" not in found[1] else f"[{ipaddress.IPv6Address(found[1])}]"
+    return f"{name}{found[2]}" if int(found[2][1:] or 1) <= 65535 else None
+
+
+def _is_v6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compile.analysis import CoverageReport, analyze
-from compile.definition import GraphDefinition, checked_inputs
+from compile.definition import Case, GraphDefinition, checked_inputs
 from compile.errors import CompileError
 from compile.ir.flat_module import flat_module
 from compile.lowering.config import of_spec
-from compile.pipeline.graph import Case, lowered
+from compile.lowering.for_target import lowered
 from endpoint_spec import platforms
 from endpoint_spec.rules import worker_processes
 

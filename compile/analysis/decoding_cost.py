@@ -18,12 +18,12 @@ from torch import nn
 
 from compile.analysis import CoverageReport, analyze
 from compile.analysis.roofline import core_of
-from compile.definition import Bucket, Inputs, ModelDefinition
+from compile.definition import Bucket, Case, Inputs, ModelDefinition
 from compile.errors import CompileError
 from compile.ir.flat_module import flat_module
 from compile.lowering.config import ALL, Rewriting
+from compile.lowering.for_target import lowered
 from compile.models.autoregression import parseq_graphs, seq2seq
-from compile.pipeline.graph import Case, lowered
 
 ROLE = "step"
 _STEPS = (parseq_graphs.StepGraph, seq2seq.StepGraph)

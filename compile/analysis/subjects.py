@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from compile import models
 from compile.definition import Bucket, ModelDefinition
 from compile.errors import CompileError, UsageError
 from compile.frontend import loading
+from compile.frontend.project import endpoint, family
 from compile.ir.flat_module import flat_module
 from compile.ir.graph import short_path
 from compile.lowering.config import ALL, Rewriting, of_spec
@@ -55,8 +55,6 @@ def subjects(what: str, root: Path) -> list[Subject]:
 
 
 def _endpoint(name: str, root: Path) -> list[Subject]:
-    from compile.cli.options import endpoint  # noqa: PLC0415 (the commands import this package)
-
     spec = endpoint(name, root)
     definition = loading.definition(spec)
     buckets = spec.compile.buckets or definition.buckets
@@ -66,13 +64,8 @@ def _endpoint(name: str, root: Path) -> list[Subject]:
 
 
 def _family(name: str, variant: str) -> list[Subject]:
-    known = models.families()[name].variants
-    if variant not in known:
-        raise UsageError(f"{variant!r} is not a variant of {name}. Variants: {', '.join(known)}.", FORMS)
-    family, chosen = models.find(name, variant)
-    torch.manual_seed(0)
-    definition = family.build(chosen, {})
-    return list(_graphs(definition, f"{name}:{chosen}", definition.buckets[:1], [1], None))
+    definition = family(name, variant)
+    return list(_graphs(definition, f"{name}:{variant}", definition.buckets[:1], [1], None))
 
 
 def _graphs(

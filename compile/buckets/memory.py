@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from compile.analysis.capacity import Capacity, Footprint, capacity, shown, survey
 from compile.buckets.sizes import Size
+from compile.definition import Case
 from compile.errors import CompileError, UsageError
 from compile.frontend import loading
-from compile.pipeline.graph import Case
 
 if TYPE_CHECKING:
     from compile.definition import ModelDefinition

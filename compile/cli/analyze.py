@@ -31,7 +31,7 @@ from compile.errors import CompileError, UsageError
 from compile.ir.flat_module import FlatModule, flat_module
 from compile.lowering import Lowered as LoweredModel
 from compile.lowering.config import ALL, Rewriting, made
-from compile.pipeline.graph import parted
+from compile.lowering.for_target import parted
 
 
 class Target(str, Enum):

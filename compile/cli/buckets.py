@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from compile.cli.options import Json, Root, endpoint, err, out
+from compile.cli.options import Json, Root, err, out
 from compile.errors import UsageError
+from compile.frontend.project import endpoint
 
 if TYPE_CHECKING:
     from compile.buckets.aspect import ShapePlan

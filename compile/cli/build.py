@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compile.cli.options import Json, Name, Rehearse, Root, endpoint, err, facts, out
+from compile.cli.options import Json, Name, Rehearse, Root, err, facts, out
 from compile.cli.plan_tables import show_capacity
+from compile.frontend.project import endpoint
 from compile.progress import Bars, Reporter, Silent
 from endpoint_spec.lock import Lock, lock_path
 from endpoint_spec.quantities import format_duration
 
 if TYPE_CHECKING:
     from compile.analysis.decoding_cost import DecodingPlan
+    from compile.definition import Case
     from compile.pipeline.build import Plan, Result
-    from compile.pipeline.graph import BuiltGraph, Case
+    from compile.pipeline.graph import BuiltGraph
 
 PlanOnly = Annotated[
     bool, typer.Option("--plan", help="Show the matrix of graphs and whether it fits; compile nothing. Exit 1 if not.")

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from compile.cli.options import Json, Root, err, out, project
+from compile.cli.options import Json, Root, err, out
+from compile.frontend.project import project
 
 Empty = Annotated[bool, typer.Option("--empty", help="Remove all of it. The next build compiles every graph anew.")]
 

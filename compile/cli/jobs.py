@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compile.cli.build import reporting
-from compile.cli.options import Json, Name, Rehearse, Root, endpoint, err, facts, out
+from compile.cli.options import Json, Name, Rehearse, Root, err, facts, out
 from compile.errors import CompileError, said
+from compile.frontend.project import endpoint
 from compile.progress import Lines
 from endpoint_spec import SpecErrors, jobs
 from endpoint_spec.lock import LockError, artifact_path, lock_path

@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 
 from compile.cli.build import reporting
-from compile.cli.options import Json, Name, Rehearse, Root, endpoint, err, out
+from compile.cli.options import Json, Name, Rehearse, Root, err, out
 from compile.errors import UsageError
+from compile.frontend.project import endpoint
 from compile.packaging import artifact
 
 if TYPE_CHECKING:

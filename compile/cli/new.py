@@ -12,8 +12,9 @@ import typer
 from rich.table import Table
 
 import endpoint_spec as specs
-from compile.cli.options import Json, Root, err, out, project
+from compile.cli.options import Json, Root, err, out
 from compile.errors import CompileError, UsageError
+from compile.frontend.project import project
 
 _DEFAULT = """\
 name: {name}

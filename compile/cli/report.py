@@ -7,8 +7,9 @@ from pathlib import Path
 
 import typer
 
-from compile.cli.options import Json, Name, Rehearse, Root, endpoint, out
+from compile.cli.options import Json, Name, Rehearse, Root, out
 from compile.files import place, staging
+from compile.frontend.project import endpoint
 
 
 def register(app: typer.Typer) -> None:

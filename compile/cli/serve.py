@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 import endpoint_spec as specs
-from compile.cli.options import Name, Root, endpoint, err, out
+from compile.cli.options import Name, Root, err, out
 from compile.errors import CompileError
+from compile.frontend.project import endpoint
 from compile.packaging import artifact, golden_sample
 from compile.packaging.local_server import Worker, running
 from endpoint_spec.lock import lock_path

@@ -17,8 +17,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from compile.cli.build import reporting
-from compile.cli.options import Json, Rehearse, Root, endpoint, out
+from compile.cli.options import Json, Rehearse, Root, out
 from compile.errors import UsageError
+from compile.frontend.project import endpoint
 
 if TYPE_CHECKING:
     from compile.progress import Reporter

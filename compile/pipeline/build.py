@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from compile.analysis import capacity as capacities
 from compile.analysis.capacity import Capacity, Footprint
-from compile.definition import ModelDefinition, SampleRequest
+from compile.definition import Case, ModelDefinition, SampleRequest
 from compile.errors import CompileError
 from compile.files import staging
 from compile.frontend import loading, weights
@@ -23,7 +23,7 @@ from compile.pipeline import model_digest
 from compile.pipeline.acceptance import shortfalls
 from compile.pipeline.cache import Cache
 from compile.pipeline.cache_key import Identity, here, versions
-from compile.pipeline.graph import BuiltGraph, Case
+from compile.pipeline.graph import BuiltGraph
 from compile.pipeline.graph_archive import CompiledCell, storable
 from compile.pipeline.lock import Proof
 from compile.progress import Reporter

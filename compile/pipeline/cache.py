@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from compile.definition import Case
 from compile.errors import CompileError
-from compile.pipeline.graph import Case, Places
+from compile.pipeline.graph import Places
 from compile.pipeline.graph_archive import CompiledCell, pack, unpack
 from endpoint_spec.jobs import CELL, SHA256_PATTERN, is_full
 

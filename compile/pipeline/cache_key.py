@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
+from compile.definition import Case
 from compile.frontend.weights import WeightsReport
-from compile.pipeline.graph import Case
 from endpoint_spec.digests import canonical, code_of, compile_section, definition_code, file_digest
 from endpoint_spec.places import INSTALLED
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from compile.analysis import analyze
-from compile.definition import Bucket, GraphDefinition, checked_inputs
+from compile.analysis.summary import account, with_host
+from compile.definition import Case, GraphDefinition, checked_inputs, sizes_of
 from compile.ir.flat_module import Signature, flat_module, signature
-from compile.lowering import Prologue, PrologueReport, split
-from compile.lowering.config import ALL, Rewriting, of_spec
+from compile.lowering.config import of_spec
+from compile.lowering.for_target import lowered
 from compile.packaging import torchscript
-from compile.pipeline.acceptance import account, with_host
 from compile.progress import Reporter
 from compile.targets import Cell, CompiledGraph, Target, trace_for_cpu
 from compile.targets.inf2 import separates_weights
@@ -31,34 +30,6 @@ if TYPE_CHECKING:
 
 
 COMPARISON = "comparison.json"  # in a graph's record
-
-
-@dataclass(frozen=True)
-class Case:
-    """One graph to make: a role at one bucket and batch size."""
-
-    role: str
-    bucket: Bucket
-    batch: int
-
-    @property
-    def file(self) -> str:
-        """Path inside the artifact, e.g. graphs/main-image_518x518-batch_1.pt."""
-        sizes = "-".join(f"{axis}_{'x'.join(map(str, _sizes(size)))}" for axis, size in self.bucket.items())
-        return f"graphs/{self.role}-{sizes}-batch_{self.batch}.pt"
-
-    @property
-    def slug(self) -> str:
-        """The file's name without folder and ending."""
-        return Path(self.file).stem
-
-    def __str__(self) -> str:
-        sizes = ", ".join(f"{axis} {'x'.join(map(str, _sizes(size)))}" for axis, size in self.bucket.items())
-        return f"{self.role}, {sizes}, batch {self.batch}"
-
-
-def _sizes(size: Any) -> Sequence[int]:
-    return size if isinstance(size, Sequence) else [size]
 
 
 @dataclass(frozen=True)
@@ -80,7 +51,7 @@ class BuiltGraph:
     @property
     def entry(self) -> GraphEntry:
         """As the manifest has it."""
-        bucket = {axis: list(_sizes(size)) for axis, size in self.case.bucket.items()}
+        bucket = {axis: list(sizes_of(size)) for axis, size in self.case.bucket.items()}
         return GraphEntry(
             role=self.case.role,
             bucket=bucket,
@@ -99,28 +70,6 @@ class Places:
     artifact: Path
     cpu: Path
     record: Path
-
-
-def lowered(
-    flat: nn.Module,
-    example: tuple[torch.Tensor, ...],
-    target: str,
-    rewriting: Rewriting = ALL,
-    what: str = "The model",
-) -> Prologue:
-    """The lowered graph as `build` compiles it: for inf1 with its look-ups in a host part in front.
-
-    Raises CompileError when it cannot be lowered, or a rewrite of the user's own fails.
-    """
-    return parted(rewriting.lower(flat, example, what).module, example, target, rewriting)
-
-
-def parted(module: nn.Module, example: tuple[torch.Tensor, ...], target: str, rewriting: Rewriting = ALL) -> Prologue:
-    """A lowered module in its host part and the part that is compiled; on Inf2 all of it is compiled."""
-    if target != "inf1":
-        return Prologue(None, module, example, PrologueReport())
-    with rewriting.guarded():
-        return split(module, example)
 
 
 def make(

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from compile.analysis.capacity import Footprint
+from compile.definition import Case
 from compile.errors import CompileError
 from compile.files import place, staging
 from compile.frontend.weights import WeightsReport
 from compile.ir.flat_module import Signature
 from compile.packaging import archive
-from compile.pipeline.graph import COMPARISON, BuiltGraph, Case, Places
+from compile.pipeline.graph import COMPARISON, BuiltGraph, Places
 from compile.targets import CompiledGraph, Cost
 from compile.verification.parity import OutputParity, Parity
 from compile.verification.tolerance import Closeness

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compile.definition import Case
 from compile.errors import CompileError
 from compile.packaging import artifact
-from compile.pipeline.graph import COMPARISON, Case
+from compile.pipeline.graph import COMPARISON
 from compile.pipeline.verify import kept_at
 from compile.profiling import results
 from endpoint_spec import jobs

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compile.definition import ModelDefinition, checked_inputs
+from compile.definition import Case, ModelDefinition, checked_inputs
 from compile.errors import CompileError
 from compile.frontend import loading, weights
 from compile.ir.flat_module import flat_module
 from compile.packaging import artifact, golden_sample
 from compile.packaging.local_server import running
-from compile.pipeline.graph import Case
 from compile.progress import Reporter
 from compile.targets import resolve
 from compile.targets.inf2 import separates_weights

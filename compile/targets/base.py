@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from compile.analysis import CoverageReport
-from compile.pipeline.acceptance import Account
+from compile.analysis.summary import Account
 
 if TYPE_CHECKING:
-    from compile.pipeline.graph import Case
+    from compile.definition import Case
     from endpoint_spec import EndpointSpec
 
 

@@ -21,8 +21,8 @@ from compile.errors import CompileError
 from compile.frontend import loading, weights
 from compile.ir.flat_module import flat_module
 from compile.lowering.config import of_spec
+from compile.lowering.for_target import lowered
 from compile.lowering.joined_script import joined
-from compile.pipeline.graph import lowered
 from compile.targets import inf1, inf2
 from endpoint_spec import load
 from endpoint_spec.digests import build_digest

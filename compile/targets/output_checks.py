@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from compile.analysis.neuron_log import LogReport
-from compile.pipeline.acceptance import Account
+from compile.analysis.summary import Account
 from compile.targets.base import Cell
 from compile.targets.diagnosis import Failure, Finding, first, line_with
 from compile.targets.process_runner import Finished

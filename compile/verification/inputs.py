@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from compile import models
-from compile.definition import Inputs, ModelDefinition, checked_inputs
+from compile.definition import Case, Inputs, ModelDefinition, checked_inputs
 from compile.errors import UsageError
 from compile.frontend import loading, weights
+from compile.frontend.project import endpoint, family
 from compile.ir.flat_module import FlatModule, flat_module, signature
 from compile.lowering.config import ALL, Rewriting, made, of_spec
-from compile.pipeline.graph import Case
 from endpoint_spec.endpoint import Accept
 
 if TYPE_CHECKING:
@@ -50,26 +48,17 @@ def trials(what: str, root: Path, rewrites: Path | None = None) -> list[Trial]:
     rewrites: a file of a user's own, beside those of the endpoint's spec.
     Raises UsageError when WHAT names nothing, CompileError when the model or its weights cannot be made.
     """
-    family, colon, variant = what.partition(":")
+    name, colon, variant = what.partition(":")
     if not colon:
         return _of_endpoint(what, root, rewrites)
-    if family not in models.families():
-        raise UsageError(f"There is no family {family!r}. Families: {', '.join(models.families())}.", FORMS)
-    if variant not in models.families()[family].variants:
-        known = ", ".join(models.families()[family].variants)
-        raise UsageError(f"{variant!r} is not a variant of {family}. Variants: {known}.", FORMS)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        definition = models.families()[family].build(variant, {})
-    if definition.initialise is not None:
-        definition.initialise(definition.weights, torch.Generator().manual_seed(0))
+    if name not in models.families():
+        raise UsageError(f"There is no family {name!r}. Families: {', '.join(models.families())}.", FORMS)
+    definition = family(name, variant)
     own = made([rewrites], root) if rewrites else ALL
     return _of_definition(what, definition, None, own)
 
 
 def _of_endpoint(name: str, root: Path, rewrites: Path | None) -> list[Trial]:
-    from compile.cli.options import endpoint  # noqa: PLC0415 (the commands import this module)
-
     spec = endpoint(name, root)
     rewriting = of_spec(spec, rewrites)
     definition = loading.definition(spec)

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from compile.errors import CompileError
 from compile.lowering import LoweringError, lower
 from compile.lowering.config import Rewriting
+from compile.lowering.for_target import parted
 from compile.lowering.operator_names import map_tensors, tensors
-from compile.pipeline.graph import parted
 from compile.verification.inputs import Trial
 from compile.verification.parity import OutputParity, compare, in_float64
 from compile.verification.precision_emulation import Mode, emulated

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compile.pipeline.graph import lowered
+from compile.lowering.for_target import lowered
 from compile.verification.inputs import Trial
 from compile.verification.precision_emulation import MODES, Mode, emulated
 from compile.verification.tolerance import Closeness

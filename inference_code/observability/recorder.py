@@ -17,7 +17,6 @@ from inference_code.codecs.responses import Reply
 from inference_code.execution.scheduler import Batch
 from inference_code.observability.log_writer import CloudWatch, Writer
 from inference_code.observability.metrics import Metrics, State
-from inference_code.server.pipeline import Job
 
 _MOST = 256  # records that wait at most; then whoever brings the next one works them off
 _AT_ONCE = 8  # records between two moments at which other threads may go on
@@ -50,14 +49,6 @@ class Told:
         """What is told of an answer."""
         error = reply.body.decode("ascii", "replace")[:300] if reply.status >= 400 else ""
         return cls(reply.status, len(reply.body), reply.content_type, error)
-
-    def of_job(self, job: Job, bucket: str) -> None:
-        """Take over what is known of its way; the job itself, and its arrays, are let go."""
-        self.bucket, self.items, self.squeezes = bucket, job.items, tuple(job.squeezes)
-        self.preprocess, self.postprocess, self.predict_fn = job.pre_seconds, job.post_seconds, job.user_seconds
-        way = job.ticket
-        if way is not None:
-            self.device = (way.queue_seconds, way.device_seconds, tuple(way.cores), way.batch_items, way.padding)
 
 
 class Observer:

@@ -255,7 +255,7 @@ class Service:
         told.request_id, told.content_type, told.request_bytes = call.id, call.content_type, len(call.body)
         told.seconds = time.monotonic() - call.arrived if seconds is None else seconds
         if call.job is not None:
-            told.of_job(call.job, self._pipeline.bucket(call.job))
+            _record_job(told, call.job, self._pipeline.bucket(call.job))
         if call.path != "/invocations":
             told.path = call.path[:100]
         self._observer.request(told)
@@ -299,6 +299,15 @@ def _refusal(call: _Call, method: str) -> Reply | None:
 async def _write(reply: Reply, headers: list[tuple[bytes, bytes]], send: Send, *, more: bool = False) -> None:
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body, "more_body": more})
+
+
+def _record_job(record: Told, job: Job, bucket: str) -> None:
+    """Copy what is known of a job into its record; the job itself, and its arrays, are let go."""
+    record.bucket, record.items, record.squeezes = bucket, job.items, tuple(job.squeezes)
+    record.preprocess, record.postprocess, record.predict_fn = job.pre_seconds, job.post_seconds, job.user_seconds
+    way = job.ticket
+    if way is not None:
+        record.device = (way.queue_seconds, way.device_seconds, tuple(way.cores), way.batch_items, way.padding)
 
 
 def _mistaken(error: Exception) -> Reply:

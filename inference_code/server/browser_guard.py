@@ -24,33 +24,19 @@ A server that others can reach is not checked: in SageMaker's container it is Sa
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Iterable, Mapping
 
-VARIABLE = "ENDPOINT_ALLOWED_HOSTS"
+from inference_code.settings import ALLOWED_HOSTS
+
 _NAMES = ("localhost", "127.0.0.1", "[::1]")
 _HTTP_PORT = 80  # it is left out of Host: https://www.rfc-editor.org/rfc/rfc9110#section-4.2.1
-_HOST = re.compile(r"([a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?((?::[1-9][0-9]{0,4})?)")
-_HOST_V6 = re.compile(r"\[([0-9a-f:.]+)\]((?::[1-9][0-9]{0,4})?)")
 _SHOWN = 100  # characters of a header's value
-
-
-def read_host(text: str) -> str | None:
-    """`text`, name or name:port, as a client sends it in Host; None where it is neither."""
-    lower = text.lower() if text.isascii() else ""
-    found = _HOST.fullmatch(lower)
-    if found is None:
-        found = _HOST_V6.fullmatch(lower)
-        if found is None or not _is_v6(found[1]):
-            return None
-    name = found[1] if ":" not in found[1] else f"[{ipaddress.IPv6Address(found[1])}]"
-    return f"{name}{found[2]}" if int(found[2][1:] or 1) <= 65535 else None
 
 
 def guard(address: str, port: int, listed: Iterable[str]) -> BrowserGuard | None:
     """The rule for a server bound to `address`; None where that is no loopback address, and nothing is checked.
 
-    listed: what read_host made of ENDPOINT_ALLOWED_HOSTS. Raises ValueError for an `address` that is no IP address.
+    listed: what settings.read_host made of ENDPOINT_ALLOWED_HOSTS. Raises ValueError for an `address` that is no IP address.
     """
     ip = ipaddress.ip_address(address)
     if not (getattr(ip, "ipv4_mapped", None) or ip).is_loopback:
@@ -83,7 +69,7 @@ class BrowserGuard:
         found = "is absent" if host is None else f"is {host[:_SHOWN]!r}"
         return (
             f"the header Host {found}, which is no name of this server on a loopback address; "
-            f"ask {', '.join(self._own)}, or set {VARIABLE} where a forwarded port or a proxy has another name"
+            f"ask {', '.join(self._own)}, or set {ALLOWED_HOSTS} where a forwarded port or a proxy has another name"
         )
 
     def _of_page(self, method: str, headers: Mapping[str, str]) -> str | None:
@@ -101,7 +87,7 @@ class BrowserGuard:
             found = f"Sec-Fetch-Site is {site[:_SHOWN]!r}"
         return (
             f"the header {found}: this comes from a browser, and no web page may use this server on a loopback "
-            f"address; ask by another client, or put the host of a page that may into {VARIABLE}"
+            f"address; ask by another client, or put the host of a page that may into {ALLOWED_HOSTS}"
         )
 
 
@@ -114,11 +100,3 @@ def _spellings(host: str) -> tuple[str, ...]:
 def _lower(text: str) -> str:
     """In small letters where it is ASCII; elsewhere as it is, for no other letter may become one of ASCII."""
     return text.lower() if text.isascii() else text
-
-
-def _is_v6(text: str) -> bool:
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True

@@ -14,9 +14,9 @@ from compile.analysis.decoding_cost import Cost, DecodingPlan, forms, plan, plan
 from compile.definition import ModelDefinition
 from compile.errors import CompileError
 from compile.ir.flat_module import flat_module
+from compile.lowering.for_target import lowered
 from compile.models import find
 from compile.models.autoregression.slots import one_hot
-from compile.pipeline.graph import lowered
 from tests.compile.models.tiny import TINY
 from tests.compile.projects import run
 

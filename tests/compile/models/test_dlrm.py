@@ -11,13 +11,12 @@ import torch
 
 import endpoint_spec as specs
 from compile.analysis import capacity
-from compile.definition import ModelDefinition
+from compile.definition import Case, ModelDefinition
 from compile.errors import CompileError
 from compile.frontend import loading
 from compile.ir.flat_module import flat_module
 from compile.lowering import lower, split
 from compile.models import find
-from compile.pipeline.graph import Case
 
 OPTIONS: dict[str, Any] = {"numbers": 5, "rows": [7, 300, 2, 31], "bottom": [12, 8], "top": [20, 10, 1]}
 Array = np.ndarray[Any, Any]

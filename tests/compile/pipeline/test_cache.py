@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import endpoint_spec as specs
+from compile.definition import Case
 from compile.frontend.weights import identify
 from compile.pipeline import build as builds
 from compile.pipeline import cache_key, graph
@@ -44,7 +45,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     make = graph.make
 
-    def counted(case: graph.Case, *rest: Any) -> graph.BuiltGraph:
+    def counted(case: Case, *rest: Any) -> graph.BuiltGraph:
         seen.append(str(case))
         return make(case, *rest)
 

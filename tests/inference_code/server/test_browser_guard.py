@@ -17,7 +17,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from inference_code.server.browser_guard import BrowserGuard, guard, read_host
+from inference_code.server.browser_guard import BrowserGuard, guard
+from inference_code.settings import read_host
 from tests.inference_code.artifacts import Server, doubling_artifact
 from tests.inference_code.corpus import raw
 from tests.inference_code.server.test_load import exchange, without_httptools
