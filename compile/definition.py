@@ -24,7 +24,7 @@ MINIMUM_REFERENCES = 5
 
 
 @dataclass(frozen=True)
-class Case:
+class GraphVariant:
     """One graph to make: a role at one bucket and batch size."""
 
     role: str

@@ -127,7 +127,7 @@ def _print(reports: list[dict[str, Any]]) -> None:
         for column in table.columns:
             column.overflow = "fold"
         for report in good:
-            table.add_row(*_cells(report))
+            table.add_row(*_variants(report))
         Console().print(table)
         for report in good:
             if report["compile_job"]:
@@ -138,7 +138,7 @@ def _print(reports: list[dict[str, Any]]) -> None:
     typer.echo(f"{len(reports)} checked, {wrong} wrong.", err=True)
 
 
-def _cells(report: dict[str, Any]) -> list[str]:
+def _variants(report: dict[str, Any]) -> list[str]:
     least, most = report["scale"]
     price = report["sagemaker_price"]
     note = "" if not price or price["official"] else " (unofficial)"

@@ -19,10 +19,10 @@ from endpoint_spec.errors import dotted
 
 FORMAT = 1
 JOBS = "jobs/"  # everything of all compile jobs
-CELL = "cell.tar"
+VARIANT = "variant.tar"
 ARTIFACT, LOCK, RESULT, PLAN = "model.tar.gz", "lock.json", "result.json", "plan.json"
 START, PROJECT, REQUIREMENTS, WEIGHTS = "start.sh", "project.tar.gz", "requirements.txt", "weights"
-GATHER = "gather"  # stands where a cell's index stands, for the job that gathers
+GATHER = "gather"  # stands where a variant's index stands, for the job that gathers
 # Where a job finds its inputs and leaves its outputs: SageMaker's folders, below one prefix.
 PREFIX = "/opt/ml"
 INPUTS, OUTPUTS = f"{PREFIX}/processing/input", f"{PREFIX}/processing/output"
@@ -35,7 +35,7 @@ INDEX_PATTERN = "(0|[1-9][0-9]{0,3}|gather)"
 RUN_PATTERN = f"{NAME_PATTERN}-[0-9a-f]{{12}}-[1-9][0-9]{{0,2}}"  # 80 characters at most, as Step Functions has it
 INPUTS_KEY_PATTERN = f"jobs/{NAME_PATTERN}/inputs/{SHA256_PATTERN}/"
 WHEELS_KEY_PATTERN = f"jobs/{NAME_PATTERN}/wheels/{SHA256_PATTERN}/"
-MANIFEST_KEY_PATTERN = f"jobs/{NAME_PATTERN}/runs/{RUN_PATTERN}/cells\\.manifest"
+MANIFEST_KEY_PATTERN = f"jobs/{NAME_PATTERN}/runs/{RUN_PATTERN}/variants\\.manifest"
 _MAX_BYTES = 4 * 1024 * 1024
 
 Sha256 = Annotated[str, Field(pattern=f"^{SHA256_PATTERN}$")]
@@ -50,7 +50,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class PlanCell(_Part):
+class VariantJob(_Part):
     """One graph to compile. key: of the compile cache, over everything that decides what comes out."""
 
     index: int = Field(ge=0, le=9999)
@@ -70,16 +70,16 @@ class Plan(_Part):
     target: Literal["inf1", "inf2"]
     rehearsal: bool
     where: Literal["processing", "ec2", "neo"]
-    environment: dict[str, str] = Field(default_factory=dict, description="what the cells' keys say of the machine")
-    cells: list[PlanCell] = Field(min_length=1)
+    environment: dict[str, str] = Field(default_factory=dict, description="what the variants' keys say of the machine")
+    variants: list[VariantJob] = Field(min_length=1)
     files: dict[str, Sha256]
 
     @model_validator(mode="after")
     def _sound(self) -> Plan:
-        if [cell.index for cell in self.cells] != list(range(len(self.cells))):
-            raise ValueError("the cells are not numbered 0, 1, 2 ...")
-        if len({cell.key for cell in self.cells}) != len(self.cells):
-            raise ValueError("two cells have the same key")
+        if [variant.index for variant in self.variants] != list(range(len(self.variants))):
+            raise ValueError("the variants are not numbered 0, 1, 2 ...")
+        if len({variant.key for variant in self.variants}) != len(self.variants):
+            raise ValueError("two variants have the same key")
         outside = [path for path in self.files if not _inside(path)]
         if outside:
             raise ValueError(f"{outside[0]!r} is no path inside the bundle")
@@ -194,9 +194,9 @@ def cache_prefix(name: str) -> str:
     return f"jobs/{name}/cache/"
 
 
-def cell_key(name: str, key: str) -> str:
-    """A compiled cell: one object, so never half there."""
-    return f"{cache_prefix(name)}{key}/{CELL}"
+def variant_key(name: str, key: str) -> str:
+    """A compiled variant: one object, so never half there."""
+    return f"{cache_prefix(name)}{key}/{VARIANT}"
 
 
 def runs_prefix(name: str) -> str:
@@ -209,13 +209,13 @@ def run_prefix(name: str, run: str) -> str:
     return f"{runs_prefix(name)}{run}/"
 
 
-def cells_manifest_key(name: str, run: str) -> str:
-    """SageMaker's manifest of the cells that a run gathers."""
-    return f"{run_prefix(name, run)}cells.manifest"
+def variants_manifest_key(name: str, run: str) -> str:
+    """SageMaker's manifest of the variants that a run gathers."""
+    return f"{run_prefix(name, run)}variants.manifest"
 
 
 def record_prefix(name: str, run: str, index: Index) -> str:
-    """Compiler log and work directory of a cell, also after a failure; or of the gathering."""
+    """Compiler log and work directory of a variant, also after a failure; or of the gathering."""
     return f"{run_prefix(name, run)}record/{index}/"
 
 
@@ -234,10 +234,10 @@ def output_prefix(name: str, run: str) -> str:
     return f"{run_prefix(name, run)}output/"
 
 
-def cells_manifest(bucket: str, name: str, keys: Iterable[str]) -> str:
-    """The text of cells.manifest: a prefix and the objects below it, in the plan's order."""
+def variants_manifest(bucket: str, name: str, keys: Iterable[str]) -> str:
+    """The text of variants.manifest: a prefix and the objects below it, in the plan's order."""
     entries: list[Any] = [{"prefix": f"s3://{bucket}/{cache_prefix(name)}"}]
-    return json.dumps([*entries, *(f"{key}/{CELL}" for key in keys)])
+    return json.dumps([*entries, *(f"{key}/{VARIANT}" for key in keys)])
 
 
 def run_stem(name: str, build_digest: str) -> str:

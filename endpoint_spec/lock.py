@@ -95,7 +95,7 @@ class Subgraphs(_Part):
     predicted: bool
 
 
-class GraphLock(_Part):
+class LockedVariant(_Part):
     """One traced graph: a role of the definition in one bucket and batch size."""
 
     role: str
@@ -162,7 +162,7 @@ class Lock(_Part):
     versions: dict[str, str]
     task: Task
     weights: LockedWeights
-    graphs: list[GraphLock] = Field(min_length=1)
+    graphs: list[LockedVariant] = Field(min_length=1)
     parity: Parity
     sample: Sample | None = None
     measured: dict[str, Any] | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from inference_code.artifact.manifest import ArtifactManifest, GraphEntry
+from inference_code.artifact.manifest import ArtifactManifest, PackagedVariant
 from inference_code.settings import Limits
 
 Array = npt.NDArray[Any]
@@ -23,7 +23,7 @@ class ModelInfo:
 
     name: str
     settings: Mapping[str, Any]
-    graphs: tuple[GraphEntry, ...]
+    graphs: tuple[PackagedVariant, ...]
     limits: Limits = field(default_factory=Limits)
     rehearsal: bool = False
     stand_in: bool = False
@@ -46,7 +46,7 @@ class ModelInfo:
         marks = {"rehearsal": self.rehearsal, "stand_in": self.stand_in}
         return {name: True for name, is_so in marks.items() if is_so}
 
-    def graphs_of(self, role: str = "main") -> tuple[GraphEntry, ...]:
+    def graphs_of(self, role: str = "main") -> tuple[PackagedVariant, ...]:
         """The graphs of one role, in the manifest's order."""
         return tuple(graph for graph in self.graphs if graph.role == role)
 

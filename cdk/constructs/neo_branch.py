@@ -11,7 +11,7 @@ from cdk.constructs.branch import Branch
 from cdk.constructs.job_files import JobFiles
 from cdk.constructs.job_role import NEO_LOGS, JobRole
 from cdk.constructs.processing_branch import job_arns, job_patterns, may_stop, pass_role
-from cdk.states.job import CELL, Place, naming, stop_sagemaker_jobs
+from cdk.states.job import VARIANT, Place, naming, stop_sagemaker_jobs
 from cdk.states.neo import made_key, neo_states
 from cdk.states.run import MADE, Course
 
@@ -30,8 +30,8 @@ class NeoBranch(Construct):
         start = ["sagemaker:AddTags", "sagemaker:CreateCompilationJob", "sagemaker:DescribeCompilationJob"]
         self.branch = Branch(
             course=Course(
-                cell=neo_states(bounded, role.role_arn, CELL, MADE),
-                enter=naming(CELL)("Read shapes"),
+                variant=neo_states(bounded, role.role_arn, VARIANT, MADE),
+                enter=naming(VARIANT)("Read shapes"),
                 made=made_key(place),
                 gather=None,
             ),

@@ -13,9 +13,9 @@ from cdk.constructs.branch import Branch
 from cdk.constructs.job_files import JobFiles
 from cdk.constructs.job_role import PROCESSING_LOGS, JobRole
 from cdk.constructs.registry_image import RegistryImage
-from cdk.states.job import CELL, GATHER, Place, job_name_pattern, naming, stop_sagemaker_jobs
+from cdk.states.job import GATHER, VARIANT, Place, job_name_pattern, naming, stop_sagemaker_jobs
 from cdk.states.processing import ProcessingMachine, processing_states
-from cdk.states.run import MADE, READ_RESULT, Course, cell_key
+from cdk.states.run import MADE, READ_RESULT, Course, variant_key
 from endpoint_spec import platforms
 from endpoint_spec.endpoint import Job
 
@@ -56,9 +56,9 @@ class ProcessingBranch(Construct):
         )
         self.branch = Branch(
             course=Course(
-                cell=processing_states(place, machine, CELL, MADE),
-                enter=naming(CELL)("First try"),
-                made=cell_key(place),
+                variant=processing_states(place, machine, VARIANT, MADE),
+                enter=naming(VARIANT)("First try"),
+                made=variant_key(place),
                 gather=processing_states(place, machine, GATHER, READ_RESULT),
             ),
             stop=stop_sagemaker_jobs(place, "Processing", "InProgress", "All stopped"),

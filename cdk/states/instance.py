@@ -50,11 +50,11 @@ def _request(place: Place, machine: InstanceMachine, kind: str) -> dict[str, Any
         "inferentia:bucket": place.bucket,
         "inferentia:project": "$.project",
         "inferentia:wheels": "$.wheels",
-        "inferentia:task": GATHER if kind == GATHER else "States.Format('cell {}', $.index)",
+        "inferentia:task": GATHER if kind == GATHER else "States.Format('variant {}', $.index)",
         RUN_TAG: "$.run",
     }
     if kind == GATHER:
-        told["inferentia:manifest"] = f"States.Format('{jobs.cells_manifest_key(place.name, '{}')}', $.run)"
+        told["inferentia:manifest"] = f"States.Format('{jobs.variants_manifest_key(place.name, '{}')}', $.run)"
     else:
         told["inferentia:key"] = "$.key"
     tags = place.tag_list(told)

@@ -14,7 +14,7 @@ from cdk.states import asl
 from cdk.states.asl import State, States
 from endpoint_spec import jobs
 
-CELL, GATHER = "cell", jobs.GATHER
+VARIANT, GATHER = "variant", jobs.GATHER
 
 # Seconds before another start, one for each try. A quota that other jobs of the run hold is free again only when one of
 # them is done, so there are many tries; the run's time limit ends them too.
@@ -81,7 +81,7 @@ class Place:
 
 
 def naming(kind: str) -> Callable[[str], str]:
-    """Names for the states of a cell's job, or of the gathering's: they have to be unique within a machine."""
+    """Names for the states of a variant's job, or of the gathering's: they have to be unique within a machine."""
     return lambda step: f"{step}: {kind}"
 
 
@@ -111,7 +111,7 @@ def job_states(kind: str, *, start: State, looks: States, poll: int, done: str) 
 
     start: a Task without Next and Catch that makes the job `$.job.name`. looks: from the state `look`, which asks how
     the job is, to `wait` (still going), `arrived` (it says that it succeeded), `judge` or `failed`, the last two with
-    `$.reason` set. done: the state behind a job whose cell, or result, is there.
+    `$.reason` set. done: the state behind a job whose variant, or result, is there.
     """
     at = naming(kind)
     reason = {"error.$": "$.error.Error", "text.$": "$.error.Cause"}

@@ -12,12 +12,12 @@ from cdk.states.asl import States
 from cdk.states.job import Place, job_states, naming, reason
 from endpoint_spec import jobs
 
-# In the bundle, for each cell: the traced model, and its inputs as Neo's DataInputConfig.
+# In the bundle, for each variant: the traced model, and its inputs as Neo's DataInputConfig.
 MODEL, SHAPES = "neo/{}/model.tar.gz", "neo/{}/inputs.json"
 
 
 def made_key(place: Place) -> str:
-    """What Neo leaves for a cell: it names the file after the device."""
+    """What Neo leaves for a variant: it names the file after the device."""
     return f"States.Format('{jobs.cache_prefix(place.name)}{{}}/model-ml_inf1.tar.gz', $.key)"
 
 

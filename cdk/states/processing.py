@@ -32,7 +32,7 @@ def processing_states(place: Place, machine: ProcessingMachine, kind: str, done:
 
 
 def _request(place: Place, machine: ProcessingMachine, kind: str) -> dict[str, Any]:
-    job = "States.Array('gather', '{}', '{}')" if kind == GATHER else "States.Array('cell', $.index, '{}', '{}')"
+    job = "States.Array('gather', '{}', '{}')" if kind == GATHER else "States.Array('variant', $.index, '{}', '{}')"
     return {
         "ProcessingJobName.$": "$.job.name",
         "RoleArn": machine.role,
@@ -69,8 +69,8 @@ def _inputs(place: Place, kind: str) -> list[dict[str, Any]]:
         _input("wheels", f"States.Format('{bucket}/{{}}', $.wheels)", "S3Prefix"),
     ]
     if kind == GATHER:
-        manifest = f"{bucket}/{jobs.cells_manifest_key(place.name, '{}')}"
-        rows.append(_input("cells", f"States.Format('{manifest}', $.run)", "ManifestFile"))
+        manifest = f"{bucket}/{jobs.variants_manifest_key(place.name, '{}')}"
+        rows.append(_input("variants", f"States.Format('{manifest}', $.run)", "ManifestFile"))
     return rows
 
 
@@ -89,9 +89,9 @@ def _input(name: str, uri: str, kind: str) -> dict[str, Any]:
 def _outputs(place: Place, kind: str) -> list[dict[str, Any]]:
     bucket = f"s3://{place.bucket}"
     record = f"States.Format('{bucket}/{jobs.run_prefix(place.name, '{}')}record/{{}}/', $.run, $.index)"
-    cell = f"States.Format('{bucket}/{jobs.cache_prefix(place.name)}{{}}/', $.key)"
+    variant = f"States.Format('{bucket}/{jobs.cache_prefix(place.name)}{{}}/', $.key)"
     result = f"States.Format('{bucket}/{jobs.output_prefix(place.name, '{}')}', $.run)"
-    made = _output("result", result, "EndOfJob") if kind == GATHER else _output("cell", cell, "EndOfJob")
+    made = _output("result", result, "EndOfJob") if kind == GATHER else _output("variant", variant, "EndOfJob")
     # Continuous, so that the compiler's log is there also of a job that was stopped.
     return [made, _output("record", record, "Continuous")]
 

@@ -1,6 +1,6 @@
-"""The machine of a run: compile the cells that the cache lacks, gather, publish, tell.
+"""The machine of a run: compile the variants that the cache lacks, gather, publish, tell.
 
-Its input is what operations submit writes: submission, bucket, project, wheels, cells. A run's name is its execution's.
+Its input is what `submit` writes: submission, bucket, project, wheels, variants. A run's name is its execution's.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 from cdk.states import asl
 from cdk.states.asl import State, States
-from cdk.states.job import CELL, GATHER, Place, find, naming, stem
+from cdk.states.job import GATHER, VARIANT, Place, find, naming, stem
 from endpoint_spec import jobs
 
 # Of the 25,000 events that an execution's history may have, those that looking may take; a look makes nine: two of the
-# Wait, five of the Task, two of the Choice. The rest is for starting cells, of which each takes some fifty.
+# Wait, five of the Task, two of the Choice. The rest is for starting variants, of which each takes some fifty.
 # https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 EVENTS_FOR_LOOKS, EVENTS_PER_LOOK = 15_000, 9
 SHORTEST_POLL = 30
@@ -33,24 +33,24 @@ def poll_seconds(time_limit: int, max_parallel: int) -> int:
 class Course:
     """How a run goes where it compiles.
 
-    cell: states of a cell's job, entered at `enter`, which lead to "Made: cell". made: key of what a cell's job leaves,
+    variant: states of a variant's job, entered at `enter`, which lead to "Made: variant". made: key of what it leaves,
     an intrinsic function. gather: states of the gathering, which lead to "Read result"; none for Neo. data: more that
     every job is given.
     """
 
-    cell: States
+    variant: States
     enter: str
     made: str
     gather: States | None
     data: dict[str, Any] = field(default_factory=dict)
 
 
-MADE, READ_RESULT = "Made: cell", "Read result"
+MADE, READ_RESULT = "Made: variant", "Read result"
 
 
-def cell_key(place: Place) -> str:
-    """What a cell's job leaves in the cache: one object, so that it is never half there."""
-    return f"States.Format('{jobs.cell_key(place.name, '{}')}', $.key)"
+def variant_key(place: Place) -> str:
+    """What a variant's job leaves in the cache: one object, so that it is never half there."""
+    return f"States.Format('{jobs.variant_key(place.name, '{}')}', $.key)"
 
 
 def run_machine(
@@ -62,7 +62,7 @@ def run_machine(
         "States.Format('Run {} of endpoint " + place.name + " failed. {}: {}', $.run, $.failure.Error, $.failure.Cause)"
     )
     return {
-        "Comment": f"Compiles endpoint {place.name}: its cells, then the artifact of all of them",
+        "Comment": f"Compiles endpoint {place.name}: its variants, then the artifact of all of them",
         "TimeoutSeconds": time_limit,
         "StartAt": "Prepare",
         "States": {
@@ -83,7 +83,7 @@ def run_machine(
             },
             **tell("Tell of success", place, topics, f"Compiled {place.name}", told, "Compiled"),
             "Compiled": {"Type": "Succeed", "OutputPath": "$.done.output"},
-            # Step Functions ends the other cells' iterations when one fails, not their jobs.
+            # Step Functions ends the other variants' iterations when one fails, not their jobs.
             "Stop the rest": _stop_the_rest(place, cleanup, "Tell of failure 0"),
             **tell("Tell of failure", place, topics, f"Compiling {place.name} failed", failed, "Failed"),
             "Failed": asl.fail("$.failure.Error", "$.failure.Cause"),
@@ -100,7 +100,7 @@ def _prepare(place: Place, course: Course) -> State:
             "bucket.$": "$.bucket",
             "project.$": "$.project",
             "wheels.$": "$.wheels",
-            "cells.$": "$.cells",
+            "variants.$": "$.variants",
             "waits": list(place.waits),
             **course.data,
         },
@@ -114,9 +114,9 @@ def _job_data(course: Course) -> dict[str, str]:
 
 
 def _work(place: Place, course: Course, max_parallel: int) -> dict[str, Any]:
-    cells = {
+    variants = {
         "Type": "Map",
-        "ItemsPath": "$.cells",
+        "ItemsPath": "$.variants",
         "MaxConcurrency": max_parallel,
         "ItemSelector": {
             **_job_data(course),
@@ -126,34 +126,34 @@ def _work(place: Place, course: Course, max_parallel: int) -> dict[str, Any]:
         "ItemProcessor": {
             "ProcessorConfig": {"Mode": "INLINE"},
             "StartAt": "Look up",
-            "States": _cell(place, course),
+            "States": _variant(place, course),
         },
-        "ResultPath": "$.cells",
+        "ResultPath": "$.variants",
         "Next": "Prepare gathering" if course.gather is not None else "Finish",
     }
     rest = _gather_and_publish(place, course) if course.gather is not None else {}
     finish = {
         "run.$": "$.run",
         "result.$": f"States.Format('{jobs.output_prefix(place.name, '{}')}', $.run)",
-        "cells.$": "$.cells",
+        "variants.$": "$.variants",
     }
     if course.gather is not None:
         finish["artifact.$"] = "$.artifact"
-    return {"StartAt": "Cells", "States": {"Cells": cells, **rest, "Finish": asl.passing(finish, End=True)}}
+    return {"StartAt": "Variants", "States": {"Variants": variants, **rest, "Finish": asl.passing(finish, End=True)}}
 
 
-def _cell(place: Place, course: Course) -> States:
-    at = naming(CELL)
+def _variant(place: Place, course: Course) -> States:
+    at = naming(VARIANT)
     outcome = {"index.$": "$.index", "key.$": "$.key"}
     return {
         "Look up": find(place, course.made, "In the cache"),
         "In the cache": asl.choice([(asl.above_zero("$.found.count"), "From the cache")], course.enter),
         "From the cache": asl.passing({**outcome, "cached": True}, End=True),
-        **course.cell,
+        **course.variant,
         MADE: find(place, course.made, at("Is there")),
         at("Is there"): asl.choice([(asl.above_zero("$.found.count"), at("Compiled"))], at("Missing")),
         at("Missing"): asl.fail(
-            "CompiledCellMissing", "States.Format('{} ended well, but its cell is not in the cache', $.job.name)"
+            "CompiledVariantMissing", "States.Format('{} ended well, but its variant is not in the cache', $.job.name)"
         ),
         at("Compiled"): asl.passing({**outcome, "cached": False}, End=True),
     }
@@ -165,7 +165,7 @@ def _gather_and_publish(place: Place, course: Course) -> States:
 
     return {
         "Prepare gathering": asl.passing(
-            {**_job_data(course), "index": GATHER, "cells.$": "$.cells"}, Next=naming(GATHER)("First try")
+            {**_job_data(course), "index": GATHER, "variants.$": "$.variants"}, Next=naming(GATHER)("First try")
         ),
         **course.gather,
         READ_RESULT: asl.task(

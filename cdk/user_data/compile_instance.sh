@@ -13,7 +13,7 @@ work=$(mktemp -d)
 HOME=${HOME:-$work}
 export PYTHON AWS_DEFAULT_REGION HOME
 inputs=$work/inputs outputs=$work/outputs log=$work/log.txt message=$work/message
-mkdir -p "$inputs/project" "$inputs/wheels" "$inputs/cells" "$outputs"
+mkdir -p "$inputs/project" "$inputs/wheels" "$inputs/variants" "$outputs"
 : >"$message"
 exec >>"$log" 2>&1
 
@@ -105,27 +105,27 @@ fetch() {
 	verify "$2" "${digest##*/}"
 }
 
-# The cells that are gathered: of the manifest only names of the one form that cells have.
-fetch_cells() {
+# The variants that are gathered: of the manifest only names of the one form that variants have.
+fetch_variants() {
 	copy "s3://$bucket/$manifest" "$work/manifest" || fail "s3://$bucket/$manifest could not be downloaded"
-	"$PYTHON" -I - "$work/manifest" >"$work/cells" <<'END' || fail "s3://$bucket/$manifest is not a list of cells"
+	"$PYTHON" -I - "$work/manifest" >"$work/variants" <<'END' || fail "s3://$bucket/$manifest is not a list of variants"
 import json, re, sys
 
 with open(sys.argv[1], encoding="utf-8") as file:
     names = json.load(file)[1:]
-if not names or not all(isinstance(name, str) and re.fullmatch("[0-9a-f]{64}/cell[.]tar", name) for name in names):
+if not names or not all(isinstance(name, str) and re.fullmatch("[0-9a-f]{64}/variant[.]tar", name) for name in names):
     sys.exit(1)
 print(*names, sep="\n")
 END
-	while read -r cell; do
-		copy "s3://$bucket/jobs/$endpoint/cache/$cell" "$inputs/cells/$cell" || fail "cell $cell could not be downloaded"
-	done <"$work/cells"
+	while read -r variant; do
+		copy "s3://$bucket/jobs/$endpoint/cache/$variant" "$inputs/variants/$variant" || fail "variant $variant could not be downloaded"
+	done <"$work/variants"
 }
 
 bucket=$(tag bucket '[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]')
 run=$(tag run "$endpoint-[0-9a-f]{12}-[1-9][0-9]{0,2}")
-task=$(tag task 'gather|cell (0|[1-9][0-9]{0,3})')
-index=${task#cell }
+task=$(tag task 'gather|variant (0|[1-9][0-9]{0,3})')
+index=${task#variant }
 upload_log || fail "s3://$bucket cannot be written to" # before anything is compiled in vain
 (
 	trap 'exit 0' TERM
@@ -139,7 +139,7 @@ uploader=$!
 project=$(tag project "jobs/$endpoint/inputs/[0-9a-f]{64}/")
 wheels=$(tag wheels "jobs/$endpoint/wheels/[0-9a-f]{64}/")
 if [ "$task" = gather ]; then
-	manifest=$(tag manifest "jobs/$endpoint/runs/$run/cells[.]manifest")
+	manifest=$(tag manifest "jobs/$endpoint/runs/$run/variants[.]manifest")
 else
 	key=$(tag key '[0-9a-f]{64}')
 fi
@@ -148,14 +148,14 @@ command -v "$PYTHON" || fail "the machine image has no $PYTHON: compile_ami name
 fetch "$project" "$inputs/project"
 fetch "$wheels" "$inputs/wheels"
 if [ "$task" = gather ]; then
-	fetch_cells
+	fetch_variants
 	set -- gather "$inputs" "$outputs"
 else
-	set -- cell "$index" "$inputs" "$outputs"
+	set -- variant "$index" "$inputs" "$outputs"
 fi
 INFERENTIA_RUN=$run INFERENTIA_MESSAGE_FILE=$message /bin/sh "$inputs/project/start.sh" "$@"
 if [ "$task" = gather ]; then
 	copy --recursive "$outputs/result" "s3://$bucket/jobs/$endpoint/runs/$run/output/" || fail "the result could not be uploaded"
 else
-	copy "$outputs/cell/cell.tar" "s3://$bucket/jobs/$endpoint/cache/$key/cell.tar" || fail "the cell could not be uploaded"
+	copy "$outputs/variant/variant.tar" "s3://$bucket/jobs/$endpoint/cache/$key/variant.tar" || fail "the variant could not be uploaded"
 fi

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compile.analysis import CoverageReport, analyze
-from compile.definition import Case, GraphDefinition, checked_inputs
+from compile.definition import GraphDefinition, GraphVariant, checked_inputs
 from compile.errors import CompileError
 from compile.ir.flat_module import flat_module
 from compile.lowering.config import of_spec
@@ -30,13 +30,13 @@ _DISK_FACTOR = 5
 
 
 @dataclass(frozen=True)
-class Footprint:
-    """Predicted bytes of one cell: weights, the largest activation with inputs and outputs, and its work in FLOP.
+class VariantSize:
+    """Predicted bytes of one variant: weights, the largest activation with inputs and outputs, and its work in FLOP.
 
     host_weights: tables that stay on the host, in front of what is compiled.
     """
 
-    case: str
+    variant: str
     weights: int
     activations: int
     flops: int
@@ -64,9 +64,9 @@ class Demand:
 
 @dataclass(frozen=True)
 class Capacity:
-    """The matrix of cells and what it asks of the machine that serves, and of the one that compiles."""
+    """The matrix of variants and what it asks of the machine that serves, and of the one that compiles."""
 
-    cells: tuple[Footprint, ...]
+    variants: tuple[VariantSize, ...]
     demands: tuple[Demand, ...]
 
     @property
@@ -77,36 +77,36 @@ class Capacity:
         return {
             "predicted": True,
             "fits": self.fits,
-            "cells": [asdict(cell) for cell in self.cells],
+            "variants": [asdict(variant) for variant in self.variants],
             "demands": [{**asdict(demand), "fits": demand.fits} for demand in self.demands],
         }
 
 
-def footprint(case: Case, report: CoverageReport, half: bool = False, host_weights: int = 0) -> Footprint:
+def footprint(variant: GraphVariant, report: CoverageReport, half: bool = False, host_weights: int = 0) -> VariantSize:
     """The footprint of an analysed graph; `half`: its tensors are float16 (FLOAT32_TO_FLOAT16)."""
     crossing = sum(tensor.bytes for tensor in (*report.inputs, *report.outputs))
     divisor = 2 if half else 1
     activations = report.activation_bytes + crossing
-    return Footprint(str(case), report.weight_bytes // divisor, activations // divisor, report.flops, host_weights)
+    return VariantSize(str(variant), report.weight_bytes // divisor, activations // divisor, report.flops, host_weights)
 
 
-def survey(case: Case, graph: GraphDefinition, spec: EndpointSpec) -> Footprint:
-    """Lowers and traces one cell to see how large it is. Raises CompileError when that cannot be done."""
-    example, _ = checked_inputs(graph, case.role, case.bucket, case.batch)
+def survey(variant: GraphVariant, graph: GraphDefinition, spec: EndpointSpec) -> VariantSize:
+    """Lowers and traces one variant to see how large it is. Raises CompileError when that cannot be done."""
+    example, _ = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
     tensors = tuple(example.values())
     parts = lowered(flat_module(graph.module, example), tensors, spec.compile.target, of_spec(spec))
     options = spec.compile.inf1
     half = options is not None and options.float32_to_float16
     report = analyze(parts.device, parts.device_inputs, target=spec.compile.target)
-    return footprint(case, report, half, sum(table.bytes for table in parts.report.tables if table.choice == "host"))
+    return footprint(variant, report, half, sum(table.bytes for table in parts.report.tables if table.choice == "host"))
 
 
 _FEWER = "fewer buckets, batch sizes or roles"
 
 
-def capacity(spec: EndpointSpec, cells: Sequence[Footprint], folder: Path) -> Capacity:
-    """What all cells together need on the spec's instance type, and on this machine's disk under `folder`."""
-    weights = sum(cell.weights + cell.host_weights for cell in cells)
+def capacity(spec: EndpointSpec, variants: Sequence[VariantSize], folder: Path) -> Capacity:
+    """What all variants together need on the spec's instance type, and on this machine's disk under `folder`."""
+    weights = sum(variant.weights + variant.host_weights for variant in variants)
     disk = Demand(
         "disk of this machine",
         _DISK_FACTOR * weights,
@@ -114,14 +114,14 @@ def capacity(spec: EndpointSpec, cells: Sequence[Footprint], folder: Path) -> Ca
         f"{_DISK_FACTOR} times the weights of all graphs: compiler's files, graphs, archive, its unpacked copy",
         f"{_FEWER}; a larger disk; --work-directory",
     )
-    return Capacity(tuple(cells), (*_on_chip(spec, cells), _on_host(spec, weights), disk))
+    return Capacity(tuple(variants), (*_on_chip(spec, variants), _on_host(spec, weights), disk))
 
 
-def _on_chip(spec: EndpointSpec, cells: Sequence[Footprint]) -> tuple[Demand, Demand]:
+def _on_chip(spec: EndpointSpec, variants: Sequence[VariantSize]) -> tuple[Demand, Demand]:
     """A core holds every graph of a copy (a pipeline's cores share it); the device holds all copies."""
     row, pipeline = platforms.platform(spec.serve.instance_type), spec.compile.pipeline_cores
-    one = sum(cell.weights for cell in cells) + max(cell.activations for cell in cells)
-    graphs = f"{len(cells)} graph(s), all loaded, and the largest one's activations"
+    one = sum(variant.weights for variant in variants) + max(variant.activations for variant in variants)
+    graphs = f"{len(variants)} graph(s), all loaded, and the largest one's activations"
     copies = row.cores // pipeline
     core = Demand(
         "core",

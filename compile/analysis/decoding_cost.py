@@ -18,7 +18,7 @@ from torch import nn
 
 from compile.analysis import CoverageReport, analyze
 from compile.analysis.roofline import core_of
-from compile.definition import Bucket, Case, Inputs, ModelDefinition
+from compile.definition import Bucket, GraphVariant, Inputs, ModelDefinition
 from compile.errors import CompileError
 from compile.ir.flat_module import flat_module
 from compile.lowering.config import ALL, Rewriting
@@ -54,7 +54,7 @@ class Cost:
 class DecodingPlan:
     """Both costs of one step, the choice, and which of the two the definition builds, "cached" or "prefix"."""
 
-    case: str
+    variant: str
     target: str
     batch: int
     cached: Cost
@@ -94,8 +94,8 @@ def plans(
     graph = definition.graphs.get(ROLE)
     if graph is None or not is_step(graph.module):
         return []
-    cases = [Case(ROLE, bucket, batch) for bucket in buckets for batch in batches]
-    return [plan(graph.module, graph.example_inputs(c.bucket, c.batch), target, str(c), rewriting) for c in cases]
+    variants = [GraphVariant(ROLE, bucket, batch) for bucket in buckets for batch in batches]
+    return [plan(graph.module, graph.example_inputs(c.bucket, c.batch), target, str(c), rewriting) for c in variants]
 
 
 def is_step(module: nn.Module) -> bool:
@@ -104,12 +104,12 @@ def is_step(module: nn.Module) -> bool:
 
 
 def plan(
-    step: nn.Module, inputs: Inputs, target: str = "inf1", case: str = ROLE, rewriting: Rewriting = ALL
+    step: nn.Module, inputs: Inputs, target: str = "inf1", variant: str = ROLE, rewriting: Rewriting = ALL
 ) -> DecodingPlan:
     """Weighs a step, in whichever form it is, against its other form. Raises CompileError for any other module."""
     cached, recomputed = (_cost(*form, target, rewriting) for form in forms(step, inputs))
     built = "prefix" if isinstance(step, _PREFIXES) else "cached"
-    return DecodingPlan(case, target, inputs["slot"].shape[0], cached, recomputed, built)
+    return DecodingPlan(variant, target, inputs["slot"].shape[0], cached, recomputed, built)
 
 
 def forms(step: nn.Module, inputs: Inputs) -> Iterator[tuple[nn.Module, Inputs]]:

@@ -71,10 +71,11 @@ def _report(report: CoverageReport) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are escaped; a line break in a cell stays one."""
-    header = "<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>" if head else ""
+    """Variants are escaped; a line break in a variant stays one."""
+    header = "<tr>" + "".join(f"<th>{escape(variant)}</th>" for variant in head) + "</tr>" if head else ""
     lines = [
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>".replace("\n", "<br>") for cell in row) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{escape(variant)}</td>".replace("\n", "<br>") for variant in row) + "</tr>"
+        for row in rows
     ]
     return f'<div class="scroll"><table>{header}{"".join(lines)}</table></div>'
 

@@ -128,16 +128,16 @@ def show_comparison(comparison: Comparison, out: Console) -> None:
     """Prediction and log side by side, then the operators counted differently."""
     table = Table("", "predicted", "log", "difference", title="prediction against the log", title_justify="left")
     for row in comparison.rows:
-        table.add_row(row.what, *(_cell(value) for value in (row.predicted, row.logged, row.difference)))
+        table.add_row(row.what, *(_variant(value) for value in (row.predicted, row.logged, row.difference)))
     out.print(table)
     if comparison.operators:
         kinds = Table("operator", "predicted", "log", title="counted differently", title_justify="left")
         for kind, (ours, theirs) in comparison.operators.items():
-            kinds.add_row(kind, _cell(ours), _cell(theirs))
+            kinds.add_row(kind, _variant(ours), _variant(theirs))
         out.print(kinds)
 
 
-def _cell(value: float | None) -> str:
+def _variant(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from compile.analysis.capacity import Capacity, Footprint, capacity, shown, survey
+from compile.analysis.capacity import Capacity, VariantSize, capacity, shown, survey
 from compile.buckets.sizes import Size
-from compile.definition import Case
+from compile.definition import GraphVariant
 from compile.errors import CompileError, UsageError
 from compile.frontend import loading
 
@@ -69,16 +69,19 @@ def by_spec(spec: EndpointSpec, largest: Size, memory: int | None, wanted: int) 
     definition = loading.definition(spec)
     name = dimension(definition, len(largest))
     bucket = {name: largest[0] if len(largest) == 1 else list(largest)}
-    cells = [
-        survey(Case(role, bucket, batch), graph, spec)
+    variants = [
+        survey(GraphVariant(role, bucket, batch), graph, spec)
         for role, graph in definition.graphs.items()
         for batch in spec.compile.batch_sizes
     ]
-    weights, activations = sum(cell.weights for cell in cells), max(cell.activations for cell in cells)
+    weights, activations = (
+        sum(variant.weights for variant in variants),
+        max(variant.activations for variant in variants),
+    )
     if memory is not None:
         return by_bytes(memory, weights, activations), name
-    most = _largest(lambda count: _short(spec, cells, count) == [], wanted)
-    short = _short(spec, cells, most + 1)
+    most = _largest(lambda count: _short(spec, variants, count) == [], wanted)
+    short = _short(spec, variants, most + 1)
     if most < 1:
         raise CompileError(f"Not even one bucket of {bucket} fits {spec.serve.instance_type}:\n  " + "\n  ".join(short))
     reason = f"all {most} fit {spec.serve.instance_type}" if most == wanted else f"one more: {'; '.join(short)}"
@@ -92,9 +95,9 @@ def _largest(fits: Callable[[int], bool], wanted: int) -> int:
     return count
 
 
-def _short(spec: EndpointSpec, cells: Sequence[Footprint], count: int) -> list[str]:
-    """The resources of the instance that `count` buckets of these cells do not fit."""
-    found: Capacity = capacity(spec, list(cells) * count, spec.root)
+def _short(spec: EndpointSpec, variants: Sequence[VariantSize], count: int) -> list[str]:
+    """The resources of the instance that `count` buckets of these variants do not fit."""
+    found: Capacity = capacity(spec, list(variants) * count, spec.root)
     return [
         f"{demand.resource} needs {shown(demand.needed)} (predicted), there are {shown(demand.available)}"
         for demand in found.demands

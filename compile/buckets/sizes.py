@@ -134,13 +134,13 @@ def _csv_entries(text: str) -> Iterator[tuple[str, Any]]:
     rows = csv.reader(io.StringIO(text))
     header: list[str] | None = None
     for row in rows:
-        cells = [cell.strip() for cell in row]
-        if not any(cells):
+        variants = [variant.strip() for variant in row]
+        if not any(variants):
             continue
         where = f"line {rows.line_num}"
         if header is None:
-            header = [cell.lower() for cell in cells]
-            if len(cells) == 1 and _SIZE.fullmatch(cells[0]):
+            header = [variant.lower() for variant in variants]
+            if len(variants) == 1 and _SIZE.fullmatch(variants[0]):
                 header = ["length"]
             else:
                 problem = _header_problem(header)
@@ -148,10 +148,10 @@ def _csv_entries(text: str) -> Iterator[tuple[str, Any]]:
                     yield where, _Bad(problem)
                     return
                 continue
-        if len(cells) != len(header):
-            yield where, _Bad(f"has {len(cells)} columns, the header has {len(header)}")
+        if len(variants) != len(header):
+            yield where, _Bad(f"has {len(variants)} columns, the header has {len(header)}")
         else:
-            yield where, dict(zip(header, cells, strict=True))
+            yield where, dict(zip(header, variants, strict=True))
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from endpoint_spec.quantities import format_duration
 
 if TYPE_CHECKING:
     from compile.analysis.decoding_cost import DecodingPlan
-    from compile.definition import Case
+    from compile.definition import GraphVariant
     from compile.pipeline.build import Plan, Result
-    from compile.pipeline.graph import BuiltGraph
+    from compile.pipeline.graph import BuiltVariant
 
 PlanOnly = Annotated[
     bool, typer.Option("--plan", help="Show the matrix of graphs and whether it fits; compile nothing. Exit 1 if not.")
@@ -121,7 +121,7 @@ def reporting(quiet: bool) -> Iterator[Reporter]:
 
 
 def _weigh(planned: Plan, reporter: Reporter) -> list[DecodingPlan]:
-    """Cached step against whole prefix, for each cell of a model that decodes; nothing for others."""
+    """Cached step against whole prefix, for each variant of a model that decodes; nothing for others."""
     from compile.analysis.decoding_cost import ROLE, plans  # noqa: PLC0415
 
     if ROLE not in planned.definition.graphs:
@@ -132,7 +132,7 @@ def _weigh(planned: Plan, reporter: Reporter) -> list[DecodingPlan]:
         return plans(planned.definition, buckets, spec.compile.batch_sizes, spec.compile.target, planned.rewriting)
 
 
-def _show_plan(planned: Plan, weighed: Sequence[DecodingPlan], cached: Sequence[Case]) -> None:
+def _show_plan(planned: Plan, weighed: Sequence[DecodingPlan], cached: Sequence[GraphVariant]) -> None:
     from compile.lowering.config import ALL  # noqa: PLC0415
 
     spec = planned.spec
@@ -142,10 +142,10 @@ def _show_plan(planned: Plan, weighed: Sequence[DecodingPlan], cached: Sequence[
     table.add_row("model", f"{model}, {parameters / 1e6:.1f} million parameters")
     table.add_row("weights", spec.model.weights.source)
     table.add_row("target", f"{spec.compile.target} ({_TARGETS[planned.target.rehearsal]})")
-    for case in planned.cases:
-        table.add_row("graph", f"{case}{_CACHED if case in cached else ''}")
+    for variant in planned.variants:
+        table.add_row("graph", f"{variant}{_CACHED if variant in cached else ''}")
     for one in weighed:
-        table.add_row("decoding", f"{one.case}: {one}")
+        table.add_row("decoding", f"{one.variant}: {one}")
     if planned.rewriting != ALL:
         table.add_row("lowering", str(planned.rewriting))
     table.add_row("handler", spec.serve.handler or f"built-in task {planned.definition.task}")
@@ -158,16 +158,16 @@ def _show_result(result: Result) -> None:
     table = facts(f"{result.spec.name}: built")
     table.add_row("weights", result.weights)
     for graph in result.graphs:
-        if graph.case in result.cached:
-            table.add_row("graph", f"{graph.case}{_CACHED}")
+        if graph.variant in result.cached:
+            table.add_row("graph", f"{graph.variant}{_CACHED}")
         worst = graph.parity.worst
         table.add_row(
             "parity",
-            f"{graph.case}: error {worst.error:.2e} of at most {worst.bound:.2e} "
+            f"{graph.variant}: error {worst.error:.2e} of at most {worst.bound:.2e} "
             f"(output {worst.name}, maximum {worst.maximum:.3g}, {graph.parity.inputs} inputs)",
         )
         for note in graph.parity.notes:
-            table.add_row("[yellow]note[/yellow]", f"{graph.case}: {note}")
+            table.add_row("[yellow]note[/yellow]", f"{graph.variant}: {note}")
         table.add_row("operators", _operators(graph.coverage, graph.subgraphs))
         for row in _host_rows(graph.coverage):
             table.add_row(*row)
@@ -183,7 +183,7 @@ def _show_result(result: Result) -> None:
     out.print(f"Lock: {path}. Next: python -m compile verify {result.spec.name}{flag}", highlight=False)
 
 
-def _compiler_rows(graph: BuiltGraph, root: Path) -> Iterator[tuple[str, str]]:
+def _compiler_rows(graph: BuiltVariant, root: Path) -> Iterator[tuple[str, str]]:
     """What the compiler took, and where its log differs from the prediction; nothing in a rehearsal."""
     compiled = graph.compiled
     if compiled.cost is not None:
@@ -234,17 +234,17 @@ def _summary(result: Result) -> dict[str, Any]:
         "artifact": result.artifact.relative_to(spec.root).as_posix(),
         "lock_path": lock_path(spec, result.lock.rehearsal).relative_to(spec.root).as_posix(),
         "weights": result.weights,
-        "cached": [str(case) for case in result.cached],
-        "cells": [_cell(graph, spec.root) for graph in result.graphs if graph.compiled.cost is not None],
+        "cached": [str(variant) for variant in result.cached],
+        "variants": [_variant(graph, spec.root) for graph in result.graphs if graph.compiled.cost is not None],
         "lock": json.loads(result.lock.dump()),
     }
 
 
-def _cell(graph: BuiltGraph, root: Path) -> dict[str, Any]:
+def _variant(graph: BuiltVariant, root: Path) -> dict[str, Any]:
     """What compiling one graph took and said."""
     compiled = graph.compiled
     return {
-        "graph": str(graph.case),
+        "graph": str(graph.variant),
         "cost": compiled.cost.to_json() if compiled.cost else None,
         "comparison": compiled.comparison,
         "record": _inside(compiled.record, root) if compiled.record else None,

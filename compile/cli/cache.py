@@ -33,13 +33,15 @@ def cache_command(empty: Empty = False, json_: Json = False, root: Root = Path()
     kept = cache.kept()
     freed = cache.empty() if empty else 0
     if json_:
-        cells = [{**asdict(cell), "used": cell.used.isoformat(timespec="seconds")} for cell in kept]
-        typer.echo(json.dumps({"cells": cells, "freed_bytes": freed}, indent=2))
+        variants = [{**asdict(variant), "used": variant.used.isoformat(timespec="seconds")} for variant in kept]
+        typer.echo(json.dumps({"variants": variants, "freed_bytes": freed}, indent=2))
         return
     if empty:
         out.print(f"Removed {len(kept)} graphs, {freed / 1e6:.1f} MB.", highlight=False)
         return
-    table = Table("key", "MB", "used", title=f"{len(kept)} graphs, {sum(cell.bytes for cell in kept) / 1e6:.1f} MB")
-    for cell in kept:
-        table.add_row(cell.key, f"{cell.bytes / 1e6:.1f}", f"{cell.used:%Y-%m-%d %H:%M} UTC")
+    table = Table(
+        "key", "MB", "used", title=f"{len(kept)} graphs, {sum(variant.bytes for variant in kept) / 1e6:.1f} MB"
+    )
+    for variant in kept:
+        table.add_row(variant.key, f"{variant.bytes / 1e6:.1f}", f"{variant.used:%Y-%m-%d %H:%M} UTC")
     out.print(table)

@@ -1,4 +1,4 @@
-"""`bundle`, `job cell`, `job gather` and `adopt`: the parts of a compile run on AWS that need the model's code."""
+"""`bundle`, `job variant`, `job gather` and `adopt`: the parts of a compile run on AWS that need the model's code."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 To = Annotated[Path, typer.Option("--to", help="Where the bundle goes: a folder that is empty or not there.")]
 From = Annotated[Path, typer.Option("--from", help="The folder with model.tar.gz, lock.json and result.json.")]
-Inputs = Annotated[Path, typer.Option(help="The job's inputs: project/, for gather also cells/.")]
+Inputs = Annotated[Path, typer.Option(help="The job's inputs: project/, for gather also variants/.")]
 Outputs = Annotated[Path, typer.Option(help="Where the job leaves what it makes.")]
 Environment = Annotated[
-    str, typer.Option(help="What else the compiling machine is told by, such as its AMI id; it enters the cells' keys.")
+    str,
+    typer.Option(help="What else the compiling machine is told by, such as its AMI id; it enters the variants' keys."),
 ]
 _MESSAGE_BYTES = 1000  # SageMaker's ExitMessage takes 1024
 _MESSAGE_VARIABLE = "INFERENTIA_MESSAGE_FILE"
@@ -38,7 +39,7 @@ def register(app: typer.Typer) -> None:
     app.command("bundle")(bundle_command)
     app.command("adopt")(adopt_command)
     job = typer.Typer(help="What runs inside a compile job; start.sh of a bundle calls it.", no_args_is_help=True)
-    job.command("cell")(cell_command)
+    job.command("variant")(variant_command)
     job.command("gather")(gather_command)
     app.add_typer(job, name="job")
 
@@ -71,26 +72,26 @@ def _show_plan(plan: Plan, to: Path, digest: str) -> None:
     table = facts(f"{plan.name}: bundle in {to}")
     table.add_row("target", f"{plan.target}{' (rehearsal)' if plan.rehearsal else ''}")
     table.add_row("inputs", f"sha256 {digest}")
-    for cell in plan.cells:
-        table.add_row(f"cell {cell.index}", f"{cell.label}: {cell.key}")
+    for variant in plan.variants:
+        table.add_row(f"variant {variant.index}", f"{variant.label}: {variant.key}")
     out.print(table)
 
 
-def cell_command(
-    index: Annotated[int, typer.Argument(min=0, help="Which cell of plan.json.", show_default=False)],
+def variant_command(
+    index: Annotated[int, typer.Argument(min=0, help="Which variant of plan.json.", show_default=False)],
     inputs: Inputs,
     outputs: Outputs,
     root: Root = Path(),
 ) -> None:
-    """Compile one cell: OUTPUTS/cell/cell.tar, and in OUTPUTS/record what the compiler said."""
+    """Compile one variant: OUTPUTS/variant/variant.tar, and in OUTPUTS/record what the compiler said."""
     with _message():
         from compile.remote import job as run  # noqa: PLC0415  (within, so that a missing package is reported too)
         from compile.remote import log_tail  # noqa: PLC0415
 
         job = run.opened(inputs.resolve(), outputs.resolve(), root.resolve())
         with log_tail.told(job.outputs / "record", _say):
-            made = run.cell(job, index, Lines(err))
-    out.print(f"{made.graph.case}: compiled, key {made.key}", highlight=False, soft_wrap=True)
+            made = run.compile_variant(job, index, Lines(err))
+    out.print(f"{made.graph.variant}: compiled, key {made.key}", highlight=False, soft_wrap=True)
 
 
 def _say(line: str) -> None:
@@ -98,7 +99,7 @@ def _say(line: str) -> None:
 
 
 def gather_command(inputs: Inputs, outputs: Outputs, root: Root = Path()) -> None:
-    """Make artifact and lock from cells that are compiled: OUTPUTS/result with model.tar.gz, lock.json, result.json."""
+    """Make artifact and lock from compiled variants: OUTPUTS/result with model.tar.gz, lock.json, result.json."""
     with _message():
         from compile.remote import job as run  # noqa: PLC0415  (within, so that a missing package is told too)
 

@@ -22,7 +22,7 @@ def decoding_table(weighed: Sequence[DecodingPlan]) -> Table:
     title = "One step of decoding: cached, or the whole prefix anew (predicted)"
     table = Table("graph", "cached step", "whole prefix", "costs less", title=title, title_justify="left")
     for one in weighed:
-        table.add_row(one.case, str(one.cached), str(one.prefix), one.verdict)
+        table.add_row(one.variant, str(one.cached), str(one.prefix), one.verdict)
     return table
 
 
@@ -34,10 +34,12 @@ def show_capacity(spec: EndpointSpec, found: Capacity, weighed: Sequence[Decodin
         both = {**found.to_json(), "decoding": [one.to_json() for one in weighed]}
         typer.echo(json.dumps({"name": spec.name, "instance_type": spec.serve.instance_type, **both}, indent=2))
         return
-    cells = Table("graph", "weights", "activations", "GFLOP", title=f"{spec.name}: graphs (predicted)")
-    for cell in found.cells:
-        cells.add_row(cell.case, shown(cell.weights), shown(cell.activations), f"{cell.flops / 1e9:.2f}")
-    out.print(cells)
+    variants = Table("graph", "weights", "activations", "GFLOP", title=f"{spec.name}: graphs (predicted)")
+    for variant in found.variants:
+        variants.add_row(
+            variant.variant, shown(variant.weights), shown(variant.activations), f"{variant.flops / 1e9:.2f}"
+        )
+    out.print(variants)
     demands = Table("resource", "needed", "there", "", "because", title=f"{spec.serve.instance_type} (predicted)")
     for demand in found.demands:
         mark = "[green]✓[/green]" if demand.fits else "[red]does not fit[/red]"

@@ -23,7 +23,7 @@ from compile.frontend.project import endpoint
 
 if TYPE_CHECKING:
     from compile.progress import Reporter
-    from compile.verification.inputs import Trial
+    from compile.verification.inputs import VerifiedVariant
     from compile.verification.per_module import PerModule, Row
     from compile.verification.precision import GraphPrecision
     from compile.verification.precision_emulation import Mode
@@ -132,14 +132,14 @@ def _artifact(name: str, rehearse: bool, json_: bool, root: Path) -> None:
         raise typer.Exit(1)
 
 
-def _trials(name: str, root: Path, rewrites: Path | None, reporter: Reporter) -> list[Trial]:
+def _trials(name: str, root: Path, rewrites: Path | None, reporter: Reporter) -> list[VerifiedVariant]:
     from compile.verification.inputs import trials  # noqa: PLC0415
 
     with reporter.step("make the model"):
         return trials(name, root, rewrites)
 
 
-def _per_module(trial: Trial, leaves: bool, mode: Mode | None, reporter: Reporter) -> PerModule:
+def _per_module(trial: VerifiedVariant, leaves: bool, mode: Mode | None, reporter: Reporter) -> PerModule:
     from compile.verification.per_module import per_module  # noqa: PLC0415
 
     percent = 0
@@ -153,7 +153,7 @@ def _per_module(trial: Trial, leaves: bool, mode: Mode | None, reporter: Reporte
         return per_module(trial, leaves=leaves, mode=mode, advance=ahead)
 
 
-def _precision(trial: Trial, reporter: Reporter) -> GraphPrecision:
+def _precision(trial: VerifiedVariant, reporter: Reporter) -> GraphPrecision:
     from compile.verification.precision import emulate  # noqa: PLC0415
     from compile.verification.precision_emulation import MODES  # noqa: PLC0415
 
@@ -213,9 +213,9 @@ def _show_modules(found: PerModule, mode: Mode | None) -> None:
     for head in heads:
         table.add_column(head, no_wrap=head != "", justify="right" if head else "left")
     for row in found.rows:
-        cells = [f"{row.module} [dim]{row.kind}[/dim]", _error(row.error), _error(row.relative)]
-        cells += [_error(row.in_place_relative), _time(row.original_ms), _time(row.lowered_ms)]
-        table.add_row(*cells, *([_error(row.emulated)] if mode else []), _verdict(row))
+        variants = [f"{row.module} [dim]{row.kind}[/dim]", _error(row.error), _error(row.relative)]
+        variants += [_error(row.in_place_relative), _time(row.original_ms), _time(row.lowered_ms)]
+        table.add_row(*variants, *([_error(row.emulated)] if mode else []), _verdict(row))
     out.print(table)
     machine = _machine()
     out.print(

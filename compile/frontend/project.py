@@ -36,7 +36,7 @@ def endpoint(name: str, root: Path) -> specs.EndpointSpec:
 
 
 def family(name: str, variant: str) -> ModelDefinition:
-    """A variant of a built-in family, with random weights of seed 0. Raises UsageError where there is no such variant."""
+    """A built-in family, with random weights of seed 0. Raises UsageError where it has no such variant."""
     known = models.families()[name].variants
     if variant not in known:
         raise UsageError(

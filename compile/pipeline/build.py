@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compile.analysis import capacity as capacities
-from compile.analysis.capacity import Capacity, Footprint
-from compile.definition import Case, ModelDefinition, SampleRequest
+from compile.analysis.capacity import Capacity, VariantSize
+from compile.definition import GraphVariant, ModelDefinition, SampleRequest
 from compile.errors import CompileError
 from compile.files import staging
 from compile.frontend import loading, weights
@@ -23,8 +23,8 @@ from compile.pipeline import model_digest
 from compile.pipeline.acceptance import shortfalls
 from compile.pipeline.cache import Cache
 from compile.pipeline.cache_key import Identity, here, versions
-from compile.pipeline.graph import BuiltGraph
-from compile.pipeline.graph_archive import CompiledCell, storable
+from compile.pipeline.graph import BuiltVariant
+from compile.pipeline.graph_archive import CompiledVariant, storable
 from compile.pipeline.lock import Proof
 from compile.progress import Reporter
 from compile.targets import Target, resolve
@@ -49,7 +49,7 @@ class Plan:
     spec: EndpointSpec
     target: Target
     definition: ModelDefinition
-    cases: tuple[Case, ...]
+    variants: tuple[GraphVariant, ...]
     record: Path
     rewriting: Rewriting
 
@@ -65,8 +65,8 @@ class Result:
     lock: Lock
     changed: bool
     weights: str
-    graphs: tuple[BuiltGraph, ...]
-    cached: tuple[Case, ...] = ()
+    graphs: tuple[BuiltVariant, ...]
+    cached: tuple[GraphVariant, ...] = ()
 
     @property
     def artifact(self) -> Path:
@@ -86,22 +86,22 @@ def plan(spec: EndpointSpec, *, rehearse: bool, check: bool = True, work: Path |
     rewriting = of_spec(spec)
     definition = loading.definition(spec)
     _check_task(spec, definition)
-    cases = tuple(
-        Case(role, bucket, batch)
+    variants = tuple(
+        GraphVariant(role, bucket, batch)
         for role in definition.graphs
         for bucket in spec.compile.buckets or definition.buckets
         for batch in spec.compile.batch_sizes
     )
-    return Plan(spec, target, definition, cases, (work or spec.root / "build" / "record") / spec.name, rewriting)
+    return Plan(spec, target, definition, variants, (work or spec.root / "build" / "record") / spec.name, rewriting)
 
 
 def survey(planned: Plan, reporter: Reporter) -> Capacity:
     """The matrix with its predicted sizes. Raises CompileError when a graph cannot be lowered or traced."""
-    spec, cells = planned.spec, []
-    for case in planned.cases:
-        with reporter.step(f"size: {case}"):
-            cells.append(capacities.survey(case, planned.definition.graphs[case.role], spec))
-    return capacities.capacity(spec, cells, spec.root)
+    spec, compiled_variants = planned.spec, []
+    for variant in planned.variants:
+        with reporter.step(f"size: {variant}"):
+            compiled_variants.append(capacities.survey(variant, planned.definition.graphs[variant.role], spec))
+    return capacities.capacity(spec, compiled_variants, spec.root)
 
 
 def build(planned: Plan, reporter: Reporter, cache: Cache | None = None) -> Result:
@@ -118,109 +118,111 @@ def build(planned: Plan, reporter: Reporter, cache: Cache | None = None) -> Resu
         matrix = Matrix(planned, places, reporter)
         taken = matrix.from_cache(cache) if cache is not None else ()
         matrix.compile_rest(cache)
-        lock = assemble(planned, matrix.cells, scratch, reporter)
+        lock = assemble(planned, matrix.compiled_variants, scratch, reporter)
         lock, changed = locking.publish(spec, lock, scratch / ARCHIVE)
-    built = tuple(cell.graph for cell in matrix.cells)
+    built = tuple(compiled.graph for compiled in matrix.compiled_variants)
     return Result(spec, lock, changed, matrix.weights.statement, built, taken)
 
 
-def cached(planned: Plan, cache: Cache) -> list[Case]:
-    """The cells that the cache has. Raises CompileError for weights that are not there."""
-    return [case for case, key in keys(planned, weights.identify(planned.spec)) if cache.has(key)]
+def cached(planned: Plan, cache: Cache) -> list[GraphVariant]:
+    """The variants that the cache has. Raises CompileError for weights that are not there."""
+    return [variant for variant, key in keys(planned, weights.identify(planned.spec)) if cache.has(key)]
 
 
-def keys(planned: Plan, known: weights.WeightsReport) -> list[tuple[Case, str]]:
-    """The plan's cells with their keys, when they are compiled on this machine; asked before weights are loaded."""
+def keys(planned: Plan, known: weights.WeightsReport) -> list[tuple[GraphVariant, str]]:
+    """The plan's variants with their keys, when they are compiled on this machine; asked before weights are loaded."""
     environment = {**here(planned.target), "definition": model_digest.digest(planned.definition)}
     identity = Identity(planned.spec, known, planned.target.rehearsal, environment)
-    return [(case, identity.key(case)) for case in planned.cases]
+    return [(variant, identity.key(variant)) for variant in planned.variants]
 
 
 class Matrix:
-    """The cells of a build, from the cache or compiled here."""
+    """The variants of a build, from the cache or compiled here."""
 
     def __init__(self, planned: Plan, places: graphs.Places, reporter: Reporter) -> None:
         """Raises CompileError for weights that are not there."""
         self._planned, self._places, self._reporter = planned, places, reporter
-        self._done: dict[str, CompiledCell] = {}  # by the graph's file
+        self._done: dict[str, CompiledVariant] = {}  # by the graph's file
         with reporter.step("weights"):
             self.weights = weights.identify(planned.spec)
 
     @property
-    def cells(self) -> tuple[CompiledCell, ...]:
+    def compiled_variants(self) -> tuple[CompiledVariant, ...]:
         """All that are done, in the plan's order."""
-        return tuple(self._done[case.file] for case in self._planned.cases if case.file in self._done)
+        return tuple(self._done[variant.file] for variant in self._planned.variants if variant.file in self._done)
 
     @cached_property
-    def _keys(self) -> list[tuple[Case, str]]:
+    def _keys(self) -> list[tuple[GraphVariant, str]]:
         return keys(self._planned, self.weights)
 
-    def from_cache(self, cache: Cache) -> tuple[Case, ...]:
-        """Takes what the cache has; returns which cells those are."""
-        for case, key in self._keys:
+    def from_cache(self, cache: Cache) -> tuple[GraphVariant, ...]:
+        """Takes what the cache has; returns which variants those are."""
+        for variant, key in self._keys:
             if cache.has(key):
-                with self._reporter.step(f"from the cache: {case}"):
-                    found = cache.read(key, case, self._places)
+                with self._reporter.step(f"from the cache: {variant}"):
+                    found = cache.read(key, variant, self._places)
                 if found is not None:
-                    self._done[case.file] = found
-        return tuple(cell.graph.case for cell in self.cells)
+                    self._done[variant.file] = found
+        return tuple(compiled.graph.variant for compiled in self.compiled_variants)
 
     def compile_rest(self, cache: Cache | None) -> None:
         """Compiles what is not done, after the whole matrix was found to fit. Raises CompileError."""
-        missing = [(case, key) for case, key in self._keys if case.file not in self._done]
+        missing = [(variant, key) for variant, key in self._keys if variant.file not in self._done]
         if missing:
             self.load_weights()
-        sizes = {} if self._planned.target.rehearsal else self._require_fit([case for case, _ in missing])
-        for case, key in missing:
-            cell = self.compile(case, key, sizes.get(case.file))
-            if cache is not None and storable(cell.graph):
-                cache.write(cell, self._places)
+        sizes = {} if self._planned.target.rehearsal else self._require_fit([variant for variant, _ in missing])
+        for variant, key in missing:
+            compiled = self.compile(variant, key, sizes.get(variant.file))
+            if cache is not None and storable(compiled.graph):
+                cache.write(compiled, self._places)
 
     def load_weights(self) -> None:
         """Raises CompileError for weights that do not fit the model."""
         with self._reporter.step("load the weights"):
             weights.fill(self._planned.spec, self._planned.definition)
 
-    def compile(self, case: Case, key: str, footprint: Footprint | None) -> CompiledCell:
-        """Compiles one cell, whose weights are loaded. Raises CompileError."""
+    def compile(self, variant: GraphVariant, key: str, footprint: VariantSize | None) -> CompiledVariant:
+        """Compiles one variant, whose weights are loaded. Raises CompileError."""
         planned, target = self._planned, self._planned.target
         graph = graphs.make(
-            case, planned.definition.graphs[case.role], target, planned.spec, self._places, self._reporter
+            variant, planned.definition.graphs[variant.role], target, planned.spec, self._places, self._reporter
         )
-        cell = CompiledCell(key, graph, versions(target), self.weights, target.rehearsal, target.stand_in, footprint)
-        self._done[case.file] = cell
-        return cell
+        compiled = CompiledVariant(
+            key, graph, versions(target), self.weights, target.rehearsal, target.stand_in, footprint
+        )
+        self._done[variant.file] = compiled
+        return compiled
 
-    def size(self, case: Case) -> Footprint:
-        """How large one cell will be (predicted)."""
-        with self._reporter.step(f"size: {case}"):
-            return capacities.survey(case, self._planned.definition.graphs[case.role], self._planned.spec)
+    def size(self, variant: GraphVariant) -> VariantSize:
+        """How large one variant will be (predicted)."""
+        with self._reporter.step(f"size: {variant}"):
+            return capacities.survey(variant, self._planned.definition.graphs[variant.role], self._planned.spec)
 
-    def _require_fit(self, missing: list[Case]) -> dict[str, Footprint]:
+    def _require_fit(self, missing: list[GraphVariant]) -> dict[str, VariantSize]:
         """Sizes of what is not compiled yet; with those of what is, all must fit the instance."""
-        sizes = {case.file: self.size(case) for case in missing}
-        require_fit(self._planned, [*(cell.footprint for cell in self.cells), *sizes.values()])
+        sizes = {variant.file: self.size(variant) for variant in missing}
+        require_fit(self._planned, [*(compiled.footprint for compiled in self.compiled_variants), *sizes.values()])
         return sizes
 
 
-def require_fit(planned: Plan, sizes: Iterable[Footprint | None]) -> None:
+def require_fit(planned: Plan, sizes: Iterable[VariantSize | None]) -> None:
     """Raises CompileError for a matrix that does not fit the spec's instance."""
     spec, known = planned.spec, [size for size in sizes if size is not None]
     capacities.require_fit(spec, capacities.capacity(spec, known, spec.root))
 
 
-def assemble(planned: Plan, cells: Sequence[CompiledCell], scratch: Path, reporter: Reporter) -> Lock:
-    """From finished cells, whose graphs lie in scratch/artifact and scratch/cpu, to scratch/model.tar.gz and its lock.
+def assemble(planned: Plan, compiled_variants: Sequence[CompiledVariant], scratch: Path, reporter: Reporter) -> Lock:
+    """From compiled variants, with their graphs in scratch/artifact and scratch/cpu, to model.tar.gz and its lock.
 
     Raises CompileError: parity, acceptance, or an artifact whose own code does not answer.
     """
     spec, folder = planned.spec, scratch / ARTIFACT
-    built = [cell.graph for cell in cells]
+    built = [compiled.graph for compiled in compiled_variants]
     require_parity(built)
     _require_accepted(spec, built)
-    manifest = _manifest(planned, cells, package.write_code(spec, folder), folder)
-    asked = golden_sample.request(planned.definition, planned.cases[0].bucket)
-    return pack(spec, manifest, locking.proof(built, cells[0].weights), asked, scratch, reporter)
+    manifest = _manifest(planned, compiled_variants, package.write_code(spec, folder), folder)
+    asked = golden_sample.request(planned.definition, planned.variants[0].bucket)
+    return pack(spec, manifest, locking.proof(built, compiled_variants[0].weights), asked, scratch, reporter)
 
 
 def pack(
@@ -261,10 +263,10 @@ def _check_task(spec: EndpointSpec, definition: ModelDefinition) -> None:
         )
 
 
-def require_parity(built: Sequence[BuiltGraph]) -> None:
+def require_parity(built: Sequence[BuiltVariant]) -> None:
     """Raises CompileError for graphs that compute something else than the model, with both errors."""
     problems = [
-        f"{graph.case}: output {output.name}: error {output.error:.3e} exceeds the bound {output.bound:.3e} "
+        f"{graph.variant}: output {output.name}: error {output.error:.3e} exceeds the bound {output.bound:.3e} "
         f"(the original's own distance from float64: {_number(output.eager_distance)}, maximum {output.maximum:.3e})"
         for graph in built
         for output in graph.parity.outputs
@@ -277,7 +279,7 @@ def require_parity(built: Sequence[BuiltGraph]) -> None:
         )
 
 
-def _require_accepted(spec: EndpointSpec, built: Sequence[BuiltGraph]) -> None:
+def _require_accepted(spec: EndpointSpec, built: Sequence[BuiltVariant]) -> None:
     problems = [problem for graph in built for problem in shortfalls(spec, graph)]
     if problems:
         raise CompileError(
@@ -290,19 +292,21 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.3e}"
 
 
-def _manifest(planned: Plan, cells: Sequence[CompiledCell], handler: str | None, folder: Path) -> ArtifactManifest:
-    """All cells say the same of their versions: they were compiled here, or `gather` compared them."""
+def _manifest(
+    planned: Plan, compiled_variants: Sequence[CompiledVariant], handler: str | None, folder: Path
+) -> ArtifactManifest:
+    """All variants say the same of their versions: they were compiled here, or `gather` compared them."""
     spec, definition = planned.spec, planned.definition
     return ArtifactManifest(
         name=spec.name,
         rehearsal=planned.target.rehearsal,
-        stand_in=any(cell.stand_in for cell in cells),
+        stand_in=any(compiled.stand_in for compiled in compiled_variants),
         target=spec.compile.target,
         digests=Digests(build=build_digest(spec), handler=handler_digest(spec)),
         task=TaskEntry(name=definition.task, settings=dict(definition.task_settings)),
         handler=handler,
-        graphs=tuple(cell.graph.entry for cell in cells),
-        versions=cells[0].versions,
+        graphs=tuple(compiled.graph.entry for compiled in compiled_variants),
+        versions=compiled_variants[0].versions,
         cores_per_copy=spec.compile.pipeline_cores,
         environment={},
         separate_weights=separates_weights(spec) and not planned.target.rehearsal,

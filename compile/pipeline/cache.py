@@ -1,4 +1,4 @@
-"""Compiled cells that this machine keeps: build/cache/KEY/cell.tar. What is there is never compiled again."""
+"""Compiled variants that this machine keeps: build/cache/KEY/variant.tar. What is there is never compiled again."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from compile.definition import Case
+from compile.definition import GraphVariant
 from compile.errors import CompileError
 from compile.pipeline.graph import Places
-from compile.pipeline.graph_archive import CompiledCell, pack, unpack
-from endpoint_spec.jobs import CELL, SHA256_PATTERN, is_full
+from compile.pipeline.graph_archive import CompiledVariant, pack, unpack
+from endpoint_spec.jobs import SHA256_PATTERN, VARIANT, is_full
 
-# When a new cell makes the cache larger than this, the cells that were not used for longest go.
+# When a new variant makes the cache larger than this, the variants that were not used for longest go.
 LIMIT_BYTES = 20 * 10**9
 
 
 @dataclass(frozen=True)
 class Kept:
-    """One cell of the cache: its key, its size, and when it was used last."""
+    """One variant of the cache: its key, its size, and when it was used last."""
 
     key: str
     bytes: int
@@ -30,7 +30,7 @@ class Kept:
 
 
 class Cache:
-    """A folder of cells. `say` is told, in one line, of one that is damaged or could not be kept."""
+    """A folder of variants. `say` is told, in one line, of one that is damaged or could not be kept."""
 
     def __init__(self, folder: Path, say: Callable[[str], None], limit: int = LIMIT_BYTES) -> None:
         self.folder = folder
@@ -38,29 +38,29 @@ class Cache:
         self._limit = limit
 
     def has(self, key: str) -> bool:
-        """Whether a cell of this key is there, sound or not."""
+        """Whether a variant of this key is there, sound or not."""
         return self._file(key).is_file()
 
-    def read(self, key: str, case: Case, places: Places) -> CompiledCell | None:
-        """The cell, its graphs put into `places`; None, after saying so, when it is damaged: then it is removed."""
+    def read(self, key: str, variant: GraphVariant, places: Places) -> CompiledVariant | None:
+        """The variant, its graphs put into `places`; None, after saying so, when it is damaged: then it is removed."""
         file = self._file(key)
         try:
-            cell = unpack(file, key, case, places)
+            compiled = unpack(file, key, variant, places)
         except CompileError as error:
-            self._say(f"The compile cache is damaged, {case} is compiled again: {error.problem}")
+            self._say(f"The compile cache is damaged, {variant} is compiled again: {error.problem}")
             shutil.rmtree(file.parent, ignore_errors=True)
             return None
         with contextlib.suppress(OSError):  # a cache that may only be read is one all the same
             os.utime(file)
-        return cell
+        return compiled
 
-    def write(self, cell: CompiledCell, places: Places) -> None:
-        """Keeps a cell whose graphs lie in `places`; where that cannot be done, says so: the build goes on without."""
+    def write(self, compiled: CompiledVariant, places: Places) -> None:
+        """Stores a variant whose graphs lie in `places`; where it cannot, reports so: the build goes on without."""
         try:
-            pack(cell, places, self._file(cell.key))
-            self._shrink(cell.key)
+            pack(compiled, places, self._file(compiled.key))
+            self._shrink(compiled.key)
         except OSError as error:
-            self._say(f"{cell.graph.case} is not kept in the compile cache: {error.strerror or error}")
+            self._say(f"{compiled.graph.variant} is not kept in the compile cache: {error.strerror or error}")
 
     def kept(self) -> list[Kept]:
         """What is there, used last first."""
@@ -75,22 +75,22 @@ class Cache:
 
     def _shrink(self, newest: str) -> None:
         kept = self.kept()
-        total = sum(cell.bytes for cell in kept)
-        for cell in reversed(kept):
-            if total > self._limit and cell.key != newest:
-                shutil.rmtree(self._file(cell.key).parent)
-                total -= cell.bytes
+        total = sum(compiled.bytes for compiled in kept)
+        for compiled in reversed(kept):
+            if total > self._limit and compiled.key != newest:
+                shutil.rmtree(self._file(compiled.key).parent)
+                total -= compiled.bytes
 
     def _all(self) -> Iterator[Kept]:
         for folder in self.folder.iterdir() if self.folder.is_dir() else ():
-            file = folder / CELL
+            file = folder / VARIANT
             if is_full(SHA256_PATTERN, folder.name) and file.is_file():
                 found = file.stat()
                 used = datetime.fromtimestamp(found.st_mtime, tz=timezone.utc)
                 yield Kept(folder.name, found.st_size, used)
 
     def _file(self, key: str) -> Path:
-        return self.folder / key / CELL
+        return self.folder / key / VARIANT
 
 
 def of_project(root: Path, say: Callable[[str], None]) -> Cache:

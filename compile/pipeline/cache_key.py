@@ -1,4 +1,4 @@
-"""What decides how a graph comes out of the compiler: one sha256, the key of a compiled cell.
+"""What decides how a graph comes out of the compiler: one sha256, the key of a compiled variant.
 
 Two builds with the same key make the same graph, so the second need not compile it. The key leaves out what is asked
 of a finished graph (compile.accept), how long it may take, and the other graphs of the matrix.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 
-from compile.definition import Case
+from compile.definition import GraphVariant
 from compile.frontend.weights import WeightsReport
 from endpoint_spec.digests import canonical, code_of, compile_section, definition_code, file_digest
 from endpoint_spec.places import INSTALLED
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from compile.targets import Target
     from endpoint_spec import EndpointSpec
 
-# A change of what a cell's file holds, or of what its key means, makes other keys.
+# A change of what a variant's file holds, or of what its key means, makes other keys.
 FORMAT = 1
 _BESIDE_A_GRAPH = ("accept", "timeout", "buckets", "batch_sizes")
 # Where compiling begins, here and in the process of its own; lowering finds its rewrites through a registry.
@@ -48,7 +48,7 @@ def here(target: Target) -> dict[str, str]:
 
 
 class Identity:
-    """The part of the keys that all cells of a build share; `key` adds one cell's own."""
+    """The part of the keys that all variants of a build share; `key` adds one variant's own."""
 
     def __init__(self, spec: EndpointSpec, weights: WeightsReport, rehearsal: bool, environment: Mapping[str, str]):
         """environment: what is known of the machine that compiles: versions, or the image that has them."""
@@ -66,10 +66,10 @@ class Identity:
             "environment": self.environment,
         }
 
-    def key(self, case: Case) -> str:
+    def key(self, variant: GraphVariant) -> str:
         """64 hex digits."""
-        own = {"role": case.role, "bucket": dict(case.bucket), "batch": case.batch}
-        return hashlib.sha256(canonical({**self._shared, "case": own}).encode()).hexdigest()
+        own = {"role": variant.role, "bucket": dict(variant.bucket), "batch": variant.batch}
+        return hashlib.sha256(canonical({**self._shared, "variant": own}).encode()).hexdigest()
 
 
 @functools.cache

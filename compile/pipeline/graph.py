@@ -12,18 +12,18 @@ import torch
 
 from compile.analysis import analyze
 from compile.analysis.summary import account, with_host
-from compile.definition import Case, GraphDefinition, checked_inputs, sizes_of
+from compile.definition import GraphDefinition, GraphVariant, checked_inputs, sizes_of
 from compile.ir.flat_module import Signature, flat_module, signature
 from compile.lowering.config import of_spec
 from compile.lowering.for_target import lowered
 from compile.packaging import torchscript
 from compile.progress import Reporter
-from compile.targets import Cell, CompiledGraph, Target, trace_for_cpu
+from compile.targets import CompilerOutput, LoweredVariant, Target, trace_for_cpu
 from compile.targets.inf2 import separates_weights
 from compile.verification.device_parity import on_device
 from compile.verification.parity import Parity, compare
 from compile.verification.tolerance import Closeness
-from inference_code.artifact.manifest import GraphEntry
+from inference_code.artifact.manifest import PackagedVariant
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
@@ -33,30 +33,30 @@ COMPARISON = "comparison.json"  # in a graph's record
 
 
 @dataclass(frozen=True)
-class BuiltGraph:
+class BuiltVariant:
     """A finished graph. `coverage` is as the lock has it, or None when nothing is known.
 
     compiled: what the target said. device: by output, where a NeuronCore could run it.
     """
 
-    case: Case
+    variant: GraphVariant
     signature: Signature
     parity: Parity
     unused_inputs: list[str]
     coverage: Mapping[str, Any] | None
     subgraphs: Mapping[str, Any] | None
-    compiled: CompiledGraph
+    compiled: CompilerOutput
     device: Mapping[str, Closeness] | None = None
 
     @property
-    def entry(self) -> GraphEntry:
+    def entry(self) -> PackagedVariant:
         """As the manifest has it."""
-        bucket = {axis: list(sizes_of(size)) for axis, size in self.case.bucket.items()}
-        return GraphEntry(
-            role=self.case.role,
+        bucket = {axis: list(sizes_of(size)) for axis, size in self.variant.bucket.items()}
+        return PackagedVariant(
+            role=self.variant.role,
             bucket=bucket,
-            batch_size=self.case.batch,
-            file=self.case.file,
+            batch_size=self.variant.batch,
+            file=self.variant.file,
             inputs=self.signature.inputs,
             outputs=self.signature.outputs,
             structure=self.signature.structure,
@@ -73,28 +73,33 @@ class Places:
 
 
 def make(
-    case: Case, graph: GraphDefinition, target: Target, spec: EndpointSpec, places: Places, reporter: Reporter
-) -> BuiltGraph:
+    variant: GraphVariant,
+    graph: GraphDefinition,
+    target: Target,
+    spec: EndpointSpec,
+    places: Places,
+    reporter: Reporter,
+) -> BuiltVariant:
     """Writes the graph's file under `places.artifact` and compares what was written with the eager model.
 
     The operators are accounted for the spec's target also in a rehearsal.
     Raises CompileError when it cannot be lowered, traced or compiled. Parity that fails is in the result, not raised.
     """
-    example, references = checked_inputs(graph, case.role, case.bucket, case.batch)
+    example, references = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
     flat, tensors = flat_module(graph.module, example), tuple(example.values())
-    with reporter.step(f"lower: {case}"):
+    with reporter.step(f"lower: {variant}"):
         described = signature(flat, example)
         parts = lowered(flat, tensors, spec.compile.target, of_spec(spec))
-    with reporter.step(f"operators: {case}"):
+    with reporter.step(f"operators: {variant}"):
         report = analyze(parts.device, parts.device_inputs, target=spec.compile.target)
-    work = places.record / case.slug
-    cell = Cell(spec, case, parts.whole, tensors, list(example), report, work, parts.report.operators)
-    with reporter.step(f"{'trace' if target.rehearsal else 'compile'}: {case}"):
-        compiled = target.compile(cell)
+    work = places.record / variant.slug
+    ready = LoweredVariant(spec, variant, parts.whole, tensors, list(example), report, work, parts.report.operators)
+    with reporter.step(f"{'trace' if target.rehearsal else 'compile'}: {variant}"):
+        compiled = target.compile(ready)
         _keep_comparison(compiled)
-        path, on_cpu = _place(compiled, cell, places)
+        path, on_cpu = _place(compiled, ready, places)
     names = [output.name for output in described.outputs]
-    with reporter.step(f"parity: {case}", len(references)) as advance:
+    with reporter.step(f"parity: {variant}", len(references)) as advance:
         saved = torch.jit.load(str(on_cpu))  # type: ignore[no-untyped-call]
         parity = compare(flat, saved, references, names, advance=lambda: advance(1))
     device = None
@@ -104,35 +109,35 @@ def make(
         parity.notes.append(_where(device is not None, target.stand_in))
     found = with_host(compiled.account or account(report), parts)
     unused = compiled.unused_inputs
-    return BuiltGraph(case, described, parity, unused, found.coverage, found.subgraphs, compiled, device)
+    return BuiltVariant(variant, described, parity, unused, found.coverage, found.subgraphs, compiled, device)
 
 
-def write_for_cpu(case: Case, graph: GraphDefinition, spec: EndpointSpec, folder: Path) -> None:
+def write_for_cpu(variant: GraphVariant, graph: GraphDefinition, spec: EndpointSpec, folder: Path) -> None:
     """Writes only the lowered graph, traced for the CPU, under `folder`. Raises CompileError as `make` does."""
-    example, _ = checked_inputs(graph, case.role, case.bucket, case.batch)
+    example, _ = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
     tensors = tuple(example.values())
     parts = lowered(flat_module(graph.module, example), tensors, "inf1", of_spec(spec))
     traced = trace_for_cpu(parts.whole, tensors, list(example))
     assert traced.module is not None  # noqa: S101  (a trace for the CPU is a module)
-    path = folder / case.file
+    path = folder / variant.file
     path.parent.mkdir(parents=True, exist_ok=True)
     torchscript.save(traced.module, path)
 
 
-def _place(compiled: CompiledGraph, cell: Cell, places: Places) -> tuple[Path, Path]:
+def _place(compiled: CompilerOutput, lowered: LoweredVariant, places: Places) -> tuple[Path, Path]:
     """Puts the graph into the artifact; returns it, and the file that computes the same on a CPU.
 
     Beside a graph that only a NeuronCore runs, the same lowered graph is traced for the CPU: its parity, and the
     sample's answer, are found with it.
     """
-    path, on_cpu = places.artifact / cell.case.file, places.cpu / cell.case.file
+    path, on_cpu = places.artifact / lowered.variant.file, places.cpu / lowered.variant.file
     path.parent.mkdir(parents=True, exist_ok=True)
     if compiled.module is not None:
         torchscript.save(compiled.module, path)
         return path, path
     assert compiled.file is not None  # noqa: S101  (one of the two is there)
     torchscript.strip(compiled.file, path)
-    traced = trace_for_cpu(cell.module, cell.example, cell.names)
+    traced = trace_for_cpu(lowered.module, lowered.example, lowered.names)
     assert traced.module is not None  # noqa: S101  (a trace for the CPU is a module)
     compiled.unused_inputs[:] = traced.unused_inputs
     on_cpu.parent.mkdir(parents=True, exist_ok=True)
@@ -140,7 +145,7 @@ def _place(compiled: CompiledGraph, cell: Cell, places: Places) -> tuple[Path, P
     return path, on_cpu
 
 
-def _keep_comparison(compiled: CompiledGraph) -> None:
+def _keep_comparison(compiled: CompilerOutput) -> None:
     """The prediction beside the compiler's log becomes part of the record, where the report finds it."""
     if compiled.comparison is not None and compiled.record is not None:
         text = json.dumps(compiled.comparison, indent=2, sort_keys=True) + "\n"

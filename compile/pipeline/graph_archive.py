@@ -1,7 +1,8 @@
-"""A compiled cell as one file: its graphs and everything that a build says of them, each with its sha256.
+"""A compiled variant as one file: its graphs and everything that a build says of them, each with its sha256.
 
-cell.tar holds cell.json first, then artifact/ (the graph as it is served), cpu/ (the same graph for this CPU, where
-the target's own does not run here) and record/ (the compiler's log). Whoever has it goes on as if it had compiled.
+variant.tar holds variant.json first, then artifact/ (the graph as it is served), cpu/ (the same graph for this CPU,
+where the target's own does not run here) and record/ (the compiler's log). A build that has it goes on as if it had
+compiled the variant itself.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compile.analysis.capacity import Footprint
-from compile.definition import Case
+from compile.analysis.capacity import VariantSize
+from compile.definition import GraphVariant
 from compile.errors import CompileError
 from compile.files import place, staging
 from compile.frontend.weights import WeightsReport
 from compile.ir.flat_module import Signature
 from compile.packaging import archive
-from compile.pipeline.graph import COMPARISON, BuiltGraph, Places
-from compile.targets import CompiledGraph, Cost
+from compile.pipeline.graph import COMPARISON, BuiltVariant, Places
+from compile.targets import CompilerOutput, Cost
 from compile.verification.parity import OutputParity, Parity
 from compile.verification.tolerance import Closeness
 from endpoint_spec import archives
@@ -31,7 +32,7 @@ from endpoint_spec.digests import canonical
 from endpoint_spec.jobs import tree_digests
 from inference_code.artifact.manifest import TensorDescription
 
-_DESCRIPTION = "cell.json"
+_DESCRIPTION = "variant.json"
 _ARTIFACT, _CPU, _RECORD = "artifact", "cpu", "record"
 # Of a record what says how it went; the compiler's own work directory can be many times the graph.
 _KEPT = ("compile.log", "cost.json", COMPARISON, "request.json", "result.json")
@@ -39,40 +40,40 @@ _CHECKSUM = "checksum"
 
 
 @dataclass(frozen=True)
-class CompiledCell:
+class CompiledVariant:
     """A finished graph with what a build needs besides: where and from what it was made, and how large it is.
 
     versions: of everything that compiled it. footprint: None in a rehearsal, where nothing has to fit.
     """
 
     key: str
-    graph: BuiltGraph
+    graph: BuiltVariant
     versions: Mapping[str, str]
     weights: WeightsReport
     rehearsal: bool
     stand_in: bool
-    footprint: Footprint | None
+    footprint: VariantSize | None
 
 
-def storable(graph: BuiltGraph) -> bool:
+def storable(graph: BuiltVariant) -> bool:
     """Whether a graph is worth keeping: it equals the original, and everything measured of it is a number."""
     device = [value for found in (graph.device or {}).values() for value in found.to_json().values()]
     return graph.parity.passed and all(map(math.isfinite, device))
 
 
-def pack(cell: CompiledCell, places: Places, file: Path) -> None:
-    """Writes a cell whose graphs lie in `places` to `file`, which appears when it is whole."""
+def pack(compiled: CompiledVariant, places: Places, file: Path) -> None:
+    """Writes a variant whose graphs lie in `places` to `file`, which appears when it is whole."""
     with staging(file.parent.parent) as scratch:
-        folder, draft = scratch / "cell", scratch / file.name
-        _collect(cell.graph, places, folder)
-        said = {**_to_json(cell), "files": tree_digests(folder)}
+        folder, draft = scratch / "variant", scratch / file.name
+        _collect(compiled.graph, places, folder)
+        said = {**_to_json(compiled), "files": tree_digests(folder)}
         (folder / _DESCRIPTION).write_text(canonical({**said, _CHECKSUM: _checksum(said)}), encoding="utf-8")
         archive.write_tar(folder, draft)
         place([(draft, file)])
 
 
-def _collect(graph: BuiltGraph, places: Places, folder: Path) -> None:
-    name = graph.case.file
+def _collect(graph: BuiltVariant, places: Places, folder: Path) -> None:
+    name = graph.variant.file
     _copy(places.artifact / name, folder / _ARTIFACT / name)
     if (places.cpu / name).is_file():
         _copy(places.cpu / name, folder / _CPU / name)
@@ -87,21 +88,23 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def unpack(file: Path, key: str, case: Case, places: Places) -> CompiledCell:
-    """Puts a cell's graphs into `places`, its record too, and returns what it says.
+def unpack(file: Path, key: str, variant: GraphVariant, places: Places) -> CompiledVariant:
+    """Puts a variant's graphs into `places`, its record too, and returns what it says.
 
-    Raises CompileError in one line when the file is missing, damaged, or of another cell.
+    Raises CompileError in one line when the file is missing, damaged, or of another variant.
     """
-    folder = places.artifact.parent / f".cell-{key[:16]}"
+    folder = places.artifact.parent / f".variant-{key[:16]}"
     try:
         said = _verified(file, folder)
-        if said["key"] != key or canonical(said["case"]) != canonical(_case(case)):
-            raise CompileError(f"{file} is the cell {said['case']} with the key {said['key']}, not {case} with {key}.")
-        cell = _from_json(said, case, places.record / case.slug)
-        for part, home in ((_ARTIFACT, places.artifact), (_CPU, places.cpu), (_RECORD, places.record / case.slug)):
+        if said["key"] != key or canonical(said["variant"]) != canonical(_variant(variant)):
+            raise CompileError(
+                f"{file} is the variant {said['variant']} with the key {said['key']}, not {variant} with {key}."
+            )
+        compiled = _from_json(said, variant, places.record / variant.slug)
+        for part, home in ((_ARTIFACT, places.artifact), (_CPU, places.cpu), (_RECORD, places.record / variant.slug)):
             if (folder / part).is_dir():
                 shutil.copytree(folder / part, home, dirs_exist_ok=True)
-        return cell
+        return compiled
     except (KeyError, TypeError, ValueError) as error:
         raise CompileError(f"{file} is damaged: {type(error).__name__}: {error}.") from None
     finally:
@@ -109,7 +112,7 @@ def unpack(file: Path, key: str, case: Case, places: Places) -> CompiledCell:
 
 
 def _verified(file: Path, folder: Path) -> dict[str, Any]:
-    """What cell.json says, after every file was found and has its digest."""
+    """What variant.json says, after every file was found and has its digest."""
     try:
         archives.extract(file, folder, compressed=False)
         said = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
@@ -133,16 +136,16 @@ def _checksum(said: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical(dict(said)).encode()).hexdigest()
 
 
-def _to_json(cell: CompiledCell) -> dict[str, Any]:
-    graph, compiled = cell.graph, cell.graph.compiled
+def _to_json(compiled: CompiledVariant) -> dict[str, Any]:
+    graph, output = compiled.graph, compiled.graph.compiled
     return {
-        "key": cell.key,
-        "versions": dict(cell.versions),
-        "weights": asdict(cell.weights),
-        "rehearsal": cell.rehearsal,
-        "stand_in": cell.stand_in,
-        "footprint": asdict(cell.footprint) if cell.footprint else None,
-        "case": _case(graph.case),
+        "key": compiled.key,
+        "versions": dict(compiled.versions),
+        "weights": asdict(compiled.weights),
+        "rehearsal": compiled.rehearsal,
+        "stand_in": compiled.stand_in,
+        "footprint": asdict(compiled.footprint) if compiled.footprint else None,
+        "variant": _variant(graph.variant),
         "signature": {
             "inputs": [asdict(tensor) for tensor in graph.signature.inputs],
             "outputs": [asdict(tensor) for tensor in graph.signature.outputs],
@@ -152,41 +155,41 @@ def _to_json(cell: CompiledCell) -> dict[str, Any]:
         "unused_inputs": graph.unused_inputs,
         "coverage": graph.coverage,
         "subgraphs": graph.subgraphs,
-        "cost": asdict(compiled.cost) if compiled.cost else None,
-        "comparison": compiled.comparison,
-        "recorded": compiled.record is not None,
+        "cost": asdict(output.cost) if output.cost else None,
+        "comparison": output.comparison,
+        "recorded": output.record is not None,
         "device": {name: asdict(found) for name, found in graph.device.items()} if graph.device is not None else None,
     }
 
 
-def _case(case: Case) -> dict[str, Any]:
-    return {"role": case.role, "bucket": dict(case.bucket), "batch": case.batch}
+def _variant(variant: GraphVariant) -> dict[str, Any]:
+    return {"role": variant.role, "bucket": dict(variant.bucket), "batch": variant.batch}
 
 
-def _from_json(said: Mapping[str, Any], case: Case, record: Path) -> CompiledCell:
+def _from_json(said: Mapping[str, Any], variant: GraphVariant, record: Path) -> CompiledVariant:
     device, cost, footprint = said["device"], said["cost"], said["footprint"]
-    graph = BuiltGraph(
-        case=case,
+    graph = BuiltVariant(
+        variant=variant,
         signature=_signature(said["signature"]),
         parity=_parity(said["parity"]),
         unused_inputs=said["unused_inputs"],
         coverage=said["coverage"],
         subgraphs=said["subgraphs"],
-        compiled=CompiledGraph(
+        compiled=CompilerOutput(
             cost=Cost(**cost) if cost else None,
             comparison=said["comparison"],
             record=record if said["recorded"] else None,
         ),
         device={name: Closeness(**found) for name, found in device.items()} if device is not None else None,
     )
-    return CompiledCell(
+    return CompiledVariant(
         key=said["key"],
         graph=graph,
         versions=said["versions"],
         weights=WeightsReport(**said["weights"]),
         rehearsal=said["rehearsal"],
         stand_in=said["stand_in"],
-        footprint=Footprint(**footprint) if footprint else None,
+        footprint=VariantSize(**footprint) if footprint else None,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from compile.files import place
 from compile.frontend.weights import WeightsReport
-from compile.pipeline.graph import BuiltGraph
+from compile.pipeline.graph import BuiltVariant
 from endpoint_spec import lock as locks
 from inference_code.artifact.manifest import ArtifactManifest, TensorDescription
 
@@ -24,11 +24,11 @@ class Proof:
     """What the graphs and weights of a build proved; a repackaging takes it over from the lock before."""
 
     weights: locks.LockedWeights
-    graphs: list[locks.GraphLock]
+    graphs: list[locks.LockedVariant]
     parity: locks.Parity
 
 
-def proof(built: Sequence[BuiltGraph], weights: WeightsReport) -> Proof:
+def proof(built: Sequence[BuiltVariant], weights: WeightsReport) -> Proof:
     """The lock's account of finished graphs."""
     return Proof(
         weights=locks.LockedWeights(source=weights.source, sha256=weights.sha256),
@@ -37,9 +37,9 @@ def proof(built: Sequence[BuiltGraph], weights: WeightsReport) -> Proof:
     )
 
 
-def _graph(graph: BuiltGraph) -> locks.GraphLock:
+def _graph(graph: BuiltVariant) -> locks.LockedVariant:
     entry = graph.entry
-    return locks.GraphLock(
+    return locks.LockedVariant(
         role=entry.role,
         bucket=dict(entry.bucket),
         batch_size=entry.batch_size,
@@ -56,11 +56,11 @@ def _tensor(tensor: TensorDescription) -> locks.TensorLock:
     return locks.TensorLock(name=tensor.name, shape=list(tensor.shape), dtype=tensor.dtype)
 
 
-def _parity(built: Sequence[BuiltGraph]) -> locks.Parity:
+def _parity(built: Sequence[BuiltVariant]) -> locks.Parity:
     """The output nearest to its bound stands for all; the details have every one of them."""
     worst = max((graph.parity.worst for graph in built), key=lambda output: output.share)
     details: dict[str, Any] = {
-        graph.case.file: {
+        graph.variant.file: {
             "inputs": graph.parity.inputs,
             "outputs": [output.to_json() for output in graph.parity.outputs],
             "notes": graph.parity.notes,
@@ -77,7 +77,7 @@ def _parity(built: Sequence[BuiltGraph]) -> locks.Parity:
     )
 
 
-def _device(graph: BuiltGraph) -> dict[str, Any]:
+def _device(graph: BuiltVariant) -> dict[str, Any]:
     """What was found on the target itself, where it was there."""
     if graph.device is None:
         return {}

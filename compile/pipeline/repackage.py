@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile.definition import Case, SampleRequest
+from compile.definition import GraphVariant, SampleRequest
 from compile.errors import CompileError
 from compile.frontend import loading, weights
 from compile.packaging import archive, artifact
@@ -58,9 +58,9 @@ def _graphs_for_cpu(spec: EndpointSpec, manifest: ArtifactManifest, folder: Path
         definition = loading.definition(spec)
         weights.fill(spec, definition)
     for entry in manifest.graphs:
-        case = Case(entry.role, entry.bucket, entry.batch_size)
-        with reporter.step(f"trace: {case}"):
-            graph.write_for_cpu(case, definition.graphs[entry.role], spec, folder)
+        variant = GraphVariant(entry.role, entry.bucket, entry.batch_size)
+        with reporter.step(f"trace: {variant}"):
+            graph.write_for_cpu(variant, definition.graphs[entry.role], spec, folder)
 
 
 def _sample_request(lock: Lock) -> SampleRequest | None:

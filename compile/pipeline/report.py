@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compile.definition import Case
+from compile.definition import GraphVariant
 from compile.errors import CompileError
 from compile.packaging import artifact
 from compile.pipeline.graph import COMPARISON
@@ -64,13 +64,13 @@ def collect(spec: EndpointSpec, *, rehearsal: bool) -> dict[str, Any]:
     }
 
 
-def _graph(spec: EndpointSpec, lock: locks.Lock, graph: locks.GraphLock) -> dict[str, Any]:
-    case = Case(graph.role, graph.bucket, graph.batch_size)
+def _graph(spec: EndpointSpec, lock: locks.Lock, graph: locks.LockedVariant) -> dict[str, Any]:
+    variant = GraphVariant(graph.role, graph.bucket, graph.batch_size)
     details = lock.parity.details.get(graph.file, {})
-    record = spec.root / "build" / "record" / spec.name / case.slug
+    record = spec.root / "build" / "record" / spec.name / variant.slug
     said = {} if lock.rehearsal else _record(record, graph)
     return {
-        "graph": str(case),
+        "graph": str(variant),
         "coverage": graph.coverage.model_dump(include={"total", "supported", "percent", "predicted"})
         if graph.coverage
         else None,
@@ -83,7 +83,7 @@ def _graph(spec: EndpointSpec, lock: locks.Lock, graph: locks.GraphLock) -> dict
     }
 
 
-def _record(folder: Path, graph: locks.GraphLock) -> dict[str, Any]:
+def _record(folder: Path, graph: locks.LockedVariant) -> dict[str, Any]:
     """Comparison and cost of a graph's record; nothing when there is none, or when it is of another build."""
     comparison, cost = _json(folder / COMPARISON), _json(folder / "cost.json")
     logged = {row["what"]: row["logged"] for row in (comparison or {}).get("rows", ())}
@@ -145,7 +145,7 @@ def _missing(
 
 
 def _record_of(spec: EndpointSpec) -> str:
-    """Where a run on AWS left the logs of its cells, or how to make them here."""
+    """Where a run on AWS left the logs of its variants, or how to make them here."""
     if spec.job is None:
         return _compiling(spec)
     run = f"s3://ARTIFACT-BUCKET/{jobs.run_prefix(spec.name, 'RUN')}record/{jobs.GATHER}/"
@@ -190,8 +190,8 @@ def _section(title: str, lines: list[str]) -> list[str]:
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> list[str]:
-    def line(cells: tuple[Any, ...]) -> str:
-        return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
+    def line(variants: tuple[Any, ...]) -> str:
+        return f"| {' | '.join(str(variant).replace('|', '/') for variant in variants)} |"
 
     return [line(head), line(tuple("---" for _ in head)), *(line(row) for row in rows)]
 
@@ -247,10 +247,10 @@ def _parity(found: dict[str, Any]) -> list[str]:
     for graph in found["graphs"]:
         for output in graph["parity"]:
             device = (graph["device"] or {}).get(output["name"])
-            cells = (
+            variants = (
                 ("not run", "not run") if device is None else (f"{device['cosine']:.6f}", f"{device['relative']:.2e}")
             )
-            rows.append((graph["graph"], output["name"], f"{output['error']:.2e}", f"{output['bound']:.2e}", *cells))
+            rows.append((graph["graph"], output["name"], f"{output['error']:.2e}", f"{output['bound']:.2e}", *variants))
         notes += [f"- {graph['graph']}: {note}" for note in graph["parity_notes"]]
     head = ("graph", "output", "error on the CPU", "allowed", "cosine on the device", "relative error on the device")
     lines = [*_table(head, rows), *([""] if notes else []), *notes]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compile.definition import Case, ModelDefinition, checked_inputs
+from compile.definition import GraphVariant, ModelDefinition, checked_inputs
 from compile.errors import CompileError
 from compile.frontend import loading, weights
 from compile.ir.flat_module import flat_module
@@ -25,7 +25,7 @@ from compile.targets.inf2 import separates_weights
 from compile.verification.device_parity import on_device
 from compile.verification.parity import Parity, compare
 from endpoint_spec import lock as locks
-from inference_code.artifact.manifest import GraphEntry
+from inference_code.artifact.manifest import PackagedVariant
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
@@ -95,13 +95,13 @@ def _runs_here(lock: locks.Lock) -> bool:
 
 
 def _device(
-    spec: EndpointSpec, entry: GraphEntry, definition: ModelDefinition, folder: Path, reporter: Reporter
+    spec: EndpointSpec, entry: PackagedVariant, definition: ModelDefinition, folder: Path, reporter: Reporter
 ) -> Check:
     """A compiled graph on its own hardware, within compile.accept.device_tolerance."""
-    case = Case(entry.role, entry.bucket, entry.batch_size)
+    variant = GraphVariant(entry.role, entry.bucket, entry.batch_size)
     graph = definition.graphs[entry.role]
-    example, references = checked_inputs(graph, case.role, case.bucket, case.batch)
-    with reporter.step(f"device: {case}"):
+    example, references = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
+    with reporter.step(f"device: {variant}"):
         names = [output.name for output in entry.outputs]
         found = on_device(
             folder / entry.file,
@@ -113,26 +113,26 @@ def _device(
     tolerance = {str(metric): value for metric, value in spec.compile.accept.device_tolerance.items()}
     problems = [f"{name}: {said}" for name, output in found.items() for said in output.shortfalls(tolerance)]
     cosine = min(output.cosine for output in found.values())
-    return Check(f"device: {case}", not problems, "; ".join(problems) or f"cosine similarity {cosine:.6f} at least")
+    return Check(f"device: {variant}", not problems, "; ".join(problems) or f"cosine similarity {cosine:.6f} at least")
 
 
-def _parity(entry: GraphEntry, definition: ModelDefinition, folder: Path, reporter: Reporter) -> Check:
+def _parity(entry: PackagedVariant, definition: ModelDefinition, folder: Path, reporter: Reporter) -> Check:
     graph = definition.graphs.get(entry.role)
     if graph is None:
         raise CompileError(
             f"The artifact has a graph {entry.role!r}, the model's definition has none.", "Build it again."
         )
-    case = Case(entry.role, entry.bucket, entry.batch_size)
-    example, references = checked_inputs(graph, case.role, case.bucket, case.batch)
+    variant = GraphVariant(entry.role, entry.bucket, entry.batch_size)
+    example, references = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
     names = [output.name for output in entry.outputs]
-    with reporter.step(f"parity: {case}", len(references)) as advance:
+    with reporter.step(f"parity: {variant}", len(references)) as advance:
         saved = torch.jit.load(str(folder / entry.file))  # type: ignore[no-untyped-call]
         parity: Parity = compare(
             flat_module(graph.module, example), saved, references, names, advance=lambda: advance(1)
         )
     worst = parity.worst
     detail = f"error {worst.error:.2e} of at most {worst.bound:.2e} on {parity.inputs} inputs (output {worst.name})"
-    return Check(f"parity: {case}", parity.passed, detail)
+    return Check(f"parity: {variant}", parity.passed, detail)
 
 
 def _sample(spec: EndpointSpec, lock: locks.Lock, files: artifact.Unpacked) -> Check:

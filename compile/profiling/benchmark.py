@@ -27,7 +27,7 @@ from compile.targets import resolve
 from compile.targets.inf2 import loaded
 from compile.targets.sdk import has_device
 from endpoint_spec import platforms
-from inference_code.artifact.manifest import ArtifactManifest, GraphEntry, TensorDescription
+from inference_code.artifact.manifest import ArtifactManifest, PackagedVariant, TensorDescription
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
@@ -190,7 +190,7 @@ def _price(spec: EndpointSpec, machine: Machine, settings: Settings) -> dict[str
 
 
 def _run(
-    entry: GraphEntry,
+    entry: PackagedVariant,
     folder: Path,
     manifest: ArtifactManifest,
     models: int,
@@ -234,7 +234,7 @@ def cost_per_million(throughput: float, usd_per_hour: float) -> float:
     return 1e6 / throughput * usd_per_hour / 3600
 
 
-def inputs(entry: GraphEntry) -> tuple[torch.Tensor, ...]:
+def inputs(entry: PackagedVariant) -> tuple[torch.Tensor, ...]:
     """One batch of a graph: normal random numbers, and zeros for integers, which may be indices."""
     generator = torch.Generator().manual_seed(_SEED)
 

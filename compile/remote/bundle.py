@@ -3,7 +3,7 @@
 start.sh         begins a job
 archives.py      unpacks project.tar.gz
 project.tar.gz   code/ (the rooms spec, compile, inference_code) and project/ (the spec and the user's own files)
-plan.json        the cells with their keys, and the sha256 of every other file
+plan.json        the variants with their keys, and the sha256 of every other file
 weights/         the weights file, at the path that it has in the project
 neo/INDEX/       for Neo alone: the traced model as model.tar.gz, and inputs.json, its DataInputConfig
 """
@@ -73,16 +73,16 @@ def make(spec: EndpointSpec, to: Path, *, rehearse: bool, reporter: Reporter, en
 
 def _plan(planned: build.Plan, identity: Identity, files: dict[str, str]) -> jobs.Plan:
     spec = planned.spec
-    cells = [
-        jobs.PlanCell(
+    variants = [
+        jobs.VariantJob(
             index=index,
-            role=case.role,
-            bucket={axis: size if isinstance(size, int) else list(size) for axis, size in case.bucket.items()},
-            batch=case.batch,
-            label=str(case),
-            key=identity.key(case),
+            role=variant.role,
+            bucket={axis: size if isinstance(size, int) else list(size) for axis, size in variant.bucket.items()},
+            batch=variant.batch,
+            label=str(variant),
+            key=identity.key(variant),
         )
-        for index, case in enumerate(planned.cases)
+        for index, variant in enumerate(planned.variants)
     ]
     return jobs.Plan(
         name=spec.name,
@@ -91,7 +91,7 @@ def _plan(planned: build.Plan, identity: Identity, files: dict[str, str]) -> job
         rehearsal=planned.target.rehearsal,
         where=spec.job.where if spec.job else "processing",
         environment=identity.environment,
-        cells=cells,
+        variants=variants,
         files=files,
     )
 
@@ -164,21 +164,21 @@ def _for_neo(planned: build.Plan, scratch: Path, folder: Path) -> None:
 
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_InputConfig.html
     """
-    if len(planned.cases) != 1:
+    if len(planned.variants) != 1:
         raise CompileError(
-            f"{planned.spec.name} has {len(planned.cases)} graphs, and Neo compiles one.",
+            f"{planned.spec.name} has {len(planned.variants)} graphs, and Neo compiles one.",
             "Name one bucket under compile, or write job: {where: processing}.",
         )
-    spec, (case,) = planned.spec, planned.cases
-    graph = planned.definition.graphs[case.role]
+    spec, (variant,) = planned.spec, planned.variants
+    graph = planned.definition.graphs[variant.role]
     weights.fill(spec, planned.definition)
-    graphs.write_for_cpu(case, graph, spec, scratch / "traced")
+    graphs.write_for_cpu(variant, graph, spec, scratch / "traced")
     model, home = scratch / "neo" / "model.pth", folder / "neo" / "0"
     model.parent.mkdir()
     home.mkdir(parents=True)
-    (scratch / "traced" / case.file).replace(model)
+    (scratch / "traced" / variant.file).replace(model)
     package.write_archive(model.parent, home / "model.tar.gz")
-    example, _ = checked_inputs(graph, case.role, case.bucket, case.batch)
+    example, _ = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
     shapes = {name: list(tensor.shape) for name, tensor in example.items()}
     (home / "inputs.json").write_text(json.dumps(shapes), encoding="utf-8")
 

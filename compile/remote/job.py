@@ -1,4 +1,4 @@
-"""What runs inside a compile job: one cell, or the gathering of all of them. No network, no other place than here."""
+"""What runs inside a compile job: one variant, or the gathering of all. No network, no other place than here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from compile.files import place, staging
 from compile.frontend import weights
 from compile.pipeline import build, graph
 from compile.pipeline.cache_key import Identity
-from compile.pipeline.graph_archive import CompiledCell, pack, unpack
+from compile.pipeline.graph_archive import CompiledVariant, pack, unpack
 from compile.progress import Reporter
 from compile.remote.bundle import stand_in
 from endpoint_spec import jobs
@@ -65,40 +65,40 @@ def _link(folder: Path, root: Path) -> None:
             shutil.copyfile(source, target)
 
 
-def cell(job: Job, index: int, reporter: Reporter) -> CompiledCell:
-    """Compiles one cell into OUTPUTS/cell/cell.tar; OUTPUTS/record keeps what the compiler said, also of failures.
+def compile_variant(job: Job, index: int, reporter: Reporter) -> CompiledVariant:
+    """Compiles one variant into OUTPUTS/variant/variant.tar; OUTPUTS/record keeps the compiler's log, also of failures.
 
-    Raises CompileError: no such cell, no compiler here, and whatever a build refuses.
+    Raises CompileError: no such variant, no compiler here, and whatever a build refuses.
     """
-    if index >= len(job.plan.cells):
-        raise CompileError(f"The plan has {len(job.plan.cells)} cells, there is none with the index {index}.")
+    if index >= len(job.plan.variants):
+        raise CompileError(f"The plan has {len(job.plan.variants)} variants, there is none with the index {index}.")
     record = job.outputs / "record"
     record.mkdir(parents=True, exist_ok=True)
     planned = _planned(job, check=True)
     planned = dataclasses.replace(planned, record=record)
-    asked, case = job.plan.cells[index], planned.cases[index]
+    asked, variant = job.plan.variants[index], planned.variants[index]
     _require_same(job, planned, asked)
     with staging(job.spec.root / "build") as scratch:
         places = graph.Places(scratch / build.ARTIFACT, scratch / build.CPU, record)
         places.artifact.mkdir()
         matrix = build.Matrix(planned, places, reporter)
         matrix.load_weights()
-        size = None if planned.target.rehearsal else matrix.size(case)
-        made = matrix.compile(case, asked.key, size)
+        size = None if planned.target.rehearsal else matrix.size(variant)
+        made = matrix.compile(variant, asked.key, size)
         build.require_parity([made.graph])
-        with reporter.step("pack the cell"):
-            pack(made, places, job.outputs / "cell" / jobs.CELL)
+        with reporter.step("pack the variant"):
+            pack(made, places, job.outputs / "variant" / jobs.VARIANT)
     return made
 
 
-def _require_same(job: Job, planned: build.Plan, asked: jobs.PlanCell) -> None:
-    """The key is of what is here: no cell may get under the key of another."""
+def _require_same(job: Job, planned: build.Plan, asked: jobs.VariantJob) -> None:
+    """The key is of what is here: no variant may get under the key of another."""
     plan = job.plan
     here = Identity(job.spec, weights.identify(job.spec), plan.rehearsal, plan.environment)
-    key = here.key(planned.cases[asked.index])
+    key = here.key(planned.variants[asked.index])
     if key != asked.key:
         raise CompileError(
-            f"The cell {asked.label} has the key {key} here, the plan says {asked.key}.",
+            f"The variant {asked.label} has the key {key} here, the plan says {asked.key}.",
             "Weights or code are not those that the plan was made of; submit it again.",
         )
     said = plan.environment.get("stand_in")
@@ -111,56 +111,56 @@ def _require_same(job: Job, planned: build.Plan, asked: jobs.PlanCell) -> None:
 
 def _planned(job: Job, *, check: bool) -> build.Plan:
     planned = build.plan(job.spec, rehearse=job.plan.rehearsal, check=check)
-    if [str(case) for case in planned.cases] != [asked.label for asked in job.plan.cells]:
+    if [str(variant) for variant in planned.variants] != [asked.label for asked in job.plan.variants]:
         raise CompileError("The model has other graphs here than where the plan was made.", "Submit it again.")
     return planned
 
 
 def gather(job: Job, reporter: Reporter) -> jobs.Result:
-    """Makes OUTPUTS/result/ with artifact, lock and result.json from INPUTS/cells/KEY/cell.tar. It compiles nothing.
+    """Makes OUTPUTS/result/ (artifact, lock, result.json) from INPUTS/variants/KEY/variant.tar. It compiles nothing.
 
-    Raises CompileError naming a cell that is missing, damaged, or compiled with other versions than the first; and
+    Raises CompileError naming a variant that is missing, damaged, or compiled with other versions than the first; and
     whatever a build refuses of finished graphs.
     """
     planned, spec = _planned(job, check=False), job.spec
     with staging(spec.root / "build") as scratch:
         places = graph.Places(scratch / build.ARTIFACT, scratch / build.CPU, job.outputs / "record")
         places.artifact.mkdir()
-        cells = [_gathered(job, planned, asked, places, reporter) for asked in job.plan.cells]
-        _require_one_origin(cells)
+        variants = [_gathered(job, planned, asked, places, reporter) for asked in job.plan.variants]
+        _require_one_origin(variants)
         if not planned.target.rehearsal:
-            build.require_fit(planned, [made.footprint for made in cells])
-        lock = build.assemble(planned, cells, scratch, reporter)
+            build.require_fit(planned, [made.footprint for made in variants])
+        lock = build.assemble(planned, variants, scratch, reporter)
         return _write(lock, scratch, job.outputs / "result")
 
 
 def _gathered(
-    job: Job, planned: build.Plan, asked: jobs.PlanCell, places: graph.Places, reporter: Reporter
-) -> CompiledCell:
-    file = job.inputs / "cells" / asked.key / jobs.CELL
-    with reporter.step(f"cell: {asked.label}"):
+    job: Job, planned: build.Plan, asked: jobs.VariantJob, places: graph.Places, reporter: Reporter
+) -> CompiledVariant:
+    file = job.inputs / "variants" / asked.key / jobs.VARIANT
+    with reporter.step(f"variant: {asked.label}"):
         try:
-            return unpack(file, asked.key, planned.cases[asked.index], places)
+            return unpack(file, asked.key, planned.variants[asked.index], places)
         except CompileError as error:
             raise CompileError(
-                f"The cell {asked.label} cannot be gathered: {error.problem}",
+                f"The variant {asked.label} cannot be gathered: {error.problem}",
                 f"Remove jobs/{job.spec.name}/cache/{asked.key}/ from the artifact bucket and submit again.",
             ) from None
 
 
-def _require_one_origin(cells: list[CompiledCell]) -> None:
+def _require_one_origin(variants: list[CompiledVariant]) -> None:
     """One artifact has one set of versions, and is a stand-in's altogether or not at all."""
-    first = cells[0]
-    for other in cells[1:]:
+    first = variants[0]
+    for other in variants[1:]:
         said = {**other.versions, "stand-in": other.stand_in, "rehearsal": other.rehearsal}
         expected = {**first.versions, "stand-in": first.stand_in, "rehearsal": first.rehearsal}
         differing = [name for name in sorted({*said, *expected}) if said.get(name) != expected.get(name)]
         if differing:
             name = differing[0]
             raise CompileError(
-                f"The cells were not made alike: {name} is {expected.get(name)} for {first.graph.case}, "
-                f"{said.get(name)} for {other.graph.case}.",
-                "Compile them in one environment: remove the older cells from the artifact bucket and submit again.",
+                f"The variants were not made alike: {name} is {expected.get(name)} for {first.graph.variant}, "
+                f"{said.get(name)} for {other.graph.variant}.",
+                "Compile them in one environment: remove the older variants from the artifact bucket and submit again.",
             )
 
 

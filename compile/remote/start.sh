@@ -1,7 +1,7 @@
 #!/bin/sh
 # Begins a compile job, the same in a SageMaker Processing container and on an EC2 instance:
-#   start.sh cell INDEX INPUTS OUTPUTS | start.sh gather INPUTS OUTPUTS
-# INPUTS holds project/ (this bundle) and wheels/, for gather also cells/. PYTHON names the interpreter.
+#   start.sh variant INDEX INPUTS OUTPUTS | start.sh gather INPUTS OUTPUTS
+# INPUTS holds project/ (this bundle) and wheels/, for gather also variants/. PYTHON names the interpreter.
 # Nothing that was brought along is unpacked, installed or run before its sha256 is the plan's. A failure is said in one
 # line, on stderr and in the message file, which is SageMaker's ExitMessage.
 set -eu
@@ -27,16 +27,16 @@ clean() {
 }
 
 case "${1:-}" in
-    cell)
-        [ $# -eq 4 ] || fail 2 "usage: start.sh cell INDEX INPUTS OUTPUTS"
-        case "$2" in '' | *[!0-9]*) fail 2 "The cell's index is '$2', not a number." ;; esac
-        task="cell $2" inputs=$3 outputs=$4
+    variant)
+        [ $# -eq 4 ] || fail 2 "usage: start.sh variant INDEX INPUTS OUTPUTS"
+        case "$2" in '' | *[!0-9]*) fail 2 "The variant's index is '$2', not a number." ;; esac
+        task="variant $2" inputs=$3 outputs=$4
         ;;
     gather)
         [ $# -eq 3 ] || fail 2 "usage: start.sh gather INPUTS OUTPUTS"
         task=gather inputs=$2 outputs=$3
         ;;
-    *) fail 2 "usage: start.sh cell INDEX INPUTS OUTPUTS | start.sh gather INPUTS OUTPUTS" ;;
+    *) fail 2 "usage: start.sh variant INDEX INPUTS OUTPUTS | start.sh gather INPUTS OUTPUTS" ;;
 esac
 
 command -v "$python" >/dev/null || fail 1 "There is no $python here; name an interpreter in PYTHON."

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from compile.errors import CompileError
-from compile.targets.base import Cell, CompiledGraph, Cost, Target
+from compile.targets.base import CompilerOutput, Cost, LoweredVariant, Target
 from compile.targets.cpu import Rehearsal, trace_for_cpu
 from compile.targets.inf1 import Inf1
 from compile.targets.inf2 import Inf2
 
-__all__ = ["Cell", "CompiledGraph", "Cost", "Target", "resolve", "trace_for_cpu"]
+__all__ = ["CompilerOutput", "Cost", "LoweredVariant", "Target", "resolve", "trace_for_cpu"]
 
 _TARGETS: dict[str, type[Inf1] | type[Inf2]] = {"inf1": Inf1, "inf2": Inf2}
 

@@ -14,12 +14,12 @@ from compile.analysis import CoverageReport
 from compile.analysis.summary import Account
 
 if TYPE_CHECKING:
-    from compile.definition import Case
+    from compile.definition import GraphVariant
     from endpoint_spec import EndpointSpec
 
 
 @dataclass(frozen=True)
-class Cell:
+class LoweredVariant:
     """One graph of the build's matrix, lowered and ready for the compiler.
 
     module: positional tensors in (named by `names`), flat tuple out. example: what it is compiled for.
@@ -28,7 +28,7 @@ class Cell:
     """
 
     spec: EndpointSpec
-    case: Case
+    variant: GraphVariant
     module: nn.Module
     example: tuple[torch.Tensor, ...]
     names: list[str]
@@ -39,7 +39,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Cost:
-    """What compiling one cell took. peak_bytes: the largest sum of resident memory of the compiler's processes."""
+    """What compiling one variant took. peak_bytes: the largest sum of resident memory of the compiler's processes."""
 
     seconds: float
     peak_bytes: int
@@ -49,7 +49,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class CompiledGraph:
+class CompilerOutput:
     """A compiled graph, and what the compiler said about it. Exactly one of `module` and `file` is there.
 
     module: ready to be saved. file: saved already, in a form that only the target's own runtime loads.
@@ -90,6 +90,6 @@ class Target(Protocol):
         """Versions of the compiler's packages, for the lock and the manifest."""
         ...
 
-    def compile(self, cell: Cell) -> CompiledGraph:
-        """Compiles one cell. Raises CompileError with the compiler's own line, the cause and the way out."""
+    def compile(self, lowered: LoweredVariant) -> CompilerOutput:
+        """Compiles one variant. Raises CompileError with the compiler's own line, the cause and the way out."""
         ...

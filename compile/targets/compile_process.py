@@ -1,4 +1,4 @@
-"""`python -m compile.targets.compile_process FOLDER`: compiles the cell that FOLDER/request.json describes.
+"""`python -m compile.targets.compile_process FOLDER`: compiles the variant that FOLDER/request.json describes.
 
 It makes and lowers the model anew, so that nothing of the parent's has to be copied. What it prints is the log.
 """
@@ -32,7 +32,7 @@ def main(folder: Path) -> None:
     """Writes graph.pt and result.json into `folder`. Whatever goes wrong is printed, and the exit code is not 0."""
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s:%(name)s:%(message)s")
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    traced, compiled = compile_cell(request)
+    traced, compiled = compile_variant(request)
     torch.jit.save(traced, str(folder / "graph.pt"))
     kinds = Counter(node.kind() for node in _nodes(compiled.inlined_graph))
     neuron = sum(count for kind, count in kinds.items() if kind.startswith("neuron::"))
@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
     draft.replace(folder / "result.json")
 
 
-def compile_cell(request: dict[str, Any]) -> tuple[torch.jit.ScriptModule, torch.jit.ScriptModule]:
+def compile_variant(request: dict[str, Any]) -> tuple[torch.jit.ScriptModule, torch.jit.ScriptModule]:
     """The graph of a request with its host part, and what was compiled of it (the same where there is no host part).
 
     Raises CompileError when the spec is not the one that was asked about.

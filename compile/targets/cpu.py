@@ -11,7 +11,7 @@ from torch import nn
 
 from compile.errors import CompileError
 from compile.ir.flat_module import unused_inputs
-from compile.targets.base import Cell, CompiledGraph
+from compile.targets.base import CompilerOutput, LoweredVariant
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
@@ -31,12 +31,12 @@ class Rehearsal:
     def versions(self) -> dict[str, str]:
         return {}
 
-    def compile(self, cell: Cell) -> CompiledGraph:
+    def compile(self, lowered: LoweredVariant) -> CompilerOutput:
         """Raises CompileError with torch's own reason when the module cannot be traced."""
-        return trace_for_cpu(cell.module, cell.example, cell.names)
+        return trace_for_cpu(lowered.module, lowered.example, lowered.names)
 
 
-def trace_for_cpu(module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str]) -> CompiledGraph:
+def trace_for_cpu(module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str]) -> CompilerOutput:
     """Traces and freezes a lowered module. Raises CompileError with torch's own reason when it cannot be traced."""
     for parameter in module.parameters():
         parameter.requires_grad_(False)
@@ -53,4 +53,4 @@ def trace_for_cpu(module: nn.Module, example: tuple[torch.Tensor, ...], names: S
             f"The model cannot be traced: {reason[-1]}",
             "Its forward must take and return tensors of fixed shapes, without control flow that depends on data.",
         ) from error
-    return CompiledGraph(frozen, unused_inputs=unused_inputs(frozen.graph, names))
+    return CompilerOutput(frozen, unused_inputs=unused_inputs(frozen.graph, names))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compile.errors import CompileError
-from compile.targets.base import Cell, Cost
+from compile.targets.base import Cost, LoweredVariant
 from endpoint_spec.quantities import format_duration
 
 _SHOWN = 300
@@ -43,7 +43,7 @@ def _kind(pattern: str, cause: str, remedy: str) -> Kind:
 KINDS: tuple[Kind, ...] = (
     _kind(
         r"compile\.errors\.CompileError: ",
-        "the cell could not be prepared for the compiler",
+        "the variant could not be prepared for the compiler",
         "See the line above.",
     ),
     _kind(
@@ -127,9 +127,9 @@ def line_with(text: str, pattern: str) -> str:
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that failed, ready to be told."""
+    """A variant that failed, ready to be told."""
 
-    cell: Cell
+    lowered: LoweredVariant
     log: Path
     text: str
 
@@ -138,7 +138,8 @@ class Failure:
         fallback = line_with(self.text, r"falling back to native python function call")
         also = f"\n    and then: {fallback}" if fallback and fallback != finding.line else ""
         return CompileError(
-            f"{self.cell.case}: {finding}{also}\n    record: {self._shown(self.cell.work)} (log: {self.log.name})",
+            f"{self.lowered.variant}: {finding}{also}\n"
+            f"    record: {self._shown(self.lowered.work)} (log: {self.log.name})",
             f"{finding.remedy} No artifact was written.",
         )
 
@@ -147,7 +148,7 @@ class Failure:
         last = line_with(self.text, r"\S") or "(nothing)"
         found = first(self.text)
         if timed_out:
-            limit = format_duration(self.cell.spec.compile.timeout)
+            limit = format_duration(self.lowered.spec.compile.timeout)
             cause = (
                 f"the compiler did not finish within compile.timeout, {limit}, and was ended after {cost.seconds:.0f} s"
             )
@@ -160,5 +161,5 @@ class Failure:
         return self.told(Finding(last, f"compiling ended with exit code {code}", "Read the whole log in the record."))
 
     def _shown(self, path: Path) -> str:
-        root = self.cell.spec.root.resolve()
+        root = self.lowered.spec.root.resolve()
         return path.resolve().relative_to(root).as_posix() if path.resolve().is_relative_to(root) else str(path)

@@ -16,7 +16,7 @@ from compile.analysis.log_comparison import compare
 from compile.analysis.neuron_log import LogError, LogReport, read_log
 from compile.errors import CompileError
 from compile.targets import sdk as neuron
-from compile.targets.base import Cell, CompiledGraph
+from compile.targets.base import CompilerOutput, LoweredVariant
 from compile.targets.output_checks import account_of, require_compiled
 from compile.targets.process_runner import Finished, run
 from endpoint_spec import compiler_options, platforms
@@ -31,24 +31,24 @@ _FIXED_BATCH = ("aten::embedding", "aten::size")
 
 
 class Inf1(neuron.NeuronTarget):
-    """torch_neuron, in a process of its own for every cell."""
+    """torch_neuron, in a process of its own for every variant."""
 
     name = "inf1"
     packages = PACKAGES
 
-    def compile(self, cell: Cell) -> CompiledGraph:
+    def compile(self, lowered: LoweredVariant) -> CompilerOutput:
         """Raises CompileError for a compiler that failed, was killed or ran out of time, and for every fallback."""
-        check_dynamic_batch(cell)
-        finished = run(cell, keywords(cell.spec, cell.report, str(cell.work / "compiler")))
+        check_dynamic_batch(lowered)
+        finished = run(lowered, keywords(lowered.spec, lowered.report, str(lowered.work / "compiler")))
         log = parsed(finished)
-        require_compiled(cell, finished, log)
+        require_compiled(lowered, finished, log)
         assert log is not None  # noqa: S101  (required above)
-        return CompiledGraph(
+        return CompilerOutput(
             file=finished.graph,
             account=account_of(log),
             cost=finished.cost,
-            comparison=compare(cell.report, log).to_json(),
-            record=cell.work,
+            comparison=compare(lowered.report, log).to_json(),
+            record=lowered.work,
         )
 
 
@@ -89,17 +89,17 @@ def separates_weights(options: Inf1Options, weight_bytes: int) -> bool:
     return weight_bytes > platforms.compile_machine().separate_weights_bytes
 
 
-def check_dynamic_batch(cell: Cell) -> None:
+def check_dynamic_batch(lowered: LoweredVariant) -> None:
     """Raises CompileError where operators that stay on the host would keep the batch size of the example."""
-    options = cell.spec.compile.inf1
+    options = lowered.spec.compile.inf1
     if options is None or not options.dynamic_batch:
         return
-    found = [kind for kind in _FIXED_BATCH if kind in cell.report.operators and _on_host(cell.report, kind)]
-    if cell.host_operators:  # the host part is traced for the example's batch size
-        found += [kind for kind in _FIXED_BATCH if kind in cell.host_operators] or ["its integer arithmetic"]
+    found = [kind for kind in _FIXED_BATCH if kind in lowered.report.operators and _on_host(lowered.report, kind)]
+    if lowered.host_operators:  # the host part is traced for the example's batch size
+        found += [kind for kind in _FIXED_BATCH if kind in lowered.host_operators] or ["its integer arithmetic"]
     if found:
         raise CompileError(
-            f"{cell.case}: compile.inf1.dynamic_batch does not work with {' and '.join(found)} on the host.",
+            f"{lowered.variant}: compile.inf1.dynamic_batch does not work with {' and '.join(found)} on the host.",
             "Remove dynamic_batch and name batch_sizes, or move these operators out of the model.",
         )
 
@@ -119,7 +119,7 @@ def parsed(finished: Finished) -> LogReport | None:
 
 
 def trace(module: nn.Module, example: tuple[torch.Tensor, ...], said: dict[str, Any]) -> torch.jit.ScriptModule:
-    """Calls torch_neuron.trace; `said` is what `keywords` returned. Runs in the cell's own process."""
+    """Calls torch_neuron.trace; `said` is what `keywords` returned. Runs in the variant's own process."""
     sdk = neuron.require(PACKAGES, "inf1")
     called = dict(said)
     if called.pop("float32_to_float16", False):

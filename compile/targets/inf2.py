@@ -15,7 +15,7 @@ from torch import nn
 
 from compile.errors import CompileError
 from compile.targets import sdk as neuron
-from compile.targets.base import Cell, CompiledGraph
+from compile.targets.base import CompilerOutput, LoweredVariant
 from compile.targets.output_checks import account_of_nodes, require_fused
 from compile.targets.process_runner import run
 from endpoint_spec import compiler_options, platforms
@@ -28,17 +28,17 @@ PACKAGES = neuron.Packages("torch_neuronx", "torch-neuronx", "neuronx-cc", ("tor
 
 
 class Inf2(neuron.NeuronTarget):
-    """torch_neuronx, in a process of its own for every cell."""
+    """torch_neuronx, in a process of its own for every variant."""
 
     name = "inf2"
     packages = PACKAGES
 
-    def compile(self, cell: Cell) -> CompiledGraph:
+    def compile(self, lowered: LoweredVariant) -> CompilerOutput:
         """Raises CompileError for a compiler that failed, was killed or ran out of time, and for a CPU graph."""
-        finished = run(cell, keywords(cell.spec, str(cell.work / "compiler")))
-        require_fused(cell, finished)
-        return CompiledGraph(
-            file=finished.graph, account=account_of_nodes(finished), cost=finished.cost, record=cell.work
+        finished = run(lowered, keywords(lowered.spec, str(lowered.work / "compiler")))
+        require_fused(lowered, finished)
+        return CompilerOutput(
+            file=finished.graph, account=account_of_nodes(finished), cost=finished.cost, record=lowered.work
         )
 
 
@@ -79,7 +79,7 @@ def keywords(spec: EndpointSpec, workdir: str) -> dict[str, Any]:
 def trace(
     module: nn.Module, example: tuple[torch.Tensor, ...], said: dict[str, Any], names: list[str]
 ) -> torch.jit.ScriptModule:
-    """Calls torch_neuronx.trace; `said` is what `keywords` returned. Runs in the cell's own process."""
+    """Calls torch_neuronx.trace; `said` is what `keywords` returned. Runs in the variant's own process."""
     sdk = neuron.require(PACKAGES, "inf2")
     called = dict(said)
     partitioner = called.pop("partitioner", None)

@@ -6,7 +6,7 @@ from typing import Any
 
 from compile.analysis.neuron_log import LogReport
 from compile.analysis.summary import Account
-from compile.targets.base import Cell
+from compile.targets.base import LoweredVariant
 from compile.targets.diagnosis import Failure, Finding, first, line_with
 from compile.targets.process_runner import Finished
 
@@ -15,9 +15,9 @@ _PIECES = r"successfully\s+compiled\s+\d+\s+sub-graphs"
 _ANALYZE = "Run python -m compile analyze NAME to see what stays on the host"
 
 
-def require_compiled(cell: Cell, finished: Finished, log: LogReport | None) -> None:
+def require_compiled(lowered: LoweredVariant, finished: Finished, log: LogReport | None) -> None:
     """Raises CompileError for a graph of torch_neuron that is not compiled as far as compile.accept asks."""
-    failure = Failure(cell, finished.log, finished.text)
+    failure = Failure(lowered, finished.log, finished.text)
     found = first(finished.text)
     if found is not None:
         raise failure.told(found)
@@ -32,7 +32,7 @@ def require_compiled(cell: Cell, finished: Finished, log: LogReport | None) -> N
     _require_nodes(failure, finished, after)
     _require_share(failure, log, after)
     pieces = log.subgraphs if log.subgraphs is not None else finished.neuron_nodes
-    allowed = cell.spec.compile.accept.max_subgraphs
+    allowed = lowered.spec.compile.accept.max_subgraphs
     if pieces > allowed:
         line = line_with(finished.text, _PIECES) or after
         cause = f"{pieces} subgraphs were compiled, compile.accept.max_subgraphs allows {allowed}"
@@ -40,7 +40,7 @@ def require_compiled(cell: Cell, finished: Finished, log: LogReport | None) -> N
 
 
 def _require_share(failure: Failure, log: LogReport, after: str) -> None:
-    asked = failure.cell.spec.compile.accept.min_supported
+    asked = failure.lowered.spec.compile.accept.min_supported
     total, compiled = log.total or 0, log.compiled or 0
     if compiled < asked * total:
         left = {kind: log.other_operators.get(kind) or log.unsupported.get(kind) for kind in _left(log)}
@@ -56,18 +56,18 @@ def _left(log: LogReport) -> list[str]:
     return sorted({*log.other_operators, *log.unsupported})
 
 
-def require_fused(cell: Cell, finished: Finished) -> None:
+def require_fused(lowered: LoweredVariant, finished: Finished) -> None:
     """Raises CompileError for a graph of torch_neuronx without compiled code, or in more pieces than accepted.
 
     Without a partitioner torch_neuronx compiles the whole graph or raises, so there is no share to compare.
     """
-    failure = Failure(cell, finished.log, finished.text)
+    failure = Failure(lowered, finished.log, finished.text)
     found = first(finished.text)
     if found is not None:
         raise failure.told(found)
     last = line_with(finished.text, r"\S") or "(nothing)"
     _require_nodes(failure, finished, last)
-    accept = cell.spec.compile.accept
+    accept = lowered.spec.compile.accept
     if finished.neuron_nodes > accept.max_subgraphs:
         cause = f"{finished.neuron_nodes} subgraphs were compiled, compile.accept.max_subgraphs allows "
         raise failure.told(Finding(last, f"{cause}{accept.max_subgraphs}", "Accept more subgraphs in the spec."))

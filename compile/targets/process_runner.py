@@ -1,4 +1,4 @@
-"""One cell in a process of its own: its log, its time, its memory, and its end when the time is up.
+"""One variant in a process of its own: its log, its time, its memory, and its end when the time is up.
 
 A compiler that is killed, or that takes the interpreter with it, ends this process and not the build.
 """
@@ -19,7 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from compile.targets.base import Cell, Cost
+from compile.targets.base import Cost, LoweredVariant
 from compile.targets.diagnosis import Failure
 from endpoint_spec.digests import build_digest
 
@@ -31,7 +31,7 @@ _SAMPLE_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Finished:
-    """A cell that was compiled. neuron_nodes: calls of compiled code in the graph. operators: the other ones."""
+    """A variant that was compiled. neuron_nodes: calls of compiled code in the graph. operators: the other ones."""
 
     graph: Path
     log: Path
@@ -41,28 +41,30 @@ class Finished:
     operators: dict[str, int]
 
 
-def run(cell: Cell, keywords: dict[str, Any]) -> Finished:
-    """Compiles a cell. Raises CompileError with the log's own line, the cause and the way out when that fails."""
-    _empty(cell.work)
+def run(lowered: LoweredVariant, keywords: dict[str, Any]) -> Finished:
+    """Compiles a variant. Raises CompileError with the log's own line, the cause and the way out when that fails."""
+    _empty(lowered.work)
     request = {
-        "spec": str(cell.spec.path.resolve()),
-        "root": str(cell.spec.root.resolve()),
-        "digest": build_digest(cell.spec),
-        "role": cell.case.role,
-        "bucket": dict(cell.case.bucket),
-        "batch": cell.case.batch,
+        "spec": str(lowered.spec.path.resolve()),
+        "root": str(lowered.spec.root.resolve()),
+        "digest": build_digest(lowered.spec),
+        "role": lowered.variant.role,
+        "bucket": dict(lowered.variant.bucket),
+        "batch": lowered.variant.batch,
         "keywords": keywords,
     }
-    (cell.work / "request.json").write_text(json.dumps(request, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    log = cell.work / LOG
-    code, timed_out, cost = _watch(cell.work, log, cell.spec.compile.timeout / timedelta(seconds=1) + GRACE_SECONDS)
+    (lowered.work / "request.json").write_text(json.dumps(request, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    log = lowered.work / LOG
+    code, timed_out, cost = _watch(
+        lowered.work, log, lowered.spec.compile.timeout / timedelta(seconds=1) + GRACE_SECONDS
+    )
     text = log.read_text(encoding="utf-8", errors="replace")
-    (cell.work / "cost.json").write_text(json.dumps(cost.to_json(), indent=2) + "\n", encoding="utf-8")
-    result = cell.work / "result.json"
+    (lowered.work / "cost.json").write_text(json.dumps(cost.to_json(), indent=2) + "\n", encoding="utf-8")
+    result = lowered.work / "result.json"
     if code != 0 or not result.is_file():
-        raise Failure(cell, log, text).ended(code, timed_out, cost)
+        raise Failure(lowered, log, text).ended(code, timed_out, cost)
     said = json.loads(result.read_text(encoding="utf-8"))
-    return Finished(cell.work / "graph.pt", log, text, cost, said["neuron_nodes"], said["operators"])
+    return Finished(lowered.work / "graph.pt", log, text, cost, said["neuron_nodes"], said["operators"])
 
 
 def _empty(folder: Path) -> None:
@@ -72,7 +74,7 @@ def _empty(folder: Path) -> None:
 
 
 def _watch(work: Path, log: Path, limit: float) -> tuple[int, bool, Cost]:
-    """Runs the cell to its end or its limit; returns exit code, whether time was up, and the cost."""
+    """Runs the variant to its end or its limit; returns exit code, whether time was up, and the cost."""
     # The same modules as here, also those that were put on the path after Python started.
     path = os.pathsep.join(str(Path(entry or ".").resolve()) for entry in sys.path)
     command = [sys.executable, "-m", "compile.targets.compile_process", str(work)]
@@ -105,7 +107,7 @@ def _own_peak(work: Path) -> int:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kills what is left of the cell: the process itself, and compilers that it started."""
+    """Kills what is left of the variant: the process itself, and compilers that it started."""
     for pid, _ in _session(process.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compile import models
-from compile.definition import Case, Inputs, ModelDefinition, checked_inputs
+from compile.definition import GraphVariant, Inputs, ModelDefinition, checked_inputs
 from compile.errors import UsageError
 from compile.frontend import loading, weights
 from compile.frontend.project import endpoint, family
@@ -24,7 +24,7 @@ FORMS = "Give an endpoint's name, or family:variant of a built-in family."
 
 
 @dataclass(frozen=True)
-class Trial:
+class VerifiedVariant:
     """One graph to try. `outputs` names the tensors of `module`'s flat tuple; `accept` is what the spec asks for.
 
     target, rewriting: how it is lowered and what of it is compiled.
@@ -42,7 +42,7 @@ class Trial:
     rewriting: Rewriting = ALL
 
 
-def trials(what: str, root: Path, rewrites: Path | None = None) -> list[Trial]:
+def trials(what: str, root: Path, rewrites: Path | None = None) -> list[VerifiedVariant]:
     """Every graph of an endpoint (NAME) or of a family with random weights (family:variant), at its first bucket.
 
     rewrites: a file of a user's own, beside those of the endpoint's spec.
@@ -58,7 +58,7 @@ def trials(what: str, root: Path, rewrites: Path | None = None) -> list[Trial]:
     return _of_definition(what, definition, None, own)
 
 
-def _of_endpoint(name: str, root: Path, rewrites: Path | None) -> list[Trial]:
+def _of_endpoint(name: str, root: Path, rewrites: Path | None) -> list[VerifiedVariant]:
     spec = endpoint(name, root)
     rewriting = of_spec(spec, rewrites)
     definition = loading.definition(spec)
@@ -68,17 +68,17 @@ def _of_endpoint(name: str, root: Path, rewrites: Path | None) -> list[Trial]:
 
 def _of_definition(
     name: str, definition: ModelDefinition, spec: EndpointSpec | None, rewriting: Rewriting
-) -> list[Trial]:
+) -> list[VerifiedVariant]:
     bucket = (spec.compile.buckets if spec and spec.compile.buckets else definition.buckets)[0]
     batch = spec.compile.batch_sizes[0] if spec else 1
     found = []
     for role, graph in definition.graphs.items():
-        case = Case(role, bucket, batch)
+        variant = GraphVariant(role, bucket, batch)
         example, references = checked_inputs(graph, role, bucket, batch)
         flat = flat_module(graph.module, example)
         found.append(
-            Trial(
-                name=f"{name} {case}",
+            VerifiedVariant(
+                name=f"{name} {variant}",
                 module=flat,
                 example=example,
                 references=references,

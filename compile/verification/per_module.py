@@ -25,7 +25,7 @@ from compile.lowering import LoweringError, lower
 from compile.lowering.config import Rewriting
 from compile.lowering.for_target import parted
 from compile.lowering.operator_names import map_tensors, tensors
-from compile.verification.inputs import Trial
+from compile.verification.inputs import VerifiedVariant
 from compile.verification.parity import OutputParity, compare, in_float64
 from compile.verification.precision_emulation import Mode, emulated
 
@@ -88,7 +88,7 @@ class Visit:
 
 
 def per_module(
-    trial: Trial,
+    trial: VerifiedVariant,
     *,
     leaves: bool = False,
     mode: Mode | None = None,

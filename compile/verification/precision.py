@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from compile.lowering.for_target import lowered
-from compile.verification.inputs import Trial
+from compile.verification.inputs import VerifiedVariant
 from compile.verification.precision_emulation import MODES, Mode, emulated
 from compile.verification.tolerance import Closeness
 
@@ -86,7 +86,7 @@ def recommended(graphs: Sequence[GraphPrecision]) -> Mode | None:
     return None
 
 
-def emulate(trial: Trial, *, advance: Callable[[int], None] = lambda _: None) -> GraphPrecision:
+def emulate(trial: VerifiedVariant, *, advance: Callable[[int], None] = lambda _: None) -> GraphPrecision:
     """The compiled part of the lowered graph under every mode against the original, on all reference inputs.
 
     What runs on the host in front of it computes in full precision, as it will.
@@ -131,7 +131,7 @@ def _account(output: OutputUnderMode, found: Tensor, expected: Tensor, metrics: 
 # --- the task's own metrics -----------------------------------------------------------------------------------------
 
 
-def _metrics(trial: Trial, output: str) -> Metric | None:
+def _metrics(trial: VerifiedVariant, output: str) -> Metric | None:
     if trial.task == "depth" and output == trial.settings.get("output", output):
         return depth_metrics
     last = output.rpartition(".")[2]

@@ -27,8 +27,8 @@ __all__ = [
     "ArtifactManifest",
     "Digests",
     "Flattened",
-    "GraphEntry",
     "ManifestError",
+    "PackagedVariant",
     "Record",
     "StructureError",
     "TaskEntry",
@@ -64,7 +64,7 @@ class TensorDescription:
 
 
 @dataclasses.dataclass(frozen=True)
-class GraphEntry:
+class PackagedVariant:
     """One compiled graph: a role (`main`, `encoder`, `step`, ...), for one bucket and one batch size.
 
     bucket: axis name to size or sizes, e.g. {"image": [518, 518]} or {"sequence": 128}.
@@ -118,7 +118,7 @@ class ArtifactManifest:
     digests: Digests
     task: TaskEntry
     handler: str | None
-    graphs: tuple[GraphEntry, ...]
+    graphs: tuple[PackagedVariant, ...]
     versions: Mapping[str, str]
     cores_per_copy: int
     environment: Mapping[str, str]
@@ -317,9 +317,9 @@ def _files(reader: _Reader) -> dict[str, str]:
     return files.data
 
 
-def _graph(data: Any, where: str) -> GraphEntry:
-    reader = _Reader(data, where, _names(GraphEntry))
-    graph = GraphEntry(
+def _graph(data: Any, where: str) -> PackagedVariant:
+    reader = _Reader(data, where, _names(PackagedVariant))
+    graph = PackagedVariant(
         role=reader.text("role"),
         bucket=reader.mapping("bucket"),
         batch_size=reader.positive("batch_size"),

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from inference_code.artifact.manifest import GraphEntry, TensorDescription, restore
+from inference_code.artifact.manifest import PackagedVariant, TensorDescription, restore
 from inference_code.errors import BadRequest, EndpointError, Internal
 from inference_code.request import Array, Item
 
 _log = logging.getLogger(__name__)
 
 # What the device does: a graph and its inputs (batch axis, compiled batch size) to its outputs.
-Run = Callable[[GraphEntry, "list[Array]"], "list[Array]"]
+Run = Callable[[PackagedVariant, "list[Array]"], "list[Array]"]
 # What becomes of one item: the model's restored outputs without batch axis, or its error.
 Outcome = Any
 
@@ -36,14 +36,14 @@ class Scheduler(Protocol):
 class DirectScheduler:
     """Groups the items of one call by graph, fills batches, and runs them one after the other."""
 
-    def __init__(self, graphs: Sequence[GraphEntry], run: Run) -> None:
+    def __init__(self, graphs: Sequence[PackagedVariant], run: Run) -> None:
         self._graphs = tuple(graphs)
         self._run = run
 
     def run(self, items: Sequence[Item]) -> list[Outcome]:
         """See Scheduler. An item that fits no graph fails alone; a batch that fails, fails for all of its items."""
         outcomes: list[Outcome] = [None] * len(items)
-        groups: dict[tuple[str, ...], tuple[list[GraphEntry], list[int]]] = {}
+        groups: dict[tuple[str, ...], tuple[list[PackagedVariant], list[int]]] = {}
         for index, item in enumerate(items):
             try:
                 graphs = fitting(item, self._graphs)
@@ -65,7 +65,7 @@ class DirectScheduler:
         return outcomes
 
 
-def fitting(item: Item, graphs: Sequence[GraphEntry]) -> list[GraphEntry]:
+def fitting(item: Item, graphs: Sequence[PackagedVariant]) -> list[PackagedVariant]:
     """The graphs of the smallest bucket that the item's arrays fit, smallest batch first. Raises BadRequest."""
     of_role = [graph for graph in graphs if graph.role == item.role]
     shapes = {name: np.shape(array) for name, array in item.inputs.items()}
@@ -81,7 +81,7 @@ def fitting(item: Item, graphs: Sequence[GraphEntry]) -> list[GraphEntry]:
     return sorted(same, key=lambda graph: graph.batch_size)
 
 
-def _fits(shapes: Mapping[str, tuple[int, ...]], graph: GraphEntry, padding: Mapping[str, float]) -> bool:
+def _fits(shapes: Mapping[str, tuple[int, ...]], graph: PackagedVariant, padding: Mapping[str, float]) -> bool:
     wanted = {tensor.name: tensor.shape[1:] for tensor in graph.inputs}
     if not padding or shapes.keys() != wanted.keys():
         return shapes == wanted
@@ -96,18 +96,18 @@ def _fits(shapes: Mapping[str, tuple[int, ...]], graph: GraphEntry, padding: Map
     )
 
 
-def _elements(graph: GraphEntry) -> int:
+def _elements(graph: PackagedVariant) -> int:
     """Of one item's inputs."""
     return sum(math.prod(tensor.shape[1:]) for tensor in graph.inputs)
 
 
-def label(graph: GraphEntry) -> str:
+def label(graph: PackagedVariant) -> str:
     """A graph's bucket in a word, for logs and metrics: `image=28x28`, with the role in front unless it is main."""
     sizes = (f"{k}={'x'.join(map(str, v)) if isinstance(v, (list, tuple)) else v}" for k, v in graph.bucket.items())
     return ",".join(([] if graph.role == "main" else [graph.role]) + list(sizes)) or graph.role
 
 
-def plan(count: int, graphs: Sequence[GraphEntry]) -> list[tuple[GraphEntry, int]]:
+def plan(count: int, graphs: Sequence[PackagedVariant]) -> list[tuple[PackagedVariant, int]]:
     """Which graph takes how many of `count` items: full large batches first, the rest in the smallest that holds it.
 
     `graphs` differ in batch size alone, smallest first.
@@ -121,7 +121,7 @@ def plan(count: int, graphs: Sequence[GraphEntry]) -> list[tuple[GraphEntry, int
     return batches
 
 
-def run_batch(graph: GraphEntry, items: Sequence[Item], run: Run) -> list[Array]:
+def run_batch(graph: PackagedVariant, items: Sequence[Item], run: Run) -> list[Array]:
     """Pad the items to the bucket, put them together, pad to the compiled batch, run. Returns the graph's outputs.
 
     The batch is filled up with its last item: zeros can be far from anything that the model has seen. Raises what `run`
@@ -135,12 +135,12 @@ def run_batch(graph: GraphEntry, items: Sequence[Item], run: Run) -> list[Array]
     return run(graph, arrays)
 
 
-def taken_apart(graph: GraphEntry, items: Sequence[Item], outputs: Sequence[Array]) -> list[Outcome]:
+def taken_apart(graph: PackagedVariant, items: Sequence[Item], outputs: Sequence[Array]) -> list[Outcome]:
     """Each item's outcome of its batch. One whose `cut` does not fit the outputs fails alone; no thread ends by it."""
     return [_outcome(graph, item, outputs, place) for place, item in enumerate(items)]
 
 
-def _outcome(graph: GraphEntry, item: Item, outputs: Sequence[Array], place: int) -> Outcome:
+def _outcome(graph: PackagedVariant, item: Item, outputs: Sequence[Array], place: int) -> Outcome:
     try:
         return _own_part(graph, item, outputs, place)
     except Exception as error:
@@ -148,7 +148,7 @@ def _outcome(graph: GraphEntry, item: Item, outputs: Sequence[Array], place: int
         return Internal(f"{type(error).__name__}; the worker's log has the details")
 
 
-def _own_part(graph: GraphEntry, item: Item, outputs: Sequence[Array], place: int) -> Outcome:
+def _own_part(graph: PackagedVariant, item: Item, outputs: Sequence[Array], place: int) -> Outcome:
     """What belongs to the item at `place` of the batch, restored."""
     # An output without batch axis (only allowed in a batch of one) belongs to the one item whole.
     leaves = [
@@ -173,7 +173,7 @@ def _cut(output: Array, lengths: Mapping[int, int] | None) -> Array:
     return output[tuple(slice(lengths.get(axis)) for axis in range(np.ndim(output)))]
 
 
-def checked(item: Item, graph: GraphEntry) -> None:
+def checked(item: Item, graph: PackagedVariant) -> None:
     """Raise BadRequest for an array whose kind is not its input's: before the item shares a batch with others."""
     for tensor in graph.inputs:
         _check_kind(np.asarray(item.inputs[tensor.name]), tensor)

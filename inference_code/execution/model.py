@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference_code.artifact.manifest import ArtifactManifest, GraphEntry, ManifestError, read, restore, verify_files
+from inference_code.artifact.manifest import (
+    ArtifactManifest,
+    ManifestError,
+    PackagedVariant,
+    read,
+    restore,
+    verify_files,
+)
 from inference_code.errors import Internal, LoadError
 from inference_code.execution.batching import DirectScheduler, Scheduler
 from inference_code.request import Array
@@ -45,7 +52,7 @@ class Model:
         for core in range(at_once):
             self._free.put(core)
 
-    def run(self, graph: GraphEntry, arrays: list[Array]) -> list[Array]:
+    def run(self, graph: PackagedVariant, arrays: list[Array]) -> list[Array]:
         """Run `graph` on one batch, as soon as a copy is free. Raises Internal if the device fails."""
         core = self._free.get()
         try:
@@ -53,7 +60,7 @@ class Model:
         finally:
             self._free.put(core)
 
-    def run_on(self, core: int, graph: GraphEntry, arrays: list[Array]) -> list[Array]:
+    def run_on(self, core: int, graph: PackagedVariant, arrays: list[Array]) -> list[Array]:
         """Run `graph` on one batch on copy `core` (0 to at_once - 1), which nobody else uses now. Raises Internal."""
         copy = self._copies[core % len(self._copies)]  # a CPU's graphs can run on several threads, so copies may repeat
         try:
@@ -89,7 +96,7 @@ class Model:
         raise ValueError(f"no graph takes tensors of shapes {[list(shape) for shape in shapes]}; there are {known}")
 
 
-def _call(module: Any, graph: GraphEntry, arrays: list[Array]) -> list[Array]:
+def _call(module: Any, graph: PackagedVariant, arrays: list[Array]) -> list[Array]:
     with torch.no_grad():
         found = module(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
     leaves = [found] if isinstance(found, torch.Tensor) else list(found)
@@ -101,7 +108,7 @@ def _call(module: Any, graph: GraphEntry, arrays: list[Array]) -> list[Array]:
     return outputs
 
 
-def zeros(graph: GraphEntry) -> list[Array]:
+def zeros(graph: PackagedVariant) -> list[Array]:
     """Inputs of zeros for one compiled batch."""
     return [np.zeros(tensor.shape, tensor.dtype) for tensor in graph.inputs]
 

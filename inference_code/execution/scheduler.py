@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
-from inference_code.artifact.manifest import GraphEntry
+from inference_code.artifact.manifest import PackagedVariant
 from inference_code.errors import SHUTTING_DOWN, EndpointError, Internal, Unavailable
 from inference_code.execution.batching import Outcome, checked, fitting, run_batch, taken_apart
 from inference_code.request import Array, Item
@@ -31,7 +31,7 @@ from inference_code.request import Array, Item
 _log = logging.getLogger(__name__)
 
 # A core's number, a graph and its inputs (batch axis, compiled batch size) to its outputs.
-RunOn = Callable[[int, GraphEntry, "list[Array]"], "list[Array]"]
+RunOn = Callable[[int, PackagedVariant, "list[Array]"], "list[Array]"]
 _RETRY_SECONDS = 1
 
 
@@ -42,7 +42,7 @@ class Batch:
     padding: the share of the elements of its inputs, 0 to 1, that no caller sent.
     """
 
-    graph: GraphEntry
+    graph: PackagedVariant
     core: int
     waited: tuple[float, ...]
     seconds: float
@@ -111,7 +111,7 @@ class _Entry:
 class _Queue:
     """What waits for the graphs of one bucket (smallest batch first)."""
 
-    graphs: Sequence[GraphEntry]
+    graphs: Sequence[PackagedVariant]
     entries: collections.deque[_Entry] = field(default_factory=collections.deque)
     waiting: int = 0
 
@@ -152,7 +152,7 @@ class _Queue:
 
 @dataclass(frozen=True)
 class _Pick:
-    graph: GraphEntry
+    graph: PackagedVariant
     taken: list[tuple[Ticket, int]]
 
     @property
@@ -177,7 +177,7 @@ class QueueScheduler:
 
     def __init__(
         self,
-        graphs: Sequence[GraphEntry],
+        graphs: Sequence[PackagedVariant],
         run: RunOn,
         cores: int = 1,
         *,
@@ -217,7 +217,7 @@ class QueueScheduler:
         If a core is idle, one batch of them is run here before this returns. An item that fits no graph is settled
         with its error. Raises Unavailable when the queue is full or the scheduler closed.
         """
-        groups: dict[tuple[str, ...], tuple[list[GraphEntry], list[int]]] = {}
+        groups: dict[tuple[str, ...], tuple[list[PackagedVariant], list[int]]] = {}
         problems: list[tuple[int, EndpointError]] = []
         for index, item in enumerate(items):
             try:
@@ -233,7 +233,7 @@ class QueueScheduler:
             ticket.settle(index, problem)
         return ticket
 
-    def _enqueue(self, ticket: Ticket, groups: dict[tuple[str, ...], tuple[list[GraphEntry], list[int]]]) -> None:
+    def _enqueue(self, ticket: Ticket, groups: dict[tuple[str, ...], tuple[list[PackagedVariant], list[int]]]) -> None:
         with self._changed:
             if self._closed:
                 raise Unavailable(SHUTTING_DOWN, retry_after=_RETRY_SECONDS)
@@ -356,11 +356,13 @@ class QueueScheduler:
             result = [error] if len(pick.items) == 1 else [self._alone(core, pick.graph, item) for item in pick.items]
         return _Ran(pick, core, started, self._clock(), result, error is not None)
 
-    def _alone(self, core: int, graph: GraphEntry, item: Item) -> Outcome:
+    def _alone(self, core: int, graph: PackagedVariant, item: Item) -> Outcome:
         outputs, error = self._called(core, graph, [item])
         return error or taken_apart(graph, [item], outputs)[0]
 
-    def _called(self, core: int, graph: GraphEntry, items: Sequence[Item]) -> tuple[list[Array], EndpointError | None]:
+    def _called(
+        self, core: int, graph: PackagedVariant, items: Sequence[Item]
+    ) -> tuple[list[Array], EndpointError | None]:
         """The graph's outputs for the items, or what went wrong."""
         try:
             return run_batch(graph, items, lambda entry, arrays: self._run(core, entry, arrays)), None
@@ -387,7 +389,7 @@ class QueueScheduler:
             ticket.settle(index, outcome)
 
 
-def padding(graph: GraphEntry, items: Sequence[Item]) -> float:
+def padding(graph: PackagedVariant, items: Sequence[Item]) -> float:
     """The share, 0 to 1, of the elements of a batch's inputs that fill up the batch and the bucket."""
     held = sum(math.prod(tensor.shape) for tensor in graph.inputs)
     sent = sum(_size(item.inputs[tensor.name]) for item in items for tensor in graph.inputs)

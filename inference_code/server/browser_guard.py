@@ -36,7 +36,7 @@ _SHOWN = 100  # characters of a header's value
 def guard(address: str, port: int, listed: Iterable[str]) -> BrowserGuard | None:
     """The rule for a server bound to `address`; None where that is no loopback address, and nothing is checked.
 
-    listed: what settings.read_host made of ENDPOINT_ALLOWED_HOSTS. Raises ValueError for an `address` that is no IP address.
+    listed: ENDPOINT_ALLOWED_HOSTS by settings.read_host. Raises ValueError for an `address` that is no IP address.
     """
     ip = ipaddress.ip_address(address)
     if not (getattr(ip, "ipv4_mapped", None) or ip).is_loopback:

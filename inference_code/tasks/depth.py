@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from inference_code.artifact.manifest import GraphEntry, flatten
+from inference_code.artifact.manifest import PackagedVariant, flatten
 from inference_code.codecs.images import IMAGES, PNG, encode_png16
 from inference_code.codecs.json_text import JSON
 from inference_code.codecs.negotiation import negotiate, option, require
@@ -126,13 +126,13 @@ def _form(context: Mapping[str, Any]) -> tuple[str, tuple[int, int]]:
     return choice.content_type, (height, width)
 
 
-def _nearest(info: ModelInfo, height: int, width: int) -> GraphEntry:
+def _nearest(info: ModelInfo, height: int, width: int) -> PackagedVariant:
     """The first graph of the bucket that a picture of this size is resized to."""
     graphs = {_bucket(graph): graph for graph in reversed(info.graphs_of())}
     return graphs[nearest((height, width), list(graphs), _rule(info))]
 
 
-def _bucket(graph: GraphEntry) -> tuple[int, int]:
+def _bucket(graph: PackagedVariant) -> tuple[int, int]:
     """(height, width) of a graph's pictures."""
     height, width = graph.inputs[0].shape[2:]
     return height, width

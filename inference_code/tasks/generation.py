@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference_code.artifact.manifest import GraphEntry
+from inference_code.artifact.manifest import PackagedVariant
 from inference_code.codecs.json_text import JSON, read_array, read_json
 from inference_code.codecs.negotiation import negotiate, require
 from inference_code.errors import BadRequest, EndpointError, LoadError, TooLarge
@@ -58,7 +58,7 @@ def places(info: ModelInfo) -> int:
     return next(tensor.shape[1] for tensor in info.graphs_of("step")[0].inputs if tensor.name == "slot")
 
 
-def empty_cache(step: GraphEntry) -> dict[str, torch.Tensor]:
+def empty_cache(step: PackagedVariant) -> dict[str, torch.Tensor]:
     """The step's caches before the first token, of one row; nothing for a step that has none."""
     return {
         tensor.name: torch.from_numpy(np.zeros((1, *tensor.shape[1:]), tensor.dtype))

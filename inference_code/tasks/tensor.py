@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from inference_code.artifact.manifest import GraphEntry, TensorDescription, flatten
+from inference_code.artifact.manifest import PackagedVariant, TensorDescription, flatten
 from inference_code.codecs.json_text import JSON, read_array, read_json
 from inference_code.codecs.negotiation import negotiate, require
 from inference_code.codecs.npy import NPY, NPZ, read_npy, read_npz, write_npz
@@ -83,12 +83,12 @@ def preprocess(request: Request) -> Item | list[Item | EndpointError]:
     return items(values, request, _item) if several else _item(values[0], request)
 
 
-def _from_json(request: Request, _: Sequence[GraphEntry]) -> tuple[list[Any], bool]:
+def _from_json(request: Request, _: Sequence[PackagedVariant]) -> tuple[list[Any], bool]:
     value = read_json(request.body)
     return (value, True) if isinstance(value, list) else ([value], False)
 
 
-def _from_npy(request: Request, graphs: Sequence[GraphEntry]) -> tuple[list[Any], bool]:
+def _from_npy(request: Request, graphs: Sequence[PackagedVariant]) -> tuple[list[Any], bool]:
     array = read_npy(request.view)
     inputs = graphs[0].inputs
     if len(inputs) > 1:
@@ -99,12 +99,12 @@ def _from_npy(request: Request, graphs: Sequence[GraphEntry]) -> tuple[list[Any]
     return [{inputs[0].name: value} for value in values], array.ndim == rank
 
 
-def _from_npz(request: Request, _: Sequence[GraphEntry]) -> tuple[list[Any], bool]:
+def _from_npz(request: Request, _: Sequence[PackagedVariant]) -> tuple[list[Any], bool]:
     assert request.model is not None  # noqa: S101
     return [read_npz(request.view, request.model.limits.request_bytes)], False
 
 
-_READERS: dict[str, Callable[[Request, Sequence[GraphEntry]], tuple[list[Any], bool]]] = {
+_READERS: dict[str, Callable[[Request, Sequence[PackagedVariant]], tuple[list[Any], bool]]] = {
     JSON: _from_json,
     NPY: _from_npy,
     NPZ: _from_npz,

@@ -187,7 +187,7 @@ def _told(run: Run) -> dict[str, Any]:
         "seconds": round(run.seconds, 1),
         "where": run.stack.where,
         "cost_limit": run.stack.cost_limit,
-        "cells": [cell.to_json() for cell in run.cells],
+        "variants": [variant.to_json() for variant in run.variants],
     }
 
 

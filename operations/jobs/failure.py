@@ -18,14 +18,14 @@ from operations.jobs.screen import clock
 def failure(run: Run, root: Path) -> OperationError:
     """The error of a run that did not succeed: reason, last lines of the log, where log and record are."""
     said = [f"run {run.run} {_ended(run)}", f"reason: {_reason(run)}"]
-    for cell in run.failed_cells():
-        said.append(f"{cell.label}: {cell.state}")
-        said += [f"  | {line}" for line in run.last_lines.get(cell.index, [])]
-        if cell.machines:
-            said.append(f"  whole log: {run.log_place(cell)}")
+    for variant in run.failed_variants():
+        said.append(f"{variant.label}: {variant.state}")
+        said += [f"  | {line}" for line in run.last_lines.get(variant.index, [])]
+        if variant.machines:
+            said.append(f"  whole log: {run.log_place(variant)}")
     said += _record(run, root)
     said += left_over(run)
-    said.append(f"Cells that were compiled stay in the cache. Again: python -m operations submit {run.name}")
+    said.append(f"Variants that were compiled stay in the cache. Again: python -m operations submit {run.name}")
     return OperationError("\n".join(said))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from botocore.exceptions import ClientError
 
 from operations.account import Account
-from operations.jobs.cells import Followed
+from operations.jobs.variants import TrackedVariant
 
 if TYPE_CHECKING:
     from mypy_boto3_logs.type_defs import GetLogEventsRequestTypeDef
@@ -18,12 +18,12 @@ _MOST_PAGES = 50  # a refresh reads at most so many pages of one stream; the nex
 
 
 class Logs(Protocol):
-    """Where the log of a cell is, and what is new in it."""
+    """Where the log of a variant is, and what is new in it."""
 
-    def new_lines(self, cell: Followed) -> list[str]:
+    def new_lines(self, variant: TrackedVariant) -> list[str]:
         """The lines since the last call."""
 
-    def place(self, cell: Followed) -> str:
+    def place(self, variant: TrackedVariant) -> str:
         """Where the whole log is, for a person."""
 
 
@@ -35,13 +35,13 @@ class CloudWatchLogs:
     group: str
     _token: dict[str, str] = field(default_factory=dict)
 
-    def new_lines(self, cell: Followed) -> list[str]:
-        """The lines since the last call, of all the cell's jobs."""
-        return [line for job in cell.jobs for stream in self._streams(job) for line in self._read(stream)]
+    def new_lines(self, variant: TrackedVariant) -> list[str]:
+        """The lines since the last call, of all the variant's jobs."""
+        return [line for job in variant.jobs for stream in self._streams(job) for line in self._read(stream)]
 
-    def place(self, cell: Followed) -> str:
+    def place(self, variant: TrackedVariant) -> str:
         """Log group and streams."""
-        jobs = ", ".join(f"{job}/" for job in cell.jobs) or "none yet"
+        jobs = ", ".join(f"{job}/" for job in variant.jobs) or "none yet"
         return f"CloudWatch Logs, group {self.group}, streams {jobs}"
 
     def _streams(self, job: str) -> Iterable[str]:
@@ -80,11 +80,11 @@ class S3Logs:
     prefix: str
     _read: dict[str, int] = field(default_factory=dict)
 
-    def new_lines(self, cell: Followed) -> list[str]:
+    def new_lines(self, variant: TrackedVariant) -> list[str]:
         """The whole lines since the last call."""
-        begin = self._read.get(cell.index, 0)
+        begin = self._read.get(variant.index, 0)
         try:
-            answer = self.account.s3.get_object(Bucket=self.bucket, Key=self._key(cell), Range=f"bytes={begin}-")
+            answer = self.account.s3.get_object(Bucket=self.bucket, Key=self._key(variant), Range=f"bytes={begin}-")
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "InvalidRange"):  # not yet; nothing new
                 return []
@@ -92,25 +92,25 @@ class S3Logs:
         whole, _, _ = answer["Body"].read().rpartition(b"\n")
         if not whole:
             return []
-        self._read[cell.index] = begin + len(whole) + 1
+        self._read[variant.index] = begin + len(whole) + 1
         text: str = whole.decode("utf-8", "replace")
         return text.splitlines()
 
-    def place(self, cell: Followed) -> str:
+    def place(self, variant: TrackedVariant) -> str:
         """The object's address."""
-        return f"s3://{self.bucket}/{self._key(cell)}"
+        return f"s3://{self.bucket}/{self._key(variant)}"
 
-    def _key(self, cell: Followed) -> str:
-        return f"{self.prefix}{cell.index}.txt"
+    def _key(self, variant: TrackedVariant) -> str:
+        return f"{self.prefix}{variant.index}.txt"
 
 
 class NoLogs:
     """SageMaker Neo shows nobody its compiler's log."""
 
-    def new_lines(self, cell: Followed) -> list[str]:  # noqa: ARG002
+    def new_lines(self, variant: TrackedVariant) -> list[str]:  # noqa: ARG002
         """None, ever."""
         return []
 
-    def place(self, cell: Followed) -> str:  # noqa: ARG002
+    def place(self, variant: TrackedVariant) -> str:  # noqa: ARG002
         """Where a reason is to be found instead."""
         return "none: Neo gives a reason for a failure, but no log"

@@ -1,4 +1,4 @@
-"""A run's record: what the compiler said of each cell, as files of build/record/."""
+"""A run's record: what the compiler said of each variant, as files of build/record/."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from operations.jobs.run import Run
 
 
 def prefix(run: Run) -> str:
-    """Where it lies in the bucket: INDEX/... for each cell, gather/... for the gathering."""
+    """Where it lies in the bucket: INDEX/... for each variant, gather/... for the gathering."""
     return f"{run.prefix}record/"
 
 

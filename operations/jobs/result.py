@@ -84,11 +84,11 @@ def neo_models(run: Run) -> list[str]:
     """What Neo made: it comes home as no artifact of ours, because its own runtime has to load it.
 
     Raises:
-        OperationError: where a cell's model is not there.
+        OperationError: where a variant's model is not there.
     """
     prefix = jobs.cache_prefix(run.name)
     there = stored(run.account, run.bucket, prefix)
-    wanted = [f"{cell.key}/{NEO_MODEL}" for cell in run.cells if cell.key is not None]
+    wanted = [f"{variant.key}/{NEO_MODEL}" for variant in run.variants if variant.key is not None]
     missing = [path for path in wanted if path not in there]
     if missing:
         raise OperationError(f"run {run.run} succeeded, but s3://{run.bucket}/{prefix}{missing[0]} is not there.")

@@ -1,4 +1,4 @@
-"""One run as it is followed: its cells, its logs, how long it may take and what it may cost."""
+"""One run as it is followed: its variants, its logs, how long it may take and what it may cost."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 from endpoint_spec.jobs import GATHER, run_prefix
 from operations.account import ARTIFACTS_STACK, Account
 from operations.jobs import executions
-from operations.jobs.cells import Followed, History
 from operations.jobs.compile_stack import CompileStack
 from operations.jobs.executions import Execution
 from operations.jobs.logs import CloudWatchLogs, Logs, NoLogs, S3Logs
+from operations.jobs.variants import History, TrackedVariant
 
 _LAST_LINES = 12
 
@@ -22,7 +22,7 @@ class Run:
     def __init__(self, account: Account, stack: CompileStack, name: str, execution: Execution) -> None:
         self.account, self.stack, self.name, self.execution = account, stack, name, execution
         self.bucket = str(execution.told.get("bucket") or account.output(ARTIFACTS_STACK, "ArtifactBucketName"))
-        told = [Followed(row["index"], row["label"], row["key"]) for row in execution.told.get("cells", [])]
+        told = [TrackedVariant(row["index"], row["label"], row["key"]) for row in execution.told.get("variants", [])]
         self.history = History(account, execution.arn, told)
         self.last_lines: dict[str, list[str]] = {}
         self._logs = self._find_logs()
@@ -38,31 +38,31 @@ class Run:
         return run_prefix(self.name, self.run)
 
     @property
-    def cells(self) -> list[Followed]:
-        """The cells in order, then the gathering."""
-        return list(self.history.cells.values())
+    def variants(self) -> list[TrackedVariant]:
+        """The variants in order, then the gathering."""
+        return list(self.history.variants.values())
 
     @property
     def seconds(self) -> float:
         """How long it has been going on, or took."""
         return ((self.execution.stopped or datetime.now(timezone.utc)) - self.execution.started).total_seconds()
 
-    def refresh(self, show: Callable[[Followed, str], None]) -> None:
-        """Read what happened since the last call; `show` is given each new line of a log with its cell."""
+    def refresh(self, show: Callable[[TrackedVariant, str], None]) -> None:
+        """Read what happened since the last call; `show` is given each new line of a log with its variant."""
         self.execution = executions.describe(self.account, self.execution.arn)
         self.history.refresh()
         if self.execution.status == "SUCCEEDED":
             self.history.settle(self.execution.output)
-        for cell in self.cells:
-            if not cell.machines:
+        for variant in self.variants:
+            if not variant.machines:
                 continue
-            for line in self._logs.new_lines(cell):
-                self.last_lines[cell.index] = [*self.last_lines.get(cell.index, []), line][-_LAST_LINES:]
-                show(cell, line)
+            for line in self._logs.new_lines(variant):
+                self.last_lines[variant.index] = [*self.last_lines.get(variant.index, []), line][-_LAST_LINES:]
+                show(variant, line)
 
-    def log_place(self, cell: Followed) -> str:
-        """Where a cell's whole log is."""
-        return self._logs.place(cell)
+    def log_place(self, variant: TrackedVariant) -> str:
+        """Where a variant's whole log is."""
+        return self._logs.place(variant)
 
     def _find_logs(self) -> Logs:
         if self.stack.where == "ec2":
@@ -71,10 +71,10 @@ class Run:
             return NoLogs()
         return CloudWatchLogs(self.account, self.stack.log_group)
 
-    def failed_cells(self) -> list[Followed]:
-        """Which cells failed; where none did by itself, those that were stopped; else the gathering."""
+    def failed_variants(self) -> list[TrackedVariant]:
+        """Which variants failed; where none did by itself, those that were stopped; else the gathering."""
         for state in ("failed", "stopped"):
-            found = [cell for cell in self.cells if cell.state == state]
+            found = [variant for variant in self.variants if variant.state == state]
             if found:
                 return found
-        return [self.history.cells[GATHER]]
+        return [self.history.variants[GATHER]]

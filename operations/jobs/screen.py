@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from endpoint_spec.quantities import format_duration
-from operations.jobs.cells import Followed
 from operations.jobs.run import Run
+from operations.jobs.variants import TrackedVariant
 
 _COLOURS = {
     "waiting": "dim",
@@ -63,14 +63,14 @@ class Screen:
             self._live.update(self._table())
             return
         for run in self._runs:
-            for cell in run.cells:
-                if self._told.get((run.run, cell.index), "waiting") != cell.state:
-                    self._told[run.run, cell.index] = cell.state
-                    self._print(f"{clock(run.seconds)} {run.name} {cell.label}: {cell.state}")
+            for variant in run.variants:
+                if self._told.get((run.run, variant.index), "waiting") != variant.state:
+                    self._told[run.run, variant.index] = variant.state
+                    self._print(f"{clock(run.seconds)} {run.name} {variant.label}: {variant.state}")
 
-    def line(self, run: Run, cell: Followed, text: str) -> None:
+    def line(self, run: Run, variant: TrackedVariant, text: str) -> None:
         """One line of a job's log."""
-        where = f"{run.name} {cell.label}" if len(self._runs) > 1 else cell.label
+        where = f"{run.name} {variant.label}" if len(self._runs) > 1 else variant.label
         self._console.print(Text(f"{where} | ", style="dim") + Text(text), soft_wrap=True)
 
     def _print(self, text: str) -> None:
@@ -78,20 +78,20 @@ class Screen:
 
     def _table(self) -> Table:
         table = Table(title_justify="left", show_edge=False)
-        for column in ("run", "cell", "state", "time"):
+        for column in ("run", "variant", "state", "time"):
             table.add_column(column)
         for run in self._runs:
             table.add_section()
             table.add_row(run.run, "", run.execution.status.lower(), clock(run.seconds))
-            for cell in run.cells:
-                state = Text(cell.state, style=_COLOURS[cell.state])
-                table.add_row("", cell.label, state, _cell_time(run, cell))
+            for variant in run.variants:
+                state = Text(variant.state, style=_COLOURS[variant.state])
+                table.add_row("", variant.label, state, _variant_time(run, variant))
         return table
 
 
-def _cell_time(run: Run, cell: Followed) -> str:
-    if cell.started is None:
+def _variant_time(run: Run, variant: TrackedVariant) -> str:
+    if variant.started is None:
         return ""
-    if cell.ended is not None:
-        return clock((cell.ended - cell.started).total_seconds())
-    return clock(run.seconds - (cell.started - run.execution.started).total_seconds())
+    if variant.ended is not None:
+        return clock((variant.ended - variant.started).total_seconds())
+    return clock(run.seconds - (variant.started - run.execution.started).total_seconds())

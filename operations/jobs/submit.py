@@ -74,17 +74,19 @@ def _upload(account: Account, bucket: str, prefix: str, folder: Folder, reporter
 
 
 def _told(account: Account, bucket: str, made: bundle.Bundle, installed: Folder, run: str) -> dict[str, Any]:
-    """What the state machine is told, after the manifest of the run's cells was written."""
+    """What the state machine is told, after the manifest of the run's variants was written."""
     plan = made.plan
-    manifest = jobs.cells_manifest_key(plan.name, run)
-    body = jobs.cells_manifest(bucket, plan.name, [cell.key for cell in plan.cells])
+    manifest = jobs.variants_manifest_key(plan.name, run)
+    body = jobs.variants_manifest(bucket, plan.name, [variant.key for variant in plan.variants])
     content.put(account, bucket, manifest, body.encode())
     return {
         "bucket": bucket,
         "build_digest": plan.build_digest,
         "project": jobs.inputs_prefix(plan.name, made.content.digest),
         "wheels": jobs.wheels_prefix(plan.name, installed.digest),
-        "cells": [{"index": str(cell.index), "key": cell.key, "label": cell.label} for cell in plan.cells],
+        "variants": [
+            {"index": str(variant.index), "key": variant.key, "label": variant.label} for variant in plan.variants
+        ],
         "manifest": manifest,
     }
 

@@ -12,10 +12,10 @@ import pytest
 from cdk.states.cleanup import cleanup_machine
 from cdk.states.instance import InstanceMachine, instance_states
 from cdk.states.instance import stop_states as stop_instances
-from cdk.states.job import CELL, GATHER, WAITS, Place, job_name_pattern, naming, stop_sagemaker_jobs
+from cdk.states.job import GATHER, VARIANT, WAITS, Place, job_name_pattern, naming, stop_sagemaker_jobs
 from cdk.states.neo import made_key, neo_states
 from cdk.states.processing import ProcessingMachine, processing_states
-from cdk.states.run import EVENTS_PER_LOOK, MADE, READ_RESULT, Course, cell_key, run_machine
+from cdk.states.run import EVENTS_PER_LOOK, MADE, READ_RESULT, Course, run_machine, variant_key
 from endpoint_spec import jobs
 from tests.cdk.interpreter import Ended, Services, refused, run
 
@@ -43,7 +43,7 @@ INSTANCES = InstanceMachine(template="lt-1", version="4", subnets=("subnet-a", "
 
 
 def given() -> dict[str, Any]:
-    """What operations submit writes for two cells."""
+    """What operations submit writes for two variants."""
     return {
         "run": RUN,
         "submission": "5ubm1ss10n",
@@ -51,30 +51,30 @@ def given() -> dict[str, Any]:
         "build_digest": "0123456789ab" + "c" * 52,
         "project": jobs.inputs_prefix(NAME, "d" * 64),
         "wheels": jobs.wheels_prefix(NAME, "e" * 64),
-        "cells": [{"index": str(index), "key": key, "label": f"cell {index}"} for index, key in enumerate(KEYS)],
-        "manifest": jobs.cells_manifest_key(NAME, RUN),
+        "variants": [{"index": str(index), "key": key, "label": f"variant {index}"} for index, key in enumerate(KEYS)],
+        "manifest": jobs.variants_manifest_key(NAME, RUN),
     }
 
 
 def courses() -> dict[str, Course]:
-    first = naming(CELL)("First try")
+    first = naming(VARIANT)("First try")
     return {
         "processing": Course(
-            cell=processing_states(PLACE, PROCESSING, CELL, MADE),
+            variant=processing_states(PLACE, PROCESSING, VARIANT, MADE),
             enter=first,
-            made=cell_key(PLACE),
+            made=variant_key(PLACE),
             gather=processing_states(PLACE, PROCESSING, GATHER, READ_RESULT),
         ),
         "ec2": Course(
-            cell=instance_states(PLACE, INSTANCES, CELL, MADE),
+            variant=instance_states(PLACE, INSTANCES, VARIANT, MADE),
             enter=first,
-            made=cell_key(PLACE),
+            made=variant_key(PLACE),
             gather=instance_states(PLACE, INSTANCES, GATHER, READ_RESULT),
             data={"subnets": INSTANCES.subnet_of_try()},
         ),
         "neo": Course(
-            cell=neo_states(PLACE, "arn:role", CELL, MADE),
-            enter=naming(CELL)("Read shapes"),
+            variant=neo_states(PLACE, "arn:role", VARIANT, MADE),
+            enter=naming(VARIANT)("Read shapes"),
             made=made_key(PLACE),
             gather=None,
         ),
@@ -95,7 +95,7 @@ def cleanup(where: str) -> dict[str, Any]:
 
 
 class Aws(Services):
-    """Services in which everything works: jobs store their cell when they are started and are over at the second look.
+    """Services in which everything works: jobs store their variant at their start and are over at the second look.
 
     failures: by operation, exceptions that its first calls raise. ends: how a job ended, by a part of its name.
     """
@@ -136,8 +136,8 @@ class Aws(Services):
         name = asked["ProcessingJobName"]
         if not any(part in name for part in self.ends):
             for output in asked["ProcessingOutputConfig"]["Outputs"]:
-                if output["OutputName"] == "cell":
-                    self.objects.add(f"{output['S3Output']['S3Uri'].removeprefix('s3://bucket/')}cell.tar")
+                if output["OutputName"] == "variant":
+                    self.objects.add(f"{output['S3Output']['S3Uri'].removeprefix('s3://bucket/')}variant.tar")
         return {"ProcessingJobArn": "arn"}
 
     def _describe(self, **asked: Any) -> dict[str, Any]:
@@ -154,10 +154,10 @@ class Aws(Services):
     def _launch(self, **asked: Any) -> dict[str, Any]:
         self._fail("run_instances")
         tags = {tag["Key"]: tag["Value"] for tag in asked["TagSpecifications"][0]["Tags"]}
-        index = tags["inferentia:task"].removeprefix("cell ")
+        index = tags["inferentia:task"].removeprefix("variant ")
         if not any(part in tags["Name"] for part in self.ends):
             status = f"{jobs.run_prefix(NAME, RUN)}record/{index}/status.json"
-            self.objects |= {status, jobs.cell_key(NAME, tags.get("inferentia:key", "none"))}
+            self.objects |= {status, jobs.variant_key(NAME, tags.get("inferentia:key", "none"))}
             self.bodies[status] = json.dumps({"exit_code": 0, "message": ""})
         return {"Instances": [{"InstanceId": f"i-{tags['Name']}"}]}
 
@@ -212,7 +212,7 @@ def test_every_state_is_reached_and_every_way_leads_somewhere(name: str, definit
     assert all(len(name) <= 80 for name in names)
 
 
-def test_cells_are_compiled_gathered_published_and_told_of() -> None:
+def test_variants_are_compiled_gathered_published_and_told_of() -> None:
     aws = Aws()
     ended = go("processing", aws)
     assert ended.status == "SUCCEEDED"
@@ -221,7 +221,7 @@ def test_cells_are_compiled_gathered_published_and_told_of() -> None:
         "run": RUN,
         "artifact": {"sha256": SHA256, "key": key, "bytes": 12},
         "result": jobs.output_prefix(NAME, RUN),
-        "cells": [{"index": str(index), "key": key, "cached": False} for index, key in enumerate(KEYS)],
+        "variants": [{"index": str(index), "key": key, "cached": False} for index, key in enumerate(KEYS)],
     }
     started = aws.of("create_processing_job")
     assert [row["AppSpecification"]["ContainerArguments"] for row in started[-1:]] == [
@@ -238,25 +238,31 @@ def test_cells_are_compiled_gathered_published_and_told_of() -> None:
 def test_a_job_is_asked_for_as_the_contract_says() -> None:
     aws = Aws()
     go("processing", aws)
-    (cell,) = [
+    (variant,) = [
         row for row in aws.of("create_processing_job") if row["AppSpecification"]["ContainerArguments"][1] == "0"
     ]
     gather = aws.of("create_processing_job")[-1]
-    assert cell["AppSpecification"]["ContainerEntrypoint"] == ["/bin/sh", "/opt/ml/processing/input/project/start.sh"]
-    assert cell["AppSpecification"]["ContainerArguments"] == ["cell", "0", jobs.INPUTS, jobs.OUTPUTS]
-    assert cell["Environment"] == {"INFERENTIA_RUN": RUN, "INFERENTIA_MESSAGE_FILE": jobs.MESSAGE_FILE}
+    assert variant["AppSpecification"]["ContainerEntrypoint"] == [
+        "/bin/sh",
+        "/opt/ml/processing/input/project/start.sh",
+    ]
+    assert variant["AppSpecification"]["ContainerArguments"] == ["variant", "0", jobs.INPUTS, jobs.OUTPUTS]
+    assert variant["Environment"] == {"INFERENTIA_RUN": RUN, "INFERENTIA_MESSAGE_FILE": jobs.MESSAGE_FILE}
     inputs = {row["InputName"]: row["S3Input"] for row in gather["ProcessingInputs"]}
     assert {name: row["S3Uri"].removeprefix("s3://bucket/") for name, row in inputs.items()} == {
         "project": given()["project"],
         "wheels": given()["wheels"],
-        "cells": given()["manifest"],
+        "variants": given()["manifest"],
     }
-    assert inputs["cells"]["S3DataType"] == "ManifestFile"
-    assert set(inputs) - {row["InputName"] for row in cell["ProcessingInputs"]} == {"cells"}
-    for job, made, index in ((cell, f"{jobs.cache_prefix(NAME)}{KEYS[0]}/", "0"), (gather, ended_prefix(), "gather")):
+    assert inputs["variants"]["S3DataType"] == "ManifestFile"
+    assert set(inputs) - {row["InputName"] for row in variant["ProcessingInputs"]} == {"variants"}
+    for job, made, index in (
+        (variant, f"{jobs.cache_prefix(NAME)}{KEYS[0]}/", "0"),
+        (gather, ended_prefix(), "gather"),
+    ):
         uris = [row["S3Output"]["S3Uri"] for row in job["ProcessingOutputConfig"]["Outputs"]]
         assert uris == [f"s3://bucket/{made}", f"s3://bucket/{jobs.run_prefix(NAME, RUN)}record/{index}/"]
-    modes = [row["S3Output"]["S3UploadMode"] for row in cell["ProcessingOutputConfig"]["Outputs"]]
+    modes = [row["S3Output"]["S3UploadMode"] for row in variant["ProcessingOutputConfig"]["Outputs"]]
     assert modes == ["EndOfJob", "Continuous"]
 
 
@@ -277,9 +283,9 @@ def test_the_longest_names_of_jobs_are_taken() -> None:
 
 def test_what_is_in_the_cache_is_not_compiled_again() -> None:
     aws = Aws()
-    aws.objects |= {jobs.cell_key(NAME, KEYS[0])}
+    aws.objects |= {jobs.variant_key(NAME, KEYS[0])}
     ended = go("processing", aws)
-    assert [cell["cached"] for cell in ended.output["cells"]] == [True, False]
+    assert [variant["cached"] for variant in ended.output["variants"]] == [True, False]
     assert len(aws.of("create_processing_job")) == 2
 
 
@@ -314,7 +320,7 @@ def test_capacity_that_is_missing_while_the_job_starts_is_tried_again_under_anot
 
 def test_an_answer_that_was_lost_is_the_job_itself() -> None:
     aws = Aws()
-    aws.objects |= {jobs.cell_key(NAME, key) for key in KEYS}
+    aws.objects |= {jobs.variant_key(NAME, key) for key in KEYS}
     aws.failures["create_processing_job"] = [refused("ResourceInUse", "Job name must be unique within an account")]
     assert go("processing", aws).status == "SUCCEEDED"
     assert len(aws.of("create_processing_job")) == 1
@@ -327,7 +333,7 @@ def test_a_quota_of_zero_is_not_waited_for() -> None:
     ended = go("processing", aws)
     assert (ended.status, ended.error) == ("FAILED", "CompileJobFailed")
     assert reason in str(ended.cause)
-    assert len(aws.of("create_processing_job")) <= 2  # one a cell
+    assert len(aws.of("create_processing_job")) <= 2  # one a variant
 
 
 @pytest.mark.parametrize(
@@ -367,7 +373,7 @@ def test_a_gathering_that_fails_publishes_nothing() -> None:
 def test_a_job_that_leaves_nothing_is_a_failure() -> None:
     aws = Aws(create_processing_job=lambda **_: {})
     ended = go("processing", aws)
-    assert (ended.status, ended.error) == ("FAILED", "CompiledCellMissing")
+    assert (ended.status, ended.error) == ("FAILED", "CompiledVariantMissing")
 
 
 def test_looking_survives_faults() -> None:
@@ -409,7 +415,7 @@ def test_instances_compile_and_gather() -> None:
     aws = Aws()
     ended = go("ec2", aws)
     assert ended.status == "SUCCEEDED"
-    assert [cell["cached"] for cell in ended.output["cells"]] == [False, False]
+    assert [variant["cached"] for variant in ended.output["variants"]] == [False, False]
     started = aws.of("run_instances")
     tags = {tag["Key"]: tag["Value"] for tag in started[-1]["TagSpecifications"][0]["Tags"]}
     assert tags == {
@@ -425,10 +431,10 @@ def test_instances_compile_and_gather() -> None:
     patterns = {"project": jobs.INPUTS_KEY_PATTERN, "wheels": jobs.WHEELS_KEY_PATTERN, "run": jobs.RUN_PATTERN}
     for name, pattern in {**patterns, "manifest": jobs.MANIFEST_KEY_PATTERN}.items():
         assert jobs.is_full(pattern, tags[f"inferentia:{name}"])
-    cells = [{tag["Key"]: tag["Value"] for tag in row["TagSpecifications"][0]["Tags"]} for row in started[:-1]]
-    assert sorted((row["inferentia:task"], row["inferentia:key"]) for row in cells) == [
-        ("cell 0", KEYS[0]),
-        ("cell 1", KEYS[1]),
+    variants = [{tag["Key"]: tag["Value"] for tag in row["TagSpecifications"][0]["Tags"]} for row in started[:-1]]
+    assert sorted((row["inferentia:task"], row["inferentia:key"]) for row in variants) == [
+        ("variant 0", KEYS[0]),
+        ("variant 1", KEYS[1]),
     ]
     assert started[0]["LaunchTemplate"] == {"LaunchTemplateId": "lt-1", "Version": "4"}
     assert all(len(row["ClientToken"]) <= 64 for row in started)
@@ -445,7 +451,7 @@ def test_instances_compile_and_gather() -> None:
 )
 def test_an_instance_that_cannot_be_had_is_asked_for_in_the_next_zone(message: str) -> None:
     aws = Aws()
-    aws.objects |= {jobs.cell_key(NAME, KEYS[1])}
+    aws.objects |= {jobs.variant_key(NAME, KEYS[1])}
     aws.failures["run_instances"] = [refused("Any", message)] * 2
     assert go("ec2", aws).status == "SUCCEEDED"
     assert [row["SubnetId"] for row in aws.of("run_instances")] == ["subnet-a", "subnet-b", "subnet-c", "subnet-a"]
@@ -496,7 +502,7 @@ def test_an_unauthorized_start_is_not_repeated() -> None:
     assert len(aws.of("run_instances")) <= 2
 
 
-def test_neo_compiles_each_cell_and_publishes_nothing() -> None:
+def test_neo_compiles_each_variant_and_publishes_nothing() -> None:
     aws = Aws()
     shapes = '{"input_0": [1, 3, 224, 224]}'
     aws.bodies |= {f"{given()['project']}neo/{index}/inputs.json": shapes for index in range(2)}
@@ -510,7 +516,7 @@ def test_neo_compiles_each_cell_and_publishes_nothing() -> None:
     aws.answers["describe_compilation_job"] = lambda **_: {"CompilationJobStatus": "COMPLETED"}
     ended = go("neo", aws)
     assert ended.status == "SUCCEEDED"
-    assert set(ended.output) == {"run", "result", "cells"}
+    assert set(ended.output) == {"run", "result", "variants"}
     request = aws.of("create_compilation_job")[0]
     assert request["InputConfig"]["DataInputConfig"] == shapes
     assert request["InputConfig"]["S3Uri"].startswith(f"s3://bucket/{given()['project']}neo/")

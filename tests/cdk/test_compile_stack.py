@@ -76,9 +76,11 @@ def statements(template: dict[str, Any], role: str) -> dict[str, dict[str, Any]]
     return {statement["Sid"]: statement for statement in policy["PolicyDocument"]["Statement"]}
 
 
-def cell_states(definition: dict[str, Any]) -> dict[str, Any]:
-    """The states of a cell's job."""
-    states: dict[str, Any] = definition["States"]["Work"]["Branches"][0]["States"]["Cells"]["ItemProcessor"]["States"]
+def variant_states(definition: dict[str, Any]) -> dict[str, Any]:
+    """The states of a variant's job."""
+    states: dict[str, Any] = definition["States"]["Work"]["Branches"][0]["States"]["Variants"]["ItemProcessor"][
+        "States"
+    ]
     return states
 
 
@@ -129,9 +131,9 @@ def test_cost_limit_is_that_of_the_spec(synthesize: Synthesize) -> None:
 def test_time_limit_bounds_the_machine_and_each_job(synthesize: Synthesize) -> None:
     run, _ = definitions(compile_stack(synthesize, "job: {{time_limit: 90min, max_parallel: 2}}\n"))
     assert run["TimeoutSeconds"] == 5400
-    cells = run["States"]["Work"]["Branches"][0]["States"]["Cells"]
-    assert cells["MaxConcurrency"] == 2
-    request = cell_states(run)["Start: cell"]["Parameters"]
+    variants = run["States"]["Work"]["Branches"][0]["States"]["Variants"]
+    assert variants["MaxConcurrency"] == 2
+    request = variant_states(run)["Start: variant"]["Parameters"]
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 5400}
 
 
@@ -153,7 +155,7 @@ def test_looking_never_fills_the_history(hours: int, parallel: int) -> None:
 
 def test_processing_job_has_no_network_and_encrypted_disk_and_output(processing: dict[str, Any]) -> None:
     run, _ = definitions(processing)
-    request = cell_states(run)["Start: cell"]["Parameters"]
+    request = variant_states(run)["Start: variant"]["Parameters"]
     assert request["NetworkConfig"] == {"EnableNetworkIsolation": True}
     cluster = request["ProcessingResources"]["ClusterConfig"]
     (key,) = resources(processing, "AWS::KMS::Key")
@@ -171,7 +173,7 @@ def test_processing_job_has_no_network_and_encrypted_disk_and_output(processing:
 def test_processing_image_is_the_targets(synthesize: Synthesize, target: str) -> None:
     run, _ = definitions(compile_stack(synthesize, f"compile: {{{{target: {target}}}}}\njob: {{{{}}}}\n"))
     image = specs.platforms.image(target, "torchserve")
-    uri = cell_states(run)["Start: cell"]["Parameters"]["AppSpecification"]["ImageUri"]
+    uri = variant_states(run)["Start: variant"]["Parameters"]["AppSpecification"]["ImageUri"]
     assert uri.endswith(f"/{image.repository}:{image.tag}")
 
 
@@ -209,7 +211,7 @@ def test_neo_publishes_nothing(compiling: dict[str, dict[str, Any]]) -> None:
     assert "WriteFiles" not in statements(template, "RunsRunRole")
     run, _ = definitions(template)
     assert "copyObject" not in json.dumps(run)
-    request = cell_states(run)["Start: cell"]["Parameters"]
+    request = variant_states(run)["Start: variant"]["Parameters"]
     assert request["OutputConfig"]["TargetDevice"] == "ml_inf1"
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 10800}
 
@@ -217,7 +219,7 @@ def test_neo_publishes_nothing(compiling: dict[str, dict[str, Any]]) -> None:
 def test_neo_takes_a_day_at_most(synthesize: Synthesize) -> None:
     run, _ = definitions(compile_stack(synthesize, "job: {{where: neo, time_limit: 2d}}\n"))
     assert run["TimeoutSeconds"] == timedelta(days=2).total_seconds()
-    assert cell_states(run)["Start: cell"]["Parameters"]["StoppingCondition"] == {"MaxRuntimeInSeconds": 86400}
+    assert variant_states(run)["Start: variant"]["Parameters"]["StoppingCondition"] == {"MaxRuntimeInSeconds": 86400}
 
 
 def test_instances_are_closed_encrypted_and_terminate_themselves(ec2: dict[str, Any]) -> None:
@@ -270,7 +272,7 @@ def test_instances_start_from_the_template_and_end_by_their_tag(ec2: dict[str, A
     assert run["TagNewInstances"]["Condition"] == {"StringEquals": {"ec2:CreateAction": "RunInstances"}}
     assert "EndInstances" not in run
     assert cleanup["EndInstances"]["Condition"] == {"StringEquals": {"aws:ResourceTag/inferentia:endpoint": "ec2"}}
-    started = cell_states(definitions(ec2)[0])["Start: cell"]["Parameters"]
+    started = variant_states(definitions(ec2)[0])["Start: variant"]["Parameters"]
     assert started["LaunchTemplate"]["LaunchTemplateId"] == f"${{{template}}}"
     assert started["LaunchTemplate"]["Version"] == f"${{{template}.LatestVersionNumber}}"
     tags = [
@@ -350,7 +352,7 @@ def test_rehearsal_is_pinned_and_tagged_down_to_its_jobs(synthesize: Synthesize)
         template = compile_stack(synthesize, f"job: {{{{where: {where}}}}}\n", Deployment(rehearsal=True))
         assert REHEARSAL_ACCOUNT in json.dumps(template)
         assert '{"Ref": "AWS::AccountId"}' not in json.dumps(template)
-        start = cell_states(definitions(template)[0])["Start: cell"]["Parameters"]
+        start = variant_states(definitions(template)[0])["Start: variant"]["Parameters"]
         tags = start["Tags"] if where == "processing" else start["TagSpecifications"][0]["Tags"]
         assert {"Key": "rehearsal", "Value": "true"} in tags
 

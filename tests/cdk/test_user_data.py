@@ -89,7 +89,7 @@ class Instance:
         return self.home / "s3" / BUCKET
 
     def holds(self, start: str) -> None:
-        """The bundle with this start.sh, empty wheels, two cells and their manifest."""
+        """The bundle with this start.sh, empty wheels, two variants and their manifest."""
         prefixes = {"project": jobs.inputs_prefix, "wheels": jobs.wheels_prefix}
         files = {"project": {"start.sh": start, "plan.json": "{}"}, "wheels": {"requirements.txt": ""}}
         for kind, prefix in prefixes.items():
@@ -101,10 +101,10 @@ class Instance:
             shutil.copytree(folder, self.bucket / key)
             self.tag(kind, key)
         for key in KEYS:
-            cell = self.bucket / jobs.cell_key("depth", key)
-            cell.parent.mkdir(parents=True)
-            cell.write_text(f"cell {key}")
-        self.put(jobs.cells_manifest_key("depth", RUN), jobs.cells_manifest(BUCKET, "depth", KEYS))
+            variant = self.bucket / jobs.variant_key("depth", key)
+            variant.parent.mkdir(parents=True)
+            variant.write_text(f"variant {key}")
+        self.put(jobs.variants_manifest_key("depth", RUN), jobs.variants_manifest(BUCKET, "depth", KEYS))
         self.tag("bucket", BUCKET)
         self.tag("run", RUN)
 
@@ -118,13 +118,13 @@ class Instance:
         else:
             (self.home / "tags" / name).write_text(value)
 
-    def cell(self) -> None:
-        self.tag("task", "cell 3")
+    def variant(self) -> None:
+        self.tag("task", "variant 3")
         self.tag("key", "c" * 64)
 
     def gather(self) -> None:
         self.tag("task", "gather")
-        self.tag("manifest", jobs.cells_manifest_key("depth", RUN))
+        self.tag("manifest", jobs.variants_manifest_key("depth", RUN))
 
     def start(self) -> subprocess.Popen[str]:
         environment = {
@@ -179,20 +179,20 @@ def instance(tmp_path: Path) -> Instance:
     return Instance(tmp_path)
 
 
-CELL_WORKS = """\
+VARIANT_WORKS = """\
 set -eu
-test "$1 $2" = "cell 3"
+test "$1 $2" = "variant 3"
 test -f "$3/wheels/requirements.txt"
-mkdir -p "$4/cell" "$4/record/main"
+mkdir -p "$4/variant" "$4/record/main"
 echo "compiling for $INFERENTIA_RUN"
-echo compiled >"$4/cell/cell.tar"
+echo compiled >"$4/variant/variant.tar"
 echo "compiler log" >"$4/record/main/compile.log"
 """
 GATHER_WORKS = """\
 set -eu
 test "$1" = gather
 mkdir -p "$3/result" "$3/record"
-cat "$2"/cells/*/cell.tar >"$3/result/model.tar.gz"
+cat "$2"/variants/*/variant.tar >"$3/result/model.tar.gz"
 echo '{}' >"$3/result/result.json"
 """
 FAILS = """\
@@ -204,33 +204,33 @@ exit 9
 ARMED, NOW = "-h +180", "-h now"
 
 
-def test_a_cell_is_compiled_and_left_in_the_cache(instance: Instance) -> None:
-    instance.holds(CELL_WORKS)
-    instance.cell()
+def test_a_variant_is_compiled_and_left_in_the_cache(instance: Instance) -> None:
+    instance.holds(VARIANT_WORKS)
+    instance.variant()
     assert instance.run() == 0
     assert instance.shutdowns == [ARMED, NOW]
-    assert (instance.bucket / jobs.cell_key("depth", "c" * 64)).read_text() == "compiled\n"
+    assert (instance.bucket / jobs.variant_key("depth", "c" * 64)).read_text() == "compiled\n"
     assert (instance.bucket / f"jobs/depth/runs/{RUN}/record/3/main/compile.log").read_text() == "compiler log\n"
     assert instance.status("3") == {"exit_code": 0, "message": ""}
     assert f"compiling for {RUN}" in instance.log("3")
 
 
 def test_the_status_is_uploaded_last(instance: Instance) -> None:
-    instance.holds(CELL_WORKS)
-    instance.cell()
+    instance.holds(VARIANT_WORKS)
+    instance.variant()
     instance.run()
     names = [Path(name).name for name in instance.uploads]
     assert names[-3:] == ["3", "3.txt", "status.json"]  # record, log, status
-    assert names.index("cell.tar") < len(names) - 3
+    assert names.index("variant.tar") < len(names) - 3
 
 
-def test_cells_are_gathered_from_the_manifest(instance: Instance) -> None:
+def test_variants_are_gathered_from_the_manifest(instance: Instance) -> None:
     instance.holds(GATHER_WORKS)
     instance.gather()
     assert instance.run() == 0
     assert instance.shutdowns == [ARMED, NOW]
     output = instance.bucket / jobs.output_prefix("depth", RUN)
-    assert (output / "model.tar.gz").read_text() == "".join(f"cell {key}" for key in KEYS)
+    assert (output / "model.tar.gz").read_text() == "".join(f"variant {key}" for key in KEYS)
     status = instance.status("gather")
     assert status is not None
     assert status["exit_code"] == 0
@@ -238,7 +238,7 @@ def test_cells_are_gathered_from_the_manifest(instance: Instance) -> None:
 
 def test_a_job_that_fails_without_a_word(instance: Instance) -> None:
     instance.holds("exit 3\n")
-    instance.cell()
+    instance.variant()
     assert instance.run() == 3
     assert instance.shutdowns == [ARMED, NOW]
     assert instance.status("3") == {"exit_code": 3, "message": "ended with exit code 3; the log says more"}
@@ -246,18 +246,18 @@ def test_a_job_that_fails_without_a_word(instance: Instance) -> None:
 
 def test_a_job_that_fails_tells_its_reason_and_keeps_its_record(instance: Instance) -> None:
     instance.holds(FAILS)
-    instance.cell()
+    instance.variant()
     assert instance.run() == 9
     assert instance.shutdowns == [ARMED, NOW]
     assert instance.status("3") == {"exit_code": 9, "message": "the compiler was killed (-9)"}
     assert (instance.bucket / f"jobs/depth/runs/{RUN}/record/3/log.txt").read_text() == "kept\n"
-    assert not (instance.bucket / jobs.cell_key("depth", "c" * 64)).exists()
+    assert not (instance.bucket / jobs.variant_key("depth", "c" * 64)).exists()
 
 
 @pytest.mark.parametrize("name", ["bucket", "run", "task", "project", "wheels", "key"])
 def test_a_missing_tag_ends_the_instance(instance: Instance, name: str) -> None:
-    instance.holds(CELL_WORKS)
-    instance.cell()
+    instance.holds(VARIANT_WORKS)
+    instance.variant()
     instance.tag(name, None)
     assert instance.run() == 1
     assert instance.shutdowns == [ARMED, NOW]
@@ -272,9 +272,9 @@ def test_a_missing_tag_ends_the_instance(instance: Instance, name: str) -> None:
         ("bucket", "$(touch owned)"),
         ("run", "other-0123456789ab-1"),
         ("run", f"{RUN}/../../other"),
-        ("task", "cell 3; touch owned"),
-        ("task", "cell `touch owned`"),
-        ("task", "cell -1"),
+        ("task", "variant 3; touch owned"),
+        ("task", "variant `touch owned`"),
+        ("task", "variant -1"),
         ("project", "jobs/other/inputs/" + "a" * 64 + "/"),
         ("project", "jobs/depth/inputs/../../other/"),
         ("wheels", "jobs/depth/inputs/" + "a" * 64 + "/"),
@@ -284,13 +284,13 @@ def test_a_missing_tag_ends_the_instance(instance: Instance, name: str) -> None:
     ],
 )
 def test_a_tag_of_another_form_is_refused_and_never_evaluated(instance: Instance, name: str, value: str) -> None:
-    instance.holds(CELL_WORKS)
-    instance.cell()
+    instance.holds(VARIANT_WORKS)
+    instance.variant()
     instance.tag(name, value)
     assert instance.run() == 1
     assert instance.shutdowns == [ARMED, NOW]
     assert not list(instance.home.rglob("owned"))
-    assert not (instance.bucket / jobs.cell_key("depth", "c" * 64)).exists()
+    assert not (instance.bucket / jobs.variant_key("depth", "c" * 64)).exists()
     if name in ("project", "wheels", "key"):
         status = instance.status("3")
         assert status is not None
@@ -298,27 +298,27 @@ def test_a_tag_of_another_form_is_refused_and_never_evaluated(instance: Instance
 
 
 def test_an_unwritable_bucket_ends_the_instance_before_anything_is_compiled(instance: Instance) -> None:
-    instance.holds("touch compiled\n" + CELL_WORKS)
-    instance.cell()
+    instance.holds("touch compiled\n" + VARIANT_WORKS)
+    instance.variant()
     (instance.home / "refused").write_text("jobs/")
     assert instance.run() == 1
     assert instance.shutdowns == [ARMED, NOW]
     assert not list(instance.home.rglob("compiled"))
 
 
-def test_a_cell_that_cannot_be_stored_is_a_failure(instance: Instance) -> None:
-    instance.holds(CELL_WORKS)
-    instance.cell()
+def test_a_variant_that_cannot_be_stored_is_a_failure(instance: Instance) -> None:
+    instance.holds(VARIANT_WORKS)
+    instance.variant()
     (instance.home / "refused").write_text("cache/")
     assert instance.run() == 1
     assert instance.shutdowns == [ARMED, NOW]
-    assert instance.status("3") == {"exit_code": 1, "message": "the cell could not be uploaded"}
+    assert instance.status("3") == {"exit_code": 1, "message": "the variant could not be uploaded"}
 
 
 @pytest.mark.parametrize("kind", ["project", "wheels"])
 def test_inputs_that_are_not_what_their_digest_says_are_not_run(instance: Instance, kind: str) -> None:
-    instance.holds(CELL_WORKS)
-    instance.cell()
+    instance.holds(VARIANT_WORKS)
+    instance.variant()
     key = (instance.home / "tags" / kind).read_text()
     instance.put(f"{key}start.sh", "touch owned\n")
     assert instance.run() == 1
@@ -329,21 +329,21 @@ def test_inputs_that_are_not_what_their_digest_says_are_not_run(instance: Instan
     assert "is not what its digest" in str(status["message"])
 
 
-@pytest.mark.parametrize("name", ["../../secret", "a/cell.tar", f"{'a' * 64}/cell.tar/../../x"])
-def test_a_manifest_may_name_cells_alone(instance: Instance, name: str) -> None:
+@pytest.mark.parametrize("name", ["../../secret", "a/variant.tar", f"{'a' * 64}/variant.tar/../../x"])
+def test_a_manifest_may_name_variants_alone(instance: Instance, name: str) -> None:
     instance.holds(GATHER_WORKS)
     instance.gather()
-    instance.put(jobs.cells_manifest_key("depth", RUN), json.dumps([{"prefix": "s3://x/"}, name]))
+    instance.put(jobs.variants_manifest_key("depth", RUN), json.dumps([{"prefix": "s3://x/"}, name]))
     assert instance.run() == 1
     assert instance.shutdowns == [ARMED, NOW]
     status = instance.status("gather")
     assert status is not None
-    assert "is not a list of cells" in str(status["message"])
+    assert "is not a list of variants" in str(status["message"])
 
 
 def test_the_log_is_uploaded_while_the_job_runs_and_the_limit_ends_it(instance: Instance) -> None:
     instance.holds("echo at work; sleep 30 & wait $!\n")
-    instance.cell()
+    instance.variant()
     process = instance.start()
     try:
         deadline = time.monotonic() + 20
@@ -374,8 +374,8 @@ def test_the_shutdown_is_armed_before_anything_else() -> None:
 def test_an_instance_that_cannot_arm_its_shutdown_shuts_down(instance: Instance) -> None:
     program = instance.home / "bin" / "shutdown"
     program.write_text(program.read_text() + '[ "$2" = now ]\n')
-    instance.holds("touch compiled\n" + CELL_WORKS)
-    instance.cell()
+    instance.holds("touch compiled\n" + VARIANT_WORKS)
+    instance.variant()
     assert instance.run() == 0
     assert instance.shutdowns == [ARMED, NOW]
     assert not list(instance.home.rglob("compiled"))
@@ -383,8 +383,8 @@ def test_an_instance_that_cannot_arm_its_shutdown_shuts_down(instance: Instance)
 
 def test_an_instance_without_a_place_to_work_shuts_down(instance: Instance) -> None:
     (instance.home / "tmp").rmdir()
-    instance.holds(CELL_WORKS)
-    instance.cell()
+    instance.holds(VARIANT_WORKS)
+    instance.variant()
     assert instance.run() == 1
     assert instance.shutdowns == [ARMED, NOW]
 

@@ -315,7 +315,7 @@ def test_an_instance_and_a_job_have_keys_of_their_roles(aws: Aws, name: str) -> 
     fleet = Fleet(aws, name)
     instance = fleet.run("aws sts get-caller-identity; shutdown -h now")
     work = Work(aws, f"{name}-job")
-    work.run('echo "key $AWS_ACCESS_KEY_ID token $AWS_SESSION_TOKEN"; mkdir -p "$4/cell" "$4/record"')
+    work.run('echo "key $AWS_ACCESS_KEY_ID token $AWS_SESSION_TOKEN"; mkdir -p "$4/variant" "$4/record"')
     assert "key ASIA" in work.log()
     assert aws.access_key not in work.log()
     fleet.ended(instance)

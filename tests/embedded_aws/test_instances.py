@@ -48,7 +48,7 @@ class Fleet:
 
     def launch(self, template: str, **more: Any) -> dict[str, Any]:
         """Start an instance."""
-        tags = [{"Key": "inferentia:task", "Value": "cell 0"}, {"Key": "inferentia:bucket", "Value": self.bucket}]
+        tags = [{"Key": "inferentia:task", "Value": "variant 0"}, {"Key": "inferentia:bucket", "Value": self.bucket}]
         given = {
             "LaunchTemplate": {"LaunchTemplateId": template, "Version": "1"},
             "MinCount": 1,
@@ -119,7 +119,7 @@ def test_user_data_runs_with_its_metadata_and_terminates_the_instance(fleet: Fle
     assert ended["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
     lines = fleet.read("out").splitlines()
     assert sorted(lines[:3]) == ["inferentia:bucket", "inferentia:task", "of"], "AWS's own tags are not shown"
-    assert lines[3:] == [instance, "c5.4xlarge", "us-east-1", "on-demand", "cell 0", "no notice"]
+    assert lines[3:] == [instance, "c5.4xlarge", "us-east-1", "on-demand", "variant 0", "no notice"]
     assert fleet.read("tree/deep/b") == "2\n"
     console = fleet.console(instance)
     for said in ("Shutdown scheduled in 6000 minutes.", "\n1\n2\n", "head says 254", "wrong use is 252", "first"):

@@ -35,26 +35,26 @@ def with_type(work: Work, instance_type: str, count: int = 1) -> dict[str, Any]:
 
 def test_a_job_reads_its_inputs_and_leaves_its_outputs(work: Work) -> None:
     work.put("code/lib/helper.sh", "echo helped")
-    work.put("cache/one/cell.tar", b"\x001")
-    work.put("cache/two/cell.tar", b"\x002")
-    work.put("cache/three/cell.tar", b"not asked for")
-    manifest = [{"prefix": f"s3://{work.bucket}/cache/"}, "one/cell.tar", "two/cell.tar"]
-    work.put("runs/cells.manifest", json.dumps(manifest))
+    work.put("cache/one/variant.tar", b"\x001")
+    work.put("cache/two/variant.tar", b"\x002")
+    work.put("cache/three/variant.tar", b"not asked for")
+    manifest = [{"prefix": f"s3://{work.bucket}/cache/"}, "one/variant.tar", "two/variant.tar"]
+    work.put("runs/variants.manifest", json.dumps(manifest))
     script = """set -eu
         echo "arguments $*"; echo "greeting $GREETING"; sh "$3/project/lib/helper.sh"
-        cat "$3"/cells/*/cell.tar > "$4/cell/all.bin"; find "$3/cells" -type f | wc -l
-        mkdir "$4/cell/deep"; echo nested > "$4/cell/deep/file"; ln -s deep/file "$4/cell/link"
+        cat "$3"/variants/*/variant.tar > "$4/variant/all.bin"; find "$3/variants" -type f | wc -l
+        mkdir "$4/variant/deep"; echo nested > "$4/variant/deep/file"; ln -s deep/file "$4/variant/link"
         base="${3%/processing/input}"; cp "$base"/config/*.json "$4/record/"
         echo done well > "$INFERENTIA_MESSAGE_FILE"; command -v python3; echo on stderr >&2"""
-    sources = [work.source("project", "code/"), work.source("cells", "runs/cells.manifest", "ManifestFile")]
+    sources = [work.source("project", "code/"), work.source("variants", "runs/variants.manifest", "ManifestFile")]
     environment = {"GREETING": "hello", "INFERENTIA_MESSAGE_FILE": "/opt/ml/output/message"}
     ended = work.run(script, ProcessingInputs=sources, Environment=environment)
     assert ended["ProcessingJobStatus"] == "Completed", (ended, work.log())
     assert ended["ExitMessage"] == "done well\n"
     assert ended["CreationTime"] <= ended["ProcessingStartTime"] <= ended["ProcessingEndTime"]
     assert ended["Environment"] == environment, "what was asked for comes back as it was"
-    assert work.keys("out/cell/") == ["out/cell/all.bin", "out/cell/deep/file"], "links are not followed"
-    assert work.read("out/cell/all.bin") == b"\x001\x002"
+    assert work.keys("out/variant/") == ["out/variant/all.bin", "out/variant/deep/file"], "links are not followed"
+    assert work.read("out/variant/all.bin") == b"\x001\x002"
     config = json.loads(work.read("out/record/processingjobconfig.json"))
     assert (config["ProcessingJobArn"], config["Environment"]) == (ended["ProcessingJobArn"], environment)
     assert json.loads(work.read("out/record/resourceconfig.json"))["current_host"] == "algo-1"
@@ -66,21 +66,21 @@ def test_a_job_reads_its_inputs_and_leaves_its_outputs(work: Work) -> None:
 
 
 def test_the_log_and_continuous_outputs_appear_while_it_runs(work: Work) -> None:
-    work.start("echo first line; echo one > $4/record/log; echo half > $4/cell/half; while :; do sleep 0.2; done")
+    work.start("echo first line; echo one > $4/record/log; echo half > $4/variant/half; while :; do sleep 0.2; done")
     wait_for(lambda: "first line" in work.log() and work.keys("out/record/"), "a line and an output")
     assert work.status() == "InProgress"
-    assert work.keys("out/cell/") == []
+    assert work.keys("out/variant/") == []
     work.sagemaker.stop_processing_job(ProcessingJobName=work.name)
     ended = work.ended()
     assert ended["ProcessingJobStatus"] == "Stopped"
-    assert work.keys("out/cell/") == [], "what a stopped job had begun is not stored"
+    assert work.keys("out/variant/") == [], "what a stopped job had begun is not stored"
     with pytest.raises(ClientError, match="the processing job is in status Stopped"):
         work.sagemaker.stop_processing_job(ProcessingJobName=work.name)
 
 
 def test_a_failing_job_says_why(work: Work) -> None:
     said = "echo 'neuron-cc was killed' > $INFERENTIA_MESSAGE_FILE"
-    ended = work.run(f"echo half > $4/cell/cell.tar; echo log > $4/record/log; {said}; exit 3")
+    ended = work.run(f"echo half > $4/variant/variant.tar; echo log > $4/record/log; {said}; exit 3")
     assert (ended["ProcessingJobStatus"], ended["FailureReason"]) == ("Failed", "AlgorithmError: , exit code: 3")
     assert ended["ExitMessage"] == "neuron-cc was killed\n"
     assert work.keys("out/") == ["out/record/log"]
@@ -124,7 +124,7 @@ def test_network_isolation(work: Work) -> None:
     ],
 )
 def test_an_image_that_cannot_be_pulled(work: Work, uri: str) -> None:
-    request = work.request("touch $4/cell/ran")
+    request = work.request("touch $4/variant/ran")
     request["AppSpecification"]["ImageUri"] = uri
     work.sagemaker.create_processing_job(**request)
     ended = work.ended()
@@ -237,10 +237,10 @@ def test_the_quota_of_an_instance_type(aws: Aws, name: str) -> None:
 )
 def test_injected_ends(work: Work, action: str, status: str, reason: str | None) -> None:
     arm(work.aws, kind="job", action=action, where=f"^{work.name}$")
-    ended = work.run("sleep 1; echo cell > $4/cell/cell.tar")
+    ended = work.run("sleep 1; echo variant > $4/variant/variant.tar")
     assert ended["ProcessingJobStatus"] == status
     assert (ended.get("FailureReason") or "").startswith(reason or "")
-    assert work.keys("out/cell/") == []
+    assert work.keys("out/variant/") == []
     assert work.run("true", ProcessingJobName=f"{work.name}-next")["ProcessingJobStatus"] == "Completed"
 
 
@@ -255,7 +255,7 @@ def test_a_job_that_hangs_is_bounded_by_its_limit(work: Work) -> None:
 
 @pytest.mark.parametrize(("error", "said"), [("AccessDenied", "AccessDenied"), ("drop", "Connection")])
 def test_an_upload_that_is_interrupted_publishes_nothing_of_a_file(work: Work, error: str, said: str) -> None:
-    script = "head -c 20000000 /dev/zero > $4/cell/cell.tar"  # three parts of a multipart upload
+    script = "head -c 20000000 /dev/zero > $4/variant/variant.tar"  # three parts of a multipart upload
     fault = {"action": "drop"} if error == "drop" else {"action": "error", "error": error}
     arm(work.aws, kind="call", operation="s3:UploadPart", where="partNumber=2", **fault)
     ended = work.run(script)
@@ -272,10 +272,10 @@ def test_a_bucket_that_cannot_be_written(work: Work) -> None:
     deny = {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObject", "Resource": below}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
     work.s3.put_bucket_policy(Bucket=work.bucket, Policy=policy)
-    ended = work.run("echo cell > $4/cell/cell.tar")
+    ended = work.run("echo variant > $4/variant/variant.tar")
     assert ended["ProcessingJobStatus"] == "Failed"
     assert "403" in ended["FailureReason"]
-    assert f"s3://{work.bucket}/out/cell/cell.tar" in ended["FailureReason"]
+    assert f"s3://{work.bucket}/out/variant/variant.tar" in ended["FailureReason"]
 
 
 def test_neo_is_not_rehearsed(work: Work) -> None:

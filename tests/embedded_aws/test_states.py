@@ -77,10 +77,10 @@ def test_an_abort_cannot_be_caught(machines: Machines) -> None:
     catch = [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}]
     inner = {"StartAt": "Wait", "States": {"Wait": WAIT}}
     states = {
-        "Map": {"Type": "Map", "ItemsPath": "$.cells", "ItemProcessor": inner, "Catch": catch, "End": True},
+        "Map": {"Type": "Map", "ItemsPath": "$.variants", "ItemProcessor": inner, "Catch": catch, "End": True},
         "Caught": PASS,
     }
-    execution = machines.start(machines.make(states), {"cells": [1, 2, 3]})
+    execution = machines.start(machines.make(states), {"variants": [1, 2, 3]})
     wait_for(lambda: machines.history(execution).count("WaitStateEntered") == 3, "all wait")
     machines.client.stop_execution(executionArn=execution)
     assert machines.client.describe_execution(executionArn=execution)["status"] == "ABORTED"
@@ -93,16 +93,16 @@ def test_when_one_iteration_fails_the_others_stop(machines: Machines, work: Work
     choice = {"Type": "Choice", "Choices": [bad], "Default": "Wait"}
     inner = {
         "Choice": choice,
-        "Bad": {"Type": "Fail", "Error": "CellFailed", "Cause": "cell 1 of 2"},
+        "Bad": {"Type": "Fail", "Error": "VariantFailed", "Cause": "variant 1 of 2"},
         "Wait": {"Type": "Wait", "Seconds": 200, "Next": "Put"},
         "Put": put,
     }
     processor = {"StartAt": "Choice", "States": inner}
     ended = machines.run(
-        {"Map": {"Type": "Map", "ItemsPath": "$.cells", "ItemProcessor": processor, "End": True}},
-        {"cells": [{"bad": False, "key": "late"}, {"bad": True, "key": "x"}]},
+        {"Map": {"Type": "Map", "ItemsPath": "$.variants", "ItemProcessor": processor, "End": True}},
+        {"variants": [{"bad": False, "key": "late"}, {"bad": True, "key": "x"}]},
     )
-    assert (ended["status"], ended["error"], ended["cause"]) == ("FAILED", "CellFailed", "cell 1 of 2")
+    assert (ended["status"], ended["error"], ended["cause"]) == ("FAILED", "VariantFailed", "variant 1 of 2")
     time.sleep(2.5)
     assert work.keys("late") == []
 
@@ -152,7 +152,7 @@ def poll(name: str) -> dict[str, Any]:
 
 
 def test_a_processing_job_with_a_polling_loop(machines: Machines, work: Work) -> None:
-    request = work.request("sleep 1; echo cell > $4/cell/cell.tar")
+    request = work.request("sleep 1; echo variant > $4/variant/variant.tar")
     states = {
         "Create": call("sagemaker:createProcessingJob", request, ResultPath=None, Next="Describe"),
         **poll(work.name),
@@ -161,7 +161,7 @@ def test_a_processing_job_with_a_polling_loop(machines: Machines, work: Work) ->
     assert ended["status"] == "SUCCEEDED", ended.get("cause")
     assert ended["output"]["job"]["ProcessingJobStatus"] == "Completed"
     assert ended["output"]["job"]["ProcessingEndTime"].endswith("Z")
-    assert work.keys("out/cell/") == ["out/cell/cell.tar"]
+    assert work.keys("out/variant/") == ["out/variant/variant.tar"]
 
 
 def error_of(machines: Machines, action: str, parameters: dict[str, Any]) -> tuple[str, str]:

@@ -52,7 +52,7 @@ class Work:
         return [item["Key"] for item in found]
 
     def request(self, script: str = "", **more: Any) -> dict[str, Any]:
-        """CreateProcessingJob's parameters for a script; outputs `cell` (EndOfJob) and `record` (Continuous)."""
+        """CreateProcessingJob's parameters for a script; outputs `variant` (EndOfJob) and `record` (Continuous)."""
         self.put("code/start.sh", script)
         resources = {"ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.c5.4xlarge", "VolumeSizeInGB": 30}}
         return {
@@ -62,12 +62,12 @@ class Work:
             "AppSpecification": {
                 "ImageUri": IMAGE_URI,
                 "ContainerEntrypoint": ["/bin/sh", f"{INPUT}/project/start.sh"],
-                "ContainerArguments": ["cell", "0", INPUT, OUTPUT],
+                "ContainerArguments": ["variant", "0", INPUT, OUTPUT],
             },
             "Environment": {"INFERENTIA_MESSAGE_FILE": "/opt/ml/output/message"},
             "ProcessingInputs": [self.source("project", "code/")],
             "ProcessingOutputConfig": {
-                "Outputs": [self.target("cell", "EndOfJob"), self.target("record", "Continuous")]
+                "Outputs": [self.target("variant", "EndOfJob"), self.target("record", "Continuous")]
             },
             **more,
         }

@@ -26,14 +26,14 @@ DIGEST = "0123456789abcdef" * 4
 START = """#!/bin/sh
 set -eu
 . "${INPUTS:-$(dirname "$0")}/behaviour"
-if [ "$1" = cell ]; then
-    mkdir -p "$4/cell" "$4/record"
-    echo "compiling cell $2 of $INFERENTIA_RUN"; echo "log of $2" >"$4/record/compiler.log"
+if [ "$1" = variant ]; then
+    mkdir -p "$4/variant" "$4/record"
+    echo "compiling variant $2 of $INFERENTIA_RUN"; echo "log of $2" >"$4/record/compiler.log"
     before "$2"
-    head -c "$(size)" /dev/zero >"$4/cell/cell.part"; mv "$4/cell/cell.part" "$4/cell/cell.tar"
+    head -c "$(size)" /dev/zero >"$4/variant/variant.part"; mv "$4/variant/variant.part" "$4/variant/variant.tar"
 else
     mkdir -p "$3/result"
-    cat "$2"/cells/*/cell.tar >"$3/result/model.tar.gz"
+    cat "$2"/variants/*/variant.tar >"$3/result/model.tar.gz"
     sum=$(sha256sum "$3/result/model.tar.gz"); sum=${sum%% *}
     echo '{}' >"$3/result/lock.json"; lock=$(sha256sum "$3/result/lock.json"); lock=${lock%% *}
     bytes=$(($(wc -c <"$3/result/model.tar.gz")))
@@ -85,20 +85,22 @@ class Runs:
         self.keys: list[str] = []
 
     def start(self, behaviour: str = "", keys: list[str] | None = None) -> str:
-        """Upload a bundle and start a run of two cells; the execution's ARN."""
+        """Upload a bundle and start a run of two variants; the execution's ARN."""
         lines = [f"NAME={self.name} BUILD={DIGEST}", "before() { :; }", "size() { echo 1000; }", behaviour]
         project = self._put(jobs.inputs_prefix, {"start.sh": START, "behaviour": "\n".join(lines) + "\n"})
         wheels = self._put(jobs.wheels_prefix, {"requirements.txt": ""})
         self.keys = keys or [hashlib.sha256(uuid.uuid4().bytes).hexdigest() for _ in range(2)]
         number = 1 + len(self.states.list_executions(stateMachineArn=self.machine)["executions"])
         run = jobs.run_name(self.name, DIGEST, number)
-        manifest = jobs.cells_manifest_key(self.name, run)
-        text = jobs.cells_manifest(self.bucket, self.name, self.keys)
+        manifest = jobs.variants_manifest_key(self.name, run)
+        text = jobs.variants_manifest(self.bucket, self.name, self.keys)
         self.s3.put_object(Bucket=self.bucket, Key=manifest, Body=text.encode())
-        cells = [{"index": str(index), "key": key, "label": f"cell {index}"} for index, key in enumerate(self.keys)]
+        variants = [
+            {"index": str(index), "key": key, "label": f"variant {index}"} for index, key in enumerate(self.keys)
+        ]
         given = {
             "run": run, "submission": uuid.uuid4().hex, "bucket": self.bucket, "build_digest": DIGEST,
-            "project": project, "wheels": wheels, "cells": cells, "manifest": manifest,
+            "project": project, "wheels": wheels, "variants": variants, "manifest": manifest,
         }  # fmt: skip
         started = self.states.start_execution(stateMachineArn=self.machine, name=run, input=json.dumps(given))
         return str(started["executionArn"])
@@ -194,7 +196,7 @@ def test_a_run_compiles_gathers_publishes_and_is_cached(runs: Runs) -> None:
         "run": ended["name"],
         "artifact": {"sha256": sha256, "key": key, "bytes": 2000},
         "result": f"jobs/{runs.name}/runs/{ended['name']}/output/",
-        "cells": [{"index": str(index), "key": item, "cached": False} for index, item in enumerate(runs.keys)],
+        "variants": [{"index": str(index), "key": item, "cached": False} for index, item in enumerate(runs.keys)],
     }
     assert runs.s3.get_object(Bucket=runs.bucket, Key=key)["Body"].read() == bytes(2000)
     names = [Path(item).name for item in runs.stored(output["result"])]
@@ -203,11 +205,11 @@ def test_a_run_compiles_gathers_publishes_and_is_cached(runs: Runs) -> None:
     assert f"{record}compiler.log" in runs.stored(record)
     assert runs.jobs_running() == []
     again = json.loads(runs.run(keys=runs.keys)["output"])
-    assert [cell["cached"] for cell in again["cells"]] == [True, True]
+    assert [variant["cached"] for variant in again["variants"]] == [True, True]
     assert again["artifact"]["key"] == key
 
 
-def test_a_failing_cell_ends_the_run_with_its_reason(runs: Runs) -> None:
+def test_a_failing_variant_ends_the_run_with_its_reason(runs: Runs) -> None:
     before = runs.published()
     ended = runs.run(FAIL)
     assert (ended["status"], ended["error"]) == ("FAILED", "CompileJobFailed")
@@ -220,7 +222,7 @@ def test_a_failing_cell_ends_the_run_with_its_reason(runs: Runs) -> None:
 
 def test_a_stopped_run_leaves_nothing_running(runs: Runs) -> None:
     execution = runs.start(HANG)
-    eventually(lambda: len(runs.jobs_running()) == 2, "both cells run")
+    eventually(lambda: len(runs.jobs_running()) == 2, "both variants run")
     runs.states.stop_execution(executionArn=execution)
     assert runs.ended(execution)["status"] == "ABORTED"
     eventually(lambda: runs.jobs_running() == [], "the cleanup has ended them")
@@ -257,8 +259,8 @@ def test_an_interrupted_upload_publishes_nothing_and_the_next_run_does(on_jobs: 
     ended = on_jobs.run("size() { echo 20000000; }")
     assert ended["status"] == "FAILED"
     assert on_jobs.published() == before
-    cells = [key for key in on_jobs.keys if on_jobs.stored(jobs.cell_key("jobs", key))]
-    assert len(cells) < 2, "no cell is half there: the one whose upload broke off is not there at all"
+    variants = [key for key in on_jobs.keys if on_jobs.stored(jobs.variant_key("jobs", key))]
+    assert len(variants) < 2, "no variant is half there: the one whose upload broke off is not there at all"
     ended = on_jobs.run("size() { echo 20000000; }", keys=on_jobs.keys)
     assert ended["status"] == "SUCCEEDED", ended.get("cause")
 
@@ -274,7 +276,7 @@ def test_a_place_that_cannot_be_written_is_named(on_jobs: Runs, on_boxes: Runs) 
         ended = runs.ended(execution)
         assert ended["status"] == "FAILED"
         assert runs.published() == before
-        said = "Access Denied" if runs is on_jobs else "the cell could not be uploaded"
+        said = "Access Denied" if runs is on_jobs else "the variant could not be uploaded"
         assert said in ended["cause"]
 
 
@@ -293,10 +295,10 @@ def test_what_hangs_is_gone_after_its_limit(on_jobs: Runs, on_boxes: Runs) -> No
 
 @pytest.mark.slow
 def test_spot_capacity_that_is_taken_away(on_boxes: Runs) -> None:
-    on_boxes.arm(kind="instance", action="interrupt", where="inferentia:task=cell 0", after_seconds=3)
+    on_boxes.arm(kind="instance", action="interrupt", where="inferentia:task=variant 0", after_seconds=3)
     ended = on_boxes.run('before() { if [ "$1" = 0 ]; then sleep 8; fi; }')
     assert ended["status"] == "SUCCEEDED", ended.get("cause")
-    tags = {"inferentia:run": ended["name"], "inferentia:task": "cell 0"}
+    tags = {"inferentia:run": ended["name"], "inferentia:task": "variant 0"}
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
     found = on_boxes.road.client("ec2").describe_instances(Filters=filters)["Reservations"]
     reasons = [instance["StateReason"]["Code"] for item in found for instance in item["Instances"]]

@@ -88,7 +88,7 @@ WRONG = {
     "a disk of gibibytes": ("job: {volume: 100GiB}", "job.volume", "not a size in gigabytes", "100GB"),
     "a disk too small": ("job: {volume: 5}", "job.volume", "too small", "Write 10 or more"),
     "a disk too large": ("job: {volume: 20TB}", "job.volume", "too large", "Write 16384 or less"),
-    "no cell at once": ("job: {max_parallel: 0}", "job.max_parallel", "too small", "Write 1 or more"),
+    "no variant at once": ("job: {max_parallel: 0}", "job.max_parallel", "too small", "Write 1 or more"),
     "beyond a map's limit": ("job: {max_parallel: 41}", "job.max_parallel", "too large", "Write 40 or less"),
     "an unknown key": ("job: {instance: c5.4xlarge}", "job.instance", "not a known key", "Did you mean instance_type?"),
 }  # fmt: skip
@@ -192,16 +192,16 @@ def test_keys() -> None:
     assert run.startswith(jobs.run_stem("depth", SHA))
     assert jobs.inputs_prefix("depth", SHA) == f"jobs/depth/inputs/{SHA}/"
     assert jobs.wheels_prefix("depth", SHA) == f"jobs/depth/wheels/{SHA}/"
-    assert jobs.cell_key("depth", SHA) == f"jobs/depth/cache/{SHA}/cell.tar"
-    assert jobs.cells_manifest_key("depth", run) == f"jobs/depth/runs/{run}/cells.manifest"
+    assert jobs.variant_key("depth", SHA) == f"jobs/depth/cache/{SHA}/variant.tar"
+    assert jobs.variants_manifest_key("depth", run) == f"jobs/depth/runs/{run}/variants.manifest"
     assert jobs.record_prefix("depth", run, 3) == f"jobs/depth/runs/{run}/record/3/"
     assert jobs.status_key("depth", run, "gather") == f"jobs/depth/runs/{run}/record/gather/status.json"
     assert jobs.log_key("depth", run, 0) == f"jobs/depth/runs/{run}/log/0.txt"
     assert jobs.output_prefix("depth", run) == f"jobs/depth/runs/{run}/output/"
-    assert json.loads(jobs.cells_manifest("bucket", "depth", [SHA, OTHER])) == [
+    assert json.loads(jobs.variants_manifest("bucket", "depth", [SHA, OTHER])) == [
         {"prefix": "s3://bucket/jobs/depth/cache/"},
-        f"{SHA}/cell.tar",
-        f"{OTHER}/cell.tar",
+        f"{SHA}/variant.tar",
+        f"{OTHER}/variant.tar",
     ]
 
 
@@ -213,7 +213,7 @@ def test_the_patterns_take_the_keys_and_nothing_more() -> None:
         jobs.RUN_PATTERN: run,
         jobs.INPUTS_KEY_PATTERN: jobs.inputs_prefix("my-depth", SHA),
         jobs.WHEELS_KEY_PATTERN: jobs.wheels_prefix("my-depth", SHA),
-        jobs.MANIFEST_KEY_PATTERN: jobs.cells_manifest_key("depth", jobs.run_name("depth", SHA, 1)),
+        jobs.MANIFEST_KEY_PATTERN: jobs.variants_manifest_key("depth", jobs.run_name("depth", SHA, 1)),
         jobs.INDEX_PATTERN: "gather",
         jobs.SHA256_PATTERN: SHA,
     }
@@ -229,7 +229,7 @@ def test_the_patterns_take_the_keys_and_nothing_more() -> None:
 
 
 def a_plan(**changes: Any) -> dict[str, Any]:
-    cell = {"role": "main", "bucket": {"image": [8, 8]}, "batch": 1, "label": "main, image 8x8, batch 1"}
+    variant = {"role": "main", "bucket": {"image": [8, 8]}, "batch": 1, "label": "main, image 8x8, batch 1"}
     plan: dict[str, Any] = {
         "format": 1,
         "name": "depth",
@@ -238,7 +238,7 @@ def a_plan(**changes: Any) -> dict[str, Any]:
         "rehearsal": False,
         "where": "processing",
         "environment": {},
-        "cells": [{"index": 0, "key": SHA, **cell}, {"index": 1, "key": OTHER, **cell}],
+        "variants": [{"index": 0, "key": SHA, **variant}, {"index": 1, "key": OTHER, **variant}],
         "files": {"start.sh": SHA, "weights/model.safetensors": OTHER},
     }
     return plan | changes
@@ -265,14 +265,14 @@ def test_written_and_read_back(tmp_path: Path) -> None:
     assert jobs.parse_result(json.dumps(a_result())) == Result.model_validate(a_result())
 
 
-CELLS = a_plan()["cells"]
+VARIANTS = a_plan()["variants"]
 BAD_PLANS = {
     "no JSON": ("{", "plan.json is not JSON"),
     "another format": (json.dumps(a_plan(format=2)), "format"),
     "an unknown key": (json.dumps(a_plan(more=1)), "more"),
-    "no cells": (json.dumps(a_plan(cells=[])), "cells"),
-    "cells out of order": (json.dumps(a_plan(cells=CELLS[::-1])), "not numbered"),
-    "one key twice": (json.dumps(a_plan(cells=[CELLS[0], {**CELLS[1], "key": SHA}])), "the same key"),
+    "no variants": (json.dumps(a_plan(variants=[])), "variants"),
+    "variants out of order": (json.dumps(a_plan(variants=VARIANTS[::-1])), "not numbered"),
+    "one key twice": (json.dumps(a_plan(variants=[VARIANTS[0], {**VARIANTS[1], "key": SHA}])), "the same key"),
     "a digest that is none": (json.dumps(a_plan(build_digest="A" * 64)), "build_digest"),
     "a name for a shell": (json.dumps(a_plan(name="a;id")), "name"),
     "a file outside": (json.dumps(a_plan(files={"../start.sh": SHA})), "no path inside the bundle"),

@@ -66,7 +66,7 @@ def add_graph(
     structure: Mapping[str, Any] = LONE,
     bucket: Mapping[str, Any] | None = None,
     role: str = "main",
-) -> m.GraphEntry:
+) -> m.PackagedVariant:
     """Trace `module` into the artifact `folder` and describe it."""
     examples = tuple(inputs.values())
     batch = examples[0].shape[0]
@@ -78,7 +78,7 @@ def add_graph(
     with torch.no_grad():
         found = module(*examples)
     leaves = found if isinstance(found, tuple) else (found,)
-    return m.GraphEntry(
+    return m.PackagedVariant(
         role=role,
         bucket=bucket,
         batch_size=batch,
@@ -89,7 +89,7 @@ def add_graph(
     )
 
 
-def finish(folder: Path, graphs: tuple[m.GraphEntry, ...], task_name: str, **changes: Any) -> Path:
+def finish(folder: Path, graphs: tuple[m.PackagedVariant, ...], task_name: str, **changes: Any) -> Path:
     """Write the manifest of an artifact whose other files are all in `folder`."""
     files = {
         path.relative_to(folder).as_posix(): m.file_sha256(path)

@@ -11,7 +11,7 @@ import boto3
 import endpoint_spec as specs
 from endpoint_spec import jobs
 from endpoint_spec.digests import build_digest
-from endpoint_spec.jobs import Plan, PlanCell
+from endpoint_spec.jobs import Plan, VariantJob
 
 BUCKET = "the-artifact-bucket"
 ROLE = "arn:aws:iam::123456789012:role/compile"
@@ -53,11 +53,11 @@ def deploy(states: dict[str, Any], first: str, name: str = "depth", **outputs: s
     return str(machine["stateMachineArn"])
 
 
-def cells_map(processor: dict[str, Any], then: str) -> dict[str, Any]:
-    """A Map over the cells; `processor` is the states of one, from "One"."""
+def variants_map(processor: dict[str, Any], then: str) -> dict[str, Any]:
+    """A Map over the variants; `processor` is the states of one, from "One"."""
     return {
         "Type": "Map",
-        "ItemsPath": "$.cells",
+        "ItemsPath": "$.variants",
         "MaxConcurrency": 1,
         "ItemProcessor": {"ProcessorConfig": {"Mode": "INLINE"}, "StartAt": "One", "States": processor},
         "ResultPath": None,
@@ -66,13 +66,13 @@ def cells_map(processor: dict[str, Any], then: str) -> dict[str, Any]:
 
 
 def succeeding(sha256: str, wait: int = 0) -> tuple[dict[str, Any], str]:
-    """Every cell was cached, the artifact is published; after `wait` seconds."""
+    """Every variant was cached, the artifact is published; after `wait` seconds."""
     one = {"One": {"Type": "Pass", "End": True}}
-    cells = [{"index": str(index), "key": key, "cached": True} for index, key in enumerate(KEYS)]
-    output = {"run.$": "$.run", "artifact": {"sha256": sha256}, "cells": cells}
+    variants = [{"index": str(index), "key": key, "cached": True} for index, key in enumerate(KEYS)]
+    output = {"run.$": "$.run", "artifact": {"sha256": sha256}, "variants": variants}
     done = {"Type": "Pass", "Parameters": output, "End": True}
-    pause = {"Type": "Wait", "Seconds": wait, "Next": "Cells"}
-    return {"Pause": pause, "Cells": cells_map(one, "Done"), "Done": done}, "Pause"
+    pause = {"Type": "Wait", "Seconds": wait, "Next": "Variants"}
+    return {"Pause": pause, "Variants": variants_map(one, "Done"), "Done": done}, "Pause"
 
 
 def write_bundle(project: Path, folder: Path, name: str = "depth", *, rehearsal: bool = True) -> Plan:
@@ -87,8 +87,8 @@ def write_bundle(project: Path, folder: Path, name: str = "depth", *, rehearsal:
         target="inf1",
         rehearsal=rehearsal,
         where="processing",
-        cells=[
-            PlanCell(index=index, role="main", bucket={}, batch=index + 1, label=f"main batch {index + 1}", key=key)
+        variants=[
+            VariantJob(index=index, role="main", bucket={}, batch=index + 1, label=f"main batch {index + 1}", key=key)
             for index, key in enumerate(KEYS)
         ],
         files=jobs.tree_digests(folder),

@@ -120,7 +120,7 @@ def test_a_run_is_told_what_to_do_and_its_result_comes_home(ready: Path, run: Ru
     assert (ready / "build/record/depth/main-b2/compile.log").read_text() == "whole\n"
     record = json.loads(out)
     assert (record["run"], record["status"], record["sha256"]) == (run_of(ready), "SUCCEEDED", DIGEST)
-    assert [cell["state"] for cell in record["cells"]] == ["cached", "cached", "done"]
+    assert [variant["state"] for variant in record["variants"]] == ["cached", "cached", "done"]
     assert compiler.adopted == [{"name": "depth", "artifact": ARTIFACT, "lock": {"name": "depth"}, "rehearse": True}]
     assert list((ready / "build/jobs").iterdir()) == []
 
@@ -128,16 +128,16 @@ def test_a_run_is_told_what_to_do_and_its_result_comes_home(ready: Path, run: Ru
     execution = client.list_executions(stateMachineArn=arn)["executions"][0]
     told = json.loads(client.describe_execution(executionArn=execution["executionArn"])["input"])
     assert told.keys() == {
-        "run", "submission", "bucket", "build_digest", "project", "wheels", "cells", "manifest"
+        "run", "submission", "bucket", "build_digest", "project", "wheels", "variants", "manifest"
     }  # fmt: skip
-    assert told["cells"][1] == {"index": "1", "key": machines.KEYS[1], "label": "main batch 2"}
+    assert told["variants"][1] == {"index": "1", "key": machines.KEYS[1], "label": "main batch 2"}
     there = {key.removeprefix(told["project"]) for key in keys(told["project"])}
     assert there == {jobs.START, jobs.PROJECT, jobs.PLAN}
     assert keys(told["wheels"]) == [told["wheels"] + jobs.REQUIREMENTS]
     manifest = json.loads(boto3.client("s3").get_object(Bucket=machines.BUCKET, Key=told["manifest"])["Body"].read())
     assert manifest == [
         {"prefix": f"s3://{machines.BUCKET}/jobs/depth/cache/"},
-        *(f"{key}/cell.tar" for key in machines.KEYS),
+        *(f"{key}/variant.tar" for key in machines.KEYS),
     ]
 
 
@@ -175,7 +175,7 @@ def test_a_half_uploaded_bundle_is_completed_and_the_code_comes_last(
     assert "No run was started" in err
     assert "not sent again" in err
     assert [key for key in keys("jobs/depth/inputs/") if key.endswith(jobs.PROJECT)] == []
-    assert [key for key in keys("jobs/depth/runs/") if key.endswith("cells.manifest")] == []
+    assert [key for key in keys("jobs/depth/runs/") if key.endswith("variants.manifest")] == []
 
     monkeypatch.setattr(account.s3, "upload_file", real)
     before = len(sent)
@@ -237,7 +237,7 @@ def test_a_race_is_decided_by_step_functions(ready: Path) -> None:
     def one() -> None:
         def prepare(_: str) -> dict[str, Any]:
             together.wait()
-            return {"cells": [], "bucket": machines.BUCKET}
+            return {"variants": [], "bucket": machines.BUCKET}
 
         try:
             ended.append(executions.start(account, stack, plan, prepare).run)
@@ -257,7 +257,7 @@ def test_a_race_is_decided_by_step_functions(ready: Path) -> None:
 
 
 def failing() -> tuple[dict[str, Any], str]:
-    """The second cell's job fails, as the compile stack words it."""
+    """The second variant's job fails, as the compile stack words it."""
     choice = {
         "Type": "Choice",
         "Choices": [{"Variable": "$.index", "StringEquals": "1", "Next": "Bad"}],
@@ -265,8 +265,8 @@ def failing() -> tuple[dict[str, Any], str]:
     }
     cause = "depth-0123-1-0: neuron-cc ended with -9: out of memory"
     bad = {"Type": "Fail", "Error": "CompileJobFailed", "Cause": cause}
-    cells = machines.cells_map({"One": choice, "Bad": bad, "Good": {"Type": "Pass", "End": True}}, "Done")
-    return {"Cells": cells, "Done": {"Type": "Pass", "End": True}}, "Cells"
+    variants = machines.variants_map({"One": choice, "Bad": bad, "Good": {"Type": "Pass", "End": True}}, "Done")
+    return {"Variants": variants, "Done": {"Type": "Pass", "End": True}}, "Variants"
 
 
 def test_a_failed_job_gives_its_reason_and_its_record(ready: Path, run: Run, compiler: Compile) -> None:
@@ -279,7 +279,7 @@ def test_a_failed_job_gives_its_reason_and_its_record(ready: Path, run: Run, com
     assert "main batch 2: failed" in err
     assert f"build/record/depth/{run_of(ready)}/" in err
     assert (ready / f"build/record/depth/{run_of(ready)}/1/compile.log").read_text() == "killed\n"
-    assert [cell["state"] for cell in json.loads(out)["cells"]] == ["cached", "failed", "waiting"]
+    assert [variant["state"] for variant in json.loads(out)["variants"]] == ["cached", "failed", "waiting"]
     assert compiler.adopted == []
 
 

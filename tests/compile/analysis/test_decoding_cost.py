@@ -58,7 +58,7 @@ def test_the_plan_counts_more_work_for_the_prefix_and_more_bytes_for_the_cache(k
     assert weighed.cached.transfer_bytes > weighed.prefix.transfer_bytes
     assert weighed.verdict in str(weighed)
     assert weighed.to_json()["predicted"] is True
-    assert weighed.case.startswith("step")
+    assert weighed.variant.startswith("step")
 
 
 @pytest.mark.parametrize("key", [KEYS[0], KEYS[2]], ids=":".join)

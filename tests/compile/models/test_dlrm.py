@@ -11,7 +11,7 @@ import torch
 
 import endpoint_spec as specs
 from compile.analysis import capacity
-from compile.definition import Case, ModelDefinition
+from compile.definition import GraphVariant, ModelDefinition
 from compile.errors import CompileError
 from compile.frontend import loading
 from compile.ir.flat_module import flat_module
@@ -96,9 +96,9 @@ def test_its_bucket_can_be_written_and_no_other_one(tmp_path: Path) -> None:
         spec = spec_with(bucket)
         graph = loading.definition(spec).graphs["main"]
         assert spec.compile.buckets is not None
-        case = Case("main", spec.compile.buckets[0], 1)
+        variant = GraphVariant("main", spec.compile.buckets[0], 1)
         if fits:
-            assert capacity.survey(case, graph, spec).flops > 0
+            assert capacity.survey(variant, graph, spec).flops > 0
         else:
             with pytest.raises(CompileError, match=r"does not fit dlrm.*\n.*numbers: 5, tables: 2"):
-                capacity.survey(case, graph, spec)
+                capacity.survey(variant, graph, spec)

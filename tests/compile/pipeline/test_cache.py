@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import endpoint_spec as specs
-from compile.definition import Case
+from compile.definition import GraphVariant
 from compile.frontend.weights import identify
 from compile.pipeline import build as builds
 from compile.pipeline import cache_key, graph
@@ -23,7 +23,7 @@ from compile.pipeline.build import Result, build, plan
 from compile.pipeline.cache import Cache
 from compile.pipeline.cache_key import Identity
 from compile.progress import Silent
-from endpoint_spec.jobs import CELL
+from endpoint_spec.jobs import VARIANT
 from tests.compile.projects import ENTRY, WITH_SAMPLE, files, run, write_entry
 
 TWO = "compile: {batch_sizes: [1, 2]}\n"
@@ -35,19 +35,19 @@ def cached_build(path: Path, said: list[str] | None = None, limit: int = 10**9) 
     return build(plan(specs.load(path), rehearse=True), Silent(), cache)
 
 
-def cells(root: Path) -> list[Path]:
-    return sorted((root / "build/cache").glob(f"*/{CELL}"))
+def variants(root: Path) -> list[Path]:
+    return sorted((root / "build/cache").glob(f"*/{VARIANT}"))
 
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The cells that are really made while the test runs."""
+    """The variants that are really made while the test runs."""
     seen: list[str] = []
     make = graph.make
 
-    def counted(case: Case, *rest: Any) -> graph.BuiltGraph:
-        seen.append(str(case))
-        return make(case, *rest)
+    def counted(variant: GraphVariant, *rest: Any) -> graph.BuiltVariant:
+        seen.append(str(variant))
+        return make(variant, *rest)
 
     monkeypatch.setattr(graph, "make", counted)
     return seen
@@ -57,7 +57,7 @@ def test_a_second_build_compiles_nothing_and_makes_the_same(tmp_path: Path, monk
     path = write_entry(tmp_path, WITH_SAMPLE, more=TWO)
     first = cached_build(path)
     assert first.cached == ()
-    assert len(cells(tmp_path)) == 2
+    assert len(variants(tmp_path)) == 2
     before = files(tmp_path)
     assert len(before) == 4
     shutil.rmtree(tmp_path / "build/rehearsal")
@@ -69,12 +69,12 @@ def test_a_second_build_compiles_nothing_and_makes_the_same(tmp_path: Path, monk
         monkeypatch.setattr(graph, name, never)
     monkeypatch.setattr(builds.weights, "fill", never)
     again = cached_build(path)
-    assert [str(case) for case in again.cached] == ["main, x 8, batch 1", "main, x 8, batch 2"]
+    assert [str(variant) for variant in again.cached] == ["main, x 8, batch 1", "main, x 8, batch 2"]
     assert files(tmp_path) == before
     assert again.lock == first.lock
 
 
-def test_another_bucket_leaves_the_first_ones_cell(tmp_path: Path, compiled: list[str]) -> None:
+def test_another_bucket_leaves_the_first_ones_variant(tmp_path: Path, compiled: list[str]) -> None:
     cached_build(write_entry(tmp_path))
     cached_build(write_entry(tmp_path, more=TWO))
     assert compiled == ["main, x 8, batch 1", "main, x 8, batch 2"]
@@ -86,7 +86,7 @@ def test_what_is_asked_of_a_finished_graph_is_no_part_of_its_key(tmp_path: Path,
     assert len(compiled) == 1
 
 
-def test_weights_and_code_make_another_cell(tmp_path: Path, compiled: list[str]) -> None:
+def test_weights_and_code_make_another_variant(tmp_path: Path, compiled: list[str]) -> None:
     cached_build(write_entry(tmp_path))
     cached_build(write_entry(tmp_path, weights='"random:1"'))
     cached_build(write_entry(tmp_path, ENTRY.replace("nn.Linear(8, 4)", "nn.Linear(8, 4, bias=False)")))
@@ -111,7 +111,7 @@ WITH_FILE = ENTRY.replace("import torch\n", "import torch\nfrom pathlib import P
         "self.layer.stride = type('Config', (), {'__init__': lambda self: setattr(self, 'n', text)})()",
     ],
 )
-def test_a_file_that_the_entry_reads_makes_another_cell(what: str, tmp_path: Path, compiled: list[str]) -> None:
+def test_a_file_that_the_entry_reads_makes_another_variant(what: str, tmp_path: Path, compiled: list[str]) -> None:
     path = write_entry(tmp_path, WITH_FILE.replace("WHAT", what))
     for text, made in (("1", 1), ("1", 1), ("2", 2), ("1", 2)):
         (tmp_path / "table.txt").write_text(text)
@@ -121,7 +121,7 @@ def test_a_file_that_the_entry_reads_makes_another_cell(what: str, tmp_path: Pat
 
 def keyed(path: Path, rehearsal: bool = True, **environment: str) -> str:
     planned = plan(specs.load(path), rehearse=True, check=False)
-    return Identity(planned.spec, identify(planned.spec), rehearsal, environment).key(planned.cases[0])
+    return Identity(planned.spec, identify(planned.spec), rehearsal, environment).key(planned.variants[0])
 
 
 def test_what_a_key_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,9 +173,9 @@ def flipped(file: Path, name: str) -> None:
 
 
 def described(file: Path, **changes: Any) -> None:
-    """cell.json says something else, and its checksum still says what it said before."""
+    """variant.json says something else, and its checksum still says what it said before."""
     content = members(file)
-    write_members(file, {**content, "cell.json": json.dumps(json.loads(content["cell.json"]) | changes).encode()})
+    write_members(file, {**content, "variant.json": json.dumps(json.loads(content["variant.json"]) | changes).encode()})
 
 
 GRAPH = "artifact/graphs/main-x_8-batch_1.pt"
@@ -184,8 +184,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda file: os.truncate(file, 0), "damaged"),
     "no tar": (lambda file: file.write_bytes(b"x" * 5000), "damaged"),
     "a bit of the graph": (lambda file: flipped(file, GRAPH), f"{GRAPH} is missing, unexpected, or has another"),
-    "a bit of the description": (lambda file: flipped(file, "cell.json"), "damaged"),
-    "another parity": (lambda file: described(file, unused_inputs=["x"]), "cell.json has another checksum"),
+    "a bit of the description": (lambda file: flipped(file, "variant.json"), "damaged"),
+    "another parity": (lambda file: described(file, unused_inputs=["x"]), "variant.json has another checksum"),
     "no graph": (
         lambda file: write_members(file, {k: v for k, v in members(file).items() if k != GRAPH}),
         f"{GRAPH} is missing",
@@ -193,8 +193,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file too many": (lambda file: write_members(file, {**members(file), "artifact/x": b""}), "artifact/x is"),
     "a path outside": (lambda file: write_members(file, {**members(file), "../x": b""}), "damaged"),
     "no description": (
-        lambda file: write_members(file, {k: v for k, v in members(file).items() if k != "cell.json"}),
-        "cell.json is not there",
+        lambda file: write_members(file, {k: v for k, v in members(file).items() if k != "variant.json"}),
+        "variant.json is not there",
     ),
 }
 
@@ -205,8 +205,8 @@ def test_what_is_damaged_is_said_and_compiled_again(
 ) -> None:
     path = write_entry(tmp_path)
     lock = cached_build(path).lock
-    (cell,) = cells(tmp_path)
-    damage(cell)
+    (variant,) = variants(tmp_path)
+    damage(variant)
     said: list[str] = []
     assert cached_build(path, said).lock == lock
     assert len(compiled) == 2
@@ -215,15 +215,15 @@ def test_what_is_damaged_is_said_and_compiled_again(
     assert words in said[0]
     assert "\n" not in said[0]
     assert cached_build(path).cached
-    assert not list(tmp_path.rglob(".cell*"))
+    assert not list(tmp_path.rglob(".variant*"))
 
 
-def test_a_cell_under_another_key_is_not_taken(tmp_path: Path, compiled: list[str]) -> None:
+def test_a_variant_under_another_key_is_not_taken(tmp_path: Path, compiled: list[str]) -> None:
     cached_build(write_entry(tmp_path, weights='"random:1"'))
-    (other,) = cells(tmp_path)
+    (other,) = variants(tmp_path)
     path = write_entry(tmp_path)
     cached_build(path)
-    (mine,) = (cell for cell in cells(tmp_path) if cell != other)
+    (mine,) = (variant for variant in variants(tmp_path) if variant != other)
     mine.write_bytes(other.read_bytes())
     said: list[str] = []
     cached_build(path, said)
@@ -242,14 +242,14 @@ def test_a_cache_that_cannot_be_written_stops_no_build(tmp_path: Path) -> None:
 
 def test_the_least_recently_used_go_beyond_the_limit(tmp_path: Path) -> None:
     cached_build(write_entry(tmp_path))
-    (first,) = cells(tmp_path)
+    (first,) = variants(tmp_path)
     os.utime(first, (1, 1))
     limit = int(1.5 * first.stat().st_size)
     cached_build(write_entry(tmp_path, weights='"random:1"'), limit=limit)
-    (left,) = cells(tmp_path)
+    (left,) = variants(tmp_path)
     assert left != first
     cached_build(write_entry(tmp_path, weights='"random:2"'), limit=1)
-    assert len(cells(tmp_path)) == 1  # the newest stays, however large
+    assert len(variants(tmp_path)) == 1  # the newest stays, however large
 
 
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,10 +267,10 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert run(monkeypatch, *asked, "--json") == 0
     assert json.loads(capsys.readouterr().out)["cached"] == ["main, x 8, batch 1"]
     assert run(monkeypatch, "cache", "--json", "--root", str(tmp_path)) == 0
-    (cell,) = json.loads(capsys.readouterr().out)["cells"]
-    assert cell["bytes"] == cells(tmp_path)[0].stat().st_size
+    (variant,) = json.loads(capsys.readouterr().out)["variants"]
+    assert variant["bytes"] == variants(tmp_path)[0].stat().st_size
     assert run(monkeypatch, "cache", "--root", str(tmp_path)) == 0
     assert "1 graphs" in capsys.readouterr().out
     assert run(monkeypatch, "cache", "--empty", "--root", str(tmp_path)) == 0
     assert "Removed 1 graphs" in capsys.readouterr().out
-    assert cells(tmp_path) == []
+    assert variants(tmp_path) == []

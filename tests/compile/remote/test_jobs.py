@@ -94,17 +94,17 @@ class Place:
         shutil.rmtree(root)
         return subprocess.CompletedProcess(task, code, "", said.getvalue())
 
-    def cell(self, index: int) -> subprocess.CompletedProcess[str]:
-        return self.run("cell", str(index))
+    def variant(self, index: int) -> subprocess.CompletedProcess[str]:
+        return self.run("variant", str(index))
 
     def gather(self) -> subprocess.CompletedProcess[str]:
         return self.run("gather")
 
     def bring(self, index: int) -> Path:
-        """What S3 and the manifest do: the cell comes to the job that gathers, under its key."""
-        target = self.inputs / "cells" / self.plan.cells[index].key / jobs.CELL
+        """What S3 and the manifest do: the variant comes to the job that gathers, under its key."""
+        target = self.inputs / "variants" / self.plan.variants[index].key / jobs.VARIANT
         target.parent.mkdir(parents=True)
-        shutil.move(self.outputs / "cell" / jobs.CELL, target)
+        shutil.move(self.outputs / "variant" / jobs.VARIANT, target)
         return target
 
 
@@ -132,7 +132,7 @@ def test_what_a_bundle_holds(tmp_path: Path) -> None:
     assert sorted(jobs.tree_digests(project)) == ["archives.py", "plan.json", "project.tar.gz", "start.sh"]
     plan = place.plan
     assert (plan.name, plan.target, plan.rehearsal, plan.where) == ("vibration", "inf1", True, "processing")
-    assert [cell.label for cell in plan.cells] == ["main, samples 256, batch 1", "main, samples 256, batch 4"]
+    assert [variant.label for variant in plan.variants] == ["main, samples 256, batch 1", "main, samples 256, batch 4"]
     assert plan.files == {
         name: jobs.tree_digests(project)[name] for name in ("archives.py", "project.tar.gz", "start.sh")
     }
@@ -165,7 +165,7 @@ def test_a_bundle_is_the_same_from_anywhere(tmp_path: Path) -> None:
 def test_the_environment_makes_other_keys(tmp_path: Path) -> None:
     path = write_entry(tmp_path)
     one, other = (make(tmp_path / word, path, environment=word).plan for word in ("ami-1", "ami-2"))
-    assert one.cells[0].key != other.cells[0].key
+    assert one.variants[0].key != other.variants[0].key
     assert one.build_digest == other.build_digest
 
 
@@ -183,17 +183,17 @@ def test_a_bundle_goes_into_an_empty_folder_alone(
     assert said["inputs_sha256"] == jobs.files_digest(jobs.tree_digests(tmp_path / "new"))
     assert said["plan"]["name"] == "own"
     assert run(monkeypatch, *asked, str(tmp_path / "another")) == 0
-    assert "cell 0" in capsys.readouterr().out
+    assert "variant 0" in capsys.readouterr().out
     assert not list(tmp_path.glob(".staging*"))
 
 
 @pytest.mark.slow  # three Pythons with torch and a build; the embedded AWS runs the same script in every test run
 def test_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Bundle, both cells, gather, adopt: what comes back is what a build here makes."""
+    """Bundle, both variants, gather, adopt: what comes back is what a build here makes."""
     path = own_model(tmp_path)
     place = make(tmp_path / "job", path)
     for index in (0, 1):
-        ended = place.start("cell", str(index), str(place.inputs), str(place.outputs))
+        ended = place.start("variant", str(index), str(place.inputs), str(place.outputs))
         assert ended.returncode == 0, ended.stderr
         assert f"trace: main, samples 256, batch {(1, 4)[index]}: done in" in ended.stderr
         place.bring(index)
@@ -225,11 +225,11 @@ def test_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 @pytest.fixture(scope="module")
 def brought(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """A job whose two cells are compiled; tests copy it."""
+    """A job whose two variants are compiled; tests copy it."""
     folder = tmp_path_factory.mktemp("brought")
     place = make(folder / "job", write_entry(folder / "own", more=TWO))
     for index in (0, 1):
-        assert place.cell(index).returncode == 0
+        assert place.variant(index).returncode == 0
         place.bring(index)
     return place
 
@@ -241,7 +241,7 @@ def job(brought: Place, tmp_path: Path) -> Place:
 
 
 def started(place: Place, **environment: str) -> subprocess.CompletedProcess[str]:
-    return place.start("cell", "0", str(place.inputs), str(place.outputs), **environment)
+    return place.start("variant", "0", str(place.inputs), str(place.outputs), **environment)
 
 
 def refused(ended: subprocess.CompletedProcess[str], place: Place, *words: str, code: int = 1) -> None:
@@ -257,26 +257,28 @@ def refused(ended: subprocess.CompletedProcess[str], place: Place, *words: str, 
     assert not list(place.outputs.glob("result/*"))
 
 
-def test_a_missing_cell_is_named(job: Place) -> None:
-    shutil.rmtree(job.inputs / "cells" / job.plan.cells[1].key)
-    refused(job.gather(), job, "The cell main, x 8, batch 2 cannot be gathered", "is not there", job.plan.cells[1].key)
+def test_a_missing_variant_is_named(job: Place) -> None:
+    shutil.rmtree(job.inputs / "variants" / job.plan.variants[1].key)
+    refused(
+        job.gather(), job, "The variant main, x 8, batch 2 cannot be gathered", "is not there", job.plan.variants[1].key
+    )
 
 
-def test_a_damaged_cell_is_named(job: Place) -> None:
-    cell = job.inputs / "cells" / job.plan.cells[0].key / jobs.CELL
-    os.truncate(cell, 3000)
-    refused(job.gather(), job, "The cell main, x 8, batch 1 cannot be gathered", "damaged")
+def test_a_damaged_variant_is_named(job: Place) -> None:
+    variant = job.inputs / "variants" / job.plan.variants[0].key / jobs.VARIANT
+    os.truncate(variant, 3000)
+    refused(job.gather(), job, "The variant main, x 8, batch 1 cannot be gathered", "damaged")
 
 
-def test_cells_of_different_versions_are_not_mixed(job: Place) -> None:
-    cell = job.inputs / "cells" / job.plan.cells[1].key / jobs.CELL
-    archives.extract(cell, job.folder / "open", compressed=False)
-    described = job.folder / "open/cell.json"
+def test_variants_of_different_versions_are_not_mixed(job: Place) -> None:
+    variant = job.inputs / "variants" / job.plan.variants[1].key / jobs.VARIANT
+    archives.extract(variant, job.folder / "open", compressed=False)
+    described = job.folder / "open/variant.json"
     said = json.loads(described.read_text())
     said.pop("checksum")
     said["versions"]["transformers"] = "1.0"
     described.write_text(json.dumps({**said, "checksum": _checksum(said)}))
-    write_tar(job.folder / "open", cell)
+    write_tar(job.folder / "open", variant)
     shutil.rmtree(job.folder / "open")
     refused(job.gather(), job, "transformers is ", "1.0 for main, x 8, batch 2")
 
@@ -298,26 +300,31 @@ def test_files_that_did_not_arrive(job: Place) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [((), "usage"), (("cell", "0"), "usage"), (("cell", "x", "a", "b"), "not a number"), (("gather", "a"), "usage")],
+    [
+        ((), "usage"),
+        (("variant", "0"), "usage"),
+        (("variant", "x", "a", "b"), "not a number"),
+        (("gather", "a"), "usage"),
+    ],
 )
 def test_wrong_use_of_the_script(job: Place, arguments: tuple[str, ...], words: str) -> None:
     refused(job.start(*arguments), job, words, code=2)
 
 
-def test_a_cell_that_the_plan_does_not_have(job: Place) -> None:
-    refused(job.cell(7), job, "The plan has 2 cells, there is none with the index 7")
+def test_a_variant_that_the_plan_does_not_have(job: Place) -> None:
+    refused(job.variant(7), job, "The plan has 2 variants, there is none with the index 7")
 
 
 def test_a_plan_of_another_build_is_refused(job: Place) -> None:
     file = job.inputs / "project/plan.json"
     file.write_text(jobs.dump(job.plan.model_copy(update={"build_digest": "0" * 64})))
-    refused(job.cell(0), job, "build digest", "0" * 64)
+    refused(job.variant(0), job, "build digest", "0" * 64)
 
 
-def test_a_cell_gets_under_no_key_but_its_own(job: Place) -> None:
-    cells = [cell.model_copy(update={"key": f"{cell.index}" * 64}) for cell in job.plan.cells]
-    (job.inputs / "project/plan.json").write_text(jobs.dump(job.plan.model_copy(update={"cells": cells})))
-    refused(job.cell(0), job, "the plan says " + "0" * 64)
+def test_a_variant_gets_under_no_key_but_its_own(job: Place) -> None:
+    variants = [variant.model_copy(update={"key": f"{variant.index}" * 64}) for variant in job.plan.variants]
+    (job.inputs / "project/plan.json").write_text(jobs.dump(job.plan.model_copy(update={"variants": variants})))
+    refused(job.variant(0), job, "the plan says " + "0" * 64)
 
 
 def test_without_the_neuron_sdk_the_job_says_what_a_user_is_told(
@@ -326,12 +333,12 @@ def test_without_the_neuron_sdk_the_job_says_what_a_user_is_told(
     monkeypatch.setitem(sys.modules, "torch_neuron", None)  # as where it is not installed
     place = make(tmp_path / "job", write_entry(tmp_path), rehearse=False)
     assert "image" in place.plan.environment
-    refused(place.cell(0), place, "Target inf1 needs torch_neuron, which is not installed here.", "neuron-cc")
+    refused(place.variant(0), place, "Target inf1 needs torch_neuron, which is not installed here.", "neuron-cc")
 
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A stand-in for the SDK, and cells compiled in this process."""
+    """A stand-in for the SDK, and variants compiled in this process."""
     monkeypatch.syspath_prepend(str(STAND_IN))
     monkeypatch.delitem(sys.modules, "torch_neuron", raising=False)
     monkeypatch.setattr(target_job, "_watch", in_this_process)
@@ -345,10 +352,10 @@ def test_a_stand_in_compiles_for_a_plan_that_says_so(tmp_path: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "torch_neuron", None)
         without = make(tmp_path / "without", path, rehearse=False)
-    refused(without.cell(0), without, "A stand-in for the Neuron SDK: True here, False where")
+    refused(without.variant(0), without, "A stand-in for the Neuron SDK: True here, False where")
     place = make(tmp_path / "with", path, rehearse=False)
-    assert place.plan.cells[0].key != without.plan.cells[0].key
-    ended = place.cell(0)
+    assert place.plan.variants[0].key != without.plan.variants[0].key
+    ended = place.variant(0)
     assert ended.returncode == 0, ended.stderr
     (log,) = place.outputs.glob("record/*/compile.log")
     assert log.read_text().splitlines()
@@ -372,9 +379,9 @@ def test_a_stand_in_compiles_for_a_plan_that_says_so(tmp_path: Path, monkeypatch
 def test_a_compiler_that_fails_leaves_its_log_and_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = make(tmp_path / "job", write_entry(tmp_path), rehearse=False)
     monkeypatch.setenv("NEURON_STAND_IN", "killed")
-    refused(place.cell(0), place, "-9")
+    refused(place.variant(0), place, "-9")
     assert list(place.outputs.glob("record/*/compile.log"))
-    assert not list(place.outputs.glob("cell/*"))
+    assert not list(place.outputs.glob("variant/*"))
 
 
 def weighted(tmp_path: Path) -> Path:
@@ -389,7 +396,7 @@ def test_weights_travel_and_are_checked(tmp_path: Path) -> None:
     place = make(tmp_path / "job", path)
     carried = place.inputs / "project/weights/weights/own.safetensors"
     assert "weights/weights/own.safetensors" in place.plan.files
-    assert place.cell(0).returncode == 0
+    assert place.variant(0).returncode == 0
     place.bring(0)
     ended = place.gather()
     assert ended.returncode == 0, ended.stderr
@@ -412,7 +419,7 @@ def test_weights_of_the_hub_are_brought_along(tmp_path: Path, monkeypatch: pytes
     place = make(tmp_path / "job", path)
     assert "weights/build/weights/org--net@..--..--main/model.safetensors" in place.plan.files
     monkeypatch.setattr(weights, "hf_hub_download", None)
-    ended = place.cell(0)
+    ended = place.variant(0)
     assert ended.returncode == 0, ended.stderr
 
 
@@ -465,7 +472,7 @@ def test_a_signal_reaches_the_job(job: Place, tmp_path: Path) -> None:
     python.write_text(f'#!/bin/sh\n[ "$1" = -m ] && exec {sys.executable} -c "{waiting}"\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     environment = {"PATH": os.environ["PATH"], "PYTHON": str(python), "INFERENTIA_MESSAGE_FILE": str(job.message)}
-    command = ["sh", str(job.inputs / "project/start.sh"), "cell", "0", str(job.inputs), str(job.outputs)]
+    command = ["sh", str(job.inputs / "project/start.sh"), "variant", "0", str(job.inputs), str(job.outputs)]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"

@@ -41,7 +41,7 @@ SECTION = {"inf1": "{}", "inf2": "{target: inf2}"}
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cells are compiled in this process instead of one of their own; what they print is their log all the same."""
+    """Variants are compiled in this process instead of one of their own; what they print is their log all the same."""
     monkeypatch.setattr(process_runner, "_watch", in_this_process)
 
 
@@ -351,16 +351,16 @@ def wide(parameters: int) -> str:
     return ENTRY.replace("nn.Linear(8, 4)", f"nn.Linear(8, {parameters // 8}, bias=False)")
 
 
-def test_plan_needs_no_sdk_and_names_every_cell(tmp_path: Path) -> None:
+def test_plan_needs_no_sdk_and_names_every_variant(tmp_path: Path) -> None:
     path = write_entry(tmp_path, wide(8000), more="compile: {batch_sizes: [1, 4]}\n")
     found = survey(plan(specs.load(path), rehearse=False, check=False), Silent())
-    assert [cell.case for cell in found.cells] == ["main, x 8, batch 1", "main, x 8, batch 4"]
-    assert [cell.weights for cell in found.cells] == [32000, 32000]
-    assert found.cells[1].activations == 4 * found.cells[0].activations
+    assert [variant.variant for variant in found.variants] == ["main, x 8, batch 1", "main, x 8, batch 4"]
+    assert [variant.weights for variant in found.variants] == [32000, 32000]
+    assert found.variants[1].activations == 4 * found.variants[0].activations
     assert found.fits
     device = next(demand for demand in found.demands if demand.resource == "device")
     core = next(demand for demand in found.demands if demand.resource == "core")
-    assert core.needed == 64000 + found.cells[1].activations
+    assert core.needed == 64000 + found.variants[1].activations
     assert device.needed == 4 * core.needed
 
 
@@ -379,7 +379,7 @@ def test_what_does_not_fit_is_refused_before_compiling_with_the_levers(
 ) -> None:
     stand_in("success")
     monkeypatch.setattr(process_runner, "_watch", lambda *_: pytest.fail("it was compiled"))
-    large = capacity.Footprint("main, x 8, batch 1", 9 * 2**30, 2**20, 1)
+    large = capacity.VariantSize("main, x 8, batch 1", 9 * 2**30, 2**20, 1)
     monkeypatch.setattr(capacity, "survey", lambda *_: large)
     with pytest.raises(CompileError) as caught:
         compiled(tmp_path)
@@ -397,7 +397,7 @@ def test_build_plan_on_the_command_line(
     assert run(monkeypatch, "build", "own", "--plan", "--json", "--root", str(tmp_path)) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["predicted"]
-    assert len(said["cells"]) == 2
+    assert len(said["variants"]) == 2
     assert {demand["resource"] for demand in said["demands"]} == {
         "core",
         "device",

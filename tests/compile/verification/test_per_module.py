@@ -14,7 +14,7 @@ from compile.ir.flat_module import flat_module
 from compile.lowering import Call, FunctionRewrite, load_rewrites, lower
 from compile.lowering.config import Rewriting
 from compile.models import find
-from compile.verification.inputs import Trial
+from compile.verification.inputs import VerifiedVariant
 from compile.verification.per_module import PerModule, Row, per_module
 from endpoint_spec.endpoint import Accept
 from tests.compile.models.tiny import TINY
@@ -25,7 +25,9 @@ def tried(module: nn.Module, *, leaves: bool = False, extra: Any = (), **inputs:
     """The table of a module for these inputs."""
     flat, own = flat_module(module.eval(), inputs), Rewriting(own=tuple(extra))
     accept = Accept(lowering_tolerance=1e-5)
-    return per_module(Trial("it", flat, inputs, [inputs], (), "tensor", {}, accept, rewriting=own), leaves=leaves)
+    return per_module(
+        VerifiedVariant("it", flat, inputs, [inputs], (), "tensor", {}, accept, rewriting=own), leaves=leaves
+    )
 
 
 def by_name(table: PerModule) -> dict[str, Row]:

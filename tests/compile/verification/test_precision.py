@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from compile.definition import Inputs
 from compile.ir.flat_module import flat_module
-from compile.verification.inputs import Trial
+from compile.verification.inputs import VerifiedVariant
 from compile.verification.precision import GraphPrecision, class_metrics, depth_metrics, emulate, recommended
 from compile.verification.precision_emulation import MODES, Emulation, Mode
 from endpoint_spec.endpoint import Accept
@@ -108,10 +108,10 @@ class Masked(nn.Module):
         return scores.softmax(-1) @ x.transpose(-1, -2) + scores * 0.0
 
 
-def trial(module: nn.Module, references: list[Inputs], *, task: str = "tensor", **tolerance: float) -> Trial:
+def trial(module: nn.Module, references: list[Inputs], *, task: str = "tensor", **tolerance: float) -> VerifiedVariant:
     flat = flat_module(module, references[0])
     accept = Accept(device_tolerance=tolerance or {"cosine": 0.999})  # type: ignore[arg-type]
-    return Trial("it", flat, references[0], references, ("output",), task, {}, accept)
+    return VerifiedVariant("it", flat, references[0], references, ("output",), task, {}, accept)
 
 
 def inputs(*shape: int) -> list[Inputs]:

@@ -12,7 +12,7 @@ from inference_code.artifact import manifest as m
 
 
 def example(**changes: Any) -> m.ArtifactManifest:
-    graph = m.GraphEntry(
+    graph = m.PackagedVariant(
         role="main",
         bucket={"image": [14, 14]},
         batch_size=2,

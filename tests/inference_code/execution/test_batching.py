@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_code.artifact.manifest import GraphEntry, TensorDescription
+from inference_code.artifact.manifest import PackagedVariant, TensorDescription
 from inference_code.errors import BadRequest, EndpointError, Internal
 from inference_code.execution.batching import DirectScheduler, fitting, plan
 from inference_code.request import Item
 
 
-def graph(batch: int, length: int = 3, role: str = "main") -> GraphEntry:
-    return GraphEntry(
+def graph(batch: int, length: int = 3, role: str = "main") -> PackagedVariant:
+    return PackagedVariant(
         role=role,
         bucket={"length": length},
         batch_size=batch,
@@ -32,7 +32,7 @@ class Device:
     def __init__(self) -> None:
         self.calls: list[tuple[str, np.ndarray[Any, Any]]] = []
 
-    def __call__(self, entry: GraphEntry, arrays: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    def __call__(self, entry: PackagedVariant, arrays: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         assert arrays[0].shape == entry.inputs[0].shape
         assert arrays[0].dtype == np.float32
         self.calls.append((entry.file, arrays[0]))
@@ -109,7 +109,7 @@ def test_precision_is_converted_kinds_are_not() -> None:
 
 
 def test_an_output_without_batch_axis_belongs_to_the_lone_item() -> None:
-    entry = GraphEntry(
+    entry = PackagedVariant(
         role="main",
         bucket={},
         batch_size=1,
@@ -119,7 +119,7 @@ def test_an_output_without_batch_axis_belongs_to_the_lone_item() -> None:
         structure={"kind": "tuple", "items": [{"kind": "tensor", "index": 0}, {"kind": "tensor", "index": 1}]},
     )
 
-    def run(_: GraphEntry, arrays: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+    def run(_: PackagedVariant, arrays: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         return [arrays[0], np.arange(7, dtype=np.float32)]
 
     (outcome,) = DirectScheduler([entry], run).run([item(1)])

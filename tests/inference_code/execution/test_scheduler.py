@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference_code.artifact.manifest import GraphEntry
+from inference_code.artifact.manifest import PackagedVariant
 from inference_code.errors import BadRequest, EndpointError, Internal, Unavailable
 from inference_code.execution.scheduler import Batch, QueueScheduler, Ticket
 from inference_code.request import Item
@@ -35,7 +35,7 @@ class Gate:
         self.begun: queue.SimpleQueue[tuple[int, str, list[float]]] = queue.SimpleQueue()
         self._go = threading.Semaphore(0)
 
-    def __call__(self, core: int, entry: GraphEntry, arrays: list[Any]) -> list[Any]:
+    def __call__(self, core: int, entry: PackagedVariant, arrays: list[Any]) -> list[Any]:
         self.begun.put((core, entry.file, arrays[0][:, 0].tolist()))
         if self.held:
             assert self._go.acquire(timeout=LONG)
@@ -66,7 +66,7 @@ Make = Callable[..., QueueScheduler]
 def make() -> Iterator[Make]:
     made: list[tuple[QueueScheduler, Any]] = []
 
-    def build(graphs: list[GraphEntry], device: Any, cores: int = 1, **options: Any) -> QueueScheduler:
+    def build(graphs: list[PackagedVariant], device: Any, cores: int = 1, **options: Any) -> QueueScheduler:
         made.append((QueueScheduler(graphs, device, cores, **options), device))
         return made[-1][0]
 
@@ -119,7 +119,7 @@ def test_an_item_whose_cut_does_not_fit_the_outputs_fails_alone_and_ends_no_thre
 def test_a_lone_request_goes_out_at_once_on_the_thread_that_brings_it(make: Make) -> None:
     threads = []
 
-    def device(core: int, entry: GraphEntry, arrays: list[Any]) -> list[Any]:
+    def device(core: int, entry: PackagedVariant, arrays: list[Any]) -> list[Any]:
         threads.append((threading.current_thread(), core, entry.batch_size))
         return [arrays[0] * 2]
 
@@ -289,7 +289,7 @@ def test_one_bad_item_fails_alone_in_a_batch_with_other_requests(make: Make, poo
 
 
 def test_a_device_that_raises_anything_does_not_end_the_core(make: Make) -> None:
-    def device(core: int, entry: GraphEntry, arrays: list[Any]) -> list[Any]:
+    def device(core: int, entry: PackagedVariant, arrays: list[Any]) -> list[Any]:
         if arrays[0][0, 0] == 1:
             raise KeyError("secret")
         return [arrays[0] * 2]
@@ -420,7 +420,7 @@ def test_thousands_of_requests_from_many_threads_are_each_answered_with_their_ow
     calls, lock = itertools.count(), threading.Lock()
     running: set[int] = set()
 
-    def device(core: int, entry: GraphEntry, arrays: list[Any]) -> list[Any]:
+    def device(core: int, entry: PackagedVariant, arrays: list[Any]) -> list[Any]:
         next(calls)
         with lock:
             assert core not in running, "two batches on one core"

@@ -1,4 +1,4 @@
-"""What a run's history says of its cells: jobs, retries, the cache, and the Map that stops what is left."""
+"""What a run's history says of its variants: jobs, retries, the cache, and the Map that stops what is left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 
 from endpoint_spec.jobs import GATHER
 from operations.account import Account
-from operations.jobs.cells import Followed, History
+from operations.jobs.variants import History, TrackedVariant
 
 START = datetime.datetime(2026, 11, 20, tzinfo=datetime.timezone.utc)
 
@@ -28,7 +28,7 @@ class Machine:
         self.events.append({"id": number, "type": kind, "previousEventId": previous, "timestamp": when, **details})
         return number
 
-    def iteration(self, kind: str, index: int, previous: int = 0, name: str = "Cells") -> int:
+    def iteration(self, kind: str, index: int, previous: int = 0, name: str = "Variants") -> int:
         """MapIteration..."""
         key = f"mapIteration{kind}EventDetails"
         return self.add(f"MapIteration{kind}", previous, **{key: {"name": name, "index": index}})
@@ -60,16 +60,18 @@ class Machine:
 
 
 def followed(machine: Machine, count: int = 2) -> History:
-    """A history of `count` cells."""
-    return History(machine.account, "arn", [Followed(str(index), f"cell {index}", "k") for index in range(count)])
+    """A history of `count` variants."""
+    return History(
+        machine.account, "arn", [TrackedVariant(str(index), f"variant {index}", "k") for index in range(count)]
+    )
 
 
 def states(history: History) -> list[str]:
-    """The state of each cell, then of the gathering."""
-    return [cell.state for cell in history.cells.values()]
+    """The state of each variant, then of the gathering."""
+    return [variant.state for variant in history.variants.values()]
 
 
-def test_a_cell_without_a_job_came_from_the_cache() -> None:
+def test_a_variant_without_a_job_came_from_the_cache() -> None:
     machine = Machine()
     history = followed(machine)
     history.refresh()
@@ -81,35 +83,35 @@ def test_a_cell_without_a_job_came_from_the_cache() -> None:
     history.refresh()
     assert states(history) == ["running", "running", "waiting"]
     machine.iteration("Succeeded", 0, looked)
-    left = machine.left("Cells", machine.iteration("Succeeded", 1, job))
+    left = machine.left("Variants", machine.iteration("Succeeded", 1, job))
     history.refresh()
     assert states(history) == ["cached", "done", "running"]
     machine.job(left, "depth-gather-0")
     machine.add("ExecutionSucceeded")
     history.refresh()
     assert states(history) == ["cached", "done", "done"]
-    assert [cell.jobs for cell in history.cells.values()] == [[], ["depth-1-0"], ["depth-gather-0"]]
-    assert (history.cells["1"].to_json()["seconds"], history.cells[GATHER].machines) == (4.0, 1)
+    assert [variant.jobs for variant in history.variants.values()] == [[], ["depth-1-0"], ["depth-gather-0"]]
+    assert (history.variants["1"].to_json()["seconds"], history.variants[GATHER].machines) == (4.0, 1)
 
 
-def test_every_try_of_a_cell_is_one_of_its_jobs() -> None:
+def test_every_try_of_a_variant_is_one_of_its_jobs() -> None:
     machine = Machine()
     history = followed(machine, 1)
     before = machine.iteration("Started", 0)
     for name in ("depth-0-0", "depth-0-1"):
         before = machine.add("WaitStateEntered", machine.job(before, name))
     history.refresh()
-    assert history.cells["0"].jobs == ["depth-0-0", "depth-0-1"]
+    assert history.variants["0"].jobs == ["depth-0-0", "depth-0-1"]
 
 
-def test_a_failed_cell_stops_the_others_and_the_map_that_stops_jobs_is_no_map_of_cells() -> None:
+def test_a_failed_variant_stops_the_others_and_the_map_that_stops_jobs_is_no_map_of_variants() -> None:
     machine = Machine()
     history = followed(machine)
     machine.job(machine.iteration("Started", 0), "depth-0-0")
     machine.job(machine.iteration("Started", 1), "depth-1-0")
     machine.iteration("Failed", 1)
     machine.iteration("Aborted", 0)
-    machine.left("Cells")
+    machine.left("Variants")
     machine.iteration("Started", 0, name="Stop jobs")
     machine.iteration("Succeeded", 0, name="Stop jobs")
     machine.left("Stop jobs")

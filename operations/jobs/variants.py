@@ -1,4 +1,4 @@
-"""What the cells of a run are doing, read from the run's history."""
+"""What the variants of a run are doing, read from the run's history."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _ENDINGS = {
 
 
 @dataclass
-class Followed:
-    """One cell, or the gathering of all of them (index "gather"). jobs: their names, newest last."""
+class TrackedVariant:
+    """One variant, or the gathering of all of them (index "gather"). jobs: their names, newest last."""
 
     index: str
     label: str
@@ -45,16 +45,16 @@ class Followed:
 
 
 class History:
-    """The cells of one run. `refresh` reads what is new in its history."""
+    """The variants of one run. `refresh` reads what is new in its history."""
 
-    def __init__(self, account: Account, arn: str, cells: list[Followed]) -> None:
+    def __init__(self, account: Account, arn: str, variants: list[TrackedVariant]) -> None:
         # The Map counts its items from 0, in the order in which the run was told them.
-        self.cells = {str(position): cell for position, cell in enumerate(cells)}
-        self.cells[GATHER] = Followed(GATHER, "gather and publish")
+        self.variants = {str(position): variant for position, variant in enumerate(variants)}
+        self.variants[GATHER] = TrackedVariant(GATHER, "gather and publish")
         self._account, self._arn = account, arn
         self._seen: set[int] = set()
-        self._map: str | None = None  # the state that goes over the cells: the first Map of a run
-        self._cell_of: dict[int, str] = {}  # of every event, the cell in whose iteration it happened
+        self._map: str | None = None  # the state that goes over the variants: the first Map of a run
+        self._variant_of: dict[int, str] = {}  # of every event, the variant in whose iteration it happened
 
     def refresh(self) -> None:
         """Read the events that were not there at the last refresh."""
@@ -64,12 +64,12 @@ class History:
             self._read(event)
 
     def settle(self, output: Mapping[str, Any]) -> None:
-        """What a run that succeeded says of its cells at its end; the history may lag behind it."""
-        cached = {str(row["index"]): bool(row["cached"]) for row in output.get("cells", [])}
-        for cell in self.cells.values():
-            if cell.index in cached:
-                cell.state = "cached" if cached[cell.index] else "done"
-        self.cells[GATHER].state = "done"
+        """What a run that succeeded says of its variants at its end; the history may lag behind it."""
+        cached = {str(row["index"]): bool(row["cached"]) for row in output.get("variants", [])}
+        for variant in self.variants.values():
+            if variant.index in cached:
+                variant.state = "cached" if cached[variant.index] else "done"
+        self.variants[GATHER].state = "done"
 
     def _new(self) -> Iterator[HistoryEventTypeDef]:
         """Newest first, so that a long history is not read again and again."""
@@ -87,52 +87,52 @@ class History:
         if event["type"].startswith("MapState"):
             index = None  # its end follows the last iteration's, and is no part of it
         elif started is None:
-            index = self._cell_of.get(event.get("previousEventId", 0))
+            index = self._variant_of.get(event.get("previousEventId", 0))
         else:
             self._map = self._map or started["name"]
             index = str(started["index"]) if started["name"] == self._map else None
         if index is not None:
-            self._cell_of[event["id"]] = index
+            self._variant_of[event["id"]] = index
 
     def _read(self, event: HistoryEventTypeDef) -> None:
         kind = event["type"]
         if kind == "MapIterationStarted":
-            if event["id"] in self._cell_of:
-                self._begin(self.cells[self._cell_of[event["id"]]], event)
+            if event["id"] in self._variant_of:
+                self._begin(self.variants[self._variant_of[event["id"]]], event)
         elif kind in _ENDINGS:
             details = cast(dict[str, Any], event)[_ENDINGS[kind]]
             if details["name"] == self._map:
-                self._end(self.cells[str(details["index"])], kind.removeprefix("MapIteration"), event)
+                self._end(self.variants[str(details["index"])], kind.removeprefix("MapIteration"), event)
         elif kind == "MapStateExited":
             if event["stateExitedEventDetails"]["name"] == self._map and self._all_there():
-                self._begin(self.cells[GATHER], event)
+                self._begin(self.variants[GATHER], event)
         elif kind == "TaskScheduled":
             self._scheduled(event)
         elif kind.startswith("Execution") and kind != "ExecutionStarted":
-            for cell in self.cells.values():
-                if cell.state == "running":
-                    self._end(cell, kind.removeprefix("Execution"), event)
+            for variant in self.variants.values():
+                if variant.state == "running":
+                    self._end(variant, kind.removeprefix("Execution"), event)
 
     def _all_there(self) -> bool:
-        return all(cell.state in ("done", "cached") for cell in self.cells.values() if cell.index != GATHER)
+        return all(variant.state in ("done", "cached") for variant in self.variants.values() if variant.index != GATHER)
 
     def _scheduled(self, event: HistoryEventTypeDef) -> None:
         details = event.get("taskScheduledEventDetails")
         if details is None or details.get("resource") not in _STARTS_JOB:
             return
-        cell = self.cells[self._cell_of.get(event["id"], GATHER)]
-        cell.machines += 1
+        variant = self.variants[self._variant_of.get(event["id"], GATHER)]
+        variant.machines += 1
         asked = json.loads(details.get("parameters") or "{}")
-        cell.jobs += [asked[key] for key in _JOB_NAMES if key in asked]
+        variant.jobs += [asked[key] for key in _JOB_NAMES if key in asked]
 
     @staticmethod
-    def _begin(cell: Followed, event: HistoryEventTypeDef) -> None:
-        cell.state, cell.started = "running", event["timestamp"]
+    def _begin(variant: TrackedVariant, event: HistoryEventTypeDef) -> None:
+        variant.state, variant.started = "running", event["timestamp"]
 
     @staticmethod
-    def _end(cell: Followed, how: str, event: HistoryEventTypeDef) -> None:
+    def _end(variant: TrackedVariant, how: str, event: HistoryEventTypeDef) -> None:
         """`how` as Step Functions says it: Succeeded, Failed, Aborted (also because another one failed), TimedOut."""
-        ran = cell.machines > 0 or cell.index == GATHER
+        ran = variant.machines > 0 or variant.index == GATHER
         well: State = "done" if ran else "cached"
-        cell.state = well if how == "Succeeded" else "failed" if how == "Failed" else "stopped"
-        cell.ended = event["timestamp"]
+        variant.state = well if how == "Succeeded" else "failed" if how == "Failed" else "stopped"
+        variant.ended = event["timestamp"]
