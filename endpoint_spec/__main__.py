@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -127,7 +128,7 @@ def _print(reports: list[dict[str, Any]]) -> None:
         for column in table.columns:
             column.overflow = "fold"
         for report in good:
-            table.add_row(*_variants(report))
+            table.add_row(*_row(report))
         Console().print(table)
         for report in good:
             if report["compile_job"]:
@@ -138,7 +139,7 @@ def _print(reports: list[dict[str, Any]]) -> None:
     typer.echo(f"{len(reports)} checked, {wrong} wrong.", err=True)
 
 
-def _variants(report: dict[str, Any]) -> list[str]:
+def _row(report: dict[str, Any]) -> list[str]:
     least, most = report["scale"]
     price = report["sagemaker_price"]
     note = "" if not price or price["official"] else " (unofficial)"
@@ -157,6 +158,12 @@ def _workers(report: dict[str, Any]) -> str:
     """The workers, and the processes that they are threads of where it is not one process, nor one for each."""
     workers, processes = report["workers"], report["processes"]
     return str(workers) if processes in (1, workers) else f"{workers} in {processes} processes"
+
+
+def run(command: Callable[[], object]) -> int:
+    """Run a command; its errors end it by themselves, with their exit code."""
+    command()
+    return 0
 
 
 if __name__ == "__main__":

@@ -10,20 +10,25 @@ import typer
 
 import endpoint_spec as specs
 from operations.account import explained
-from operations.commands import artifacts, jobs, smoke
+from operations.commands import artifacts, jobs, smoke, status
 from operations.commands.common import console
 from operations.errors import OperationError, WrongUseError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
-for group in (jobs, artifacts, smoke):  # the order is that of --help
+for group in (status, jobs, artifacts, smoke):  # the order is that of --help
     group.register(app)
 
 
-def main(run: Callable[[], Any] = app) -> int:
-    """Run the command line; 0 done, 1 the work failed, 2 wrong use, 130 stopped following a run with Ctrl-C."""
+def main() -> int:
+    """`python -m operations`."""
+    return run(app)
+
+
+def run(command: Callable[[], Any]) -> int:
+    """Run a command; 0 done, 1 the work failed, 2 wrong use, 130 stopped following a run with Ctrl-C."""
     try:
         with explained():
-            run()
+            command()
     except WrongUseError as error:
         console.print("[bold red]wrong use:[/]", end=" ")
         console.print(str(error), soft_wrap=True, highlight=False, markup=False)

@@ -428,7 +428,7 @@ def is_exception(graph: Mapping[str, Any]) -> bool:
 def _line(row: Mapping[str, Any], graph: Mapping[str, Any]) -> str:
     before, after, error = graph["before"], graph["after"], graph["error"]
     mark = "" if error["within_bound"] else " **beyond the bound**"
-    variants = [
+    cells = [
         row["title"],
         graph["role"],
         ", ".join(f"{axis} {size}" for axis, size in row["bucket"].items()),
@@ -440,7 +440,7 @@ def _line(row: Mapping[str, Any], graph: Mapping[str, Any]) -> str:
         _giga(after["flops"]),
         f"{error['relative']:.1e} ({error['compared_inputs']}){mark}",
     ]
-    return f"| {' | '.join(variants)} |"
+    return f"| {' | '.join(cells)} |"
 
 
 def host_flops(graph: Mapping[str, Any]) -> int:

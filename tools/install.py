@@ -185,6 +185,30 @@ def install_cdk(python: Path) -> None:
     link.symlink_to(ROOT / "node_modules" / "aws-cdk" / "bin" / "cdk")
 
 
+def install_command(python: Path) -> None:
+    """The command `inferentia` in .venv/bin, for any folder, and its completion where .venv is activated in bash."""
+    command, completion = VENV / "bin" / "inferentia", VENV / "bin" / "inferentia-completion.bash"
+    command.write_text(
+        f"#!{python}\n"
+        "import signal\n\nsignal.signal(signal.SIGINT, signal.SIG_DFL)  # until a command runs\n\n"
+        f"import sys\n\nsys.path.insert(0, {str(ROOT)!r})\nfrom cli.__main__ import main\n\nsys.exit(main())\n"
+    )
+    command.chmod(0o755)
+    asked = subprocess.run(
+        [str(command)],
+        env={**os.environ, "_INFERENTIA_COMPLETE": "source_bash"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    completion.write_text(asked.stdout)
+    activate = VENV / "bin" / "activate"
+    line = f'[ -z "${{BASH_VERSION:-}}" ] || . "$VIRTUAL_ENV/bin/{completion.name}"\n'
+    if line not in activate.read_text():
+        with activate.open("a") as file:
+            file.write(line)
+
+
 def digest(*files: Path) -> str:
     """One digest over what an environment was made of."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
@@ -213,6 +237,7 @@ def install_main() -> None:
     refuse_cuda(python)
     say("installing the CDK CLI")
     install_cdk(python)
+    install_command(python)
     (VENV / "made-of.txt").write_text(wanted)
     say("done")
 

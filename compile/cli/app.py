@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 import warnings
+from collections.abc import Callable
 
 import typer
 from rich.markup import escape
@@ -52,8 +52,13 @@ def make_app() -> typer.Typer:
     return app
 
 
-def main() -> None:
-    """Runs the command line. Exit codes: 0 done, 1 the work failed, 2 wrong use.
+def main() -> int:
+    """`python -m compile`."""
+    return run(lambda: make_app()(prog_name="python -m compile"))
+
+
+def run(command: Callable[[], object]) -> int:
+    """Runs a command line. Exit codes: 0 done, 1 the work failed, 2 wrong use, 130 Ctrl-C.
 
     With COMPILE_TRACEBACK=1 in the environment an unexpected exception is shown whole.
     """
@@ -61,21 +66,25 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", module=r"torch\..*|transformers\..*")
     try:
-        make_app()(prog_name="python -m compile")
+        command()
     except UsageError as error:
-        _fail(error, 2)
+        return _fail(error, 2)
     except (CompileError, SpecErrors, LockError, ManifestError) as error:
-        _fail(error, 1)
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        return 130
     except OSError as error:
-        _fail(
-            CompileError(f"{error.strerror or error}: {error.filename or 'no file named'}", "Nothing was changed."), 1
-        )
+        where = error.filename or "no file named"
+        return _fail(CompileError(f"{error.strerror or error}: {where}", "Nothing was changed."), 1)
     except Exception as error:  # a fault of ours, or of a library under an unusual model
         if os.environ.get(_TRACEBACK):
             raise
-        _fail(CompileError(f"unexpected {said(error)}.", f"Set {_TRACEBACK}=1 to see where it came from."), 1)
+        remedy = f"Set {_TRACEBACK}=1 to see where it came from."
+        return _fail(CompileError(f"unexpected {said(error)}.", remedy), 1)
+    return 0
 
 
-def _fail(error: Exception, code: int) -> None:
+def _fail(error: Exception, code: int) -> int:
     err.print(f"[bold red]error[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
-    sys.exit(code)
+    return code

@@ -1,0 +1,1 @@
+"""The command `inferentia`: a table of verbs, each of which loads its room when it runs."""
