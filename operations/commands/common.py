@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 console = Console(stderr=True)
@@ -24,10 +25,16 @@ def table(title: str, rows: dict[str, object]) -> None:
     """A summary of two columns on standard error."""
     result = Table(title=title, show_header=False, title_justify="left")
     result.add_column(no_wrap=True)
-    result.add_column(overflow="fold")
+    result.add_column(no_wrap=True)
     for key, value in rows.items():
         result.add_row(key, str(value))
-    console.print(result)
+    show(result)
+
+
+def show(rows: Table) -> None:
+    """Print a table as wide as it is: a digest, a key or an ARN that is broken into lines cannot be copied."""
+    needed = Measurement.get(console, console.options.update(max_width=10_000), rows).maximum
+    console.print(rows, width=max(needed, console.width), crop=False, soft_wrap=True)
 
 
 def finish(record: dict[str, Any], title: str, *, as_json: bool) -> None:

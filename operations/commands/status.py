@@ -14,7 +14,7 @@ from rich.table import Table
 import endpoint_spec as specs
 from endpoint_spec.lock import LockError, check, lock_path, read_lock
 from operations.account import Account
-from operations.commands.common import AsJson, Rehearsal, Root, console
+from operations.commands.common import AsJson, Rehearsal, Root, show
 from operations.errors import WrongUseError
 
 
@@ -48,9 +48,7 @@ def status_command(
     Exit code 0 also where something does not fit; `check` judges, this shows.
     """
     if not (root / "endpoints").is_dir():
-        raise WrongUseError(
-            f"{root.resolve()} holds no endpoints/ folder. Run from the project root, or name it: --root."
-        )
+        raise WrongUseError(f"{root.resolve()} holds no endpoints/ folder. Name the project with --root.")
     account = None if offline else Account()
     found = [status(spec, account, rehearsal=rehearsal) for _, spec in sorted(specs.load_all(root.resolve()).items())]
     if as_json:
@@ -58,11 +56,11 @@ def status_command(
         return
     table = Table("endpoint", "lock", "deployed", "deployed artifact (sha256)", title_justify="left")
     for column in table.columns:
-        column.overflow = "fold"
+        column.no_wrap = True
     for one in found:
         other = " (not the lock's)" if one.artifact and one.artifact != one.locked else ""
         table.add_row(one.name, one.lock, one.deployed, f"{one.artifact}{other}")
-    console.print(table)
+    show(table)
 
 
 def status(spec: specs.EndpointSpec, account: Account | None, *, rehearsal: bool) -> EndpointStatus:
