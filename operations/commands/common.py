@@ -34,7 +34,7 @@ def table(title: str, rows: dict[str, object]) -> None:
 def show(rows: Table) -> None:
     """Print a table as wide as it is: a digest, a key or an ARN that is broken into lines cannot be copied."""
     needed = Measurement.get(console, console.options.update(max_width=10_000), rows).maximum
-    console.print(rows, width=max(needed, console.width), crop=False, soft_wrap=True)
+    Console(stderr=True, width=max(needed, console.width)).print(rows, soft_wrap=True)
 
 
 def finish(record: dict[str, Any], title: str, *, as_json: bool) -> None:
