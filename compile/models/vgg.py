@@ -29,7 +29,7 @@ class Sizes:
 
 
 VARIANTS = {"vgg16": Sizes()}
-# The smallest side leaves one variant after five poolings; at 224 the last map has the 7 variants of the dense layers.
+# The smallest side leaves one cell after five poolings; at 224 the last map has the 7 cells of the dense layers.
 PICTURES = Pictures("vgg", multiple=32)
 DRAW = drawer(gain=math.sqrt(2))
 

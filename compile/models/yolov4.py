@@ -23,7 +23,7 @@ from compile.models.parts.pictures import Pictures
 class Sizes:
     """The numbers of the network: `blocks` are the residual blocks of the four later stages.
 
-    scales: how far a centre reaches beyond its variant, finest head first: those of darknet's yolov4.cfg.
+    scales: how far a centre reaches beyond its cell, finest head first: those of darknet's yolov4.cfg.
     """
 
     classes: int = 80

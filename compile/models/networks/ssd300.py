@@ -48,7 +48,7 @@ def default_boxes(scales: Sequence[float] = SCALES) -> torch.Tensor:
 
 
 class Backbone(nn.Module):
-    """VGG-16 without its dense layers, and five more blocks; six maps of 38, 19, 10, 5, 3 and 1 variants a side."""
+    """VGG-16 without its dense layers, and five more blocks; six maps of 38, 19, 10, 5, 3 and 1 cells a side."""
 
     def __init__(self, stages: Sequence[Sequence[int]], deep: int, extra: Sequence[int]) -> None:
         super().__init__()

@@ -76,8 +76,8 @@ class Bottleneck(nn.Module):
         return x + y if self.add else y
 
 
-def variants(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
-    """(height, width, 2): x and y of each variant's corner, in variants."""
+def cells(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
+    """(height, width, 2): x and y of each cell's corner, in cells."""
     columns = torch.arange(width, dtype=like.dtype, device=like.device)[None, :].expand(height, width)
     rows = torch.arange(height, dtype=like.dtype, device=like.device)[:, None].expand(height, width)
     return torch.stack([columns, rows], -1)
@@ -98,10 +98,10 @@ def flat(centres: torch.Tensor, sizes: torch.Tensor, scores: torch.Tensor) -> to
 def exponential_boxes(head: torch.Tensor, anchors: torch.Tensor, stride: int, scale: float = 1.0) -> torch.Tensor:
     """YOLOv2 to v4: rows of (x, y, width, height in pixels, objectness, classes).
 
-    anchors (n, 2) in pixels. scale: YOLOv4's grid sensitivity, which lets a centre reach its variant's border.
+    anchors (n, 2) in pixels. scale: YOLOv4's grid sensitivity, which lets a centre reach its cell's border.
     """
     y = anchors_last(head, anchors.shape[0])
-    corner = variants(y.shape[2], y.shape[3], y)
+    corner = cells(y.shape[2], y.shape[3], y)
     centres = (torch.sigmoid(y[..., 0:2]) * scale - (scale - 1) / 2 + corner) * stride
     sizes = torch.exp(y[..., 2:4]) * anchors.view(1, -1, 1, 1, 2)
     return flat(centres, sizes, torch.sigmoid(y[..., 4:]))
@@ -110,7 +110,7 @@ def exponential_boxes(head: torch.Tensor, anchors: torch.Tensor, stride: int, sc
 def squared_boxes(head: torch.Tensor, anchors: torch.Tensor, stride: int) -> torch.Tensor:
     """YOLOv5: rows as of exponential_boxes; sizes are bounded by four times the anchor."""
     y = torch.sigmoid(anchors_last(head, anchors.shape[0]))
-    corner = variants(y.shape[2], y.shape[3], y)
+    corner = cells(y.shape[2], y.shape[3], y)
     centres = (y[..., 0:2] * 2 - 0.5 + corner) * stride
     doubled = y[..., 2:4] * 2
     return flat(centres, doubled * doubled * anchors.view(1, -1, 1, 1, 2), y[..., 4:])
