@@ -11,8 +11,8 @@ from cdk.constructs.compile_instance import CompileInstance, Machine, ec2_arn, m
 from cdk.constructs.compile_network import CompileNetwork
 from cdk.constructs.job_files import JobFiles
 from cdk.states.instance import InstanceMachine, instance_states, stop_states
-from cdk.states.job import GATHER, VARIANT, Place, naming
-from cdk.states.run import MADE, READ_RESULT, Course, variant_key
+from cdk.states.job import GATHER, VARIANT, Place
+from cdk.states.run import MADE, READ_RESULT, Course
 
 
 class InstanceBranch(Construct):
@@ -41,8 +41,6 @@ class InstanceBranch(Construct):
         self.branch = Branch(
             course=Course(
                 variant=instance_states(place, started, VARIANT, MADE),
-                enter=naming(VARIANT)("First try"),
-                made=variant_key(place),
                 gather=instance_states(place, started, GATHER, READ_RESULT),
                 data={"subnets": started.subnet_of_try()},
             ),

@@ -16,7 +16,6 @@ from cdk.constructs.compile_runs import CompileRuns
 from cdk.constructs.instance_branch import InstanceBranch
 from cdk.constructs.job_files import JobFiles
 from cdk.constructs.labels import REHEARSAL_TAG, add_tags
-from cdk.constructs.neo_branch import NeoBranch
 from cdk.constructs.outputs import add_outputs
 from cdk.constructs.processing_branch import ProcessingBranch
 from cdk.constructs.run_key import RunKey
@@ -30,7 +29,7 @@ from cdk.states.run import poll_seconds
 from endpoint_spec import EndpointSpec, derive, platforms
 from endpoint_spec.endpoint import Job
 
-WHERE = {"processing": "in SageMaker Processing jobs", "ec2": "on EC2 instances", "neo": "with SageMaker Neo"}
+WHERE = {"processing": "in SageMaker Processing jobs", "ec2": "on EC2 instances"}
 
 
 def stack_name(endpoint_name: str) -> str:
@@ -97,11 +96,9 @@ class CompileStack(Stack):
             branch = ProcessingBranch(
                 self, "Jobs", place=place, job=job, target=spec.compile.target, files=files, volume_key=key
             ).branch
-        elif job.where == "ec2":
+        else:
             machine = _machine(spec, job, deployment)
             branch = InstanceBranch(self, "Jobs", place=place, machine=machine, files=files, tags=tags).branch
-        else:
-            branch = NeoBranch(self, "Jobs", place=place, files=files).branch
         runs = CompileRuns(
             self,
             "Runs",

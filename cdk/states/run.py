@@ -33,24 +33,16 @@ def poll_seconds(time_limit: int, max_parallel: int) -> int:
 class Course:
     """How a run goes where it compiles.
 
-    variant: states of a variant's job, entered at `enter`, which lead to "Made: variant". made: key of what it leaves,
-    an intrinsic function. gather: states of the gathering, which lead to "Read result"; none for Neo. data: more that
-    every job is given.
+    variant: states of a variant's job, which lead to "Made: variant". gather: states of the gathering, which lead to
+    "Read result". Both are entered at "First try". data: more that every job is given.
     """
 
     variant: States
-    enter: str
-    made: str
-    gather: States | None
+    gather: States
     data: dict[str, Any] = field(default_factory=dict)
 
 
 MADE, READ_RESULT = "Made: variant", "Read result"
-
-
-def variant_key(place: Place) -> str:
-    """What a variant's job leaves in the cache: one object, so that it is never half there."""
-    return f"States.Format('{jobs.variant_key(place.name, '{}')}', $.key)"
 
 
 def run_machine(
@@ -129,28 +121,35 @@ def _work(place: Place, course: Course, max_parallel: int) -> dict[str, Any]:
             "States": _variant(place, course),
         },
         "ResultPath": "$.variants",
-        "Next": "Prepare gathering" if course.gather is not None else "Finish",
+        "Next": "Prepare gathering",
     }
-    rest = _gather_and_publish(place, course) if course.gather is not None else {}
     finish = {
         "run.$": "$.run",
         "result.$": f"States.Format('{jobs.output_prefix(place.name, '{}')}', $.run)",
         "variants.$": "$.variants",
+        "artifact.$": "$.artifact",
     }
-    if course.gather is not None:
-        finish["artifact.$"] = "$.artifact"
-    return {"StartAt": "Variants", "States": {"Variants": variants, **rest, "Finish": asl.passing(finish, End=True)}}
+    return {
+        "StartAt": "Variants",
+        "States": {
+            "Variants": variants,
+            **_gather_and_publish(place, course),
+            "Finish": asl.passing(finish, End=True),
+        },
+    }
 
 
 def _variant(place: Place, course: Course) -> States:
     at = naming(VARIANT)
+    # What a variant's job leaves in the cache: one object, so that it is never half there.
+    made = f"States.Format('{jobs.variant_key(place.name, '{}')}', $.key)"
     outcome = {"index.$": "$.index", "key.$": "$.key"}
     return {
-        "Look up": find(place, course.made, "In the cache"),
-        "In the cache": asl.choice([(asl.above_zero("$.found.count"), "From the cache")], course.enter),
+        "Look up": find(place, made, "In the cache"),
+        "In the cache": asl.choice([(asl.above_zero("$.found.count"), "From the cache")], at("First try")),
         "From the cache": asl.passing({**outcome, "cached": True}, End=True),
         **course.variant,
-        MADE: find(place, course.made, at("Is there")),
+        MADE: find(place, made, at("Is there")),
         at("Is there"): asl.choice([(asl.above_zero("$.found.count"), at("Compiled"))], at("Missing")),
         at("Missing"): asl.fail(
             "CompiledVariantMissing", "States.Format('{} ended well, but its variant is not in the cache', $.job.name)"
@@ -160,9 +159,7 @@ def _variant(place: Place, course: Course) -> States:
 
 
 def _gather_and_publish(place: Place, course: Course) -> States:
-    assert course.gather is not None  # noqa: S101  (its only caller has looked)
     output = jobs.output_prefix(place.name, "{}")
-
     return {
         "Prepare gathering": asl.passing(
             {**_job_data(course), "index": GATHER, "variants.$": "$.variants"}, Next=naming(GATHER)("First try")
