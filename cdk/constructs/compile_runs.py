@@ -11,7 +11,7 @@ from constructs import Construct
 from cdk.constructs.branch import Branch
 from cdk.constructs.cleanup_rule import CleanupRule
 from cdk.constructs.job_files import JobFiles
-from cdk.constructs.run_topic import RunTopic
+from cdk.constructs.notification_topic import NotificationTopic
 from cdk.constructs.state_machine import StateMachine
 from cdk.nag import acknowledge_pattern
 from cdk.states.cleanup import cleanup_machine
@@ -31,7 +31,7 @@ class CompileRuns(Construct):
         place: Place,
         branch: Branch,
         files: JobFiles,
-        topic: RunTopic,
+        topic: NotificationTopic,
         log_group: logs.ILogGroup,
         bounds: tuple[int, int],
     ) -> None:

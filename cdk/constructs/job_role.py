@@ -7,6 +7,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
+from cdk.constructs.container_policy import publishes_metrics, pulls_image
 from cdk.constructs.job_files import JobFiles
 from cdk.nag import acknowledge, acknowledge_pattern
 from cdk.states.job import job_name_pattern
@@ -40,7 +41,7 @@ class JobRole(Construct):
         statements = [
             *files.for_job(),
             *self._writes_logs(files.name),
-            *self._pulls_image(repository_arn),
+            *pulls_image(repository_arn),
             self._encrypts_disk(volume_key),
         ]
         self.role = iam.Role(
@@ -69,20 +70,7 @@ class JobRole(Construct):
                 sid="FindLogs", actions=["logs:CreateLogGroup", "logs:DescribeLogStreams"], resources=[f"{group}:*"]
             ),
             iam.PolicyStatement(sid="WriteLogs", actions=write, resources=[streams]),
-            iam.PolicyStatement(
-                sid="PublishMetrics",
-                actions=["cloudwatch:PutMetricData"],
-                resources=["*"],
-                conditions={"StringEquals": {"cloudwatch:namespace": METRIC_NAMESPACE}},
-            ),
-        ]
-
-    @staticmethod
-    def _pulls_image(repository_arn: str) -> list[iam.PolicyStatement]:
-        pull = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
-        return [
-            iam.PolicyStatement(sid="PullImage", actions=pull, resources=[repository_arn]),
-            iam.PolicyStatement(sid="LogInToRegistry", actions=["ecr:GetAuthorizationToken"], resources=["*"]),
+            publishes_metrics([METRIC_NAMESPACE]),
         ]
 
     @staticmethod

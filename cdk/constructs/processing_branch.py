@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from aws_cdk import Aws, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -11,9 +13,9 @@ from cdk.constructs.branch import Branch
 from cdk.constructs.job_files import JobFiles
 from cdk.constructs.job_role import JOB_LOGS, JobRole
 from cdk.constructs.registry_image import RegistryImage
-from cdk.states.job import GATHER, VARIANT, Place, job_name_pattern
+from cdk.states.job import Place, job_name_pattern
 from cdk.states.processing import ProcessingMachine, processing_states, stop_states
-from cdk.states.run import MADE, READ_RESULT, Course
+from cdk.states.run import Course
 from endpoint_spec import platforms
 from endpoint_spec.endpoint import Job
 
@@ -56,10 +58,7 @@ class ProcessingBranch(Construct):
         jobs = f"{own}:processing-job/{job_name_pattern(files.name)}"
         patterns = {jobs: "Jobs are named for each run; the pattern is this endpoint's alone."}
         self.branch = Branch(
-            course=Course(
-                variant=processing_states(place, machine, VARIANT, MADE),
-                gather=processing_states(place, machine, GATHER, READ_RESULT),
-            ),
+            course=Course(job=partial(processing_states, place, machine)),
             stop=stop_states(place, "All stopped"),
             run_statements=[*_may_start(jobs, machine.instance_type), _may_pass(role)],
             stop_statements=_may_stop(jobs),

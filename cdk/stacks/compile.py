@@ -13,14 +13,14 @@ from constructs import Construct
 from cdk.constructs.branch import Branch
 from cdk.constructs.compile_instance import Machine
 from cdk.constructs.compile_runs import CompileRuns
+from cdk.constructs.encryption_key import EncryptionKey
 from cdk.constructs.instance_branch import InstanceBranch
 from cdk.constructs.job_files import JobFiles
 from cdk.constructs.labels import REHEARSAL_TAG, add_tags
+from cdk.constructs.log_group import EncryptedLogGroup, run_log_group
+from cdk.constructs.notification_topic import NotificationTopic
 from cdk.constructs.outputs import add_outputs
 from cdk.constructs.processing_branch import ProcessingBranch
-from cdk.constructs.run_key import RunKey
-from cdk.constructs.run_logs import RunLogs, run_log_group
-from cdk.constructs.run_topic import RunTopic
 from cdk.deployment import Deployment
 from cdk.refusal import hold_place, refuse_deployment
 from cdk.stacks.artifacts import ArtifactsStack
@@ -74,10 +74,20 @@ class CompileStack(Stack):
     def _compose(
         self, spec: EndpointSpec, job: Job, artifacts: ArtifactsStack, deployment: Deployment, cost: str
     ) -> None:
-        key = RunKey(self, "Encryption", endpoint_name=spec.name, log_group_names=[run_log_group(spec.name)]).key
-        logs = RunLogs(self, "Logs", endpoint_name=spec.name, encryption_key=key).log_group
-        topic = RunTopic(
-            self, "Notification", endpoint_name=spec.name, encryption_key=key, notify=spec.alarms.notify or ()
+        group = run_log_group(spec.name)
+        key = EncryptionKey(
+            self,
+            "Encryption",
+            description=f"Encrypts the logs, messages and disks of compile runs of endpoint {spec.name}",
+            log_group_name=group,
+        ).key
+        logs = EncryptedLogGroup(self, "Logs", name=group, encryption_key=key).log_group
+        topic = NotificationTopic(
+            self,
+            "Notification",
+            display_name=f"Compile runs of endpoint {spec.name}",
+            encryption_key=key,
+            notify=spec.alarms.notify or (),
         )
         files = JobFiles(self, name=spec.name, bucket=artifacts.bucket, key=artifacts.key)
         seconds = job.time_limit // timedelta(seconds=1)

@@ -6,7 +6,7 @@ Its input is what `submit` writes: submission, bucket, project, wheels, variants
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,12 +33,11 @@ def poll_seconds(time_limit: int, max_parallel: int) -> int:
 class Course:
     """How a run goes where it compiles.
 
-    variant: states of a variant's job, which lead to "Made: variant". gather: states of the gathering, which lead to
-    "Read result". Both are entered at "First try". data: more that every job is given.
+    job: makes the states of one kind of job (a variant's, or the gathering), entered at "First try", from the kind and
+    the state that they lead to. data: more that every job is given.
     """
 
-    variant: States
-    gather: States
+    job: Callable[[str, str], States]
     data: dict[str, Any] = field(default_factory=dict)
 
 
@@ -148,7 +147,7 @@ def _variant(place: Place, course: Course) -> States:
         "Look up": find(place, made, "In the cache"),
         "In the cache": asl.choice([(asl.above_zero("$.found.count"), "From the cache")], at("First try")),
         "From the cache": asl.passing({**outcome, "cached": True}, End=True),
-        **course.variant,
+        **course.job(VARIANT, MADE),
         MADE: find(place, made, at("Is there")),
         at("Is there"): asl.choice([(asl.above_zero("$.found.count"), at("Compiled"))], at("Missing")),
         at("Missing"): asl.fail(
@@ -164,7 +163,7 @@ def _gather_and_publish(place: Place, course: Course) -> States:
         "Prepare gathering": asl.passing(
             {**_job_data(course), "index": GATHER, "variants.$": "$.variants"}, Next=naming(GATHER)("First try")
         ),
-        **course.gather,
+        **course.job(GATHER, READ_RESULT),
         READ_RESULT: asl.task(
             place.call("s3", "getObject"),
             {"Bucket": place.bucket, "Key.$": f"States.Format('{output}{jobs.RESULT}', $.run)"},

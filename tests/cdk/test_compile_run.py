@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,10 +13,10 @@ import pytest
 from cdk.states.cleanup import cleanup_machine
 from cdk.states.instance import InstanceMachine, instance_states
 from cdk.states.instance import stop_states as stop_instances
-from cdk.states.job import GATHER, VARIANT, WAITS, Place, job_name_pattern
+from cdk.states.job import WAITS, Place, job_name_pattern
 from cdk.states.processing import ProcessingMachine, processing_states
 from cdk.states.processing import stop_states as stop_processing
-from cdk.states.run import EVENTS_PER_LOOK, MADE, READ_RESULT, Course, run_machine
+from cdk.states.run import EVENTS_PER_LOOK, Course, run_machine
 from endpoint_spec import jobs
 from tests.cdk.interpreter import Ended, Services, refused, run
 
@@ -58,15 +59,8 @@ def given() -> dict[str, Any]:
 
 def courses() -> dict[str, Course]:
     return {
-        "processing": Course(
-            variant=processing_states(PLACE, PROCESSING, VARIANT, MADE),
-            gather=processing_states(PLACE, PROCESSING, GATHER, READ_RESULT),
-        ),
-        "ec2": Course(
-            variant=instance_states(PLACE, INSTANCES, VARIANT, MADE),
-            gather=instance_states(PLACE, INSTANCES, GATHER, READ_RESULT),
-            data={"subnets": INSTANCES.subnet_of_try()},
-        ),
+        "processing": Course(job=partial(processing_states, PLACE, PROCESSING)),
+        "ec2": Course(job=partial(instance_states, PLACE, INSTANCES), data={"subnets": INSTANCES.subnet_of_try()}),
     }
 
 
