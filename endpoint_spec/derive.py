@@ -83,10 +83,8 @@ def job_cost_limit(spec: EndpointSpec) -> float | None:
 def job_cost_text(spec: EndpointSpec) -> str:
     """The cost limit of a compile run in a sentence, with what it is made of and what it leaves out."""
     job, dollars = spec.job, job_cost_limit(spec)
-    if job is None:
+    if job is None or job.instance_type is None:
         return "nothing: no compile job"
-    if job.instance_type is None:
-        return "unknown: SageMaker Neo bills the machine that it chooses"
     price = job_price(job.instance_type, spec.root)
     if dollars is None or price is None:
         return f"unknown: no price of {job.instance_type} is known; write one into prices.yaml"

@@ -256,15 +256,24 @@ class Compile(Section):
     inf2: Inf2Options | None = Field(default=None, description="options of the Inf2 compiler alone")
 
 
+def _where(value: Any) -> Any:
+    if value == "neo":
+        raise fault(
+            "is not supported: a model that SageMaker Neo compiles needs Neo's runtime, so it could not be verified, "
+            "locked or served",
+            "Write processing, or ec2.",
+        )
+    return value
+
+
 class Job(Section):
     """Where the model is compiled instead of on this machine. A change here needs no new build."""
 
-    where: Literal["processing", "ec2", "neo"] = Field(
-        default="processing",
-        description="a SageMaker Processing job, an EC2 instance that terminates itself, or SageMaker Neo",
+    where: Annotated[Literal["processing", "ec2"], BeforeValidator(_where)] = Field(
+        default="processing", description="a SageMaker Processing job, or an EC2 instance that terminates itself"
     )
     instance_type: StrictStr | None = Field(
-        default=None, description="ml.c5.4xlarge for processing and c5.4xlarge for ec2 if left out; neo has none"
+        default=None, description="ml.c5.4xlarge for processing and c5.4xlarge for ec2 if left out"
     )
     volume: Annotated[Gigabytes, Field(ge=10, le=16_384)] = Field(default=100, description="disk of the machine, in GB")
     time_limit: Annotated[Duration, AfterValidator(_above_zero)] = Field(

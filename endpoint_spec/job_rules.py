@@ -16,14 +16,12 @@ _LONGEST_JOB = timedelta(days=5)
 
 @rule("job")
 def job_machine_exists(spec: EndpointSpec) -> Iterator[Finding]:
-    """A Processing job takes ml. types without a chip, an instance takes EC2's names, Neo takes none."""
+    """A Processing job takes ml. types without a chip, an instance takes EC2's names."""
     job = spec.job
     if job is None or job.instance_type is None:
         return
     key, kind, known = "job.instance_type", job.instance_type, platforms.job_instance_types(job.where)
-    if job.where == "neo":
-        yield Finding(key, kind, "has no meaning with where: neo: AWS chooses Neo's machine", "Leave it out.")
-    elif kind not in known:
+    if kind not in known:
         other = kind.removeprefix("ml.") if job.where == "ec2" else f"ml.{kind}"
         problem = f"is not a machine for where: {job.where}"
         if job.where == "processing" and re.fullmatch(r"(ml\.)?inf[12]\..*", kind):
@@ -46,7 +44,7 @@ def job_machine_has_the_target(spec: EndpointSpec) -> Iterator[Finding]:
 
 @rule("job")
 def spot_is_for_instances(spec: EndpointSpec) -> Iterator[Finding]:
-    """SageMaker's processing jobs have no spot capacity, and Neo has no machine of ours."""
+    """SageMaker's processing jobs have no spot capacity."""
     if spec.job is not None and spec.job.spot and spec.job.where != "ec2":
         problem = f"is not possible with where: {spec.job.where}: only EC2 instances are bought as spot capacity"
         yield Finding("job.spot", "true", problem, "Leave it out, or write where: ec2.")
@@ -68,21 +66,3 @@ def job_outlives_the_compiler(spec: EndpointSpec) -> Iterator[Finding]:
         one = format_duration(spec.compile.timeout)
         problem = f"is not above compile.timeout, the {one} that one graph may take"
         yield Finding(key, text, problem, "Write a longer time_limit, or a shorter timeout under compile.")
-
-
-@rule("job", "compile")
-def neo_takes_the_model(spec: EndpointSpec) -> Iterator[Finding]:
-    """Neo compiles one traced graph of one shape; it is told nothing of pipelines, and this branch makes Inf1 alone."""
-    if spec.job is None or spec.job.where != "neo":
-        return
-    wanted, key = spec.compile, "job.where"
-    remedy = "Write where: processing."
-    if wanted.target != "inf1":
-        yield Finding(key, "neo", f"is for inf1 only, but compile.target is {wanted.target}", remedy)
-    if wanted.pipeline_cores > 1:
-        problem = f"knows no pipeline, but compile.pipeline_cores is {wanted.pipeline_cores}"
-        yield Finding(key, "neo", problem, f"Write pipeline_cores: 1, or: {remedy}")
-    graphs = len(wanted.buckets or (None,)) * len(wanted.batch_sizes)
-    if graphs > 1:
-        problem = f"compiles one shape, but compile has {graphs} of buckets and batch sizes"
-        yield Finding(key, "neo", problem, f"Keep one bucket and one batch size, or: {remedy}")

@@ -69,7 +69,7 @@ class Plan(_Part):
     build_digest: Sha256
     target: Literal["inf1", "inf2"]
     rehearsal: bool
-    where: Literal["processing", "ec2", "neo"]
+    where: Literal["processing", "ec2"]
     environment: dict[str, str] = Field(default_factory=dict, description="what the variants' keys say of the machine")
     variants: list[VariantJob] = Field(min_length=1)
     files: dict[str, Sha256]

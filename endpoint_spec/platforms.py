@@ -283,15 +283,15 @@ def job_machines() -> dict[str, JobMachine]:
 
 
 def job_instance_types(where: str) -> tuple[str, ...]:
-    """What job.instance_type may be: SageMaker's names for processing, EC2's for ec2, nothing for neo."""
+    """What job.instance_type may be: SageMaker's names for processing, EC2's for ec2."""
     rows = job_machines().values()
     if where == "processing":  # processing jobs have no Inferentia instances
         return tuple(f"ml.{row.name}" for row in rows if row.family == "cpu")
-    return tuple(row.name for row in rows) if where == "ec2" else ()
+    return tuple(row.name for row in rows)
 
 
 def default_job_instance_type(where: str) -> str | None:
-    """The machine of a job that names none; None for neo, where AWS chooses it."""
+    """The machine of a job that names none; None where `where` is no place of compiling."""
     name = str(_data("compile_machines")["default"])
     return {"processing": f"ml.{name}", "ec2": name}.get(where)
 

@@ -11,7 +11,7 @@ from constructs import Construct
 from cdk.constructs.branch import Branch
 from cdk.constructs.cleanup_rule import CleanupRule
 from cdk.constructs.job_files import JobFiles
-from cdk.constructs.run_topic import RunTopic
+from cdk.constructs.notification_topic import NotificationTopic
 from cdk.constructs.state_machine import StateMachine
 from cdk.nag import acknowledge_pattern
 from cdk.states.cleanup import cleanup_machine
@@ -31,7 +31,7 @@ class CompileRuns(Construct):
         place: Place,
         branch: Branch,
         files: JobFiles,
-        topic: RunTopic,
+        topic: NotificationTopic,
         log_group: logs.ILogGroup,
         bounds: tuple[int, int],
     ) -> None:
@@ -59,7 +59,7 @@ class CompileRuns(Construct):
             ),
             statements=[
                 *branch.run_statements,
-                *self._files(files, branch),
+                *self._files(files),
                 *topic.may_publish(),
                 self._start_cleanup(),
             ],
@@ -67,17 +67,17 @@ class CompileRuns(Construct):
             description=f"Compiles endpoint {place.name}: starts its jobs and publishes their artifact",
             any_resource=branch.run_any_resource,
         )
-        files.acknowledge(self.run.role, *_prefixes(files.name, branch))
+        files.acknowledge(self.run.role, *_prefixes(files.name))
         self._acknowledge(self.run, branch.run_patterns)
         self._acknowledge(self.cleanup, branch.stop_patterns)
         CleanupRule(self, "Rule", run=self.run.arn, cleanup=self.cleanup.arn, endpoint_name=place.name)
 
     @staticmethod
-    def _files(files: JobFiles, branch: Branch) -> list[iam.PolicyStatement]:
+    def _files(files: JobFiles) -> list[iam.PolicyStatement]:
         """Read what a run says of itself, and write one thing: the artifact, under its digest."""
-        base, (read, *written) = jobs.base_prefix(files.name), _prefixes(files.name, branch)
-        publish = [files.write(*written)] if written else []
-        return [files.read(read), *publish, files.find(base, *written), files.use_key()]
+        read, written = _prefixes(files.name)
+        find = files.find(jobs.base_prefix(files.name), written)
+        return [files.read(read), files.write(written), find, files.use_key()]
 
     @staticmethod
     def _acknowledge(machine: StateMachine, patterns: Mapping[str, str]) -> None:
@@ -88,7 +88,6 @@ class CompileRuns(Construct):
         return iam.PolicyStatement(sid="StartCleanup", actions=["states:StartExecution"], resources=[self.cleanup.arn])
 
 
-def _prefixes(name: str, branch: Branch) -> list[str]:
-    """What the machine reads, and what it writes. Neo's only reads: the shapes that Neo is told."""
-    base = jobs.base_prefix(name)
-    return [f"{base}inputs/"] if branch.course.gather is None else [jobs.runs_prefix(name), f"models/{name}/"]
+def _prefixes(name: str) -> tuple[str, str]:
+    """What the machine reads, and what it writes."""
+    return jobs.runs_prefix(name), f"models/{name}/"

@@ -12,6 +12,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from cdk.constructs.container_policy import publishes_metrics, pulls_image
 from cdk.nag import acknowledge
 
 # SageMaker publishes an endpoint's instance metrics and invocation metrics in these two.
@@ -58,7 +59,7 @@ class EndpointRole(Construct):
         super().__init__(scope, construct_id)
         statements = [
             *self._reads_model(bucket, artifact_key, encryption_key),
-            *self._pulls_image(repository_arn),
+            *pulls_image(repository_arn),
             *self._reports(reports),
         ]
         # The policy is part of the role, so that SageMaker never meets the role without it.
@@ -84,24 +85,11 @@ class EndpointRole(Construct):
         ]
 
     @staticmethod
-    def _pulls_image(repository_arn: str) -> list[iam.PolicyStatement]:
-        pull = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
-        return [
-            iam.PolicyStatement(sid="PullImage", actions=pull, resources=[repository_arn]),
-            iam.PolicyStatement(sid="LogInToRegistry", actions=["ecr:GetAuthorizationToken"], resources=["*"]),
-        ]
-
-    @staticmethod
     def _reports(reports: Reports) -> list[iam.PolicyStatement]:
         write_logs = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
         statements = [
             iam.PolicyStatement(sid="WriteLogs", actions=write_logs, resources=[reports.log_group.log_group_arn]),
-            iam.PolicyStatement(
-                sid="PublishMetrics",
-                actions=["cloudwatch:PutMetricData"],
-                resources=["*"],
-                conditions={"StringEquals": {"cloudwatch:namespace": [*METRIC_NAMESPACES, *reports.namespaces]}},
-            ),
+            publishes_metrics([*METRIC_NAMESPACES, *reports.namespaces]),
         ]
         if reports.reads_alarms:
             statements.append(

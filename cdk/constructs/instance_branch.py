@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from constructs import Construct
 
@@ -11,8 +12,8 @@ from cdk.constructs.compile_instance import CompileInstance, Machine, ec2_arn, m
 from cdk.constructs.compile_network import CompileNetwork
 from cdk.constructs.job_files import JobFiles
 from cdk.states.instance import InstanceMachine, instance_states, stop_states
-from cdk.states.job import GATHER, VARIANT, Place, naming
-from cdk.states.run import MADE, READ_RESULT, Course, variant_key
+from cdk.states.job import Place
+from cdk.states.run import Course
 
 
 class InstanceBranch(Construct):
@@ -40,10 +41,7 @@ class InstanceBranch(Construct):
         )
         self.branch = Branch(
             course=Course(
-                variant=instance_states(place, started, VARIANT, MADE),
-                enter=naming(VARIANT)("First try"),
-                made=variant_key(place),
-                gather=instance_states(place, started, GATHER, READ_RESULT),
+                job=partial(instance_states, place, started),
                 data={"subnets": started.subnet_of_try()},
             ),
             stop=stop_states(place, "All stopped"),

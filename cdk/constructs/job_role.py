@@ -1,4 +1,4 @@
-"""The role of the SageMaker jobs that compile: Processing, or Neo."""
+"""The role of the SageMaker Processing jobs that compile."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
+from cdk.constructs.container_policy import publishes_metrics, pulls_image
 from cdk.constructs.job_files import JobFiles
 from cdk.nag import acknowledge, acknowledge_pattern
 from cdk.states.job import job_name_pattern
 from endpoint_spec import jobs
 
-# SageMaker's fixed log groups (https://docs.aws.amazon.com/sagemaker/latest/dg/logging-cloudwatch.html). They are the
-# account's, made by its first job and shared by all, so that no stack can own, encrypt or expire them.
-PROCESSING_LOGS, NEO_LOGS = "/aws/sagemaker/ProcessingJobs", "/aws/sagemaker/CompilationJobs"
+# SageMaker's fixed log group (https://docs.aws.amazon.com/sagemaker/latest/dg/logging-cloudwatch.html). It is the
+# account's, made by its first job and shared by all, so that no stack can own, encrypt or expire it.
+JOB_LOGS = "/aws/sagemaker/ProcessingJobs"
 # https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html#cloudwatch-metrics-jobs
 METRIC_NAMESPACE = "/aws/sagemaker/ProcessingJobs"
 
@@ -32,17 +33,17 @@ class JobRole(Construct):
         construct_id: str,
         *,
         files: JobFiles,
-        log_group_name: str,
-        repository_arn: str | None = None,
-        volume_key: kms.IKey | None = None,
+        repository_arn: str,
+        volume_key: kms.IKey,
     ) -> None:
-        """repository_arn, volume_key: the image and the disk's key of a Processing job; Neo has neither."""
+        """repository_arn: the image's. volume_key: of the jobs' disks."""
         super().__init__(scope, construct_id)
-        statements = [*files.for_job(), *self._writes_logs(files.name, log_group_name)]
-        if repository_arn is not None:
-            statements += self._pulls_image(repository_arn)
-        if volume_key is not None:
-            statements.append(self._encrypts_disk(volume_key))
+        statements = [
+            *files.for_job(),
+            *self._writes_logs(files.name),
+            *pulls_image(repository_arn),
+            self._encrypts_disk(volume_key),
+        ]
         self.role = iam.Role(
             self,
             "Role",
@@ -53,14 +54,14 @@ class JobRole(Construct):
             inline_policies={"Job": iam.PolicyDocument(statements=statements)},
         )
         files.acknowledge_job(self.role)
-        self._acknowledge(files.name, log_group_name)
+        self._acknowledge(files.name)
 
-    def _logs(self, log_group_name: str) -> str:
+    def _log_group(self) -> str:
         stack = Stack.of(self)
-        return f"arn:{Aws.PARTITION}:logs:{stack.region}:{stack.account}:log-group:{log_group_name}"
+        return f"arn:{Aws.PARTITION}:logs:{stack.region}:{stack.account}:log-group:{JOB_LOGS}"
 
-    def _writes_logs(self, name: str, log_group_name: str) -> list[iam.PolicyStatement]:
-        group = self._logs(log_group_name)
+    def _writes_logs(self, name: str) -> list[iam.PolicyStatement]:
+        group = self._log_group()
         write = ["logs:CreateLogStream", "logs:PutLogEvents"]
         streams = f"{group}:log-stream:{job_name_pattern(name)}"
         return [
@@ -69,20 +70,7 @@ class JobRole(Construct):
                 sid="FindLogs", actions=["logs:CreateLogGroup", "logs:DescribeLogStreams"], resources=[f"{group}:*"]
             ),
             iam.PolicyStatement(sid="WriteLogs", actions=write, resources=[streams]),
-            iam.PolicyStatement(
-                sid="PublishMetrics",
-                actions=["cloudwatch:PutMetricData"],
-                resources=["*"],
-                conditions={"StringEquals": {"cloudwatch:namespace": METRIC_NAMESPACE}},
-            ),
-        ]
-
-    @staticmethod
-    def _pulls_image(repository_arn: str) -> list[iam.PolicyStatement]:
-        pull = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
-        return [
-            iam.PolicyStatement(sid="PullImage", actions=pull, resources=[repository_arn]),
-            iam.PolicyStatement(sid="LogInToRegistry", actions=["ecr:GetAuthorizationToken"], resources=["*"]),
+            publishes_metrics([METRIC_NAMESPACE]),
         ]
 
     @staticmethod
@@ -95,7 +83,7 @@ class JobRole(Construct):
             conditions={"Bool": {"kms:GrantIsForAWSResource": "true"}},
         )
 
-    def _acknowledge(self, name: str, log_group_name: str) -> None:
+    def _acknowledge(self, name: str) -> None:
         acknowledge(
             self.role,
             finding="AwsSolutions-IAM5[Resource::*]",
@@ -104,11 +92,11 @@ class JobRole(Construct):
         )
         acknowledge_pattern(
             self.role,
-            resource=f"{self._logs(log_group_name)}:*",
+            resource=f"{self._log_group()}:*",
             reason="CloudWatch Logs wants a log group written so for every action but those on its tags.",
         )
         acknowledge_pattern(
             self.role,
-            resource=f"{self._logs(log_group_name)}:log-stream:{job_name_pattern(name)}",
+            resource=f"{self._log_group()}:log-stream:{job_name_pattern(name)}",
             reason="A log stream has its job's name, which is made for each run; the pattern is this endpoint's.",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
 from aws_cdk import Aws, Stack
 from aws_cdk import aws_iam as iam
@@ -11,11 +11,11 @@ from constructs import Construct
 
 from cdk.constructs.branch import Branch
 from cdk.constructs.job_files import JobFiles
-from cdk.constructs.job_role import PROCESSING_LOGS, JobRole
+from cdk.constructs.job_role import JOB_LOGS, JobRole
 from cdk.constructs.registry_image import RegistryImage
-from cdk.states.job import GATHER, VARIANT, Place, job_name_pattern, naming, stop_sagemaker_jobs
-from cdk.states.processing import ProcessingMachine, processing_states
-from cdk.states.run import MADE, READ_RESULT, Course, variant_key
+from cdk.states.job import Place, job_name_pattern
+from cdk.states.processing import ProcessingMachine, processing_states, stop_states
+from cdk.states.run import Course
 from endpoint_spec import platforms
 from endpoint_spec.endpoint import Job
 
@@ -43,7 +43,6 @@ class ProcessingBranch(Construct):
             self,
             "Permissions",
             files=files,
-            log_group_name=PROCESSING_LOGS,
             repository_arn=image.repository_arn,
             volume_key=volume_key,
         ).role
@@ -54,73 +53,51 @@ class ProcessingBranch(Construct):
             volume_key=volume_key.key_arn,
             role=role.role_arn,
         )
+        stack = Stack.of(self)
+        own = f"arn:{Aws.PARTITION}:sagemaker:{stack.region}:{stack.account}"
+        jobs = f"{own}:processing-job/{job_name_pattern(files.name)}"
+        patterns = {jobs: "Jobs are named for each run; the pattern is this endpoint's alone."}
         self.branch = Branch(
-            course=Course(
-                variant=processing_states(place, machine, VARIANT, MADE),
-                enter=naming(VARIANT)("First try"),
-                made=variant_key(place),
-                gather=processing_states(place, machine, GATHER, READ_RESULT),
-            ),
-            stop=stop_sagemaker_jobs(place, "Processing", "InProgress", "All stopped"),
-            run_statements=[
-                *self._may_start(files.name, machine),
-                pass_role(role, "sagemaker.amazonaws.com"),
-            ],
-            stop_statements=may_stop(self, files.name, "Processing"),
-            log_group=PROCESSING_LOGS,
+            course=Course(job=partial(processing_states, place, machine)),
+            stop=stop_states(place, "All stopped"),
+            run_statements=[*_may_start(jobs, machine.instance_type), _may_pass(role)],
+            stop_statements=_may_stop(jobs),
+            log_group=JOB_LOGS,
             stop_any_resource="ListProcessingJobs takes no resource.",
-            run_patterns=job_patterns(self, files.name, "Processing"),
-            stop_patterns=job_patterns(self, files.name, "Processing"),
+            run_patterns=patterns,
+            stop_patterns=patterns,
         )
 
-    def _may_start(self, name: str, machine: ProcessingMachine) -> list[iam.PolicyStatement]:
-        jobs = job_arns(self, name, "Processing")
-        return [
-            # Only such jobs: without a network, and on the machine that the cost limit was reckoned with.
-            iam.PolicyStatement(
-                sid="StartJobs",
-                actions=["sagemaker:CreateProcessingJob"],
-                resources=jobs,
-                conditions={
-                    "Bool": {"sagemaker:NetworkIsolation": "true"},
-                    "ForAllValues:StringEquals": {"sagemaker:InstanceTypes": [machine.instance_type]},
-                },
-            ),
-            iam.PolicyStatement(
-                sid="LookAtJobs", actions=["sagemaker:AddTags", "sagemaker:DescribeProcessingJob"], resources=jobs
-            ),
-        ]
 
-
-def job_arns(scope: Construct, name: str, kind: str) -> list[str]:
-    """The ARNs of an endpoint's jobs, as a pattern. kind: Processing or Compilation."""
-    stack = Stack.of(scope)
-    own = f"arn:{Aws.PARTITION}:sagemaker:{stack.region}:{stack.account}"
-    return [f"{own}:{kind.lower()}-job/{job_name_pattern(name)}"]
-
-
-def job_patterns(scope: Construct, name: str, kind: str) -> dict[str, str]:
-    """The pattern of an endpoint's jobs, with the reason for it."""
-    return dict.fromkeys(
-        job_arns(scope, name, kind), "Jobs are named for each run; the pattern is this endpoint's alone."
-    )
-
-
-def may_stop(scope: Construct, name: str, kind: str) -> Sequence[iam.PolicyStatement]:
-    """What a role needs to find jobs, and to stop those of an endpoint."""
+def _may_start(jobs: str, instance_type: str) -> list[iam.PolicyStatement]:
     return [
-        iam.PolicyStatement(sid="FindJobs", actions=[f"sagemaker:List{kind}Jobs"], resources=["*"]),
+        # Only such jobs: without a network, and on the machine that the cost limit was reckoned with.
         iam.PolicyStatement(
-            sid="StopJobs", actions=[f"sagemaker:Stop{kind}Job"], resources=job_arns(scope, name, kind)
+            sid="StartJobs",
+            actions=["sagemaker:CreateProcessingJob"],
+            resources=[jobs],
+            conditions={
+                "Bool": {"sagemaker:NetworkIsolation": "true"},
+                "ForAllValues:StringEquals": {"sagemaker:InstanceTypes": [instance_type]},
+            },
+        ),
+        iam.PolicyStatement(
+            sid="LookAtJobs", actions=["sagemaker:AddTags", "sagemaker:DescribeProcessingJob"], resources=[jobs]
         ),
     ]
 
 
-def pass_role(role: iam.IRole, service: str) -> iam.PolicyStatement:
-    """One role, to one service."""
+def _may_stop(jobs: str) -> list[iam.PolicyStatement]:
+    return [
+        iam.PolicyStatement(sid="FindJobs", actions=["sagemaker:ListProcessingJobs"], resources=["*"]),
+        iam.PolicyStatement(sid="StopJobs", actions=["sagemaker:StopProcessingJob"], resources=[jobs]),
+    ]
+
+
+def _may_pass(role: iam.IRole) -> iam.PolicyStatement:
     return iam.PolicyStatement(
         sid="GiveRoleToJobs",
         actions=["iam:PassRole"],
         resources=[role.role_arn],
-        conditions={"StringEquals": {"iam:PassedToService": service}},
+        conditions={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
     )

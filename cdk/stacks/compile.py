@@ -13,15 +13,14 @@ from constructs import Construct
 from cdk.constructs.branch import Branch
 from cdk.constructs.compile_instance import Machine
 from cdk.constructs.compile_runs import CompileRuns
+from cdk.constructs.encryption_key import EncryptionKey
 from cdk.constructs.instance_branch import InstanceBranch
 from cdk.constructs.job_files import JobFiles
 from cdk.constructs.labels import REHEARSAL_TAG, add_tags
-from cdk.constructs.neo_branch import NeoBranch
+from cdk.constructs.log_group import EncryptedLogGroup, run_log_group
+from cdk.constructs.notification_topic import NotificationTopic
 from cdk.constructs.outputs import add_outputs
 from cdk.constructs.processing_branch import ProcessingBranch
-from cdk.constructs.run_key import RunKey
-from cdk.constructs.run_logs import RunLogs, run_log_group
-from cdk.constructs.run_topic import RunTopic
 from cdk.deployment import Deployment
 from cdk.refusal import hold_place, refuse_deployment
 from cdk.stacks.artifacts import ArtifactsStack
@@ -30,7 +29,7 @@ from cdk.states.run import poll_seconds
 from endpoint_spec import EndpointSpec, derive, platforms
 from endpoint_spec.endpoint import Job
 
-WHERE = {"processing": "in SageMaker Processing jobs", "ec2": "on EC2 instances", "neo": "with SageMaker Neo"}
+WHERE = {"processing": "in SageMaker Processing jobs", "ec2": "on EC2 instances"}
 
 
 def stack_name(endpoint_name: str) -> str:
@@ -75,10 +74,20 @@ class CompileStack(Stack):
     def _compose(
         self, spec: EndpointSpec, job: Job, artifacts: ArtifactsStack, deployment: Deployment, cost: str
     ) -> None:
-        key = RunKey(self, "Encryption", endpoint_name=spec.name, log_group_names=[run_log_group(spec.name)]).key
-        logs = RunLogs(self, "Logs", endpoint_name=spec.name, encryption_key=key).log_group
-        topic = RunTopic(
-            self, "Notification", endpoint_name=spec.name, encryption_key=key, notify=spec.alarms.notify or ()
+        group = run_log_group(spec.name)
+        key = EncryptionKey(
+            self,
+            "Encryption",
+            description=f"Encrypts the logs, messages and disks of compile runs of endpoint {spec.name}",
+            log_group_name=group,
+        ).key
+        logs = EncryptedLogGroup(self, "Logs", name=group, encryption_key=key).log_group
+        topic = NotificationTopic(
+            self,
+            "Notification",
+            display_name=f"Compile runs of endpoint {spec.name}",
+            encryption_key=key,
+            notify=spec.alarms.notify or (),
         )
         files = JobFiles(self, name=spec.name, bucket=artifacts.bucket, key=artifacts.key)
         seconds = job.time_limit // timedelta(seconds=1)
@@ -97,11 +106,9 @@ class CompileStack(Stack):
             branch = ProcessingBranch(
                 self, "Jobs", place=place, job=job, target=spec.compile.target, files=files, volume_key=key
             ).branch
-        elif job.where == "ec2":
+        else:
             machine = _machine(spec, job, deployment)
             branch = InstanceBranch(self, "Jobs", place=place, machine=machine, files=files, tags=tags).branch
-        else:
-            branch = NeoBranch(self, "Jobs", place=place, files=files).branch
         runs = CompileRuns(
             self,
             "Runs",

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from aws_cdk import Stack
 from constructs import Construct
 
-from cdk.constructs.alarm_topic import AlarmTopic
 from cdk.constructs.alarms import EndpointAlarms
 from cdk.constructs.autoscaling import EndpointScaling
 from cdk.constructs.dashboard import EndpointDashboard
 from cdk.constructs.encryption_key import EncryptionKey
-from cdk.constructs.endpoint_logs import EndpointLogs, log_group_name
 from cdk.constructs.endpoint_role import EndpointRole, Reports
 from cdk.constructs.labels import add_tags
+from cdk.constructs.log_group import EncryptedLogGroup, endpoint_log_group
 from cdk.constructs.metrics import EndpointMetrics
 from cdk.constructs.model_endpoint import VARIANT_NAME, Capacity, Container, ModelEndpoint
+from cdk.constructs.notification_topic import NotificationTopic
 from cdk.constructs.outputs import add_outputs
 from cdk.constructs.registry_image import RegistryImage
 from cdk.constructs.rollout import deployment_config
@@ -71,8 +71,15 @@ class EndpointStack(Stack):
     def _compose(self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack) -> None:
         native = spec.serve.server == "native"
         metrics = EndpointMetrics(endpoint_name=spec.name, variant_name=VARIANT_NAME, of_handler=native)
-        key = EncryptionKey(self, "Encryption", endpoint_name=spec.name, log_group_name=log_group_name(spec.name)).key
-        logs = EndpointLogs(self, "Logs", endpoint_name=spec.name, encryption_key=key)
+        group = endpoint_log_group(spec.name)
+        key = EncryptionKey(
+            self,
+            "Encryption",
+            description=f"Encrypts the alarm messages and the logs of endpoint {spec.name}",
+            log_group_name=group,
+            for_alarms=True,
+        ).key
+        logs = EncryptedLogGroup(self, "Logs", name=group, encryption_key=key)
         alarms = EndpointAlarms(
             self,
             "Alarms",
@@ -81,10 +88,14 @@ class EndpointStack(Stack):
             error_rate=spec.alarms.error_rate,
             min_requests=spec.alarms.min_requests,
         )
-        notify = spec.alarms.notify or ()
-        topic = AlarmTopic(self, "Notification", endpoint_name=spec.name, encryption_key=key, notify=notify)
-        topic.listen_to(alarms.latency)
-        topic.listen_to(alarms.error_rate)
+        topic = NotificationTopic(
+            self,
+            "Notification",
+            display_name=f"Alarms of endpoint {spec.name}",
+            encryption_key=key,
+            notify=spec.alarms.notify or (),
+        )
+        topic.admit_alarms(alarms.latency, alarms.error_rate)
         serving = self._serve(spec, lock, artifacts, logs, alarms)
         self._scale(spec, lock, serving)
         dashboard = self._watch(spec, lock, metrics)
@@ -102,7 +113,7 @@ class EndpointStack(Stack):
         )
 
     def _serve(
-        self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack, logs: EndpointLogs, alarms: EndpointAlarms
+        self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack, logs: EncryptedLogGroup, alarms: EndpointAlarms
     ) -> ModelEndpoint:
         image = RegistryImage(self, "Image", image=platforms.image(spec.compile.target, spec.serve.server))
         rollout = deployment_config(

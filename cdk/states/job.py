@@ -1,4 +1,4 @@
-"""What all three places of compiling have in common: a job is started, looked at until it is over, and judged.
+"""What both places of compiling have in common: a job is started, looked at until it is over, and judged.
 
 The data of one job in the machine: index, key, run, stem, project, wheels, waits; and what these states add:
 try.number (from 0), job (its name and the pause behind it), seen (what AWS last said of it), reason (error and text).
@@ -166,36 +166,3 @@ def find(place: Place, key: str, then: str) -> State:
         Retry=place.retry,
         Next=then,
     )
-
-
-def stop_sagemaker_jobs(place: Place, kind: str, running: str, then: str) -> States:
-    """Stop every SageMaker job of the run `$.stem` that still runs. Entered at "List jobs".
-
-    kind: Processing or Compilation, as the API's names have it. running: the status of such a job that runs.
-    """
-    stop = asl.task(
-        place.call("sagemaker", f"stop{kind}Job"),
-        {f"{kind}JobName.$": "$.name"},
-        ResultPath=None,
-        Retry=asl.again(place.patience, 3),
-        Catch=asl.catch("Over already", "$.error"),
-        End=True,
-    )
-    each = {"Stop job": stop, "Over already": {"Type": "Pass", "End": True}}
-    return {
-        "List jobs": asl.task(
-            place.call("sagemaker", f"list{kind}Jobs"),
-            {"NameContains.$": "$.stem", "StatusEquals": running, "MaxResults": 100},
-            ResultPath="$.left",
-            Retry=place.retry,
-            Next="Stop jobs",
-        ),
-        "Stop jobs": {
-            "Type": "Map",
-            "ItemsPath": f"$.left.{kind}JobSummaries",
-            "ItemSelector": {"name.$": f"$$.Map.Item.Value.{kind}JobName"},
-            "ItemProcessor": {"ProcessorConfig": {"Mode": "INLINE"}, "StartAt": "Stop job", "States": each},
-            "ResultPath": None,
-            "Next": then,
-        },
-    }

@@ -129,3 +129,33 @@ def _looks(place: Place, kind: str) -> States:
         at("Not run"): reason("$.seen.FailureReason", at("Judge")),
         at("Without reason"): reason("States.Format('{}, without a reason', $.seen.ProcessingJobStatus)", at("Failed")),
     }
+
+
+def stop_states(place: Place, then: str) -> States:
+    """Stop every Processing job of the run `$.stem` that still runs. Entered at "List jobs"."""
+    stop = asl.task(
+        place.call("sagemaker", "stopProcessingJob"),
+        {"ProcessingJobName.$": "$.name"},
+        ResultPath=None,
+        Retry=asl.again(place.patience, 3),
+        Catch=asl.catch("Over already", "$.error"),
+        End=True,
+    )
+    each = {"Stop job": stop, "Over already": {"Type": "Pass", "End": True}}
+    return {
+        "List jobs": asl.task(
+            place.call("sagemaker", "listProcessingJobs"),
+            {"NameContains.$": "$.stem", "StatusEquals": "InProgress", "MaxResults": 100},
+            ResultPath="$.left",
+            Retry=place.retry,
+            Next="Stop jobs",
+        ),
+        "Stop jobs": {
+            "Type": "Map",
+            "ItemsPath": "$.left.ProcessingJobSummaries",
+            "ItemSelector": {"name.$": "$$.Map.Item.Value.ProcessingJobName"},
+            "ItemProcessor": {"ProcessorConfig": {"Mode": "INLINE"}, "StartAt": "Stop job", "States": each},
+            "ResultPath": None,
+            "Next": then,
+        },
+    }

@@ -6,7 +6,7 @@ Its input is what `submit` writes: submission, bucket, project, wheels, variants
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,24 +33,15 @@ def poll_seconds(time_limit: int, max_parallel: int) -> int:
 class Course:
     """How a run goes where it compiles.
 
-    variant: states of a variant's job, entered at `enter`, which lead to "Made: variant". made: key of what it leaves,
-    an intrinsic function. gather: states of the gathering, which lead to "Read result"; none for Neo. data: more that
-    every job is given.
+    job: makes the states of one kind of job (a variant's, or the gathering), entered at "First try", from the kind and
+    the state that they lead to. data: more that every job is given.
     """
 
-    variant: States
-    enter: str
-    made: str
-    gather: States | None
+    job: Callable[[str, str], States]
     data: dict[str, Any] = field(default_factory=dict)
 
 
 MADE, READ_RESULT = "Made: variant", "Read result"
-
-
-def variant_key(place: Place) -> str:
-    """What a variant's job leaves in the cache: one object, so that it is never half there."""
-    return f"States.Format('{jobs.variant_key(place.name, '{}')}', $.key)"
 
 
 def run_machine(
@@ -129,28 +120,35 @@ def _work(place: Place, course: Course, max_parallel: int) -> dict[str, Any]:
             "States": _variant(place, course),
         },
         "ResultPath": "$.variants",
-        "Next": "Prepare gathering" if course.gather is not None else "Finish",
+        "Next": "Prepare gathering",
     }
-    rest = _gather_and_publish(place, course) if course.gather is not None else {}
     finish = {
         "run.$": "$.run",
         "result.$": f"States.Format('{jobs.output_prefix(place.name, '{}')}', $.run)",
         "variants.$": "$.variants",
+        "artifact.$": "$.artifact",
     }
-    if course.gather is not None:
-        finish["artifact.$"] = "$.artifact"
-    return {"StartAt": "Variants", "States": {"Variants": variants, **rest, "Finish": asl.passing(finish, End=True)}}
+    return {
+        "StartAt": "Variants",
+        "States": {
+            "Variants": variants,
+            **_gather_and_publish(place, course),
+            "Finish": asl.passing(finish, End=True),
+        },
+    }
 
 
 def _variant(place: Place, course: Course) -> States:
     at = naming(VARIANT)
+    # What a variant's job leaves in the cache: one object, so that it is never half there.
+    made = f"States.Format('{jobs.variant_key(place.name, '{}')}', $.key)"
     outcome = {"index.$": "$.index", "key.$": "$.key"}
     return {
-        "Look up": find(place, course.made, "In the cache"),
-        "In the cache": asl.choice([(asl.above_zero("$.found.count"), "From the cache")], course.enter),
+        "Look up": find(place, made, "In the cache"),
+        "In the cache": asl.choice([(asl.above_zero("$.found.count"), "From the cache")], at("First try")),
         "From the cache": asl.passing({**outcome, "cached": True}, End=True),
-        **course.variant,
-        MADE: find(place, course.made, at("Is there")),
+        **course.job(VARIANT, MADE),
+        MADE: find(place, made, at("Is there")),
         at("Is there"): asl.choice([(asl.above_zero("$.found.count"), at("Compiled"))], at("Missing")),
         at("Missing"): asl.fail(
             "CompiledVariantMissing", "States.Format('{} ended well, but its variant is not in the cache', $.job.name)"
@@ -160,14 +158,12 @@ def _variant(place: Place, course: Course) -> States:
 
 
 def _gather_and_publish(place: Place, course: Course) -> States:
-    assert course.gather is not None  # noqa: S101  (its only caller has looked)
     output = jobs.output_prefix(place.name, "{}")
-
     return {
         "Prepare gathering": asl.passing(
             {**_job_data(course), "index": GATHER, "variants.$": "$.variants"}, Next=naming(GATHER)("First try")
         ),
-        **course.gather,
+        **course.job(GATHER, READ_RESULT),
         READ_RESULT: asl.task(
             place.call("s3", "getObject"),
             {"Bucket": place.bucket, "Key.$": f"States.Format('{output}{jobs.RESULT}', $.run)"},

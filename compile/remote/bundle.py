@@ -5,12 +5,10 @@ archives.py      unpacks project.tar.gz
 project.tar.gz   code/ (the rooms spec, compile, inference_code) and project/ (the spec and the user's own files)
 plan.json        the variants with their keys, and the sha256 of every other file
 weights/         the weights file, at the path that it has in the project
-neo/INDEX/       for Neo alone: the traced model as model.tar.gz, and inputs.json, its DataInputConfig
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,13 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compile.analysis import capacity
-from compile.definition import checked_inputs
 from compile.errors import CompileError, UsageError
 from compile.files import staging
 from compile.frontend import weights
 from compile.packaging import archive as package
 from compile.pipeline import build
-from compile.pipeline import graph as graphs
 from compile.pipeline.cache_key import Identity, here
 from compile.progress import Reporter
 from compile.targets import Target
@@ -63,8 +59,6 @@ def make(spec: EndpointSpec, to: Path, *, rehearse: bool, reporter: Reporter, en
         shutil.copyfile(_SCRIPT, folder / jobs.START)
         shutil.copyfile(_READER, folder / _READER.name)
         _weights(spec, folder / jobs.WEIGHTS)
-        if spec.job is not None and spec.job.where == "neo":
-            _for_neo(planned, scratch, folder)
         plan = _plan(planned, identity, jobs.tree_digests(folder))
         (folder / jobs.PLAN).write_text(jobs.dump(plan), encoding="utf-8", newline="\n")
         folder.replace(to)
@@ -157,30 +151,6 @@ def _weights(spec: EndpointSpec, folder: Path) -> None:
         os.link(path, target)
     except OSError:  # another disk, or one without links
         shutil.copyfile(path, target)
-
-
-def _for_neo(planned: build.Plan, scratch: Path, folder: Path) -> None:
-    """Neo takes no project but a TorchScript file in a tar of its own, and the shapes of its inputs by name.
-
-    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_InputConfig.html
-    """
-    if len(planned.variants) != 1:
-        raise CompileError(
-            f"{planned.spec.name} has {len(planned.variants)} graphs, and Neo compiles one.",
-            "Name one bucket under compile, or write job: {where: processing}.",
-        )
-    spec, (variant,) = planned.spec, planned.variants
-    graph = planned.definition.graphs[variant.role]
-    weights.fill(spec, planned.definition)
-    graphs.write_for_cpu(variant, graph, spec, scratch / "traced")
-    model, home = scratch / "neo" / "model.pth", folder / "neo" / "0"
-    model.parent.mkdir()
-    home.mkdir(parents=True)
-    (scratch / "traced" / variant.file).replace(model)
-    package.write_archive(model.parent, home / "model.tar.gz")
-    example, _ = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
-    shapes = {name: list(tensor.shape) for name, tensor in example.items()}
-    (home / "inputs.json").write_text(json.dumps(shapes), encoding="utf-8")
 
 
 def _copy(source: Path, target: Path) -> None:

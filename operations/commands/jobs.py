@@ -20,7 +20,7 @@ from operations.errors import OperationError, WrongUseError
 from operations.jobs import download as downloading
 from operations.jobs.failure import failure
 from operations.jobs.follow import follow, goes_on
-from operations.jobs.result import bring_home, neo_models
+from operations.jobs.result import bring_home
 from operations.jobs.run import Run
 from operations.jobs.screen import Screen
 from operations.jobs.submit import Reporter, find, submit
@@ -147,9 +147,8 @@ def _finish(runs: Sequence[Run], root: Path, all_: bool, as_json: bool, problems
         records = [_ended(run, root, problems) for run in runs]
     if not as_json:
         for record in (record for record in records if "error" not in record):
-            what = "compiled by Neo, not locked" if "models" in record else "built, published and locked"
-            made = {key: record[key] for key in ("run", "key", "bytes", "rehearsal", "models") if key in record}
-            table(f"{record['name']}: {what}", made)
+            made = {key: record[key] for key in ("run", "key", "bytes", "rehearsal")}
+            table(f"{record['name']}: built, published and locked", made)
     _print(records, all_, as_json)
 
 
@@ -168,8 +167,6 @@ def _ended(run: Run, root: Path, problems: list[str]) -> dict[str, Any]:
     try:
         if run.execution.status != "SUCCEEDED":
             raise failure(run, root)
-        if run.stack.where == "neo":
-            return {**_told(run), "models": neo_models(run)}
         with console.status(f"{run.name}: verifying"):
             return {**_told(run), **bring_home(run, root).to_json()}
     except (OperationError, WrongUseError) as error:

@@ -102,15 +102,3 @@ class S3Logs:
 
     def _key(self, variant: TrackedVariant) -> str:
         return f"{self.prefix}{variant.index}.txt"
-
-
-class NoLogs:
-    """SageMaker Neo shows nobody its compiler's log."""
-
-    def new_lines(self, variant: TrackedVariant) -> list[str]:  # noqa: ARG002
-        """None, ever."""
-        return []
-
-    def place(self, variant: TrackedVariant) -> str:  # noqa: ARG002
-        """Where a reason is to be found instead."""
-        return "none: Neo gives a reason for a failure, but no log"

@@ -16,12 +16,8 @@ from endpoint_spec import jobs
 from operations.errors import OperationError
 from operations.jobs import record
 from operations.jobs.compiling import compile_command
-from operations.jobs.content import stored
 from operations.jobs.run import Run
 from operations.locked import sha256
-
-# Neo names the file after the device (SageMaker Developer Guide, CreateCompilationJob, S3OutputLocation).
-NEO_MODEL = "model-ml_inf1.tar.gz"
 
 
 @dataclass(frozen=True)
@@ -78,21 +74,6 @@ def _fetched(run: Run, folder: Path, progress: Callable[[int], None] | None) -> 
     _same("the published artifact", sha256(folder / jobs.ARTIFACT), result.artifact.sha256)
     _same("the lock of the run", sha256(folder / jobs.LOCK), result.lock_sha256)
     return result
-
-
-def neo_models(run: Run) -> list[str]:
-    """What Neo made: it comes home as no artifact of ours, because its own runtime has to load it.
-
-    Raises:
-        OperationError: where a variant's model is not there.
-    """
-    prefix = jobs.cache_prefix(run.name)
-    there = stored(run.account, run.bucket, prefix)
-    wanted = [f"{variant.key}/{NEO_MODEL}" for variant in run.variants if variant.key is not None]
-    missing = [path for path in wanted if path not in there]
-    if missing:
-        raise OperationError(f"run {run.run} succeeded, but s3://{run.bucket}/{prefix}{missing[0]} is not there.")
-    return [f"s3://{run.bucket}/{prefix}{path}" for path in wanted]
 
 
 def _download(run: Run, key: str, target: Path, progress: Callable[[int], None] | None = None) -> None:

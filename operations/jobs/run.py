@@ -10,7 +10,7 @@ from operations.account import ARTIFACTS_STACK, Account
 from operations.jobs import executions
 from operations.jobs.compile_stack import CompileStack
 from operations.jobs.executions import Execution
-from operations.jobs.logs import CloudWatchLogs, Logs, NoLogs, S3Logs
+from operations.jobs.logs import CloudWatchLogs, Logs, S3Logs
 from operations.jobs.variants import History, TrackedVariant
 
 _LAST_LINES = 12
@@ -67,8 +67,6 @@ class Run:
     def _find_logs(self) -> Logs:
         if self.stack.where == "ec2":
             return S3Logs(self.account, self.bucket, f"{self.prefix}log/")
-        if self.stack.where == "neo":
-            return NoLogs()
         return CloudWatchLogs(self.account, self.stack.log_group)
 
     def failed_variants(self) -> list[TrackedVariant]:

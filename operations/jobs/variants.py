@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions.type_defs import HistoryEventTypeDef
 
 State = Literal["waiting", "running", "done", "cached", "failed", "stopped"]
-# A job's name, as the request that makes it calls it.
-_JOB_NAMES = ("ProcessingJobName", "CompilationJobName")
-_STARTS_JOB = ("createProcessingJob", "createCompilationJob", "runInstances")
+_STARTS_JOB = ("createProcessingJob", "runInstances")
 _ENDINGS = {
     "MapIterationSucceeded": "mapIterationSucceededEventDetails",
     "MapIterationFailed": "mapIterationFailedEventDetails",
@@ -123,7 +121,8 @@ class History:
         variant = self.variants[self._variant_of.get(event["id"], GATHER)]
         variant.machines += 1
         asked = json.loads(details.get("parameters") or "{}")
-        variant.jobs += [asked[key] for key in _JOB_NAMES if key in asked]
+        if "ProcessingJobName" in asked:
+            variant.jobs.append(asked["ProcessingJobName"])
 
     @staticmethod
     def _begin(variant: TrackedVariant, event: HistoryEventTypeDef) -> None:

@@ -69,7 +69,7 @@ def templates(synthesize: Synthesize) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def compiling(synthesize: Synthesize) -> dict[str, dict[str, Any]]:
-    """The stacks of `processing`, `ec2` and `neo`, endpoints that are compiled where their names say."""
+    """The stacks of `processing` and `ec2`, endpoints that are compiled where their names say."""
     from cdk.deployment import Deployment  # noqa: PLC0415
 
     images = {"inf1": MACHINE_IMAGE}

@@ -36,12 +36,12 @@ COMPILED = {
     where: f"""\
 name: {{name}}
 model: {{{{entry: "model.py:build", weights: "random:0"}}}}
-compile: {{{{batch_sizes: {[1] if where == "neo" else [1, 4]}}}}}
+compile: {{{{batch_sizes: [1, 4]}}}}
 alarms: {{{{notify: [ops@example.com, "arn:aws:sns:us-east-1:111122223333:pager"]}}}}
 tags: {{{{team: documents}}}}
 job: {{{{where: {where}}}}}
 """
-    for where in ("processing", "ec2", "neo")
+    for where in ("processing", "ec2")
 }
 MACHINE_IMAGE = "ami-0123456789abcdef0"
 # Makes templates by stack name of spec texts by name; the fixture of this name in conftest.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,10 +13,10 @@ import pytest
 from cdk.states.cleanup import cleanup_machine
 from cdk.states.instance import InstanceMachine, instance_states
 from cdk.states.instance import stop_states as stop_instances
-from cdk.states.job import GATHER, VARIANT, WAITS, Place, job_name_pattern, naming, stop_sagemaker_jobs
-from cdk.states.neo import made_key, neo_states
+from cdk.states.job import WAITS, Place, job_name_pattern
 from cdk.states.processing import ProcessingMachine, processing_states
-from cdk.states.run import EVENTS_PER_LOOK, MADE, READ_RESULT, Course, run_machine, variant_key
+from cdk.states.processing import stop_states as stop_processing
+from cdk.states.run import EVENTS_PER_LOOK, Course, run_machine
 from endpoint_spec import jobs
 from tests.cdk.interpreter import Ended, Services, refused, run
 
@@ -57,27 +58,9 @@ def given() -> dict[str, Any]:
 
 
 def courses() -> dict[str, Course]:
-    first = naming(VARIANT)("First try")
     return {
-        "processing": Course(
-            variant=processing_states(PLACE, PROCESSING, VARIANT, MADE),
-            enter=first,
-            made=variant_key(PLACE),
-            gather=processing_states(PLACE, PROCESSING, GATHER, READ_RESULT),
-        ),
-        "ec2": Course(
-            variant=instance_states(PLACE, INSTANCES, VARIANT, MADE),
-            enter=first,
-            made=variant_key(PLACE),
-            gather=instance_states(PLACE, INSTANCES, GATHER, READ_RESULT),
-            data={"subnets": INSTANCES.subnet_of_try()},
-        ),
-        "neo": Course(
-            variant=neo_states(PLACE, "arn:role", VARIANT, MADE),
-            enter=naming(VARIANT)("Read shapes"),
-            made=made_key(PLACE),
-            gather=None,
-        ),
+        "processing": Course(job=partial(processing_states, PLACE, PROCESSING)),
+        "ec2": Course(job=partial(instance_states, PLACE, INSTANCES), data={"subnets": INSTANCES.subnet_of_try()}),
     }
 
 
@@ -87,8 +70,7 @@ def machine(where: str) -> dict[str, Any]:
 
 def cleanup(where: str) -> dict[str, Any]:
     stops = {
-        "processing": stop_sagemaker_jobs(PLACE, "Processing", "InProgress", "All stopped"),
-        "neo": stop_sagemaker_jobs(PLACE, "Compilation", "INPROGRESS", "All stopped"),
+        "processing": stop_processing(PLACE, "All stopped"),
         "ec2": stop_instances(PLACE, "All stopped"),
     }
     return cleanup_machine(PLACE, stops[where], TOPICS, settle=0)
@@ -178,7 +160,7 @@ def go(where: str, aws: Aws) -> Ended:
 
 
 def machines() -> Iterator[tuple[str, dict[str, Any]]]:
-    for where in ("processing", "ec2", "neo"):
+    for where in ("processing", "ec2"):
         yield f"run {where}", machine(where)
         yield f"cleanup {where}", cleanup(where)
 
@@ -500,26 +482,6 @@ def test_an_unauthorized_start_is_not_repeated() -> None:
     ended = go("ec2", aws)
     assert "not authorized" in str(ended.cause)
     assert len(aws.of("run_instances")) <= 2
-
-
-def test_neo_compiles_each_variant_and_publishes_nothing() -> None:
-    aws = Aws()
-    shapes = '{"input_0": [1, 3, 224, 224]}'
-    aws.bodies |= {f"{given()['project']}neo/{index}/inputs.json": shapes for index in range(2)}
-
-    def create(**asked: Any) -> dict[str, Any]:
-        prefix = asked["OutputConfig"]["S3OutputLocation"].removeprefix("s3://bucket/")
-        aws.objects.add(f"{prefix}model-ml_inf1.tar.gz")
-        return {"CompilationJobArn": "arn"}
-
-    aws.answers["create_compilation_job"] = create
-    aws.answers["describe_compilation_job"] = lambda **_: {"CompilationJobStatus": "COMPLETED"}
-    ended = go("neo", aws)
-    assert ended.status == "SUCCEEDED"
-    assert set(ended.output) == {"run", "result", "variants"}
-    request = aws.of("create_compilation_job")[0]
-    assert request["InputConfig"]["DataInputConfig"] == shapes
-    assert request["InputConfig"]["S3Uri"].startswith(f"s3://bucket/{given()['project']}neo/")
 
 
 def ended_badly(status: str) -> dict[str, Any]:

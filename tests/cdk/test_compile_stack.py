@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ def test_only_specs_with_a_job_have_a_compile_stack(templates: dict[str, dict[st
 
 
 def test_only_these_types_and_no_custom_resource(compiling: dict[str, dict[str, Any]]) -> None:
-    for where, types in (("processing", COMMON), ("neo", COMMON), ("ec2", COMMON | OF_EC2)):
+    for where, types in (("processing", COMMON), ("ec2", COMMON | OF_EC2)):
         found = {row["Type"] for row in compiling[f"InferentiaCompile-{where}"]["Resources"].values()}
         assert found == types, where
 
@@ -204,22 +203,6 @@ def test_machine_writes_nothing_but_models(processing: dict[str, Any]) -> None:
     found = statements(processing, "RunsRunRole")
     assert found["WriteFiles"]["Resource"].endswith("}/models/processing/*")
     assert found["ReadFiles"]["Resource"].endswith("}/jobs/processing/runs/*")
-
-
-def test_neo_publishes_nothing(compiling: dict[str, dict[str, Any]]) -> None:
-    template = compiling["InferentiaCompile-neo"]
-    assert "WriteFiles" not in statements(template, "RunsRunRole")
-    run, _ = definitions(template)
-    assert "copyObject" not in json.dumps(run)
-    request = variant_states(run)["Start: variant"]["Parameters"]
-    assert request["OutputConfig"]["TargetDevice"] == "ml_inf1"
-    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 10800}
-
-
-def test_neo_takes_a_day_at_most(synthesize: Synthesize) -> None:
-    run, _ = definitions(compile_stack(synthesize, "job: {{where: neo, time_limit: 2d}}\n"))
-    assert run["TimeoutSeconds"] == timedelta(days=2).total_seconds()
-    assert variant_states(run)["Start: variant"]["Parameters"]["StoppingCondition"] == {"MaxRuntimeInSeconds": 86400}
 
 
 def test_instances_are_closed_encrypted_and_terminate_themselves(ec2: dict[str, Any]) -> None:

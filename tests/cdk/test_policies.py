@@ -17,9 +17,9 @@ ANY_RESOURCE = {
     "AnswerSessions": "Session Manager's channels are no resources",
     "DeliverLogs": "log deliveries are no resources; Step Functions checks for all of these",
     "FindInstances": "ec2:DescribeInstances knows no resource",
-    "FindJobs": "sagemaker:ListProcessingJobs and ListCompilationJobs know no resource",
+    "FindJobs": "sagemaker:ListProcessingJobs knows no resource",
 }
-COMPILED_HERE = ("processing", "ec2", "neo")
+COMPILED_HERE = ("processing", "ec2")
 _BUCKET = "${import InferentiaArtifacts:ExportsOutputFnGetAttArtifactsBucket88671897Arn65502B7F}"
 _OWN = "${AWS::Region}:${AWS::AccountId}"
 _JOB = "????????????????????????????????-*"
@@ -31,20 +31,14 @@ RESOURCE_PATTERNS = {
         for name in COMPILED_HERE
         for prefix in (f"jobs/{name}/*", f"jobs/{name}/cache/*", f"jobs/{name}/runs/*", f"models/{name}/*")
     },
-    f"{_BUCKET}/jobs/neo/inputs/*": "what is below is named by digests",
     **{
         f"arn:${{AWS::Partition}}:{service}:{_OWN}:{kind}{name}-{_JOB}": "jobs are named for each run"
         for service, kind, name in (
             ("sagemaker", "processing-job/", "processing"),
-            ("sagemaker", "compilation-job/", "neo"),
             ("logs", "log-group:/aws/sagemaker/ProcessingJobs:log-stream:", "processing"),
-            ("logs", "log-group:/aws/sagemaker/CompilationJobs:log-stream:", "neo"),
         )
     },
-    **{
-        f"arn:${{AWS::Partition}}:logs:{_OWN}:log-group:/aws/sagemaker/{group}:*": "a log group is written so"
-        for group in ("ProcessingJobs", "CompilationJobs")
-    },
+    f"arn:${{AWS::Partition}}:logs:{_OWN}:log-group:/aws/sagemaker/ProcessingJobs:*": "a log group is written so",
     **{
         f"arn:${{AWS::Partition}}:ec2:{_OWN}:{kind}/*": "a condition names the launch template, or a tag"
         for kind in ("instance", "network-interface", "volume")
@@ -111,7 +105,7 @@ def test_every_wildcard_resource_has_its_reason(templates: dict[str, dict[str, A
 
 def test_no_pattern_without_use(templates: dict[str, dict[str, Any]]) -> None:
     targets = {target for _, row in allowing(templates) for target in as_list(row.get("Resource", []))}
-    assert {pattern for pattern in RESOURCE_PATTERNS if pattern not in targets} == {f"{_BUCKET}/models/neo/*"}
+    assert set(RESOURCE_PATTERNS) <= targets
 
 
 def test_a_role_is_given_to_one_service_only(templates: dict[str, dict[str, Any]]) -> None:

@@ -34,7 +34,7 @@ def readable(template: dict[str, Any]) -> str:
 
 REVIEWED = {
     "templates": ["InferentiaArtifacts", "InferentiaEndpoint-full", "InferentiaEndpoint-large"],
-    "compiling": ["InferentiaCompile-processing", "InferentiaCompile-ec2", "InferentiaCompile-neo"],
+    "compiling": ["InferentiaCompile-processing", "InferentiaCompile-ec2"],
 }
 
 

@@ -34,9 +34,6 @@ def test_defaults_of_each_place(read: Loader) -> None:
     on_ec2 = read(SMALL + "job: {where: ec2, spot: true, volume: 200GB}\n").job
     assert on_ec2 is not None
     assert (on_ec2.instance_type, on_ec2.spot, on_ec2.volume) == ("c5.4xlarge", True, 200)
-    neo = read(SMALL + "job: {where: neo}\n").job
-    assert neo is not None
-    assert neo.instance_type is None
 
 
 @pytest.mark.parametrize(
@@ -62,22 +59,13 @@ WRONG = {
         "job: {where: ec2, instance_type: ml.c5.4xlarge}", "job.instance_type", "not a machine for where: ec2",
         "Did you mean c5.4xlarge?",
     ),
-    "a machine for neo": (
-        "job: {where: neo, instance_type: ml.c5.4xlarge}", "job.instance_type", "AWS chooses", "Leave it out",
-    ),
     "the other chip": (
         "job: {where: ec2, instance_type: inf2.xlarge}", "job.instance_type", "the inf2 chip", "CPU type",
     ),
     "spot for processing": ("job: {spot: true}", "job.spot", "only EC2 instances", "where: ec2"),
-    "a place that is none": ("job: {where: lambda}", "job.where", "not possible here", "processing, ec2, neo"),
-    "neo and inf2": (
-        "compile: {target: inf2}\njob: {where: neo}", "job.where", "inf1 only", "where: processing",
-    ),
-    "neo and two shapes": (
-        "compile: {batch_sizes: [1, 4]}\njob: {where: neo}", "job.where", "compiles one shape", "Keep one bucket",
-    ),
-    "neo and a pipeline": (
-        "compile: {pipeline_cores: 2}\njob: {where: neo}", "job.where", "knows no pipeline", "pipeline_cores: 1",
+    "a place that is none": ("job: {where: lambda}", "job.where", "not possible here", "processing, ec2."),
+    "Neo": (
+        "job: {where: neo, instance_type: ml.c5.4xlarge}", "job.where", "Neo's runtime", "Write processing, or ec2",
     ),
     "no time for one graph": (
         "job: {time_limit: 45min}", "job.time_limit", "not above compile.timeout", "longer time_limit",
@@ -139,9 +127,6 @@ def test_a_price_that_nobody_knows_is_unknown(read: Loader) -> None:
     spec = read(SMALL + "job: {where: ec2, instance_type: r5.4xlarge}\n")
     assert derive.job_cost_limit(spec) is None
     assert derive.job_cost_text(spec).startswith("unknown: no price of r5.4xlarge")
-    neo = read(SMALL + "job: {where: neo}\n")
-    assert derive.job_cost_limit(neo) is None
-    assert derive.job_cost_text(neo).startswith("unknown: SageMaker Neo")
 
 
 def test_check_says_what_a_run_can_cost(read: Loader, project: Path) -> None:

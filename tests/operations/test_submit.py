@@ -472,24 +472,6 @@ def test_what_brings_the_compiler_enters_the_keys(ready: Path, run: Run, compile
     assert "--rehearse" not in asked
 
 
-def test_what_neo_made_is_listed_and_not_locked(ready: Path, run: Run, compiler: Compile) -> None:
-    spec = ready / "endpoints/depth.yaml"
-    spec.write_text(spec.read_text().replace("processing", "neo"))
-    machines.deploy(*machines.succeeding(DIGEST), Where="neo")
-    code, _, err = submit(run, ready)
-    assert code == 1
-    assert f"cache/{machines.KEYS[0]}/model-ml_inf1.tar.gz is not there" in err
-    for key in machines.KEYS:
-        made = f"jobs/depth/cache/{key}/model-ml_inf1.tar.gz"
-        boto3.client("s3").put_object(Bucket=machines.BUCKET, Key=made, Body=b"neo")
-    code, out, err = submit(run, ready, "--json")
-    assert code == 0, err
-    assert json.loads(out)["models"] == [
-        f"s3://{machines.BUCKET}/jobs/depth/cache/{key}/model-ml_inf1.tar.gz" for key in machines.KEYS
-    ]
-    assert compiler.adopted == []
-
-
 def test_neither_or_both_of_name_and_all(ready: Path, run: Run) -> None:
     assert run("submit", "--root", str(ready))[0] == 2
     assert run("submit", "depth", "--all", "--root", str(ready))[0] == 2

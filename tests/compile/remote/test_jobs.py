@@ -511,15 +511,6 @@ def test_the_script_is_clean() -> None:
     subprocess.run(["shellcheck", "-s", "sh", str(SCRIPT)], check=True)
 
 
-def test_neo_gets_one_traced_model_and_its_shapes(tmp_path: Path) -> None:
-    place = make(tmp_path / "job", write_entry(tmp_path, more="job: {where: neo}\n"), rehearse=False)
-    home = place.inputs / "project/neo/0"
-    assert json.loads((home / "inputs.json").read_text()) == {"x": [1, 8]}
-    archives.extract(home / "model.tar.gz", tmp_path / "neo", compressed=True)
-    assert [path.name for path in (tmp_path / "neo").iterdir()] == ["model.pth"]
-    assert torch.jit.load(str(tmp_path / "neo/model.pth"))(torch.ones(1, 8))[0].shape == (1, 4)
-
-
 @pytest.fixture
 def result(job: Place, tmp_path: Path) -> Path:
     """A project with the result of its run beside it."""
