@@ -20,8 +20,8 @@ from endpoint_spec.weights import FileWeights, HubWeights, RandomWeights, S3Weig
 _ROOMS = ("endpoint_spec", "compile", "inference_code", "cdk", "operations", "embedded_aws")
 
 
-def build_digest(spec: EndpointSpec) -> str:
-    """sha256, in hex, of everything that decides what is built.
+def build_digest(spec: EndpointSpec, weights_sha256: str | None = None) -> str:
+    """sha256, in hex, of everything that decides what is built. weights_sha256: of a file that was hashed before.
 
     The model and compile sections with their defaults, the digest of the weights, and the code of the definition: a
     family's file with its parts, or the entry's file with the local modules that it imports.
@@ -30,7 +30,7 @@ def build_digest(spec: EndpointSpec) -> str:
         "family": spec.model.family,
         "variant": spec.model.variant,
         "entry": spec.model.entry,
-        "weights": weights_identity(spec),
+        "weights": weights_identity(spec, weights_sha256),
         "options": spec.model.options,
     }
     content = {
@@ -96,13 +96,13 @@ def definition_code(spec: EndpointSpec) -> dict[str, str]:
     return _contents(local_sources(spec.root / file, spec.root), spec.root)
 
 
-def weights_identity(spec: EndpointSpec) -> dict[str, str | int | None]:
+def weights_identity(spec: EndpointSpec, known: str | None = None) -> dict[str, str | int | None]:
     """What tells one set of weights from another: a seed, a sha256, or an address where no digest is declared."""
     weights = spec.model.weights
     if isinstance(weights, RandomWeights):
         return {"seed": weights.seed}
     if isinstance(weights, FileWeights):
-        return {"sha256": weights.sha256 or file_digest(spec.root / weights.path)}
+        return {"sha256": weights.sha256 or known or file_digest(spec.root / weights.path)}
     if isinstance(weights, S3Weights):
         return {"sha256": weights.sha256} if weights.sha256 else {"s3": weights.uri}
     assert isinstance(weights, HubWeights)  # noqa: S101  (there is no other kind)

@@ -12,12 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compile.analysis import CoverageReport, analyze
-from compile.definition import GraphDefinition, GraphVariant, checked_inputs
+from compile.analysis import CoverageReport
+from compile.analysis.variant import AnalyzedVariant
+from compile.definition import GraphVariant
 from compile.errors import CompileError
-from compile.ir.flat_module import flat_module
-from compile.lowering.config import of_spec
-from compile.lowering.for_target import lowered
 from endpoint_spec import platforms
 from endpoint_spec.rules import worker_processes
 
@@ -90,15 +88,12 @@ def footprint(variant: GraphVariant, report: CoverageReport, half: bool = False,
     return VariantSize(str(variant), report.weight_bytes // divisor, activations // divisor, report.flops, host_weights)
 
 
-def survey(variant: GraphVariant, graph: GraphDefinition, spec: EndpointSpec) -> VariantSize:
-    """Lowers and traces one variant to see how large it is. Raises CompileError when that cannot be done."""
-    example, _ = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
-    tensors = tuple(example.values())
-    parts = lowered(flat_module(graph.module, example), tensors, spec.compile.target, of_spec(spec))
-    options = spec.compile.inf1
+def size(analyzed: AnalyzedVariant, spec: EndpointSpec) -> VariantSize:
+    """How large a variant will be on the chip and on the host."""
+    options, tables = spec.compile.inf1, analyzed.parts.report.tables
     half = options is not None and options.float32_to_float16
-    report = analyze(parts.device, parts.device_inputs, target=spec.compile.target)
-    return footprint(variant, report, half, sum(table.bytes for table in parts.report.tables if table.choice == "host"))
+    on_host = sum(table.bytes for table in tables if table.choice == "host")
+    return footprint(analyzed.variant, analyzed.report, half, on_host)
 
 
 _FEWER = "fewer buckets, batch sizes or roles"

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from compile.analysis.capacity import Capacity, VariantSize, capacity, shown, survey
+from compile.analysis.capacity import Capacity, VariantSize, capacity, shown, size
+from compile.analysis.variant import analyzed
 from compile.buckets.sizes import Size
 from compile.definition import GraphVariant
 from compile.errors import CompileError, UsageError
 from compile.frontend import loading
+from compile.progress import Silent
 
 if TYPE_CHECKING:
     from compile.definition import ModelDefinition
@@ -70,7 +72,7 @@ def by_spec(spec: EndpointSpec, largest: Size, memory: int | None, wanted: int) 
     name = dimension(definition, len(largest))
     bucket = {name: largest[0] if len(largest) == 1 else list(largest)}
     variants = [
-        survey(GraphVariant(role, bucket, batch), graph, spec)
+        size(analyzed(GraphVariant(role, bucket, batch), graph, spec, Silent()), spec)
         for role, graph in definition.graphs.items()
         for batch in spec.compile.batch_sizes
     ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import warnings
 from collections.abc import Callable
+from typing import NoReturn
 
 import typer
 from rich.markup import escape
@@ -52,9 +54,9 @@ def make_app() -> typer.Typer:
     return app
 
 
-def main() -> int:
-    """`python -m compile`."""
-    return run(lambda: make_app()(prog_name="python -m compile"))
+def main() -> NoReturn:
+    """`python -m compile`: run its arguments, and exit."""
+    sys.exit(run(lambda: make_app()(prog_name="python -m compile")))
 
 
 def run(command: Callable[[], object]) -> int:

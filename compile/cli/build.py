@@ -20,8 +20,9 @@ from endpoint_spec.quantities import format_duration
 if TYPE_CHECKING:
     from compile.analysis.decoding_cost import DecodingPlan
     from compile.definition import GraphVariant
-    from compile.pipeline.build import Plan, Result
+    from compile.pipeline.build import Result
     from compile.pipeline.graph import BuiltVariant
+    from compile.pipeline.plan import Plan
 
 PlanOnly = Annotated[
     bool, typer.Option("--plan", help="Show the matrix of graphs and whether it fits; compile nothing. Exit 1 if not.")
@@ -62,13 +63,9 @@ def build_command(
 
     Graphs that were compiled before, of the same weights, code, options and versions, come from build/cache.
     """
-    from compile.pipeline.build import (  # noqa: PLC0415  (seconds of imports, --help need not wait)
-        build,
-        cached,
-        plan,
-        survey,
-    )
+    from compile.pipeline.build import build  # noqa: PLC0415  (seconds of imports, --help need not wait)
     from compile.pipeline.cache import of_project  # noqa: PLC0415
+    from compile.pipeline.plan import plan, resolve, survey  # noqa: PLC0415
 
     spec = endpoint(name, root)
     with reporting(json_) as reporter:
@@ -82,9 +79,10 @@ def build_command(
         raise typer.Exit(0 if found.fits else 1)
     cache = None if no_cache else of_project(spec.root, lambda line: err.print(line, markup=False, highlight=False))
     with reporting(json_) as reporter:
+        resolved = resolve(planned, reporter)
         if not json_:
-            _show_plan(planned, weighed, cached(planned, cache) if cache else [])
-        result = build(planned, reporter, cache)
+            _show_plan(planned, weighed, resolved.cached(cache) if cache else [])
+        result = build(resolved, reporter, cache)
     if json_:
         typer.echo(json.dumps({**_summary(result), "decoding": [one.to_json() for one in weighed]}, indent=2))
     else:

@@ -36,6 +36,14 @@ class WeightsReport:
     statement: str
 
 
+@dataclass(frozen=True)
+class ResolvedWeights:
+    """Weights that were found and hashed, once a build. path: of their file; None for random ones."""
+
+    path: Path | None
+    report: WeightsReport
+
+
 @contextmanager
 def seeded(spec: EndpointSpec) -> Iterator[None]:
     """torch's global generator set to the spec's seed (0 for weights from a file) inside, as it was outside."""
@@ -45,27 +53,26 @@ def seeded(spec: EndpointSpec) -> Iterator[None]:
         yield
 
 
-def fill(spec: EndpointSpec, definition: ModelDefinition) -> WeightsReport:
-    """Puts the spec's weights into the definition's module.
+def fill(spec: EndpointSpec, definition: ModelDefinition, resolved: ResolvedWeights | None = None) -> WeightsReport:
+    """Puts the spec's weights into the definition's module; `resolved` where they were resolved before.
 
     Raises CompileError: file absent or with another digest, unreadable, keys missing or unexpected, shapes that differ.
     """
-    weights, report = spec.model.weights, identify(spec)
+    weights, found = spec.model.weights, resolved or resolve(spec)
     if isinstance(weights, RandomWeights):
         if definition.initialise is not None:
             definition.initialise(definition.weights, torch.Generator().manual_seed(weights.seed))
-        return report
-    path = locate(spec, weights)
-    load(definition, read(path), str(path))
-    return report
+    elif found.path is not None:
+        load(definition, read(found.path), str(found.path))
+    return found.report
 
 
-def identify(spec: EndpointSpec) -> WeightsReport:
+def resolve(spec: EndpointSpec) -> ResolvedWeights:
     """Which weights these are, without loading them. Raises CompileError: file absent, or with another digest."""
     weights = spec.model.weights
     if isinstance(weights, RandomWeights):
         said = f"Weights are random (seed {weights.seed}): outputs follow the input, but mean nothing."
-        return WeightsReport(weights.source, None, said)
+        return ResolvedWeights(None, WeightsReport(weights.source, None, said))
     path = locate(spec, weights)
     digest = file_digest(path)
     declared = getattr(weights, "sha256", None)
@@ -74,7 +81,8 @@ def identify(spec: EndpointSpec) -> WeightsReport:
             f"{spec.path}: model.weights: {path} has sha256 {digest}, the spec says {declared}.",
             "Get the file again, or correct sha256 if this file is the one you mean.",
         )
-    return WeightsReport(weights.source, digest, f"Weights are those of {weights.source}, sha256 {digest[:12]}.")
+    said = f"Weights are those of {weights.source}, sha256 {digest[:12]}."
+    return ResolvedWeights(path, WeightsReport(weights.source, digest, said))
 
 
 def locate(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -> Path:

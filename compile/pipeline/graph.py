@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from compile.analysis import analyze
 from compile.analysis.summary import account, with_host
+from compile.analysis.variant import AnalyzedVariant
 from compile.definition import GraphDefinition, GraphVariant, checked_inputs, sizes_of
-from compile.ir.flat_module import Signature, flat_module, signature
+from compile.ir.flat_module import Signature, flat_module
 from compile.lowering.config import of_spec
 from compile.lowering.for_target import lowered
 from compile.packaging import torchscript
@@ -73,32 +73,30 @@ class Places:
 
 
 def make(
-    variant: GraphVariant,
-    graph: GraphDefinition,
-    target: Target,
-    spec: EndpointSpec,
-    places: Places,
-    reporter: Reporter,
+    analyzed: AnalyzedVariant, target: Target, spec: EndpointSpec, digest: str, places: Places, reporter: Reporter
 ) -> BuiltVariant:
-    """Writes the graph's file under `places.artifact` and compares what was written with the eager model.
+    """Writes the variant's graph under `places.artifact` and compares what was written with the eager model.
 
-    The operators are accounted for the spec's target also in a rehearsal.
-    Raises CompileError when it cannot be lowered, traced or compiled. Parity that fails is in the result, not raised.
+    digest: of the build. The operators are accounted for the spec's target also in a rehearsal.
+    Raises CompileError when it cannot be traced or compiled. Parity that fails is in the result, not raised.
     """
-    example, references = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
-    flat, tensors = flat_module(graph.module, example), tuple(example.values())
-    with reporter.step(f"lower: {variant}"):
-        described = signature(flat, example)
-        parts = lowered(flat, tensors, spec.compile.target, of_spec(spec))
-    with reporter.step(f"operators: {variant}"):
-        report = analyze(parts.device, parts.device_inputs, target=spec.compile.target)
-    work = places.record / variant.slug
-    ready = LoweredVariant(spec, variant, parts.whole, tensors, list(example), report, work, parts.report.operators)
+    variant, parts, flat = analyzed.variant, analyzed.parts, analyzed.flat
+    ready = LoweredVariant(
+        spec=spec,
+        build_digest=digest,
+        variant=variant,
+        module=parts.whole,
+        example=analyzed.tensors,
+        names=list(analyzed.example),
+        report=analyzed.report,
+        work=places.record / variant.slug,
+        host_operators=parts.report.operators,
+    )
     with reporter.step(f"{'trace' if target.rehearsal else 'compile'}: {variant}"):
         compiled = target.compile(ready)
         _keep_comparison(compiled)
         path, on_cpu = _place(compiled, ready, places)
-    names = [output.name for output in described.outputs]
+    names, references = [output.name for output in analyzed.signature.outputs], analyzed.references
     with reporter.step(f"parity: {variant}", len(references)) as advance:
         saved = torch.jit.load(str(on_cpu))  # type: ignore[no-untyped-call]
         parity = compare(flat, saved, references, names, advance=lambda: advance(1))
@@ -107,9 +105,9 @@ def make(
         if target.runs_here:
             device = on_device(path, flat, references, names, separate_weights=separates_weights(spec))
         parity.notes.append(_where(device is not None, target.stand_in))
-    found = with_host(compiled.account or account(report), parts)
+    found = with_host(compiled.account or account(analyzed.report), parts)
     unused = compiled.unused_inputs
-    return BuiltVariant(variant, described, parity, unused, found.coverage, found.subgraphs, compiled, device)
+    return BuiltVariant(variant, analyzed.signature, parity, unused, found.coverage, found.subgraphs, compiled, device)
 
 
 def write_for_cpu(variant: GraphVariant, graph: GraphDefinition, spec: EndpointSpec, folder: Path) -> None:

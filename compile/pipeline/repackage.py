@@ -12,7 +12,7 @@ from compile.definition import GraphVariant, SampleRequest
 from compile.errors import CompileError
 from compile.frontend import loading, weights
 from compile.packaging import archive, artifact
-from compile.pipeline import build, graph
+from compile.pipeline import assemble, graph
 from compile.pipeline import lock as locking
 from compile.pipeline.lock import Proof
 from compile.progress import Reporter
@@ -46,10 +46,10 @@ def repackage(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> tup
         )
         (files.folder / manifests.FILE_NAME).unlink()
         if not manifest.rehearsal and lock.sample is not None:
-            _graphs_for_cpu(spec, manifest, files.scratch / build.CPU, reporter)
+            _graphs_for_cpu(spec, manifest, files.scratch / assemble.CPU, reporter)
         proven = Proof(lock.weights, lock.graphs, lock.parity)
-        packed = build.pack(spec, manifest, proven, _sample_request(lock), files.scratch, reporter)
-        return locking.publish(spec, packed, files.scratch / build.ARCHIVE)
+        packed = assemble.pack(spec, manifest, proven, _sample_request(lock), files.scratch, reporter)
+        return locking.publish(spec, packed, files.scratch / assemble.ARCHIVE)
 
 
 def _graphs_for_cpu(spec: EndpointSpec, manifest: ArtifactManifest, folder: Path, reporter: Reporter) -> None:

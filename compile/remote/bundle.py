@@ -20,12 +20,12 @@ from compile.errors import CompileError, UsageError
 from compile.files import staging
 from compile.frontend import weights
 from compile.packaging import archive as package
-from compile.pipeline import build
-from compile.pipeline.cache_key import Identity, here
+from compile.pipeline import plan as plans
+from compile.pipeline.cache_key import here
 from compile.progress import Reporter
 from compile.targets import Target
 from endpoint_spec import archives, jobs, platforms
-from endpoint_spec.digests import build_digest, definition_code, file_digest, local_sources, rewrites_code
+from endpoint_spec.digests import definition_code, file_digest, local_sources, rewrites_code
 from endpoint_spec.places import INSTALLED
 from endpoint_spec.weights import RandomWeights
 
@@ -47,11 +47,11 @@ def make(spec: EndpointSpec, to: Path, *, rehearse: bool, reporter: Reporter, en
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UsageError(f"{to} is not an empty folder.", "Name another one with --to.")
     with reporter.step("make the model"):
-        planned = build.plan(spec, rehearse=rehearse, check=False)
+        planned = plans.plan(spec, rehearse=rehearse, check=False)
     if not rehearse:
-        capacity.require_fit(spec, build.survey(planned, reporter))
-    with reporter.step("weights"):
-        identity = Identity(spec, weights.identify(spec), rehearse, _environment(planned.target, spec, environment))
+        capacity.require_fit(spec, plans.survey(planned, reporter))
+    known = _environment(planned.target, spec, environment)
+    resolved = plans.resolve(planned, reporter, known)
     with staging(to.absolute().parent) as scratch, reporter.step("bundle"):
         folder = scratch / "bundle"
         folder.mkdir()
@@ -59,14 +59,14 @@ def make(spec: EndpointSpec, to: Path, *, rehearse: bool, reporter: Reporter, en
         shutil.copyfile(_SCRIPT, folder / jobs.START)
         shutil.copyfile(_READER, folder / _READER.name)
         _weights(spec, folder / jobs.WEIGHTS)
-        plan = _plan(planned, identity, jobs.tree_digests(folder))
+        plan = _plan(resolved, known, jobs.tree_digests(folder))
         (folder / jobs.PLAN).write_text(jobs.dump(plan), encoding="utf-8", newline="\n")
         folder.replace(to)
     return plan
 
 
-def _plan(planned: build.Plan, identity: Identity, files: dict[str, str]) -> jobs.Plan:
-    spec = planned.spec
+def _plan(resolved: plans.ResolvedPlan, environment: dict[str, str], files: dict[str, str]) -> jobs.Plan:
+    planned, spec = resolved.plan, resolved.plan.spec
     variants = [
         jobs.VariantJob(
             index=index,
@@ -74,17 +74,17 @@ def _plan(planned: build.Plan, identity: Identity, files: dict[str, str]) -> job
             bucket={axis: size if isinstance(size, int) else list(size) for axis, size in variant.bucket.items()},
             batch=variant.batch,
             label=str(variant),
-            key=identity.key(variant),
+            key=resolved.keys[variant.file],
         )
         for index, variant in enumerate(planned.variants)
     ]
     return jobs.Plan(
         name=spec.name,
-        build_digest=build_digest(spec),
+        build_digest=resolved.digest,
         target=spec.compile.target,
         rehearsal=planned.target.rehearsal,
         where=spec.job.where if spec.job else "processing",
-        environment=identity.environment,
+        environment=environment,
         variants=variants,
         files=files,
     )

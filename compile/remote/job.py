@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import endpoint_spec as specs
+from compile.analysis.variant import analyzed
 from compile.errors import CompileError
 from compile.files import place, staging
 from compile.frontend import weights
-from compile.pipeline import build, graph
-from compile.pipeline.cache_key import Identity
+from compile.pipeline import assemble, graph, matrix
+from compile.pipeline import plan as plans
 from compile.pipeline.graph_archive import CompiledVariant, pack, unpack
+from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
 from compile.remote.bundle import stand_in
 from endpoint_spec import jobs
@@ -74,28 +76,27 @@ def compile_variant(job: Job, index: int, reporter: Reporter) -> CompiledVariant
         raise CompileError(f"The plan has {len(job.plan.variants)} variants, there is none with the index {index}.")
     record = job.outputs / "record"
     record.mkdir(parents=True, exist_ok=True)
-    planned = _planned(job, check=True)
-    planned = dataclasses.replace(planned, record=record)
-    asked, variant = job.plan.variants[index], planned.variants[index]
-    _require_same(job, planned, asked)
+    resolved = _resolved(job, record, check=True, reporter=reporter)
+    planned, asked = resolved.plan, job.plan.variants[index]
+    _require_same(job, resolved, asked)
     with staging(job.spec.root / "build") as scratch:
-        places = graph.Places(scratch / build.ARTIFACT, scratch / build.CPU, record)
+        places = graph.Places(scratch / assemble.ARTIFACT, scratch / assemble.CPU, record)
         places.artifact.mkdir()
-        matrix = build.Matrix(planned, places, reporter)
-        matrix.load_weights()
-        size = None if planned.target.rehearsal else matrix.size(variant)
-        made = matrix.compile(variant, asked.key, size)
-        build.require_parity([made.graph])
+        with reporter.step("load the weights"):
+            weights.fill(job.spec, planned.definition, resolved.weights)
+        variant = planned.variants[index]
+        ready = analyzed(variant, planned.definition.graphs[variant.role], job.spec, reporter)
+        made = matrix.compile_variant(resolved, ready, places, reporter)
+        assemble.require_parity([made.graph])
         with reporter.step("pack the variant"):
             pack(made, places, job.outputs / "variant" / jobs.VARIANT)
     return made
 
 
-def _require_same(job: Job, planned: build.Plan, asked: jobs.VariantJob) -> None:
+def _require_same(job: Job, resolved: ResolvedPlan, asked: jobs.VariantJob) -> None:
     """The key is of what is here: no variant may get under the key of another."""
-    plan = job.plan
-    here = Identity(job.spec, weights.identify(job.spec), plan.rehearsal, plan.environment)
-    key = here.key(planned.variants[asked.index])
+    plan, planned = job.plan, resolved.plan
+    key = resolved.keys[planned.variants[asked.index].file]
     if key != asked.key:
         raise CompileError(
             f"The variant {asked.label} has the key {key} here, the plan says {asked.key}.",
@@ -109,11 +110,12 @@ def _require_same(job: Job, planned: build.Plan, asked: jobs.VariantJob) -> None
         )
 
 
-def _planned(job: Job, *, check: bool) -> build.Plan:
-    planned = build.plan(job.spec, rehearse=job.plan.rehearsal, check=check)
+def _resolved(job: Job, record: Path, *, check: bool, reporter: Reporter) -> ResolvedPlan:
+    planned = plans.plan(job.spec, rehearse=job.plan.rehearsal, check=check)
+    planned = dataclasses.replace(planned, record=record)
     if [str(variant) for variant in planned.variants] != [asked.label for asked in job.plan.variants]:
         raise CompileError("The model has other graphs here than where the plan was made.", "Submit it again.")
-    return planned
+    return plans.resolve(planned, reporter, job.plan.environment)
 
 
 def gather(job: Job, reporter: Reporter) -> jobs.Result:
@@ -122,20 +124,22 @@ def gather(job: Job, reporter: Reporter) -> jobs.Result:
     Raises CompileError naming a variant that is missing, damaged, or compiled with other versions than the first; and
     whatever a build refuses of finished graphs.
     """
-    planned, spec = _planned(job, check=False), job.spec
+    record, spec = job.outputs / "record", job.spec
+    resolved = _resolved(job, record, check=False, reporter=reporter)
+    planned = resolved.plan
     with staging(spec.root / "build") as scratch:
-        places = graph.Places(scratch / build.ARTIFACT, scratch / build.CPU, job.outputs / "record")
+        places = graph.Places(scratch / assemble.ARTIFACT, scratch / assemble.CPU, record)
         places.artifact.mkdir()
         variants = [_gathered(job, planned, asked, places, reporter) for asked in job.plan.variants]
         _require_one_origin(variants)
         if not planned.target.rehearsal:
-            build.require_fit(planned, [made.footprint for made in variants])
-        lock = build.assemble(planned, variants, scratch, reporter)
+            matrix.require_fit(planned, [made.footprint for made in variants])
+        lock = assemble.assemble(resolved, variants, scratch, reporter)
         return _write(lock, scratch, job.outputs / "result")
 
 
 def _gathered(
-    job: Job, planned: build.Plan, asked: jobs.VariantJob, places: graph.Places, reporter: Reporter
+    job: Job, planned: plans.Plan, asked: jobs.VariantJob, places: graph.Places, reporter: Reporter
 ) -> CompiledVariant:
     file = job.inputs / "variants" / asked.key / jobs.VARIANT
     with reporter.step(f"variant: {asked.label}"):
@@ -178,7 +182,7 @@ def _write(lock: specs.lock.Lock, scratch: Path, folder: Path) -> jobs.Result:
     )
     said.write_text(jobs.dump(result), encoding="utf-8", newline="\n")
     folder.mkdir(parents=True, exist_ok=True)
-    pairs = [(scratch / build.ARCHIVE, jobs.ARTIFACT), (text, jobs.LOCK), (said, jobs.RESULT)]
+    pairs = [(scratch / assemble.ARCHIVE, jobs.ARTIFACT), (text, jobs.LOCK), (said, jobs.RESULT)]
     for source, name in pairs:  # OUTPUTS may be another disk than the scratch folder's
         draft = folder / f".{name}.new"
         shutil.move(source, draft)

@@ -28,6 +28,7 @@ class LoweredVariant:
     """
 
     spec: EndpointSpec
+    build_digest: str
     variant: GraphVariant
     module: nn.Module
     example: tuple[torch.Tensor, ...]

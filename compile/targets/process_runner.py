@@ -21,7 +21,6 @@ from typing import Any
 
 from compile.targets.base import Cost, LoweredVariant
 from compile.targets.diagnosis import Failure
-from endpoint_spec.digests import build_digest
 
 LOG = "compile.log"
 # The SDK's own timeout (compiler_timeout) comes first where there is one: its message says more than ours.
@@ -47,7 +46,7 @@ def run(lowered: LoweredVariant, keywords: dict[str, Any]) -> Finished:
     request = {
         "spec": str(lowered.spec.path.resolve()),
         "root": str(lowered.spec.root.resolve()),
-        "digest": build_digest(lowered.spec),
+        "digest": lowered.build_digest,
         "role": lowered.variant.role,
         "bucket": dict(lowered.variant.bucket),
         "batch": lowered.variant.batch,

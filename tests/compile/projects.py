@@ -9,7 +9,8 @@ import pytest
 
 import endpoint_spec as specs
 from compile.cli import app
-from compile.pipeline.build import Result, build, plan
+from compile.pipeline.build import Result, build
+from compile.pipeline.plan import plan, resolve
 from compile.progress import Silent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +79,7 @@ def write_entry(
 
 def rehearse(path: Path) -> Result:
     """Builds a spec file as a rehearsal."""
-    return build(plan(specs.load(path), rehearse=True), Silent())
+    return build(resolve(plan(specs.load(path), rehearse=True), Silent()), Silent())
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

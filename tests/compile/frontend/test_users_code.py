@@ -54,7 +54,7 @@ def test_a_fault_that_nobody_expected_is_told_without_a_traceback(
         raise ZeroDivisionError("of ours")
 
     write_entry(tmp_path)
-    monkeypatch.setattr("compile.pipeline.build.plan", fail)
+    monkeypatch.setattr("compile.pipeline.plan.plan", fail)
     arguments = ("build", "own", "--rehearse", "--root", str(tmp_path))
     assert run(monkeypatch, *arguments) == 1
     assert "unexpected ZeroDivisionError: of ours" in capsys.readouterr().err

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 import endpoint_spec as specs
-from compile.analysis import capacity
+from compile.analysis.variant import analyzed
 from compile.definition import GraphVariant, ModelDefinition
 from compile.errors import CompileError
 from compile.frontend import loading
 from compile.ir.flat_module import flat_module
 from compile.lowering import lower, split
 from compile.models import find
+from compile.progress import Silent
 
 OPTIONS: dict[str, Any] = {"numbers": 5, "rows": [7, 300, 2, 31], "bottom": [12, 8], "top": [20, 10, 1]}
 Array = np.ndarray[Any, Any]
@@ -98,7 +99,7 @@ def test_its_bucket_can_be_written_and_no_other_one(tmp_path: Path) -> None:
         assert spec.compile.buckets is not None
         variant = GraphVariant("main", spec.compile.buckets[0], 1)
         if fits:
-            assert capacity.survey(variant, graph, spec).flops > 0
+            assert analyzed(variant, graph, spec, Silent()).report.flops > 0
         else:
             with pytest.raises(CompileError, match=r"does not fit dlrm.*\n.*numbers: 5, tables: 2"):
-                capacity.survey(variant, graph, spec)
+                analyzed(variant, graph, spec, Silent())

@@ -19,7 +19,8 @@ from compile.errors import CompileError
 from compile.packaging import archive, artifact, golden_sample
 from compile.packaging.local_server import running
 from compile.pipeline import repackage, verify
-from compile.pipeline.build import Result, plan
+from compile.pipeline.build import Result
+from compile.pipeline.plan import plan
 from compile.progress import Silent
 from endpoint_spec.lock import check, lock_path, read_lock
 from inference_code.artifact import manifest as manifests

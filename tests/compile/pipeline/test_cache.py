@@ -15,13 +15,13 @@ import pytest
 import torch
 
 import endpoint_spec as specs
-from compile.definition import GraphVariant
-from compile.frontend.weights import identify
-from compile.pipeline import build as builds
-from compile.pipeline import cache_key, graph
-from compile.pipeline.build import Result, build, plan
+from compile.analysis.variant import AnalyzedVariant
+from compile.frontend import weights
+from compile.pipeline import cache_key, graph, matrix
+from compile.pipeline.build import Result, build
 from compile.pipeline.cache import Cache
 from compile.pipeline.cache_key import Identity
+from compile.pipeline.plan import plan, resolve
 from compile.progress import Silent
 from endpoint_spec.jobs import VARIANT
 from tests.compile.projects import ENTRY, WITH_SAMPLE, files, run, write_entry
@@ -32,7 +32,7 @@ TWO = "compile: {batch_sizes: [1, 2]}\n"
 def cached_build(path: Path, said: list[str] | None = None, limit: int = 10**9) -> Result:
     lines: list[str] = [] if said is None else said
     cache = Cache(path.parents[1] / "build/cache", lines.append, limit)
-    return build(plan(specs.load(path), rehearse=True), Silent(), cache)
+    return build(resolve(plan(specs.load(path), rehearse=True), Silent()), Silent(), cache)
 
 
 def variants(root: Path) -> list[Path]:
@@ -45,9 +45,9 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     make = graph.make
 
-    def counted(variant: GraphVariant, *rest: Any) -> graph.BuiltVariant:
-        seen.append(str(variant))
-        return make(variant, *rest)
+    def counted(analyzed: AnalyzedVariant, *rest: Any) -> graph.BuiltVariant:
+        seen.append(str(analyzed.variant))
+        return make(analyzed, *rest)
 
     monkeypatch.setattr(graph, "make", counted)
     return seen
@@ -65,9 +65,10 @@ def test_a_second_build_compiles_nothing_and_makes_the_same(tmp_path: Path, monk
     def never(*_: object) -> None:
         raise AssertionError("something was lowered, traced or loaded")
 
-    for name in ("lowered", "analyze", "trace_for_cpu", "compare"):
+    for name in ("trace_for_cpu", "compare"):
         monkeypatch.setattr(graph, name, never)
-    monkeypatch.setattr(builds.weights, "fill", never)
+    monkeypatch.setattr(weights, "fill", never)
+    monkeypatch.setattr(matrix, "analyzed", never)
     again = cached_build(path)
     assert [str(variant) for variant in again.cached] == ["main, x 8, batch 1", "main, x 8, batch 2"]
     assert files(tmp_path) == before
@@ -121,7 +122,7 @@ def test_a_file_that_the_entry_reads_makes_another_variant(what: str, tmp_path: 
 
 def keyed(path: Path, rehearsal: bool = True, **environment: str) -> str:
     planned = plan(specs.load(path), rehearse=True, check=False)
-    return Identity(planned.spec, identify(planned.spec), rehearsal, environment).key(planned.variants[0])
+    return Identity(planned.spec, weights.resolve(planned.spec).report, rehearsal, environment).key(planned.variants[0])
 
 
 def test_what_a_key_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import endpoint_spec as specs
-from compile.pipeline.build import build, plan
+from compile.pipeline.build import build
+from compile.pipeline.plan import plan, resolve
 from compile.profiling.results import folder
 from compile.progress import Silent
 from compile.targets import process_runner
@@ -90,7 +91,7 @@ def test_a_rehearsal_says_that_it_is_one(
 @pytest.mark.usefixtures("stand_in")
 def test_prediction_against_log_parity_and_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_entry(tmp_path, more="job: {}\n")
-    result = build(plan(specs.load(path), rehearse=False), Silent())
+    result = build(resolve(plan(specs.load(path), rehearse=False), Silent()), Silent())
     page, found = reported(tmp_path, monkeypatch)
     assert page.startswith("# own: made with a stand-in for the Neuron SDK, nothing of it is proven\n")
     assert commands(found)[0] == "python -m operations submit own"
@@ -112,7 +113,7 @@ def test_prediction_against_log_parity_and_latency(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.usefixtures("stand_in")
 def test_the_record_of_another_build_is_not_this_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build(plan(specs.load(write_entry(tmp_path)), rehearse=False), Silent())
+    build(resolve(plan(specs.load(write_entry(tmp_path)), rehearse=False), Silent()), Silent())
     record = tmp_path / "build/record/own/main-x_8-batch_1/comparison.json"
     said = json.loads(record.read_text())
     said["rows"][0]["logged"] = 7

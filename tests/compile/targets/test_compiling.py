@@ -21,8 +21,10 @@ from compile.analysis import capacity
 from compile.errors import CompileError
 from compile.frontend import weights
 from compile.packaging import archive as package
+from compile.pipeline import plan as plans
 from compile.pipeline import verify
-from compile.pipeline.build import Result, build, plan, survey
+from compile.pipeline.build import Result, build
+from compile.pipeline.plan import plan, survey
 from compile.progress import Silent
 from compile.targets import compile_process, inf1, inf2, process_runner, resolve, sdk
 from compile.targets.base import Cost
@@ -68,7 +70,7 @@ def in_this_process(work: Path, log: Path, limit: float) -> tuple[int, bool, Cos
 
 def compiled(root: Path, section: str = "{}", source: str = DEEP) -> Result:
     path = write_entry(root, source, more=f"compile: {section}\n")
-    return build(plan(specs.load(path), rehearse=False), Silent())
+    return build(plans.resolve(plan(specs.load(path), rehearse=False), Silent()), Silent())
 
 
 def called(root: Path) -> dict[str, object]:
@@ -380,7 +382,7 @@ def test_what_does_not_fit_is_refused_before_compiling_with_the_levers(
     stand_in("success")
     monkeypatch.setattr(process_runner, "_watch", lambda *_: pytest.fail("it was compiled"))
     large = capacity.VariantSize("main, x 8, batch 1", 9 * 2**30, 2**20, 1)
-    monkeypatch.setattr(capacity, "survey", lambda *_: large)
+    monkeypatch.setattr(capacity, "size", lambda *_: large)
     with pytest.raises(CompileError) as caught:
         compiled(tmp_path)
     said = str(caught.value)

@@ -1,0 +1,57 @@
+"""One variant, lowered once: what its size, its coverage and its compilation are all taken from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from compile.analysis import CoverageReport, analyze
+from compile.definition import GraphDefinition, GraphVariant, Inputs, checked_inputs
+from compile.ir.flat_module import FlatModule, Signature, flat_module
+from compile.ir.flat_module import signature as signature_of
+from compile.lowering import Prologue
+from compile.lowering.config import of_spec
+from compile.lowering.for_target import lowered
+from compile.progress import Reporter
+
+if TYPE_CHECKING:
+    from endpoint_spec import EndpointSpec
+
+
+@dataclass(frozen=True)
+class AnalyzedVariant:
+    """A variant with its original (`flat`), its lowered graph (`parts`) and the prediction for the target (`report`).
+
+    signature: of the original. example: the inputs it is traced with, by name. references: those it is compared on.
+    """
+
+    variant: GraphVariant
+    flat: FlatModule
+    signature: Signature
+    example: Inputs
+    references: Sequence[Inputs]
+    parts: Prologue
+    report: CoverageReport
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """The example inputs in the order of the graph's parameters."""
+        return tuple(self.example.values())
+
+
+def analyzed(variant: GraphVariant, graph: GraphDefinition, spec: EndpointSpec, reporter: Reporter) -> AnalyzedVariant:
+    """Lower a variant and account for its operators.
+
+    Raises CompileError when the model fails on its example inputs, and when it cannot be lowered or traced.
+    """
+    example, references = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
+    flat, tensors = flat_module(graph.module, example), tuple(example.values())
+    with reporter.step(f"lower: {variant}"):
+        signature = signature_of(flat, example)
+        parts = lowered(flat, tensors, spec.compile.target, of_spec(spec))
+    with reporter.step(f"operators: {variant}"):
+        report = analyze(parts.device, parts.device_inputs, target=spec.compile.target)
+    return AnalyzedVariant(variant, flat, signature, example, references, parts, report)

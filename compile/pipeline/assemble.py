@@ -1,0 +1,124 @@
+"""From compiled variants to model.tar.gz and its lock: parity and acceptance, manifest, archive, sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compile.definition import SampleRequest
+from compile.errors import CompileError
+from compile.packaging import archive as package
+from compile.packaging import golden_sample
+from compile.pipeline import lock as locking
+from compile.pipeline.acceptance import shortfalls
+from compile.pipeline.graph import BuiltVariant
+from compile.pipeline.graph_archive import CompiledVariant
+from compile.pipeline.lock import Proof
+from compile.pipeline.plan import ResolvedPlan
+from compile.progress import Reporter
+from compile.targets.inf2 import separates_weights
+from endpoint_spec.digests import handler_digest
+from endpoint_spec.lock import Lock
+from inference_code.artifact import manifest as manifests
+from inference_code.artifact.manifest import ArtifactManifest, Digests, TaskEntry
+
+if TYPE_CHECKING:
+    from endpoint_spec import EndpointSpec
+
+
+ARTIFACT, CPU, ARCHIVE = "artifact", "cpu", "model.tar.gz"  # in a build's scratch folder
+
+
+def assemble(resolved: ResolvedPlan, variants: Sequence[CompiledVariant], scratch: Path, reporter: Reporter) -> Lock:
+    """From compiled variants, with their graphs in scratch/artifact and scratch/cpu, to model.tar.gz and its lock.
+
+    Raises CompileError: parity, acceptance, or an artifact whose own code does not answer.
+    """
+    planned, folder = resolved.plan, scratch / ARTIFACT
+    spec = planned.spec
+    built = [compiled.graph for compiled in variants]
+    require_parity(built)
+    _require_accepted(spec, built)
+    manifest = _manifest(resolved, variants, package.write_code(spec, folder), folder)
+    asked = golden_sample.request(planned.definition, planned.variants[0].bucket)
+    return pack(spec, manifest, locking.proof(built, variants[0].weights), asked, scratch, reporter)
+
+
+def pack(
+    spec: EndpointSpec,
+    manifest: ArtifactManifest,
+    proven: Proof,
+    asked: SampleRequest | None,
+    scratch: Path,
+    reporter: Reporter,
+) -> Lock:
+    """From a complete artifact folder (scratch/artifact) to scratch/model.tar.gz; returns its lock."""
+    folder, archive = scratch / ARTIFACT, scratch / ARCHIVE
+    manifests.write(manifest, folder / manifests.FILE_NAME)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    with reporter.step("package", size) as advance:
+        digest = package.write_archive(folder, archive, advance)
+    lock = locking.draft(spec, manifest, proven, digest, archive.stat().st_size)
+    if asked is None:
+        return lock
+    with reporter.step("sample answer from the packaged code"):
+        if not manifest.rehearsal:
+            archive_of_cpu = scratch / "cpu.tar.gz"
+            package.write_cpu_archive(manifest, folder, scratch / CPU, archive_of_cpu)
+            sample = golden_sample.widened(golden_sample.take(spec, lock, asked, archive_of_cpu, scratch), spec)
+        else:
+            sample = golden_sample.take(spec, lock, asked, archive, scratch)
+    return lock.model_copy(update={"sample": sample})
+
+
+def require_parity(built: Sequence[BuiltVariant]) -> None:
+    """Raises CompileError for graphs that compute something else than the model, with both errors."""
+    problems = [
+        f"{graph.variant}: output {output.name}: error {output.error:.3e} exceeds the bound {output.bound:.3e} "
+        f"(the original's own distance from float64: {_number(output.eager_distance)}, maximum {output.maximum:.3e})"
+        for graph in built
+        for output in graph.parity.outputs
+        if not output.passed
+    ]
+    if problems:
+        raise CompileError(
+            "The artifact does not compute what the model computes:\n  " + "\n  ".join(problems),
+            "No artifact was written. A trace fixes every branch of Python code: does forward branch on its input?",
+        )
+
+
+def _require_accepted(spec: EndpointSpec, built: Sequence[BuiltVariant]) -> None:
+    problems = [problem for graph in built for problem in shortfalls(spec, graph)]
+    if problems:
+        raise CompileError(
+            "The model does not reach what compile.accept asks for:\n  " + "\n  ".join(problems),
+            f"No artifact was written. See python -m compile analyze {spec.name}, or accept less in the spec.",
+        )
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.3e}"
+
+
+def _manifest(
+    resolved: ResolvedPlan, variants: Sequence[CompiledVariant], handler: str | None, folder: Path
+) -> ArtifactManifest:
+    """All variants say the same of their versions: they were compiled here, or `gather` compared them."""
+    planned = resolved.plan
+    spec, definition = planned.spec, planned.definition
+    return ArtifactManifest(
+        name=spec.name,
+        rehearsal=planned.target.rehearsal,
+        stand_in=any(compiled.stand_in for compiled in variants),
+        target=spec.compile.target,
+        digests=Digests(build=resolved.digest, handler=handler_digest(spec)),
+        task=TaskEntry(name=definition.task, settings=dict(definition.task_settings)),
+        handler=handler,
+        graphs=tuple(compiled.graph.entry for compiled in variants),
+        versions=variants[0].versions,
+        cores_per_copy=spec.compile.pipeline_cores,
+        environment={},
+        separate_weights=separates_weights(spec) and not planned.target.rehearsal,
+        files=package.file_digests(folder),
+    )

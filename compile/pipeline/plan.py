@@ -1,0 +1,112 @@
+"""What a build will do: its model, target and variants; then its weights and keys, each found once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compile.analysis import capacity as capacities
+from compile.analysis.capacity import Capacity
+from compile.analysis.variant import analyzed
+from compile.definition import GraphVariant, ModelDefinition
+from compile.errors import CompileError
+from compile.frontend import loading, weights
+from compile.frontend.weights import ResolvedWeights
+from compile.lowering.config import Rewriting, of_spec
+from compile.pipeline import model_digest
+from compile.pipeline.cache import Cache
+from compile.pipeline.cache_key import Identity, here
+from compile.progress import Reporter
+from compile.targets import Target
+from compile.targets import resolve as resolve_target
+from endpoint_spec.digests import build_digest
+from inference_code import tasks
+
+if TYPE_CHECKING:
+    from endpoint_spec import EndpointSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build will do; made before anything expensive."""
+
+    spec: EndpointSpec
+    target: Target
+    definition: ModelDefinition
+    variants: tuple[GraphVariant, ...]
+    record: Path
+    rewriting: Rewriting
+
+
+@dataclass(frozen=True)
+class ResolvedPlan:
+    """A plan with what is found once for all of its variants.
+
+    digest: of the build. keys: of the cache, by the variant's file, in the plan's order.
+    """
+
+    plan: Plan
+    weights: ResolvedWeights
+    digest: str
+    keys: Mapping[str, str]
+
+    def cached(self, cache: Cache) -> list[GraphVariant]:
+        """The variants that the cache has."""
+        return [variant for variant in self.plan.variants if cache.has(self.keys[variant.file])]
+
+
+def plan(spec: EndpointSpec, *, rehearse: bool, check: bool = True, work: Path | None = None) -> Plan:
+    """Raises CompileError when the target cannot be compiled for here, or the model cannot be made.
+
+    check: false for a plan that is only shown, which needs no compiler. work: where the compiler works and the record
+    is kept, instead of build/record/.
+    """
+    target = resolve_target(spec.compile.target, rehearse)
+    if check:
+        target.check(spec)
+    rewriting = of_spec(spec)
+    definition = loading.definition(spec)
+    _check_task(spec, definition)
+    variants = tuple(
+        GraphVariant(role, bucket, batch)
+        for role in definition.graphs
+        for bucket in spec.compile.buckets or definition.buckets
+        for batch in spec.compile.batch_sizes
+    )
+    return Plan(spec, target, definition, variants, (work or spec.root / "build" / "record") / spec.name, rewriting)
+
+
+def resolve(planned: Plan, reporter: Reporter, environment: Mapping[str, str] | None = None) -> ResolvedPlan:
+    """Find and hash the weights and make the keys. Asked before weights are loaded.
+
+    environment: of the machine that compiles, by default this one's. Raises CompileError for weights that are absent or
+    have another digest than the spec says.
+    """
+    spec = planned.spec
+    with reporter.step("weights"):
+        found = weights.resolve(spec)
+    if environment is None:
+        environment = {**here(planned.target), "definition": model_digest.digest(planned.definition)}
+    identity = Identity(spec, found.report, planned.target.rehearsal, environment)
+    keys = {variant.file: identity.key(variant) for variant in planned.variants}
+    return ResolvedPlan(planned, found, build_digest(spec, found.report.sha256), keys)
+
+
+def survey(planned: Plan, reporter: Reporter) -> Capacity:
+    """The matrix with its predicted sizes. Raises CompileError when a graph cannot be lowered or traced."""
+    spec, graphs = planned.spec, planned.definition.graphs
+    ready = (analyzed(variant, graphs[variant.role], spec, reporter) for variant in planned.variants)
+    return capacities.capacity(spec, [capacities.size(one, spec) for one in ready], spec.root)
+
+
+def _check_task(spec: EndpointSpec, definition: ModelDefinition) -> None:
+    """A task of one's own needs a handler that serves it."""
+    known = tasks.built_in()
+    if spec.serve.handler is None and definition.task not in known:
+        raise CompileError(
+            f"{spec.path.name}: the model's task {definition.task!r} is not built in ({', '.join(sorted(known))}), "
+            "and the spec names no handler.",
+            "Write serve: {handler: path.py} with preprocess(request) and postprocess(outputs, item).",
+        )
