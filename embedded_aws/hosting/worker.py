@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from embedded_aws.hosting.logs import LogShipper
-from embedded_aws.process.process import KEEPER
+from embedded_aws.process.group import KEEPER
 
 PING_TIMEOUT_SECONDS = 2.0
 PING_EVERY_SECONDS = 0.2

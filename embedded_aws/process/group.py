@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from embedded_aws.control.clock import CLOCK
-from embedded_aws.sagemaker_jobs import isolation
+from embedded_aws.process import isolation
 
 KEEPER = Path(__file__).with_name("keeper.py")
 KILL_AFTER_SECONDS = 30.0  # between SIGTERM and SIGKILL, as with hosting's containers
@@ -67,10 +66,8 @@ class ProcessGroup:
         except ProcessLookupError:
             return
 
-    def end(self, grace_seconds: float | None = None) -> None:
+    def end(self, grace_seconds: float) -> None:
         """SIGTERM, then SIGKILL; returns when nothing of the group is left."""
-        if grace_seconds is None:
-            grace_seconds = CLOCK.limit(KILL_AFTER_SECONDS)
         if grace_seconds > 0:
             self.signal(signal.SIGTERM)
             self.wait(grace_seconds)

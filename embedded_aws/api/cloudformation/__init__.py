@@ -16,13 +16,14 @@ from urllib.parse import unquote, urlsplit
 
 from moto.core.responses import ActionResult, BaseResponse, EmptyResult
 
-from embedded_aws.clients import Clients
 from embedded_aws.cloudformation.engine import Operation
 from embedded_aws.cloudformation.parameters import given_values, resolved_values, shown_values
 from embedded_aws.cloudformation.plan import NO_CHANGES, has_changes, planned_changes
 from embedded_aws.cloudformation.scope import Definition, read_ssm
-from embedded_aws.cloudformation.store import ChangeSet, Stack, Store, now
+from embedded_aws.cloudformation.store import ChangeSet, Stack, Store
 from embedded_aws.cloudformation.template import TemplateError, parse
+from embedded_aws.context import WithContext
+from embedded_aws.control.clock import now
 from embedded_aws.errors import AwsError, ValidationError
 from embedded_aws.providers import type_fault
 
@@ -60,24 +61,8 @@ class ChangeSetNotFoundError(AwsError):
     code = "ChangeSetNotFound"
 
 
-class State:
-    """What every request shares: the stores of all regions and the clients of this server."""
-
-    def __init__(self, clients: Clients) -> None:
-        self.clients = clients
-        self.lock = threading.Lock()
-        self._stores: dict[tuple[str, str], Store] = {}
-
-    def store(self, account: str, region: str, partition: str) -> Store:
-        """The store of a region, made when it is first asked for."""
-        with self.lock:
-            return self._stores.setdefault((account, region), Store(account, region, partition))
-
-
-class CloudFormation(BaseResponse):
+class CloudFormation(WithContext, BaseResponse):
     """One request; moto parses it and serializes the answer by botocore's model."""
-
-    state: State
 
     def __init__(self) -> None:
         super().__init__(service_name="cloudformation")
@@ -86,7 +71,7 @@ class CloudFormation(BaseResponse):
     @property
     def store(self) -> Store:
         """The stacks of the request's account and region."""
-        return self.state.store(self.current_account, self.region, self.partition)
+        return self.context.stacks.store(self.current_account, self.region, self.partition)
 
     # -- stacks ---------------------------------------------------------------------------------------------------
 
@@ -110,8 +95,8 @@ class CloudFormation(BaseResponse):
             self._refuse_busy(stack)
             definition = self._definition(stack)
             try:
-                changes = planned_changes(self.store, self.state.clients, stack, definition)
-                if not has_changes(self.store, self.state.clients, stack, definition, changes):
+                changes = planned_changes(self.store, self.host.clients, stack, definition)
+                if not has_changes(self.store, self.host.clients, stack, definition, changes):
                     raise ValidationError("No updates are to be performed.")
             except TemplateError as error:
                 raise ValidationError(str(error)) from error
@@ -320,9 +305,9 @@ class CloudFormation(BaseResponse):
 
     def _plan(self, stack: Stack, change_set: ChangeSet, definition: Definition) -> None:
         try:
-            change_set.changes = planned_changes(self.store, self.state.clients, stack, definition)
+            change_set.changes = planned_changes(self.store, self.host.clients, stack, definition)
             if change_set.kind == "UPDATE" and not has_changes(
-                self.store, self.state.clients, stack, definition, change_set.changes
+                self.store, self.host.clients, stack, definition, change_set.changes
             ):
                 raise TemplateError(NO_CHANGES)
         except TemplateError as error:
@@ -393,7 +378,7 @@ class CloudFormation(BaseResponse):
             stack.updated = now()
         stack.enter(status, "User Initiated")
         stack.done.clear()
-        operation = Operation(self.store, self.state.clients, stack)
+        operation = Operation(self.store, self.host.clients, stack)
 
         def body() -> None:
             try:
@@ -441,7 +426,7 @@ class CloudFormation(BaseResponse):
             raw = given_values(
                 template, self.params.get("Parameters") or [], stack.raw_parameters if stack is not None else {}
             )
-            resolved_values(template, raw, read_ssm(self.state.clients, self.region))
+            resolved_values(template, raw, read_ssm(self.host.clients, self.region))
         except TemplateError as error:
             raise ValidationError(str(error)) from error
         self._check_capabilities(template)
@@ -489,7 +474,7 @@ class CloudFormation(BaseResponse):
         if not url:
             raise ValidationError("Either Template URL or Template Body must be specified.")
         bucket, key = bucket_and_key(url)
-        s3 = self.state.clients.client("s3", self.region)
+        s3 = self.host.clients.client("s3", self.region)
         try:
             return s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode()  # type: ignore[no-any-return]
         except s3.exceptions.ClientError as error:
