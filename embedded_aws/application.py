@@ -18,7 +18,8 @@ from embedded_aws import answers
 from embedded_aws.access import AccessKeys, Credential, Secrets, credential
 from embedded_aws.connection import IDLE_SECONDS, REFUSAL
 from embedded_aws.context import ServerContext
-from embedded_aws.control.calls import PREFIX, Control
+from embedded_aws.control import PREFIX
+from embedded_aws.control.calls import Control
 from embedded_aws.control.faults import CutOffError, Faults, refuse, s3_operation
 from embedded_aws.hosting.runtime import PATH, Runtime
 from embedded_aws.keys import issued

@@ -14,7 +14,7 @@ from moto.cloudwatch.models import cloudwatch_backends
 from werkzeug.serving import make_server
 
 from embedded_aws import patches
-from embedded_aws.access import Secrets, private_directory, write_private
+from embedded_aws.access import LOOPBACK, STATE_FILE, Secrets, private_directory, write_private
 from embedded_aws.application import Application
 from embedded_aws.clients import Clients
 from embedded_aws.connection import QuietHandler
@@ -23,8 +23,6 @@ from embedded_aws.control.clock import Clock
 from embedded_aws.monitoring.alarms import evaluate_all
 
 log = logging.getLogger(__name__)
-LOOPBACK = "127.0.0.1"
-STATE_FILE = "server.json"
 EVALUATE_ALARMS_EVERY_SECONDS = 10.0
 
 

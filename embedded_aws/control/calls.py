@@ -13,10 +13,10 @@ from typing import Any
 from werkzeug.wrappers import Request, Response
 
 from embedded_aws.access import bears
+from embedded_aws.control import CLOCK_PATH, FAULTS_PATH
 from embedded_aws.control.clock import Clock
 from embedded_aws.control.faults import FaultError, Faults
 
-PREFIX = "/_embedded_aws/"
 BODY_BYTES = 65536
 
 
@@ -28,7 +28,7 @@ class Control:
 
     def answer(self, request: Request) -> Response:
         """One call."""
-        calls = {f"{PREFIX}faults": self._faults, f"{PREFIX}clock": self._clock}
+        calls = {FAULTS_PATH: self._faults, CLOCK_PATH: self._clock}
         if not bears(request.headers.get("Authorization"), self.token):
             text = (
                 "this call needs the header `Authorization: Bearer TOKEN`; the token is in the directory's server.json"

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from werkzeug.wrappers import Request, Response
 
+from embedded_aws.access import LOOPBACK
 from embedded_aws.hosting.endpoint import Endpoint, Variant
 from embedded_aws.hosting.hosted import Hosting
 from embedded_aws.hosting.logs import log_group
-from embedded_aws.hosting.worker import HOST
 from endpoint_spec.platforms import limits
 
 PATH = re.compile(r"/endpoints/([^/]+)/invocations/?")
@@ -156,7 +156,7 @@ def ask(variant: Variant, request: Request, body: bytes) -> Answer:
     for name in ("Content-Type", "Accept", CUSTOM, INFERENCE_ID):
         if name in request.headers:
             headers[name] = request.headers[name]
-    connection = http.client.HTTPConnection(HOST, variant.worker.port, timeout=seconds)
+    connection = http.client.HTTPConnection(LOOPBACK, variant.worker.port, timeout=seconds)
     try:
         connection.request("POST", "/invocations", body=body, headers=headers)
         got = connection.getresponse()
