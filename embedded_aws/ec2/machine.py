@@ -60,7 +60,7 @@ class Machine:
     def __init__(self, host: Host, instance: Any, data: Mapping[str, Any]) -> None:
         """data: what it was launched with, of the request and of the launch template."""
         self.host, self.instance, self.data = host, instance, data
-        self.folder = host.directory / "instances" / instance.id
+        self.folder: Path = host.directory / "instances" / instance.id
         self._lock = threading.RLock()
         self._ending = False
         self._process: ProcessGroup | None = None

@@ -15,7 +15,7 @@ import uuid
 from datetime import datetime, timezone
 from typing import Any
 
-from jsonpath_ng import parse
+from jsonpath_ng.parser import parse
 from moto.events.models import events_backends
 from moto.stepfunctions.parser.backend.execution import Execution
 
@@ -50,7 +50,7 @@ def execution_changed(execution: Execution) -> None:
 
 def send(account: str, region: str, source: str, kind: str, resources: list[str], detail: dict[str, Any]) -> None:
     """Give an event to every rule of the default bus that it fits; targets are reached in the background."""
-    event = {
+    event: Any = {
         "version": "0",
         "id": str(uuid.uuid4()),
         "detail-type": kind,

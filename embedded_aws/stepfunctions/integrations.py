@@ -61,10 +61,10 @@ def host_of(env: Environment) -> Host:
 
 def install() -> None:
     """Put our parts in place of moto's."""
-    StateTaskServiceAwsSdk._eval_service_task = _call  # type: ignore[method-assign]
-    StateTaskServiceAwsSdk._from_error = _failure  # type: ignore[method-assign]
+    StateTaskServiceAwsSdk._eval_service_task = _call  # type: ignore[method-assign,assignment]
+    StateTaskServiceAwsSdk._from_error = _failure  # type: ignore[method-assign,assignment]
     StateTaskServiceAwsSdk._validate_service_integration_is_supported = _check  # type: ignore[method-assign]
-    StateTaskServiceSfn._normalise_parameters = _lower_first  # type: ignore[method-assign]
+    StateTaskServiceSfn._normalise_parameters = _lower_first  # type: ignore[method-assign,assignment]
     _call_this_server_only()
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import moto.stepfunctions.urls
 from botocore.exceptions import ClientError
-from jsonpath_ng.ext import parse
+from jsonpath_ng.ext.parser import parse
 from moto.core.config import default_user_config
 from moto.core.responses import ActionResult
 from moto.stepfunctions.parser.api import ExecutionStatus, InvalidDefinition
@@ -140,7 +140,7 @@ class StepFunctions(StepFunctionResponse):
         """With the end of executions that timed out, which moto leaves out."""
         shown: Any = super().list_executions().result
         for row in shown["executions"]:
-            execution = self.stepfunction_backend.describe_execution(row["executionArn"])
+            execution: Any = self.stepfunction_backend.describe_execution(row["executionArn"])
             if execution.exec_status in ENDED:
                 row["stopDate"] = execution.stop_date
         return ActionResult(shown)
@@ -218,7 +218,7 @@ def _wait_by_the_clock() -> None:
     def wait_interval(_: WaitFunction, env: Environment, wait_seconds: float) -> None:
         _pause(env, wait_seconds)
 
-    WaitFunction._wait_interval = wait_interval  # type: ignore[method-assign]
+    WaitFunction._wait_interval = wait_interval  # type: ignore[method-assign,assignment]
     current = threading.local()
     original = retrier_decl.RetrierDecl._eval_body
 
@@ -234,7 +234,7 @@ def _wait_by_the_clock() -> None:
             _pause(current.env, seconds)
 
     retrier_decl.RetrierDecl._eval_body = eval_body  # type: ignore[method-assign]
-    retrier_decl.time = Interval  # type: ignore[attr-defined]
+    retrier_decl.time = Interval  # type: ignore[assignment,attr-defined]
 
 
 def _pause(env: Environment, seconds: float) -> None:
@@ -336,8 +336,9 @@ class ExecutionLog(CloudWatchLoggingSession):
 
 
 def _logging_session(execution: Execution) -> ExecutionLog | None:
-    wanted = {"includeExecutionData": False, **execution.state_machine.loggingConfiguration}
-    found = CloudWatchLoggingConfiguration.from_logging_configuration(execution.state_machine.arn, wanted)
+    machine: Any = execution.state_machine
+    wanted: Any = {"includeExecutionData": False, **machine.loggingConfiguration}
+    found = CloudWatchLoggingConfiguration.from_logging_configuration(machine.arn, wanted)
     if found is None:
         return None
     # a stream's name may hold no colon, so no ARN
