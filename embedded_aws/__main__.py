@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import psutil
 import typer
 
-from embedded_aws.access import AccessError, private_directory
+from embedded_aws.access import HOSTS, LOOPBACK, STATE_FILE, AccessError, private_directory
+from embedded_aws.control import CLOCK_PATH, FAULTS_PATH
 
 app = typer.Typer(
     help="AWS on this machine, for rehearsals: moto with a CloudFormation engine and SageMaker hosting that runs.",
@@ -28,9 +29,6 @@ app = typer.Typer(
 faults = typer.Typer(help="Make calls, jobs and instances fail, on purpose.", no_args_is_help=True)
 app.add_typer(faults, name="fault")
 Directory = Annotated[Path, typer.Option(help="Folder of the server's files; server.json in it says where it listens.")]
-STATE_FILE = "server.json"
-FAULTS_PATH, CLOCK_PATH = "/_embedded_aws/faults", "/_embedded_aws/clock"
-LOOPBACK = {"127.0.0.1", "localhost"}
 REGION = "us-east-1"
 
 
@@ -66,7 +64,7 @@ def port_is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((LOOPBACK, port))
         except OSError:
             return False
     return True
@@ -85,7 +83,7 @@ def alone() -> None:
 def serve(
     directory: Directory,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
-    host: Annotated[str, typer.Option(help="Only a loopback address is possible.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Only a loopback address is possible.")] = LOOPBACK,
     wait_speed: Annotated[
         float,
         typer.Option(
@@ -107,7 +105,7 @@ def serve(
     verbose: Annotated[bool, typer.Option(help="Log every request to stderr.")] = False,
 ) -> None:
     """Serve in the foreground until SIGTERM or Ctrl-C; every worker ends with it."""
-    if host not in LOOPBACK:
+    if host not in HOSTS:
         raise fail(f"--host {host}: this is no AWS to be reached from elsewhere; only 127.0.0.1 is possible.", 2)
     found = running(directory)
     if found:
@@ -175,7 +173,7 @@ def control(directory: Path, path: str, method: str, given: dict[str, Any] | Non
     if found is None:
         raise fail(f"nothing runs for {directory}; start it with: python -m embedded_aws serve --directory {directory}")
     body = None if given is None else json.dumps(given)
-    connection = http.client.HTTPConnection("127.0.0.1", found["port"], timeout=30)
+    connection = http.client.HTTPConnection(LOOPBACK, found["port"], timeout=30)
     headers = {"Authorization": f"Bearer {found['token']}", "Content-Type": "application/json"}
     connection.request(method, path, body, headers)
     answer = connection.getresponse()

@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-HOSTS = ("localhost", "127.0.0.1")
+LOOPBACK = "127.0.0.1"
+HOSTS = ("localhost", LOOPBACK)
+STATE_FILE = "server.json"  # in the server's directory: where it listens, and its keys
 SENT_BY_PAGES = ("Origin", "Sec-Fetch-Site")
 DEFAULT_PORT = 80  # a client leaves it out of Host, https://www.rfc-editor.org/rfc/rfc9110#section-7.2
 KEY_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"

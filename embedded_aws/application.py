@@ -15,16 +15,20 @@ from werkzeug.wrappers import Request, Response
 from werkzeug.wsgi import get_input_stream
 
 from embedded_aws import answers
-from embedded_aws.access import AccessKeys, Credential, credential
+from embedded_aws.access import AccessKeys, Credential, Secrets, credential
 from embedded_aws.connection import IDLE_SECONDS, REFUSAL
-from embedded_aws.control.calls import PREFIX, Control
-from embedded_aws.control.faults import FAULTS, CutOffError, refuse, s3_operation
+from embedded_aws.context import ServerContext
+from embedded_aws.control import PREFIX
+from embedded_aws.control.calls import Control
+from embedded_aws.control.faults import CutOffError, Faults, refuse, s3_operation
 from embedded_aws.hosting.runtime import PATH, Runtime
+from embedded_aws.keys import issued
 
 log = logging.getLogger(__name__)
 # "up to 5 GB" in one PutObject or part, https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html, and
 # room for what aws-chunked puts between the bytes; no other request here is as large as the second
 S3_BODY_BYTES, BODY_BYTES = 6 * 1024**3, 100 * 1024**2
+ACCOUNT = "HTTP_X_MOTO_ACCOUNT_ID"  # where patches.py reads the account of a request
 CLOSED = frozenset({"moto_api", "instance_metadata"})
 
 
@@ -52,12 +56,16 @@ class Moto(DomainDispatcherApplication):
 class Application:
     """The WSGI application: InvokeEndpoint is answered here, everything else by moto with our parts in it."""
 
-    def __init__(self, runtime: Runtime, keys: AccessKeys, control: Control) -> None:
-        self.runtime, self.keys, self.control = runtime, keys, control
+    def __init__(self, context: ServerContext, secrets: Secrets) -> None:
+        host = self.host = context.host
+        self.runtime = Runtime(context.hosting, context.record_invocation)
+        self.keys = AccessKeys(secrets.access_key, lambda key: issued(host.account, key))
+        self.control = Control(secrets.token, host.clock, host.faults)
         self.moto = Moto(create_backend_app)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """One request."""
+        environ[ACCOUNT] = self.host.account
         signed = credential(environ)
         service = signed.service if signed else ""
         start = _without_cors(start_response)
@@ -90,7 +98,7 @@ class Application:
         assert signed is not None  # noqa: S101 - checked by _refusal
         limit = S3_BODY_BYTES if signed.service == "s3" else BODY_BYTES
         environ["wsgi.input"] = get_input_stream(environ, max_content_length=limit)
-        injected = _injected(environ, signed.service)
+        injected = _injected(self.host.faults, environ, signed.service)
         if injected is not None:
             return injected
         invocation = PATH.fullmatch(environ["PATH_INFO"])
@@ -112,9 +120,9 @@ def _without_cors(start_response: Any) -> Any:
     return start
 
 
-def _injected(environ: dict[str, Any], service: str) -> Response | None:
+def _injected(faults: Faults, environ: dict[str, Any], service: str) -> Response | None:
     """The answer of an injected fault to this call, or None."""
-    if not FAULTS.armed("call"):
+    if not faults.armed("call"):
         return None
     body = environ["wsgi.input"].read()
     environ["wsgi.input"] = io.BytesIO(body)
@@ -127,7 +135,7 @@ def _injected(environ: dict[str, Any], service: str) -> Response | None:
         operation = target.rsplit(".", 1)[-1]
     else:
         operation = parse_qs(text).get("Action", [environ["REQUEST_METHOD"]])[0]
-    fault = FAULTS.take("call", text, f"{service}:{operation}")
+    fault = faults.take("call", text, f"{service}:{operation}")
     if fault is None:
         return None
     code, message, status = refuse(fault)

@@ -1,14 +1,20 @@
-"""boto3 clients that talk to this very server, as the credentials of its one account."""
+"""boto3 clients that talk to this very server, with the user's key of it."""
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 
-ACCOUNT = "123456789012"  # moto's default account
+
+@functools.cache
+def service_model(service: str) -> Any:
+    """botocore's model of a service."""
+    return botocore.session.get_session().get_service_model(service)
 
 
 class Clients:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
-from typing import Any
+import tempfile
+from typing import IO, Any
 
 import moto.applicationautoscaling.urls
 import moto.cloudformation.urls
@@ -14,15 +16,18 @@ import moto.ec2.urls
 import moto.sagemaker.urls
 import moto.sts.urls
 from moto.cloudtrail.responses import CloudTrailResponse
-from moto.core.responses import ActionResult
-from moto.s3.models import FakeBucket, S3Backend
+from moto.core.config import default_user_config
+from moto.core.responses import ActionResult, BaseResponse
+from moto.s3.exceptions import BucketAlreadyExists
+from moto.s3.models import FakeBucket, FakeKey, S3Backend, s3_backends
 
-from embedded_aws.cloudformation.api import CloudFormation
-from embedded_aws.ec2.instances import Ec2
-from embedded_aws.keys import Sts
-from embedded_aws.monitoring.api import CloudWatch
-from embedded_aws.sagemaker_jobs.api import SageMakerWithJobs
-from embedded_aws.scaling import AutoScaling
+from embedded_aws import context
+from embedded_aws.api.autoscaling import AutoScaling
+from embedded_aws.api.cloudformation import CloudFormation
+from embedded_aws.api.cloudwatch import CloudWatch
+from embedded_aws.api.ec2 import Ec2
+from embedded_aws.api.sagemaker import SageMaker
+from embedded_aws.api.sts import Sts
 from embedded_aws.stepfunctions import states
 
 
@@ -37,10 +42,12 @@ class CloudTrail(CloudTrailResponse):
         return ActionResult({"Events": []})
 
 
+@functools.cache
 def install() -> None:
-    """Put our answers in place of moto's. Must run before the first request."""
+    """Put our answers in place of moto's, once in a process. Must run before the first request."""
+    default_user_config["iam"] = {"load_aws_managed_policies": True}
     moto.cloudformation.urls.url_paths["{0}/$"] = CloudFormation.dispatch
-    moto.sagemaker.urls.url_paths["{0}/$"] = SageMakerWithJobs.dispatch
+    moto.sagemaker.urls.url_paths["{0}/$"] = SageMaker.dispatch
     moto.cloudwatch.urls.url_paths["{0}/$"] = CloudWatch.dispatch
     moto.applicationautoscaling.urls.url_paths["{0}/$"] = AutoScaling.dispatch
     moto.cloudtrail.urls.url_paths["{0}/$"] = CloudTrail.dispatch
@@ -50,6 +57,45 @@ def install() -> None:
     _treat_loopback_as_tls()
     _let_logging_wait_for_its_policy()
     _deliver_no_access_logs()
+    _take_the_account_of_the_server()
+    _keep_bucket_names_apart()
+    _keep_objects_in_the_folder_of_the_server()
+
+
+def _take_the_account_of_the_server() -> None:
+    """The account of a request is its server's; moto would search all accounts for the access key."""
+    BaseResponse.get_current_account = lambda self: str(self.headers["X-Moto-Account-Id"])  # type: ignore[method-assign]
+
+
+def _keep_bucket_names_apart() -> None:
+    """A bucket is known to its own account only, so that two servers may have one of the same name."""
+
+    class NoNames(dict[str, tuple[str, str]]):
+        """The names that moto's accounts have in common: none."""
+
+        def __setitem__(self, name: str, owner: tuple[str, str]) -> None:
+            """Nothing is kept."""
+
+    s3_backends.bucket_accounts = NoNames()
+    original = S3Backend.create_bucket
+
+    def create_bucket(self: S3Backend, bucket_name: str, *more: Any, **named: Any) -> FakeBucket:
+        if bucket_name in self.buckets:
+            raise BucketAlreadyExists(bucket=bucket_name)
+        return original(self, bucket_name, *more, **named)
+
+    S3Backend.create_bucket = create_bucket  # type: ignore[method-assign]
+
+
+def _keep_objects_in_the_folder_of_the_server() -> None:
+    """Large objects are temporary files under the server's directory; moto would take the machine's folder for them."""
+
+    def put(self: FakeKey, buffer: IO[bytes]) -> None:
+        buffer.close()
+        folder = context.of(self.account_id).host.scratch
+        vars(self)["_value_buffer"] = tempfile.SpooledTemporaryFile(self._max_buffer_size, dir=str(folder))  # noqa: SIM115
+
+    FakeKey._value_buffer = property(lambda self: vars(self)["_value_buffer"], put)  # type: ignore[assignment]
 
 
 def _treat_loopback_as_tls() -> None:

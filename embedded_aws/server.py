@@ -6,44 +6,29 @@ import json
 import logging
 import os
 import signal
-import tempfile
 import threading
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from moto.cloudwatch.models import cloudwatch_backends
 from werkzeug.serving import make_server
 
 from embedded_aws import patches
-from embedded_aws.access import AccessKeys, Secrets, private_directory, write_private
+from embedded_aws.access import LOOPBACK, STATE_FILE, Secrets, private_directory, write_private
 from embedded_aws.application import Application
-from embedded_aws.clients import ACCOUNT, Clients
-from embedded_aws.cloudformation.api import CloudFormation
-from embedded_aws.cloudformation.api import State as StackState
+from embedded_aws.clients import Clients
 from embedded_aws.connection import QuietHandler
-from embedded_aws.control.calls import Control
-from embedded_aws.control.clock import CLOCK
-from embedded_aws.ec2.instances import Ec2, Instances
-from embedded_aws.hosting.api import State as HostingState
-from embedded_aws.hosting.runtime import Runtime
-from embedded_aws.keys import issued
+from embedded_aws.context import ServerContext
+from embedded_aws.control.clock import Clock
 from embedded_aws.monitoring.alarms import evaluate_all
-from embedded_aws.monitoring.api import CloudWatch
-from embedded_aws.monitoring.series import Recorder
-from embedded_aws.sagemaker_jobs.api import Jobs, SageMakerWithJobs
-from embedded_aws.stepfunctions import states
 
 log = logging.getLogger(__name__)
-LOOPBACK = "127.0.0.1"
-STATE_FILE = "server.json"
 EVALUATE_ALARMS_EVERY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server may be told: how much shorter waits and limits are than on AWS, and the quota of jobs."""
+    """How much shorter waits and limits are than on AWS, and the quota of jobs."""
 
     wait_speed: float = 1.0
     limit_speed: float = 1.0
@@ -53,41 +38,26 @@ class Settings:
 class Server:
     """One embedded AWS with its state under `directory`. Use `start` and `stop`, or `run` in the foreground.
 
+    Several may serve in one process: each has its own account, and its state in a ServerContext.
     Raises AccessError when the folder cannot be kept from other users, OSError when it cannot be made.
     """
 
     def __init__(self, directory: Path, port: int = 0, settings: Settings | None = None) -> None:
         settings = settings or Settings()
-        CLOCK.waits, CLOCK.limits = settings.wait_speed, settings.limit_speed
         self.directory = directory.resolve()
         private_directory(self.directory)
+        patches.install()
         self.secrets = Secrets.random()
-        scratch = self.directory / "tmp"
-        scratch.mkdir(exist_ok=True)
-        tempfile.tempdir = str(scratch)  # moto keeps large objects in temporary files
-        os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
-        self._recorder = Recorder()
         self._ended = threading.Event()
-        application = _Late()
-        self._http = make_server(LOOPBACK, port, application, threaded=True, request_handler=QuietHandler)
+        # the application is set below: it needs the port
+        self._http = make_server(LOOPBACK, port, None, threaded=True, request_handler=QuietHandler)  # type: ignore[arg-type]
         self.port = self._http.server_port
         self.url = f"http://localhost:{self.port}"
-        os.environ["MOTO_PORT"] = str(self.port)
-        self.clients = Clients(f"http://{LOOPBACK}:{self.port}", self.secrets.access_key, self.secrets.secret_key)
-        self.hosting = HostingState(self.clients, self.directory)
-        CloudFormation.state = StackState(self.clients)
-        SageMakerWithJobs.state = self.hosting
-        self.jobs = SageMakerWithJobs.jobs = Jobs(self.clients, self.directory / "jobs", settings.processing_quota)
-        self.instances = Ec2.runs = Instances(self.clients, self.directory / "instances")
-        states.use(self.clients)
-        CloudWatch.clients = self.clients
-        patches.install()
-        keys = AccessKeys(self.secrets.access_key, issued)
-        application.inner = Application(Runtime(self.hosting, self._record), keys, Control(self.secrets.token))
-
-    def _record(self, region: str, endpoint: str, variant: str, values: dict[str, float]) -> None:
-        dimensions = {"EndpointName": endpoint, "VariantName": variant}
-        self._recorder.record(cloudwatch_backends[ACCOUNT][region], "AWS/SageMaker", dimensions, values)
+        clients = Clients(f"http://{LOOPBACK}:{self.port}", self.secrets.access_key, self.secrets.secret_key)
+        clock = Clock(settings.wait_speed, settings.limit_speed)
+        self.context = ServerContext.open(self.directory, clients, clock, settings.processing_quota)
+        self.context.host.scratch.mkdir(exist_ok=True)
+        self._http.app = Application(self.context, self.secrets)
 
     def start(self) -> None:
         """Serve in the background and write the state file."""
@@ -99,11 +69,10 @@ class Server:
     def stop(self) -> None:
         """Stop every worker, then the server, and take the state file away."""
         self._ended.set()
-        self.jobs.stop()
-        self.instances.stop()
-        self.hosting.stop()
+        self.context.stop()
         self._http.shutdown()
         self._http.server_close()
+        self.context.close()
         (self.directory / STATE_FILE).unlink(missing_ok=True)
 
     def run(self) -> None:
@@ -116,18 +85,10 @@ class Server:
         self.stop()
 
     def _watch_alarms(self) -> None:
+        host = self.context.host
         while not self._ended.wait(EVALUATE_ALARMS_EVERY_SECONDS):
-            for backend in list(cloudwatch_backends[ACCOUNT].values()):
+            for backend in list(cloudwatch_backends[host.account].values()):
                 try:
-                    evaluate_all(backend, self.clients)
+                    evaluate_all(backend, host.clients)
                 except Exception:
                     log.exception("alarms of %s", backend.region_name)
-
-
-class _Late:
-    """The application, known only after the port is."""
-
-    inner: Application
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        return self.inner(environ, start_response)

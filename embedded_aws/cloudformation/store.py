@@ -5,17 +5,13 @@ from __future__ import annotations
 import threading
 import uuid
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from embedded_aws.cloudformation.template import Template
+from embedded_aws.control.clock import now
 
 STACK_TYPE = "AWS::CloudFormation::Stack"
-
-
-def now() -> datetime:
-    """The present, in UTC."""
-    return datetime.now(timezone.utc)
 
 
 @dataclass
@@ -167,3 +163,16 @@ class Store:
     def importers(self, name: str) -> list[Stack]:
         """The living stacks that import `name`."""
         return [stack for stack in self.living() if name in stack.imports]
+
+
+class Stacks:
+    """The stores of every region of a server."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stores: dict[str, Store] = {}
+
+    def store(self, account: str, region: str, partition: str) -> Store:
+        """The store of a region, made when it is first asked for."""
+        with self._lock:
+            return self._stores.setdefault(region, Store(account, region, partition))

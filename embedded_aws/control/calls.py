@@ -13,22 +13,22 @@ from typing import Any
 from werkzeug.wrappers import Request, Response
 
 from embedded_aws.access import bears
-from embedded_aws.control.clock import CLOCK
-from embedded_aws.control.faults import FAULTS, FaultError
+from embedded_aws.control import CLOCK_PATH, FAULTS_PATH
+from embedded_aws.control.clock import Clock
+from embedded_aws.control.faults import FaultError, Faults
 
-PREFIX = "/_embedded_aws/"
 BODY_BYTES = 65536
 
 
 class Control:
     """The control calls of one server."""
 
-    def __init__(self, token: str) -> None:
-        self.token = token
+    def __init__(self, token: str, clock: Clock, faults: Faults) -> None:
+        self.token, self.clock, self.faults = token, clock, faults
 
     def answer(self, request: Request) -> Response:
         """One call."""
-        calls = {f"{PREFIX}faults": faults, f"{PREFIX}clock": clock}
+        calls = {FAULTS_PATH: self._faults, CLOCK_PATH: self._clock}
         if not bears(request.headers.get("Authorization"), self.token):
             text = (
                 "this call needs the header `Authorization: Bearer TOKEN`; the token is in the directory's server.json"
@@ -45,6 +45,24 @@ class Control:
         except (FaultError, ValueError, TypeError, AttributeError) as error:
             return _answer({"message": str(error)}, 400)
 
+    def _faults(self, request: Request) -> dict[str, Any]:
+        """The armed faults: GET lists them, POST arms one, DELETE disarms all. Raises FaultError and ValueError."""
+        if request.method == "POST":
+            self.faults.arm(json.loads(request.get_data()))
+        elif request.method == "DELETE":
+            self.faults.clear()
+        return {"faults": self.faults.listed()}
+
+    def _clock(self, request: Request) -> dict[str, float]:
+        """How fast waits and limits pass: GET shows it, POST sets it for what starts from now on. Raises ValueError."""
+        if request.method == "POST":
+            given = {key: float(value) for key, value in json.loads(request.get_data()).items()}
+            if set(given) - {"waits", "limits"} or any(value < 1 for value in given.values()):
+                raise ValueError(f"the clock has waits and limits, each at least 1, not {given}")
+            self.clock.waits = given.get("waits", self.clock.waits)
+            self.clock.limits = given.get("limits", self.clock.limits)
+        return {"waits": self.clock.waits, "limits": self.clock.limits}
+
 
 def _body_fault(request: Request) -> tuple[int, str] | None:
     """Status and text of the refusal of a body that is not read at all."""
@@ -55,25 +73,6 @@ def _body_fault(request: Request) -> tuple[int, str] | None:
     if request.content_length > BODY_BYTES:
         return 413, f"a body of {request.content_length} bytes is more than {BODY_BYTES}"
     return None
-
-
-def faults(request: Request) -> dict[str, Any]:
-    """The armed faults: GET lists them, POST arms one, DELETE disarms all. Raises FaultError and ValueError."""
-    if request.method == "POST":
-        FAULTS.arm(json.loads(request.get_data()))
-    elif request.method == "DELETE":
-        FAULTS.clear()
-    return {"faults": FAULTS.listed()}
-
-
-def clock(request: Request) -> dict[str, float]:
-    """How fast waits and limits pass: GET shows it, POST sets it for what starts from now on. Raises ValueError."""
-    if request.method == "POST":
-        given = {key: float(value) for key, value in json.loads(request.get_data()).items()}
-        if set(given) - {"waits", "limits"} or any(value < 1 for value in given.values()):
-            raise ValueError(f"the clock has waits and limits, each at least 1, not {given}")
-        CLOCK.waits, CLOCK.limits = given.get("waits", CLOCK.waits), given.get("limits", CLOCK.limits)
-    return {"waits": CLOCK.waits, "limits": CLOCK.limits}
 
 
 def _answer(shown: dict[str, Any], status: int) -> Response:

@@ -1,4 +1,4 @@
-"""How much faster than on AWS time passes here; both factors are 1 unless the server was told otherwise.
+"""The time: now, and how much faster than on AWS it passes here (both factors are 1 unless set).
 
 Waiting (Wait states and the intervals between retries of Step Functions, the two minutes' notice of a spot
 interruption) and limits (the time limits of jobs, of state
@@ -9,6 +9,12 @@ time, so a limit that shrank with the waits would end it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timezone
+
+
+def now() -> datetime:
+    """The present, in UTC."""
+    return datetime.now(timezone.utc)
 
 
 @dataclass
@@ -25,6 +31,3 @@ class Clock:
     def limit(self, seconds: float) -> float:
         """Seconds after which a limit of `seconds` on AWS is reached here."""
         return seconds / self.limits
-
-
-CLOCK = Clock()

@@ -113,9 +113,6 @@ class Faults:
             self._armed.clear()
 
 
-FAULTS = Faults()
-
-
 # status and message of a refusal that names neither, as the services answer
 USUAL = {
     "AccessDenied": (403, "Access Denied"),

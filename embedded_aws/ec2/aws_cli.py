@@ -118,9 +118,9 @@ def upload_all(client: Any, source: str, bucket: str, prefix: str) -> None:
 def run(options: argparse.Namespace) -> Any:
     """One command; what is printed as JSON."""
     if options.service == "sts":
-        answer = boto3.client("sts", region_name=options.region).get_caller_identity()
-        return {key: answer[key] for key in ("UserId", "Account", "Arn")}
-    client = boto3.client("s3", region_name=options.region)
+        who = boto3.client("sts", region_name=options.region).get_caller_identity()
+        return {"UserId": who["UserId"], "Account": who["Account"], "Arn": who["Arn"]}
+    client: Any = boto3.client("s3", region_name=options.region)
     if options.service == "s3":
         copy(client, options)
         return None

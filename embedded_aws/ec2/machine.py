@@ -25,12 +25,12 @@ from typing import Any
 from moto.core.utils import utcnow
 from moto.sts.models import AssumedRole
 
-from embedded_aws.clients import ACCOUNT, Clients
-from embedded_aws.control.clock import CLOCK
-from embedded_aws.control.faults import FAULTS, Fault
+from embedded_aws.clients import Clients
+from embedded_aws.control.faults import Fault
 from embedded_aws.ec2.metadata import SHUTDOWN, Metadata
+from embedded_aws.host import Host
 from embedded_aws.keys import session
-from embedded_aws.process.process import ProcessGroup, basics
+from embedded_aws.process.group import ProcessGroup, basics
 
 log = logging.getLogger(__name__)
 SHUTTING_DOWN, TERMINATED, STOPPING, STOPPED = (
@@ -55,18 +55,19 @@ BY_FAULT = "Server.InternalError: Internal error on launch"
 
 
 class Machine:
-    """What runs behind one instance of moto's; `end` is its end, whoever asks for it."""
+    """What runs behind one instance of moto's; `end` ends it."""
 
-    def __init__(self, clients: Clients, instance: Any, data: Mapping[str, Any], folder: Path) -> None:
+    def __init__(self, host: Host, instance: Any, data: Mapping[str, Any]) -> None:
         """data: what it was launched with, of the request and of the launch template."""
-        self.clients, self.instance, self.data, self.folder = clients, instance, data, folder
+        self.host, self.instance, self.data = host, instance, data
+        self.folder: Path = host.directory / "instances" / instance.id
         self._lock = threading.RLock()
         self._ending = False
         self._process: ProcessGroup | None = None
         self._timers: list[threading.Timer] = []
         self._notice: datetime | None = None
         self._session: AssumedRole | None = None
-        self.role = _role(clients, data)
+        self.role = _role(host.clients, data)
         self.options: Mapping[str, Any] = data.get("MetadataOptions") or {}
         required = self.options.get("HttpTokens", "optional") == "required"
         self.metadata = Metadata(self._paths, self._shutdown, required=required)
@@ -79,7 +80,7 @@ class Machine:
 
     def _boot(self) -> None:
         subject = "\n".join(f"{key}={value}" for key, value in self._tags().items())
-        fault = FAULTS.take("instance", subject)
+        fault = self.host.faults.take("instance", subject)
         try:
             with self._lock:
                 if self._ending:
@@ -121,7 +122,7 @@ class Machine:
             **base,
             "PATH": f"{self.folder / 'bin'}:{base['PATH']}",
             "TMPDIR": str(self.folder / "tmp"),
-            "AWS_ENDPOINT_URL": self.clients.url,
+            "AWS_ENDPOINT_URL": self.host.clients.url,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.metadata.url,
         }
         return ProcessGroup([*interpreter, str(script)], self.folder, environment)
@@ -179,7 +180,7 @@ class Machine:
             return "Shutdown cancelled."
         when = next((part for part in arguments if not part.startswith("-")), "+1")
         minutes = 0 if when == "now" else int(when.removeprefix("+"))
-        self._later(CLOCK.limit(minutes * 60.0), self._power_off)
+        self._later(self.host.clock.limit(minutes * 60.0), self._power_off)
         return f"Shutdown scheduled in {minutes} minutes."
 
     def _power_off(self) -> None:
@@ -201,7 +202,7 @@ class Machine:
         elif fault.action == "hang" and self._process is not None:
             self._process.signal(signal.SIGSTOP)
         elif fault.action == "interrupt":
-            seconds = CLOCK.wait(SPOT_NOTICE_SECONDS)
+            seconds = self.host.clock.wait(SPOT_NOTICE_SECONDS)
             self._notice = datetime.now(timezone.utc) + timedelta(seconds=seconds)
             self._later(seconds, lambda: self.end(BY_SPOT))
 
@@ -233,7 +234,7 @@ class Machine:
             told = {"action": "terminate", "time": self._notice.strftime("%Y-%m-%dT%H:%M:%SZ")}
             facts["spot/instance-action"] = json.dumps(told)
         document = {
-            "accountId": ACCOUNT,
+            "accountId": self.host.account,
             "availabilityZone": zone,
             "imageId": instance.image_id,
             "instanceId": instance.id,
@@ -271,7 +272,7 @@ class Machine:
         with self._lock:
             held = self._session
             if held is None or held.expiration < utcnow() + timedelta(seconds=RENEW_SECONDS):
-                held = self._session = session(role_arn, self.instance.id, self.instance.region_name)
+                held = self._session = session(self.host.account, role_arn, self.instance.id, self.instance.region_name)
             return held
 
 

@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
-from embedded_aws.access import bears, refusal
+from embedded_aws.access import LOOPBACK, bears, refusal
 
 TAG_KEY = re.compile(r"[A-Za-z0-9+=.,_:@-]+")
 LONGEST_LIFE_SECONDS = 21600
@@ -54,9 +54,9 @@ class Metadata:
         class Handler(_Handler):
             served = metadata
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{LOOPBACK}:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, name="instance metadata", daemon=True).start()
 
     def stop(self) -> None:

@@ -4,7 +4,6 @@ Every artifact runs with the native server (`python -m inference_code.server`), 
 A DeploymentConfig (canary, linear, rollback alarms) is kept and shown, not carried out: traffic always moves at once.
 InitialInstanceCount is kept and shown; one worker process serves the variant.
 
-`artifact` fetches and unpacks, `worker` runs the process, `endpoint` is the life of an endpoint, `api` answers the
-SageMaker calls and `runtime` InvokeEndpoint. Training, processing, transform and compilation jobs stay moto's: a room
-`jobs/` beside this one would hold them.
+`artifact` fetches and unpacks, `worker` runs the process, `endpoint` is the life of an endpoint, `hosted` keeps those
+of a server, `runtime` answers InvokeEndpoint and `api/sagemaker/` the other calls.
 """

@@ -19,8 +19,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from embedded_aws.clients import Clients
-from embedded_aws.cloudformation.store import now
+from embedded_aws.control.clock import now
+from embedded_aws.host import Host
 from embedded_aws.hosting.artifact import ArtifactError, fetch
 from embedded_aws.hosting.logs import LogShipper, log_group
 from embedded_aws.hosting.worker import Worker, WorkerError, worker_environment
@@ -69,21 +69,13 @@ class Variant:
             self.idle.wait_for(lambda: self.in_flight == 0, DRAIN_SECONDS)
 
 
-@dataclass(frozen=True)
-class Host:
-    """Where endpoints run."""
-
-    clients: Clients
-    account: str
-    region: str
-    directory: Path
-
-
 class Endpoint:
     """One endpoint. `status` is DescribeEndpoint's EndpointStatus."""
 
-    def __init__(self, host: Host, name: str, arn: str, config: dict[str, Any], tags: list[dict[str, str]]) -> None:
-        self.host, self.name, self.arn, self.tags = host, name, arn, tags
+    def __init__(
+        self, host: Host, region: str, name: str, arn: str, config: dict[str, Any], tags: list[dict[str, str]]
+    ) -> None:
+        self.host, self.region, self.name, self.arn, self.tags = host, region, name, arn, tags
         self.config = config
         self.status = "Creating"
         self.failure: str | None = None
@@ -190,13 +182,11 @@ class Endpoint:
 
     def _start(self, variant: Variant) -> None:
         container = variant.model["PrimaryContainer"]
-        variant.folder = self.host.directory / self.name / uuid.uuid4().hex
-        model = fetch(self.host.clients, self.host.region, _data_url(container), variant.folder)
+        variant.folder = self.host.directory / "endpoints" / self.name / uuid.uuid4().hex
+        model = fetch(self.host.clients, self.region, _data_url(container), variant.folder)
         variant.stream = f"{variant.name}/i-{uuid.uuid4().hex[:17]}"
-        logs = LogShipper(self.host.clients, self.host.region, log_group(self.name), variant.stream)
-        environment = worker_environment(
-            model, container.get("Environment") or {}, self.host.region, self.host.clients.url
-        )
+        logs = LogShipper(self.host.clients, self.region, log_group(self.name), variant.stream)
+        environment = worker_environment(model, container.get("Environment") or {}, self.region, self.host.clients.url)
         variant.worker = Worker(model, environment, logs)
         logs.say("runs with the native server, python -m inference_code.server, whatever the image would start")
         if self._gone.is_set():

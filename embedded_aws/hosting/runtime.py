@@ -15,11 +15,10 @@ from dataclasses import dataclass
 
 from werkzeug.wrappers import Request, Response
 
-from embedded_aws.clients import ACCOUNT
-from embedded_aws.hosting.api import Hosted, State
+from embedded_aws.access import LOOPBACK
 from embedded_aws.hosting.endpoint import Endpoint, Variant
+from embedded_aws.hosting.hosted import Hosting
 from embedded_aws.hosting.logs import log_group
-from embedded_aws.hosting.worker import HOST
 from endpoint_spec.platforms import limits
 
 PATH = re.compile(r"/endpoints/([^/]+)/invocations/?")
@@ -60,8 +59,9 @@ class RefusedError(Exception):
 class Runtime:
     """Answers InvokeEndpoint. `record(region, endpoint, variant, metrics)` keeps the metrics of one invocation."""
 
-    def __init__(self, state: State, record: Record) -> None:
-        self.state, self.record = state, record
+    def __init__(self, hosting: Hosting, record: Record) -> None:
+        self.hosting, self.record = hosting, record
+        self.account = hosting.host.account
 
     def invoke(self, request: Request, name: str, region: str) -> Response:
         """One invocation from beginning to end."""
@@ -78,7 +78,7 @@ class Runtime:
             answered = time.perf_counter()
         finally:
             variant.leave()
-        response = self._response(answer, endpoint, variant, region)
+        response = self._response(answer, endpoint, variant)
         whole = time.perf_counter() - began
         model = answered - asked
         self.record(region, name, variant.name, metrics(answer.status, model, whole - model, variant.count))
@@ -93,10 +93,9 @@ class Runtime:
 
     def _target(self, request: Request, name: str, region: str) -> tuple[Endpoint, Variant]:
         """The variant that answers, entered: an update waits until it is left before it ends the worker."""
-        hosted: Hosted = self.state.hosted(ACCOUNT, region)
-        endpoint = hosted.endpoints.get(name)
+        endpoint = self.hosting.hosted(region).endpoints.get(name)
         if endpoint is None:
-            raise RefusedError(400, "ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
+            raise RefusedError(400, "ValidationError", f"Endpoint {name} of account {self.account} not found.")
         variant = endpoint.choose(request.headers.get(TARGET))
         try:
             self._serving(request, name, endpoint, variant)
@@ -110,7 +109,9 @@ class Runtime:
     def _serving(self, request: Request, name: str, endpoint: Endpoint, variant: Variant | None) -> None:
         if endpoint.status not in {"InService", "Updating"} or (variant is None and TARGET not in request.headers):
             raise RefusedError(
-                400, "ValidationError", f"Endpoint {name} of account {ACCOUNT} is not InService but {endpoint.status}."
+                400,
+                "ValidationError",
+                f"Endpoint {name} of account {self.account} is not InService but {endpoint.status}.",
             )
         if variant is None:
             raise RefusedError(
@@ -133,14 +134,14 @@ class Runtime:
             raise RefusedError(413, "RequestEntityTooLarge", f"HTTP content length exceeded {limit} bytes.")
         return body
 
-    def _response(self, answer: Answer, endpoint: Endpoint, variant: Variant, region: str) -> Response:
+    def _response(self, answer: Answer, endpoint: Endpoint, variant: Variant) -> Response:
         """Only content type, variant and custom attributes of the container's headers come back."""
         if answer.status != http.client.OK:
-            return model_error(answer, endpoint, variant, region)
+            return model_error(answer, endpoint, variant)
         limit = limits().response_bytes
         if len(answer.body) > limit:
             text = f"the container's answer has {len(answer.body)} bytes, more than the {limit} that can be returned"
-            return model_error(Answer(0, text.encode()), endpoint, variant, region)
+            return model_error(Answer(0, text.encode()), endpoint, variant)
         headers = {"x-Amzn-Invoked-Production-Variant": variant.name, "x-amzn-RequestId": str(uuid.uuid4())}
         if answer.custom is not None:
             headers[CUSTOM] = answer.custom
@@ -155,7 +156,7 @@ def ask(variant: Variant, request: Request, body: bytes) -> Answer:
     for name in ("Content-Type", "Accept", CUSTOM, INFERENCE_ID):
         if name in request.headers:
             headers[name] = request.headers[name]
-    connection = http.client.HTTPConnection(HOST, variant.worker.port, timeout=seconds)
+    connection = http.client.HTTPConnection(LOOPBACK, variant.worker.port, timeout=seconds)
     try:
         connection.request("POST", "/invocations", body=body, headers=headers)
         got = connection.getresponse()
@@ -189,19 +190,19 @@ def metrics(status: int, model_seconds: float, overhead_seconds: float, instance
     }
 
 
-def model_error(answer: Answer, endpoint: Endpoint, variant: Variant, region: str) -> Response:
+def model_error(answer: Answer, endpoint: Endpoint, variant: Variant) -> Response:
     """ModelError (424): https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html#API_runtime_InvokeEndpoint_Errors"""
     text = answer.body.decode("utf-8", "replace")
     side = "client" if 400 <= answer.status < 500 else "server"
-    group = log_group(endpoint.name)
+    group, region, account = log_group(endpoint.name), endpoint.region, endpoint.host.account
     where = f"https://{region}.console.aws.amazon.com/cloudwatch/home?region={region}#logEventViewer:group={group}"
     message = (
         f'Received {side} error ({answer.status}) from primary with message "{text}". '
-        f"See {where} in account {ACCOUNT} for more information."
+        f"See {where} in account {account} for more information."
     )
     details = {
         "ErrorCode": f"{side.upper()}_ERROR_FROM_MODEL",
-        "LogStreamArn": f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{group}:log-stream:{variant.stream}",
+        "LogStreamArn": f"arn:aws:logs:{region}:{account}:log-group:{group}:log-stream:{variant.stream}",
         "Message": message,
         "OriginalMessage": text,
         "OriginalStatusCode": answer.status,

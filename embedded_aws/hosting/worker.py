@@ -11,21 +11,19 @@ import http.client
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from embedded_aws.access import LOOPBACK
 from embedded_aws.hosting.logs import LogShipper
-from embedded_aws.process.process import KEEPER
+from embedded_aws.process.group import KILL_AFTER_SECONDS, ProcessGroup
 
 PING_TIMEOUT_SECONDS = 2.0
 PING_EVERY_SECONDS = 0.2
-KILL_AFTER_SECONDS = 30.0
 RESTART_AFTER_SECONDS = 0.5
-HOST = "127.0.0.1"
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
 
 
@@ -36,7 +34,7 @@ class WorkerError(Exception):
 def free_port() -> int:
     """A loopback port that is free now."""
     with socket.socket() as probe:
-        probe.bind((HOST, 0))
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 
@@ -62,8 +60,7 @@ class Worker:
         self.model, self.environment, self.logs = model, dict(environment), logs
         self.port = 0
         self.restarts = 0
-        self._process: subprocess.Popen[str] | None = None
-        self._pipe: int | None = None
+        self._process: ProcessGroup | None = None
         self._stopping = threading.Event()
         self._healthy = threading.Event()
 
@@ -85,27 +82,10 @@ class Worker:
 
     def _launch(self) -> None:
         self.port = free_port()
-        read_end, self._pipe = os.pipe()
         command = [sys.executable, "-m", "inference_code.server", "--model-dir", str(self.model)]
-        command += ["--host", HOST, "--port", str(self.port)]
-        keeper = [sys.executable, str(KEEPER), str(read_end)]
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and the artifact's own code
-                [*keeper, *command],
-                cwd=self.model / "code",
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                pass_fds=(read_end,),
-                start_new_session=True,
-            )
-        finally:
-            os.close(read_end)
-        assert self._process.stdout is not None  # noqa: S101 - stdout=PIPE
-        self.logs.follow(self._process.stdout)
+        command += ["--host", LOOPBACK, "--port", str(self.port)]
+        self._process = ProcessGroup(command, self.model / "code", self.environment)
+        self.logs.follow(self._process.output)
 
     def _await_ping(self, within_seconds: float) -> None:
         deadline = time.monotonic() + within_seconds
@@ -113,7 +93,7 @@ class Worker:
         while True:
             if self._stopping.is_set():
                 raise WorkerError("stopped while it started")
-            code = self._process.poll()
+            code = self._process.wait(0)
             if code is not None:
                 self.logs.finished(2.0)
                 raise WorkerError(f"it ended with exit code {code}. Its last lines: {self._last_lines()}")
@@ -127,7 +107,7 @@ class Worker:
             time.sleep(PING_EVERY_SECONDS)
 
     def _ping(self) -> bool:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=PING_TIMEOUT_SECONDS)
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=PING_TIMEOUT_SECONDS)
         try:
             connection.request("GET", "/ping")
             return connection.getresponse().status == http.client.OK
@@ -147,7 +127,7 @@ class Worker:
             self._healthy.clear()
             if self._stopping.is_set():
                 return
-            self._close_pipe()
+            self._process.end(0)
             self.logs.say(f"the worker ended with exit code {code}; starting it again")
             self.restarts += 1
             if self._stopping.wait(RESTART_AFTER_SECONDS * min(self.restarts, 20)):
@@ -157,31 +137,11 @@ class Worker:
                 self._await_ping(within_seconds)
             except WorkerError as error:
                 self.logs.say(f"the worker did not come back: {error}")
-                self._kill(signal.SIGKILL)
+                self._process.signal(signal.SIGKILL)
 
     def stop(self) -> None:
         """End the process and everything it started; returns when it is gone."""
         self._stopping.set()
         self._healthy.clear()
-        if self._process is None:
-            return
-        self._kill(signal.SIGTERM)
-        try:
-            self._process.wait(KILL_AFTER_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._kill(signal.SIGKILL)
-            self._process.wait()
-        self._kill(signal.SIGKILL)  # what the worker itself started
-        self._close_pipe()
-
-    def _kill(self, number: signal.Signals) -> None:
-        assert self._process is not None  # noqa: S101 - checked by the callers
-        try:
-            os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            return
-
-    def _close_pipe(self) -> None:
-        if self._pipe is not None:
-            os.close(self._pipe)
-            self._pipe = None
+        if self._process is not None:
+            self._process.end(KILL_AFTER_SECONDS)

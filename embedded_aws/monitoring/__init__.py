@@ -1,4 +1,4 @@
 """CloudWatch's side that moto lacks: percentiles, metric math, alarms that are evaluated, composite alarms.
 
-`series` keeps and reads data points, `expressions` evaluates metric math, `alarms` evaluates alarms, `api` answers.
+`series` keeps and reads data points, `expressions` evaluates metric math, `alarms` evaluates alarms.
 """

@@ -12,8 +12,9 @@ from embedded_aws.providers.resource import (
     Properties,
     ProviderError,
     ResourceType,
-    changed_tags,
     gone,
+    retag,
+    tag_map,
 )
 
 _SERVICE = "application-autoscaling"
@@ -24,8 +25,9 @@ _CONFIGURATIONS = ("TargetTrackingScalingPolicyConfiguration", "StepScalingPolic
 def _put_target(context: Context, properties: Properties) -> Created:
     given = {key: properties.get(key) for key in (*_WHERE, "MinCapacity", "MaxCapacity", "RoleARN", "SuspendedState")}
     _must_exist(context, properties)
-    tags = {tag["Key"]: tag["Value"] for tag in properties.get("Tags", [])} or None
-    arn = context.call(_SERVICE, "register_scalable_target", Tags=tags, **given)["ScalableTargetARN"]
+    arn = context.call(_SERVICE, "register_scalable_target", Tags=tag_map(properties.get("Tags")), **given)[
+        "ScalableTargetARN"
+    ]
     physical_id = "|".join(properties[key] for key in ("ResourceId", "ScalableDimension", "ServiceNamespace"))
     return Created(physical_id, {"Id": physical_id, "Arn": arn})
 
@@ -46,13 +48,7 @@ def _must_exist(context: Context, properties: Properties) -> None:
 
 def _update_target(context: Context, physical_id: str, old: Properties, new: Properties) -> Created:
     made = _put_target(context, {**new, "Tags": []})
-    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
-    arn = made.attributes["Arn"]
-    if to_set:
-        tags = {tag["Key"]: tag["Value"] for tag in to_set}
-        context.call(_SERVICE, "tag_resource", ResourceARN=arn, Tags=tags)
-    if to_remove:
-        context.call(_SERVICE, "untag_resource", ResourceARN=arn, TagKeys=to_remove)
+    retag(context, _SERVICE, old, new, shape=tag_map, ResourceARN=made.attributes["Arn"])
     return made
 
 

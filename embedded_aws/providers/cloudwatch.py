@@ -11,10 +11,10 @@ from embedded_aws.providers.resource import (
     Created,
     Properties,
     ResourceType,
-    changed_tags,
     document,
     gone,
     refuse_existing,
+    retag,
 )
 
 _ALARM = frozenset(
@@ -51,14 +51,6 @@ def _put(context: Context, operation: str, name: str, properties: Properties, kn
     return Created(name, {"Arn": context.arn("cloudwatch", f"alarm:{name}")})
 
 
-def _retag(context: Context, arn: str, old: Properties, new: Properties) -> None:
-    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
-    if to_set:
-        context.call("cloudwatch", "tag_resource", ResourceARN=arn, Tags=to_set)
-    if to_remove:
-        context.call("cloudwatch", "untag_resource", ResourceARN=arn, TagKeys=to_remove)
-
-
 def _new_name(context: Context, properties: Properties) -> str:
     name = properties.get("AlarmName") or context.name(255)
     kinds = ["MetricAlarm", "CompositeAlarm"]
@@ -72,7 +64,7 @@ def _create_alarm(context: Context, properties: Properties) -> Created:
 
 
 def _update_alarm(context: Context, name: str, old: Properties, new: Properties) -> Created:
-    _retag(context, context.arn("cloudwatch", f"alarm:{name}"), old, new)
+    retag(context, "cloudwatch", old, new, ResourceARN=context.arn("cloudwatch", f"alarm:{name}"))
     return _put(context, "put_metric_alarm", name, {**new, "Tags": None}, _ALARM)
 
 
@@ -82,7 +74,7 @@ def _create_composite(context: Context, properties: Properties) -> Created:
 
 
 def _update_composite(context: Context, name: str, old: Properties, new: Properties) -> Created:
-    _retag(context, context.arn("cloudwatch", f"alarm:{name}"), old, new)
+    retag(context, "cloudwatch", old, new, ResourceARN=context.arn("cloudwatch", f"alarm:{name}"))
     return _put(context, "put_composite_alarm", name, {**new, "Tags": None}, _COMPOSITE)
 
 
@@ -104,7 +96,7 @@ def _put_dashboard(context: Context, name: str, properties: Properties) -> Creat
 
 
 def _update_dashboard(context: Context, name: str, old: Properties, new: Properties) -> Created:
-    _retag(context, context.arn("cloudwatch", f"dashboard/{name}", ""), old, new)
+    retag(context, "cloudwatch", old, new, ResourceARN=context.arn("cloudwatch", f"dashboard/{name}", ""))
     return _put_dashboard(context, name, {**new, "Tags": None})
 
 

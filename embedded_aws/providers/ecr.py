@@ -5,7 +5,7 @@ Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/a
 
 from __future__ import annotations
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, changed_tags, document, gone
+from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, document, gone, retag
 
 
 def _described(context: Context, name: str) -> Created:
@@ -62,12 +62,8 @@ def _update(context: Context, name: str, old: Properties, new: Properties) -> Cr
             "ecr", "put_image_scanning_configuration", repositoryName=name, imageScanningConfiguration=scanning
         )
     _set_policies(context, name, old, new)
-    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
     arn = context.arn("ecr", f"repository/{name}")
-    if to_set:
-        context.call("ecr", "tag_resource", resourceArn=arn, tags=to_set)
-    if to_remove:
-        context.call("ecr", "untag_resource", resourceArn=arn, tagKeys=to_remove)
+    retag(context, "ecr", old, new, members=("tags", "tagKeys"), resourceArn=arn)
     return _described(context, name)
 
 

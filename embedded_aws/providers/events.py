@@ -13,10 +13,10 @@ from embedded_aws.providers.resource import (
     Properties,
     ProviderError,
     ResourceType,
-    changed_tags,
     document,
     gone,
     refuse_existing,
+    retag,
 )
 
 _TARGET = frozenset({"Arn", "Id", "Input", "InputPath", "InputTransformer", "RoleArn"})
@@ -66,11 +66,7 @@ def _update(context: Context, name: str, old: Properties, new: Properties) -> Cr
     kept = {target["Id"] for target in new.get("Targets") or []}
     _remove_targets(context, name, [target for target in old.get("Targets") or [] if target["Id"] not in kept])
     made = _put(context, name, {**new, "Tags": None})
-    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
-    if to_set:
-        context.call("events", "tag_resource", ResourceARN=made.attributes["Arn"], Tags=to_set)
-    if to_remove:
-        context.call("events", "untag_resource", ResourceARN=made.attributes["Arn"], TagKeys=to_remove)
+    retag(context, "events", old, new, ResourceARN=made.attributes["Arn"])
     return made
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, changed_tags, document, gone
+from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, document, gone, retag
 
 # The three kinds of principal that a policy is put on: property, parameter of the calls, infix of their names
 PRINCIPALS = (("Roles", "RoleName", "role"), ("Users", "UserName", "user"), ("Groups", "GroupName", "group"))
@@ -62,11 +62,7 @@ def _update_role(context: Context, name: str, old: Properties, new: Properties) 
     elif old.get("PermissionsBoundary") and not boundary:
         context.call("iam", "delete_role_permissions_boundary", RoleName=name)
     _set_policies(context, name, old, new)
-    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
-    if to_set:
-        context.call("iam", "tag_role", RoleName=name, Tags=to_set)
-    if to_remove:
-        context.call("iam", "untag_role", RoleName=name, TagKeys=to_remove)
+    retag(context, "iam", old, new, calls=("tag_role", "untag_role"), RoleName=name)
     role = context.call("iam", "get_role", RoleName=name)["Role"]
     return Created(name, {"Arn": role["Arn"], "RoleId": role["RoleId"]})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, changed_tags, document, gone
+from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, document, gone, retag
 
 
 def _kms_tags(tags: Any) -> list[dict[str, str]]:
@@ -49,11 +49,7 @@ def _update_key(context: Context, key: str, old: Properties, new: Properties) ->
     if old.get("Description") != new.get("Description"):
         context.call("kms", "update_key_description", KeyId=key, Description=new.get("Description", ""))
     _set_state(context, key, old, new)
-    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
-    if to_set:
-        context.call("kms", "tag_resource", KeyId=key, Tags=_kms_tags(to_set))
-    if to_remove:
-        context.call("kms", "untag_resource", KeyId=key, TagKeys=to_remove)
+    retag(context, "kms", old, new, shape=_kms_tags, KeyId=key)
     return Created(key, {"Arn": context.arn("kms", f"key/{key}"), "KeyId": key})
 
 

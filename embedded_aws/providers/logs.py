@@ -6,7 +6,7 @@ Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/a
 # ruff: noqa: ARG001 - create, update and delete have one signature each for all types
 from __future__ import annotations
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, changed_tags, gone
+from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, gone, retag, tag_map
 
 
 def _described(context: Context, name: str) -> Created:
@@ -21,7 +21,7 @@ def _create_group(context: Context, properties: Properties) -> Created:
         logGroupName=name,
         kmsKeyId=properties.get("KmsKeyId"),
         logGroupClass=properties.get("LogGroupClass"),
-        tags={tag["Key"]: tag["Value"] for tag in properties.get("Tags", [])} or None,
+        tags=tag_map(properties.get("Tags")),
     )
     _set_retention(context, name, properties)
     return _described(context, name)
@@ -43,12 +43,8 @@ def _update_group(context: Context, name: str, old: Properties, new: Properties)
             context.call("logs", "associate_kms_key", logGroupName=name, kmsKeyId=new["KmsKeyId"])
         else:
             context.call("logs", "disassociate_kms_key", logGroupName=name)
-    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
-    if to_set:
-        tags = {tag["Key"]: tag["Value"] for tag in to_set}
-        context.call("logs", "tag_log_group", logGroupName=name, tags=tags)
-    if to_remove:
-        context.call("logs", "untag_log_group", logGroupName=name, tags=to_remove)
+    calls, members = ("tag_log_group", "untag_log_group"), ("tags", "tags")
+    retag(context, "logs", old, new, calls=calls, members=members, shape=tag_map, logGroupName=name)
     return _described(context, name)
 
 

@@ -190,3 +190,31 @@ def changed_tags(old: Any, new: Any) -> tuple[list[dict[str, str]], list[str]]:
     after = {tag["Key"]: tag["Value"] for tag in new or []}
     to_set = [{"Key": key, "Value": value} for key, value in after.items() if before.get(key) != value]
     return to_set, [key for key in before if key not in after]
+
+
+def retag(
+    context: Context,
+    service: str,
+    old: Properties,
+    new: Properties,
+    *,
+    calls: tuple[str, str] = ("tag_resource", "untag_resource"),
+    members: tuple[str, str] = ("Tags", "TagKeys"),
+    shape: Callable[[list[dict[str, str]]], Any] = list,
+    **resource: Any,
+) -> None:
+    """Set and remove the tags that an update changes.
+
+    `calls` and `members` are the service's names of its two operations and of their members; `shape` makes the tags
+    as it takes them of a list of Key and Value; `resource` names the resource.
+    """
+    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
+    if to_set:
+        context.call(service, calls[0], **resource, **{members[0]: shape(to_set)})
+    if to_remove:
+        context.call(service, calls[1], **resource, **{members[1]: to_remove})
+
+
+def tag_map(tags: list[dict[str, str]] | None) -> dict[str, str] | None:
+    """A list of Key and Value as an object; None without tags."""
+    return {tag["Key"]: tag["Value"] for tag in tags or []} or None

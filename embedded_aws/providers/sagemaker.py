@@ -16,10 +16,11 @@ from embedded_aws.providers.resource import (
     Properties,
     ProviderError,
     ResourceType,
-    changed_tags,
     gone,
+    retag,
 )
 
+_TAG_CALLS = ("add_tags", "delete_tags")
 _MODEL = ("Containers", "EnableNetworkIsolation", "ExecutionRoleArn", "PrimaryContainer", "Tags", "VpcConfig")
 _CONFIG = (
     "DataCaptureConfig",
@@ -67,21 +68,13 @@ def _delete_config(context: Context, arn: str, properties: Properties) -> None:
     gone(context, "sagemaker", "delete_endpoint_config", EndpointConfigName=_name(arn))
 
 
-def _retag(context: Context, arn: str, old: Properties, new: Properties) -> None:
-    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
-    if to_set:
-        context.call("sagemaker", "add_tags", ResourceArn=arn, Tags=to_set)
-    if to_remove:
-        context.call("sagemaker", "delete_tags", ResourceArn=arn, TagKeys=to_remove)
-
-
 def _update_model(context: Context, arn: str, old: Properties, new: Properties) -> Created:
-    _retag(context, arn, old, new)
+    retag(context, "sagemaker", old, new, calls=_TAG_CALLS, ResourceArn=arn)
     return Created(arn, {"ModelName": _name(arn), "ModelArn": arn})
 
 
 def _update_config(context: Context, arn: str, old: Properties, new: Properties) -> Created:
-    _retag(context, arn, old, new)
+    retag(context, "sagemaker", old, new, calls=_TAG_CALLS, ResourceArn=arn)
     return Created(arn, {"EndpointConfigName": _name(arn), "EndpointConfigArn": arn})
 
 
@@ -122,7 +115,7 @@ def _update_endpoint(context: Context, arn: str, old: Properties, new: Propertie
         described = _settled(context, name)
         if described["EndpointStatus"] != "InService" or described["EndpointConfigName"] != config:
             raise ProviderError(described.get("FailureReason", f"endpoint {name} is {described['EndpointStatus']}"))
-    _retag(context, arn, old, new)
+    retag(context, "sagemaker", old, new, calls=_TAG_CALLS, ResourceArn=arn)
     return Created(arn, {"EndpointName": name, "EndpointArn": arn})
 
 

@@ -13,10 +13,10 @@ from embedded_aws.providers.resource import (
     Created,
     Properties,
     ResourceType,
-    changed_tags,
     document,
     gone,
     refuse_existing,
+    retag,
 )
 
 _TOPIC_ATTRIBUTES = (
@@ -74,11 +74,7 @@ def _update_topic(context: Context, arn: str, old: Properties, new: Properties) 
     for item in context.call("sns", "list_subscriptions_by_topic", TopicArn=arn)["Subscriptions"]:
         if (item["Protocol"], item["Endpoint"]) in present - wanted:
             context.call("sns", "unsubscribe", SubscriptionArn=item["SubscriptionArn"])
-    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
-    if to_set:
-        context.call("sns", "tag_resource", ResourceArn=arn, Tags=to_set)
-    if to_remove:
-        context.call("sns", "untag_resource", ResourceArn=arn, TagKeys=to_remove)
+    retag(context, "sns", old, new, ResourceArn=arn)
     return _described(arn)
 
 

@@ -16,9 +16,9 @@ from embedded_aws.providers.resource import (
     Properties,
     ProviderError,
     ResourceType,
-    changed_tags,
     gone,
     refuse_existing,
+    retag,
 )
 
 
@@ -85,11 +85,7 @@ def _update(context: Context, arn: str, old: Properties, new: Properties) -> Cre
         roleArn=new["RoleArn"],
         **_configuration(new),
     )
-    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
-    if to_set:
-        context.call("stepfunctions", "tag_resource", resourceArn=arn, tags=_small(to_set))
-    if to_remove:
-        context.call("stepfunctions", "untag_resource", resourceArn=arn, tagKeys=to_remove)
+    retag(context, "stepfunctions", old, new, members=("tags", "tagKeys"), shape=_small, resourceArn=arn)
     return _described(arn)
 
 

@@ -25,14 +25,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from embedded_aws.cloudformation.store import now
-from embedded_aws.control.clock import CLOCK
-from embedded_aws.control.faults import FAULTS, Fault
-from embedded_aws.hosting.endpoint import Host
+from embedded_aws.control.clock import now
+from embedded_aws.control.faults import Fault
+from embedded_aws.host import Host
 from embedded_aws.hosting.logs import LogShipper
 from embedded_aws.keys import session
-from embedded_aws.process.process import ProcessGroup, basics
-from embedded_aws.sagemaker_jobs import isolation
+from embedded_aws.process import isolation
+from embedded_aws.process.group import KILL_AFTER_SECONDS, ProcessGroup, basics
 from embedded_aws.sagemaker_jobs.image import image_fault
 from embedded_aws.sagemaker_jobs.transfer import TransferError, Upload, download
 
@@ -75,8 +74,8 @@ class Scratch:
 class ProcessingJob:
     """One job. `status` is DescribeProcessingJob's ProcessingJobStatus."""
 
-    def __init__(self, host: Host, request: dict[str, Any], arn: str) -> None:
-        self.host, self.request, self.arn = host, request, arn
+    def __init__(self, host: Host, region: str, request: dict[str, Any], arn: str) -> None:
+        self.host, self.region, self.request, self.arn = host, region, request, arn
         self.name = str(request["ProcessingJobName"])
         self.tags: list[dict[str, str]] = list(request.get("Tags") or [])
         self.status = "InProgress"
@@ -91,7 +90,7 @@ class ProcessingJob:
         self._process: ProcessGroup | None = None
         self._uploads: dict[str, list[Upload]] = {}
         stream = f"{self.name}/algo-1-{int(self.created.timestamp())}"
-        self._logs = LogShipper(host.clients, host.region, GROUP, stream)
+        self._logs = LogShipper(host.clients, region, GROUP, stream)
 
     @property
     def instance_type(self) -> str:
@@ -121,7 +120,7 @@ class ProcessingJob:
     # -- its life -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        scratch = Scratch(self.host.directory / self.name / uuid.uuid4().hex)
+        scratch = Scratch(self.host.directory / "jobs" / self.name / uuid.uuid4().hex)
         status, failure = "Failed", None
         try:
             status = self._work(scratch)
@@ -140,7 +139,7 @@ class ProcessingJob:
 
     def _work(self, scratch: Scratch) -> str:
         """From the request to the last upload; the final status. Raises JobError or TransferError."""
-        fault = FAULTS.take("job", self.name)
+        fault = self.host.faults.take("job", self.name)
         self._before_it_starts(fault)
         self._prepare(scratch)
         if self._stopping.is_set():
@@ -169,7 +168,7 @@ class ProcessingJob:
 
     def _prepare(self, scratch: Scratch) -> None:
         """Inputs, output folders and the two configuration files."""
-        s3 = self.host.clients.client("s3", self.host.region)
+        s3 = self.host.clients.client("s3", self.region)
         for item in self.request.get("ProcessingInputs") or []:
             download(s3, item["S3Input"], scratch.inner(item["S3Input"]["LocalPath"]))
         for item in (self.request.get("ProcessingOutputConfig") or {}).get("Outputs") or []:
@@ -191,8 +190,8 @@ class ProcessingJob:
             **basics(),
             "HOME": str(scratch.root),
             "TMPDIR": str(scratch.root / "tmp"),
-            "AWS_REGION": self.host.region,
-            "AWS_DEFAULT_REGION": self.host.region,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
             "AWS_EC2_METADATA_DISABLED": "true",
             **({} if isolated else self._credentials()),
             **{key: scratch.moved(value) for key, value in (self.request.get("Environment") or {}).items()},
@@ -200,7 +199,7 @@ class ProcessingJob:
 
     def _credentials(self) -> dict[str, str]:
         """This AWS, and a session of the job's role."""
-        role = session(str(self.request["RoleArn"]), "SageMaker", self.host.region)
+        role = session(self.host.account, str(self.request["RoleArn"]), "SageMaker", self.region)
         return {
             "AWS_ENDPOINT_URL": self.host.clients.url,
             "AWS_ACCESS_KEY_ID": role.access_key_id,
@@ -238,7 +237,7 @@ class ProcessingJob:
     def _watch(self, process: ProcessGroup, fault: Fault | None) -> int | None:
         allowed = (self.request.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds", DEFAULT_SECONDS)
         began = time.monotonic()
-        deadline, next_upload = began + CLOCK.limit(allowed), began
+        deadline, next_upload = began + self.host.clock.limit(allowed), began
         while True:
             code = process.wait(POLL_SECONDS)
             if code is not None:
@@ -247,7 +246,7 @@ class ProcessingJob:
                 self._logs.say(f"MaxRuntimeInSeconds ({allowed}) is over: the job is stopped")
                 self.stop()
             if self._stopping.is_set():
-                process.end()
+                process.end(self.host.clock.limit(KILL_AFTER_SECONDS))
                 return None
             if fault is not None and time.monotonic() >= began + fault.after_seconds:
                 self._hurt(process, fault)

@@ -7,20 +7,13 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateProc
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator
 from typing import Any
 
-import botocore.session
+from embedded_aws.clients import service_model
 
 CONTAINER_FOLDER = "/opt/ml/processing/"
-
-
-@functools.cache
-def service_model(service: str) -> Any:
-    """botocore's model of a service."""
-    return botocore.session.get_session().get_service_model(service)
 
 
 def request_faults(service: str, operation: str, request: dict[str, Any]) -> list[str]:

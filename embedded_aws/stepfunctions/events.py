@@ -15,11 +15,12 @@ import uuid
 from datetime import datetime, timezone
 from typing import Any
 
-from jsonpath_ng import parse
+from jsonpath_ng.parser import parse
 from moto.events.models import events_backends
 from moto.stepfunctions.parser.backend.execution import Execution
 
-from embedded_aws.stepfunctions.served import Served
+from embedded_aws import context
+from embedded_aws.clients import Clients
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def execution_changed(execution: Execution) -> None:
 
 def send(account: str, region: str, source: str, kind: str, resources: list[str], detail: dict[str, Any]) -> None:
     """Give an event to every rule of the default bus that it fits; targets are reached in the background."""
-    event = {
+    event: Any = {
         "version": "0",
         "id": str(uuid.uuid4()),
         "detail-type": kind,
@@ -60,21 +61,22 @@ def send(account: str, region: str, source: str, kind: str, resources: list[str]
         "resources": resources,
         "detail": detail,
     }
+    clients = context.of(account).host.clients
     for rule in list(events_backends[account][region].event_buses["default"].rules.values()):
         if rule.state == "ENABLED" and rule.event_pattern.get_pattern() and rule.event_pattern.matches_event(event):
             for target in list(rule.targets):
-                threading.Thread(target=_deliver, args=(rule.name, target, event), daemon=True).start()
+                threading.Thread(target=_deliver, args=(clients, rule.name, target, event), daemon=True).start()
 
 
-def _deliver(rule: str, target: dict[str, Any], event: dict[str, Any]) -> None:
+def _deliver(clients: Clients, rule: str, target: dict[str, Any], event: dict[str, Any]) -> None:
     arn = str(target["Arn"])
     service, region = arn.split(":")[2], arn.split(":")[3]
     text = target_input(target, event)
     try:
         if service == "states":
-            Served.clients.client("stepfunctions", region).start_execution(stateMachineArn=arn, input=text)
+            clients.client("stepfunctions", region).start_execution(stateMachineArn=arn, input=text)
         elif service == "sns":
-            Served.clients.client("sns", region).publish(TopicArn=arn, Message=text)
+            clients.client("sns", region).publish(TopicArn=arn, Message=text)
         else:
             log.error("rule %s: the embedded AWS does not deliver events to %s", rule, arn)
     except Exception:

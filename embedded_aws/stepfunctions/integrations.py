@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import datetime
 import sys
+import threading
 from typing import Any
 
 from botocore import xform_name
 from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import FailureEvent
+from moto.stepfunctions.parser.asl.component.state.exec.execute_state import ExecutionState
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resource import ResourceRuntimePart
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (
     StateTaskServiceAwsSdk,
@@ -26,7 +28,9 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
 )
 from moto.stepfunctions.parser.asl.eval.environment import Environment
 
-from embedded_aws.stepfunctions.served import Served
+from embedded_aws import context
+from embedded_aws.clients import service_model
+from embedded_aws.host import Host
 
 # ARN name of the service: name in boto3, prefix of its errors (the table of the page above). A service that is not
 # here cannot be called: its names would be a guess.
@@ -50,16 +54,42 @@ class UnknownServiceError(ValueError):
     """A service whose integration is not in the table."""
 
 
+def host_of(env: Environment) -> Host:
+    """The server that an execution belongs to."""
+    return context.of(env.aws_execution_details.account).host
+
+
 def install() -> None:
     """Put our parts in place of moto's."""
-    StateTaskServiceAwsSdk._eval_service_task = _call  # type: ignore[method-assign]
-    StateTaskServiceAwsSdk._from_error = _failure  # type: ignore[method-assign]
+    StateTaskServiceAwsSdk._eval_service_task = _call  # type: ignore[method-assign,assignment]
+    StateTaskServiceAwsSdk._from_error = _failure  # type: ignore[method-assign,assignment]
     StateTaskServiceAwsSdk._validate_service_integration_is_supported = _check  # type: ignore[method-assign]
-    StateTaskServiceSfn._normalise_parameters = _lower_first  # type: ignore[method-assign]
+    StateTaskServiceSfn._normalise_parameters = _lower_first  # type: ignore[method-assign,assignment]
+    _call_this_server_only()
+
+
+def _call_this_server_only() -> None:
+    """The optimised integrations (sns:publish ...) make a client for each call, without a word of the execution.
+
+    Each execution of a state has a thread of its own, which keeps the environment for them.
+    """
+    running = threading.local()
+
+    def remembered(original: Any) -> Any:
+        def eval_execution(self: ExecutionState, env: Environment) -> None:
+            running.env = env
+            original(self, env)
+
+        return eval_execution
+
+    kinds: list[Any] = [ExecutionState]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        if "_eval_execution" in vars(kind):
+            kind._eval_execution = remembered(kind._eval_execution)
     for name, module in list(sys.modules.items()):
-        # the optimised integrations (sns:publish ...) make a client for each call and may call nobody but this server
         if name.startswith("moto.stepfunctions.parser") and hasattr(module, "boto_client_for"):
-            module.boto_client_for = lambda region, service, **_: Served.clients.client(service, region)  # type: ignore[attr-defined]
+            module.boto_client_for = lambda region, service, **_: host_of(running.env).clients.client(service, region)  # type: ignore[attr-defined]
 
 
 _normalised = StateTaskServiceSfn._normalise_parameters
@@ -82,15 +112,13 @@ def _check(task: StateTaskServiceAwsSdk) -> None:
         raise UnknownServiceError(
             f"the embedded AWS has no AWS SDK integration aws-sdk:{service}; it has {', '.join(sorted(SERVICES))}"
         )
-    client = Served.clients.client(SERVICES[service][0], "us-east-1")
-    if _method(client, action) is None:
+    if _method(action) not in map(xform_name, service_model(SERVICES[service][0]).operation_names):
         raise UnknownServiceError(f"aws-sdk:{service} has no action {action}")
 
 
-def _method(client: Any, action: str) -> str | None:
+def _method(action: str) -> str:
     """boto3's name of an action that is written in camelCase."""
-    name = xform_name(action[0].upper() + action[1:])
-    return name if name in client.meta.method_to_api_mapping else None
+    return xform_name(action[0].upper() + action[1:])
 
 
 def _call(
@@ -102,9 +130,8 @@ def _call(
 ) -> None:
     """One call; its result is pushed on the stack."""
     service, _ = SERVICES[task.resource.api_name]
-    client = Served.clients.client(service, resource_runtime_part.region)
-    name = _method(client, task.resource.api_action)
-    assert name is not None  # noqa: S101 - checked by _check
+    client = host_of(env).clients.client(service, resource_runtime_part.region)
+    name = _method(task.resource.api_action)
     model = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[name])
     answer = getattr(client, name)(**_request(normalised_parameters, model.input_shape))
     answer.pop("ResponseMetadata", None)

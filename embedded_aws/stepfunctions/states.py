@@ -20,13 +20,13 @@ from typing import Any
 
 import moto.stepfunctions.urls
 from botocore.exceptions import ClientError
-from jsonpath_ng.ext import parse
+from jsonpath_ng.ext.parser import parse
 from moto.core.config import default_user_config
 from moto.core.responses import ActionResult
 from moto.stepfunctions.parser.api import ExecutionStatus, InvalidDefinition
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
+from moto.stepfunctions.parser.asl.component.common.timeouts.timeout import TimeoutSeconds
 from moto.stepfunctions.parser.asl.component.program.program import Program
-from moto.stepfunctions.parser.asl.component.state.exec.execute_state import ExecutionState
 from moto.stepfunctions.parser.asl.component.state.exec.state_map.iteration.inline_iteration_component import (
     InlineIterationComponent,
 )
@@ -39,11 +39,10 @@ from moto.stepfunctions.parser.asl.utils.json_path import NoSuchJsonPathError
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
 from moto.stepfunctions.responses import StepFunctionResponse
 
-from embedded_aws.clients import Clients
-from embedded_aws.control.clock import CLOCK
+from embedded_aws import context
 from embedded_aws.errors import AwsError
 from embedded_aws.stepfunctions import events, integrations
-from embedded_aws.stepfunctions.served import Served
+from embedded_aws.stepfunctions.integrations import host_of
 
 log = logging.getLogger(__name__)
 ENDED = (ExecutionStatus.SUCCEEDED, ExecutionStatus.FAILED, ExecutionStatus.ABORTED, ExecutionStatus.TIMED_OUT)
@@ -141,7 +140,7 @@ class StepFunctions(StepFunctionResponse):
         """With the end of executions that timed out, which moto leaves out."""
         shown: Any = super().list_executions().result
         for row in shown["executions"]:
-            execution = self.stepfunction_backend.describe_execution(row["executionArn"])
+            execution: Any = self.stepfunction_backend.describe_execution(row["executionArn"])
             if execution.exec_status in ENDED:
                 row["stopDate"] = execution.stop_date
         return ActionResult(shown)
@@ -185,11 +184,6 @@ def install() -> None:
     _tell_about_executions()
 
 
-def use(clients: Clients) -> None:
-    """The clients that the integrations of this server call."""
-    Served.clients = clients
-
-
 INDEFINITE = re.compile(r"\.\.|\[[^\]]*[*:,?]|\.\*")
 _parsed = functools.cache(parse)
 
@@ -224,7 +218,7 @@ def _wait_by_the_clock() -> None:
     def wait_interval(_: WaitFunction, env: Environment, wait_seconds: float) -> None:
         _pause(env, wait_seconds)
 
-    WaitFunction._wait_interval = wait_interval  # type: ignore[method-assign]
+    WaitFunction._wait_interval = wait_interval  # type: ignore[method-assign,assignment]
     current = threading.local()
     original = retrier_decl.RetrierDecl._eval_body
 
@@ -240,12 +234,12 @@ def _wait_by_the_clock() -> None:
             _pause(current.env, seconds)
 
     retrier_decl.RetrierDecl._eval_body = eval_body  # type: ignore[method-assign]
-    retrier_decl.time = Interval  # type: ignore[attr-defined]
+    retrier_decl.time = Interval  # type: ignore[assignment,attr-defined]
 
 
 def _pause(env: Environment, seconds: float) -> None:
     """Let time pass until it is over or the execution no longer runs."""
-    deadline = time.monotonic() + CLOCK.wait(seconds)
+    deadline = time.monotonic() + host_of(env).clock.wait(seconds)
     while env.is_running():
         left = deadline - time.monotonic()
         if left <= 0:
@@ -261,19 +255,14 @@ def _limit_by_the_clock() -> None:
         limit: Any = self.timeout_seconds
         if limit is not None and not hasattr(limit, "asked"):
             limit.asked = limit.timeout_seconds
-            limit.timeout_seconds = CLOCK.limit(limit.asked)
+            limit.timeout_seconds = host_of(env).clock.limit(limit.asked)
         evaluate(self, env)
 
+    def eval_seconds(self: TimeoutSeconds, env: Environment) -> float:
+        return host_of(env).clock.limit(self.timeout_seconds)
+
     Program.eval = eval_program  # type: ignore[method-assign]
-    from_props = ExecutionState.from_state_props
-
-    def from_state_props(self: ExecutionState, state_props: Any) -> None:
-        from_props(self, state_props)
-        limit: Any = self.timeout
-        if not limit.is_default_value() and hasattr(limit, "timeout_seconds"):
-            limit.timeout_seconds = CLOCK.limit(limit.timeout_seconds)
-
-    ExecutionState.from_state_props = from_state_props  # type: ignore[method-assign]
+    TimeoutSeconds._eval_seconds = eval_seconds  # type: ignore[method-assign,assignment]
 
 
 def _stop_the_other_iterations() -> None:
@@ -334,7 +323,8 @@ class ExecutionLog(CloudWatchLoggingSession):
         """One event."""
         where = self.configuration
         names = {"logGroupName": where.log_group_name, "logStreamName": where.log_stream_name}
-        client = Served.clients.client("logs", where.log_region)
+        account = self.execution_arn.split(":")[4]
+        client = context.of(account).host.clients.client("logs", where.log_region)
         event = {"timestamp": int(time.time() * 1000), "message": to_json_str(history_log)}
         try:
             if not self.made:
@@ -346,8 +336,9 @@ class ExecutionLog(CloudWatchLoggingSession):
 
 
 def _logging_session(execution: Execution) -> ExecutionLog | None:
-    wanted = {"includeExecutionData": False, **execution.state_machine.loggingConfiguration}
-    found = CloudWatchLoggingConfiguration.from_logging_configuration(execution.state_machine.arn, wanted)
+    machine: Any = execution.state_machine
+    wanted: Any = {"includeExecutionData": False, **machine.loggingConfiguration}
+    found = CloudWatchLoggingConfiguration.from_logging_configuration(machine.arn, wanted)
     if found is None:
         return None
     # a stream's name may hold no colon, so no ARN

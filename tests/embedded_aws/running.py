@@ -64,12 +64,15 @@ class Aws:
         pairs = [line.removeprefix("export ").split("=", 1) for line in printed.splitlines() if "export" in line]
         return {name: value.strip("'") for name, value in pairs}
 
-    def control(self, path: str, given: dict[str, Any]) -> None:
-        """POST to one of the server's own calls."""
+    def control(self, path: str, given: dict[str, Any] | None = None, method: str = "POST") -> dict[str, Any]:
+        """One of the server's own calls."""
         url = f"http://127.0.0.1:{self.port}/_embedded_aws/{path}"
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-        request = urllib.request.Request(url, json.dumps(given).encode(), headers, method="POST")
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
+        body = None if given is None else json.dumps(given).encode()
+        request = urllib.request.Request(url, body, headers, method=method)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=30) as answer:
+            return dict(json.load(answer))
 
     def workers(self) -> list[psutil.Process]:
         """Every process below the server."""
@@ -82,6 +85,15 @@ class Aws:
         self.process.wait(60)
 
 
+def started(directory: Path, process: subprocess.Popen[bytes]) -> Aws:
+    """The server of a process, once it serves a directory."""
+    state, log = directory / "server.json", directory / "log.txt"
+    wait_for(lambda: state.exists() or process.poll() is not None, "the server's state file")
+    assert process.poll() is None, log.read_text() if log.exists() else "it has ended"
+    found = json.loads(state.read_text())
+    return Aws(directory, process, *(found[key] for key in ("url", "port", "access_key", "secret_key", "token")))
+
+
 @contextlib.contextmanager
 def running(directory: Path, *options: str) -> Iterator[Aws]:
     """Start a server with more options of `serve`; it is gone afterwards whatever happened."""
@@ -89,12 +101,8 @@ def running(directory: Path, *options: str) -> Iterator[Aws]:
     with (directory / "log.txt").open("wb") as log:
         command = [*MODULE, "serve", "--directory", str(directory), *options]
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ})
-    state = directory / "server.json"
     try:
-        wait_for(lambda: state.exists() or process.poll() is not None, "the server's state file")
-        assert process.poll() is None, (directory / "log.txt").read_text()
-        found = json.loads(state.read_text())
-        yield Aws(directory, process, *(found[key] for key in ("url", "port", "access_key", "secret_key", "token")))
+        yield started(directory, process)
     finally:
         if process.poll() is None:
             process.terminate()

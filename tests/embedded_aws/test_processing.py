@@ -10,7 +10,7 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from embedded_aws.sagemaker_jobs import isolation
+from embedded_aws.process import isolation
 from tests.embedded_aws.running import Aws, running, wait_for
 from tests.embedded_aws.work import IMAGE_URI, Work, arm, trust
 

@@ -11,12 +11,11 @@ from moto.applicationautoscaling.models import ApplicationAutoscalingBackend
 from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
 from moto.utilities.tagging_service import TaggingService
 
+from embedded_aws.context import WithContext
 from embedded_aws.errors import AwsError
 
-_tags = TaggingService()
 
-
-class AutoScaling(ApplicationAutoScalingResponse):
+class AutoScaling(WithContext, ApplicationAutoScalingResponse):
     """One request to Application Auto Scaling."""
 
     def register_scalable_target(self) -> str:
@@ -26,7 +25,7 @@ class AutoScaling(ApplicationAutoScalingResponse):
         if tags:
             where = self._get_param("ScalableDimension"), self._get_param("ResourceId")
             target = self.applicationautoscaling_backend.targets[where[0]][where[1]]
-            _tags.tag_resource(target.arn, TaggingService.convert_dict_to_tags_input(tags))
+            self.context.scaling_tags.tag_resource(target.arn, TaggingService.convert_dict_to_tags_input(tags))
         return answer
 
     def deregister_scalable_target(self) -> str:
@@ -39,7 +38,7 @@ class AutoScaling(ApplicationAutoScalingResponse):
         target = backend.targets.get(dimension, {}).get(resource)
         answer = super().deregister_scalable_target()
         if target is not None:
-            _tags.delete_all_tags_for_resource(target.arn)
+            self.context.scaling_tags.delete_all_tags_for_resource(target.arn)
             for key, policy in list(backend.policies.items()):
                 if (policy.resource_id, policy.scalable_dimension) == (resource, dimension):
                     del backend.policies[key]
@@ -61,17 +60,17 @@ class AutoScaling(ApplicationAutoScalingResponse):
     def tag_resource(self) -> str:
         """https://docs.aws.amazon.com/autoscaling/application/APIReference/API_TagResource.html"""
         tags = TaggingService.convert_dict_to_tags_input(self._get_param("Tags"))
-        _tags.tag_resource(self._known(), tags)
+        self.context.scaling_tags.tag_resource(self._known(), tags)
         return "{}"
 
     def untag_resource(self) -> str:
         """https://docs.aws.amazon.com/autoscaling/application/APIReference/API_UntagResource.html"""
-        _tags.untag_resource_using_names(self._known(), self._get_param("TagKeys"))
+        self.context.scaling_tags.untag_resource_using_names(self._known(), self._get_param("TagKeys"))
         return "{}"
 
     def list_tags_for_resource(self) -> str:
         """https://docs.aws.amazon.com/autoscaling/application/APIReference/API_ListTagsForResource.html"""
-        return json.dumps({"Tags": _tags.get_tag_dict_for_resource(self._known())})
+        return json.dumps({"Tags": self.context.scaling_tags.get_tag_dict_for_resource(self._known())})
 
     def _known(self) -> str:
         backend: ApplicationAutoscalingBackend = self.applicationautoscaling_backend

@@ -11,7 +11,7 @@ from moto.cloudwatch.models import Alarm
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult, EmptyResult
 
-from embedded_aws.clients import Clients
+from embedded_aws.context import WithContext
 from embedded_aws.errors import AwsError, ValidationError
 from embedded_aws.monitoring.alarms import COMPARISONS, RuleError, check_rule, evaluate_all
 from embedded_aws.monitoring.expressions import ExpressionError
@@ -19,10 +19,8 @@ from embedded_aws.monitoring.queries import check, evaluate
 from embedded_aws.monitoring.series import UnsupportedStatisticError, check_statistic, matching, points
 
 
-class CloudWatch(CloudWatchResponse):
+class CloudWatch(WithContext, CloudWatchResponse):
     """One request to CloudWatch."""
-
-    clients: Clients
 
     # -- metrics --------------------------------------------------------------------------------------------------
 
@@ -142,7 +140,7 @@ class CloudWatch(CloudWatchResponse):
 
         The alarms are evaluated first, so that the answer is never older than the data.
         """
-        evaluate_all(self.cloudwatch_backend, self.clients)
+        evaluate_all(self.cloudwatch_backend, self.host.clients)
         params = self.params
         kinds = params.get("AlarmTypes") or ["MetricAlarm"]
         found = [alarm for alarm in list(self.cloudwatch_backend.alarms.values()) if _wanted(alarm, params)]

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from embedded_aws.control.clock import CLOCK
-from embedded_aws.sagemaker_jobs import isolation
+from embedded_aws.process import isolation
 
 KEEPER = Path(__file__).with_name("keeper.py")
-KILL_AFTER_SECONDS = 30.0  # between SIGTERM and SIGKILL, as with hosting's containers
+# between SIGTERM and SIGKILL,
+# https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
+KILL_AFTER_SECONDS = 30.0
 
 
 class ProcessGroup:
@@ -52,8 +53,8 @@ class ProcessGroup:
         """The process group."""
         return self._process.pid
 
-    def wait(self, seconds: float) -> int | None:
-        """The exit code (128 + N after signal N), or None when it still runs after `seconds`."""
+    def wait(self, seconds: float | None = None) -> int | None:
+        """The exit code (128 + N after signal N), or None when it still runs after `seconds`, if given."""
         try:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -67,18 +68,16 @@ class ProcessGroup:
         except ProcessLookupError:
             return
 
-    def end(self, grace_seconds: float | None = None) -> None:
+    def end(self, grace_seconds: float) -> None:
         """SIGTERM, then SIGKILL; returns when nothing of the group is left."""
-        if grace_seconds is None:
-            grace_seconds = CLOCK.limit(KILL_AFTER_SECONDS)
         if grace_seconds > 0:
             self.signal(signal.SIGTERM)
             self.wait(grace_seconds)
         self.signal(signal.SIGKILL)
         self._process.wait()
-        if self._pipe is not None:
-            os.close(self._pipe)
-            self._pipe = None
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            os.close(pipe)
 
 
 def basics(names: Sequence[str] = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")) -> dict[str, str]:

@@ -1,0 +1,192 @@
+"""What every CloudFormation operation has: the stacks, the definition that it asks for, the start of its work."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from moto.core.responses import BaseResponse
+
+from embedded_aws.cloudformation.engine import Operation
+from embedded_aws.cloudformation.parameters import given_values, resolved_values
+from embedded_aws.cloudformation.scope import Definition, read_ssm
+from embedded_aws.cloudformation.store import ChangeSet, Stack, Store
+from embedded_aws.cloudformation.template import TemplateError, parse
+from embedded_aws.context import WithContext
+from embedded_aws.control.clock import now
+from embedded_aws.errors import AwsError, ValidationError
+from embedded_aws.providers import type_fault
+
+# An answer within this time spares the CDK CLI its polling interval of five seconds.
+ANSWER_WITHIN_SECONDS = 10.0
+SETTINGS = (
+    "Capabilities",
+    "RoleARN",
+    "ClientRequestToken",
+    "DisableRollback",
+    "OnFailure",
+    "Description",
+)
+# What a request may ask for and nothing here would do
+_UNHONOURED = (
+    "NotificationARNs",
+    "TimeoutInMinutes",
+    "RollbackConfiguration",
+    "StackPolicyBody",
+    "StackPolicyURL",
+    "ResourceTypes",
+)
+_NAMED_IAM = {
+    "AWS::IAM::Role": "RoleName",
+    "AWS::IAM::User": "UserName",
+    "AWS::IAM::Group": "GroupName",
+    "AWS::IAM::ManagedPolicy": "ManagedPolicyName",
+    "AWS::IAM::InstanceProfile": "InstanceProfileName",
+}
+
+
+class ChangeSetNotFoundError(AwsError):
+    """No such change set."""
+
+    code = "ChangeSetNotFound"
+
+
+class StackRequest(WithContext, BaseResponse):
+    """One request; moto parses it and serializes the answer by botocore's model."""
+
+    def __init__(self) -> None:
+        super().__init__(service_name="cloudformation")
+        self.automated_parameter_parsing = True
+
+    @property
+    def store(self) -> Store:
+        """The stacks of the request's account and region."""
+        return self.context.stacks.store(self.current_account, self.region, self.partition)
+
+    def _start(
+        self, stack: Stack, definition: Definition | None, run: Callable[[Operation], None], status: str
+    ) -> None:
+        if definition is not None:
+            stack.settings["ClientRequestToken"] = definition.settings.get("ClientRequestToken")
+        if status == "UPDATE_IN_PROGRESS":
+            stack.updated = now()
+        stack.enter(status, "User Initiated")
+        stack.done.clear()
+        operation = Operation(self.store, self.host.clients, stack)
+
+        def body() -> None:
+            try:
+                run(operation)
+            except BaseException as error:
+                stack.enter(status.replace("IN_PROGRESS", "FAILED"), f"internal error: {error!r}")
+                raise
+            finally:
+                stack.done.set()
+
+        threading.Thread(target=body, name=f"cloudformation {stack.name}", daemon=True).start()
+
+    def _wait(self, stack: Stack) -> None:
+        stack.done.wait(ANSWER_WITHIN_SECONDS)
+
+    def _stack(self, name: str) -> Stack:
+        stack = self.store.find(name)
+        if stack is None:
+            raise ValidationError(f"Stack with id {name} does not exist")
+        return stack
+
+    def _refuse_busy(self, stack: Stack) -> None:
+        stuck = {"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "DELETE_FAILED", "UPDATE_ROLLBACK_FAILED"}
+        if stack.in_progress or stack.status in stuck:
+            raise ValidationError(f"Stack:{stack.id} is in {stack.status} state and can not be updated.")
+
+    def _change_set(self) -> tuple[Stack, ChangeSet]:
+        wanted = self.params["ChangeSetName"]
+        given = self.params.get("StackName")
+        stacks = [self._stack(given)] if given else self.store.living()
+        for stack in stacks:
+            for change_set in list(stack.change_sets.values()):
+                if wanted in (change_set.name, change_set.id):
+                    return stack, change_set
+        raise ChangeSetNotFoundError(f"ChangeSet [{wanted}] does not exist")
+
+    def _definition(self, stack: Stack | None) -> Definition:
+        """What the request asks for; raises ValidationError when it cannot be."""
+        refused = [key for key in _UNHONOURED if self.params.get(key)]
+        if refused:
+            raise ValidationError(f"the embedded AWS does not honour {', '.join(refused)}")
+        body = self._body(stack)
+        template = self._parsed(body)
+        try:
+            raw = given_values(
+                template, self.params.get("Parameters") or [], stack.raw_parameters if stack is not None else {}
+            )
+            resolved_values(template, raw, read_ssm(self.host.clients, self.region))
+        except TemplateError as error:
+            raise ValidationError(str(error)) from error
+        self._check_capabilities(template)
+        tags = {tag["Key"]: tag["Value"] for tag in self.params.get("Tags") or []}
+        if stack is not None and self.params.get("Tags") is None:
+            tags = stack.tags
+        settings = {key: self.params[key] for key in SETTINGS if self.params.get(key) is not None}
+        if self.params.get("OnStackFailure"):
+            settings["OnFailure"] = self.params["OnStackFailure"]
+        return Definition(body, template, raw, tags, settings)
+
+    def _parsed(self, body: str) -> dict[str, Any]:
+        try:
+            template = parse(body)
+        except TemplateError as error:
+            raise ValidationError(str(error)) from error
+        faults = [type_fault(item["Type"], self.region) for item in template["Resources"].values()]
+        unknown = sorted({fault for fault in faults if fault})
+        if unknown:
+            raise ValidationError("Template format error: " + "; ".join(unknown))
+        return template
+
+    def _check_capabilities(self, template: dict[str, Any]) -> None:
+        """https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_CreateStack.html, Capabilities"""
+        given = set(self.params.get("Capabilities") or [])
+        needed = set()
+        for item in template["Resources"].values():
+            if item["Type"].startswith("AWS::IAM::"):
+                named = _NAMED_IAM.get(item["Type"], "") in (item.get("Properties") or {})
+                needed.add("CAPABILITY_NAMED_IAM" if named else "CAPABILITY_IAM")
+        if "CAPABILITY_NAMED_IAM" in given:
+            given.add("CAPABILITY_IAM")
+        missing = sorted(needed - given)
+        if missing:
+            raise AwsError("InsufficientCapabilitiesException", f"Requires capabilities : [{', '.join(missing)}]")
+
+    def _body(self, stack: Stack | None) -> str:
+        if self.params.get("UsePreviousTemplate"):
+            if stack is None:
+                raise ValidationError("UsePreviousTemplate needs a stack that exists")
+            return stack.body
+        if self.params.get("TemplateBody"):
+            return str(self.params["TemplateBody"])
+        url = self.params.get("TemplateURL")
+        if not url:
+            raise ValidationError("Either Template URL or Template Body must be specified.")
+        bucket, key = bucket_and_key(url)
+        s3 = self.host.clients.client("s3", self.region)
+        try:
+            return s3.get_object(Bucket=bucket, Key=key)["Body"].read().decode()  # type: ignore[no-any-return]
+        except s3.exceptions.ClientError as error:
+            raise ValidationError(f"S3 error: {error.response['Error'].get('Message')} ({url})") from error
+
+
+def bucket_and_key(url: str) -> tuple[str, str]:
+    """The bucket and key of an S3 URL, path style or virtual-hosted style.
+
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html
+    """
+    parts = urlsplit(url)
+    host, path = parts.hostname or "", unquote(parts.path.lstrip("/"))
+    hosted = re.fullmatch(r"(.+)\.s3[.-][a-z0-9.-]*amazonaws\.com|(.+)\.s3\.localhost", host)
+    if hosted:
+        return hosted.group(1) or hosted.group(2), path
+    bucket, _, key = path.partition("/")
+    return bucket, key

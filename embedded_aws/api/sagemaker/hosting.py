@@ -1,0 +1,292 @@
+"""SageMaker's hosting operations in place of moto's.
+
+What Create... is given is kept whole and comes back from Describe..., so that nothing of a template is lost.
+Source: SageMaker API Reference, https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Operations_Amazon_SageMaker_Service.html
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from moto.core.responses import ActionResult, EmptyResult
+
+from embedded_aws.api.sagemaker.request import RequestError, SageMakerRequest
+from embedded_aws.control.clock import now
+from embedded_aws.hosting.endpoint import Endpoint, Variant
+
+INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+")
+
+
+def create_model(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModel.html"""
+    hosted = request.hosted
+    with hosted.lock:
+        name = request.new_name("ModelName", "model", hosted.models)
+        made = {**request.params, "ModelArn": request.arn("model", name), "CreationTime": now()}
+        hosted.models[name] = made
+    return ActionResult({"ModelArn": made["ModelArn"]})
+
+
+def describe_model(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeModel.html"""
+    return ActionResult(request.find(request.hosted.models, "model", request.params["ModelName"]))
+
+
+def list_models(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListModels.html"""
+    return ActionResult({"Models": _named(list(request.hosted.models.values()), "ModelName", request.params)})
+
+
+def delete_model(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteModel.html"""
+    name = request.params["ModelName"]
+    request.find(request.hosted.models, "model", name)
+    del request.hosted.models[name]
+    return EmptyResult()
+
+
+def create_endpoint_config(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html"""
+    hosted = request.hosted
+    with hosted.lock:
+        name = request.new_name("EndpointConfigName", "endpoint-config", hosted.configs)
+        faults = config_faults(request.params)
+        if faults:
+            raise RequestError("; ".join(faults))
+        for variant in request.params["ProductionVariants"]:
+            request.find(hosted.models, "model", variant["ModelName"])
+        arn = request.arn("endpoint-config", name)
+        hosted.configs[name] = {**request.params, "EndpointConfigArn": arn, "CreationTime": now()}
+    return ActionResult({"EndpointConfigArn": arn})
+
+
+def describe_endpoint_config(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpointConfig.html"""
+    return ActionResult(_config(request, request.params["EndpointConfigName"]))
+
+
+def _config(request: SageMakerRequest, name: str) -> dict[str, Any]:
+    if name not in request.hosted.configs:
+        raise RequestError(f'Could not find endpoint configuration "{request.arn("endpoint-config", name)}".')
+    return request.hosted.configs[name]
+
+
+def list_endpoint_configs(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListEndpointConfigs.html"""
+    rows = _named(list(request.hosted.configs.values()), "EndpointConfigName", request.params)
+    return ActionResult({"EndpointConfigs": rows})
+
+
+def delete_endpoint_config(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteEndpointConfig.html"""
+    name = request.params["EndpointConfigName"]
+    _config(request, name)
+    del request.hosted.configs[name]
+    return EmptyResult()
+
+
+def create_endpoint(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpoint.html"""
+    hosted = request.hosted
+    with hosted.lock:
+        name = request.new_name("EndpointName", "endpoint", hosted.endpoints)
+        config = _config(request, request.params["EndpointConfigName"])
+        variants = _variants(request, config)
+        arn = request.arn("endpoint", name)
+        endpoint = Endpoint(request.host, request.region, name, arn, config, list(request.params.get("Tags") or []))
+        endpoint.deployment = request.params.get("DeploymentConfig")
+        hosted.endpoints[name] = endpoint
+    endpoint.create(variants)
+    return ActionResult({"EndpointArn": arn})
+
+
+def update_endpoint(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpoint.html"""
+    endpoint = _endpoint(request)
+    scaled = _scaled_variants(request, endpoint.name)
+    with endpoint.lock:
+        if endpoint.status not in {"InService", "Failed"}:
+            raise RequestError(f'Cannot update in-progress endpoint "{endpoint.arn}".')
+        config = _config(request, request.params["EndpointConfigName"])
+        _keep_types(endpoint, config, scaled)
+        if config is endpoint.config and endpoint.status == "InService":
+            raise RequestError(
+                f'Cannot update endpoint "{endpoint.arn}" with the endpoint configuration that it has already.'
+            )
+        variants = _variants(request, config)
+        if request.params.get("RetainAllVariantProperties"):
+            excluded = {
+                item["VariantPropertyType"] for item in request.params.get("ExcludeRetainedVariantProperties") or []
+            }
+            retain(endpoint.variants, variants, excluded)
+        if not request.params.get("RetainDeploymentConfig"):
+            endpoint.deployment = request.params.get("DeploymentConfig")
+        endpoint.update(config, variants)
+    return ActionResult({"EndpointArn": endpoint.arn})
+
+
+def _scaled_variants(request: SageMakerRequest, endpoint: str) -> set[str]:
+    """Names of the variants that are registered for automatic scaling."""
+    client = request.host.clients.client("application-autoscaling", request.region)
+    targets = client.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    resources = (target["ResourceId"].split("/") for target in targets)
+    return {parts[3] for parts in resources if parts[1] == endpoint}
+
+
+def update_endpoint_weights_and_capacities(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpointWeightsAndCapacities.html"""
+    endpoint = _endpoint(request)
+    if endpoint.status != "InService":
+        raise RequestError(f'Cannot update in-progress endpoint "{endpoint.arn}".')
+    wanted = request.params["DesiredWeightsAndCapacities"]
+    names = [item["VariantName"] for item in wanted]
+    unknown = sorted(set(names) - set(endpoint.variants))
+    if unknown or len(set(names)) != len(names):
+        raise RequestError(
+            f"The variant name(s) {', '.join(unknown or names)} must be distinct and present in endpoint "
+            f'configuration "{endpoint.config["EndpointConfigName"]}".'
+        )
+    endpoint.change(wanted)
+    return ActionResult({"EndpointArn": endpoint.arn})
+
+
+def describe_endpoint(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpoint.html"""
+    return ActionResult(_endpoint(request).described())
+
+
+def list_endpoints(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListEndpoints.html"""
+    wanted = request.params.get("StatusEquals")
+    rows = [endpoint.listed() for endpoint in list(request.hosted.endpoints.values())]
+    rows = [row for row in rows if wanted in (None, row["EndpointStatus"])]
+    return ActionResult({"Endpoints": _named(rows, "EndpointName", request.params)})
+
+
+def delete_endpoint(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteEndpoint.html"""
+    endpoint = _endpoint(request)
+    endpoint.delete()
+    request.hosted.endpoints.pop(endpoint.name, None)
+    return EmptyResult()
+
+
+def _endpoint(request: SageMakerRequest) -> Endpoint:
+    found: Endpoint = request.find(request.hosted.endpoints, "endpoint", request.params["EndpointName"])
+    return found
+
+
+def _variants(request: SageMakerRequest, config: dict[str, Any]) -> list[Variant]:
+    """The variants of a configuration with their models; raises when a model is gone or cannot run here."""
+    variants = []
+    for item in config["ProductionVariants"]:
+        model = request.find(request.hosted.models, "model", item["ModelName"])
+        faults = model_faults(model)
+        if faults:
+            raise RequestError("; ".join(faults))
+        weight, count = item.get("InitialVariantWeight", 1.0), item.get("InitialInstanceCount", 1)
+        variants.append(Variant(item, model, weight, count))
+    return variants
+
+
+def _keep_types(endpoint: Endpoint, config: dict[str, Any], scaled: set[str]) -> None:
+    """Refuse another instance type for a variant that is registered for automatic scaling.
+
+    "If the update would change the instance type for any model that is a target for automatic scaling, the update
+    fails", https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-scaling-update.html (the wording is ours).
+    """
+    for wanted in config["ProductionVariants"]:
+        name, new = wanted["VariantName"], wanted.get("InstanceType")
+        if name not in scaled or name not in endpoint.variants:
+            continue
+        old = endpoint.variants[name].configuration.get("InstanceType")
+        if new != old:
+            raise RequestError(
+                f"The variant {name} of endpoint {endpoint.name} is registered for automatic scaling: its instance "
+                f"type cannot change from {old} to {new}. Deregister the scalable target first."
+            )
+
+
+def retain(old: dict[str, Variant], new: list[Variant], excluded: set[str]) -> None:
+    """RetainAllVariantProperties without the excluded ones: counts and weights of variants of the same name stay.
+
+    Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpoint.html
+    """
+    for variant in new:
+        if variant.name in old:
+            if "DesiredInstanceCount" not in excluded:
+                variant.count = old[variant.name].count
+            if "DesiredWeight" not in excluded:
+                variant.weight = old[variant.name].weight
+
+
+def config_faults(config: dict[str, Any]) -> list[str]:
+    """What of a configuration cannot be hosted here, or not at all."""
+    faults = []
+    for key in ("AsyncInferenceConfig", "ShadowProductionVariants", "ExplainerConfig"):
+        if config.get(key):
+            faults.append(f"the embedded AWS does not honour {key} of an endpoint configuration")
+    if (config.get("DataCaptureConfig") or {}).get("EnableCapture"):
+        faults.append("the embedded AWS captures no data: DataCaptureConfig.EnableCapture must be false")
+    names = [variant["VariantName"] for variant in config["ProductionVariants"]]
+    if len(set(names)) != len(names):
+        faults.append(f"variant names must be distinct: {', '.join(names)}")
+    for variant in config["ProductionVariants"]:
+        faults += _variant_faults(variant)
+    return faults
+
+
+def _variant_faults(variant: dict[str, Any]) -> list[str]:
+    name = variant["VariantName"]
+    for key in ("ServerlessConfig", "InferenceAmiVersion", "ManagedInstanceScaling", "RoutingConfig"):
+        if variant.get(key):
+            return [f"the embedded AWS does not honour {key} of variant {name}"]
+    if "ModelName" not in variant:
+        return [f"variant {name} needs a ModelName"]
+    if not INSTANCE_TYPE.fullmatch(str(variant.get("InstanceType"))):
+        return [f"Value '{variant.get('InstanceType')}' at 'instanceType' of variant {name} is no instance type"]
+    if int(variant.get("InitialInstanceCount", 1)) < 1:
+        return [f"variant {name} needs an InitialInstanceCount of at least 1"]
+    return []
+
+
+def model_faults(model: dict[str, Any]) -> list[str]:
+    """Why a model cannot be run here: pipelines, multi-model containers, uncompressed data."""
+    name, container = model["ModelName"], model.get("PrimaryContainer")
+    if not container:
+        return [f"model {name}: the embedded AWS runs one PrimaryContainer, no inference pipeline"]
+    if container.get("Mode", "SingleModel") != "SingleModel":
+        return [f"model {name}: the embedded AWS runs no {container['Mode']} container"]
+    source = (container.get("ModelDataSource") or {}).get("S3DataSource")
+    if source and (source.get("S3DataType"), source.get("CompressionType")) != ("S3Object", "Gzip"):
+        return [f"model {name}: ModelDataSource must be one S3Object with CompressionType Gzip here"]
+    if not source and not container.get("ModelDataUrl"):
+        return [f"model {name} has no ModelDataUrl: there is nothing to run here"]
+    return []
+
+
+def _named(rows: Any, key: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows whose name contains NameContains, newest first unless sorted by name."""
+    part = params.get("NameContains") or ""
+    found = [row for row in rows if part in row[key]]
+    by = key if params.get("SortBy") == "Name" else "CreationTime"
+    return sorted(found, key=lambda row: row[by], reverse=params.get("SortOrder") != "Ascending")
+
+
+OPERATIONS = (
+    create_model,
+    describe_model,
+    list_models,
+    delete_model,
+    create_endpoint_config,
+    describe_endpoint_config,
+    list_endpoint_configs,
+    delete_endpoint_config,
+    create_endpoint,
+    update_endpoint,
+    update_endpoint_weights_and_capacities,
+    describe_endpoint,
+    list_endpoints,
+    delete_endpoint,
+)

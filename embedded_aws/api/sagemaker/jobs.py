@@ -1,0 +1,186 @@
+"""SageMaker's job operations in place of moto's: Processing jobs run, Neo's compilation jobs fail and say why.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Operations_Amazon_SageMaker_Service.html
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from botocore.exceptions import ClientError
+from moto.core.responses import ActionResult, EmptyResult
+
+from embedded_aws.api.sagemaker.request import RequestError, SageMakerRequest
+from embedded_aws.control.clock import now
+from embedded_aws.errors import AwsError
+from embedded_aws.sagemaker_jobs.processing import RUNNING, ProcessingJob
+from embedded_aws.sagemaker_jobs.requests import refusal, request_faults, unsupported
+
+NEO = (
+    "ClientError: the embedded AWS does not rehearse Neo: no compiler runs here. Use the processing or ec2 kind of "
+    "job to rehearse, or an AWS account for Neo."
+)
+PAGE = 10  # MaxResults when none is given
+
+
+def create_processing_job(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateProcessingJob.html"""
+    faults = request_faults("sagemaker", "CreateProcessingJob", request.params) or unsupported(request.params)
+    if faults:
+        raise RequestError(refusal(faults))
+    _check_role(request, request.params["RoleArn"])
+    name = request.params["ProcessingJobName"]
+    arn = request.arn("processing-job", name)
+    with request.jobs.lock:
+        if (request.region, name) in request.jobs.processing:
+            raise AwsError(
+                "ResourceInUse",
+                "Job name must be unique within an AWS account and region, and a job with this name already "
+                f"exists ({arn})",
+            )
+        job = ProcessingJob(request.host, request.region, dict(request.params), arn)
+        _check_quota(request, job.instance_type)
+        request.jobs.processing[request.region, name] = job
+    job.start()
+    return ActionResult({"ProcessingJobArn": arn})
+
+
+def _check_role(request: SageMakerRequest, arn: str) -> None:
+    """The role must exist in this account and let SageMaker assume it.
+
+    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html
+    """
+    try:
+        role = request.host.clients.client("iam", "us-east-1").get_role(RoleName=arn.rsplit("/", 1)[-1])["Role"]
+        trusts = role["Arn"] == arn and "sagemaker.amazonaws.com" in json.dumps(role["AssumeRolePolicyDocument"])
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchEntity":
+            raise
+        trusts = False
+    if not trusts:
+        raise RequestError(
+            f"Could not assume role {arn}. Please ensure that the role exists and allows principal "
+            "'sagemaker.amazonaws.com' to assume the role."
+        )
+
+
+def _check_quota(request: SageMakerRequest, instance_type: str) -> None:
+    """The wording is SageMaker's, as in https://github.com/aws/amazon-sagemaker-examples/issues/1543."""
+    used = sum(
+        job.status in RUNNING and job.instance_type == instance_type
+        for (region, _), job in request.jobs.processing.items()
+        if region == request.region
+    )
+    if used >= request.jobs.quota:
+        raise AwsError(
+            "ResourceLimitExceeded",
+            f"The account-level service limit '{instance_type} for processing job usage' is {request.jobs.quota} "
+            f"Instances, with current utilization of {used} Instances and a request delta of 1 Instances. Please "
+            "use AWS Service Quotas to request an increase for this quota. If AWS Service Quotas is not "
+            "available, contact AWS support to request an increase for this quota.",
+        )
+
+
+def _job(request: SageMakerRequest) -> ProcessingJob:
+    name = request.params["ProcessingJobName"]
+    found = request.jobs.processing.get((request.region, name))
+    if found is None:
+        raise AwsError("ResourceNotFound", f"Could not find requested job with name: {name}")
+    return found
+
+
+def describe_processing_job(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeProcessingJob.html"""
+    return ActionResult(_job(request).described())
+
+
+def stop_processing_job(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_StopProcessingJob.html"""
+    job = _job(request)
+    if job.status not in RUNNING:
+        raise RequestError(f"The request was rejected because the processing job is in status {job.status}.")
+    job.stop()
+    return EmptyResult()
+
+
+def list_processing_jobs(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListProcessingJobs.html"""
+    rows = [job.listed() for (region, _), job in list(request.jobs.processing.items()) if region == request.region]
+    wanted = request.params.get("StatusEquals")
+    part = request.params.get("NameContains") or ""
+    rows = [
+        row
+        for row in rows
+        if part in row["ProcessingJobName"] and wanted in {None, row["ProcessingJobStatus"]} and _in_time(row, request)
+    ]
+    keys = {"Name": "ProcessingJobName", "Status": "ProcessingJobStatus"}
+    key = keys.get(str(request.params.get("SortBy")), "CreationTime")
+    rows.sort(key=lambda row: row[key], reverse=request.params.get("SortOrder") != "Ascending")
+    start = int(request.params.get("NextToken") or 0)
+    end = start + int(request.params.get("MaxResults") or PAGE)
+    more = {"NextToken": str(end)} if end < len(rows) else {}
+    return ActionResult({"ProcessingJobSummaries": rows[start:end], **more})
+
+
+def create_compilation_job(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateCompilationJob.html"""
+    faults = request_faults("sagemaker", "CreateCompilationJob", request.params)
+    if faults:
+        raise RequestError(refusal(faults))
+    name = request.params["CompilationJobName"]
+    arn = request.arn("compilation-job", name)
+    with request.jobs.lock:
+        if (request.region, name) in request.jobs.compilation:
+            raise AwsError("ResourceInUse", f"A compilation job with this name already exists ({arn})")
+        request.jobs.compilation[request.region, name] = {
+            **request.params,
+            "CompilationJobArn": arn,
+            "CompilationJobStatus": "FAILED",
+            "FailureReason": NEO,
+            "CreationTime": now(),
+            "LastModifiedTime": now(),
+            "ModelArtifacts": {"S3ModelArtifacts": ""},
+        }
+    return ActionResult({"CompilationJobArn": arn})
+
+
+def _compilation(request: SageMakerRequest) -> dict[str, Any]:
+    name = request.params["CompilationJobName"]
+    found = request.jobs.compilation.get((request.region, name))
+    if found is None:
+        raise AwsError("ResourceNotFound", f"Could not find requested job with name: {name}")
+    return found
+
+
+def describe_compilation_job(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeCompilationJob.html"""
+    return ActionResult({key: value for key, value in _compilation(request).items() if key != "Tags"})
+
+
+def stop_compilation_job(request: SageMakerRequest) -> ActionResult:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_StopCompilationJob.html"""
+    job = _compilation(request)
+    raise RequestError(
+        f"The request was rejected because the compilation job is in status {job['CompilationJobStatus']}."
+    )
+
+
+def _in_time(row: dict[str, Any], request: SageMakerRequest) -> bool:
+    """The four time filters of a list."""
+    for stem in ("CreationTime", "LastModifiedTime"):
+        after, before = request.params.get(f"{stem}After"), request.params.get(f"{stem}Before")
+        if (after is not None and row[stem] <= after) or (before is not None and row[stem] >= before):
+            return False
+    return True
+
+
+OPERATIONS = (
+    create_processing_job,
+    describe_processing_job,
+    stop_processing_job,
+    list_processing_jobs,
+    create_compilation_job,
+    describe_compilation_job,
+    stop_compilation_job,
+)

@@ -1,0 +1,91 @@
+"""The state of each server of this process, found by the server's account.
+
+moto keeps its own state by account, so a server has an account of its own: application.py names it in each request,
+and moto hands it to everything that it makes (responses, backends, executions). `of` finds the rest by it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from pathlib import Path
+
+from moto.cloudwatch.models import cloudwatch_backends
+from moto.core.base_backend import BackendDict
+from moto.utilities.tagging_service import TaggingService
+
+from embedded_aws.clients import Clients
+from embedded_aws.cloudformation.store import Stacks
+from embedded_aws.control.clock import Clock
+from embedded_aws.ec2.instances import Instances
+from embedded_aws.host import Host
+from embedded_aws.hosting.hosted import Hosting
+from embedded_aws.monitoring.series import Recorder
+from embedded_aws.sagemaker_jobs.jobs import Jobs
+
+FIRST_ACCOUNT = 123456789012  # moto's default account; each further server of a process has the next free one
+_contexts: dict[str, ServerContext] = {}
+_lock = threading.Lock()
+
+
+class ServerContext:
+    """Everything that one server keeps besides moto's backends of its account."""
+
+    def __init__(self, host: Host, processing_quota: int) -> None:
+        self.host = host
+        self.stacks = Stacks()
+        self.hosting = Hosting(host)
+        self.jobs = Jobs(host, processing_quota)
+        self.instances = Instances(host)
+        self.recorder = Recorder()
+        self.scaling_tags = TaggingService()
+
+    def record_invocation(self, region: str, endpoint: str, variant: str, values: dict[str, float]) -> None:
+        """Keep the metrics of one InvokeEndpoint."""
+        dimensions = {"EndpointName": endpoint, "VariantName": variant}
+        self.recorder.record(cloudwatch_backends[self.host.account][region], "AWS/SageMaker", dimensions, values)
+
+    @classmethod
+    def open(cls, directory: Path, clients: Clients, clock: Clock, processing_quota: int) -> ServerContext:
+        """A new server's, under the first account that no other server of this process has."""
+        with _lock:
+            account = next(name for name in map(str, itertools.count(FIRST_ACCOUNT)) if name not in _contexts)
+            _contexts[account] = cls(Host(account, directory, clients, clock), processing_quota)
+            return _contexts[account]
+
+    def stop(self) -> None:
+        """End every job, instance and worker."""
+        self.jobs.stop()
+        self.instances.stop()
+        self.hosting.stop()
+
+    def close(self) -> None:
+        """Forget the account, moto's part of it too."""
+        with _lock:
+            for backends in list(BackendDict._instances):  # type: ignore[misc]
+                backends.pop(self.host.account, None)
+            del _contexts[self.host.account]
+
+
+def of(account: str) -> ServerContext:
+    """The context of the server that has this account. Raises LookupError when no server of this process has it."""
+    found = _contexts.get(account)
+    if found is None:
+        raise LookupError(f"no embedded AWS of this process has the account {account}")
+    return found
+
+
+class WithContext:
+    """A request of moto's that knows its server."""
+
+    current_account: str
+
+    @property
+    def context(self) -> ServerContext:
+        """The server's state."""
+        return of(self.current_account)
+
+    @property
+    def host(self) -> Host:
+        """The server's clients, clock and faults."""
+        return self.context.host

@@ -1,0 +1,43 @@
+"""What a server hosts: models, endpoint configurations and endpoints of each region."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from embedded_aws.host import Host
+from embedded_aws.hosting.endpoint import Endpoint
+
+
+class Hosted:
+    """Models, configurations and endpoints of one region."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.models: dict[str, dict[str, Any]] = {}
+        self.configs: dict[str, dict[str, Any]] = {}
+        self.endpoints: dict[str, Endpoint] = {}
+
+
+class Hosting:
+    """The hosting of every region of a server."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._lock = threading.Lock()
+        self._hosted: dict[str, Hosted] = {}
+
+    def hosted(self, region: str) -> Hosted:
+        """The hosting of a region, made when it is first asked for."""
+        with self._lock:
+            return self._hosted.setdefault(region, Hosted())
+
+    def stop(self) -> None:
+        """Stop every worker of every region."""
+        with self._lock:
+            everything = [endpoint for hosted in self._hosted.values() for endpoint in hosted.endpoints.values()]
+        threads = [threading.Thread(target=endpoint.delete) for endpoint in everything]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()

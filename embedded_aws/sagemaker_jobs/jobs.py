@@ -1,0 +1,31 @@
+"""The jobs of a server."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedded_aws.host import Host
+from embedded_aws.sagemaker_jobs.processing import RUNNING, ProcessingJob
+
+
+@dataclass
+class Jobs:
+    """The jobs of every region of a server; `quota` is how many Processing jobs an instance type may run at once."""
+
+    host: Host
+    quota: int
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    processing: dict[tuple[str, str], ProcessingJob] = field(default_factory=dict)
+    compilation: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+
+    def stop(self) -> None:
+        """End every job that runs."""
+        with self.lock:
+            running = [job for job in self.processing.values() if job.status in RUNNING]
+        threads = [threading.Thread(target=job.kill) for job in running]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
