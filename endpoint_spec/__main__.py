@@ -108,13 +108,9 @@ def _report(file: Path, root: Path | None) -> dict[str, Any]:
 
 def _lock_problems(spec: EndpointSpec) -> list[str] | None:
     """None for a spec that is not deployed from where it is, such as those of zoo/."""
-    path = lock.lock_path(spec)
-    if spec.path.resolve().parent != path.resolve().parent:
+    if spec.path.resolve().parent != lock.lock_path(spec).resolve().parent:
         return None
-    try:
-        return lock.check(spec, lock.read_lock(path) if path.exists() else None)
-    except (lock.LockError, SpecErrors) as error:
-        return [str(error)]
+    return lock.load_checked(spec)[1]
 
 
 def _print(reports: list[dict[str, Any]]) -> None:

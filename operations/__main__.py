@@ -24,7 +24,7 @@ def main(run: Callable[[], Any] = app) -> int:
     try:
         with explained():
             run()
-    except WrongUseError as error:
+    except (WrongUseError, specs.ProjectError) as error:
         console.print("[bold red]wrong use:[/]", end=" ")
         console.print(str(error), soft_wrap=True, highlight=False, markup=False)
         return 2

@@ -13,7 +13,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 import endpoint_spec as specs
-from operations import locked as locking
 from operations.account import Account
 from operations.commands.common import AsJson, Name, Root, console, table
 from operations.errors import OperationError, WrongUseError
@@ -63,7 +62,7 @@ def submit_command(
     if (name is None) == (not all_):
         raise WrongUseError("name one endpoint, or say --all.")
     folder, account, problems, started = root.resolve(), Account(), list[str](), list[Run]()
-    chosen = _chosen(folder, rehearsal, problems) if name is None else [locking.load_spec(name, folder)]
+    chosen = _chosen(folder, rehearsal, problems) if name is None else [specs.find(name, folder)]
     with _interruptible(started), _reporter() as reporter:
         for spec in chosen:
             try:
@@ -97,7 +96,7 @@ def attach_command(
     Examples: attach depth; attach depth --run depth-0123456789ab-1 --json.
     """
     folder, problems = root.resolve(), list[str]()
-    _finish([find(locking.load_spec(name, folder), Account(), run)], folder, False, as_json, problems)
+    _finish([find(specs.find(name, folder), Account(), run)], folder, False, as_json, problems)
     if problems:
         raise OperationError("\n".join(problems))
 

@@ -13,11 +13,11 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import ClientError
 
 from endpoint_spec import jobs
+from endpoint_spec.digests import file_digest
 from operations.errors import OperationError
 from operations.jobs import record
 from operations.jobs.compiling import compile_command
 from operations.jobs.run import Run
-from operations.locked import sha256
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def _fetched(run: Run, folder: Path, progress: Callable[[int], None] | None) -> 
         made = "in a rehearsal" if result.rehearsal else "with a stand-in for the Neuron SDK"
         run.account.guard(what=f"the result of {run.run} was made {made} and")
     _download(run, result.artifact.key, folder / jobs.ARTIFACT, progress)
-    _same("the published artifact", sha256(folder / jobs.ARTIFACT), result.artifact.sha256)
-    _same("the lock of the run", sha256(folder / jobs.LOCK), result.lock_sha256)
+    _same("the published artifact", file_digest(folder / jobs.ARTIFACT), result.artifact.sha256)
+    _same("the lock of the run", file_digest(folder / jobs.LOCK), result.lock_sha256)
     return result
 
 

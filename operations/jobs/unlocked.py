@@ -7,7 +7,7 @@ from pathlib import Path
 
 import endpoint_spec as specs
 from endpoint_spec.digests import build_digest
-from endpoint_spec.lock import LockError, lock_path, read_lock
+from endpoint_spec.lock import load_checked
 from operations.errors import WrongUseError
 
 
@@ -49,10 +49,6 @@ def _choice(file: Path, root: Path, rehearsal: bool) -> Choice:
 
 def _locked(spec: specs.EndpointSpec, rehearsal: bool) -> str | None:
     """The build digest of the lock, None where no lock counts."""
-    file = lock_path(spec, rehearsal)
-    try:
-        lock = read_lock(file) if file.is_file() else None
-    except LockError:  # damaged or of an older format: what a run makes replaces it
-        return None
+    lock, _ = load_checked(spec, rehearsal)  # one that is damaged or of an older format is replaced by what a run makes
     counts = lock is not None and lock.name == spec.name and lock.rehearsal == rehearsal
     return lock.digests.build if counts and lock is not None else None

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from endpoint_spec.digests import file_digest
 from endpoint_spec.jobs import REQUIREMENTS
 from operations.errors import OperationError, WrongUseError
 from operations.jobs.content import Folder
-from operations.locked import sha256
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*])?==([^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
@@ -69,7 +69,7 @@ def read(folder: Path) -> Folder:
             f"{folder} holds no {REQUIREMENTS}: it is no set of wheels. Make one: python -m operations wheels {folder}"
         )
     named = pins(file.read_text(encoding="utf-8"), str(file))
-    wheels = {path.name: sha256(path) for path in sorted(folder.glob("*.whl"))}
+    wheels = {path.name: file_digest(path) for path in sorted(folder.glob("*.whl"))}
     problems = [f"{pin.name}=={pin.version} has no wheel here" for pin in named if not _found(pin, wheels)]
     accepted = {(pin.name, digest) for pin in named for digest in pin.hashes}
     problems += [
@@ -79,7 +79,7 @@ def read(folder: Path) -> Folder:
     ]
     if problems:
         raise WrongUseError(f"{folder} cannot be installed as it is:\n  " + "\n  ".join(problems))
-    return Folder(folder, {**wheels, REQUIREMENTS: sha256(file)}, last=REQUIREMENTS)
+    return Folder(folder, {**wheels, REQUIREMENTS: file_digest(file)}, last=REQUIREMENTS)
 
 
 def _found(pin: Pin, wheels: dict[str, str]) -> bool:
@@ -117,7 +117,7 @@ def write_requirements(folder: Path) -> int:
     lines = []
     for wheel in wheels:
         name, version = wheel.name.split("-")[:2]
-        lines.append(f"{normalized(name)}=={version} --hash=sha256:{sha256(wheel)}\n")
+        lines.append(f"{normalized(name)}=={version} --hash=sha256:{file_digest(wheel)}\n")
     part = folder / f".{REQUIREMENTS}.part"
     part.write_text("".join(lines), encoding="utf-8")
     part.replace(folder / REQUIREMENTS)
