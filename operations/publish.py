@@ -74,7 +74,7 @@ def publish(locked: Locked, account: Account, progress: Callable[[int], None] | 
     if there is not None and there != size:
         raise OperationError(
             f"s3://{bucket}/{lock.artifact.key} holds {there} bytes, the artifact of that digest {size}. "
-            "Somebody replaced it; look at the object's versions before going on."
+            "Somebody replaced it; look at the object's versions first."
         )
     if there is None:
         # S3 verifies the checksum on arrival and refuses what was damaged on the way.
