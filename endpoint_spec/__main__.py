@@ -11,13 +11,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from endpoint_spec import derive, lock
-from endpoint_spec.endpoint import EndpointSpec
-from endpoint_spec.errors import SpecErrors
-from endpoint_spec.loading import load, spec_files
-from endpoint_spec.platforms import platform
-from endpoint_spec.rules import worker_processes
-from endpoint_spec.schema import schema as json_schema
+from . import derive, lock
+from .endpoint import EndpointSpec
+from .errors import SpecErrors
+from .loading import load, spec_files
+from .platforms import platform
+from .rules import worker_processes
+from .schema import schema as json_schema
 
 app = typer.Typer(
     help="Specs of Inferentia endpoints: endpoints/NAME.yaml says what is wanted of one endpoint.",

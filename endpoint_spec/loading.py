@@ -13,16 +13,16 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from endpoint_spec import (
+from . import (
     compiler_rules,  # noqa: F401  (registers its rules)
     job_rules,  # noqa: F401  (registers its rules)
     lowering_rules,  # noqa: F401  (registers its rules)
     strict_yaml,
 )
-from endpoint_spec.endpoint import EndpointSpec
-from endpoint_spec.errors import ProjectError, SpecError, SpecErrors, dotted, shown
-from endpoint_spec.rules import findings, weights_match
-from endpoint_spec.strict_yaml import Document
+from .endpoint import EndpointSpec
+from .errors import ProjectError, SpecError, SpecErrors, dotted, shown
+from .rules import findings, weights_match
+from .strict_yaml import Document
 
 _MISSING = {
     "name": "Write name: and the file's name without .yaml",

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from endpoint_spec import digests
-from endpoint_spec.endpoint import EndpointSpec
-from endpoint_spec.errors import SpecErrors, dotted
-from endpoint_spec.platforms import platform
-from endpoint_spec.rules import memory_problem
+from . import digests
+from .endpoint import EndpointSpec
+from .errors import SpecErrors, dotted
+from .platforms import platform
+from .rules import memory_problem
 
 FORMAT = 1
 _KEY = re.compile(r"models/([^/]+)/([0-9a-f]{64})/model\.tar\.gz")
