@@ -30,11 +30,11 @@ from cdk_nag import AwsSolutionsChecks
 
 import endpoint_spec
 from cdk.deployment import Deployment, DeploymentError, read_deployment
-from cdk.locks import read_for_deployment
 from cdk.stacks.artifacts import STACK_NAME, ArtifactsStack
 from cdk.stacks.compile import CompileStack
 from cdk.stacks.compile import stack_name as compile_stack_name
 from cdk.stacks.endpoint import EndpointStack, stack_name
+from endpoint_spec.lock import load_checked
 from endpoint_spec.platforms import UnknownPlatform, registry_account
 
 
@@ -63,7 +63,8 @@ def compose(app: App, specs: dict[str, endpoint_spec.EndpointSpec], deployment: 
                 artifacts=artifacts,
                 deployment=deployment,
             )
-        lock, problems = read_for_deployment(endpoint, rehearsal=deployment.rehearsal)
+        # A problem with one lock is no error of the app: that endpoint's stack is refused, all others deploy.
+        lock, problems = load_checked(endpoint, deployment.rehearsal)
         EndpointStack(
             app,
             stack_name(name),

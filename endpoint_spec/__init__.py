@@ -1,21 +1,23 @@
 """The spec of an endpoint, the platform table, the lock, and everything derived from them."""
 
-from endpoint_spec import derive, digests, lock, platforms
-from endpoint_spec.endpoint import EndpointSpec
-from endpoint_spec.errors import SpecError, SpecErrors
-from endpoint_spec.loading import load, load_all, spec_files
-from endpoint_spec.weights import FileWeights, HubWeights, RandomWeights, S3Weights
+from . import derive, digests, lock, platforms
+from .endpoint import EndpointSpec
+from .errors import ProjectError, SpecError, SpecErrors
+from .loading import find, load, load_all, spec_files
+from .weights import FileWeights, HubWeights, RandomWeights, S3Weights
 
 __all__ = [
     "EndpointSpec",
     "FileWeights",
     "HubWeights",
+    "ProjectError",
     "RandomWeights",
     "S3Weights",
     "SpecError",
     "SpecErrors",
     "derive",
     "digests",
+    "find",
     "load",
     "load_all",
     "lock",

@@ -12,13 +12,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from endpoint_spec import derive, lock
-from endpoint_spec.endpoint import EndpointSpec
-from endpoint_spec.errors import SpecErrors
-from endpoint_spec.loading import load, spec_files
-from endpoint_spec.platforms import platform
-from endpoint_spec.rules import worker_processes
-from endpoint_spec.schema import schema as json_schema
+from . import derive, lock
+from .endpoint import EndpointSpec
+from .errors import SpecErrors
+from .loading import load, spec_files
+from .platforms import platform
+from .rules import worker_processes
+from .schema import schema as json_schema
 
 app = typer.Typer(
     help="Specs of Inferentia endpoints: endpoints/NAME.yaml says what is wanted of one endpoint.",
@@ -109,13 +109,9 @@ def _report(file: Path, root: Path | None) -> dict[str, Any]:
 
 def _lock_problems(spec: EndpointSpec) -> list[str] | None:
     """None for a spec that is not deployed from where it is, such as those of zoo/."""
-    path = lock.lock_path(spec)
-    if spec.path.resolve().parent != path.resolve().parent:
+    if spec.path.resolve().parent != lock.lock_path(spec).resolve().parent:
         return None
-    try:
-        return lock.check(spec, lock.read_lock(path) if path.exists() else None)
-    except (lock.LockError, SpecErrors) as error:
-        return [str(error)]
+    return lock.load_checked(spec)[1]
 
 
 def _print(reports: list[dict[str, Any]]) -> None:

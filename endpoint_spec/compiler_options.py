@@ -6,7 +6,7 @@ import difflib
 import shlex
 from collections.abc import Iterator, Sequence
 
-from endpoint_spec import platforms
+from . import platforms
 
 
 def split(arguments: Sequence[str]) -> tuple[str, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from endpoint_spec import compiler_options
-from endpoint_spec.endpoint import EndpointSpec
-from endpoint_spec.rules import Finding, rule
+from . import compiler_options
+from .endpoint import EndpointSpec
+from .rules import Finding, rule
 
 _OPERATOR = re.compile(r"(aten|prim)::\w+")
 

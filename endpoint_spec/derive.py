@@ -6,10 +6,10 @@ import math
 from datetime import timedelta
 from typing import Any
 
-from endpoint_spec.endpoint import EndpointSpec
-from endpoint_spec.lock import Lock
-from endpoint_spec.platforms import job_price, limits, platform
-from endpoint_spec.quantities import format_duration
+from .endpoint import EndpointSpec
+from .lock import Lock
+from .platforms import job_price, limits, platform
+from .quantities import format_duration
 
 # glibc gives freed memory back so eagerly that picture handlers lose up to 40 % of their time; 256 MiB stops that.
 _MALLOC_BYTES = 268_435_456

@@ -10,11 +10,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from endpoint_spec.endpoint import EndpointSpec
-from endpoint_spec.errors import SpecError, SpecErrors
-from endpoint_spec.places import INSTALLED, family_file
-from endpoint_spec.quantities import format_duration
-from endpoint_spec.weights import FileWeights, HubWeights, RandomWeights, S3Weights
+from .endpoint import EndpointSpec
+from .errors import SpecError, SpecErrors
+from .places import INSTALLED, family_file
+from .quantities import format_duration
+from .weights import FileWeights, HubWeights, RandomWeights, S3Weights
 
 # Rooms of the installed project; code of a user that imports them depends on an installation, not on files of his own.
 _ROOMS = ("endpoint_spec", "compile", "inference_code", "cdk", "operations", "embedded_aws")

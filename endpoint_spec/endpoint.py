@@ -25,9 +25,9 @@ from pydantic import (
     model_validator,
 )
 
-from endpoint_spec import platforms
-from endpoint_spec.quantities import Count, Duration, Gigabytes, Ratio, fault
-from endpoint_spec.weights import Weights
+from . import platforms
+from .quantities import Count, Duration, Gigabytes, Ratio, fault
+from .weights import Weights
 
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 _TOPIC = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}")

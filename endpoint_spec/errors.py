@@ -47,6 +47,10 @@ class SpecErrors(ValueError):  # noqa: N818  (it holds several)
         super().__init__("\n".join(str(error) for error in self.errors))
 
 
+class ProjectError(SpecErrors):
+    """No project, or no endpoint of that name: a command was used wrongly, no file is faulty."""
+
+
 def shown(value: Any) -> str:
     """A value as a message shows it: short, on one line, strings as they were written when they are plain."""
     if isinstance(value, str):

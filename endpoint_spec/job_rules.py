@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 
-from endpoint_spec import platforms
-from endpoint_spec.endpoint import EndpointSpec
-from endpoint_spec.quantities import format_duration
-from endpoint_spec.rules import Finding, rule
+from . import platforms
+from .endpoint import EndpointSpec
+from .quantities import format_duration
+from .rules import Finding, rule
 
 _LONGEST_JOB = timedelta(days=5)
 

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from endpoint_spec.digests import canonical, file_digest
-from endpoint_spec.errors import dotted
+from .digests import canonical, file_digest
+from .errors import dotted
 
 FORMAT = 1
 JOBS = "jobs/"  # everything of all compile jobs

@@ -13,16 +13,16 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from endpoint_spec import (
+from . import (
     compiler_rules,  # noqa: F401  (registers its rules)
     job_rules,  # noqa: F401  (registers its rules)
     lowering_rules,  # noqa: F401  (registers its rules)
     strict_yaml,
 )
-from endpoint_spec.endpoint import EndpointSpec
-from endpoint_spec.errors import SpecError, SpecErrors, dotted, shown
-from endpoint_spec.rules import findings, weights_match
-from endpoint_spec.strict_yaml import Document
+from .endpoint import EndpointSpec
+from .errors import ProjectError, SpecError, SpecErrors, dotted, shown
+from .rules import findings, weights_match
+from .strict_yaml import Document
 
 _MISSING = {
     "name": "Write name: and the file's name without .yaml",
@@ -74,11 +74,11 @@ def load(path: Path, root: Path | None = None, *, verify_weights: bool = False) 
 
 
 def load_all(root: Path) -> dict[str, EndpointSpec]:
-    """Every endpoints/*.yaml of a project, by name. Raises SpecErrors with the faults of all files."""
-    folder = Path(root) / "endpoints"
-    if not folder.is_dir():
-        remedy = "Run from the project root, the folder with endpoints/ and app.py, or name it with --root."
-        raise SpecErrors([SpecError(str(root), "", "", "holds no endpoints/ folder", remedy)])
+    """Every endpoints/*.yaml of a project, by name.
+
+    Raises ProjectError where there is no endpoints/; SpecErrors with the faults of all files.
+    """
+    _endpoints(root)
     specs: dict[str, EndpointSpec] = {}
     errors: list[SpecError] = []
     for path in spec_files(root):
@@ -92,6 +92,27 @@ def load_all(root: Path) -> dict[str, EndpointSpec]:
     if errors:
         raise SpecErrors(errors)
     return specs
+
+
+def find(name: str, root: Path) -> EndpointSpec:
+    """The spec of an endpoint, endpoints/NAME.yaml.
+
+    Raises ProjectError where there is no endpoints/, or no endpoint of that name; SpecErrors where its spec is faulty.
+    """
+    folder = _endpoints(root)
+    there = sorted(file.stem for file in folder.glob("*.yaml"))
+    if name not in there:  # by name, so that ../zoo/NAME is none
+        remedy = f"The endpoints are {', '.join(there) or 'none yet'}; a new one: python -m compile new NAME."
+        raise ProjectError([SpecError(str(folder), "", "", f"holds no endpoint {name!r}", remedy)])
+    return load(folder / f"{name}.yaml", root)
+
+
+def _endpoints(root: Path) -> Path:
+    folder = Path(root) / "endpoints"
+    if not folder.is_dir():
+        remedy = "Run from the project root, the folder with endpoints/ and app.py, or name it with --root."
+        raise ProjectError([SpecError(str(root), "", "", "holds no endpoints/ folder", remedy)])
+    return folder
 
 
 def _alike(specs: dict[str, EndpointSpec], root: Path) -> list[SpecError]:

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from endpoint_spec import digests
-from endpoint_spec.endpoint import EndpointSpec
-from endpoint_spec.errors import dotted
-from endpoint_spec.platforms import platform
-from endpoint_spec.rules import memory_problem
+from . import digests
+from .endpoint import EndpointSpec
+from .errors import SpecErrors, dotted
+from .platforms import platform
+from .rules import memory_problem
 
 FORMAT = 1
 _KEY = re.compile(r"models/([^/]+)/([0-9a-f]{64})/model\.tar\.gz")
@@ -195,6 +195,20 @@ def read_lock(path: Path) -> Lock:
     if lock.artifact.key != artifact_key(lock.name, lock.digests.artifact):
         raise LockError(f"{path.name}: artifact.key does not name {lock.name} and its digest. {help_}")
     return lock
+
+
+def load_checked(spec: EndpointSpec, rehearsal: bool = False) -> tuple[Lock | None, list[str]]:
+    """The spec's lock, and why the spec must not be deployed with it: see `check`.
+
+    The lock is None where it is missing or unreadable, or where weights or code that the spec names cannot be read:
+    then the problems say so.
+    """
+    path = lock_path(spec, rehearsal)
+    try:
+        lock = read_lock(path) if path.exists() else None
+        return lock, check(spec, lock, rehearsal)
+    except (LockError, SpecErrors) as error:
+        return None, [str(error)]
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from endpoint_spec.endpoint import EndpointSpec
-from endpoint_spec.places import rewrites
-from endpoint_spec.rules import Finding, defined_names, near, path_problem, rule
+from .endpoint import EndpointSpec
+from .places import rewrites
+from .rules import Finding, defined_names, near, path_problem, rule
 
 
 @rule("compile.lowering.off")

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from endpoint_spec import strict_yaml
-from endpoint_spec.errors import SpecErrors
-from endpoint_spec.places import DATA
+from . import strict_yaml
+from .errors import SpecErrors
+from .places import DATA
 
 Target = Literal["inf1", "inf2"]
 
@@ -209,7 +209,7 @@ class _Prices(_Row):
 
 
 def _own_prices(path: Path) -> dict[str, Any]:
-    from endpoint_spec.loading import problems_of  # noqa: PLC0415  (loading needs the platform table itself)
+    from .loading import problems_of  # noqa: PLC0415  (loading needs the platform table itself)
 
     document = strict_yaml.read(path, path.name)
     checked = problems_of(_Prices, document)

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from endpoint_spec import platforms
-from endpoint_spec.digests import file_digest
-from endpoint_spec.endpoint import EndpointSpec
-from endpoint_spec.errors import shown
-from endpoint_spec.places import families
-from endpoint_spec.quantities import format_duration
-from endpoint_spec.weights import FileWeights
+from . import platforms
+from .digests import file_digest
+from .endpoint import EndpointSpec
+from .errors import shown
+from .places import families
+from .quantities import format_duration
+from .weights import FileWeights
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from endpoint_spec import platforms
-from endpoint_spec.endpoint import Accept, Alarms, Compile, EndpointSpec, Job, RequestLimits, Rollout, Scale, Serve
-from endpoint_spec.places import families, rewrites
+from . import platforms
+from .endpoint import Accept, Alarms, Compile, EndpointSpec, Job, RequestLimits, Rollout, Scale, Serve
+from .places import families, rewrites
 
 
 def schema() -> dict[str, Any]:

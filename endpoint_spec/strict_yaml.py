@@ -16,7 +16,7 @@ import yaml
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent, NodeEvent, ScalarEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from endpoint_spec.errors import SpecError, SpecErrors, dotted, shown
+from .errors import SpecError, SpecErrors, dotted, shown
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20

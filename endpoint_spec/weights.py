@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 
-from endpoint_spec.quantities import fault
+from .quantities import fault
 
 _FORMS = (
     'Write one of "random:0", "hub:org/name", "hub:org/name@revision", "s3://bucket/key", '

@@ -29,7 +29,7 @@ def run(command: Callable[[], Any]) -> int:
     try:
         with explained():
             command()
-    except WrongUseError as error:
+    except (WrongUseError, specs.ProjectError) as error:
         console.print("[bold red]wrong use:[/]", end=" ")
         console.print(str(error), soft_wrap=True, highlight=False, markup=False)
         return 2

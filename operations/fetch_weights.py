@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import endpoint_spec as specs
+from endpoint_spec.digests import file_digest
 from operations.account import Account
 from operations.errors import OperationError, WrongUseError
-from operations.locked import sha256
 
 
 def fetch_weights(spec: specs.EndpointSpec, account: Account) -> Path:
@@ -27,14 +27,14 @@ def fetch_weights(spec: specs.EndpointSpec, account: Account) -> Path:
             f"{spec.name}: model.weights names no sha256, so {weights.uri} could not be checked. Add it."
         )
     target = spec.root / "build" / "weights" / weights.sha256
-    if target.is_file() and sha256(target) == weights.sha256:
+    if target.is_file() and file_digest(target) == weights.sha256:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     address = urlsplit(weights.uri)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         part = Path(folder) / "part"
         account.s3.download_file(address.netloc, address.path.lstrip("/"), str(part))
-        found = sha256(part)
+        found = file_digest(part)
         if found != weights.sha256:
             raise OperationError(
                 f"{weights.uri} has sha256 {found}, the spec's model.weights names {weights.sha256}. "

@@ -8,9 +8,10 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from endpoint_spec.digests import file_digest
 from operations.account import ARTIFACTS_STACK, Account
 from operations.errors import OperationError
-from operations.locked import Locked, guard, sha256
+from operations.locked import Locked, guard
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def verify_artifact(locked: Locked) -> None:
     again = f'"python -m compile build {lock.name}{" --rehearse" if lock.rehearsal else ""}"'
     if not path.is_file():
         raise OperationError(f"the artifact {path} is not on this machine. Build it: {again}.")
-    found = sha256(path)
+    found = file_digest(path)
     if found != lock.digests.artifact:
         raise OperationError(
             f"the artifact {path} is not the locked one: its sha256 is {found}, "
@@ -73,7 +74,7 @@ def publish(locked: Locked, account: Account, progress: Callable[[int], None] | 
     if there is not None and there != size:
         raise OperationError(
             f"s3://{bucket}/{lock.artifact.key} holds {there} bytes, the artifact of that digest {size}. "
-            "Somebody replaced it; look at the object's versions before going on."
+            "Somebody replaced it; look at the object's versions first."
         )
     if there is None:
         # S3 verifies the checksum on arrival and refuses what was damaged on the way.

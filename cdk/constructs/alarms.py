@@ -7,7 +7,7 @@ from datetime import timedelta
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
-from cdk.constructs.metrics import EndpointMetrics
+from .metrics import EndpointMetrics
 
 # Three bad minutes of five: one outlier is no alarm, a lasting fault is one after three minutes.
 EVALUATION_PERIODS = 5

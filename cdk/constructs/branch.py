@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from aws_cdk import aws_iam as iam
 
-from cdk.states.asl import States
-from cdk.states.run import Course
+from ..states.asl import States
+from ..states.run import Course
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,11 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from cdk.constructs.job_files import JobFiles
-from cdk.nag import acknowledge
-from cdk.states.instance import ENDPOINT_TAG
 from endpoint_spec import jobs
+
+from ..nag import acknowledge
+from ..states.instance import ENDPOINT_TAG
+from .job_files import JobFiles
 
 USER_DATA = Path(__file__).parents[1] / "user_data" / "compile_instance.sh"
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html

@@ -8,16 +8,17 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from cdk.constructs.branch import Branch
-from cdk.constructs.cleanup_rule import CleanupRule
-from cdk.constructs.job_files import JobFiles
-from cdk.constructs.notification_topic import NotificationTopic
-from cdk.constructs.state_machine import StateMachine
-from cdk.nag import acknowledge_pattern
-from cdk.states.cleanup import cleanup_machine
-from cdk.states.job import Place
-from cdk.states.run import run_machine
 from endpoint_spec import jobs
+
+from ..nag import acknowledge_pattern
+from ..states.cleanup import cleanup_machine
+from ..states.job import Place
+from ..states.run import run_machine
+from .branch import Branch
+from .cleanup_rule import CleanupRule
+from .job_files import JobFiles
+from .notification_topic import NotificationTopic
+from .state_machine import StateMachine
 
 
 class CompileRuns(Construct):

@@ -8,7 +8,7 @@ from datetime import timedelta
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
-from cdk.constructs.metrics import EndpointMetrics
+from .metrics import EndpointMetrics
 
 FULL_WIDTH = 24
 HEIGHT = 6

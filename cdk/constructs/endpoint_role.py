@@ -12,8 +12,8 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from cdk.constructs.container_policy import publishes_metrics, pulls_image
-from cdk.nag import acknowledge
+from ..nag import acknowledge
+from .container_policy import publishes_metrics, pulls_image
 
 # SageMaker publishes an endpoint's instance metrics and invocation metrics in these two.
 # https://docs.aws.amazon.com/sagemaker/latest/dg/monitoring-cloudwatch.html

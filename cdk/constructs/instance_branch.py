@@ -7,13 +7,13 @@ from functools import partial
 
 from constructs import Construct
 
-from cdk.constructs.branch import Branch
-from cdk.constructs.compile_instance import CompileInstance, Machine, ec2_arn, may_end
-from cdk.constructs.compile_network import CompileNetwork
-from cdk.constructs.job_files import JobFiles
-from cdk.states.instance import InstanceMachine, instance_states, stop_states
-from cdk.states.job import Place
-from cdk.states.run import Course
+from ..states.instance import InstanceMachine, instance_states, stop_states
+from ..states.job import Place
+from ..states.run import Course
+from .branch import Branch
+from .compile_instance import CompileInstance, Machine, ec2_arn, may_end
+from .compile_network import CompileNetwork
+from .job_files import JobFiles
 
 
 class InstanceBranch(Construct):

@@ -10,8 +10,9 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct, IConstruct
 
-from cdk.nag import acknowledge_pattern
 from endpoint_spec import jobs
+
+from ..nag import acknowledge_pattern
 
 WRITE = ("s3:PutObject", "s3:AbortMultipartUpload")
 

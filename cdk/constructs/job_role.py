@@ -7,11 +7,12 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
-from cdk.constructs.container_policy import publishes_metrics, pulls_image
-from cdk.constructs.job_files import JobFiles
-from cdk.nag import acknowledge, acknowledge_pattern
-from cdk.states.job import job_name_pattern
 from endpoint_spec import jobs
+
+from ..nag import acknowledge, acknowledge_pattern
+from ..states.job import job_name_pattern
+from .container_policy import publishes_metrics, pulls_image
+from .job_files import JobFiles
 
 # SageMaker's fixed log group (https://docs.aws.amazon.com/sagemaker/latest/dg/logging-cloudwatch.html). It is the
 # account's, made by its first job and shared by all, so that no stack can own, encrypt or expire it.

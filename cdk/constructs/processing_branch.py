@@ -9,15 +9,16 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
-from cdk.constructs.branch import Branch
-from cdk.constructs.job_files import JobFiles
-from cdk.constructs.job_role import JOB_LOGS, JobRole
-from cdk.constructs.registry_image import RegistryImage
-from cdk.states.job import Place, job_name_pattern
-from cdk.states.processing import ProcessingMachine, processing_states, stop_states
-from cdk.states.run import Course
 from endpoint_spec import platforms
 from endpoint_spec.endpoint import Job
+
+from ..states.job import Place, job_name_pattern
+from ..states.processing import ProcessingMachine, processing_states, stop_states
+from ..states.run import Course
+from .branch import Branch
+from .job_files import JobFiles
+from .job_role import JOB_LOGS, JobRole
+from .registry_image import RegistryImage
 
 # The image that AWS serves the target from has the versions that the artifact will meet again.
 SERVER = "torchserve"

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from aws_cdk import Stack
 from constructs import Construct
 
-from cdk.constructs.artifact_bucket import ArtifactBucket
-from cdk.constructs.labels import add_tags
-from cdk.constructs.outputs import add_outputs
-from cdk.deployment import Deployment
+from ..constructs.artifact_bucket import ArtifactBucket
+from ..constructs.labels import add_tags
+from ..constructs.outputs import add_outputs
+from ..deployment import Deployment
 
 STACK_NAME = "InferentiaArtifacts"
 

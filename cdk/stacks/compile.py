@@ -10,24 +10,25 @@ from datetime import timedelta
 from aws_cdk import Stack
 from constructs import Construct
 
-from cdk.constructs.branch import Branch
-from cdk.constructs.compile_instance import Machine
-from cdk.constructs.compile_runs import CompileRuns
-from cdk.constructs.encryption_key import EncryptionKey
-from cdk.constructs.instance_branch import InstanceBranch
-from cdk.constructs.job_files import JobFiles
-from cdk.constructs.labels import REHEARSAL_TAG, add_tags
-from cdk.constructs.log_group import EncryptedLogGroup, run_log_group
-from cdk.constructs.notification_topic import NotificationTopic
-from cdk.constructs.outputs import add_outputs
-from cdk.constructs.processing_branch import ProcessingBranch
-from cdk.deployment import Deployment
-from cdk.refusal import hold_place, refuse_deployment
-from cdk.stacks.artifacts import ArtifactsStack
-from cdk.states.job import Place
-from cdk.states.run import poll_seconds
 from endpoint_spec import EndpointSpec, derive, platforms
 from endpoint_spec.endpoint import Job
+
+from ..constructs.branch import Branch
+from ..constructs.compile_instance import Machine
+from ..constructs.compile_runs import CompileRuns
+from ..constructs.encryption_key import EncryptionKey
+from ..constructs.instance_branch import InstanceBranch
+from ..constructs.job_files import JobFiles
+from ..constructs.labels import REHEARSAL_TAG, add_tags
+from ..constructs.log_group import EncryptedLogGroup, run_log_group
+from ..constructs.notification_topic import NotificationTopic
+from ..constructs.outputs import add_outputs
+from ..constructs.processing_branch import ProcessingBranch
+from ..deployment import Deployment
+from ..refusal import hold_place, refuse_deployment
+from ..states.job import Place
+from ..states.run import poll_seconds
+from .artifacts import ArtifactsStack
 
 WHERE = {"processing": "in SageMaker Processing jobs", "ec2": "on EC2 instances"}
 

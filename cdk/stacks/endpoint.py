@@ -7,24 +7,25 @@ from collections.abc import Sequence
 from aws_cdk import Stack
 from constructs import Construct
 
-from cdk.constructs.alarms import EndpointAlarms
-from cdk.constructs.autoscaling import EndpointScaling
-from cdk.constructs.dashboard import EndpointDashboard
-from cdk.constructs.encryption_key import EncryptionKey
-from cdk.constructs.endpoint_role import EndpointRole, Reports
-from cdk.constructs.labels import add_tags
-from cdk.constructs.log_group import EncryptedLogGroup, endpoint_log_group
-from cdk.constructs.metrics import EndpointMetrics
-from cdk.constructs.model_endpoint import VARIANT_NAME, Capacity, Container, ModelEndpoint
-from cdk.constructs.notification_topic import NotificationTopic
-from cdk.constructs.outputs import add_outputs
-from cdk.constructs.registry_image import RegistryImage
-from cdk.constructs.rollout import deployment_config
-from cdk.deployment import Deployment
-from cdk.refusal import hold_place, refuse_deployment
-from cdk.stacks.artifacts import ArtifactsStack
 from endpoint_spec import EndpointSpec, derive, platforms
 from endpoint_spec.lock import Lock
+
+from ..constructs.alarms import EndpointAlarms
+from ..constructs.autoscaling import EndpointScaling
+from ..constructs.dashboard import EndpointDashboard
+from ..constructs.encryption_key import EncryptionKey
+from ..constructs.endpoint_role import EndpointRole, Reports
+from ..constructs.labels import add_tags
+from ..constructs.log_group import EncryptedLogGroup, endpoint_log_group
+from ..constructs.metrics import EndpointMetrics
+from ..constructs.model_endpoint import VARIANT_NAME, Capacity, Container, ModelEndpoint
+from ..constructs.notification_topic import NotificationTopic
+from ..constructs.outputs import add_outputs
+from ..constructs.registry_image import RegistryImage
+from ..constructs.rollout import deployment_config
+from ..deployment import Deployment
+from ..refusal import hold_place, refuse_deployment
+from .artifacts import ArtifactsStack
 
 
 def stack_name(endpoint_name: str) -> str:

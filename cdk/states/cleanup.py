@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cdk.states import asl
-from cdk.states.asl import States
-from cdk.states.job import Place, stem
-from cdk.states.run import tell
+from . import asl
+from .asl import States
+from .job import Place, stem
+from .run import tell
 
 # A start that was under way when its run ended is visible only some seconds later.
 SETTLE = 20

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cdk.states import asl
-from cdk.states.asl import States
-from cdk.states.job import GATHER, WAITS, Place, find, job_states, naming, reason
 from endpoint_spec import jobs
+
+from . import asl
+from .asl import States
+from .job import GATHER, WAITS, Place, find, job_states, naming, reason
 
 ENDPOINT_TAG, RUN_TAG = "inferentia:endpoint", "inferentia:run"
 ENDED_FROM_OUTSIDE = 143  # the script's own exit code for SIGTERM

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cdk.states import asl
-from cdk.states.asl import State, States
 from endpoint_spec import jobs
+
+from . import asl
+from .asl import State, States
 
 VARIANT, GATHER = "variant", jobs.GATHER
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from cdk.states import asl
-from cdk.states.asl import States
-from cdk.states.job import GATHER, Place, job_states, naming, reason
 from endpoint_spec import jobs
+
+from . import asl
+from .asl import States
+from .job import GATHER, Place, job_states, naming, reason
 
 
 @dataclass(frozen=True, kw_only=True)

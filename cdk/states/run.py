@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cdk.states import asl
-from cdk.states.asl import State, States
-from cdk.states.job import GATHER, VARIANT, Place, find, naming, stem
 from endpoint_spec import jobs
+
+from . import asl
+from .asl import State, States
+from .job import GATHER, VARIANT, Place, find, naming, stem
 
 # Of the 25,000 events that an execution's history may have, those that looking may take; a look makes nine: two of the
 # Wait, five of the Task, two of the Choice. The rest is for starting variants, of which each takes some fifty.

@@ -24,15 +24,11 @@ def project(root: Path) -> Path:
 
 def endpoint(name: str, root: Path) -> specs.EndpointSpec:
     """The spec of an endpoint. Raises UsageError when there is none of that name, SpecErrors when it is faulty."""
-    folder = project(root) / "endpoints"
-    there = sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in there:  # by name, so that ../zoo/NAME is none
-        known = ", ".join(there) or "none yet"
-        raise UsageError(
-            f"There is no endpoint {name!r}: endpoints/{name}.yaml does not exist. Endpoints: {known}.",
-            f"Create it with: python -m compile new {name}",
-        )
-    return specs.load(folder / f"{name}.yaml", root=folder.parent)
+    try:
+        return specs.find(name, project(root))
+    except specs.ProjectError as error:
+        (missing,) = error.errors
+        raise UsageError(f"{missing.file} {missing.problem}.", missing.remedy) from None
 
 
 def family(name: str, variant: str) -> ModelDefinition:

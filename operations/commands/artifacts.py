@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+import endpoint_spec as specs
 from operations import empty_bucket as emptying
 from operations import locked as locking
 from operations.account import ARTIFACTS_STACK, Account
@@ -41,7 +42,7 @@ def publish_command(name: Name, root: Root = Path(), rehearsal: Rehearsal = Fals
 
 def fetch_weights_command(name: Name, root: Root = Path(), as_json: AsJson = False) -> None:
     """Download NAME's s3: weights to build/weights/, checked against the spec's sha256, for a build to find."""
-    spec = locking.load_spec(name, root.resolve())
+    spec = specs.find(name, root.resolve())
     path = fetch_weights(spec, Account())
     finish({"name": name, "weights": str(path.relative_to(spec.root))}, "fetched", as_json=as_json)
 

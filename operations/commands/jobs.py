@@ -13,20 +13,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 import endpoint_spec as specs
-from operations import locked as locking
 from operations.account import Account
 from operations.commands.common import AsJson, Name, Root, console, table
 from operations.errors import OperationError, WrongUseError
-from operations.jobs import download as downloading
-from operations.jobs.failure import failure
-from operations.jobs.follow import follow, goes_on
-from operations.jobs.result import bring_home
+from operations.jobs.follow import Screen, follow, how_to_attach
+from operations.jobs.record import failure, fetch_result
 from operations.jobs.run import Run
-from operations.jobs.screen import Screen
-from operations.jobs.submit import Reporter, find, submit
-from operations.jobs.unlocked import choices
+from operations.jobs.submit import Reporter, choices, find, submit
+from operations.jobs.wheels import download
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it: neither done nor failed, the run goes on
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it: neither done nor failed, the run keeps running
 Rehearsal = Annotated[
     bool, typer.Option("--rehearsal", help="Have the jobs trace for a CPU, on the embedded AWS; build/rehearsal/.")
 ]
@@ -63,7 +59,7 @@ def submit_command(
     if (name is None) == (not all_):
         raise WrongUseError("name one endpoint, or say --all.")
     folder, account, problems, started = root.resolve(), Account(), list[str](), list[Run]()
-    chosen = _chosen(folder, rehearsal, problems) if name is None else [locking.load_spec(name, folder)]
+    chosen = _chosen(folder, rehearsal, problems) if name is None else [specs.find(name, folder)]
     with _interruptible(started), _reporter() as reporter:
         for spec in chosen:
             try:
@@ -74,8 +70,8 @@ def submit_command(
                 problems.append(f"{spec.name}: {error}")
     if detach:
         for run in started:
-            console.print(f"started {run.run}. {goes_on([run])}", markup=False, highlight=False, soft_wrap=True)
-        _print([_told(run) for run in started], all_, as_json)
+            console.print(f"started {run.run}. {how_to_attach([run])}", markup=False, highlight=False, soft_wrap=True)
+        _print([_summary(run) for run in started], all_, as_json)
     elif started:
         _finish(started, folder, all_, as_json, problems)
     elif as_json:
@@ -87,17 +83,17 @@ def submit_command(
 def attach_command(
     name: Name,
     run: Annotated[
-        str | None, typer.Option(help="A run's name; by default the one that goes on, or the newest.")
+        str | None, typer.Option(help="A run's name; by default the one that is running, or the newest.")
     ] = None,
     as_json: AsJson = False,
     root: Root = Path(),
 ) -> None:
-    """Follow a run of NAME again, whoever started it; of one that has ended, fetch the result or tell the failure.
+    """Follow a run of NAME again, whoever started it; of one that has ended, fetch the result or show why it failed.
 
     Examples: attach depth; attach depth --run depth-0123456789ab-1 --json.
     """
     folder, problems = root.resolve(), list[str]()
-    _finish([find(locking.load_spec(name, folder), Account(), run)], folder, False, as_json, problems)
+    _finish([find(specs.find(name, folder), Account(), run)], folder, False, as_json, problems)
     if problems:
         raise OperationError("\n".join(problems))
 
@@ -121,7 +117,7 @@ def wheels_command(
     if target not in ("inf1", "inf2"):
         raise WrongUseError(f"--target {target}: there are inf1 and inf2.")
     with console.status("pip download"):
-        count = downloading.download(target, folder, package or [])
+        count = download(target, folder, package or [])
     record = {"folder": str(folder), "target": target, "wheels": count}
     if as_json:
         typer.echo(json.dumps(record, indent=2, sort_keys=True))
@@ -141,7 +137,7 @@ def _chosen(root: Path, rehearsal: bool, problems: list[str]) -> list[specs.Endp
 
 
 def _finish(runs: Sequence[Run], root: Path, all_: bool, as_json: bool, problems: list[str]) -> None:
-    """Follow the runs, bring home what they made, and collect what went wrong."""
+    """Follow the runs, fetch what they made, and collect what went wrong."""
     with _interruptible(runs):
         follow(runs, Screen(console, runs))
         records = [_ended(run, root, problems) for run in runs]
@@ -158,23 +154,23 @@ def _interruptible(runs: Sequence[Run]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        console.print(goes_on(runs) or "Nothing was started.", markup=False, highlight=False, soft_wrap=True)
+        console.print(how_to_attach(runs) or "Nothing was started.", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
 
 
 def _ended(run: Run, root: Path, problems: list[str]) -> dict[str, Any]:
-    """What became of a run, for --json, with its result brought home."""
+    """What became of a run, for --json, with its result fetched."""
     try:
         if run.execution.status != "SUCCEEDED":
             raise failure(run, root)
         with console.status(f"{run.name}: verifying"):
-            return {**_told(run), **bring_home(run, root).to_json()}
+            return {**_summary(run), **fetch_result(run, root).to_json()}
     except (OperationError, WrongUseError) as error:
         problems.append(str(error))
-        return {**_told(run), "error": str(error)}
+        return {**_summary(run), "error": str(error)}
 
 
-def _told(run: Run) -> dict[str, Any]:
+def _summary(run: Run) -> dict[str, Any]:
     """A run for --json."""
     return {
         "name": run.name,

@@ -1,1 +1,1 @@
-"""Compile jobs in an account: bundle, upload, start, follow, bring the result home."""
+"""Compile jobs in an account: bundle, upload, start, follow, fetch the result."""

@@ -4,14 +4,102 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
 from endpoint_spec.loopback import is_loopback
+from endpoint_spec.quantities import format_duration
 from operations.errors import OperationError
-from operations.jobs.run import Run
-from operations.jobs.screen import Screen
+from operations.jobs.run import Run, TrackedVariant
+
+_COLOURS = {
+    "waiting": "dim",
+    "running": "yellow",
+    "done": "green",
+    "cached": "cyan",
+    "failed": "bold red",
+    "stopped": "red",
+}
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+class Screen:
+    """Shows runs on a console: a table that stays at the bottom of a terminal, or plain lines elsewhere."""
+
+    def __init__(self, console: Console, runs: Sequence[Run]) -> None:
+        self._console, self._runs = console, runs
+        self._live: Live | None = None
+        self._told: dict[tuple[str, str], str] = {}
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The table stands while the block runs, and stays as it was at its end."""
+        for run in self._runs:
+            limit = format_duration(run.stack.time_limit)
+            self._print(
+                f"{run.run} ({run.stack.where}): ended after {limit} at the latest; cost {run.stack.cost_limit}"
+            )
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(self._table(), console=self._console, refresh_per_second=2) as live:
+            self._live = live
+            try:
+                yield
+            finally:
+                live.update(self._table())
+                self._live = None
+
+    def update(self) -> None:
+        """Show the states as they are now."""
+        if self._live is not None:
+            self._live.update(self._table())
+            return
+        for run in self._runs:
+            for variant in run.variants:
+                if self._told.get((run.run, variant.index), "waiting") != variant.state:
+                    self._told[run.run, variant.index] = variant.state
+                    self._print(f"{clock(run.seconds)} {run.name} {variant.label}: {variant.state}")
+
+    def line(self, run: Run, variant: TrackedVariant, text: str) -> None:
+        """One line of a job's log."""
+        where = f"{run.name} {variant.label}" if len(self._runs) > 1 else variant.label
+        self._console.print(Text(f"{where} | ", style="dim") + Text(text), soft_wrap=True)
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _table(self) -> Table:
+        table = Table(title_justify="left", show_edge=False)
+        for column in ("run", "variant", "state", "time"):
+            table.add_column(column)
+        for run in self._runs:
+            table.add_section()
+            table.add_row(run.run, "", run.execution.status.lower(), clock(run.seconds))
+            for variant in run.variants:
+                state = Text(variant.state, style=_COLOURS[variant.state])
+                table.add_row("", variant.label, state, _variant_time(run, variant))
+        return table
+
+
+def _variant_time(run: Run, variant: TrackedVariant) -> str:
+    if variant.started is None:
+        return ""
+    if variant.ended is not None:
+        return clock((variant.ended - variant.started).total_seconds())
+    return clock(run.seconds - (variant.started - run.execution.started).total_seconds())
+
 
 PAUSE_SECONDS = 5.0  # a compilation takes minutes; GetExecutionHistory and GetLogEvents are throttled
 LOOPBACK_PAUSE_SECONDS = 0.5
@@ -22,7 +110,7 @@ def follow(runs: Sequence[Run], screen: Screen) -> None:
     """Show what the runs do until all have ended, however they end.
 
     Raises:
-        OperationError: where AWS cannot be asked any more; the runs go on.
+        OperationError: where AWS cannot be asked any more; the runs keep running.
     """
     failures, pending = 0, list(runs)
     with screen.shown():
@@ -36,7 +124,9 @@ def follow(runs: Sequence[Run], screen: Screen) -> None:
             except (ClientError, BotoCoreError) as error:
                 failures += 1
                 if failures >= _MOST_FAILURES or not _passing(error):
-                    raise OperationError(f"the run cannot be followed any more: {error}. {goes_on(runs)}") from error
+                    raise OperationError(
+                        f"the run cannot be followed any more: {error}. {how_to_attach(runs)}"
+                    ) from error
             screen.update()
             if not pending:
                 return
@@ -49,13 +139,13 @@ def pause(run: Run) -> float:
     return LOOPBACK_PAUSE_SECONDS if near else PAUSE_SECONDS
 
 
-def goes_on(runs: Sequence[Run]) -> str:
-    """What to say to somebody who stops following."""
+def how_to_attach(runs: Sequence[Run]) -> str:
+    """What became of the runs, and the command that follows them again or fetches their result."""
     said = []
     for run in runs:
         attach = f'"python -m operations attach {run.name}"'
         said.append(
-            f"{run.run} goes on in the account; {attach} follows it again."
+            f"{run.run} keeps running in the account; {attach} follows it again."
             if run.execution.running
             else f"{run.run} has ended; {attach} fetches its result."
         )

@@ -1,7 +1,10 @@
-"""Start a run: bundle, upload, tell the state machine."""
+"""Start a run: have compile make the bundle, upload it with the wheels, and start the state machine."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,16 +14,18 @@ from typing import Any
 import endpoint_spec as specs
 from endpoint_spec import jobs
 from endpoint_spec.digests import build_digest
+from endpoint_spec.lock import load_checked
+from endpoint_spec.places import INSTALLED
 from operations.account import ARTIFACTS_STACK, Account
-from operations.errors import OperationError
-from operations.jobs import bundle, compile_stack, content, executions, wheels
+from operations.errors import OperationError, WrongUseError
+from operations.jobs import compile_stack, content, wheels
 from operations.jobs.content import Folder
 from operations.jobs.run import Run
 
 
 @dataclass(frozen=True)
 class Reporter:
-    """What a submission tells while it works: a step's beginning, and an upload's size and bytes sent."""
+    """What a submission reports while it works: a step's beginning, and an upload's size and bytes sent."""
 
     step: Callable[[str], None]
     uploading: Callable[[str, int], Callable[[int], None]]
@@ -33,15 +38,15 @@ def submit(
 
     Raises:
         WrongUseError: no job section, no set of wheels, a set that is not whole.
-        OperationError: a stack that is not there or does not fit, a run of this build that is going on, a bundle that
+        OperationError: a stack that is not there or does not fit, a run of this build that is running, a bundle that
             cannot be made, a bucket that cannot be written. Nothing was started then.
     """
     compile_stack.job_of(spec)
     if rehearsal:
         account.guard(what=f"{spec.name} is a rehearsal and")
-    home = spec.root / "build" / "jobs"
-    home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home, prefix=f"{spec.name}-") as scratch:
+    parent = spec.root / "build" / "jobs"
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=f"{spec.name}-") as scratch:
         installed = wheels.chosen(folder, Path(scratch) / "wheels", rehearsal=rehearsal)
         stack = compile_stack.find(spec, account)
         bucket = account.output(ARTIFACTS_STACK, "ArtifactBucketName")
@@ -50,22 +55,22 @@ def submit(
         # They bring the compiler: one of another version must not find in the cache what this one made.
         brought = [f"wheels {installed.digest}", *filter(None, [stack.machine_image])]
         environment = "" if rehearsal else " ".join(brought)
-        made = bundle.make(spec.name, spec.root, Path(scratch) / "bundle", environment, rehearsal=rehearsal)
+        made = make_bundle(spec.name, spec.root, Path(scratch) / "bundle", environment, rehearsal=rehearsal)
         _upload(account, bucket, jobs.wheels_prefix(spec.name, installed.digest), installed, reporter)
         _upload(account, bucket, jobs.inputs_prefix(spec.name, made.content.digest), made.content, reporter)
         reporter.step(f"{spec.name}: starting")
-        execution = executions.start(
-            account, stack, made.plan, lambda run: _told(account, bucket, made, installed, run)
+        execution = compile_stack.start(
+            account, stack, made.plan, lambda run: _input(account, bucket, made, installed, run)
         )
     return Run(account, stack, spec.name, execution)
 
 
 def refuse_second(spec: specs.EndpointSpec, account: Account, stack: compile_stack.CompileStack) -> None:
-    """Before anything is bundled: a run of this build that is going on would only refuse this one later."""
+    """Before anything is bundled: a run of this build that is running would only refuse this one later."""
     stem = jobs.run_stem(spec.name, build_digest(spec))
-    for one in executions.runs(account, stack):
+    for one in compile_stack.runs(account, stack):
         if one.running and one.run.startswith(stem):
-            raise executions.already_running(one)
+            raise compile_stack.already_running(one)
 
 
 def _upload(account: Account, bucket: str, prefix: str, folder: Folder, reporter: Reporter) -> None:
@@ -73,8 +78,8 @@ def _upload(account: Account, bucket: str, prefix: str, folder: Folder, reporter
     content.upload(account, bucket, prefix, folder, reporter.uploading(f"s3://{bucket}/{prefix}", size))
 
 
-def _told(account: Account, bucket: str, made: bundle.Bundle, installed: Folder, run: str) -> dict[str, Any]:
-    """What the state machine is told, after the manifest of the run's variants was written."""
+def _input(account: Account, bucket: str, made: Bundle, installed: Folder, run: str) -> dict[str, Any]:
+    """The input of the state machine, after the manifest of the run's variants was written."""
     plan = made.plan
     manifest = jobs.variants_manifest_key(plan.name, run)
     body = jobs.variants_manifest(bucket, plan.name, [variant.key for variant in plan.variants])
@@ -92,23 +97,112 @@ def _told(account: Account, bucket: str, made: bundle.Bundle, installed: Folder,
 
 
 def find(spec: specs.EndpointSpec, account: Account, name: str | None) -> Run:
-    """The run that `attach` means: the one named, else the newest that goes on, else the newest.
+    """The run that `attach` means: the one named, else the newest that is running, else the newest.
 
     Raises:
         WrongUseError: no job section.
         OperationError: no such run.
     """
     stack = compile_stack.find(spec, account)
-    known = executions.runs(account, stack)
-    chosen = [one for one in known if one.run == name] if name else [*filter(_goes_on, known), *known]
+    known = compile_stack.runs(account, stack)
+    chosen = [one for one in known if one.run == name] if name else [*(one for one in known if one.running), *known]
     if not chosen:
         there = ", ".join(one.run for one in known[:5]) or "none yet"
         raise OperationError(
             f"there is no run {name or f'of {spec.name}'} (runs: {there}). "
             f"Start one: python -m operations submit {spec.name}"
         )
-    return Run(account, stack, spec.name, executions.describe(account, chosen[0].arn))
+    return Run(account, stack, spec.name, compile_stack.describe(account, chosen[0].arn))
 
 
-def _goes_on(one: executions.Execution) -> bool:
-    return one.running
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on this machine."""
+
+    plan: jobs.Plan
+    content: Folder
+
+
+def make_bundle(name: str, root: Path, folder: Path, environment: str, *, rehearsal: bool) -> Bundle:
+    """Have `python -m compile bundle` make the bundle in `folder`, and read its plan.
+
+    environment: what else decides what comes out of the jobs, for the keys of the compile cache; empty for nothing.
+
+    Raises:
+        OperationError: what compile said, or a plan that this version cannot read.
+    """
+    more = (["--environment", environment] if environment else []) + (["--rehearse"] if rehearsal else [])
+    compile_command(root, "bundle", name, "--to", str(folder), *more)
+    try:
+        plan = jobs.read_plan(folder / jobs.PLAN)
+    except jobs.JobError as error:
+        raise OperationError(f"{error} compile and operations must be of one version.") from error
+    # A prefix that holds project.tar.gz holds everything: it is uploaded last.
+    return Bundle(plan, Folder(folder, jobs.tree_digests(folder), last=jobs.PROJECT))
+
+
+def compile_command(root: Path, *arguments: str) -> str:
+    """Run `python -m compile ...` for the project in `root`; return its standard output.
+
+    Raises:
+        WrongUseError: when it ended with 2, with its own words.
+        OperationError: when it failed, with its own words.
+    """
+    command = [sys.executable, "-m", "compile", *arguments, "--root", str(root)]
+    path = os.pathsep.join(filter(None, (str(INSTALLED), os.environ.get("PYTHONPATH"))))
+    ended = subprocess.run(  # noqa: S603  (our own module, arguments as a list)
+        command,
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode == 0:
+        return ended.stdout
+    said = ended.stderr.strip().removeprefix("error ") or f"ended with {ended.returncode} and said nothing"
+    kind = WrongUseError if ended.returncode == 2 else OperationError
+    raise kind(f"python -m compile {' '.join(arguments)}: {said}")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One file of endpoints/. spec is None where it is faulty; reason says why it is, or is not, submitted."""
+
+    name: str
+    spec: specs.EndpointSpec | None
+    submitted: bool
+    reason: str
+
+
+def choices(root: Path, *, rehearsal: bool) -> list[Choice]:
+    """Every spec of endpoints/ with the decision on it.
+
+    Raises:
+        WrongUseError: where there is no spec at all.
+    """
+    files = sorted((root / "endpoints").glob("*.yaml"))
+    if not files:
+        raise WrongUseError(f"{root / 'endpoints'} holds no spec; there is nothing to submit.")
+    return [_choice(file, root, rehearsal) for file in files]
+
+
+def _choice(file: Path, root: Path, rehearsal: bool) -> Choice:
+    try:
+        spec = specs.load(file, root=root)
+        wanted = build_digest(spec)
+    except specs.SpecErrors as error:
+        return Choice(file.stem, None, False, f"is faulty: {str(error).splitlines()[0]}")
+    if spec.job is None:
+        return Choice(spec.name, spec, False, "has no section job:, so it is not compiled in an account")
+    locked = _locked(spec, rehearsal)
+    if locked == wanted:
+        return Choice(spec.name, spec, False, f"is locked: build {wanted[:12]}")
+    return Choice(spec.name, spec, True, f"is built {locked[:12]}, wanted {wanted[:12]}" if locked else "has no lock")
+
+
+def _locked(spec: specs.EndpointSpec, rehearsal: bool) -> str | None:
+    """The build digest of the lock, None where no lock counts."""
+    lock, _ = load_checked(spec, rehearsal)  # one that is damaged or of an older format is replaced by what a run makes
+    counts = lock is not None and lock.name == spec.name and lock.rehearsal == rehearsal
+    return lock.digests.build if counts and lock is not None else None

@@ -171,7 +171,7 @@ def test_of_two_submissions_one_wins(road: Road) -> None:
     codes = sorted(process.returncode for process in both)
     assert codes == [0, 1], said
     (lost,) = [text for process, text in zip(both, said, strict=True) if process.returncode]
-    assert "is going on since" in lost
+    assert "is running since" in lost
     assert "operations attach racing" in lost
     client = road.client("stepfunctions")
     executions = client.list_executions(stateMachineArn=machine(road, "racing"))["executions"]

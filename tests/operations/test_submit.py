@@ -1,4 +1,4 @@
-"""Submitting: what is uploaded and started, what comes home, what is refused; moto's Step Functions really runs."""
+"""Submitting: what is uploaded and started, what is fetched, what is refused; moto's Step Functions really runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from endpoint_spec.lock import artifact_key
 from operations.account import Account
 from operations.commands import jobs as command
 from operations.errors import OperationError
-from operations.jobs import bundle, executions, result
+from operations.jobs import compile_stack, record
 from operations.jobs.compile_stack import find
 from operations.jobs.submit import find as find_run
 from tests.operations import machines
@@ -62,8 +62,8 @@ class Compile:
 def compiler(monkeypatch: pytest.MonkeyPatch) -> Compile:
     """In place of the subprocess."""
     fake = Compile()
-    monkeypatch.setattr(bundle, "compile_command", fake)
-    monkeypatch.setattr(result, "compile_command", fake)
+    monkeypatch.setattr("operations.jobs.submit.compile_command", fake)
+    monkeypatch.setattr("operations.jobs.record.compile_command", fake)
     return fake
 
 
@@ -110,7 +110,7 @@ def keys(prefix: str = "jobs/") -> list[str]:
     return [row["Key"] for row in rows]
 
 
-def test_a_run_is_told_what_to_do_and_its_result_comes_home(ready: Path, run: Run, compiler: Compile) -> None:
+def test_a_run_is_told_what_to_do_and_its_result_is_fetched(ready: Path, run: Run, compiler: Compile) -> None:
     arn = machines.deploy(*machines.succeeding(DIGEST))
     put_result(ready, run_of(ready))
     said = f"{jobs.run_prefix('depth', run_of(ready))}record/1/main-b2/compile.log"
@@ -240,7 +240,7 @@ def test_a_race_is_decided_by_step_functions(ready: Path) -> None:
             return {"variants": [], "bucket": machines.BUCKET}
 
         try:
-            ended.append(executions.start(account, stack, plan, prepare).run)
+            ended.append(compile_stack.start(account, stack, plan, prepare).run)
         except OperationError as error:
             ended.append(error)
 
@@ -252,7 +252,7 @@ def test_a_race_is_decided_by_step_functions(ready: Path) -> None:
     refused = [str(found) for found in ended if isinstance(found, OperationError)]
     assert [found for found in ended if isinstance(found, str)] == [run_of(ready)]
     assert len(refused) == 1
-    assert f"run {run_of(ready)} of this very build is going on" in refused[0]
+    assert f"run {run_of(ready)} of this very build is running" in refused[0]
     assert "operations attach depth" in refused[0]
 
 
@@ -299,7 +299,7 @@ def test_a_stopped_run_is_called_stopped(ready: Path, run: Run) -> None:
     account = Account()
     stack = find(machines.write_spec(ready), account)
     client = boto3.client("stepfunctions")
-    client.stop_execution(executionArn=executions.runs(account, stack)[0].arn, error="x", cause="enough")
+    client.stop_execution(executionArn=compile_stack.runs(account, stack)[0].arn, error="x", cause="enough")
     code, _, err = run("attach", "depth", "--root", str(ready))
     assert code == 1
     assert "was stopped" in err
@@ -375,13 +375,13 @@ def test_two_who_follow_one_run_do_not_disturb_each_other(ready: Path, run: Run,
     ours, theirs = find_run(spec, account, None), find_run(spec, account, None)
     for one in (ours, theirs):
         one.refresh(lambda *_: None)
-    inner: list[result.Adopted] = []
+    inner: list[record.Adopted] = []
 
     def meanwhile(sent: int) -> None:
         if not inner:
-            inner.append(result.bring_home(theirs, ready))
+            inner.append(record.fetch_result(theirs, ready))
 
-    assert result.bring_home(ours, ready, meanwhile) == inner[0]
+    assert record.fetch_result(ours, ready, meanwhile) == inner[0]
     assert len(compiler.adopted) == 3
     assert list((ready / "build/jobs").iterdir()) == []
 

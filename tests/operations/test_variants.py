@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 
 from endpoint_spec.jobs import GATHER
 from operations.account import Account
-from operations.jobs.variants import History, TrackedVariant
+from operations.jobs.run import History, TrackedVariant
 
 START = datetime.datetime(2026, 11, 20, tzinfo=datetime.timezone.utc)
 

@@ -11,7 +11,7 @@ import pytest
 from endpoint_spec import platforms
 from endpoint_spec.jobs import REQUIREMENTS, files_digest
 from operations.errors import OperationError, WrongUseError
-from operations.jobs import download, wheels
+from operations.jobs import wheels
 
 Run = Callable[..., tuple[int, str, str]]
 WHEEL = "safe_tensors-0.8.0-cp38-abi3-manylinux_2_17_x86_64.whl"
@@ -73,7 +73,7 @@ def test_written_requirements_read_back(folder: Path) -> None:
 
 @pytest.mark.parametrize("target", ["inf1", "inf2"])
 def test_the_locked_requirements_pin_everything_but_what_the_image_has(target: str) -> None:
-    file = download.requirements(target)
+    file = wheels.requirements(target)
     named = {pin.name: pin.version for pin in wheels.pins(file.read_text(), file.name)}
     assert {"transformers", "pydantic", "typer", "safetensors", "numpy", "pillow"} <= named.keys()
     assert not {"torch", "torchvision", "torch-neuron", "torch-neuronx"} & named.keys()
@@ -94,9 +94,9 @@ def test_pip_is_asked_for_wheels_of_the_image(tmp_path: Path, run: Run, monkeypa
         target = Path(command[command.index("--dest") + 1])
         name = "neuron_cc-1.24.0.0+d58fa6134-cp310-cp310-linux_x86_64.whl" if len(asked) == 2 else WHEEL
         (target / name).write_bytes(BODY)
-        return download.subprocess.CompletedProcess(command, 0, "", "")
+        return wheels.subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(download.subprocess, "run", fake)
+    monkeypatch.setattr(wheels.subprocess, "run", fake)
     code, _, err = run("wheels", str(tmp_path / "set"), "--package", "neuron-cc==1.24.0.0", "--json")
     assert code == 0, err
     first, second = asked
@@ -109,9 +109,9 @@ def test_pip_is_asked_for_wheels_of_the_image(tmp_path: Path, run: Run, monkeypa
 
 def test_pips_own_words(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def fake(command: list[str], **_: object) -> object:
-        return download.subprocess.CompletedProcess(command, 1, "", "WARNING: x\nERROR: no matching distribution\n")
+        return wheels.subprocess.CompletedProcess(command, 1, "", "WARNING: x\nERROR: no matching distribution\n")
 
-    monkeypatch.setattr(download.subprocess, "run", fake)
+    monkeypatch.setattr(wheels.subprocess, "run", fake)
     code, _, err = run("wheels", str(tmp_path / "set"), "--target", "inf2")
     assert code == 1
     assert "ERROR: no matching distribution" in err
