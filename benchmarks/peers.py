@@ -31,7 +31,7 @@ _START = 64  # bytes of a body
 # Runs before the server: the graphs' calls become the accelerator's.
 ACCELERATOR = f"""
 import threading, time
-from inference_code import runtime
+from inference_code.execution import model as runtime
 _call, _core = runtime._call, threading.Lock()
 def _slow(module, graph, arrays):
     with _core:

@@ -1,8 +1,7 @@
-"""From items of any number of requests to full batches of the compiled graphs, and back.
+"""One batch of a compiled graph: which graphs an item fits, padding items to a full batch, splitting its outputs.
 
-`Scheduler` is the seam: whatever decides when which items go to the device takes items and gives one outcome each.
-`DirectScheduler` sends them at once, on the calling thread: the stock container's worker has one request at a time.
-The native server's scheduler, which batches across requests, is in scheduler.py.
+When which items share a batch is a Scheduler's to decide: direct_scheduler.py within one request, for the stock
+container's worker; scheduler.py across requests, for the native server.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from inference_code.artifact.manifest import PackagedVariant, TensorDescription, restore
-from inference_code.errors import BadRequest, EndpointError, Internal
+from inference_code.errors import BadRequest, Internal
 from inference_code.request import Array, Item
 
 _log = logging.getLogger(__name__)
@@ -31,38 +30,6 @@ class Scheduler(Protocol):
 
     def run(self, items: Sequence[Item]) -> list[Outcome]:
         """One outcome for each item, in their order; an EndpointError for one that failed."""
-
-
-class DirectScheduler:
-    """Groups the items of one call by graph, fills batches, and runs them one after the other."""
-
-    def __init__(self, graphs: Sequence[PackagedVariant], run: Run) -> None:
-        self._graphs = tuple(graphs)
-        self._run = run
-
-    def run(self, items: Sequence[Item]) -> list[Outcome]:
-        """See Scheduler. An item that fits no graph fails alone; a batch that fails, fails for all of its items."""
-        outcomes: list[Outcome] = [None] * len(items)
-        groups: dict[tuple[str, ...], tuple[list[PackagedVariant], list[int]]] = {}
-        for index, item in enumerate(items):
-            try:
-                graphs = fitting(item, self._graphs)
-                groups.setdefault(tuple(graph.file for graph in graphs), (graphs, []))[1].append(index)
-            except EndpointError as error:
-                outcomes[index] = error
-        for graphs, indices in groups.values():
-            start = 0
-            for graph, count in plan(len(indices), graphs):
-                part = indices[start : start + count]
-                start += count
-                batch = [items[index] for index in part]
-                try:
-                    answers: Sequence[Outcome] = taken_apart(graph, batch, run_batch(graph, batch, self._run))
-                except EndpointError as error:
-                    answers = [error] * count
-                for index, answer in zip(part, answers, strict=True):
-                    outcomes[index] = answer
-        return outcomes
 
 
 def fitting(item: Item, graphs: Sequence[PackagedVariant]) -> list[PackagedVariant]:
@@ -105,20 +72,6 @@ def label(graph: PackagedVariant) -> str:
     """A graph's bucket in a word, for logs and metrics: `image=28x28`, with the role in front unless it is main."""
     sizes = (f"{k}={'x'.join(map(str, v)) if isinstance(v, (list, tuple)) else v}" for k, v in graph.bucket.items())
     return ",".join(([] if graph.role == "main" else [graph.role]) + list(sizes)) or graph.role
-
-
-def plan(count: int, graphs: Sequence[PackagedVariant]) -> list[tuple[PackagedVariant, int]]:
-    """Which graph takes how many of `count` items: full large batches first, the rest in the smallest that holds it.
-
-    `graphs` differ in batch size alone, smallest first.
-    """
-    batches = []
-    while count > 0:
-        graph = next((graph for graph in graphs if graph.batch_size >= count), graphs[-1])
-        taken = min(count, graph.batch_size)
-        batches.append((graph, taken))
-        count -= taken
-    return batches
 
 
 def run_batch(graph: PackagedVariant, items: Sequence[Item], run: Run) -> list[Array]:

@@ -23,7 +23,8 @@ from inference_code.artifact.manifest import (
     verify_files,
 )
 from inference_code.errors import Internal, LoadError
-from inference_code.execution.batching import DirectScheduler, Scheduler
+from inference_code.execution.batching import Scheduler
+from inference_code.execution.direct_scheduler import DirectScheduler
 from inference_code.request import Array
 from inference_code.settings import Settings
 

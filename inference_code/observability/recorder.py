@@ -15,7 +15,8 @@ from typing import Any
 
 from inference_code.codecs.responses import Reply
 from inference_code.execution.scheduler import Batch
-from inference_code.observability.log_writer import CloudWatch, Writer
+from inference_code.observability.cloudwatch_emf import CloudWatch
+from inference_code.observability.log_writer import Writer
 from inference_code.observability.metrics import Metrics, State
 
 _MOST = 256  # records that wait at most; then whoever brings the next one works them off

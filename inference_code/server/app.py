@@ -35,6 +35,7 @@ from inference_code.observability.recorder import Observer, Told
 from inference_code.server.browser_guard import BrowserGuard
 from inference_code.server.http_protocol import WHOLE_BODY
 from inference_code.server.pipeline import Job, Pipeline
+from inference_code.server.timeouts import CancelAfter, ClientWatch
 from inference_code.settings import Settings
 from inference_code.workers import shared_output
 from inference_code.workers.channel import Member
@@ -48,7 +49,6 @@ Send = Callable[[Message], Awaitable[None]]
 _METHODS = {"/ping": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), "/invocations": ("POST",)}
 _DRAIN_BODY_SECONDS = 10.0
 _DRAIN_SHORT_SECONDS = 1.0  # the same, once the server ends, or when the body was too slow already
-_WATCH_AFTER = 0.005  # seconds
 _log = logging.getLogger(__name__)
 
 # A caller's own request id is kept: X-Request-Id, or the InferenceId that boto3's invoke_endpoint takes.
@@ -82,7 +82,7 @@ class Service:
             self._observer = Observer(served.manifest.name, write)
         self._pipeline = Pipeline(served, settings, self._observer.batch)
         self._jobs: set[Job] = set()
-        self._waits: set[_Cancel] = set()  # for what clients still have to send
+        self._waits: set[CancelAfter] = set()  # for what clients still have to send
         self._inside = 0
         self._drain_ends: float | None = None
         self._given_up = False  # what was inside at the end of the drain
@@ -173,7 +173,7 @@ class Service:
         declared = call.headers.get("content-length", "0")
         if declared.isdigit() and int(declared) > limit:
             raise TooLarge(f"the body has {declared[:20]} bytes; at most {limit} are read")
-        late = _Cancel(self._settings.body_timeout_s, self._waits)
+        late = CancelAfter(self._settings.body_timeout_s, self._waits)
         try:
             return await _read(call, receive, limit)
         except asyncio.CancelledError:
@@ -198,7 +198,7 @@ class Service:
             request_id=call.id,
         )
         self._jobs.add(job)
-        watch = _Watch(receive, lambda: self._leave(job, future), job.deadline, lambda: self._expire(job))
+        watch = ClientWatch(receive, lambda: self._leave(job, future), job.deadline, lambda: self._expire(job))
         try:
             self._pipeline.start(job)
             return await future
@@ -236,7 +236,7 @@ class Service:
 
     async def _drain(self, receive: Receive, seconds: float) -> None:
         """Read on and throw away: as many bytes as a body may have at most, for a while."""
-        late = _Cancel(seconds, self._waits)
+        late = CancelAfter(seconds, self._waits)
         left = self._settings.limits.request_bytes
         try:
             while left > 0:
@@ -352,68 +352,6 @@ async def _read(call: _Call, receive: Receive, limit: int) -> bytes | memoryview
             if whole is not None:
                 return whole
             return b"".join(chunks) if len(chunks) > 1 else chunks[0]
-
-
-class _Cancel:
-    """Cancels the task that makes it, after `seconds`: asyncio.timeout, which Python 3.10 does not have.
-
-    asyncio.wait_for would make a task of its own for each request.
-    """
-
-    def __init__(self, seconds: float, among: set[_Cancel]) -> None:
-        """It is one of `among` until its end."""
-        self._task = asyncio.current_task()
-        self._came = False
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.cancel)
-        self._among = among
-        among.add(self)
-
-    def cancel(self) -> None:
-        """Not after `seconds`, but now."""
-        assert self._task is not None  # noqa: S101  (made within a task)
-        if not self._came:
-            self._came = True
-            self._task.cancel()
-
-    def came(self) -> bool:
-        """Whether a CancelledError that was caught is this one's, and no one else's."""
-        if not self._came:
-            return False
-        uncancel = getattr(self._task, "uncancel", None)  # since Python 3.11
-        return uncancel is None or uncancel() == 0
-
-    def end(self) -> None:
-        """Cancel nothing any more."""
-        self._timer.cancel()
-        self._among.discard(self)
-
-
-class _Watch:
-    """Calls `left` when the client closes the connection, `expire` at the deadline. The body has been read.
-
-    It begins to look after _WATCH_AFTER seconds: a request that is answered by then needs no task that looks.
-    """
-
-    def __init__(self, receive: Receive, left: Callable[[], None], deadline: float, expire: Callable[[], None]) -> None:
-        self._receive, self._left, self._deadline, self._expire = receive, left, deadline, expire
-        self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER, self._begin)
-
-    def _begin(self) -> None:
-        self._task = asyncio.ensure_future(self._look())
-        seconds = max(0.0, self._deadline - time.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
-
-    async def _look(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._left()
-
-    def end(self) -> None:
-        """Look no longer."""
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
 
 
 def _deliver(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Reply], reply: Reply) -> None:

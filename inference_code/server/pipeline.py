@@ -27,7 +27,7 @@ from inference_code.execution.model import Model
 from inference_code.execution.scheduler import Batch, QueueScheduler, Ticket
 from inference_code.generation import answered
 from inference_code.handler import Done, Headers, Served, Work
-from inference_code.observability import log_writer
+from inference_code.observability.request_id import request_id
 from inference_code.request import Item
 from inference_code.server.thread_pool import Pool
 from inference_code.settings import Settings
@@ -189,7 +189,7 @@ class Pipeline:
 
     def _guarded(self, step: Callable[[Job], None], job: Job) -> None:
         """Run a step; whatever goes wrong, the request is answered, and a request that is over goes no further."""
-        token = log_writer.request_id.set(job.request_id)
+        token = request_id.set(job.request_id)
         try:
             if job.given_up or time.monotonic() >= job.deadline:
                 raise Unavailable("its time was up; try again", retry_after=1)
@@ -200,7 +200,7 @@ class Pipeline:
             _log.exception("a request failed")
             job.finish(handler.failed(Internal(f"{type(error).__name__}; the worker's log has the details")))
         finally:
-            log_writer.request_id.reset(token)
+            request_id.reset(token)
 
     def _decode(self, job: Job) -> None:
         started = time.monotonic()

@@ -23,7 +23,7 @@ from inference_code import handler
 from inference_code.errors import LoadError
 from inference_code.execution import gil_probe
 from inference_code.execution.model import Model
-from inference_code.observability import log_writer
+from inference_code.observability.request_id import WithRequestId
 from inference_code.server import browser_guard
 from inference_code.server.app import Service
 from inference_code.server.http_protocol import http
@@ -139,6 +139,6 @@ def _log_to_stderr(member: Member | None) -> None:
     stream = logging.StreamHandler(sys.stderr)
     process = f"process {member.index} " if member is not None and member.count > 1 else ""
     stream.setFormatter(logging.Formatter(f"{process}%(levelname)s %(name)s %(request_id)s: %(message)s"))
-    stream.addFilter(log_writer.WithRequestId())
+    stream.addFilter(WithRequestId())
     logging.basicConfig(level=logging.INFO, handlers=[stream])
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

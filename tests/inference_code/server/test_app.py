@@ -21,7 +21,8 @@ import pytest
 import torch
 
 from inference_code import handler
-from inference_code.observability.log_writer import CloudWatch, Writer
+from inference_code.observability.cloudwatch_emf import CloudWatch
+from inference_code.observability.log_writer import Writer
 from inference_code.observability.metrics import Counter, Histogram
 from inference_code.server import process
 from inference_code.server.app import Service
@@ -444,7 +445,7 @@ def slow_artifact(folder: Path) -> Path:
             return x * 2
 
     graph = add_graph(folder, Slow(), {"x": torch.zeros(1, 3)})
-    sleeping = "import time\nfrom inference_code import runtime\n_call = runtime._call\n"
+    sleeping = "import time\nfrom inference_code.execution import model as runtime\n_call = runtime._call\n"
     sleeping += "runtime._call = lambda *arguments: (time.sleep(2), _call(*arguments))[1]\n"
     source = sleeping + "from inference_code.tasks.tensor import postprocess, preprocess\n"
     path = folder / "code" / "handler" / "slow.py"
