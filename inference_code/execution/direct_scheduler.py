@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from inference_code.artifact.manifest import PackagedVariant
 from inference_code.errors import EndpointError
-from inference_code.execution.batching import Outcome, Run, fitting, run_batch, taken_apart
+from inference_code.execution.batching import ItemResult, Run, fitting, run_batch, split_outputs
 from inference_code.request import Item
 
 
@@ -17,16 +17,16 @@ class DirectScheduler:
         self._graphs = tuple(graphs)
         self._run = run
 
-    def run(self, items: Sequence[Item]) -> list[Outcome]:
+    def run(self, items: Sequence[Item]) -> list[ItemResult]:
         """See Scheduler. An item that fits no graph fails alone; a batch that fails, fails for all of its items."""
-        outcomes: list[Outcome] = [None] * len(items)
+        results: dict[int, ItemResult] = {}
         groups: dict[tuple[str, ...], tuple[list[PackagedVariant], list[int]]] = {}
         for index, item in enumerate(items):
             try:
                 graphs = fitting(item, self._graphs)
                 groups.setdefault(tuple(graph.file for graph in graphs), (graphs, []))[1].append(index)
             except EndpointError as error:
-                outcomes[index] = error
+                results[index] = error
         for graphs, indices in groups.values():
             start = 0
             for graph, count in plan(len(indices), graphs):
@@ -34,12 +34,11 @@ class DirectScheduler:
                 start += count
                 batch = [items[index] for index in part]
                 try:
-                    answers: Sequence[Outcome] = taken_apart(graph, batch, run_batch(graph, batch, self._run))
+                    found: Sequence[ItemResult] = split_outputs(graph, batch, run_batch(graph, batch, self._run))
                 except EndpointError as error:
-                    answers = [error] * count
-                for index, answer in zip(part, answers, strict=True):
-                    outcomes[index] = answer
-        return outcomes
+                    found = [error] * count
+                results.update(zip(part, found, strict=True))
+        return [results[index] for index in range(len(items))]
 
 
 def plan(count: int, graphs: Sequence[PackagedVariant]) -> list[tuple[PackagedVariant, int]]:

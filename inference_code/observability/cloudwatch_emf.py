@@ -12,8 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from inference_code.execution.batching import label
-from inference_code.execution.scheduler import Batch
+from inference_code.execution.batching import BatchRecord, label
 
 NAMESPACE = "InferentiaEndpoints"
 _MAX_VALUES = 100  # of one metric in one line, by the specification
@@ -45,7 +44,7 @@ class CloudWatch:
         self._values: dict[tuple[tuple[str, str], ...], dict[str, list[float]]] = {}
         self._lock = threading.Lock()
 
-    def batch(self, batch: Batch) -> None:
+    def batch(self, batch: BatchRecord) -> None:
         """Take in one call of the device."""
         values = {
             "QueueTime": [seconds * 1000 for seconds in batch.waited],

@@ -9,8 +9,7 @@ import bisect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
-from inference_code.execution.batching import label
-from inference_code.execution.scheduler import Batch
+from inference_code.execution.batching import BatchRecord, label
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -122,7 +121,7 @@ class Metrics:
             self.device, self.items, self.padding, self.squeeze, self.user,
         )  # fmt: skip
 
-    def batch(self, batch: Batch) -> None:
+    def batch(self, batch: BatchRecord) -> None:
         """Take in one call of the device."""
         place = label(batch.graph), str(batch.core)
         for seconds in batch.waited:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inference_code.codecs.responses import Reply
-from inference_code.execution.scheduler import Batch
+from inference_code.execution.batching import BatchRecord
 from inference_code.observability.cloudwatch_emf import CloudWatch
 from inference_code.observability.log_writer import Writer
 from inference_code.observability.metrics import Metrics, State
@@ -62,7 +62,7 @@ class Observer:
         self._endpoint = endpoint
         self._first_core, self._process = first_core, process
         self._metrics = Metrics()
-        self._records: collections.deque[Told | Batch] = collections.deque()
+        self._records: collections.deque[Told | BatchRecord] = collections.deque()
         self._working = threading.Lock()
         self._writer = Writer(write, self._metrics.dropped.add, self._work_off)
         self._cloudwatch = CloudWatch(endpoint, self._writer.put)
@@ -71,7 +71,7 @@ class Observer:
         """A request is over."""
         self._take(told)
 
-    def batch(self, batch: Batch) -> None:
+    def batch(self, batch: BatchRecord) -> None:
         """The device was called."""
         self._take(batch)
 
@@ -95,7 +95,7 @@ class Observer:
         self._cloudwatch.flush()
         self._writer.close()
 
-    def _take(self, record: Told | Batch) -> None:
+    def _take(self, record: Told | BatchRecord) -> None:
         self._records.append(record)
         if len(self._records) >= _MOST:
             self._work_off()
@@ -106,7 +106,7 @@ class Observer:
         with self._working:
             for done in range(len(self._records)):
                 record = self._records.popleft()
-                if isinstance(record, Batch):
+                if isinstance(record, BatchRecord):
                     batch = replace(record, core=record.core + self._first_core)
                     self._metrics.batch(batch)
                     self._cloudwatch.batch(batch)

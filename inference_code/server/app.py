@@ -305,7 +305,7 @@ def _record_job(record: Told, job: Job, bucket: str) -> None:
     """Copy what is known of a job into its record; the job itself, and its arrays, are let go."""
     record.bucket, record.items, record.squeezes = bucket, job.items, tuple(job.squeezes)
     record.preprocess, record.postprocess, record.predict_fn = job.pre_seconds, job.post_seconds, job.user_seconds
-    way = job.ticket
+    way = job.usage
     if way is not None:
         record.device = (way.queue_seconds, way.device_seconds, tuple(way.cores), way.batch_items, way.padding)
 

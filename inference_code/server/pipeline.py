@@ -22,9 +22,10 @@ from typing import Any
 from inference_code import handler
 from inference_code.codecs.responses import Reply
 from inference_code.errors import SHUTTING_DOWN, EndpointError, Internal, Unavailable
-from inference_code.execution.batching import label
+from inference_code.execution.batching import BatchRecord, ItemResult, label
 from inference_code.execution.model import Model
-from inference_code.execution.scheduler import Batch, QueueScheduler, Ticket
+from inference_code.execution.request_future import DeviceUsage, RequestFuture
+from inference_code.execution.scheduler import QueueScheduler
 from inference_code.generation import answered
 from inference_code.handler import Done, Headers, Served, Work
 from inference_code.observability.request_id import request_id
@@ -55,65 +56,28 @@ class Job:
         self.user_seconds = 0.0  # in a user's predict_fn, which calls the device itself
         self.items = 0
         self.squeezes: list[float] = []  # of the pictures among the items
-        self.ticket: Ticket | Trips | None = None
+        self.usage: DeviceUsage | None = None  # None: nothing of it was sent to the device
+        self.futures: set[RequestFuture] = set()  # of its calls of the device that are under way
+        self.lock = threading.Lock()
         self.given_up = False
         self._answer = answer
         self._answered = False
-        self._lock = threading.Lock()
 
     def finish(self, reply: Reply) -> None:
         """Answer, unless it has been answered."""
-        with self._lock:
+        with self.lock:
             if self._answered:
                 return
             self._answered = True
         self._answer(reply)
 
 
-class Trips:
-    """The way of one request's loops to the device: every call of them, and what all of them took together."""
-
-    def __init__(self, scheduler: QueueScheduler, job: Job) -> None:
-        self._scheduler, self._job = scheduler, job
-        self._lock = threading.Lock()
-        self._open: set[Ticket] = set()
-        self.queue_seconds = self.device_seconds = 0.0
-        self.graphs: set[str] = set()
-        self.cores: set[int] = set()
-        self.batch_items, self.padding = 0, 0.0  # of the fullest and of the emptiest batch, as a Ticket has them
-
-    def call(self, items: Sequence[Item]) -> list[Any]:
-        """The items' answers. Raises EndpointError: of an item, or because the request is over."""
-        if self._job.given_up or time.monotonic() >= self._job.deadline:
-            raise Unavailable("its time was up; try again", retry_after=1)
-        ticket = self._scheduler.submit(items, self._job.deadline)
-        with self._lock:
-            self._open.add(ticket)
-        if self._job.given_up:  # before the ticket was known
-            self._scheduler.cancel(ticket)
-        ticket.wait(None)
-        with self._lock:
-            self._open.discard(ticket)
-            self.queue_seconds += ticket.queue_seconds
-            self.device_seconds += ticket.device_seconds
-            self.graphs |= ticket.graphs
-            self.cores |= ticket.cores
-            self.batch_items = max(self.batch_items, ticket.batch_items)
-            self.padding = max(self.padding, ticket.padding)
-        return answered(ticket.outcomes)
-
-    def cancel(self) -> None:
-        """Settle what still waits as given up."""
-        with self._lock:
-            tickets = list(self._open)
-        for ticket in tickets:
-            self._scheduler.cancel(ticket)
-
-
 class Pipeline:
     """The threads of one served model. `observe` gets each batch."""
 
-    def __init__(self, served: Served, settings: Settings, observe: Callable[[Batch], None] = lambda _: None) -> None:
+    def __init__(
+        self, served: Served, settings: Settings, observe: Callable[[BatchRecord], None] = lambda _: None
+    ) -> None:
         self._served = served
         at_once = int(getattr(served.model, "at_once", 1))
         self._cpu = Pool(settings.host_threads + at_once, "cpu")
@@ -144,10 +108,11 @@ class Pipeline:
     def give_up(self, job: Job, error: EndpointError) -> None:
         """Answer with `error` now; what of the request has not reached the device never will."""
         job.given_up = True
-        if isinstance(job.ticket, Trips):
-            job.ticket.cancel()
-        elif job.ticket is not None and self._scheduler is not None:
-            self._scheduler.cancel(job.ticket)
+        if self._scheduler is not None:
+            with job.lock:
+                futures = list(job.futures)
+            for future in futures:
+                self._scheduler.cancel(future)
         job.finish(handler.failed(error))
 
     def waiting(self) -> int:
@@ -156,7 +121,7 @@ class Pipeline:
 
     def bucket(self, job: Job) -> str:
         """Where the items of a request ran: `image=28x28`, several joined by +, "none" for no device."""
-        files = tuple(job.ticket.graphs) if job.ticket is not None else ()  # a copy: a batch may still be under way
+        files = job.usage.graphs if job.usage is not None else ()
         return "+".join(sorted({self._labels[file] for file in files})) or "none"
 
     def close(self, seconds: float) -> bool:
@@ -214,24 +179,48 @@ class Pipeline:
             self._submit(self._device, lambda one: self._by_user(one, work), job)
             return
         if self._loops is not None:
-            self._start_loops(job, work, self._loops, Trips(self._scheduler, job))
+            self._start_loops(job, work, self._loops, self._scheduler)
             return
-        job.ticket = ticket = self._scheduler.submit(handler.ready(work), job.deadline)
-        if job.given_up:  # between the decoding and the ticket
-            self._scheduler.cancel(ticket)
-        if not ticket.then(lambda: self._on_cpu(lambda one: self._encode(one, work, ticket), job, ending=True)):
-            self._encode(job, work, ticket)
+        future = self._call(job, handler.ready(work), self._scheduler)
+        if not future.add_done_callback(
+            lambda: self._on_cpu(lambda one: self._encode(one, work, future), job, ending=True)
+        ):
+            self._encode(job, work, future)
 
-    def _start_loops(self, job: Job, work: Sequence[Work], pool: ThreadPoolExecutor, trips: Trips) -> None:
+    def _call(self, job: Job, items: Sequence[Item], scheduler: QueueScheduler) -> RequestFuture:
+        """Send items of the request to the device. Raises Unavailable."""
+        future = scheduler.submit(items, job.deadline)
+        with job.lock:
+            job.futures.add(future)
+            job.usage = job.usage or DeviceUsage()
+        if job.given_up:  # before the future was known
+            scheduler.cancel(future)
+        return future
+
+    def _results(self, job: Job, future: RequestFuture) -> list[ItemResult]:
+        """The results of a call that is done."""
+        with job.lock:
+            job.futures.discard(future)
+            if job.usage is not None:
+                job.usage.add_sequential(future.usage)
+        return future.results
+
+    def _start_loops(self, job: Job, work: Sequence[Work], pool: ThreadPoolExecutor, scheduler: QueueScheduler) -> None:
         """A loop for each item; the last one to end encodes the request."""
-        job.ticket = trips
         items = handler.ready(work)
         outcomes: list[Any] = [None] * len(items)
         left, lock = len(items), threading.Lock()
 
+        def call(items: Sequence[Item]) -> list[Any]:
+            if job.given_up or time.monotonic() >= job.deadline:
+                raise Unavailable("its time was up; try again", retry_after=1)
+            future = self._call(job, items, scheduler)
+            future.wait()
+            return answered(self._results(job, future))
+
         def loop(job: Job, index: int) -> None:
             nonlocal left
-            outcomes[index] = handler.decoded(items[index], self._served, trips.call)
+            outcomes[index] = handler.decoded(items[index], self._served, call)
             with lock:
                 left -= 1
                 last = left == 0
@@ -249,8 +238,8 @@ class Pipeline:
         job.user_seconds = time.monotonic() - started
         self._on_cpu(lambda one: self._reply(one, done), job, ending=True)
 
-    def _encode(self, job: Job, work: Sequence[Work], ticket: Ticket) -> None:
-        self._reply(job, handler.joined(work, ticket.outcomes))
+    def _encode(self, job: Job, work: Sequence[Work], future: RequestFuture) -> None:
+        self._reply(job, handler.joined(work, self._results(job, future)))
 
     def _reply(self, job: Job, done: Sequence[Done]) -> None:
         started = time.monotonic()

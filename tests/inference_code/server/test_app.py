@@ -216,7 +216,7 @@ def test_at_the_end_of_the_drain_nobody_waits_for_what_a_client_still_has_to_sen
         await asyncio.gather(half.answered, refused.answered)
         assert time.monotonic() - started < 5
         assert [one.sent[0]["status"] for one in (half, refused)] == [503, 413]
-        assert json.loads(half.sent[1]["body"])["detail"] == "the worker is shutting down; try again"
+        assert json.loads(half.sent[1]["body"])["detail"] == "server is shutting down; retry"
         assert not half.sent[-1]["more_body"]
         assert (await house.ask(1)).status == 503
         house.service.close(LONG)
