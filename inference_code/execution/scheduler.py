@@ -184,6 +184,8 @@ class QueueScheduler:
         """The graph's outputs. Raises EndpointError alone: a core's thread must not end."""
         try:
             return run_batch(batch.graph, items, lambda graph, arrays: self._run_on(batch.core, graph, arrays))
+        except EndpointError:
+            raise
         except Exception as error:
             raise as_endpoint_error(error) from error
 

@@ -114,11 +114,13 @@ class Metrics:
         self.device = Histogram("endpoint_device_seconds", "One batch on the device.", place, _SECONDS)
         self.items = Histogram("endpoint_batch_items", "Items of one batch, padding not counted.", place, _ITEMS)
         self.padding = Histogram("endpoint_padding_share", "Share of a batch that is padding.", place, _SHARES)
-        self.squeeze = Histogram("endpoint_squeeze_ratio", "How much a picture was distorted.", ("bucket",), _SHARES)
+        self.aspect_distortion = Histogram(
+            "endpoint_aspect_distortion", "Stretch of one side of an image against the other.", ("bucket",), _SHARES
+        )
         self.user = Histogram("endpoint_predict_fn_seconds", "A user's predict_fn, one request.", (), _SECONDS)
         self._all: tuple[Counter | Histogram, ...] = (
             self.requests, self.gone, self.failed, self.dropped, self.total, self.pre, self.post, self.queue,
-            self.device, self.items, self.padding, self.squeeze, self.user,
+            self.device, self.items, self.padding, self.aspect_distortion, self.user,
         )  # fmt: skip
 
     def batch(self, batch: BatchRecord) -> None:

@@ -40,7 +40,7 @@ class House:
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.served = handler.model_fn(str(doubling_artifact(folder)))
         self.gate = Gate()
-        self.served.model.run_on = self.gate
+        self.served.loaded.model.run_on = self.gate
         self.written: list[bytes] = []
         self.service = Service(self.served, Settings(**settings), self.written.append)
         self.app = self.service
@@ -160,7 +160,7 @@ def test_a_request_whose_time_is_up_is_503_and_never_reaches_the_device(make: An
         house.service._settings = Settings(deadline_s=0.2)
         late = await house.ask(1)
         assert (late.status, late.headers["retry-after"]) == (503, "1")
-        assert error_of(late)["detail"] == "there is no answer after 0.2 s; try again"
+        assert error_of(late)["detail"] == "request deadline of 0.2 s exceeded; retry"
         await house.until_waiting(0)
         house.gate.go()
         assert doubled(await busy) == -2
