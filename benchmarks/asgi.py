@@ -35,7 +35,7 @@ from inference_code.server.app import Service
 from inference_code.settings import Settings
 
 settings = Settings.from_environment()
-app = Service(handler.load(Path(os.environ["BENCHMARK_MODEL"]), settings), settings)
+app = Service(handler.ModelHandler(handler.load(Path(os.environ["BENCHMARK_MODEL"]), settings)), settings)
 """
 _SIDES = {"small (3 kB)": 16, "large (602 kB)": 224}
 

@@ -31,7 +31,7 @@ _START = 64  # bytes of a body
 # Runs before the server: the graphs' calls become the accelerator's.
 ACCELERATOR = f"""
 import threading, time
-from inference_code import runtime
+from inference_code.execution import model as runtime
 _call, _core = runtime._call, threading.Lock()
 def _slow(module, graph, arrays):
     with _core:
@@ -54,7 +54,7 @@ pool = ThreadPoolExecutor(int(sys.argv[3]))
 
 def answer(body, content_type, accept):
     context = handler.Headers({"accept": accept})
-    return handler.reply(handler.predict_fn(handler.input_fn(body, content_type, context), served))
+    return served.output(served.predict(served.input(body, content_type, context)))
 
 async def invocations(request):
     headers = request.headers
@@ -86,11 +86,11 @@ class TritonPythonModel:
     def execute(self, requests):
         context = handler.Headers({{"accept": {accept!r}}})
         bodies = [triton.get_input_tensor_by_name(one, "body").as_numpy().reshape(-1)[0] for one in requests]
-        works = [handler.input_fn(body, KINDS[body[:{start}]], context) for body in bodies]
-        done = handler.predict_fn([work for one in works for work in one], self.served)
+        works = [self.served.input(body, KINDS[body[:{start}]], context) for body in bodies]
+        done = self.served.predict([work for one in works for work in one])
         answers = []
         for work in works:
-            reply = handler.reply([done.pop(0) for _ in work])
+            reply = self.served.output([done.pop(0) for _ in work])
             value = np.array([reply.body], dtype=np.object_)
             error = None if reply.status == 200 else triton.TritonError(reply.body.decode())
             answers.append(triton.InferenceResponse([] if error else [triton.Tensor("answer", value)], error))

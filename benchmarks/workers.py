@@ -35,7 +35,7 @@ _CHIP = """
 import sys
 if "--processes" not in sys.orig_argv:
     import time
-    from inference_code import runtime
+    from inference_code.execution import model as runtime
     _call = runtime._call
     runtime._call = lambda *arguments: (time.sleep(0.010), _call(*arguments))[1]
 """

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 from http import HTTPStatus
 
-SHUTTING_DOWN = "the worker is shutting down; try again"  # what whoever cannot be served any more is told
+SHUTTING_DOWN = "server is shutting down; retry"  # response to requests rejected during shutdown
+_log = logging.getLogger(__name__)
 
 
 def _toolkit_base() -> type[Exception]:
@@ -113,6 +115,22 @@ class Unavailable(EndpointError):
     """503: too much is waiting already; `retry_after` says in how many seconds to try again."""
 
     status, error = HTTPStatus.SERVICE_UNAVAILABLE, "unavailable"
+
+
+def as_endpoint_error(error: BaseException, step: str = "") -> EndpointError:
+    """The one place where an exception becomes what a caller may see.
+
+    An EndpointError stays itself. Anything else is a mistake of ours or of the handler's: the log gets its traceback,
+    the caller an Internal without it. `step` names the function of a task that raised it (preprocess, output_fn, ...):
+    there a ValueError is the request's fault, and becomes a BadRequest.
+    """
+    if isinstance(error, EndpointError):
+        return error
+    if step and isinstance(error, ValueError):
+        return BadRequest(" ".join(str(error).split())[:500] or f"{step} refused the request")
+    _log.error("%s failed", step or "a request", exc_info=error)
+    what = f"{step} failed with " if step else ""
+    return Internal(f"{what}{type(error).__name__}; the worker's log has the details")
 
 
 class LoadError(Exception):

@@ -1,22 +1,23 @@
-"""SageMaker's four functions, the same in the AWS container and in the native server.
+"""A request's steps on a loaded model, and SageMaker's four functions over them.
 
-    model_fn(model_dir)                    checks, loads and warms up the artifact
-    input_fn(body, content_type, context)  one request -> list of Work (one for each item)
-    predict_fn(work, model)                Work of any number of requests -> one Done each
-    output_fn(done, accept, context)       the Done of one request -> (body, content_type)
+    ModelHandler.input(body, content_type, context)  one request -> list of RequestItem
+    ModelHandler.predict(items, context)             items of any number of requests -> the same, with their outputs
+    ModelHandler.output(items, accept)               the items of one request -> its Reply
 
 An item that failed travels along with its error, so one bad item fails alone. `context` is the toolkit's Context, or
-the native server's `Headers`. Under the toolkit an error becomes status and JSON body through the context: an exception
-would be answered with its traceback. Elsewhere output_fn raises the EndpointError. One process serves one model:
-input_fn gets no model from SageMaker, so the last one that model_fn loaded is kept here.
+the native server's `Headers`.
+
+model_fn, input_fn, predict_fn and output_fn are the same for SageMaker's toolkit: model_fn returns a ModelHandler,
+which comes back as predict_fn's `model`. Under the toolkit an error becomes status and JSON body through the context:
+an exception would be answered with its traceback. Elsewhere output_fn raises the EndpointError.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -31,40 +32,53 @@ from inference_code.codecs import responses
 from inference_code.codecs.multipart import MULTIPART, split
 from inference_code.codecs.negotiation import content_parameter, custom_attributes, media_type, parse_accept
 from inference_code.codecs.responses import Reply
-from inference_code.errors import BadRequest, EndpointError, Internal, LoadError, TooLarge
+from inference_code.errors import BadRequest, EndpointError, Internal, LoadError, TooLarge, as_endpoint_error
 from inference_code.execution import model as runtime
+from inference_code.execution.batching import ItemResult
 from inference_code.generation import Call, caller
 from inference_code.request import CUSTOM_ATTRIBUTES, Answer, Item, ModelInfo, Request
 from inference_code.settings import Settings
 
 __all__ = [
     "Answer",
-    "Done",
     "Headers",
     "Item",
+    "LoadedModel",
+    "ModelHandler",
     "Reply",
     "Request",
-    "Served",
-    "Work",
-    "failed",
+    "RequestItem",
     "input_fn",
+    "load",
     "model_fn",
     "output_fn",
     "predict_fn",
-    "reply",
 ]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Served:
-    """What model_fn returns: the artifact, its task, and the loaded graphs (or what a user's model_fn returned)."""
+class LoadedModel:
+    """An artifact, its task, and the loaded graphs (or what a user's model_fn returned)."""
 
     manifest: ArtifactManifest
     info: ModelInfo
     task: tasks.Task
     model: Any
+
+    @property
+    def max_concurrency(self) -> int:
+        """How many calls of the model may run at the same time: its cores; 1 for what a user's model_fn returned."""
+        return int(getattr(self.model, "max_concurrency", 1))
+
+    @property
+    def batches_requests(self) -> bool:
+        """Whether items of several requests may share a batch: a user's predict_fn gets one request at a time."""
+        return "predict_fn" not in self.task.functions
+
+    @property
+    def has_decoding(self) -> bool:
+        """Whether the task calls the model more than once an item."""
+        return self.task.decode is not None and self.batches_requests
 
 
 @dataclass(frozen=True)
@@ -75,40 +89,22 @@ class Headers:
 
 
 @dataclass(frozen=True)
-class Work:
-    """One item of a request on its way: what preprocess returned (`original`) as an Item, or the error."""
+class RequestItem:
+    """One item of a request: what preprocess returned (`original`) as an Item, then the model's outputs; or its error.
+
+    listed: the request was a list, and is answered by a list, even of one. outputs: restored, without batch axis.
+    """
 
     request: Request
-    original: Any
-    item: Item | None
+    original: Any = None
+    item: Item | None = None
     error: EndpointError | None = None
-    listed: bool = False  # the request was a list: it is answered by a list, even of one
-
-
-@dataclass(frozen=True)
-class Done:
-    """One item with the model's restored outputs, or the error."""
-
-    work: Work
+    listed: bool = False
     outputs: Any = None
-    error: EndpointError | None = None
 
 
-_state: dict[str, Served] = {}
-
-
-def model_fn(model_dir: str, context: Any = None) -> Served:  # noqa: ARG001  (the toolkit counts the parameters)
-    """Load the artifact in `model_dir`. Raises LoadError, whose one line is also printed on stderr."""
-    try:
-        return load(Path(model_dir), Settings.from_environment())
-    except LoadError as error:
-        print(f"The model cannot be served: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        raise
-
-
-def load(model_dir: Path, settings: Settings) -> Served:
-    """Check, load and warm up the artifact, and keep it for input_fn. Raises LoadError with one line."""
-    _state.clear()
+def load(model_dir: Path, settings: Settings) -> LoadedModel:
+    """Check, load and warm up the artifact. Raises LoadError with one line."""
     manifest = runtime.open_artifact(model_dir, settings)
     info = ModelInfo.of(manifest, settings.limits)
     task = _task(model_dir, manifest)
@@ -118,8 +114,7 @@ def load(model_dir: Path, settings: Settings) -> Served:
         model = _load_by_user(task, manifest, str(model_dir))
     else:
         model = runtime.load(model_dir, manifest, settings)
-    _state["served"] = Served(manifest, info, task, model)
-    return _state["served"]
+    return LoadedModel(manifest, info, task, model)
 
 
 def _load_by_user(task: tasks.Task, manifest: ArtifactManifest, model_dir: str) -> Any:
@@ -153,93 +148,209 @@ def call(function: Callable[..., Any], *arguments: Any, context: Any = None) -> 
     return function(*arguments, context) if takes_context else function(*arguments)
 
 
-def input_fn(body: bytes | memoryview | str, content_type: str, context: Any = None) -> list[Work]:
-    """The items of one request. Never raises for a bad one: it becomes one Work with its error."""
-    served = _served()
-    headers = _headers(context)
-    view = body.encode() if isinstance(body, str) else body
-    request = Request(view, "", headers.get("accept", ""), model=served.info)
+@contextlib.contextmanager
+def _errors_of(step: str) -> Iterator[None]:
+    """Whatever the task's function `step` raises becomes an EndpointError; see as_endpoint_error."""
     try:
-        if len(view) > served.info.limits.request_bytes:
-            raise TooLarge(f"the body has {len(view)} bytes; at most {served.info.limits.request_bytes} are read")
-        request = Request(
-            view=view,
-            content_type=media_type(content_type or ""),
-            accept=request.accept,
-            parameters=custom_attributes(headers.get(CUSTOM_ATTRIBUTES.lower(), "")),
-            model=served.info,
-        )
-        parse_accept(request.accept)
-        if request.content_type == MULTIPART and "input_fn" not in served.task.functions:
-            return _parts(served, request, content_parameter(content_type, "boundary"))
-        return _works(served, request, context)
-    except EndpointError as error:
-        return [Work(request, None, None, error)]
+        yield
+    except EndpointError:
+        raise
+    except Exception as error:
+        raise as_endpoint_error(error, step) from error
 
 
-def _parts(served: Served, request: Request, boundary: str) -> list[Work]:
-    """One Work for each part of a multipart request; a part is read as if it were a request of its own."""
-    parts = split(request.body, boundary, served.info.limits.items)
-    if not parts:
-        raise BadRequest("the request holds no items")
-    works = []
-    for index, part in enumerate(parts):
+class ModelHandler:
+    """The steps of a request on one loaded model, see the top of this file. Safe to use from several threads."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+
+    def input(self, body: bytes | memoryview | str, content_type: str, context: Any = None) -> list[RequestItem]:
+        """The items of one request. A request that cannot be read becomes one item with its error."""
+        info = self.loaded.info
+        headers = _headers(context)
+        view = body.encode() if isinstance(body, str) else body
+        request = Request(view, "", headers.get("accept", ""), model=info)
         try:
-            single = replace(request, view=part.body, content_type=media_type(part.content_type))
-            if single.content_type == MULTIPART:
-                raise BadRequest(f"part {index} is {MULTIPART} itself; a part is one item")
-            found = _guarded("preprocess", served.task.preprocess, single)
-            if isinstance(found, list):
-                raise BadRequest(f"part {index} holds a list of items; a part is one item")
-            works.append(_work(served, single, found, listed=True))
+            if len(view) > info.limits.request_bytes:
+                raise TooLarge(f"the body has {len(view)} bytes; at most {info.limits.request_bytes} are read")
+            request = Request(
+                view=view,
+                content_type=media_type(content_type or ""),
+                accept=request.accept,
+                parameters=custom_attributes(headers.get(CUSTOM_ATTRIBUTES.lower(), "")),
+                model=info,
+            )
+            parse_accept(request.accept)
+            if request.content_type == MULTIPART and "input_fn" not in self.loaded.task.functions:
+                return self._read_parts(request, content_parameter(content_type, "boundary"))
+            return self._read_items(request, context)
         except EndpointError as error:
-            works.append(Work(request, None, None, error, listed=True))
-    return works
+            return [RequestItem(request, error=error)]
 
+    def predict(self, items: Sequence[RequestItem], context: Any = None) -> list[RequestItem]:
+        """The items with their outputs, in order; they run together, whichever requests they are of."""
+        loaded = self.loaded
+        if not loaded.batches_requests:
+            return [self._predict_by_user(one, context) for one in items]
+        if loaded.has_decoding:
+            call = caller(loaded.model.scheduler)
+            return with_results(items, [self.decode(item, call) for item in ready(items)])
+        return with_results(items, loaded.model.scheduler.run(ready(items)))
 
-def _works(served: Served, request: Request, context: Any) -> list[Work]:
-    functions = served.task.functions
-    if "input_fn" in functions:
-        as_text = request.content_type in ("application/json", "text/csv")  # what the toolkit hands over as text
-        body: bytes | str = _text(request.body) if as_text else request.body
-        found = _guarded("input_fn", call, functions["input_fn"], body, request.content_type, context=context)
-    else:
-        found = _guarded("preprocess", served.task.preprocess, request)
-    if "predict_fn" in functions:
-        return [Work(request, found, None)]
-    if not isinstance(found, list):
-        return [_work(served, request, found, listed=False)]
-    if not found:
-        raise BadRequest("the request holds no items")
-    if len(found) > served.info.limits.items:
-        raise TooLarge(f"the request has {len(found)} items; at most {served.info.limits.items} are read")
-    return [_work(served, request, one, listed=True) for one in found]
+    def decode(self, item: Item, call: Call) -> ItemResult:
+        """What the task's decode returns for an item, or the EndpointError that ended it."""
+        assert self.loaded.task.decode is not None  # noqa: S101  (see LoadedModel.has_decoding)
+        try:
+            with _errors_of("decode"):
+                result: ItemResult = self.loaded.task.decode(item, call)
+                return result
+        except EndpointError as error:
+            return error
 
+    def output(self, items: Sequence[RequestItem], accept: str | None = None) -> Reply:
+        """The response of one request. `accept` overrides the request's own header."""
+        try:
+            return self.encode(items, accept)
+        except EndpointError as error:
+            return self.error_reply(error)
 
-def _work(served: Served, request: Request, original: Any, *, listed: bool) -> Work:
-    if isinstance(original, EndpointError):
-        return Work(request, None, None, original, listed)
-    try:
-        return Work(request, original, _as_item(served, original), None, listed)
-    except EndpointError as error:
-        return Work(request, original, None, error, listed)
+    def encode(self, items: Sequence[RequestItem], accept: str | None = None) -> Reply:
+        """The response of one request that succeeded; see `output`. Raises EndpointError."""
+        first, info = items[0], self.loaded.info
+        accept = first.request.accept if accept is None else accept
+        if not first.listed:
+            if first.error is not None:
+                raise first.error
+            return responses.encode_one(self._postprocess(first, accept), accept, info)
+        values: list[Any] = []
+        for one in items:
+            try:
+                values.append(one.error or self._postprocess(one, accept))
+            except EndpointError as error:
+                values.append(error)
+        return responses.encode_list(values, accept, info)
 
+    def error_reply(self, error: BaseException) -> Reply:
+        """The response for an exception: an EndpointError's status; 500 for any other, whose traceback is logged."""
+        return responses.error_reply(as_endpoint_error(error), self.loaded.info)
 
-def _as_item(served: Served, original: Any) -> Item:
-    """What preprocess may return, as an Item: an Item, a dict of arrays, or the array of a model of one input."""
-    if isinstance(original, Item):
-        return replace(original, inputs={name: _array(value) for name, value in original.inputs.items()})
-    graphs = served.info.graphs_of() or served.info.graphs_of("encoder")  # decoding begins there
-    if isinstance(original, Mapping):
-        return Item(
-            {name: _array(value) for name, value in original.items()}, role=graphs[0].role if graphs else "main"
+    # Reading --------------------------------------------------------------------------------------------------------
+
+    def _read_parts(self, request: Request, boundary: str) -> list[RequestItem]:
+        """One item for each part of a multipart request; a part is read as if it were a request of its own."""
+        parts = split(request.body, boundary, self.loaded.info.limits.items)
+        if not parts:
+            raise BadRequest("the request holds no items")
+        items = []
+        for index, part in enumerate(parts):
+            try:
+                single = replace(request, view=part.body, content_type=media_type(part.content_type))
+                if single.content_type == MULTIPART:
+                    raise BadRequest(f"part {index} is {MULTIPART} itself; a part is one item")
+                with _errors_of("preprocess"):
+                    found = self.loaded.task.preprocess(single)
+                if isinstance(found, list):
+                    raise BadRequest(f"part {index} holds a list of items; a part is one item")
+                items.append(self._request_item(single, found, listed=True))
+            except EndpointError as error:
+                items.append(RequestItem(request, error=error, listed=True))
+        return items
+
+    def _read_items(self, request: Request, context: Any) -> list[RequestItem]:
+        functions, limit = self.loaded.task.functions, self.loaded.info.limits.items
+        if "input_fn" in functions:
+            as_text = request.content_type in ("application/json", "text/csv")  # what the toolkit hands over as text
+            body: bytes | str = _text(request.body) if as_text else request.body
+            with _errors_of("input_fn"):
+                found = call(functions["input_fn"], body, request.content_type, context=context)
+        else:
+            with _errors_of("preprocess"):
+                found = self.loaded.task.preprocess(request)
+        if "predict_fn" in functions:
+            return [RequestItem(request, found)]
+        if not isinstance(found, list):
+            return [self._request_item(request, found, listed=False)]
+        if not found:
+            raise BadRequest("the request holds no items")
+        if len(found) > limit:
+            raise TooLarge(f"the request has {len(found)} items; at most {limit} are read")
+        return [self._request_item(request, one, listed=True) for one in found]
+
+    def _request_item(self, request: Request, original: Any, *, listed: bool) -> RequestItem:
+        if isinstance(original, EndpointError):
+            return RequestItem(request, error=original, listed=listed)
+        try:
+            return RequestItem(request, original, self._as_item(original), listed=listed)
+        except EndpointError as error:
+            return RequestItem(request, original, error=error, listed=listed)
+
+    def _as_item(self, original: Any) -> Item:
+        """What preprocess may return, as an Item: an Item, a dict of arrays, or the array of a model of one input."""
+        if isinstance(original, Item):
+            return replace(original, inputs={name: _array(value) for name, value in original.inputs.items()})
+        info = self.loaded.info
+        graphs = info.graphs_of() or info.graphs_of("encoder")  # decoding begins there
+        role = graphs[0].role if graphs else "main"
+        if isinstance(original, Mapping):
+            return Item({name: _array(value) for name, value in original.items()}, role=role)
+        if graphs and len(graphs[0].inputs) == 1:
+            return Item({graphs[0].inputs[0].name: _array(original)}, role=role)
+        names = ", ".join(tensor.name for tensor in graphs[0].inputs) if graphs else "no role main"
+        raise Internal(
+            f"preprocess returned one {type(original).__name__}; the model has the inputs {names}: return a dict"
         )
-    if graphs and len(graphs[0].inputs) == 1:
-        return Item({graphs[0].inputs[0].name: _array(original)}, role=graphs[0].role)
-    names = ", ".join(tensor.name for tensor in graphs[0].inputs) if graphs else "no role main"
-    raise Internal(
-        f"preprocess returned one {type(original).__name__}; the model has the inputs {names}: return a dict"
-    )
+
+    # A user's functions, and postprocess ----------------------------------------------------------------------------
+
+    def _predict_by_user(self, one: RequestItem, context: Any) -> RequestItem:
+        if one.error is not None:
+            return one
+        try:
+            with _errors_of("predict_fn"):
+                function = self.loaded.task.functions["predict_fn"]
+                return replace(one, outputs=call(function, one.original, self.loaded.model, context=context))
+        except EndpointError as error:
+            return replace(one, error=error)
+
+    def _postprocess(self, one: RequestItem, accept: str) -> Any:
+        """What stands for the item in the response: an Answer, or a value to be encoded as Accept asks."""
+        task = self.loaded.task
+        if "output_fn" not in task.functions:
+            if "input_fn" in task.functions:  # the items are not those of our postprocess
+                return one.outputs
+            original = one.original
+            if isinstance(original, Item) and original.context.get("accept", accept) != accept:
+                original = replace(original, context={**original.context, "accept": accept})  # output_fn's comes last
+            with _errors_of("postprocess"):
+                return task.postprocess(one.outputs, original)
+        ranges = sorted(parse_accept(accept), key=lambda one: -one.quality)
+        preferred = next((one.kind for one in ranges if "*" not in one.kind), "application/json")
+        with _errors_of("output_fn"):
+            found = call(task.functions["output_fn"], one.outputs, preferred)
+        if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], str):
+            return Answer(*found)
+        return Answer(found, preferred) if isinstance(found, (bytes, str)) else found
+
+
+def ready(items: Sequence[RequestItem]) -> list[Item]:
+    """The items that go to the device: those without an error."""
+    return [one.item for one in items if one.error is None and one.item is not None]
+
+
+def with_results(items: Sequence[RequestItem], results: Sequence[ItemResult]) -> list[RequestItem]:
+    """The items with their outputs or errors, in order; `results` are those of the items of `ready`."""
+    left = iter(results)
+    found = []
+    for one in items:
+        if one.error is None and one.item is not None:
+            result = next(left)
+            found.append(
+                replace(one, error=result) if isinstance(result, EndpointError) else replace(one, outputs=result)
+            )
+        else:
+            found.append(one)
+    return found
 
 
 def _array(value: Any) -> Any:
@@ -249,147 +360,11 @@ def _array(value: Any) -> Any:
     return array
 
 
-def predict_fn(work: Sequence[Work], model: Served, context: Any = None) -> list[Done]:
-    """One Done for each Work, in order; the items go to the device together, whichever requests they are of."""
-    if "predict_fn" in model.task.functions:
-        return [_predict_by_user(one, model, context) for one in work]
-    if decodes(model):
-        return joined(work, [decoded(item, model, caller(model.model.scheduler)) for item in ready(work)])
-    return joined(work, model.model.scheduler.run(ready(work)))
-
-
-def decodes(served: Served) -> bool:
-    """Whether the task calls the model more than once an item."""
-    return served.task.decode is not None and batches(served)
-
-
-def decoded(item: Item, served: Served, call: Call) -> Any:
-    """What the task's decode makes of an item, or the EndpointError that ended it."""
-    assert served.task.decode is not None  # noqa: S101  (see `decodes`)
-    try:
-        return _guarded("decode", served.task.decode, item, call)
-    except EndpointError as error:
-        return error
-
-
-def batches(served: Served) -> bool:
-    """Whether items of several requests may share a batch: a user's predict_fn gets one request at a time."""
-    return "predict_fn" not in served.task.functions
-
-
-def ready(work: Sequence[Work]) -> list[Item]:
-    """The items that go to the device."""
-    return [one.item for one in work if one.error is None and one.item is not None]
-
-
-def joined(work: Sequence[Work], outcomes: Sequence[Any]) -> list[Done]:
-    """One Done for each Work, in order; `outcomes` are those of the items of `ready`."""
-    left = iter(outcomes)
-    return [_done(one, next(left) if one.error is None and one.item is not None else None) for one in work]
-
-
-def _done(work: Work, outcome: Any) -> Done:
-    error = work.error or (outcome if isinstance(outcome, EndpointError) else None)
-    return Done(work, None if error else outcome, error)
-
-
-def _predict_by_user(work: Work, served: Served, context: Any) -> Done:
-    if work.error is not None:
-        return Done(work, None, work.error)
-    function = served.task.functions["predict_fn"]
-    try:
-        return Done(work, _guarded("predict_fn", call, function, work.original, served.model, context=context))
-    except EndpointError as error:
-        return Done(work, None, error)
-
-
-def output_fn(done: Sequence[Done], accept: str, context: Any = None) -> tuple[bytes, str]:
-    """(body, content type) of one request. Raises EndpointError where the context cannot carry a status."""
-    by_toolkit = hasattr(context, "set_response_status")
-    answer = reply(done, None if by_toolkit or isinstance(context, Headers) else accept, raises=not by_toolkit)
-    if by_toolkit:
-        if answer.status != 200:
-            context.set_response_status(code=answer.status, phrase=_phrase(answer.status))
-        for name, value in answer.headers.items():
-            context.set_response_header(0, name, value)
-    return answer.body, answer.content_type
-
-
-def reply(done: Sequence[Done], accept: str | None = None, *, raises: bool = False) -> Reply:
-    """The finished answer of one request; `accept` overrides the request's own header.
-
-    An error becomes its JSON answer, or is raised if `raises`.
-    """
-    info = _served().info
-    try:
-        return _encoded(done, done[0].work.request.accept if accept is None else accept)
-    except EndpointError as error:
-        if raises:
-            raise
-        return responses.error_reply(error, info)
-
-
-def failed(error: EndpointError) -> Reply:
-    """The answer for a request that never became items."""
-    served = _state.get("served")
-    return responses.error_reply(error, served.info if served else None)
-
-
-def _encoded(done: Sequence[Done], accept: str) -> Reply:
-    served = _served()
-    if not done[0].work.listed:
-        if done[0].error is not None:
-            raise done[0].error
-        return responses.encode_one(_postprocessed(done[0], served, accept), accept, served.info)
-    values = []
-    for one in done:
-        try:
-            values.append(one.error or _postprocessed(one, served, accept))
-        except EndpointError as error:
-            values.append(error)
-    return responses.encode_list(values, accept, served.info)
-
-
-def _postprocessed(done: Done, served: Served, accept: str) -> Any:
-    if "output_fn" not in served.task.functions:
-        if "input_fn" in served.task.functions:  # the items are not those of our postprocess
-            return done.outputs
-        original = done.work.original
-        if isinstance(original, Item) and "accept" in original.context:  # output_fn's own accept comes last
-            original = replace(original, context={**original.context, "accept": accept})
-        return _guarded("postprocess", served.task.postprocess, done.outputs, original)
-    ranges = sorted(parse_accept(accept), key=lambda one: -one.quality)
-    preferred = next((one.kind for one in ranges if "*" not in one.kind), "application/json")
-    found = _guarded("output_fn", call, served.task.functions["output_fn"], done.outputs, preferred)
-    if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], str):
-        return Answer(*found)
-    return Answer(found, preferred) if isinstance(found, (bytes, str)) else found
-
-
-def _guarded(name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Call a function of a task. ValueError is the caller's fault (400), any other exception the handler's (500)."""
-    try:
-        return function(*arguments, **options)
-    except (EndpointError, MemoryError):
-        raise
-    except ValueError as error:
-        raise BadRequest(" ".join(str(error).split())[:500] or f"{name} refused the request") from error
-    except Exception as error:
-        _log.exception("%s failed", name)
-        raise Internal(f"{name} failed with {type(error).__name__}; the worker's log has the details") from error
-
-
 def _text(body: bytes) -> str:
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadRequest(f"the body is not UTF-8: {error}") from None
-
-
-def _served() -> Served:
-    if "served" not in _state:
-        raise LoadError("no model is loaded: call model_fn first")
-    return _state["served"]
 
 
 def _headers(context: Any) -> Mapping[str, str]:
@@ -403,5 +378,55 @@ def _headers(context: Any) -> Mapping[str, str]:
     return {str(name).lower(): str(value) for name, value in properties.items()}
 
 
-def _phrase(status: int) -> str:
-    return HTTPStatus(status).phrase
+# SageMaker's four functions -----------------------------------------------------------------------------------------
+
+
+class _Toolkit:
+    """The one place that remembers a model: SageMaker's toolkit passes it to predict_fn, not to input_fn or output_fn.
+
+    `handler` is the last that model_fn made; a container's process serves one model. The native server and Triton's
+    adapter have their ModelHandler at hand, and nothing of theirs comes by here.
+    """
+
+    handler: ModelHandler | None = None
+
+    @classmethod
+    def loaded(cls) -> ModelHandler:
+        if cls.handler is None:
+            raise LoadError("no model is loaded: call model_fn first")
+        return cls.handler
+
+
+def model_fn(model_dir: str, context: Any = None) -> ModelHandler:  # noqa: ARG001  (the toolkit counts the parameters)
+    """Load the artifact in `model_dir`. Raises LoadError, whose one line is also printed on stderr."""
+    _Toolkit.handler = None
+    try:
+        _Toolkit.handler = ModelHandler(load(Path(model_dir), Settings.from_environment()))
+    except LoadError as error:
+        print(f"The model cannot be served: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        raise
+    return _Toolkit.handler
+
+
+def input_fn(body: bytes | memoryview | str, content_type: str, context: Any = None) -> list[RequestItem]:
+    """ModelHandler.input of the model that model_fn loaded last."""
+    return _Toolkit.loaded().input(body, content_type, context)
+
+
+def predict_fn(items: Sequence[RequestItem], model: ModelHandler, context: Any = None) -> list[RequestItem]:
+    """ModelHandler.predict; `model` is what model_fn returned."""
+    return model.predict(items, context)
+
+
+def output_fn(items: Sequence[RequestItem], accept: str, context: Any = None) -> tuple[bytes, str]:
+    """(body, content type) of one request. Raises EndpointError where the context cannot carry a status."""
+    handler = _Toolkit.loaded()
+    if not hasattr(context, "set_response_status"):
+        reply = handler.encode(items, None if isinstance(context, Headers) else accept)
+        return reply.body, reply.content_type
+    reply = handler.output(items)
+    if reply.status != 200:
+        context.set_response_status(code=reply.status, phrase=HTTPStatus(reply.status).phrase)
+    for name, value in reply.headers.items():
+        context.set_response_header(0, name, value)
+    return reply.body, reply.content_type

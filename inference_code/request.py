@@ -85,7 +85,8 @@ class Item:
     the smallest bucket that holds the item is used. cut: what that adds to outputs and is taken off again: output name
     to {axis: length}, axes counted without the batch axis.
 
-    squeeze: for a picture that was resized, by which factor minus 1 one side was stretched against the other; a metric.
+    aspect_distortion: for an image that was resized, by which factor minus 1 one side was stretched against the other;
+    a metric.
     """
 
     inputs: Mapping[str, Array]
@@ -93,7 +94,7 @@ class Item:
     role: str = "main"
     padding: Mapping[str, float] = field(default_factory=dict)
     cut: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
-    squeeze: float | None = None
+    aspect_distortion: float | None = None
 
 
 @dataclass(frozen=True)

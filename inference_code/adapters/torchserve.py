@@ -20,13 +20,14 @@ import os
 import signal
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from inference_code import handler
 from inference_code.codecs.multipart import MULTIPART
-from inference_code.errors import EndpointError, Internal, UnsupportedMediaType
-from inference_code.handler import Done, Request, Served, Work
+from inference_code.errors import EndpointError, UnsupportedMediaType, as_endpoint_error
+from inference_code.handler import ModelHandler, Request, RequestItem
 
 # TorchServe takes these bodies apart by itself, and the toolkit then looks for a part named "body".
 _TAKEN_APART = (MULTIPART, "application/x-www-form-urlencoded")
@@ -34,12 +35,12 @@ _SERVER = b"org.pytorch.serve.ModelServer"
 _log = logging.getLogger(__name__)
 
 
-def model_fn(model_dir: str, context: Any = None) -> Served:
+def model_fn(model_dir: str, context: Any = None) -> ModelHandler:
     """See handler.model_fn. Raises LoadError, after it has ended the TorchServe that this process is a worker of."""
     _bodies_as_bytes()
     server = _server()
     try:
-        served = handler.model_fn(model_dir, context)
+        model = handler.model_fn(model_dir, context)
     except Exception:
         if server is not None and not _mark(server).exists():
             _log.error("the server ends: no worker of it could load the model")
@@ -47,10 +48,10 @@ def model_fn(model_dir: str, context: Any = None) -> Served:
         raise
     if server is not None:
         _mark(server).touch()
-    return served
+    return model
 
 
-def input_fn(body: bytes | str | None, content_type: str, context: Any = None) -> list[Work]:
+def input_fn(body: bytes | str | None, content_type: str, context: Any = None) -> list[RequestItem]:
     """See handler.input_fn. A body that TorchServe has taken apart is refused: its parts' types are lost."""
     kind = (content_type or "").split(";")[0].strip().lower()
     if kind in _TAKEN_APART:
@@ -63,38 +64,30 @@ def input_fn(body: bytes | str | None, content_type: str, context: Any = None) -
     try:
         return handler.input_fn(b"" if body is None else body, content_type, context)
     except Exception as error:
-        return _failed(_ours(error))
+        return _failed(error)
 
 
-def predict_fn(work: Sequence[Work], model: Served, context: Any = None) -> list[Done]:
+def predict_fn(items: Sequence[RequestItem], model: ModelHandler, context: Any = None) -> list[RequestItem]:
     """See handler.predict_fn."""
     try:
-        return handler.predict_fn(work, model, context)
+        return handler.predict_fn(items, model, context)
     except Exception as error:
-        mistake = _ours(error)
-        return [Done(one, None, one.error or mistake) for one in work]
+        mistake = as_endpoint_error(error)
+        return [replace(one, error=one.error or mistake) for one in items]
 
 
-def output_fn(done: Sequence[Done], accept: str, context: Any = None) -> tuple[bytes, str]:
+def output_fn(items: Sequence[RequestItem], accept: str, context: Any = None) -> tuple[bytes, str]:
     """See handler.output_fn."""
     try:
-        return handler.output_fn(done, accept, context)
+        return handler.output_fn(items, accept, context)
     except Exception as error:
         if isinstance(error, EndpointError):  # there is no context to carry the status: the toolkit reads it from here
             raise
-        return handler.output_fn([Done(_failed(_ours(error))[0], None, _ours(error))], accept, context)
+        return handler.output_fn(_failed(error), accept, context)
 
 
-def _failed(error: EndpointError) -> list[Work]:
-    return [Work(Request(b""), None, None, error)]
-
-
-def _ours(error: Exception) -> EndpointError:
-    """What the caller is told of an exception that should not have been; the log gets the rest."""
-    if isinstance(error, EndpointError):
-        return error
-    _log.error("a request failed", exc_info=error)
-    return Internal(f"{type(error).__name__}; the worker's log has the details")
+def _failed(error: Exception) -> list[RequestItem]:
+    return [RequestItem(Request(b""), error=as_endpoint_error(error))]
 
 
 def _bodies_as_bytes() -> None:

@@ -1,68 +1,34 @@
-"""From items of any number of requests to full batches of the compiled graphs, and back.
+"""One batch of a compiled graph: which graphs an item fits, padding items to a full batch, splitting its outputs.
 
-`Scheduler` is the seam: whatever decides when which items go to the device takes items and gives one outcome each.
-`DirectScheduler` sends them at once, on the calling thread: the stock container's worker has one request at a time.
-The native server's scheduler, which batches across requests, is in scheduler.py.
+When which items share a batch is a Scheduler's to decide: direct_scheduler.py within one request, for the stock
+container's worker; scheduler.py across requests, for the native server.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from inference_code.artifact.manifest import PackagedVariant, TensorDescription, restore
-from inference_code.errors import BadRequest, EndpointError, Internal
+from inference_code.errors import BadRequest, EndpointError, as_endpoint_error
 from inference_code.request import Array, Item
-
-_log = logging.getLogger(__name__)
 
 # What the device does: a graph and its inputs (batch axis, compiled batch size) to its outputs.
 Run = Callable[[PackagedVariant, "list[Array]"], "list[Array]"]
-# What becomes of one item: the model's restored outputs without batch axis, or its error.
-Outcome = Any
+# A model's restored outputs for one item: arrays without batch axis, in the dicts, lists and tuples of the model.
+Outputs = Array | Mapping[str, "Outputs"] | Sequence["Outputs"]
+ItemResult = Outputs | EndpointError
 
 
 class Scheduler(Protocol):
     """Decides when items go to the device and with which others."""
 
-    def run(self, items: Sequence[Item]) -> list[Outcome]:
-        """One outcome for each item, in their order; an EndpointError for one that failed."""
-
-
-class DirectScheduler:
-    """Groups the items of one call by graph, fills batches, and runs them one after the other."""
-
-    def __init__(self, graphs: Sequence[PackagedVariant], run: Run) -> None:
-        self._graphs = tuple(graphs)
-        self._run = run
-
-    def run(self, items: Sequence[Item]) -> list[Outcome]:
-        """See Scheduler. An item that fits no graph fails alone; a batch that fails, fails for all of its items."""
-        outcomes: list[Outcome] = [None] * len(items)
-        groups: dict[tuple[str, ...], tuple[list[PackagedVariant], list[int]]] = {}
-        for index, item in enumerate(items):
-            try:
-                graphs = fitting(item, self._graphs)
-                groups.setdefault(tuple(graph.file for graph in graphs), (graphs, []))[1].append(index)
-            except EndpointError as error:
-                outcomes[index] = error
-        for graphs, indices in groups.values():
-            start = 0
-            for graph, count in plan(len(indices), graphs):
-                part = indices[start : start + count]
-                start += count
-                batch = [items[index] for index in part]
-                try:
-                    answers: Sequence[Outcome] = taken_apart(graph, batch, run_batch(graph, batch, self._run))
-                except EndpointError as error:
-                    answers = [error] * count
-                for index, answer in zip(part, answers, strict=True):
-                    outcomes[index] = answer
-        return outcomes
+    def run(self, items: Sequence[Item]) -> list[ItemResult]:
+        """One result for each item, in their order; an EndpointError for one that failed."""
 
 
 def fitting(item: Item, graphs: Sequence[PackagedVariant]) -> list[PackagedVariant]:
@@ -107,20 +73,6 @@ def label(graph: PackagedVariant) -> str:
     return ",".join(([] if graph.role == "main" else [graph.role]) + list(sizes)) or graph.role
 
 
-def plan(count: int, graphs: Sequence[PackagedVariant]) -> list[tuple[PackagedVariant, int]]:
-    """Which graph takes how many of `count` items: full large batches first, the rest in the smallest that holds it.
-
-    `graphs` differ in batch size alone, smallest first.
-    """
-    batches = []
-    while count > 0:
-        graph = next((graph for graph in graphs if graph.batch_size >= count), graphs[-1])
-        taken = min(count, graph.batch_size)
-        batches.append((graph, taken))
-        count -= taken
-    return batches
-
-
 def run_batch(graph: PackagedVariant, items: Sequence[Item], run: Run) -> list[Array]:
     """Pad the items to the bucket, put them together, pad to the compiled batch, run. Returns the graph's outputs.
 
@@ -135,27 +87,42 @@ def run_batch(graph: PackagedVariant, items: Sequence[Item], run: Run) -> list[A
     return run(graph, arrays)
 
 
-def taken_apart(graph: PackagedVariant, items: Sequence[Item], outputs: Sequence[Array]) -> list[Outcome]:
-    """Each item's outcome of its batch. One whose `cut` does not fit the outputs fails alone; no thread ends by it."""
-    return [_outcome(graph, item, outputs, place) for place, item in enumerate(items)]
+@dataclass(frozen=True)
+class BatchRecord:
+    """One call of the device, for metrics: `waited` has the seconds in the queue of each of its items.
+
+    padding: the share of the elements of its inputs, 0 to 1, that no caller sent.
+    """
+
+    graph: PackagedVariant
+    core: int
+    waited: tuple[float, ...]
+    seconds: float
+    padding: float
+    failed: bool = False
 
 
-def _outcome(graph: PackagedVariant, item: Item, outputs: Sequence[Array], place: int) -> Outcome:
-    try:
-        return _own_part(graph, item, outputs, place)
-    except Exception as error:
-        _log.exception("the outputs of %s could not be taken apart", graph.file)
-        return Internal(f"{type(error).__name__}; the worker's log has the details")
+def padding_share(graph: PackagedVariant, items: Sequence[Item]) -> float:
+    """The share, 0 to 1, of the elements of a batch's inputs that fill up the batch and the bucket."""
+    held = sum(math.prod(tensor.shape) for tensor in graph.inputs)
+    sent = sum(np.size(item.inputs[tensor.name]) for item in items for tensor in graph.inputs)
+    return 1 - sent / held if held else 0.0
 
 
-def _own_part(graph: PackagedVariant, item: Item, outputs: Sequence[Array], place: int) -> Outcome:
-    """What belongs to the item at `place` of the batch, restored."""
-    # An output without batch axis (only allowed in a batch of one) belongs to the one item whole.
-    leaves = [
-        _cut(output[place] if tensor.shape[:1] == (graph.batch_size,) else output, item.cut.get(tensor.name))
-        for output, tensor in zip(outputs, graph.outputs, strict=True)
-    ]
-    return restore(graph.structure, [np.asarray(leaf) for leaf in leaves])
+def split_outputs(graph: PackagedVariant, items: Sequence[Item], outputs: Sequence[Array]) -> list[ItemResult]:
+    """Each item's result of its batch, restored. One whose `cut` does not fit the outputs fails alone."""
+    results: list[ItemResult] = []
+    for place, item in enumerate(items):
+        try:
+            # An output without batch axis (only allowed in a batch of one) belongs to the one item whole.
+            leaves = [
+                _cut(output[place] if tensor.shape[:1] == (graph.batch_size,) else output, item.cut.get(tensor.name))
+                for output, tensor in zip(outputs, graph.outputs, strict=True)
+            ]
+            results.append(restore(graph.structure, [np.asarray(leaf) for leaf in leaves]))
+        except Exception as error:
+            results.append(as_endpoint_error(error))
+    return results
 
 
 def _padded(array: Array, tensor: TensorDescription, item: Item) -> Array:

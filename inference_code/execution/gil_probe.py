@@ -94,7 +94,7 @@ def watch(model: Model, processes: int = 1) -> Lock | None:
     graph = max(took, key=lambda pair: pair[0])[1]
     inputs = runtime.zeros(graph)
     found = measure(lambda: model.run(graph, inputs))
-    _log.info(_words(found, model.at_once, processes))
+    _log.info(_words(found, model.max_concurrency, processes))
     return found
 
 

@@ -23,7 +23,8 @@ from inference_code.artifact.manifest import (
     verify_files,
 )
 from inference_code.errors import Internal, LoadError
-from inference_code.execution.batching import DirectScheduler, Scheduler
+from inference_code.execution.batching import Scheduler
+from inference_code.execution.direct_scheduler import DirectScheduler
 from inference_code.request import Array
 from inference_code.settings import Settings
 
@@ -42,14 +43,14 @@ class Model:
     SageMaker's predict_fn.
     """
 
-    def __init__(self, manifest: ArtifactManifest, copies: list[Copy], at_once: int) -> None:
+    def __init__(self, manifest: ArtifactManifest, copies: list[Copy], max_concurrency: int) -> None:
         self.manifest = manifest
         self.scheduler: Scheduler = DirectScheduler(manifest.graphs, self.run)
-        self.at_once = at_once
+        self.max_concurrency = max_concurrency
         self.warm_up_seconds: list[float] = []  # of each graph, on the first copy
         self._copies = copies
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for core in range(at_once):
+        for core in range(max_concurrency):
             self._free.put(core)
 
     def run(self, graph: PackagedVariant, arrays: list[Array]) -> list[Array]:
@@ -61,7 +62,10 @@ class Model:
             self._free.put(core)
 
     def run_on(self, core: int, graph: PackagedVariant, arrays: list[Array]) -> list[Array]:
-        """Run `graph` on one batch on copy `core` (0 to at_once - 1), which nobody else uses now. Raises Internal."""
+        """Run `graph` on one batch on copy `core` (0 to max_concurrency - 1), which nothing else uses now.
+
+        Raises Internal.
+        """
         copy = self._copies[core % len(self._copies)]  # a CPU's graphs can run on several threads, so copies may repeat
         try:
             return _call(copy[graph.file], graph, arrays)
@@ -136,10 +140,12 @@ def load(model_dir: Path, manifest: ArtifactManifest, settings: Settings) -> Mod
     extension = import_extension(manifest)
     on_device = not manifest.rehearsal
     if on_device:
-        at_once = count = (settings.neuron_cores or manifest.cores_per_copy) // manifest.cores_per_copy
+        max_concurrency = count = (settings.neuron_cores or manifest.cores_per_copy) // manifest.cores_per_copy
     else:
-        count, at_once = 1, min(settings.workers, settings.host_threads)
-    model = Model(manifest, [_load_copy(model_dir, manifest, extension, core) for core in range(count)], at_once)
+        count, max_concurrency = 1, min(settings.workers, settings.host_threads)
+    model = Model(
+        manifest, [_load_copy(model_dir, manifest, extension, core) for core in range(count)], max_concurrency
+    )
     model.warm_up()
     return model
 

@@ -9,8 +9,7 @@ import bisect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
-from inference_code.execution.batching import label
-from inference_code.execution.scheduler import Batch
+from inference_code.execution.batching import BatchRecord, label
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -115,14 +114,16 @@ class Metrics:
         self.device = Histogram("endpoint_device_seconds", "One batch on the device.", place, _SECONDS)
         self.items = Histogram("endpoint_batch_items", "Items of one batch, padding not counted.", place, _ITEMS)
         self.padding = Histogram("endpoint_padding_share", "Share of a batch that is padding.", place, _SHARES)
-        self.squeeze = Histogram("endpoint_squeeze_ratio", "How much a picture was distorted.", ("bucket",), _SHARES)
+        self.aspect_distortion = Histogram(
+            "endpoint_aspect_distortion", "Stretch of one side of an image against the other.", ("bucket",), _SHARES
+        )
         self.user = Histogram("endpoint_predict_fn_seconds", "A user's predict_fn, one request.", (), _SECONDS)
         self._all: tuple[Counter | Histogram, ...] = (
             self.requests, self.gone, self.failed, self.dropped, self.total, self.pre, self.post, self.queue,
-            self.device, self.items, self.padding, self.squeeze, self.user,
+            self.device, self.items, self.padding, self.aspect_distortion, self.user,
         )  # fmt: skip
 
-    def batch(self, batch: Batch) -> None:
+    def batch(self, batch: BatchRecord) -> None:
         """Take in one call of the device."""
         place = label(batch.graph), str(batch.core)
         for seconds in batch.waited:

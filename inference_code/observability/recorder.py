@@ -1,7 +1,7 @@
-"""What the native server tells of its work: the metrics, CloudWatch's lines and one line of JSON a request.
+"""Requests append a record; a background thread formats records as logs and metrics.
 
-Whoever serves a request only leaves a record. The records are put into words a little later, many at a time, on the
-writer's thread: a caller does not wait for it. GET /metrics works off what is left before it answers.
+One line of JSON for each request, Prometheus' metrics, and CloudWatch's lines. GET /metrics formats what is left before
+it answers.
 """
 
 from __future__ import annotations
@@ -10,49 +10,48 @@ import collections
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
-from inference_code.codecs.responses import Reply
-from inference_code.execution.scheduler import Batch
-from inference_code.observability.log_writer import CloudWatch, Writer
+from inference_code.execution.batching import BatchRecord
+from inference_code.execution.request_future import DeviceUsage
+from inference_code.observability.cloudwatch_emf import CloudWatch
+from inference_code.observability.log_writer import Writer
 from inference_code.observability.metrics import Metrics, State
 
-_MOST = 256  # records that wait at most; then whoever brings the next one works them off
-_AT_ONCE = 8  # records between two moments at which other threads may go on
+_MAX_RECORDS = 256  # that wait at most; the thread that brings the next one formats them
+_CHUNK = 8  # records between two moments at which other threads may go on
 
 
-@dataclass(slots=True)
-class Told:
-    """What is told of one request; times in seconds, sizes in bytes. status None: its client was gone."""
+class RequestRecord(Protocol):
+    """What is read of a finished request. Durations are in seconds, sizes in bytes, `time` is the wall clock's.
 
+    status: None where the client was gone. bucket: None where it did not get as far as the model's handler; device:
+    None where nothing of it was sent to the device. error: the body of an error response, shortened.
+    response_type: the content type of the response. path: /invocations, or what was asked for instead.
+    """
+
+    request_id: str
+    time: float
+    path: str
+    content_type: str
+    request_bytes: int
     status: int | None
-    response_bytes: int = 0
-    answer: str = ""
-    error: str = ""
-    request_id: str = ""
-    content_type: str = ""
-    request_bytes: int = 0
-    path: str = ""  # where it is not /invocations
-    seconds: float = 0.0
-    time: float = field(default_factory=time.time)
-    bucket: str | None = None  # None: it did not get as far as a handler
-    items: int = 0
-    preprocess: float = 0.0
-    postprocess: float = 0.0
-    squeezes: tuple[float, ...] = ()
-    predict_fn: float = 0.0
-    device: tuple[float, float, tuple[int, ...], int, float] | None = None  # queue, device, cores, batch items, padding
-
-    @classmethod
-    def of(cls, reply: Reply) -> Told:
-        """What is told of an answer."""
-        error = reply.body.decode("ascii", "replace")[:300] if reply.status >= 400 else ""
-        return cls(reply.status, len(reply.body), reply.content_type, error)
+    response_type: str
+    response_bytes: int
+    error: str
+    seconds: float
+    bucket: str | None
+    items: int
+    aspect_distortions: tuple[float, ...]
+    preprocess_seconds: float
+    predict_fn_seconds: float
+    postprocess_seconds: float
+    device: DeviceUsage | None
 
 
-class Observer:
-    """Takes records from any thread, and tells them."""
+class RequestRecorder:
+    """Takes records from any thread, and formats them on its writer's."""
 
     def __init__(
         self, endpoint: str, write: Callable[[bytes], None], first_core: int = 0, process: int | None = None
@@ -61,18 +60,18 @@ class Observer:
         self._endpoint = endpoint
         self._first_core, self._process = first_core, process
         self._metrics = Metrics()
-        self._records: collections.deque[Told | Batch] = collections.deque()
-        self._working = threading.Lock()
-        self._writer = Writer(write, self._metrics.dropped.add, self._work_off)
+        self._records: collections.deque[RequestRecord | BatchRecord] = collections.deque()
+        self._formatting = threading.Lock()
+        self._writer = Writer(write, self._metrics.dropped.add, self._format_all)
         self._cloudwatch = CloudWatch(endpoint, self._writer.put)
 
-    def request(self, told: Told) -> None:
+    def request(self, record: RequestRecord) -> None:
         """A request is over."""
-        self._take(told)
+        self._append(record)
 
-    def batch(self, batch: Batch) -> None:
+    def batch(self, batch: BatchRecord) -> None:
         """The device was called."""
-        self._take(batch)
+        self._append(batch)
 
     def gone(self) -> None:
         """A client was gone."""
@@ -80,85 +79,85 @@ class Observer:
 
     def text(self, gauges: Mapping[str, tuple[str, float]], others: Sequence[State] = ()) -> str:
         """The metrics in Prometheus' text format, added to `others`; `gauges`: name to (help, value now)."""
-        self._work_off()
+        self._format_all()
         return self._metrics.text(gauges, others)
 
     def state(self, gauges: Mapping[str, tuple[str, float]]) -> State:
         """The metrics as they are added to those of another process."""
-        self._work_off()
+        self._format_all()
         return self._metrics.state(gauges)
 
     def close(self) -> None:
-        """Tell everything, within a second at most if nobody reads."""
-        self._work_off()
+        """Write everything, within a second at most if nobody reads."""
+        self._format_all()
         self._cloudwatch.flush()
         self._writer.close()
 
-    def _take(self, record: Told | Batch) -> None:
+    def _append(self, record: RequestRecord | BatchRecord) -> None:
         self._records.append(record)
-        if len(self._records) >= _MOST:
-            self._work_off()
+        if len(self._records) >= _MAX_RECORDS:
+            self._format_all()
         else:
             self._writer.wake()
 
-    def _work_off(self) -> None:
-        with self._working:
+    def _format_all(self) -> None:
+        with self._formatting:
             for done in range(len(self._records)):
                 record = self._records.popleft()
-                if isinstance(record, Batch):
+                if isinstance(record, BatchRecord):
                     batch = replace(record, core=record.core + self._first_core)
                     self._metrics.batch(batch)
                     self._cloudwatch.batch(batch)
                 else:
-                    self._tell(record)
-                if done % _AT_ONCE == _AT_ONCE - 1:
+                    self._format(record)
+                if done % _CHUNK == _CHUNK - 1:
                     time.sleep(0)
         self._cloudwatch.tick()
 
-    def _tell(self, told: Told) -> None:
-        if told.status is not None:
-            self._metrics.requests.add(str(told.status))
-            self._metrics.total.observe(told.seconds)
-        if told.bucket is not None and told.status is not None:
-            self._metrics.pre.observe(told.preprocess, told.bucket)
-            self._metrics.post.observe(told.postprocess, told.bucket)
-            self._cloudwatch.request(told.bucket, told.preprocess, told.postprocess)
-            for squeeze in told.squeezes:
-                self._metrics.squeeze.observe(squeeze, told.bucket)
-            if told.predict_fn:
-                self._metrics.user.observe(told.predict_fn)
-        self._writer.put(self._line(told))
+    def _format(self, record: RequestRecord) -> None:
+        if record.status is not None:
+            self._metrics.requests.add(str(record.status))
+            self._metrics.total.observe(record.seconds)
+        if record.bucket is not None and record.status is not None:
+            self._metrics.pre.observe(record.preprocess_seconds, record.bucket)
+            self._metrics.post.observe(record.postprocess_seconds, record.bucket)
+            self._cloudwatch.request(record.bucket, record.preprocess_seconds, record.postprocess_seconds)
+            for distortion in record.aspect_distortions:
+                self._metrics.aspect_distortion.observe(distortion, record.bucket)
+            if record.predict_fn_seconds:
+                self._metrics.user.observe(record.predict_fn_seconds)
+        self._writer.put(self._line(record))
 
-    def _line(self, told: Told) -> dict[str, Any]:
+    def _line(self, record: RequestRecord) -> dict[str, Any]:
         line: dict[str, Any] = {
             "event": "request",
-            "time": int(told.time * 1000),
+            "time": int(record.time * 1000),
             "endpoint": self._endpoint,
-            "request_id": told.request_id,
-            "status": told.status,
+            "request_id": record.request_id,
+            "status": record.status,
         }
         if self._process is not None:
             line["process"] = self._process
-        if told.status is not None:
-            line |= {"response_bytes": told.response_bytes, "answer": told.answer}
-        if told.error:
-            line["error"] = told.error
-        line |= {"content_type": told.content_type, "request_bytes": told.request_bytes}
-        line["total_ms"] = _ms(told.seconds)
-        if told.path:
-            line["path"] = told.path
-        if told.bucket is not None:
-            line |= {"items": told.items, "bucket": told.bucket}
-            line |= {"preprocess_ms": _ms(told.preprocess), "postprocess_ms": _ms(told.postprocess)}
-        if told.squeezes:
-            line["squeeze"] = round(max(told.squeezes), 4)
-        if told.device is not None:
-            queue, device, cores, batch_items, padding = told.device
-            line |= {"queue_ms": _ms(queue), "device_ms": _ms(device)}
-            line["core"] = sorted(core + self._first_core for core in cores)
-            line |= {"batch_items": batch_items, "padding": round(padding, 4)}
-        elif told.predict_fn:
-            line["predict_fn_ms"] = _ms(told.predict_fn)
+        if record.status is not None:
+            line |= {"response_bytes": record.response_bytes, "answer": record.response_type}
+        if record.error:
+            line["error"] = record.error
+        line |= {"content_type": record.content_type, "request_bytes": record.request_bytes}
+        line["total_ms"] = _ms(record.seconds)
+        if record.path != "/invocations":
+            line["path"] = record.path[:100]
+        if record.bucket is not None:
+            line |= {"items": record.items, "bucket": record.bucket}
+            line |= {"preprocess_ms": _ms(record.preprocess_seconds), "postprocess_ms": _ms(record.postprocess_seconds)}
+        if record.aspect_distortions:
+            line["aspect_distortion"] = round(max(record.aspect_distortions), 4)
+        if record.device is not None:
+            device = record.device
+            line |= {"queue_ms": _ms(device.queue_seconds), "device_ms": _ms(device.device_seconds)}
+            line["core"] = sorted(core + self._first_core for core in device.cores)
+            line |= {"batch_items": device.batch_items, "padding": round(device.padding, 4)}
+        elif record.predict_fn_seconds:
+            line["predict_fn_ms"] = _ms(record.predict_fn_seconds)
         return line
 
 

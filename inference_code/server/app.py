@@ -6,6 +6,7 @@ Plain ASGI: what a framework adds to each request costs more than what this file
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import re
@@ -14,27 +15,27 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import replace
 from typing import Any
 
-from inference_code import handler
 from inference_code.codecs.responses import Reply
 from inference_code.errors import (
     SHUTTING_DOWN,
     EndpointError,
     Forbidden,
-    Internal,
     MethodNotAllowed,
     NotFound,
     RequestTimeout,
-    TooLarge,
     Unavailable,
 )
 from inference_code.execution.gil_probe import Lock
+from inference_code.handler import ModelHandler
 from inference_code.observability import metrics
 from inference_code.observability.log_writer import to_stdout
 from inference_code.observability.metrics import State
-from inference_code.observability.recorder import Observer, Told
+from inference_code.observability.recorder import RequestRecorder
+from inference_code.server.bodies import BodyReader, ClientGoneError
 from inference_code.server.browser_guard import BrowserGuard
-from inference_code.server.http_protocol import WHOLE_BODY
-from inference_code.server.pipeline import Job, Pipeline
+from inference_code.server.pipeline import Pipeline
+from inference_code.server.server_request import ServerRequest
+from inference_code.server.timeouts import ClientWatch, Receive
 from inference_code.settings import Settings
 from inference_code.workers import shared_output
 from inference_code.workers.channel import Member
@@ -42,13 +43,9 @@ from inference_code.workers.channel import Member
 # https://asgi.readthedocs.io/en/latest/specs/www.html
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _METHODS = {"/ping": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), "/invocations": ("POST",)}
-_DRAIN_BODY_SECONDS = 10.0
-_DRAIN_SHORT_SECONDS = 1.0  # the same, once the server ends, or when the body was too slow already
-_WATCH_AFTER = 0.005  # seconds
 _log = logging.getLogger(__name__)
 
 # A caller's own request id is kept: X-Request-Id, or the InferenceId that boto3's invoke_endpoint takes.
@@ -56,223 +53,183 @@ _ID_HEADERS = ("x-request-id", "x-amzn-sagemaker-inference-id")
 _ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
-class _ClientGoneError(Exception):
-    """The client closed the connection before its answer."""
-
-
 class Service:
-    """The routes, and what is known of the requests inside."""
+    """The routes, admission, deadlines and the drain."""
 
     def __init__(
         self,
-        served: handler.Served,
+        handler: ModelHandler,
         settings: Settings,
         write: Callable[[bytes], None] = to_stdout,
         member: Member | None = None,
         lock: Lock | None = None,
         guard: BrowserGuard | None = None,
     ) -> None:
-        """member: the place among several processes. lock: what interpreter.py saw. guard: on a loopback address."""
-        self._settings, self._guard = settings, guard
+        """member: the place among several processes. lock: what gil_probe.py saw. guard: on a loopback address."""
+        self._handler, self._settings, self._guard = handler, settings, guard
         self._member, self._holds_lock = member, lock is not None and lock.held
+        name = handler.loaded.manifest.name
         if member is not None and member.count > 1:
-            first = member.index * int(getattr(served.model, "at_once", 1))
-            self._observer = Observer(served.manifest.name, shared_output.in_turn(member), first, member.index)
+            first = member.index * handler.loaded.max_concurrency
+            self._recorder = RequestRecorder(name, shared_output.in_turn(member), first, member.index)
         else:
-            self._observer = Observer(served.manifest.name, write)
-        self._pipeline = Pipeline(served, settings, self._observer.batch)
-        self._jobs: set[Job] = set()
-        self._waits: set[_Cancel] = set()  # for what clients still have to send
-        self._inside = 0
+            self._recorder = RequestRecorder(name, write)
+        self._pipeline = Pipeline(handler, settings, self._recorder.batch)
+        self._bodies = BodyReader(settings.limits.request_bytes, settings.body_timeout_s)
+        self._in_pipeline: set[ServerRequest] = set()
+        self._in_progress = 0
         self._drain_ends: float | None = None
-        self._given_up = False  # what was inside at the end of the drain
+        self._drained = False  # the drain has ended: what was still in progress got 503
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
-        call = _Call(scope)
-        if self._guard is not None:
-            detail = self._guard.refusal(scope["method"], scope["http_version"], call.headers)
-            if detail is not None:
-                scope.pop("extensions", None)  # nobody asks for what was sent
-                await self._send(call, handler.failed(Forbidden(detail)), send, receive)
-                return
-        if call.path == "/invocations" and scope["method"] == "POST":
-            await self._invocations(call, receive, send)
+        request = _request(scope, self._settings.deadline_s)
+        detail = self._guard.refusal(scope["method"], scope["http_version"], request.headers) if self._guard else None
+        if detail is not None:
+            scope.pop("extensions", None)  # nobody asks for what was sent
+            await self._send(request, self._handler.error_reply(Forbidden(detail)), send, receive)
             return
-        scope.pop("extensions", None)  # nobody asks for what was sent
-        refused = _refusal(call, str(scope["method"]))
+        if request.path == "/invocations" and scope["method"] == "POST":
+            await self._invocations(request, scope, receive, send)
+            return
+        scope.pop("extensions", None)
+        refused = self._refusal(request.path, str(scope["method"]))
         if refused is not None:
-            await self._send(call, refused, send)
+            await self._send(request, refused, send)
             return
         try:
-            reply = self._ping() if call.path == "/ping" else await self._metrics()
+            reply = self._ping() if request.path == "/ping" else await self._metrics()
         except Exception as error:
-            reply = _mistaken(error)
-        await _write(reply, _headers(reply, call.id), send)  # whoever watches the server is not told of
+            reply = self._handler.error_reply(error)
+        await _write(reply, _headers(reply, request.request_id), send)  # health checks have no log record
+
+    def _refusal(self, path: str, method: str) -> Reply | None:
+        """404 or 405 for a route that is not there, None for one that is."""
+        allowed = _METHODS.get(path)
+        if allowed is None:
+            return self._handler.error_reply(NotFound(f"there is no {path[:100]}; POST /invocations, GET /ping"))
+        if method not in allowed:
+            refused = self._handler.error_reply(MethodNotAllowed(f"{method} {path} is not answered"))
+            return replace(refused, headers={**refused.headers, "Allow": ", ".join(allowed)})
+        return None
 
     def _ping(self) -> Reply:
-        """200: the model was loaded and answered before the port was opened. 503 once the server is ending."""
+        """200: the model was loaded and warmed up before the port was opened. 503 once the server is ending."""
         return Reply(200 if self._drain_ends is None else 503, b"", "text/plain")
 
     async def _metrics(self) -> Reply:
         """Prometheus' text: the sum over all processes, whichever is asked."""
         others = await shared_output.ask(self._member) if self._member is not None else []
-        text = self._observer.text(self._gauges(others.count(None)), [one for one in others if one is not None])
+        text = self._recorder.text(self._gauges(others.count(None)), [one for one in others if one is not None])
         return Reply(200, text.encode(), metrics.CONTENT_TYPE)
 
     def state(self) -> State:
         """The metrics of this process alone."""
-        return self._observer.state(self._gauges())
+        return self._recorder.state(self._gauges())
 
     def _gauges(self, silent: int = 0) -> dict[str, tuple[str, float]]:
         return {
-            "endpoint_requests_inside": ("Requests that are not answered yet.", float(self._inside)),
-            "endpoint_items_waiting": ("Items that wait for the device.", float(self._pipeline.waiting())),
-            "endpoint_processes": ("Processes whose metrics these are.", 1.0),
-            "endpoint_processes_silent": ("Processes that did not tell theirs in time.", float(silent)),
+            "endpoint_requests_inside": ("Requests in progress.", float(self._in_progress)),
+            "endpoint_items_waiting": ("Items in the inference queue.", float(self._pipeline.waiting())),
+            "endpoint_processes": ("Worker processes in this sum.", 1.0),
+            "endpoint_processes_silent": ("Worker processes that did not report in time.", float(silent)),
             "endpoint_processes_holding_lock": (
-                "Processes whose model was seen to hold the interpreter's lock.", float(self._holds_lock)
+                "Worker processes whose model holds the GIL during inference.", float(self._holds_lock)
             ),
         }  # fmt: skip
 
     # One request ----------------------------------------------------------------------------------------------------
 
-    async def _invocations(self, call: _Call, receive: Receive, send: Send) -> None:
+    async def _invocations(self, request: ServerRequest, scope: Scope, receive: Receive, send: Send) -> None:
         """One request through the handler; an error is answered as JSON {error, detail}."""
-        if self._inside >= self._settings.max_queue or self._given_up:
-            busy = f"{self._inside} requests are being worked on, which is as many as may; try again"
-            refused = Unavailable(SHUTTING_DOWN if self._given_up else busy, retry_after=1)
-            call.scope.pop("extensions", None)  # nobody will ask for what was sent
-            await self._send(call, handler.failed(refused), send)
+        limit = self._settings.max_queue
+        if self._in_progress >= limit or self._drained:
+            busy = f"server is at its limit of {limit} concurrent requests; retry"
+            scope.pop("extensions", None)  # nobody will ask for what was sent
+            refused = Unavailable(SHUTTING_DOWN if self._drained else busy, retry_after=1)
+            await self._send(request, self._handler.error_reply(refused), send)
             return
-        self._inside += 1
+        self._in_progress += 1
         unread = None
         try:
             try:
-                call.body = await self._body(call, receive)
+                request.body = await self._bodies.read(request.headers, scope, receive)
             except EndpointError as error:  # before the request was read to its end
-                reply, unread = handler.failed(error), receive
+                reply, unread = self._handler.error_reply(error), receive
             else:
-                reply = await self._answer(call, receive)
-        except _ClientGoneError:
-            self._observer.gone()
-            self._tell(call, Told(status=None, error="client_gone"))
+                reply = await self._infer(request, receive)
+        except ClientGoneError:
+            self._recorder.gone()
+            self._record(request, None)
             return
         except Exception as error:
-            reply = _mistaken(error)
+            reply = self._handler.error_reply(error)
         finally:
-            self._inside -= 1
-        await self._send(call, reply, send, unread)
+            self._in_progress -= 1
+        await self._send(request, reply, send, unread)
 
-    async def _body(self, call: _Call, receive: Receive) -> bytes | memoryview:
-        """The request's body, given up as soon as it is larger than the limit or late. Raises TooLarge, RequestTimeout.
-
-        Raises Unavailable at the end of the drain, and _ClientGoneError.
-        """
-        limit = self._settings.limits.request_bytes
-        declared = call.headers.get("content-length", "0")
-        if declared.isdigit() and int(declared) > limit:
-            raise TooLarge(f"the body has {declared[:20]} bytes; at most {limit} are read")
-        late = _Cancel(self._settings.body_timeout_s, self._waits)
-        try:
-            return await _read(call, receive, limit)
-        except asyncio.CancelledError:
-            if not late.came():
-                raise
-            if self._given_up:
-                raise Unavailable(SHUTTING_DOWN, retry_after=1) from None
-            raise RequestTimeout(f"the body did not arrive within {self._settings.body_timeout_s:g} s") from None
-        finally:
-            late.end()
-
-    async def _answer(self, call: _Call, receive: Receive) -> Reply:
-        """Send the request through the pipeline. Raises _ClientGoneError, and then its work is given up."""
+    async def _infer(self, request: ServerRequest, receive: Receive) -> Reply:
+        """Send the request through the pipeline. Raises ClientGoneError, and then its work is cancelled."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Reply] = loop.create_future()
-        call.job = job = Job(
-            call.body,
-            call.headers.get("content-type", ""),
-            handler.Headers(call.headers),
-            lambda reply: _deliver(loop, future, reply),
-            deadline=call.arrived + self._settings.deadline_s,
-            request_id=call.id,
+        request.respond = functools.partial(_deliver, loop, future)
+        self._in_pipeline.add(request)
+        watch = ClientWatch(
+            receive, lambda: self._leave(request, future), request.deadline, lambda: self._expire(request)
         )
-        self._jobs.add(job)
-        watch = _Watch(receive, lambda: self._leave(job, future), job.deadline, lambda: self._expire(job))
         try:
-            self._pipeline.start(job)
+            self._pipeline.start(request)
             return await future
         finally:
             watch.end()
-            self._jobs.discard(job)
+            self._in_pipeline.discard(request)
+            request.bucket = self._pipeline.bucket(request)
 
-    def _expire(self, job: Job) -> None:
-        """The request's time is up. On the event loop."""
+    def _expire(self, request: ServerRequest) -> None:
+        """The request's deadline. On the event loop."""
         seconds = self._settings.deadline_s
-        self._pipeline.give_up(job, Unavailable(f"there is no answer after {seconds:g} s; try again", retry_after=1))
+        error = Unavailable(f"request deadline of {seconds:g} s exceeded; retry", retry_after=1)
+        self._pipeline.cancel(request, error)
 
-    def _leave(self, job: Job, future: asyncio.Future[Reply]) -> None:
+    def _leave(self, request: ServerRequest, future: asyncio.Future[Reply]) -> None:
         """The client has gone. On the event loop."""
         if not future.done():
-            future.set_exception(_ClientGoneError())
-        self._pipeline.give_up(job, Unavailable("the client has gone"))
+            future.set_exception(ClientGoneError())
+        self._pipeline.cancel(request, Unavailable("the client closed the connection"))
 
-    async def _send(self, call: _Call, reply: Reply, send: Send, unread: Receive | None = None) -> None:
-        """The answer, and then what is told of it. `unread`: where the rest of the body comes from.
+    async def _send(self, request: ServerRequest, reply: Reply, send: Send, unread: Receive | None = None) -> None:
+        """The response, and then its record. `unread`: where the rest of the body comes from.
 
-        A socket that is closed with unread bytes resets the connection, and the client may lose the answer that it was
-        sent. So the body is read on for a while, and thrown away, before the response ends.
+        A socket that is closed with unread bytes resets the connection, and the client may lose the response. So the
+        body is read on for a while, and thrown away, before the response ends.
         """
-        seconds = time.monotonic() - call.arrived
-        headers = _headers(reply, call.id)
+        seconds = time.monotonic() - request.arrived
+        headers = _headers(reply, request.request_id)
         if unread is not None:
             headers.append((b"connection", b"close"))
         await _write(reply, headers, send, more=unread is not None)
         if unread is not None:
-            slow = self._given_up or reply.status == RequestTimeout.status
-            await self._drain(unread, _DRAIN_SHORT_SECONDS if slow else _DRAIN_BODY_SECONDS)
+            await self._bodies.discard(unread, slow=reply.status == RequestTimeout.status)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-        self._tell(call, Told.of(reply), seconds)
+        self._record(request, reply, seconds)
 
-    async def _drain(self, receive: Receive, seconds: float) -> None:
-        """Read on and throw away: as many bytes as a body may have at most, for a while."""
-        late = _Cancel(seconds, self._waits)
-        left = self._settings.limits.request_bytes
-        try:
-            while left > 0:
-                message = await receive()
-                left -= len(message.get("body", b""))
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
-        except asyncio.CancelledError:
-            if not late.came():
-                raise
-        finally:
-            late.end()
-
-    def _tell(self, call: _Call, told: Told, seconds: float | None = None) -> None:
-        """Hand over what is told of a request; it is put into words later, on another thread."""
-        told.request_id, told.content_type, told.request_bytes = call.id, call.content_type, len(call.body)
-        told.seconds = time.monotonic() - call.arrived if seconds is None else seconds
-        if call.job is not None:
-            _record_job(told, call.job, self._pipeline.bucket(call.job))
-        if call.path != "/invocations":
-            told.path = call.path[:100]
-        self._observer.request(told)
+    def _record(self, request: ServerRequest, reply: Reply | None, seconds: float | None = None) -> None:
+        """Hand the request over as a record; a background thread formats it as a log line and metrics."""
+        request.record(reply, time.monotonic() - request.arrived if seconds is None else seconds)
+        self._recorder.request(request)
 
     # The end --------------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """SIGTERM: finish what is inside; after drain_s seconds the rest is answered 503. On the event loop."""
+        """SIGTERM: finish what is in progress; after drain_s seconds the rest is answered 503. On the event loop."""
         self._drain_ends = time.monotonic() + self._settings.drain_s
-        asyncio.get_running_loop().call_later(self._settings.drain_s, self._give_up_all)
+        asyncio.get_running_loop().call_later(self._settings.drain_s, self._end_drain)
 
-    def _give_up_all(self) -> None:
-        self._given_up = True
-        for wait in list(self._waits):
-            wait.cancel()
-        for job in list(self._jobs):
-            self._pipeline.give_up(job, Unavailable(SHUTTING_DOWN, retry_after=1))
+    def _end_drain(self) -> None:
+        self._drained = True
+        self._bodies.end()
+        for request in list(self._in_pipeline):
+            self._pipeline.cancel(request, Unavailable(SHUTTING_DOWN, retry_after=1))
 
     def close(self, seconds: float) -> bool:
         """End the threads, within `seconds` or what is left of the drain, and write the last lines.
@@ -281,139 +238,23 @@ class Service:
         """
         left = 0.0 if self._drain_ends is None else self._drain_ends - time.monotonic()
         ended = self._pipeline.close(max(seconds, left))
-        self._observer.close()
+        self._recorder.close()
         return ended
 
 
-def _refusal(call: _Call, method: str) -> Reply | None:
-    """404 or 405 for a route that is not there, None for one that is."""
-    allowed = _METHODS.get(call.path)
-    if allowed is None:
-        return handler.failed(NotFound(f"there is no {call.path[:100]}; POST /invocations, GET /ping"))
-    if method not in allowed:
-        refused = handler.failed(MethodNotAllowed(f"{method} {call.path} is not answered"))
-        return replace(refused, headers={**refused.headers, "Allow": ", ".join(allowed)})
-    return None
-
-
-async def _write(reply: Reply, headers: list[tuple[bytes, bytes]], send: Send, *, more: bool = False) -> None:
-    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body, "more_body": more})
-
-
-def _record_job(record: Told, job: Job, bucket: str) -> None:
-    """Copy what is known of a job into its record; the job itself, and its arrays, are let go."""
-    record.bucket, record.items, record.squeezes = bucket, job.items, tuple(job.squeezes)
-    record.preprocess, record.postprocess, record.predict_fn = job.pre_seconds, job.post_seconds, job.user_seconds
-    way = job.ticket
-    if way is not None:
-        record.device = (way.queue_seconds, way.device_seconds, tuple(way.cores), way.batch_items, way.padding)
-
-
-def _mistaken(error: Exception) -> Reply:
-    """Our own mistake: the log gets the traceback, the caller does not."""
-    _log.error("a request failed", exc_info=error)
-    return handler.failed(Internal(f"{type(error).__name__}; the worker's log has the details"))
-
-
-class _Call:
-    """One request while it is inside. headers: by name in lower case; of several with one name, joined by commas."""
-
-    def __init__(self, scope: Scope) -> None:
-        self.arrived = time.monotonic()
-        self.scope = scope
-        self.path = str(scope["path"])
-        self.headers: dict[str, str] = {}
-        headers = self.headers
-        for name, value in scope["headers"]:
-            key, text = name.decode("latin-1"), value.decode("latin-1")
-            headers[key] = f"{headers[key]}, {text}" if key in headers else text
-        self.content_type = headers.get("content-type", "")[:100]
-        self.body: bytes | memoryview = b""
-        self.job: Job | None = None
-        given = next((headers[name] for name in _ID_HEADERS if name in headers), "")
-        self.id = given if _ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
-
-
-async def _read(call: _Call, receive: Receive, limit: int) -> bytes | memoryview:
-    """The whole body. Raises TooLarge, _ClientGoneError."""
-    chunks, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _ClientGoneError
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise TooLarge(f"the body has more than {limit} bytes, which is what is read at most")
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            whole: memoryview | None = call.scope.get("extensions", {}).pop(WHOLE_BODY, None)
-            if whole is not None:
-                return whole
-            return b"".join(chunks) if len(chunks) > 1 else chunks[0]
-
-
-class _Cancel:
-    """Cancels the task that makes it, after `seconds`: asyncio.timeout, which Python 3.10 does not have.
-
-    asyncio.wait_for would make a task of its own for each request.
-    """
-
-    def __init__(self, seconds: float, among: set[_Cancel]) -> None:
-        """It is one of `among` until its end."""
-        self._task = asyncio.current_task()
-        self._came = False
-        self._timer = asyncio.get_running_loop().call_later(seconds, self.cancel)
-        self._among = among
-        among.add(self)
-
-    def cancel(self) -> None:
-        """Not after `seconds`, but now."""
-        assert self._task is not None  # noqa: S101  (made within a task)
-        if not self._came:
-            self._came = True
-            self._task.cancel()
-
-    def came(self) -> bool:
-        """Whether a CancelledError that was caught is this one's, and no one else's."""
-        if not self._came:
-            return False
-        uncancel = getattr(self._task, "uncancel", None)  # since Python 3.11
-        return uncancel is None or uncancel() == 0
-
-    def end(self) -> None:
-        """Cancel nothing any more."""
-        self._timer.cancel()
-        self._among.discard(self)
-
-
-class _Watch:
-    """Calls `left` when the client closes the connection, `expire` at the deadline. The body has been read.
-
-    It begins to look after _WATCH_AFTER seconds: a request that is answered by then needs no task that looks.
-    """
-
-    def __init__(self, receive: Receive, left: Callable[[], None], deadline: float, expire: Callable[[], None]) -> None:
-        self._receive, self._left, self._deadline, self._expire = receive, left, deadline, expire
-        self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER, self._begin)
-
-    def _begin(self) -> None:
-        self._task = asyncio.ensure_future(self._look())
-        seconds = max(0.0, self._deadline - time.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
-
-    async def _look(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._left()
-
-    def end(self) -> None:
-        """Look no longer."""
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
+def _request(scope: Scope, deadline_s: float) -> ServerRequest:
+    """The request of a scope. Headers: by name in lower case; of several with one name, joined by commas."""
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    given = next((headers[name] for name in _ID_HEADERS if name in headers), "")
+    return ServerRequest(
+        headers,
+        path=str(scope["path"]),
+        request_id=given if _ID.fullmatch(given) else f"{random.getrandbits(128):032x}",
+        deadline=time.monotonic() + deadline_s,
+    )
 
 
 def _deliver(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Reply], reply: Reply) -> None:
@@ -425,8 +266,13 @@ def _deliver(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Reply], rep
 
     try:
         loop.call_soon_threadsafe(deliver)
-    except RuntimeError:  # the loop has ended, and with it whoever waited
-        _log.warning("an answer came after the end of the server")
+    except RuntimeError:  # the event loop is closed: nobody waits any more
+        _log.warning("a response came after the end of the server")
+
+
+async def _write(reply: Reply, headers: list[tuple[bytes, bytes]], send: Send, *, more: bool = False) -> None:
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body, "more_body": more})
 
 
 def _headers(reply: Reply, request_id: str) -> list[tuple[bytes, bytes]]:

@@ -1,162 +1,90 @@
-"""The way of a request through the native server's threads: decode, device, encode.
+"""A request's steps on the native server's threads: decode, device, encode.
 
-Decoding and encoding leave the interpreter's lock (Pillow, numpy) and run in a pool of a thread a processor. A request
-that finds a core idle runs on it in the thread that decoded it, and is encoded there: one change of thread in all. One
-that has to wait gives its thread back; the thread of the core that answers it hands it to the pool for encoding. The
-pool has a thread more for each core, so that decoding goes on while cores are waited for.
+Decoding and encoding release the GIL (Pillow, numpy) and run in a pool of a thread a processor. A request that finds a
+core idle runs on it in the thread that decoded it, and is encoded there: one change of thread in all. One that has to
+wait gives its thread back; the thread of the core that runs it hands it to the pool for encoding. The pool has a thread
+more for each core, so that decoding goes on while cores are waited for.
 
-A task that calls the model more than once an item has its loops in a pool of their own, a thread an item: they mostly
-wait, and the steps of all of them meet in the scheduler's queues.
+A task that calls the model more than once an item has its decoding loops in a pool of their own, a thread an item: they
+mostly wait, and the steps of all of them meet in the scheduler's queues.
 """
 
 from __future__ import annotations
 
-import logging
-import math
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from inference_code import handler
-from inference_code.codecs.responses import Reply
-from inference_code.errors import SHUTTING_DOWN, EndpointError, Internal, Unavailable
-from inference_code.execution.batching import label
+from inference_code.errors import SHUTTING_DOWN, EndpointError, Unavailable
+from inference_code.execution.batching import BatchRecord, ItemResult, label
 from inference_code.execution.model import Model
-from inference_code.execution.scheduler import Batch, QueueScheduler, Ticket
+from inference_code.execution.request_future import RequestFuture
+from inference_code.execution.scheduler import QueueScheduler
 from inference_code.generation import answered
-from inference_code.handler import Done, Headers, Served, Work
-from inference_code.observability import log_writer
+from inference_code.handler import Headers, ModelHandler, RequestItem, ready, with_results
+from inference_code.observability.request_id import request_id
 from inference_code.request import Item
+from inference_code.server.server_request import ServerRequest
 from inference_code.server.thread_pool import Pool
 from inference_code.settings import Settings
 
-_log = logging.getLogger(__name__)
-
-
-class Job:
-    """One request on its way. `answer` is called once, on any thread; times are seconds."""
-
-    def __init__(
-        self,
-        body: bytes | memoryview,
-        content_type: str,
-        context: Headers,
-        answer: Callable[[Reply], None],
-        *,
-        deadline: float = math.inf,
-        request_id: str = "-",
-    ) -> None:
-        self.body, self.content_type, self.context = body, content_type, context
-        self.deadline = deadline  # a time of time.monotonic
-        self.request_id = request_id
-        self.pre_seconds = self.post_seconds = 0.0
-        self.user_seconds = 0.0  # in a user's predict_fn, which calls the device itself
-        self.items = 0
-        self.squeezes: list[float] = []  # of the pictures among the items
-        self.ticket: Ticket | Trips | None = None
-        self.given_up = False
-        self._answer = answer
-        self._answered = False
-        self._lock = threading.Lock()
-
-    def finish(self, reply: Reply) -> None:
-        """Answer, unless it has been answered."""
-        with self._lock:
-            if self._answered:
-                return
-            self._answered = True
-        self._answer(reply)
-
-
-class Trips:
-    """The way of one request's loops to the device: every call of them, and what all of them took together."""
-
-    def __init__(self, scheduler: QueueScheduler, job: Job) -> None:
-        self._scheduler, self._job = scheduler, job
-        self._lock = threading.Lock()
-        self._open: set[Ticket] = set()
-        self.queue_seconds = self.device_seconds = 0.0
-        self.graphs: set[str] = set()
-        self.cores: set[int] = set()
-        self.batch_items, self.padding = 0, 0.0  # of the fullest and of the emptiest batch, as a Ticket has them
-
-    def call(self, items: Sequence[Item]) -> list[Any]:
-        """The items' answers. Raises EndpointError: of an item, or because the request is over."""
-        if self._job.given_up or time.monotonic() >= self._job.deadline:
-            raise Unavailable("its time was up; try again", retry_after=1)
-        ticket = self._scheduler.submit(items, self._job.deadline)
-        with self._lock:
-            self._open.add(ticket)
-        if self._job.given_up:  # before the ticket was known
-            self._scheduler.cancel(ticket)
-        ticket.wait(None)
-        with self._lock:
-            self._open.discard(ticket)
-            self.queue_seconds += ticket.queue_seconds
-            self.device_seconds += ticket.device_seconds
-            self.graphs |= ticket.graphs
-            self.cores |= ticket.cores
-            self.batch_items = max(self.batch_items, ticket.batch_items)
-            self.padding = max(self.padding, ticket.padding)
-        return answered(ticket.outcomes)
-
-    def cancel(self) -> None:
-        """Settle what still waits as given up."""
-        with self._lock:
-            tickets = list(self._open)
-        for ticket in tickets:
-            self._scheduler.cancel(ticket)
+Step = Callable[[ServerRequest], None]
 
 
 class Pipeline:
-    """The threads of one served model. `observe` gets each batch."""
+    """The threads of one model. `observe` gets a record of each batch."""
 
-    def __init__(self, served: Served, settings: Settings, observe: Callable[[Batch], None] = lambda _: None) -> None:
-        self._served = served
-        at_once = int(getattr(served.model, "at_once", 1))
-        self._cpu = Pool(settings.host_threads + at_once, "cpu")
-        self._device: ThreadPoolExecutor | None = None
+    def __init__(
+        self, handler: ModelHandler, settings: Settings, observe: Callable[[BatchRecord], None] = lambda _: None
+    ) -> None:
+        self._handler, loaded = handler, handler.loaded
+        cores = loaded.max_concurrency
+        self._cpu = Pool(settings.host_threads + cores, "cpu")
+        self._encoders = functools.partial(self._cpu.submit, ending=True)
+        self._workers: ThreadPoolExecutor | None = None  # where the scheduler alone does not do
         self._scheduler: QueueScheduler | None = None
-        self._labels = {graph.file: label(graph) for graph in served.manifest.graphs}
-        if handler.batches(served) and isinstance(served.model, Model):
-            self._scheduler = QueueScheduler(
-                served.manifest.graphs,
-                served.model.run_on,
-                at_once,
-                max_batch_delay=settings.max_batch_delay_ms / 1000,
-                max_waiting=settings.max_queue,
-                observe=observe,
-            )
-        else:  # a user's predict_fn calls the device itself, with one request at a time
-            self._device = ThreadPoolExecutor(at_once, "device")
-        self._loops: ThreadPoolExecutor | None = None
-        if self._scheduler is not None and handler.decodes(served):
-            largest = max(graph.batch_size for graph in served.manifest.graphs)
+        self._labels = {graph.file: label(graph) for graph in loaded.manifest.graphs}
+        if not (loaded.batches_requests and isinstance(loaded.model, Model)):
+            self._workers = ThreadPoolExecutor(cores, "device")
+            self._infer = functools.partial(self._infer_by_user, self._workers)
+            return
+        self._scheduler = QueueScheduler(
+            loaded.manifest.graphs,
+            loaded.model.run_on,
+            cores,
+            max_batch_delay=settings.max_batch_delay_ms / 1000,
+            max_waiting=settings.max_queue,
+            observe=observe,
+        )
+        self._infer = functools.partial(self._infer_batched, self._scheduler)
+        if loaded.has_decoding:
+            largest = max(graph.batch_size for graph in loaded.manifest.graphs)
             # Twice what the cores hold at once, so that the next batch is waiting when one is done.
-            self._loops = ThreadPoolExecutor(min(2 * at_once * largest, settings.max_queue), "loop")
+            self._workers = ThreadPoolExecutor(min(2 * cores * largest, settings.max_queue), "loop")
+            self._infer = functools.partial(self._infer_in_loops, self._scheduler, self._workers)
 
-    def start(self, job: Job) -> None:
-        """Send a request on its way."""
-        self._on_cpu(self._decode, job)
+    def start(self, request: ServerRequest) -> None:
+        """Begin with a request; its `respond` is called once, on any thread."""
+        self._submit(self._cpu.submit, self._decode, request)
 
-    def give_up(self, job: Job, error: EndpointError) -> None:
-        """Answer with `error` now; what of the request has not reached the device never will."""
-        job.given_up = True
-        if isinstance(job.ticket, Trips):
-            job.ticket.cancel()
-        elif job.ticket is not None and self._scheduler is not None:
-            self._scheduler.cancel(job.ticket)
-        job.finish(handler.failed(error))
+    def cancel(self, request: ServerRequest, error: EndpointError) -> None:
+        """Respond with `error` now; what of the request has not reached the device never will."""
+        request.cancelled = True
+        if self._scheduler is not None:
+            for future in request.calls():
+                self._scheduler.cancel(future)
+        request.finish(self._handler.error_reply(error))
 
     def waiting(self) -> int:
         """The items that wait for the device."""
         return sum(self._scheduler.waiting().values()) if self._scheduler is not None else 0
 
-    def bucket(self, job: Job) -> str:
+    def bucket(self, request: ServerRequest) -> str:
         """Where the items of a request ran: `image=28x28`, several joined by +, "none" for no device."""
-        files = tuple(job.ticket.graphs) if job.ticket is not None else ()  # a copy: a batch may still be under way
+        files = request.device.graphs if request.device is not None else ()
         return "+".join(sorted({self._labels[file] for file in files})) or "none"
 
     def close(self, seconds: float) -> bool:
@@ -164,96 +92,107 @@ class Pipeline:
         end = time.monotonic() + seconds
         ended = self._scheduler.close(seconds) if self._scheduler is not None else True
         self._cpu.close()
-        pools = [pool for pool in (self._device, self._loops) if pool is not None]
-        for pool in pools:
-            pool.shutdown(wait=False, cancel_futures=True)
+        if self._workers is not None:
+            self._workers.shutdown(wait=False, cancel_futures=True)
         ended = self._cpu.join(end) and ended
-        for thread in (thread for pool in pools for thread in pool._threads):  # there is no public way to wait a while
+        for thread in self._workers._threads if self._workers is not None else ():  # there is no public timed wait
             thread.join(max(0.0, end - time.monotonic()))
             ended = ended and not thread.is_alive()
         return ended
 
-    # The steps ----------------------------------------------------------------------------------------------------
+    # On the threads -------------------------------------------------------------------------------------------------
 
-    def _on_cpu(self, step: Callable[[Job], None], job: Job, *, ending: bool = False) -> None:
+    def _submit(self, submit: Callable[[Callable[[], None]], Any], step: Step, request: ServerRequest) -> None:
         try:
-            self._cpu.submit(lambda: self._guarded(step, job), ending=ending)
-        except RuntimeError:
-            job.finish(handler.failed(Unavailable(SHUTTING_DOWN, retry_after=1)))
+            submit(lambda: self._run(step, request))
+        except RuntimeError:  # the pool is closed
+            request.finish(self._handler.error_reply(Unavailable(SHUTTING_DOWN, retry_after=1)))
 
-    def _submit(self, pool: ThreadPoolExecutor, step: Callable[[Job], None], job: Job) -> None:
-        try:
-            pool.submit(self._guarded, step, job)
-        except RuntimeError:  # the pool is shut down
-            job.finish(handler.failed(Unavailable(SHUTTING_DOWN, retry_after=1)))
+    def _run(self, step: Step, request: ServerRequest) -> None:
+        """The error boundary of the threads: whatever a step raises is the response, and ends no thread.
 
-    def _guarded(self, step: Callable[[Job], None], job: Job) -> None:
-        """Run a step; whatever goes wrong, the request is answered, and a request that is over goes no further."""
-        token = log_writer.request_id.set(job.request_id)
+        A handler's sys.exit, too: hence BaseException.
+        """
+        token = request_id.set(request.request_id)
         try:
-            if job.given_up or time.monotonic() >= job.deadline:
-                raise Unavailable("its time was up; try again", retry_after=1)
-            step(job)
-        except EndpointError as error:
-            job.finish(handler.failed(error))
-        except BaseException as error:  # a handler's sys.exit, too, ends neither a thread nor a request without answer
-            _log.exception("a request failed")
-            job.finish(handler.failed(Internal(f"{type(error).__name__}; the worker's log has the details")))
+            request.check_deadline()
+            step(request)
+        except BaseException as error:
+            request.finish(self._handler.error_reply(error))
         finally:
-            log_writer.request_id.reset(token)
+            request_id.reset(token)
 
-    def _decode(self, job: Job) -> None:
+    def _decode(self, request: ServerRequest) -> None:
         started = time.monotonic()
-        work = handler.input_fn(job.body, job.content_type, job.context)
-        job.pre_seconds, job.items = time.monotonic() - started, len(work)
-        job.squeezes = [one.item.squeeze for one in work if one.item is not None and one.item.squeeze is not None]
-        if job.given_up:
-            return
-        if self._scheduler is None:
-            assert self._device is not None  # noqa: S101
-            self._submit(self._device, lambda one: self._by_user(one, work), job)
-            return
-        if self._loops is not None:
-            self._start_loops(job, work, self._loops, Trips(self._scheduler, job))
-            return
-        job.ticket = ticket = self._scheduler.submit(handler.ready(work), job.deadline)
-        if job.given_up:  # between the decoding and the ticket
-            self._scheduler.cancel(ticket)
-        if not ticket.then(lambda: self._on_cpu(lambda one: self._encode(one, work, ticket), job, ending=True)):
-            self._encode(job, work, ticket)
+        items = self._handler.input(request.body, request.headers.get("content-type", ""), Headers(request.headers))
+        request.preprocess_seconds, request.items = time.monotonic() - started, len(items)
+        found = (one.item.aspect_distortion for one in items if one.item is not None)
+        request.aspect_distortions = tuple(one for one in found if one is not None)
+        if not request.cancelled:
+            self._infer(request, items)
 
-    def _start_loops(self, job: Job, work: Sequence[Work], pool: ThreadPoolExecutor, trips: Trips) -> None:
-        """A loop for each item; the last one to end encodes the request."""
-        job.ticket = trips
-        items = handler.ready(work)
-        outcomes: list[Any] = [None] * len(items)
-        left, lock = len(items), threading.Lock()
+    def _infer_batched(self, scheduler: QueueScheduler, request: ServerRequest, items: Sequence[RequestItem]) -> None:
+        """Each item goes to the device once: the scheduler's callback, or this thread, encodes the response."""
+        future = self._call(scheduler, request, ready(items))
 
-        def loop(job: Job, index: int) -> None:
-            nonlocal left
-            outcomes[index] = handler.decoded(items[index], self._served, trips.call)
+        def encode(request: ServerRequest) -> None:
+            self._encode(request, with_results(items, request.end_call(future)))
+
+        if not future.add_done_callback(lambda: self._submit(self._encoders, encode, request)):
+            encode(request)
+
+    def _infer_in_loops(
+        self,
+        scheduler: QueueScheduler,
+        pool: ThreadPoolExecutor,
+        request: ServerRequest,
+        items: Sequence[RequestItem],
+    ) -> None:
+        """A decoding loop for each item; the last one to end encodes the response."""
+        inputs = ready(items)
+        results: dict[int, ItemResult] = {}
+        lock = threading.Lock()
+
+        def call(some: Sequence[Item]) -> list[Any]:
+            request.check_deadline()
+            future = self._call(scheduler, request, some)
+            future.wait()
+            return answered(request.end_call(future))
+
+        def loop(index: int, request: ServerRequest) -> None:
+            result = self._handler.decode(inputs[index], call)
             with lock:
-                left -= 1
-                last = left == 0
+                results[index] = result
+                last = len(results) == len(inputs)
             if last:
-                self._reply(job, handler.joined(work, outcomes))
+                self._encode(request, with_results(items, [results[n] for n in range(len(inputs))]))
 
-        for index in range(len(items)):
-            self._submit(pool, lambda one, index=index: loop(one, index), job)  # type: ignore[misc]
-        if not items:
-            self._reply(job, handler.joined(work, outcomes))
+        for index in range(len(inputs)):
+            self._submit(pool.submit, functools.partial(loop, index), request)
+        if not inputs:
+            self._encode(request, items)
 
-    def _by_user(self, job: Job, work: Sequence[Work]) -> None:
+    def _infer_by_user(self, pool: ThreadPoolExecutor, request: ServerRequest, items: Sequence[RequestItem]) -> None:
+        """A user's predict_fn calls the device itself, with one request at a time."""
+
+        def predict(request: ServerRequest) -> None:
+            started = time.monotonic()
+            done = self._handler.predict(items, Headers(request.headers))
+            request.predict_fn_seconds = time.monotonic() - started
+            self._submit(self._encoders, lambda one: self._encode(one, done), request)
+
+        self._submit(pool.submit, predict, request)
+
+    def _call(self, scheduler: QueueScheduler, request: ServerRequest, items: Sequence[Item]) -> RequestFuture:
+        """Send items to the device for a request. Raises Unavailable."""
+        future = scheduler.submit(items, request.deadline)
+        request.begin_call(future)
+        if request.cancelled:  # before the call was known
+            scheduler.cancel(future)
+        return future
+
+    def _encode(self, request: ServerRequest, items: Sequence[RequestItem]) -> None:
         started = time.monotonic()
-        done = handler.predict_fn(work, self._served, job.context)
-        job.user_seconds = time.monotonic() - started
-        self._on_cpu(lambda one: self._reply(one, done), job, ending=True)
-
-    def _encode(self, job: Job, work: Sequence[Work], ticket: Ticket) -> None:
-        self._reply(job, handler.joined(work, ticket.outcomes))
-
-    def _reply(self, job: Job, done: Sequence[Done]) -> None:
-        started = time.monotonic()
-        reply = handler.reply(done)
-        job.post_seconds = time.monotonic() - started
-        job.finish(reply)
+        reply = self._handler.output(items)
+        request.postprocess_seconds = time.monotonic() - started
+        request.finish(reply)

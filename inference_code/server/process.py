@@ -19,11 +19,11 @@ from typing import Any
 
 import uvicorn
 
-from inference_code import handler
 from inference_code.errors import LoadError
 from inference_code.execution import gil_probe
 from inference_code.execution.model import Model
-from inference_code.observability import log_writer
+from inference_code.handler import ModelHandler, load
+from inference_code.observability.request_id import WithRequestId
 from inference_code.server import browser_guard
 from inference_code.server.app import Service
 from inference_code.server.http_protocol import http
@@ -91,12 +91,12 @@ def serve(
         signal.signal(one, lambda *_: sys.exit(0))
     try:
         settings = Settings.from_environment()
-        served = handler.load(Path(model_dir), settings)
+        loaded = load(Path(model_dir), settings)
     except LoadError as error:
         return _refuse(f"The model cannot be served: {error}", member)
     lock = None
-    if isinstance(served.model, Model):  # what a user's model_fn returns may do anything when it is called again
-        lock = gil_probe.watch(served.model, member.count if member else 1)
+    if isinstance(loaded.model, Model):  # what a user's model_fn returns may do anything when it is called again
+        lock = gil_probe.watch(loaded.model, member.count if member else 1)
     ending = threading.Event()
     for one in _SIGNALS:  # uvicorn raises the signal again when it has drained; by then it shall have no effect
         signal.signal(one, lambda *_: ending.set())
@@ -104,7 +104,7 @@ def serve(
     gc.collect()
     gc.freeze()
     guard = browser_guard.guard(*address, settings.allowed_hosts)
-    service = Service(served, settings, member=member, lock=lock, guard=guard)
+    service = Service(ModelHandler(loaded), settings, member=member, lock=lock, guard=guard)
     configuration = uvicorn.Config(
         service,
         log_level="warning",
@@ -139,6 +139,6 @@ def _log_to_stderr(member: Member | None) -> None:
     stream = logging.StreamHandler(sys.stderr)
     process = f"process {member.index} " if member is not None and member.count > 1 else ""
     stream.setFormatter(logging.Formatter(f"{process}%(levelname)s %(name)s %(request_id)s: %(message)s"))
-    stream.addFilter(log_writer.WithRequestId())
+    stream.addFilter(WithRequestId())
     logging.basicConfig(level=logging.INFO, handlers=[stream])
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

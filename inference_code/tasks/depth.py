@@ -107,7 +107,7 @@ def _item(value: Any, request: Request) -> Item:
     pixels = found.resized(height, width)
     pixels -= _three(info, "mean")
     pixels /= _three(info, "std")
-    return Item({graph.inputs[0].name: pixels}, context, squeeze=squeeze(found.size, (height, width)))
+    return Item({graph.inputs[0].name: pixels}, context, aspect_distortion=squeeze(found.size, (height, width)))
 
 
 def _form(context: Mapping[str, Any]) -> tuple[str, tuple[int, int]]:

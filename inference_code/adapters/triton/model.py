@@ -21,14 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from inference_code import handler
 from inference_code.codecs.json_text import JSON
 from inference_code.codecs.npy import NPY, NPZ
 from inference_code.codecs.responses import Reply
 from inference_code.errors import Unavailable
-from inference_code.handler import Headers
+from inference_code.handler import ModelHandler, load
 from inference_code.request import CUSTOM_ATTRIBUTES
-from inference_code.server.pipeline import Job, Pipeline
+from inference_code.server.pipeline import Pipeline
+from inference_code.server.server_request import ServerRequest
 from inference_code.settings import Settings
 
 _STARTS = (
@@ -54,8 +54,9 @@ class TritonPythonModel:
         settings = Settings.from_environment()
         folder = Path(args["model_repository"]) / args["model_version"] / "artifact"
         self._settings = settings
-        self._pipeline = Pipeline(handler.load(folder, settings), settings)
-        self._inside = 0
+        self._handler = ModelHandler(load(folder, settings))
+        self._pipeline = Pipeline(self._handler, settings)
+        self._in_progress = 0
         self._lock = threading.Lock()
 
     def execute(self, requests: Sequence[Any]) -> None:
@@ -63,35 +64,37 @@ class TritonPythonModel:
         for request in requests:
             sender = request.get_response_sender()
             with self._lock:
-                full = self._inside >= self._settings.max_queue
-                self._inside += 1
+                full = self._in_progress >= self._settings.max_queue
+                self._in_progress += 1
             if full:
-                self._answer(sender, handler.failed(Unavailable("as many requests as may are inside; try again")))
+                limit = self._settings.max_queue
+                busy = Unavailable(f"server is at its limit of {limit} concurrent requests; retry")
+                self._respond(sender, self._handler.error_reply(busy))
             else:
-                self._pipeline.start(self._job(request, sender))
+                self._pipeline.start(self._server_request(request, sender))
 
     def finalize(self) -> None:
-        """Finish what is inside."""
+        """Finish what is in progress."""
         self._pipeline.close(self._settings.drain_s)
 
-    def _job(self, request: Any, sender: Any) -> Job:
+    def _server_request(self, request: Any, sender: Any) -> ServerRequest:
         parameters = json.loads(request.parameters() or "{}")
         body = self._triton.get_input_tensor_by_name(request, "body").as_numpy().tobytes()
         names = {"accept": "accept", "custom_attributes": CUSTOM_ATTRIBUTES.lower()}
         headers = {header: str(parameters[name]) for name, header in names.items() if name in parameters}
-        return Job(
-            body,
-            str(parameters.get("content_type") or media_type(body)),
-            Headers(headers),
-            lambda reply: self._answer(sender, reply),
+        headers["content-type"] = str(parameters.get("content_type") or media_type(body))
+        return ServerRequest(
+            headers,
+            body=body,
+            respond=lambda reply: self._respond(sender, reply),
             deadline=time.monotonic() + self._settings.deadline_s,
             request_id=request.request_id() or "-",
         )
 
-    def _answer(self, sender: Any, reply: Reply) -> None:
+    def _respond(self, sender: Any, reply: Reply) -> None:
         """Send the one response, from whichever thread."""
         with self._lock:
-            self._inside -= 1
+            self._in_progress -= 1
         if reply.status == 200:
             outputs = {
                 "body": np.frombuffer(reply.body, np.uint8),
@@ -100,10 +103,10 @@ class TritonPythonModel:
             tensors = [self._triton.Tensor(name, value) for name, value in outputs.items()]
             response = self._triton.InferenceResponse(tensors)
         else:
-            said = json.loads(reply.body)
+            content = json.loads(reply.body)
             code = _CODES.get(reply.status, "INVALID_ARG" if reply.status < 500 else "INTERNAL")
             error = self._triton.TritonError(
-                f"{said['error']}: {said['detail']}", getattr(self._triton.TritonError, code)
+                f"{content['error']}: {content['detail']}", getattr(self._triton.TritonError, code)
             )
             response = self._triton.InferenceResponse([], error)
         sender.send(response, flags=self._triton.TRITONSERVER_RESPONSE_COMPLETE_FINAL)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from inference_code.artifact.manifest import PackagedVariant, TensorDescription
 from inference_code.errors import BadRequest, EndpointError, Internal
-from inference_code.execution.batching import DirectScheduler, fitting, plan
+from inference_code.execution.batching import fitting
+from inference_code.execution.direct_scheduler import DirectScheduler, plan
 from inference_code.request import Item
 
 

@@ -101,7 +101,9 @@ def test_the_stock_container_measures_nothing(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize(("lock", "count"), [(Lock(0.1, 0.02), 1.0), (Lock(0.9, 0.02), 0.0), (None, 0.0)])
 def test_it_is_a_metric(tmp_path: Path, lock: Lock | None, count: float) -> None:
-    service = Service(load(doubling_artifact(tmp_path), Settings()), Settings(), lambda _: None, lock=lock)
+    service = Service(
+        handler.ModelHandler(load(doubling_artifact(tmp_path), Settings())), Settings(), lambda _: None, lock=lock
+    )
     try:
         assert service.state()["endpoint_processes_holding_lock"] == [([], [count])]
     finally:

@@ -154,7 +154,7 @@ def test_the_extension_is_imported_before_the_graphs_are_loaded(
     monkeypatch.setattr(torch.jit, "load", watched)
     model = loaded(compiled, neuron_cores=3)
     assert seen == [True] * 6  # two graphs, three copies: one for each core
-    assert model.at_once == 3
+    assert model.max_concurrency == 3
 
 
 def test_another_extension_is_refused_with_both_versions(compiled: Path, stand_in: Path) -> None:
@@ -176,8 +176,8 @@ def test_cores_of_the_process_are_compared_on_the_device(compiled: Path, stand_i
 def test_a_rehearsal_runs_once_a_processor_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     folder = doubling_artifact(tmp_path)
-    assert loaded(folder, workers=16).at_once == 2
-    assert loaded(folder, workers=1).at_once == 1
+    assert loaded(folder, workers=16).max_concurrency == 2
+    assert loaded(folder, workers=1).max_concurrency == 1
 
 
 def test_batches_of_several_threads_do_not_mix(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import queue
 import random
 import threading
@@ -20,7 +19,9 @@ from hypothesis import strategies as st
 
 from inference_code.artifact.manifest import PackagedVariant
 from inference_code.errors import BadRequest, EndpointError, Internal, Unavailable
-from inference_code.execution.scheduler import Batch, QueueScheduler, Ticket
+from inference_code.execution.batching import BatchRecord
+from inference_code.execution.request_future import RequestFuture
+from inference_code.execution.scheduler import QueueScheduler
 from inference_code.request import Item
 from tests.inference_code.execution.test_batching import graph, item
 
@@ -106,12 +107,12 @@ def test_an_item_whose_cut_does_not_fit_the_outputs_fails_alone_and_ends_no_thre
     wrong = dataclasses.replace(item(5), cut={"y": {0: "two"}})
     for _ in range(2):
         busy = occupy(scheduler, device, pool)
-        tickets = [scheduler.submit([one]) for one in (item(1), wrong, item(2), wrong)]
+        futures = [scheduler.submit([one]) for one in (item(1), wrong, item(2), wrong)]
         device.go(3)
-        for ticket in tickets:
-            assert ticket.wait(LONG)
-        assert [first(tickets[n].outcomes[0]) for n in (0, 2)] == [2, 4]
-        assert [str(tickets[n].outcomes[0]) for n in (1, 3)] == ["TypeError; the worker's log has the details"] * 2
+        for future in futures:
+            assert future.wait(LONG)
+        assert [first(futures[n].results[0]) for n in (0, 2)] == [2, 4]
+        assert [str(futures[n].results[0]) for n in (1, 3)] == ["TypeError; the worker's log has the details"] * 2
         assert first(busy[0].result(LONG)[0]) == -2
         assert [device.next()[2] for _ in range(2)] == [[1, 5], [2, 5]]
 
@@ -123,9 +124,9 @@ def test_a_lone_request_goes_out_at_once_on_the_thread_that_brings_it(make: Make
         threads.append((threading.current_thread(), core, entry.batch_size))
         return [arrays[0] * 2]
 
-    ticket = make([graph(1), graph(8)], device, max_batch_delay=3600).submit([item(3)])
-    assert ticket.done
-    assert first(ticket.outcomes[0]) == 6
+    future = make([graph(1), graph(8)], device, max_batch_delay=3600).submit([item(3)])
+    assert future.done
+    assert first(future.results[0]) == 6
     assert threads == [(threading.current_thread(), 0, 1)]
 
 
@@ -133,15 +134,15 @@ def test_batches_form_while_the_core_is_busy_up_to_the_compiled_batch(make: Make
     device = Gate(held=True)
     scheduler = make([graph(1), graph(4)], device)
     occupy(scheduler, device, pool)
-    tickets = [scheduler.submit([item(value)]) for value in range(1, 7)]
-    assert not any(ticket.done for ticket in tickets)
+    futures = [scheduler.submit([item(value)]) for value in range(1, 7)]
+    assert not any(future.done for future in futures)
     device.go()
     assert device.next() == (0, "main-3-4.pt", [1, 2, 3, 4])
     device.go()
     assert device.next() == (0, "main-3-4.pt", [5, 6, 6, 6])
     device.go()
-    assert all(ticket.wait(LONG) for ticket in tickets)
-    assert [first(ticket.outcomes[0]) for ticket in tickets] == [2, 4, 6, 8, 10, 12]
+    assert all(future.wait(LONG) for future in futures)
+    assert [first(future.results[0]) for future in futures] == [2, 4, 6, 8, 10, 12]
 
 
 def test_every_core_works_at_the_same_time(make: Make, pool: ThreadPoolExecutor) -> None:
@@ -184,7 +185,7 @@ def test_a_request_of_many_items_does_not_hold_up_the_requests_of_one(make: Make
     assert not many.done
     device.go(10)
     assert many.wait(LONG)
-    assert [first(outcome) for outcome in many.outcomes] == [20, 22, 24, 28, 30, 32, 34]
+    assert [first(outcome) for outcome in many.results] == [20, 22, 24, 28, 30, 32, 34]
 
 
 def test_buckets_take_turns_however_many_wait_for_one(make: Make, pool: ThreadPoolExecutor) -> None:
@@ -229,9 +230,9 @@ def test_a_full_queue_refuses_with_retry_after(make: Make, pool: ThreadPoolExecu
     with pytest.raises(Unavailable) as caught:
         scheduler.submit([item(3)])
     assert caught.value.retry_after == 1
-    assert "2 requests are waiting" in str(caught.value)
+    assert str(caught.value) == "inference queue is full (2 requests); retry"
     device.go(5)
-    assert all(ticket.wait(LONG) for ticket in waiting)
+    assert all(future.wait(LONG) for future in waiting)
     device.held = False
     assert first(scheduler.run([item(3)])[0]) == 6
 
@@ -243,7 +244,7 @@ def test_what_is_cancelled_never_reaches_the_device(make: Make, pool: ThreadPool
     gone, stays = scheduler.submit([item(1), item(2)]), scheduler.submit([item(3)])
     scheduler.cancel(gone)
     assert gone.done
-    assert all(isinstance(outcome, Unavailable) for outcome in gone.outcomes)
+    assert all(isinstance(outcome, Unavailable) for outcome in gone.results)
     device.go()
     assert device.next()[2] == [3, 3, 3, 3]
     device.go()
@@ -260,7 +261,7 @@ def test_what_is_late_never_reaches_the_device(make: Make, pool: ThreadPoolExecu
     device.go()
     assert device.next()[2] == [2, 2, 2, 2]
     assert late.wait(LONG)
-    assert "time was up" in str(late.outcomes[0])
+    assert str(late.results[0]) == "deadline exceeded while queued"
     device.go()
     assert stays.wait(LONG)
 
@@ -268,23 +269,23 @@ def test_what_is_late_never_reaches_the_device(make: Make, pool: ThreadPoolExecu
 def test_a_request_that_is_late_on_arrival_is_not_run(make: Make) -> None:
     device, clock = Gate(), Clock()
     scheduler = make([graph(1)], device, clock=clock)
-    ticket = scheduler.submit([item(1)], clock.now)
-    assert isinstance(ticket.outcomes[0], Unavailable)
+    future = scheduler.submit([item(1)], clock.now)
+    assert isinstance(future.results[0], Unavailable)
     assert device.begun.empty()
 
 
 def test_one_bad_item_fails_alone_in_a_batch_with_other_requests(make: Make, pool: ThreadPoolExecutor) -> None:
     device = Gate(held=True)
-    batches: list[Batch] = []
+    batches: list[BatchRecord] = []
     scheduler = make([graph(1), graph(4)], device, observe=batches.append)
     occupy(scheduler, device, pool)
-    tickets = [scheduler.submit([item(value)]) for value in (1, 13, 3)]
+    futures = [scheduler.submit([item(value)]) for value in (1, 13, 3)]
     bad = scheduler.submit([item(1, length=7), Item({"x": np.ones(3, complex)}), item(4)])
     device.go(10)
-    assert all(ticket.wait(LONG) for ticket in (*tickets, bad))
-    assert str(tickets[1].outcomes[0]) == "the device stumbled"
-    assert (first(tickets[0].outcomes[0]), first(tickets[2].outcomes[0]), first(bad.outcomes[2])) == (2, 6, 8)
-    assert [type(outcome) for outcome in bad.outcomes[:2]] == [BadRequest, BadRequest]
+    assert all(future.wait(LONG) for future in (*futures, bad))
+    assert str(futures[1].results[0]) == "the device stumbled"
+    assert (first(futures[0].results[0]), first(futures[2].results[0]), first(bad.results[2])) == (2, 6, 8)
+    assert [type(outcome) for outcome in bad.results[:2]] == [BadRequest, BadRequest]
     assert [batch.failed for batch in batches] == [False, True]
 
 
@@ -307,7 +308,7 @@ def test_closing_answers_what_waits_and_refuses_what_comes(make: Make, pool: Thr
     (busy,) = occupy(scheduler, device, pool)
     waiting = scheduler.submit([item(1)])
     assert scheduler.close(LONG)
-    assert isinstance(waiting.outcomes[0], Unavailable)
+    assert isinstance(waiting.results[0], Unavailable)
     with pytest.raises(Unavailable, match="shutting down"):
         scheduler.submit([item(2)])
     device.go()
@@ -315,17 +316,17 @@ def test_closing_answers_what_waits_and_refuses_what_comes(make: Make, pool: Thr
 
 
 def test_what_is_observed_of_a_batch(make: Make, pool: ThreadPoolExecutor) -> None:
-    device, clock, batches = Gate(held=True), Clock(), list[Batch]()
+    device, clock, batches = Gate(held=True), Clock(), list[BatchRecord]()
     scheduler = make([graph(1), graph(4)], device, clock=clock, observe=batches.append)
     (busy,) = occupy(scheduler, device, pool)
-    tickets = [scheduler.submit([item(1)]), scheduler.submit([item(2)])]
+    futures = [scheduler.submit([item(1)]), scheduler.submit([item(2)])]
     clock.now += 3
     device.go()
     assert busy.result(LONG)
     device.next()
     clock.now += 2
     device.go()
-    assert all(ticket.wait(LONG) for ticket in tickets)
+    assert all(future.wait(LONG) for future in futures)
     second = batches[1]
     assert (second.graph.batch_size, second.core, second.waited, second.seconds, second.padding) == (
         4,
@@ -334,18 +335,24 @@ def test_what_is_observed_of_a_batch(make: Make, pool: ThreadPoolExecutor) -> No
         2,
         0.5,
     )
-    assert (tickets[0].queue_seconds, tickets[0].device_seconds, tickets[0].graphs) == (3, 2, {"main-3-4.pt"})
+    assert (futures[0].usage.queue_seconds, futures[0].usage.device_seconds, futures[0].usage.graphs) == (
+        3,
+        2,
+        {"main-3-4.pt"},
+    )
 
 
-def test_then_is_called_once_by_whoever_settles_last() -> None:
+def test_the_callback_is_called_once_by_the_thread_that_sets_the_last_result() -> None:
     calls: list[str] = []
-    ticket = Ticket([item(1), item(2)], 0, math.inf)
-    assert ticket.then(lambda: calls.append("x"))
-    ticket.settle(1, "b")
+    future = RequestFuture(2)
+    assert future.add_done_callback(lambda: calls.append("x"))
+    future.set_result(1, ["b"])
     assert calls == []
-    ticket.settle(0, "a")
-    assert (calls, ticket.outcomes) == (["x"], ["a", "b"])
-    assert not ticket.then(lambda: calls.append("y"))
+    with pytest.raises(RuntimeError, match="1 of 2 items"):
+        _ = future.results
+    future.set_result(0, ["a"])
+    assert (calls, future.results) == (["x"], [["a"], ["b"]])
+    assert not future.add_done_callback(lambda: calls.append("y"))
     assert calls == ["x"]
 
 
@@ -356,14 +363,14 @@ def test_no_items_are_done_at_once(make: Make) -> None:
 def test_a_core_does_not_wait_for_the_last_batch_to_be_settled(make: Make, pool: ThreadPoolExecutor) -> None:
     device, settling = Gate(held=True), threading.Event()
 
-    def observe(batch: Batch) -> None:
+    def observe(batch: BatchRecord) -> None:
         assert batch.waited
         settling.wait(LONG)
 
     scheduler = make([graph(1)], device, observe=observe)
-    tickets = [pool.submit(scheduler.submit, [item(1)])]
+    futures = [pool.submit(scheduler.submit, [item(1)])]
     device.next()
-    tickets += [pool.submit(scheduler.submit, [item(value)]) for value in (2, 3)]
+    futures += [pool.submit(scheduler.submit, [item(value)]) for value in (2, 3)]
     waited = time.monotonic() + LONG
     while sum(scheduler.waiting().values()) < 2 and time.monotonic() < waited:
         time.sleep(0.001)
@@ -371,7 +378,7 @@ def test_a_core_does_not_wait_for_the_last_batch_to_be_settled(make: Make, pool:
     assert {device.next()[2][0], device.next()[2][0]} == {2, 3}  # neither batch before has been settled
     device.go()
     settling.set()
-    assert sorted(first(one.result(LONG).outcomes[0]) for one in tickets if one.result(LONG).wait(LONG)) == [2, 4, 6]
+    assert sorted(first(one.result(LONG).results[0]) for one in futures if one.result(LONG).wait(LONG)) == [2, 4, 6]
 
 
 @settings(max_examples=25, deadline=None)
@@ -397,7 +404,7 @@ def test_nobody_waits_longer_than_those_who_were_there_before(
             clock.now += 0.001
             others.append(scheduler.submit([item(2, length)] * count))
         clock.now += 0.001
-        ticket = scheduler.submit([item(1, mine)])
+        future = scheduler.submit([item(1, mine)])
         clock.now += 0.006
         batch: list[float] = []
         batches = 0
@@ -410,9 +417,9 @@ def test_nobody_waits_longer_than_those_who_were_there_before(
             assert batches <= len(before) + 1, "it starves"
         device.held = False
         device.go(1000)
-        assert all(one.wait(LONG) for one in (ticket, *others))
+        assert all(one.wait(LONG) for one in (future, *others))
         assert scheduler.close(LONG)
-    assert first(ticket.outcomes[0]) == 2
+    assert first(future.results[0]) == 2
 
 
 def test_thousands_of_requests_from_many_threads_are_each_answered_with_their_own(make: Make) -> None:
@@ -440,11 +447,11 @@ def test_thousands_of_requests_from_many_threads_are_each_answered_with_their_ow
         chance = random.Random(number)
         for _ in range(150):
             values = [chance.randrange(40) for _ in range(chance.choice((1, 1, 1, 5)))]
-            ticket = scheduler.submit([item(value, chance.choice((3, 5))) for value in values])
+            future = scheduler.submit([item(value, chance.choice((3, 5))) for value in values])
             if chance.random() < 0.05:
-                scheduler.cancel(ticket)
-            assert ticket.wait(LONG)
-            for value, outcome in zip(values, ticket.outcomes, strict=True):
+                scheduler.cancel(future)
+            assert future.wait(LONG)
+            for value, outcome in zip(values, future.results, strict=True):
                 if isinstance(outcome, Unavailable):
                     continue
                 if value == 13:

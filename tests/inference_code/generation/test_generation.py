@@ -13,8 +13,9 @@ import numpy as np
 from inference_code import handler
 from inference_code.codecs.responses import Reply
 from inference_code.errors import Unavailable
-from inference_code.handler import Headers
-from inference_code.server.pipeline import Job, Pipeline
+from inference_code.handler import Headers, ModelHandler
+from inference_code.server.pipeline import Pipeline
+from inference_code.server.server_request import ServerRequest
 from inference_code.settings import Settings
 from tests.inference_code.artifacts import Server, doubling_artifact
 
@@ -48,6 +49,8 @@ ANSWERS = [
     {"error": "bad_request", "detail": "beyond 150"},
 ]
 
+JSON = {"content-type": "application/json"}
+
 
 def test_the_loop_runs_in_the_native_server_and_its_log_says_what_it_took(tmp_path: Path) -> None:
     server = Server(doubling_artifact(tmp_path / "model", HANDLER), tmp_path / "log")
@@ -62,7 +65,7 @@ def test_the_loop_runs_in_the_native_server_and_its_log_says_what_it_took(tmp_pa
 
 
 def test_the_loop_runs_under_the_stock_containers_functions(tmp_path: Path) -> None:
-    served = handler.load(doubling_artifact(tmp_path / "model", HANDLER), Settings())
+    served = handler.model_fn(str(doubling_artifact(tmp_path / "model", HANDLER)))
     done = handler.predict_fn(handler.input_fn(BODY, "application/json", Headers()), served)
     assert json.loads(handler.output_fn(done, "application/json")[0]) == ANSWERS
 
@@ -78,11 +81,11 @@ def test_a_request_that_is_given_up_calls_the_device_no_more(tmp_path: Path) -> 
         return run_on(core, graph, arrays)
 
     served.model.run_on = counted
-    pipeline, replies = Pipeline(served, Settings()), list[Reply]()
-    job = Job(b"[[1, 2, 3]]", "application/json", Headers(), replies.append)
-    pipeline.start(job)
+    pipeline, replies = Pipeline(ModelHandler(served), Settings()), list[Reply]()
+    request = ServerRequest(JSON, body=b"[[1, 2, 3]]", respond=replies.append)
+    pipeline.start(request)
     _until(lambda: len(calls) > 3)
-    pipeline.give_up(job, Unavailable("gone"))
+    pipeline.cancel(request, Unavailable("gone"))
     time.sleep(0.1)  # what is on the device already is not stopped
     reached = len(calls)
     time.sleep(0.2)
@@ -100,8 +103,8 @@ def _until(condition: Any) -> None:
 
 def test_an_array_takes_its_loop_to_the_role_that_is_there(tmp_path: Path) -> None:
     bare = HANDLER.replace('{"x": np.asarray(one, np.float32)}', "np.asarray(one, np.float32)")
-    handler.load(doubling_artifact(tmp_path / "model", bare), Settings())
-    (work,) = handler.input_fn(b"[[50, 60, 70]]", "application/json", Headers())
+    loaded = handler.load(doubling_artifact(tmp_path / "model", bare), Settings())
+    (work,) = ModelHandler(loaded).input(b"[[50, 60, 70]]", "application/json", Headers())
     assert work.item is not None
     np.testing.assert_array_equal(work.item.inputs["x"], np.float32([50, 60, 70]))
 
@@ -116,10 +119,10 @@ def test_steps_of_different_requests_share_a_batch(tmp_path: Path) -> None:
         return run_on(core, graph, arrays)
 
     served.model.run_on = slow
-    pipeline, replies = Pipeline(served, Settings(workers=1)), list[Reply]()
+    pipeline, replies = Pipeline(ModelHandler(served), Settings(workers=1)), list[Reply]()
     for count, first in enumerate((60, 65, 70)):
         body = json.dumps([[first, first, first]]).encode()
-        pipeline.start(Job(body, "application/json", Headers(), replies.append))
+        pipeline.start(ServerRequest(JSON, body=body, respond=replies.append))
         _until(lambda count=count: len(batches) == 1 and pipeline.waiting() == count)
     held.set()
     _until(lambda: len(replies) == 3)

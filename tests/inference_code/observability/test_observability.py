@@ -66,7 +66,7 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
-    folder = tmp_path_factory.mktemp("told")
+    folder = tmp_path_factory.mktemp("records")
     artifact = folder / "artifact"
     graphs = tuple(
         add_graph(artifact, Doubling(), {"x": torch.zeros(batch, n)}, structure=LONE, bucket={"x": n})
@@ -170,7 +170,7 @@ def test_every_line_is_a_requests_or_cloudwatchs(story: Story) -> None:
     assert all(("_aws" in line) != (line.get("event") == "request") for line in story.lines)
 
 
-def test_how_much_pictures_were_squeezed_is_told(depth_server: Server) -> None:
+def test_the_aspect_distortion_of_images_is_recorded(depth_server: Server) -> None:
     """The server has one bucket, a square."""
     sent = {"wide": (30, 40), "square": (20, 20), "tall": (40, 20)}
     before = depth_server.request("/metrics").body.decode()
@@ -182,8 +182,8 @@ def test_how_much_pictures_were_squeezed_is_told(depth_server: Server) -> None:
     count, total = (
         sample(after, f"{name}{place}") - sample(before, f"{name}{place}")
         for name in (
-            "endpoint_squeeze_ratio_count",
-            "endpoint_squeeze_ratio_sum",
+            "endpoint_aspect_distortion_count",
+            "endpoint_aspect_distortion_sum",
         )
     )
     assert (count, total) == (3, pytest.approx(1 / 3 + 0 + 1))
@@ -194,7 +194,7 @@ def test_how_much_pictures_were_squeezed_is_told(depth_server: Server) -> None:
         return all(f"sq-{name}" in lines for name in sent)
 
     wait_for(written)
-    assert [lines[f"sq-{name}"]["squeeze"] for name in sent] == [0.3333, 0, 1]
+    assert [lines[f"sq-{name}"]["aspect_distortion"] for name in sent] == [0.3333, 0, 1]
 
 
 def sample(text: str, name: str) -> float:

@@ -21,7 +21,8 @@ import pytest
 import torch
 
 from inference_code import handler
-from inference_code.observability.log_writer import CloudWatch, Writer
+from inference_code.observability.cloudwatch_emf import CloudWatch
+from inference_code.observability.log_writer import Writer
 from inference_code.observability.metrics import Counter, Histogram
 from inference_code.server import process
 from inference_code.server.app import Service
@@ -39,7 +40,7 @@ class House:
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.served = handler.model_fn(str(doubling_artifact(folder)))
         self.gate = Gate()
-        self.served.model.run_on = self.gate
+        self.served.loaded.model.run_on = self.gate
         self.written: list[bytes] = []
         self.service = Service(self.served, Settings(**settings), self.written.append)
         self.app = self.service
@@ -159,7 +160,7 @@ def test_a_request_whose_time_is_up_is_503_and_never_reaches_the_device(make: An
         house.service._settings = Settings(deadline_s=0.2)
         late = await house.ask(1)
         assert (late.status, late.headers["retry-after"]) == (503, "1")
-        assert error_of(late)["detail"] == "there is no answer after 0.2 s; try again"
+        assert error_of(late)["detail"] == "request deadline of 0.2 s exceeded; retry"
         await house.until_waiting(0)
         house.gate.go()
         assert doubled(await busy) == -2
@@ -215,7 +216,7 @@ def test_at_the_end_of_the_drain_nobody_waits_for_what_a_client_still_has_to_sen
         await asyncio.gather(half.answered, refused.answered)
         assert time.monotonic() - started < 5
         assert [one.sent[0]["status"] for one in (half, refused)] == [503, 413]
-        assert json.loads(half.sent[1]["body"])["detail"] == "the worker is shutting down; try again"
+        assert json.loads(half.sent[1]["body"])["detail"] == "server is shutting down; retry"
         assert not half.sent[-1]["more_body"]
         assert (await house.ask(1)).status == 503
         house.service.close(LONG)
@@ -444,7 +445,7 @@ def slow_artifact(folder: Path) -> Path:
             return x * 2
 
     graph = add_graph(folder, Slow(), {"x": torch.zeros(1, 3)})
-    sleeping = "import time\nfrom inference_code import runtime\n_call = runtime._call\n"
+    sleeping = "import time\nfrom inference_code.execution import model as runtime\n_call = runtime._call\n"
     sleeping += "runtime._call = lambda *arguments: (time.sleep(2), _call(*arguments))[1]\n"
     source = sleeping + "from inference_code.tasks.tensor import postprocess, preprocess\n"
     path = folder / "code" / "handler" / "slow.py"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from inference_code import handler
-from inference_code.handler import Headers, Served
+from inference_code.handler import Headers, ModelHandler
 from inference_code.settings import Limits, Settings
 from tests.inference_code.artifacts import depth_artifact, doubling_artifact, sums_artifact
 from tests.inference_code.corpus import bad, shown
@@ -20,18 +20,19 @@ from tests.inference_code.corpus import bad, shown
 AMOUNT = [300, pytest.param(5000, marks=pytest.mark.slow)]
 
 
-def answer(served: Served, number: int) -> handler.Reply:
+def answer(served: ModelHandler, number: int) -> handler.Reply:
     content_type, accept, body, more = bad(number)
     headers = {"accept": accept, "content-type": content_type, **{name.lower(): text for name, text in more.items()}}
-    done = handler.predict_fn(handler.input_fn(body, headers["content-type"], Headers(headers)), served)
-    return handler.reply(done)
+    done = served.predict(served.input(body, headers["content-type"], Headers(headers)))
+    return served.output(done)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("count", AMOUNT)
 @pytest.mark.parametrize("build", [depth_artifact, doubling_artifact, sums_artifact])
 def test_hostile_requests_are_answered_below_500(tmp_path: Path, build: Callable[..., Path], count: int) -> None:
-    served = handler.load(build(tmp_path), Settings(limits=Limits(pixels=1_000_000, request_bytes=2_000_000)))
+    settings = Settings(limits=Limits(pixels=1_000_000, request_bytes=2_000_000))
+    served = ModelHandler(handler.load(build(tmp_path), settings))
     seen: collections.Counter[int] = collections.Counter()
     for number in range(count):
         reply = answer(served, number)

@@ -69,7 +69,7 @@ def unbatched(artifact: Path, requests: list[Sent]) -> dict[int, tuple[int, byte
     answers = {}
     for sent in requests:
         done = handler.predict_fn(handler.input_fn(sent.body, "application/json", Headers()), served)
-        reply = handler.reply(done)
+        reply = served.output(done)
         answers[sent.number] = (reply.status, reply.body)
     return answers
 

@@ -117,11 +117,11 @@ def test_preprocessing_is_that_of_transformers(served: Any) -> None:
 def test_what_the_artifact_is_not_is_said(tmp_path: Path, changes: dict[str, Any], marks: dict[str, bool]) -> None:
     served = handler.model_fn(str(depth_artifact(tmp_path, **changes)))
     done = handler.predict_fn(handler.input_fn(encoded(Image.fromarray(gradient())), "image/png"), served)
-    answer = handler.reply(done, "application/json")
+    answer = served.output(done, "application/json")
     found = json.loads(answer.body)
     assert {name: found[name] for name in ("rehearsal", "stand_in") if name in found} == marks
     assert answer.headers == {"X-Amzn-SageMaker-Custom-Attributes": "; ".join(f"{name}=true" for name in marks)}
-    with Image.open(io.BytesIO(handler.reply(done, "image/png").body)) as image:
+    with Image.open(io.BytesIO(served.output(done, "image/png").body)) as image:
         assert {name for name in ("rehearsal", "stand_in") if name in image.text} == marks.keys()
 
 

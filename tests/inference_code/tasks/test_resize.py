@@ -102,16 +102,14 @@ FITTING = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("served")  # input_fn serves what model_fn loaded last
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
     task = TaskEntry("depth", {"resize": {"least": 518, "multiple": 14}})
     folder = depth_artifact(tmp_path_factory.mktemp("aspect"), sizes=BUCKETS, task=task)
     return handler.model_fn(str(folder))
-
-
-@pytest.fixture(autouse=True)
-def _serving(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(handler._state, "served", served)
 
 
 def photograph(height: int, width: int) -> Image.Image:

@@ -370,7 +370,7 @@ def test_one_process_that_cannot_load_ends_the_others_too(tmp_path: Path) -> Non
 
 PARENT = """
 import os, socket, sys
-from inference_code import supervisor
+from inference_code.workers import supervisor
 supervisor._LAST_SECONDS = 0.2
 listener = socket.create_server(("127.0.0.1", 0))
 sys.exit(supervisor.supervise([sys.executable, "-c", sys.argv[1]], listener, [{}] * 2, 1.0))
