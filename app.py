@@ -2,7 +2,7 @@
 """The CDK app: every spec in endpoints/ becomes a stack beside the one that holds the artifacts.
 
     cdk deploy InferentiaArtifacts        the bucket, first
-    cdk deploy InferentiaEndpoint-NAME    an endpoint, after `python -m operations publish NAME`
+    cdk deploy InferentiaEndpoint-NAME    an endpoint, after `inferentia publish NAME`
     cdk deploy InferentiaCompile-NAME     what compiles it, for a spec with `job:`; needs no lock
     -c rehearsal=true                     use the locks of `compile build --rehearse`; embedded AWS only
     -c compile_ami=ami-...                the machine image, for compiling on EC2

@@ -148,7 +148,7 @@ def own_case(folder: Path, options: argparse.Namespace) -> Case:
         if unpacked.returncode != 0:
             raise SkippedError(f"{options.artifact} cannot be unpacked: {unpacked.stderr.strip().splitlines()[:1]}")
     if not (model / "code" / "inference.py").is_file():
-        raise SkippedError(f"{options.artifact} holds no code/inference.py: build it with python -m compile build")
+        raise SkippedError(f"{options.artifact} holds no code/inference.py: build it with inferentia build")
     bodies = []
     for number, payload in enumerate(options.payload):
         file, kind = payload_file(payload)

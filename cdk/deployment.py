@@ -118,7 +118,7 @@ def _refuse_rehearsal_beyond_this_machine(environment: Mapping[str, str], accoun
     """
     remedy = (
         "Start the embedded AWS and take over its environment "
-        '(`eval "$(python -m embedded_aws environment --directory D)"`), or leave out `-c rehearsal=true`.'
+        '(`eval "$(inferentia rehearsal env --directory D)"`), or leave out `-c rehearsal=true`.'
     )
     if account not in (None, REHEARSAL_ACCOUNT):
         raise DeploymentError(

@@ -1,4 +1,4 @@
-"""`python -m embedded_aws serve | stop | environment | clock | fault`: AWS on this machine, for rehearsals."""
+"""`inferentia rehearsal up | stop | environment | clock | fault`: AWS on this machine, for rehearsals."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def environment(directory: Directory) -> None:
     """Print the export lines that point boto3 and the CDK CLI to the server: eval "$(... environment ...)"."""
     found = running(directory)
     if found is None:
-        raise fail(f"nothing runs for {directory}; start it with: python -m embedded_aws serve --directory {directory}")
+        raise fail(f"nothing runs for {directory}; start it with: inferentia rehearsal up --directory {directory}")
     for name, value in variables(found).items():
         typer.echo(f"export {name}={shlex.quote(value)}")
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
@@ -171,7 +171,7 @@ def control(directory: Path, path: str, method: str, given: dict[str, Any] | Non
     """What a running server answers to one of its own calls."""
     found = running(directory)
     if found is None:
-        raise fail(f"nothing runs for {directory}; start it with: python -m embedded_aws serve --directory {directory}")
+        raise fail(f"nothing runs for {directory}; start it with: inferentia rehearsal up --directory {directory}")
     body = None if given is None else json.dumps(given)
     connection = http.client.HTTPConnection(LOOPBACK, found["port"], timeout=30)
     headers = {"Authorization": f"Bearer {found['token']}", "Content-Type": "application/json"}

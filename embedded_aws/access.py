@@ -133,7 +133,7 @@ class AccessKeys:
 
 ADVICE = (
     "Each embedded AWS has keys of its own, new with each start: take them over with "
-    'eval "$(python -m embedded_aws environment --directory DIRECTORY)".'
+    'eval "$(inferentia rehearsal env --directory DIRECTORY)".'
 )
 
 

@@ -41,7 +41,7 @@ def check(
 ) -> None:
     """Check specs and say everything that is wrong with them, each with file, line, key, value and the way out.
 
-    Examples: python -m endpoint_spec check; python -m endpoint_spec check endpoints/depth.yaml --json.
+    Examples: inferentia check; inferentia check endpoints/depth.yaml --json.
 
     Exit codes: 0 all are right, 1 some are wrong, 2 wrong use. A missing or stale lock is shown, not counted as wrong.
     """
@@ -61,7 +61,7 @@ def check(
 def schema() -> None:
     """Print the JSON Schema of a spec.
 
-    For editors with the YAML language server: save it (python -m endpoint_spec schema > build/endpoint.schema.json)
+    For editors with the YAML language server: save it (inferentia schema > build/endpoint.schema.json)
     and begin a spec with the line "# yaml-language-server: $schema=../build/endpoint.schema.json".
     """
     typer.echo(json.dumps(json_schema(), indent=2))
@@ -72,7 +72,7 @@ def _all_of(root: Path) -> list[Path]:
         _wrong_use(f"{root} holds no endpoints/ folder. Run from the project root, or name it with --root.")
     found = spec_files(root)
     if not found:
-        _wrong_use(f"{root}/endpoints holds no spec. Make one: python -m compile new NAME --from zoo/...")
+        _wrong_use(f"{root}/endpoints holds no spec. Make one: inferentia new NAME --from zoo/...")
     return found
 
 

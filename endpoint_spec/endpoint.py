@@ -331,7 +331,7 @@ class Scale(Section):
         description="concurrent requests an instance (default workers x largest batch x 0.7), or requests a minute",
     )
     measured: StrictBool = Field(
-        default=False, description="keep_at from the lock's measured figures (python -m compile measure)"
+        default=False, description="keep_at from the lock's measured figures (inferentia measure)"
     )
 
 

@@ -102,7 +102,7 @@ def find(name: str, root: Path) -> EndpointSpec:
     folder = _endpoints(root)
     there = sorted(file.stem for file in folder.glob("*.yaml"))
     if name not in there:  # by name, so that ../zoo/NAME is none
-        remedy = f"The endpoints are {', '.join(there) or 'none yet'}; a new one: python -m compile new NAME."
+        remedy = f"The endpoints are {', '.join(there) or 'none yet'}; a new one: inferentia new NAME."
         raise ProjectError([SpecError(str(folder), "", "", f"holds no endpoint {name!r}", remedy)])
     return load(folder / f"{name}.yaml", root)
 

@@ -175,7 +175,7 @@ class Lock(_Part):
 
 def read_lock(path: Path) -> Lock:
     """Read a lock. Raises LockError in one line: not there, not JSON, another format, or a field that does not fit."""
-    help_ = "Build again: python -m compile build NAME."
+    help_ = "Build again: inferentia build NAME."
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise LockError(f"{path.name} has more than {_MAX_BYTES} bytes and is no lock. {help_}")
@@ -244,7 +244,7 @@ def check(spec: EndpointSpec, lock: Lock | None, rehearsal: bool = False) -> lis
     `rehearsal` is true where a rehearsal's lock is wanted; elsewhere one is refused. An empty list: they fit.
     """
     name = spec.name
-    build = f"python -m compile build {name}" + (" --rehearse" if rehearsal else "")
+    build = f"inferentia build {name}" + (" --rehearse" if rehearsal else "")
     if lock is None:
         where = "build/rehearsal" if rehearsal else "endpoints"
         return [f"{where}/{name}.lock.json is missing: nothing was built for {name}. Run: {build}"]
@@ -276,7 +276,7 @@ def _measurement_problems(spec: EndpointSpec, lock: Lock) -> list[str]:
     if not spec.scale.measured:
         return []
     found, kind = lock.measured, spec.serve.instance_type
-    help_ = f"Run on an {kind.removeprefix('ml.')} instance: python -m compile measure {spec.name}; or write keep_at."
+    help_ = f"Run on an {kind.removeprefix('ml.')} instance: inferentia measure {spec.name}; or write keep_at."
     if found is None:
         return [f"{_display(spec)}: scale.measured: the lock has no measured figures. {help_}"]
     if found.get("artifact") != lock.digests.artifact:

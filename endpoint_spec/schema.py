@@ -12,7 +12,7 @@ from .places import families, rewrites
 def schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of endpoints/NAME.yaml, with the installed families and the table's instance types.
 
-    It knows each key by itself; what keys must be together is known to `python -m endpoint_spec check` alone.
+    It knows each key by itself; what keys must be together is known to `inferentia check` alone.
     """
     result = EndpointSpec.model_json_schema(mode="validation")
     parts = result["$defs"]

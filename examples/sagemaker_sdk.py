@@ -4,7 +4,7 @@ Nothing of this project needs the SDK: the endpoint is an ordinary one, and boto
 shows that programs which use the SDK find it as they expect. Needs what requirements-sagemaker.txt names, in an
 environment of its own; credentials and region as boto3 finds them, or the embedded AWS:
 
-    eval "$(.venv/bin/python -m embedded_aws environment --directory build/up/aws)"
+    eval "$(inferentia rehearsal env --directory build/up/aws)"
     build/sagemaker/bin/python examples/sagemaker_sdk.py depth examples/photographs/coffee.jpg
 """
 

@@ -90,7 +90,7 @@ class Account:
                 raise OperationError(
                     f"refused: {what} may only go to the embedded AWS on this machine, but boto3 would talk to {url}. "
                     'Start it with "make up" and load its environment, or build for real with '
-                    '"python -m compile build NAME" (without --rehearse).'
+                    '"inferentia build NAME" (without --rehearse).'
                 )
 
     def outputs(self, stack: str, *keys: str) -> dict[str, str]:

@@ -37,7 +37,7 @@ def verify_artifact(locked: Locked) -> None:
         OperationError: with the command that helps.
     """
     lock, path = locked.lock, locked.artifact
-    again = f'"python -m compile build {lock.name}{" --rehearse" if lock.rehearsal else ""}"'
+    again = f'"inferentia build {lock.name}{" --rehearse" if lock.rehearsal else ""}"'
     if not path.is_file():
         raise OperationError(f"the artifact {path} is not on this machine. Build it: {again}.")
     found = file_digest(path)

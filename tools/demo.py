@@ -65,7 +65,7 @@ class Road:
         return {**inherited, **self.aws_environment(), "PATH": path, "PYTHONUNBUFFERED": "1"}
 
     def asked(self) -> subprocess.CompletedProcess[str]:
-        """The answer of `python -m embedded_aws environment`; it fails where no server runs."""
+        """The answer of `inferentia rehearsal env`; it fails where no server runs."""
         command = [PYTHON, "-m", "embedded_aws", "environment", "--directory", str(self.aws)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
@@ -74,7 +74,7 @@ class Road:
         return (self.aws / "server.json").exists() and self.asked().returncode == 0
 
     def aws_environment(self) -> dict[str, str]:
-        """What `python -m embedded_aws environment` exports; empty before the server runs."""
+        """What `inferentia rehearsal env` exports; empty before the server runs."""
         if not (self.aws / "server.json").exists():
             return {}
         answer = self.asked()
@@ -272,7 +272,7 @@ def fresh(folder: Path) -> Road:
     if road.running():
         directory = road.aws.relative_to(ROOT)
         raise DemoError(
-            f"an embedded AWS already runs for {directory}. End it: python -m embedded_aws stop --directory {directory}"
+            f"an embedded AWS already runs for {directory}. End it: inferentia rehearsal down --directory {directory}"
         )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -318,7 +318,7 @@ def up() -> None:
         road.stop()
         raise
     relative = road.aws.relative_to(ROOT)
-    console.print(f'\nIt runs. Point a shell at it: [bold]eval "$(.venv/bin/python -m embedded_aws environment '
+    console.print(f'\nIt runs. Point a shell at it: [bold]eval "$(inferentia rehearsal env '
                   f'--directory {relative})"[/]\nEnd it with [bold]make down[/].', soft_wrap=True)  # fmt: skip
 
 

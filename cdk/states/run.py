@@ -194,7 +194,7 @@ def _gather_and_publish(place: Place, course: Course) -> States:
         "Too large": asl.fail(
             "ArtifactTooLarge",
             f"States.Format('the artifact has {{}} bytes, and S3 copies {LARGEST_COPY} at once: publish it with "
-            f"`python -m operations publish {place.name}`', $.artifact.bytes)",
+            f"`inferentia publish {place.name}`', $.artifact.bytes)",
         ),
         # A copy is there whole or not at all, so nobody ever sees half an artifact.
         "Publish": asl.task(

@@ -172,7 +172,7 @@ def require_fit(spec: EndpointSpec, found: Capacity) -> None:
     if problems:
         raise CompileError(
             f"{spec.name} does not fit {spec.serve.instance_type}:\n  " + "\n  ".join(problems),
-            f"Nothing was compiled. See the whole matrix: python -m compile build {spec.name} --plan",
+            f"Nothing was compiled. See the whole matrix: inferentia build {spec.name} --plan",
         )
 
 

@@ -1,4 +1,4 @@
-"""`python -m compile analyze` and `python -m compile read-log`."""
+"""`inferentia analyze` and `inferentia read-log`."""
 
 from __future__ import annotations
 

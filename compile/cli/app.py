@@ -36,7 +36,7 @@ _TRACEBACK = "COMPILE_TRACEBACK"
 _HELP = (
     "Turn a PyTorch model into an artifact for Inferentia, and prove that it equals the original.\n\n"
     "The usual order: new, build --rehearse, verify, serve. A build writes model.tar.gz and a lock; "
-    "`python -m operations publish` and the CDK app take it from there."
+    "`inferentia publish` and the CDK app take it from there."
 )
 
 

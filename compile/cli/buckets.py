@@ -74,9 +74,9 @@ def buckets_command(  # noqa: PLR0913, PLR0917  (a command line)
     that squeeze the pictures least.
 
     ```
-    python -m compile buckets --sizes lengths.txt --count 4 --multiple-of 32
-    python -m compile buckets invoices --sizes pictures.csv --multiple-of 16
-    python -m compile buckets depth --sizes photographs.csv --multiple-of 14 --shorter-side 518
+    inferentia buckets --sizes lengths.txt --count 4 --multiple-of 32
+    inferentia buckets invoices --sizes pictures.csv --multiple-of 16
+    inferentia buckets depth --sizes photographs.csv --multiple-of 14 --shorter-side 518
     ```
     """
     from compile.buckets import aspect, planning  # noqa: PLC0415  (seconds of imports, --help need not wait)

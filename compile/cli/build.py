@@ -178,7 +178,7 @@ def _show_result(result: Result) -> None:
     out.print(table)
     path = lock_path(result.spec, result.lock.rehearsal).relative_to(result.spec.root)
     flag = " --rehearse" if result.lock.rehearsal else ""
-    out.print(f"Lock: {path}. Next: python -m compile verify {result.spec.name}{flag}", highlight=False)
+    out.print(f"Lock: {path}. Next: inferentia verify {result.spec.name}{flag}", highlight=False)
 
 
 def _compiler_rows(graph: BuiltVariant, root: Path) -> Iterator[tuple[str, str]]:

@@ -54,7 +54,7 @@ def bundle_command(
 ) -> None:
     """Pack what a compile job needs: start.sh, the code, the spec with your own files, the weights, and the plan.
 
-    `python -m operations submit` does it for you. For the target itself the matrix of graphs must fit the instance.
+    `inferentia submit` does it for you. For the target itself the matrix of graphs must fit the instance.
     """
     from compile.remote import bundle  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 

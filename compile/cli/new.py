@@ -50,7 +50,7 @@ def new(
     if path.exists():
         raise UsageError(f"endpoints/{name}.yaml exists already.", "Choose another name, or edit that file.")
     _write_checked(_text(name, source, base), path, base)
-    err.print(f"Wrote endpoints/{name}.yaml. Next: python -m compile build {name} --rehearse", highlight=False)
+    err.print(f"Wrote endpoints/{name}.yaml. Next: inferentia build {name} --rehearse", highlight=False)
 
 
 def _text(name: str, source: str | None, root: Path) -> str:
@@ -101,4 +101,4 @@ def list_models(json_: Json = False) -> None:
     for row in rows:
         table.add_row(row["family"], ", ".join(row["variants"]), row["task"], row["source"])
     out.print(table)
-    err.print("Your own model: python -m compile new NAME --from path.py:function", highlight=False)
+    err.print("Your own model: inferentia new NAME --from path.py:function", highlight=False)

@@ -98,7 +98,7 @@ def locate(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) ->
             raise CompileError(
                 f"{spec.path}: model.weights: {weights.uri} is not on this machine "
                 f"(looked for build/weights/{weights.sha256}).",
-                f"Fetch it with: python -m operations fetch-weights {spec.name}",
+                f"Fetch it with: inferentia fetch-weights {spec.name}",
             )
         return path
     if isinstance(weights, HubWeights):

@@ -39,7 +39,7 @@ class Unpacked:
 
 def command(spec: EndpointSpec, rehearsal: bool) -> str:
     """The command that builds it."""
-    return f"python -m compile build {spec.name}" + (" --rehearse" if rehearsal else "")
+    return f"inferentia build {spec.name}" + (" --rehearse" if rehearsal else "")
 
 
 def find(spec: EndpointSpec, *, rehearsal: bool) -> Built:

@@ -93,7 +93,7 @@ def _require_accepted(spec: EndpointSpec, built: Sequence[BuiltVariant]) -> None
     if problems:
         raise CompileError(
             "The model does not reach what compile.accept asks for:\n  " + "\n  ".join(problems),
-            f"No artifact was written. See python -m compile analyze {spec.name}, or accept less in the spec.",
+            f"No artifact was written. See inferentia analyze {spec.name}, or accept less in the spec.",
         )
 
 

@@ -136,12 +136,12 @@ def _missing(
     elif lock.target == "inf1" and any(graph["comparison"] is None for graph in graphs):
         yield Missing("the compiler's log of some graphs: build/record has none of this build", _record_of(spec))
     if verified is None:
-        yield Missing("verify of this artifact", f"python -m compile verify {spec.name}{flag}")
+        yield Missing("verify of this artifact", f"inferentia verify {spec.name}{flag}")
     if not lock.rehearsal and not lock.stand_in and not _seen_on_device(graphs, verified):
-        yield Missing("parity on the chip", f"python -m compile verify {spec.name}{there}")
+        yield Missing("parity on the chip", f"inferentia verify {spec.name}{there}")
     if figures is None or not figures["machine"]["target"]:
         of = "latency and throughput on the chip" if figures is not None else "latency and throughput"
-        yield Missing(of, f"python -m compile measure {spec.name}{there}")
+        yield Missing(of, f"inferentia measure {spec.name}{there}")
 
 
 def _record_of(spec: EndpointSpec) -> str:
@@ -154,8 +154,8 @@ def _record_of(spec: EndpointSpec) -> str:
 
 def _compiling(spec: EndpointSpec) -> str:
     if spec.job is not None:
-        return f"python -m operations submit {spec.name}"
-    return f"python -m compile build {spec.name} (on a machine with the Neuron SDK)"
+        return f"inferentia submit {spec.name}"
+    return f"inferentia build {spec.name} (on a machine with the Neuron SDK)"
 
 
 def _seen_on_device(graphs: list[dict[str, Any]], verified: dict[str, Any] | None) -> bool:

@@ -148,7 +148,7 @@ def measure(
         raise CompileError(
             f"What is compiled for {lock.target} runs on a NeuronCore, and this machine has none.",
             f"Run this on an {spec.serve.instance_type.removeprefix('ml.')} instance, or measure the rehearsal: "
-            f"python -m compile measure {spec.name} --rehearse (figures of this CPU, which stay in build/).",
+            f"inferentia measure {spec.name} --rehearse (figures of this CPU, which stay in build/).",
         )
     machine = machine_for(spec, lock)
     price = _price(spec, machine, settings)
@@ -297,7 +297,7 @@ def _require_calls(failures: Sequence[Exception], records: Sequence[Sequence[Any
     real = [error for error in failures if not isinstance(error, threading.BrokenBarrierError)]
     if real:
         reason = (str(real[0]).strip().splitlines() or [type(real[0]).__name__])[-1]
-        raise CompileError(f"A graph does not run here: {reason}", "Check it: python -m compile verify NAME.")
+        raise CompileError(f"A graph does not run here: {reason}", "Check it: inferentia verify NAME.")
     if not any(records):
         raise CompileError("No call ended in the time that was given.", "Give more --seconds.")
 

@@ -92,4 +92,4 @@ def _require_one(result: jobs.Result, lock: Lock, size: int) -> None:
 
 
 def _command(spec: EndpointSpec, folder: Path, rehearse: bool) -> str:
-    return f"python -m compile adopt {spec.name} --from {folder}" + (" --rehearse" if rehearse else "")
+    return f"inferentia adopt {spec.name} --from {folder}" + (" --rehearse" if rehearse else "")

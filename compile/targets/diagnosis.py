@@ -89,7 +89,7 @@ KINDS: tuple[Kind, ...] = (
     _kind(
         r"PyTorch to TF conversion failed",
         "torch_neuron could not hand the graph to the compiler",
-        "See which operator the log names; python -m compile analyze NAME says what can be lowered.",
+        "See which operator the log names; inferentia analyze NAME says what can be lowered.",
     ),
     _kind(
         r"Compile command returned: (?!0\b)-?\d+|neuronx?-cc failed with",
@@ -99,7 +99,7 @@ KINDS: tuple[Kind, ...] = (
     _kind(
         r"No operations were successfully partitioned",
         "not one operator was compiled: the graph would run on the host alone",
-        "Run python -m compile analyze NAME; the model must be an ordinary module, not one that is scripted already.",
+        "Run inferentia analyze NAME; the model must be an ordinary module, not one that is scripted already.",
     ),
     _kind(
         r"falling back to native python function call|No operator is placed on Neuron",

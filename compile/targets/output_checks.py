@@ -12,7 +12,7 @@ from compile.targets.process_runner import Finished
 
 _AFTER = r"\(post-compilation\)"
 _PIECES = r"successfully\s+compiled\s+\d+\s+sub-graphs"
-_ANALYZE = "Run python -m compile analyze NAME to see what stays on the host"
+_ANALYZE = "Run inferentia analyze NAME to see what stays on the host"
 
 
 def require_compiled(lowered: LoweredVariant, finished: Finished, log: LogReport | None) -> None:

@@ -1,7 +1,7 @@
 """Faults made on purpose: calls that are refused or cut off, jobs and instances that end badly.
 
 A fault waits until something fits its `where` (a regular expression, searched), acts `times` times and is then gone.
-It is armed with `python -m embedded_aws fault ...`, or by POST to /_embedded_aws/faults.
+It is armed with `inferentia rehearsal fault ...`, or by POST to /_embedded_aws/faults.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def job_of(spec: specs.EndpointSpec) -> Job:
         raise WrongUseError(
             f"endpoints/{spec.path.name} has no section job:, so nothing of it is compiled in an account. Add "
             f'"job: {{where: processing}}" and deploy InferentiaCompile-{spec.name}, or build on a machine with the '
-            f"Neuron SDK: python -m compile build {spec.name}."
+            f"Neuron SDK: inferentia build {spec.name}."
         )
     return spec.job
 
@@ -203,6 +203,6 @@ def already_running(execution: Execution) -> OperationError:
     name = execution.run.rsplit("-", 2)[0]
     return OperationError(
         f"run {execution.run} of this very build is running since {execution.started:%Y-%m-%d %H:%M:%S %Z}; "
-        f'nothing was started. Follow it with "python -m operations attach {name}", or end it with '
+        f'nothing was started. Follow it with "inferentia attach {name}", or end it with '
         f'"aws stepfunctions stop-execution --execution-arn {execution.arn}".'
     )

@@ -143,7 +143,7 @@ def how_to_attach(runs: Sequence[Run]) -> str:
     """What became of the runs, and the command that follows them again or fetches their result."""
     said = []
     for run in runs:
-        attach = f'"python -m operations attach {run.name}"'
+        attach = f'"inferentia attach {run.name}"'
         said.append(
             f"{run.run} keeps running in the account; {attach} follows it again."
             if run.execution.running

@@ -88,7 +88,7 @@ def _download(run: Run, key: str, target: Path, progress: Callable[[int], None] 
     except (ClientError, Boto3Error) as error:
         raise OperationError(
             f"run {run.run} succeeded, but s3://{run.bucket}/{key} cannot be read: {error}. Nothing was locked. "
-            f"Again: python -m operations attach {run.name}"
+            f"Again: inferentia attach {run.name}"
         ) from error
 
 
@@ -126,7 +126,7 @@ def failure(run: Run, root: Path) -> OperationError:
             said.append(f"  whole log: {run.log_place(variant)}")
     said += _record(run, root)
     said += left_over(run)
-    said.append(f"Variants that were compiled stay in the cache. Again: python -m operations submit {run.name}")
+    said.append(f"Variants that were compiled stay in the cache. Again: inferentia submit {run.name}")
     return OperationError("\n".join(said))
 
 

@@ -109,8 +109,7 @@ def find(spec: specs.EndpointSpec, account: Account, name: str | None) -> Run:
     if not chosen:
         there = ", ".join(one.run for one in known[:5]) or "none yet"
         raise OperationError(
-            f"there is no run {name or f'of {spec.name}'} (runs: {there}). "
-            f"Start one: python -m operations submit {spec.name}"
+            f"there is no run {name or f'of {spec.name}'} (runs: {there}). Start one: inferentia submit {spec.name}"
         )
     return Run(account, stack, spec.name, compile_stack.describe(account, chosen[0].arn))
 
@@ -124,7 +123,7 @@ class Bundle:
 
 
 def make_bundle(name: str, root: Path, folder: Path, environment: str, *, rehearsal: bool) -> Bundle:
-    """Have `python -m compile bundle` make the bundle in `folder`, and read its plan.
+    """Have `inferentia bundle` make the bundle in `folder`, and read its plan.
 
     environment: what else decides what comes out of the jobs, for the keys of the compile cache; empty for nothing.
 
@@ -162,7 +161,7 @@ def compile_command(root: Path, *arguments: str) -> str:
         return ended.stdout
     said = ended.stderr.strip().removeprefix("error ") or f"ended with {ended.returncode} and said nothing"
     kind = WrongUseError if ended.returncode == 2 else OperationError
-    raise kind(f"python -m compile {' '.join(arguments)}: {said}")
+    raise kind(f"inferentia {' '.join(arguments)}: {said}")
 
 
 @dataclass(frozen=True)

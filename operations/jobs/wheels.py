@@ -60,7 +60,7 @@ def _pin(line: str, where: str) -> Pin:
     if found is None or not hashes:
         raise WrongUseError(
             f"{where}: {line.split(' ', maxsplit=1)[0]} is not pinned with NAME==VERSION and --hash=sha256:..., "
-            "so a job could not check what it installs. Make the folder with: python -m operations wheels DIR"
+            "so a job could not check what it installs. Make the folder with: inferentia wheels DIR"
         )
     return Pin(normalized(found.group(1)), found.group(2), hashes)
 
@@ -74,7 +74,7 @@ def read(folder: Path) -> Folder:
     file = folder / REQUIREMENTS
     if not file.is_file():
         raise WrongUseError(
-            f"{folder} holds no {REQUIREMENTS}: it is no set of wheels. Make one: python -m operations wheels {folder}"
+            f"{folder} holds no {REQUIREMENTS}: it is no set of wheels. Make one: inferentia wheels {folder}"
         )
     named = pins(file.read_text(encoding="utf-8"), str(file))
     wheels = {path.name: file_digest(path) for path in sorted(folder.glob("*.whl"))}
@@ -105,7 +105,7 @@ def chosen(folder: Path | None, scratch: Path, *, rehearsal: bool) -> Folder:
     if not rehearsal:
         raise WrongUseError(
             "name the wheels that the job installs: --wheels DIR. The container's image holds torch, but not what "
-            "compile needs besides. Make the folder once: python -m operations wheels DIR (see docs/compiling.md)."
+            "compile needs besides. Make the folder once: inferentia wheels DIR (see docs/compiling.md)."
         )
     scratch.mkdir(parents=True, exist_ok=True)
     (scratch / REQUIREMENTS).write_text("# nothing: a rehearsal uses this machine's own packages\n", encoding="utf-8")

@@ -43,7 +43,7 @@ def test_cli_refuses_only_the_stack_without_a_lock(project: Project) -> None:
     assert {stack: answer.returncode for stack, answer in found.items()} == wanted
     said = found["InferentiaEndpoint-bad"].stderr
     assert "endpoints/bad.lock.json is missing" in said
-    assert "python -m compile build bad" in said
+    assert "inferentia build bad" in said
 
 
 def cdk(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -97,7 +97,7 @@ def test_needs_no_lock(project: Project, assemble: Assemble) -> None:
     project.write("one", MINIMAL + "job: {{where: processing}}\n")
     assembly = Path(assemble(project).directory)
     assert not error_annotations(assembly, "InferentiaCompile-one")
-    assert "python -m compile build one" in str(error_annotations(assembly, "InferentiaEndpoint-one"))
+    assert "inferentia build one" in str(error_annotations(assembly, "InferentiaEndpoint-one"))
 
 
 def test_endpoint_stack_is_the_same_with_and_without_a_job(synthesize: Synthesize) -> None:

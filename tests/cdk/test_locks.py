@@ -48,7 +48,7 @@ def test_missing_lock_refuses_its_stack_with_the_command_that_helps(two: Project
     (two.root / "endpoints" / "bad.lock.json").unlink()
     (message,) = errors(two).pop(BAD)
     assert "endpoints/bad.lock.json is missing" in message
-    assert "python -m compile build bad" in message
+    assert "inferentia build bad" in message
 
 
 def test_changed_build_section_is_refused(two: Project, errors: Errors) -> None:
@@ -56,7 +56,7 @@ def test_changed_build_section_is_refused(two: Project, errors: Errors) -> None:
     found = errors(two)
     assert set(found) == {BAD}
     assert "stale" in found[BAD][0]
-    assert "python -m compile build bad" in found[BAD][0]
+    assert "inferentia build bad" in found[BAD][0]
 
 
 def test_changed_definition_is_refused_for_all_that_use_it(two: Project, errors: Errors) -> None:
@@ -70,7 +70,7 @@ def test_changed_handler_asks_for_packaging_only(two: Project, errors: Errors) -
     two.add("bad", MINIMAL + "serve: {{handler: handler.py}}\n")
     (two.root / "handler.py").write_text(handler + "# changed\n")
     (message,) = errors(two).pop(BAD)
-    assert "python -m compile package bad" in message
+    assert "inferentia package bad" in message
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_damaged_lock_refuses_its_stack_only(two: Project, errors: Errors, text:
     found = errors(two)
     assert set(found) == {BAD}
     assert "bad.lock.json" in found[BAD][0]
-    assert "python -m compile build" in found[BAD][0]
+    assert "inferentia build" in found[BAD][0]
 
 
 def test_lost_weights_refuse_their_stack_only(two: Project, errors: Errors) -> None:

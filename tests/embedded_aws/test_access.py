@@ -246,7 +246,7 @@ def test_an_unknown_key_is_refused_at_once_in_the_services_own_words(
     with pytest.raises(ClientError) as caught:
         getattr(with_key(aws, service, "AKIAIOSFODNN7EXAMPLE"), operation)(**given)
     assert code(caught) == (403, expected, 0)
-    assert "python -m embedded_aws environment" in str(caught.value)
+    assert "inferentia rehearsal env" in str(caught.value)
 
 
 @pytest.fixture(scope="module")

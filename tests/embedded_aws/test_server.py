@@ -66,7 +66,7 @@ def test_the_environment_points_clients_to_it(aws: Aws, tmp_path: Path) -> None:
     assert aws.client("sts").get_caller_identity()["Account"] == "123456789012"
     nothing = run("environment", "--directory", str(tmp_path))
     assert nothing.returncode == 1
-    assert "python -m embedded_aws serve" in nothing.stderr
+    assert "inferentia rehearsal up" in nothing.stderr
 
 
 def test_stop_ends_it_and_takes_its_state_file_away(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def trust(service: str) -> str:
 
 
 def arm(aws: Aws, **fault: Any) -> None:
-    """Arm a fault, as `python -m embedded_aws fault` does."""
+    """Arm a fault, as `inferentia rehearsal fault` does."""
     aws.control("faults", fault)
 
 

@@ -134,7 +134,7 @@ class Runs:
         return self.stored(f"models/{self.name}/")
 
     def arm(self, **fault: Any) -> None:
-        """Arm a fault, as `python -m embedded_aws fault` does."""
+        """Arm a fault, as `inferentia rehearsal fault` does."""
         found = json.loads((self.road.folder / "aws" / "server.json").read_text())
         url = f"http://127.0.0.1:{found['port']}/_embedded_aws/faults"
         headers = {"Authorization": f"Bearer {found['token']}", "Content-Type": "application/json"}

@@ -182,7 +182,7 @@ def test_a_changed_model_is_refused_until_it_is_built_and_published(road: Road) 
     write_depth(road.folder, weights="random:1")
     refused = road.cdk("deploy", "--require-approval", "never", STACK)
     assert refused.returncode != 0
-    assert "python -m compile build depth --rehearse" in refused.stdout
+    assert "inferentia build depth --rehearse" in refused.stdout
     assert "no changes" in road.deploy("InferentiaArtifacts")
 
     road.python("compile", "build", "depth", "--rehearse")

@@ -139,10 +139,10 @@ def test_sections_that_need_no_build(spec: EndpointSpec, read: Loader) -> None:
 def test_missing(spec: EndpointSpec) -> None:
     (problem,) = check(spec, None)
     assert problem.startswith("endpoints/depth.lock.json is missing")
-    assert problem.endswith("Run: python -m compile build depth")
+    assert problem.endswith("Run: inferentia build depth")
     (problem,) = check(spec, None, rehearsal=True)
     assert problem.startswith("build/rehearsal/depth.lock.json is missing")
-    assert problem.endswith("Run: python -m compile build depth --rehearse")
+    assert problem.endswith("Run: inferentia build depth --rehearse")
 
 
 def test_stale(spec: EndpointSpec, read: Loader) -> None:
@@ -150,7 +150,7 @@ def test_stale(spec: EndpointSpec, read: Loader) -> None:
     (problem,) = check(read(SMALL + "compile: {batch_sizes: [1, 8]}\n"), lock)
     assert "is stale" in problem
     assert lock.digests.build[:12] in problem
-    assert problem.endswith("Run: python -m compile build depth")
+    assert problem.endswith("Run: inferentia build depth")
 
 
 def test_handler_changed(read: Loader, project: Path) -> None:
@@ -160,7 +160,7 @@ def test_handler_changed(read: Loader, project: Path) -> None:
     (project / "models/shared.py").write_text("def item(request):\n    return 1\n")
     (problem,) = check(spec, lock)
     assert "handler code of depth changed" in problem
-    assert problem.endswith("Run: python -m compile package depth")
+    assert problem.endswith("Run: inferentia package depth")
 
 
 def test_another_endpoints_lock(spec: EndpointSpec) -> None:

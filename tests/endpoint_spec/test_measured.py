@@ -43,7 +43,7 @@ def test_without_fitting_figures_one_is_told_how_to_get_them(
     spec = spec_of(tmp_path, "{measured: true}")
     (problem,) = check(spec, a_lock(spec, measured=measured))
     assert said in problem
-    assert "Run on an inf1.2xlarge instance: python -m compile measure depth" in problem
+    assert "Run on an inf1.2xlarge instance: inferentia measure depth" in problem
     rehearsed = a_lock(spec, rehearsal=True)
     assert check(spec, rehearsed, rehearsal=True) == []
     assert derive.keep_at(spec, rehearsed) == pytest.approx(2.8)  # 4 workers, batch 1: the rule of every other spec

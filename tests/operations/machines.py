@@ -76,7 +76,7 @@ def succeeding(sha256: str, wait: int = 0) -> tuple[dict[str, Any], str]:
 
 
 def write_bundle(project: Path, folder: Path, name: str = "depth", *, rehearsal: bool = True) -> Plan:
-    """What `python -m compile bundle` writes, without a model."""
+    """What `inferentia bundle` writes, without a model."""
     spec = specs.load(project / "endpoints" / f"{name}.yaml", root=project)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / jobs.START).write_text("exit 0\n")

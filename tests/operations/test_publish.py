@@ -46,7 +46,7 @@ def test_a_changed_artifact_is_refused_with_both_digests(project: Path, bucket: 
     lock = json.loads((project / "build/rehearsal/depth.lock.json").read_text())
     assert code == 1
     assert lock["digests"]["artifact"] in err
-    assert "python -m compile build depth --rehearse" in err
+    assert "inferentia build depth --rehearse" in err
     assert keys(bucket) == []
 
 
@@ -54,7 +54,7 @@ def test_a_missing_artifact_names_the_command(project: Path, bucket: str, run: R
     (project / "build/rehearsal/depth/model.tar.gz").unlink()
     code, _, err = run("publish", "depth", "--rehearsal", "--root", str(project))
     assert code == 1
-    assert "python -m compile build depth --rehearse" in err
+    assert "inferentia build depth --rehearse" in err
 
 
 def test_another_object_under_the_key_is_not_overwritten(project: Path, bucket: str, run: Run) -> None:
@@ -77,7 +77,7 @@ def test_a_stale_lock_is_refused(project: Path, bucket: str, run: Run) -> None:
 def test_a_missing_lock_names_the_command(project: Path, aws: str, run: Run) -> None:
     code, _, err = run("publish", "depth", "--root", str(project))
     assert code == 1
-    assert "python -m compile build depth" in err
+    assert "inferentia build depth" in err
     assert "--rehearse" not in err
 
 

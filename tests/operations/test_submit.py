@@ -360,7 +360,7 @@ def test_ctrl_c_leaves_the_run_going(ready: Path, run: Run, monkeypatch: pytest.
         patch.setattr("operations.jobs.follow.time.sleep", interrupted)
         code, _, err = submit(run, ready)
     assert code == command.INTERRUPTED
-    assert "python -m operations attach depth" in err
+    assert "inferentia attach depth" in err
     code, out, err = run("attach", "depth", "--json", "--root", str(ready))
     assert code == 0, err
     assert json.loads(out)["status"] == "SUCCEEDED"
@@ -454,7 +454,7 @@ def test_a_real_build_needs_a_set_of_wheels(ready: Path, run: Run) -> None:
     machines.deploy(*machines.succeeding(DIGEST))
     code, _, err = run("submit", "depth", "--root", str(ready))
     assert code == 2
-    assert "python -m operations wheels" in err
+    assert "inferentia wheels" in err
 
 
 def test_what_brings_the_compiler_enters_the_keys(ready: Path, run: Run, compiler: Compile) -> None:

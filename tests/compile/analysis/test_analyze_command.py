@@ -1,4 +1,4 @@
-"""`python -m compile analyze` and `read-log` as a person or a script calls them."""
+"""`inferentia analyze` and `read-log` as a person or a script calls them."""
 
 from __future__ import annotations
 

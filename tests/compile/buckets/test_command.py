@@ -1,4 +1,4 @@
-"""`python -m compile buckets`: what it prints, writes and refuses."""
+"""`inferentia buckets`: what it prints, writes and refuses."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_missing_unexpected_and_misshapen_keys_are_all_named(tmp_path: Path) -> 
 
 def test_an_s3_address_names_the_command_that_fetches_it(tmp_path: Path) -> None:
     wanted = spec_with(tmp_path, f"{{s3: s3://bucket-of-weights/w.safetensors, sha256: {'a' * 64}}}")
-    with pytest.raises(CompileError, match="python -m operations fetch-weights own"):
+    with pytest.raises(CompileError, match="inferentia fetch-weights own"):
         weights.fill(wanted, definition())
 
 

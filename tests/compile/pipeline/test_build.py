@@ -201,7 +201,7 @@ def test_package_takes_the_handler_of_now_and_the_graphs_of_then(tmp_path: Path)
     assert first.lock.sample is not None
     handler = tmp_path / "handler.py"
     handler.write_text(handler.read_text().replace("1}", "2}"))
-    assert "Run: python -m compile package own --rehearse" in check(first.spec, first.lock, rehearsal=True)[0]
+    assert "Run: inferentia package own --rehearse" in check(first.spec, first.lock, rehearsal=True)[0]
     lock, changed = repackage.repackage(first.spec, rehearsal=True, reporter=Silent())
     assert changed
     assert check(first.spec, lock, rehearsal=True) == []
@@ -214,7 +214,7 @@ def test_package_takes_the_handler_of_now_and_the_graphs_of_then(tmp_path: Path)
 def test_package_refuses_a_stale_build(tmp_path: Path) -> None:
     rehearse(write_entry(tmp_path))
     path = write_entry(tmp_path, weights='"random:5"')
-    with pytest.raises(CompileError, match="python -m compile build own --rehearse"):
+    with pytest.raises(CompileError, match="inferentia build own --rehearse"):
         repackage.repackage(specs.load(path), rehearsal=True, reporter=Silent())
 
 

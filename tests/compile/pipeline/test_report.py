@@ -73,11 +73,11 @@ def test_a_rehearsal_says_that_it_is_one(
     assert "There is no compiler's log of this build to compare with." in page
     assert "Not measured." in page
     assert commands(found) == [
-        "python -m compile build own (on a machine with the Neuron SDK)",
-        "python -m compile verify own --rehearse",
-        "python -m compile measure own (on an inf1.2xlarge instance)",
+        "inferentia build own (on a machine with the Neuron SDK)",
+        "inferentia verify own --rehearse",
+        "inferentia measure own (on an inf1.2xlarge instance)",
     ]
-    assert "python -m compile verify own --rehearse" in " ".join(capsys.readouterr().out.split())
+    assert "inferentia verify own --rehearse" in " ".join(capsys.readouterr().out.split())
     assert run(monkeypatch, "verify", "own", "--rehearse", "--root", str(tmp_path)) == 0
     measured(result.spec, result.lock.digests.artifact, rehearsal=True, target=False)
     page, found = reported(tmp_path, monkeypatch, "--rehearse")
@@ -94,7 +94,7 @@ def test_prediction_against_log_parity_and_latency(tmp_path: Path, monkeypatch: 
     result = build(resolve(plan(specs.load(path), rehearse=False), Silent()), Silent())
     page, found = reported(tmp_path, monkeypatch)
     assert page.startswith("# own: made with a stand-in for the Neuron SDK, nothing of it is proven\n")
-    assert commands(found)[0] == "python -m operations submit own"
+    assert commands(found)[0] == "inferentia submit own"
     (graph,) = found["graphs"]
     rows = {row["what"]: row for row in graph["comparison"]["rows"]}
     assert rows["operators"]["predicted"] == rows["operators"]["logged"] == 1
@@ -136,4 +136,4 @@ def test_nothing_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert run(monkeypatch, "report", "own", "--root", str(tmp_path)) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "endpoints/own.lock.json is not there" in said
-    assert "python -m compile build own" in said
+    assert "inferentia build own" in said

@@ -163,7 +163,7 @@ def test_measure_on_the_command_line(
     assert "it is a rehearsal" in shown.err
     assert run(monkeypatch, "measure", "own", "--rehearse", "--n-models", "two", "--root", str(tmp_path)) == 2
     assert run(monkeypatch, "measure", "own", "--root", str(tmp_path)) == 1
-    assert "python -m compile build own" in capsys.readouterr().err
+    assert "inferentia build own" in capsys.readouterr().err
 
 
 def test_without_a_chip_what_is_compiled_is_not_measured(tmp_path: Path) -> None:
