@@ -18,7 +18,7 @@ setup: ## create .venv from the hashed locks and install the CDK CLI (a second r
 	  echo "setup failed: there is no $$python: apt-get install python3 python3-venv" >&2; exit 1; }; \
 	"$$python" tools/install.py
 
-demo: setup ## the whole road as a rehearsal: build, deploy to the embedded AWS, invoke, destroy; results in build/demo/
+demo: setup ## the whole way as a rehearsal: build, deploy to the embedded AWS, invoke, destroy; results in build/demo/
 	@$(PY) tools/demo.py run
 
 up: setup ## like demo, but leave the embedded AWS and its endpoint running

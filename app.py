@@ -39,7 +39,7 @@ from endpoint_spec.platforms import UnknownPlatform, registry_account
 
 
 def feature_flags() -> dict[str, Any]:
-    """The context of cdk.json, so that the templates are the same whoever starts the app: the CDK CLI or Python.
+    """The context of cdk.json, so that the templates are the same from the CDK CLI and from Python.
 
     Stack traces are left out: they would show the temporary folder of this run in messages and in the assembly.
     """

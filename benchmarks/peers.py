@@ -77,7 +77,7 @@ import numpy as np
 import triton_python_backend_utils as triton
 from inference_code import handler
 
-KINDS = {kinds!r}  # a raw body carries no type; these are told apart by how they begin
+KINDS = {kinds!r}  # a raw body carries no type; these differ in how they begin
 
 class TritonPythonModel:
     def initialize(self, _):

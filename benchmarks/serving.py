@@ -321,7 +321,7 @@ def median(results: Sequence[Result]) -> list[Result]:
 
 
 def goals(results: Sequence[Result]) -> list[tuple[str, float, float, bool]]:
-    """(what, found, wanted, reached) of the ratios that can be told from these results."""
+    """(what, found, wanted, reached) of the ratios that follow from these results."""
     return [*_goals(results, "native", ""), *_goals(results, "native2", ", 2 processes")]
 
 

@@ -11,7 +11,7 @@ def refuse_deployment(stack: Stack, problems: Sequence[str]) -> None:
     """Refuse to deploy one stack; the app's other stacks deploy all the same.
 
     The error annotation stops the CDK CLI for this stack. The template's rule is the second line: CloudFormation
-    itself rejects the template when the CLI was told to ignore annotations.
+    itself rejects the template when the CLI ignores annotations.
     https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/rules-section-structure.html
     """
     for problem in problems:

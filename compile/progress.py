@@ -1,4 +1,4 @@
-"""Progress of long work, told to whoever watches."""
+"""Progress of long work, for a person or for nobody."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ Operators = Annotated[tuple[StrictStr, ...], _list_of("operators", "[aten::linea
 
 
 class Inf1Options(Section):
-    """What torch_neuron.trace and neuron-cc can be told beyond what holds for both targets."""
+    """What torch_neuron.trace and neuron-cc takes beyond what holds for both targets."""
 
     arguments: Arguments = Field(default=(), description="further arguments of neuron-cc, such as --optlevel 2")
     dynamic_batch: StrictBool = Field(default=False, description="graphs take any multiple of their batch size")
@@ -206,7 +206,7 @@ class Partitioner(Section):
 
 
 class Inf2Options(Section):
-    """What torch_neuronx.trace and neuronx-cc can be told beyond what holds for both targets."""
+    """What torch_neuronx.trace and neuronx-cc takes beyond what holds for both targets."""
 
     arguments: Arguments = Field(default=(), description="further arguments of neuronx-cc, such as -O2")
     inline_weights_to_neff: StrictBool = Field(default=True, description="false: weights beside the program")
@@ -308,7 +308,7 @@ class Serve(Section):
         default=1, ge=1, description="native server only: processes on its one port, which share the cores"
     )
     max_batch_delay: Duration = Field(
-        default=timedelta(milliseconds=5), description="how long a request may wait for company"
+        default=timedelta(milliseconds=5), description="maximum time a request waits to be batched"
     )
     limits: RequestLimits = Field(default_factory=RequestLimits)
     network_isolation: StrictBool = Field(
@@ -336,7 +336,7 @@ class Scale(Section):
 
 
 class Alarms(Section):
-    """When somebody is told."""
+    """CloudWatch alarm thresholds, and the topics that alarms notify."""
 
     p99_latency: Annotated[Duration, AfterValidator(_above_zero)] = timedelta(seconds=1)
     error_rate: Ratio = 0.01

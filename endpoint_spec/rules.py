@@ -494,9 +494,9 @@ def error_rate_can_be_reached(spec: EndpointSpec) -> Iterator[Finding]:
 
 @rule("alarms.p99_latency", "serve.max_batch_delay")
 def delay_below_alarm(spec: EndpointSpec) -> Iterator[Finding]:
-    """A wait for company as long as the alarm's threshold raises it by itself."""
+    """max_batch_delay must be below the alarm's threshold, or batching alone triggers the alarm."""
     delay, alarm = spec.serve.max_batch_delay, spec.alarms.p99_latency
     if delay >= alarm:
-        problem = f"is not below alarms.p99_latency, {format_duration(alarm)}, so waiting alone raises the alarm"
+        problem = f"is not below alarms.p99_latency, {format_duration(alarm)}, so batching alone triggers the alarm"
         remedy = "Write a few milliseconds, or raise p99_latency."
         yield Finding("serve.max_batch_delay", format_duration(delay), problem, remedy)

@@ -1,4 +1,4 @@
-"""The whole road as a rehearsal: build, bootstrap, deploy, invoke, destroy; nothing leaves this machine.
+"""The whole way as a rehearsal: build, bootstrap, deploy, invoke, destroy; nothing leaves this machine.
 
 `run` does all of it and cleans up; `up` leaves the embedded AWS and its endpoint running; `down` ends that.
 Results stay in build/demo/ (or build/up/): depth.png, depth16.png, the photograph, summary.json, logs/.
@@ -48,7 +48,7 @@ class DemoError(Exception):
     """A step failed; the text says which, why, and where its log is."""
 
 
-class Road:
+class Rehearsal:
     """One rehearsal: its folder, the environment that points at the embedded AWS, and its numbered steps."""
 
     def __init__(self, folder: Path) -> None:
@@ -165,25 +165,27 @@ class Road:
         )
 
 
-def deploy(road: Road) -> None:
+def deploy(rehearsal: Rehearsal) -> None:
     """From nothing to an endpoint in service."""
-    road.start()
-    road.command("build depth (rehearsal)", PYTHON, "-m", "compile", "build", ENDPOINT, "--rehearse")
-    road.cdk("cdk bootstrap", "bootstrap", "aws://123456789012/us-east-1")
-    road.cdk("deploy the artifacts stack", "deploy", ARTIFACTS, "--require-approval", "never")
-    road.command("publish the artifact", PYTHON, "-m", "operations", "publish", ENDPOINT, "--rehearsal")
+    rehearsal.start()
+    rehearsal.command("build depth (rehearsal)", PYTHON, "-m", "compile", "build", ENDPOINT, "--rehearse")
+    rehearsal.cdk("cdk bootstrap", "bootstrap", "aws://123456789012/us-east-1")
+    rehearsal.cdk("deploy the artifacts stack", "deploy", ARTIFACTS, "--require-approval", "never")
+    rehearsal.command("publish the artifact", PYTHON, "-m", "operations", "publish", ENDPOINT, "--rehearsal")
     others = sorted(path.stem for path in (ROOT / "endpoints").glob("*.yaml") if path.stem != ENDPOINT)
     if others:
         console.print(f"endpoints/ holds more than {ENDPOINT} ({', '.join(others)}): this deploys {ENDPOINT} only")
     stacks = [ARTIFACTS, STACK] if others else ["--all"]
-    road.cdk(f"cdk deploy {' '.join(stacks)}", "deploy", *stacks, "--require-approval", "never")
-    road.command("smoke test against the lock's sample", PYTHON, "-m", "operations", "smoke", ENDPOINT, "--rehearsal")
+    rehearsal.cdk(f"cdk deploy {' '.join(stacks)}", "deploy", *stacks, "--require-approval", "never")
+    rehearsal.command(
+        "smoke test against the lock's sample", PYTHON, "-m", "operations", "smoke", ENDPOINT, "--rehearsal"
+    )
 
 
-def invoke(road: Road) -> dict[str, Any]:
+def invoke(rehearsal: Rehearsal) -> dict[str, Any]:
     """Send the photograph to the endpoint; write the pictures; return the call's figures."""
-    runtime, photograph = road.client("sagemaker-runtime"), PHOTOGRAPH.read_bytes()
-    with road.step("invoke the endpoint with a photograph"):
+    runtime, photograph = rehearsal.client("sagemaker-runtime"), PHOTOGRAPH.read_bytes()
+    with rehearsal.step("invoke the endpoint with a photograph"):
         milliseconds = {}
         for accept in ("application/x-npy", "image/png"):
             started = time.perf_counter()
@@ -193,12 +195,12 @@ def invoke(road: Road) -> dict[str, Any]:
             body = answer["Body"].read()
             milliseconds[accept] = round((time.perf_counter() - started) * 1e3, 1)
             if accept == "image/png":
-                (road.folder / "depth16.png").write_bytes(body)
+                (rehearsal.folder / "depth16.png").write_bytes(body)
             else:
                 depth = np.load(io.BytesIO(body), allow_pickle=False)
-        colour(depth, road.folder / "depth.png")
+        colour(depth, rehearsal.folder / "depth.png")
         for file in (PHOTOGRAPH, PHOTOGRAPH.with_suffix(".LICENSE.txt")):
-            shutil.copy(file, road.folder / file.name)
+            shutil.copy(file, rehearsal.folder / file.name)
     return {"shape": list(depth.shape), "milliseconds": milliseconds}
 
 
@@ -213,9 +215,9 @@ def colour(depth: np.ndarray, path: Path) -> None:
     Image.fromarray((picture * 255).round().astype(np.uint8)).save(path)
 
 
-def watch(road: Road) -> dict[str, Any]:
+def watch(rehearsal: Rehearsal) -> dict[str, Any]:
     """What stands around the endpoint: its scaling bounds and its alarms with their states."""
-    scaling, cloudwatch = road.client("application-autoscaling"), road.client("cloudwatch")
+    scaling, cloudwatch = rehearsal.client("application-autoscaling"), rehearsal.client("cloudwatch")
     targets = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
     bounds = [
         f"{row['MinCapacity']} to {row['MaxCapacity']}" for row in targets if f"/{ENDPOINT}/" in row["ResourceId"]
@@ -227,7 +229,7 @@ def watch(road: Road) -> dict[str, Any]:
     return {"instances": bounds[0], "alarms": alarms}
 
 
-def summarise(road: Road, call: dict[str, Any]) -> None:
+def summarise(rehearsal: Rehearsal, call: dict[str, Any]) -> None:
     """Write summary.json and show it as a table."""
     lock = json.loads((ROOT / "build" / "rehearsal" / f"{ENDPOINT}.lock.json").read_text())
     parity = lock["parity"]
@@ -239,44 +241,46 @@ def summarise(road: Road, call: dict[str, Any]) -> None:
         "artifact_bytes": lock["artifact"]["bytes"],
         "parity": {key: parity[key] for key in ("inputs", "error", "bound")},
         "call": call,
-        **watch(road),
-        "steps": road.done,
+        **watch(rehearsal),
+        "steps": rehearsal.done,
     }
-    temporary = road.folder / "summary.json.part"
+    temporary = rehearsal.folder / "summary.json.part"
     temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    temporary.replace(road.folder / "summary.json")
+    temporary.replace(rehearsal.folder / "summary.json")
     table = Table(title="rehearsed on this machine", show_header=False, title_justify="left")
     table.add_column()
     table.add_column(overflow="fold")
     table.add_row("artifact", f"{summary['artifact_bytes'] / 1e6:.1f} MB, sha256 {summary['artifact']}")
-    table.add_row("weights", f"{summary['weights']} (drawn at random: the map shows the road, not the room)")
+    table.add_row(
+        "weights", f"{summary['weights']} (drawn at random: the map means nothing, it shows that the pipeline runs)"
+    )
     table.add_row("parity", f"error {parity['error']:.2e}, bound {parity['bound']:.2e}, {parity['inputs']} inputs")
     for accept, milliseconds in call["milliseconds"].items():
         table.add_row(f"call, {accept}", f"{milliseconds:.0f} ms ({summary['machine']})")
     table.add_row("instances", summary["instances"])
     for name, state in summary["alarms"].items():
         table.add_row("alarm", f"{state}: {name}")
-    table.add_row("results", f"{road.folder.relative_to(ROOT)}/ (depth.png, depth16.png, {PHOTOGRAPH.name})")
+    table.add_row("results", f"{rehearsal.folder.relative_to(ROOT)}/ (depth.png, depth16.png, {PHOTOGRAPH.name})")
     console.print(table)
 
 
-def destroy(road: Road) -> None:
+def destroy(rehearsal: Rehearsal) -> None:
     """Take everything down, the bucket's contents first."""
-    road.command("empty the artifact bucket", PYTHON, "-m", "operations", "empty-bucket", "--yes")
-    road.cdk("cdk destroy --all", "destroy", "--all", "--force")
+    rehearsal.command("empty the artifact bucket", PYTHON, "-m", "operations", "empty-bucket", "--yes")
+    rehearsal.cdk("cdk destroy --all", "destroy", "--all", "--force")
 
 
-def fresh(folder: Path) -> Road:
-    """A road in an empty folder; refuses to trample on one that runs."""
-    road = Road(folder)
-    if road.running():
-        directory = road.aws.relative_to(ROOT)
+def fresh(folder: Path) -> Rehearsal:
+    """A rehearsal in an empty folder; refuses to trample on one that runs."""
+    rehearsal = Rehearsal(folder)
+    if rehearsal.running():
+        directory = rehearsal.aws.relative_to(ROOT)
         raise DemoError(
             f"an embedded AWS already runs for {directory}. End it: inferentia rehearsal down --directory {directory}"
         )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    return road
+    return rehearsal
 
 
 @contextmanager
@@ -298,40 +302,40 @@ def only_one(what: str, build: Path) -> Iterator[None]:
 
 def run() -> None:
     """Everything, and clean up, also after a failure."""
-    road = fresh(ROOT / "build" / "demo")
+    rehearsal = fresh(ROOT / "build" / "demo")
     try:
-        deploy(road)
-        call = invoke(road)
-        summarise(road, call)
-        destroy(road)
+        deploy(rehearsal)
+        call = invoke(rehearsal)
+        summarise(rehearsal, call)
+        destroy(rehearsal)
     finally:
-        road.stop()
+        rehearsal.stop()
 
 
 def up() -> None:
     """Everything, left running; a failure cleans up."""
-    road = fresh(ROOT / "build" / "up")
+    rehearsal = fresh(ROOT / "build" / "up")
     try:
-        deploy(road)
-        summarise(road, invoke(road))
+        deploy(rehearsal)
+        summarise(rehearsal, invoke(rehearsal))
     except BaseException:
-        road.stop()
+        rehearsal.stop()
         raise
-    relative = road.aws.relative_to(ROOT)
+    relative = rehearsal.aws.relative_to(ROOT)
     console.print(f'\nIt runs. Point a shell at it: [bold]eval "$(inferentia rehearsal env '
                   f'--directory {relative})"[/]\nEnd it with [bold]make down[/].', soft_wrap=True)  # fmt: skip
 
 
 def down() -> None:
     """Destroy what `up` deployed and stop the embedded AWS."""
-    road = Road(ROOT / "build" / "up")
-    if not road.running():
+    rehearsal = Rehearsal(ROOT / "build" / "up")
+    if not rehearsal.running():
         console.print("nothing is up")
         return
     try:
-        destroy(road)
+        destroy(rehearsal)
     finally:
-        road.stop()
+        rehearsal.stop()
 
 
 def interrupted(number: int, _frame: FrameType | None) -> None:

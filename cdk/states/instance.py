@@ -46,7 +46,7 @@ def instance_states(place: Place, machine: InstanceMachine, kind: str, done: str
 
 
 def _request(place: Place, machine: InstanceMachine, kind: str) -> dict[str, Any]:
-    told = {
+    tags_of_job = {
         "Name": "$.job.name",
         "inferentia:bucket": place.bucket,
         "inferentia:project": "$.project",
@@ -55,10 +55,10 @@ def _request(place: Place, machine: InstanceMachine, kind: str) -> dict[str, Any
         RUN_TAG: "$.run",
     }
     if kind == GATHER:
-        told["inferentia:manifest"] = f"States.Format('{jobs.variants_manifest_key(place.name, '{}')}', $.run)"
+        tags_of_job["inferentia:manifest"] = f"States.Format('{jobs.variants_manifest_key(place.name, '{}')}', $.run)"
     else:
-        told["inferentia:key"] = "$.key"
-    tags = place.tag_list(told)
+        tags_of_job["inferentia:key"] = "$.key"
+    tags = place.tag_list(tags_of_job)
     return {
         # The same token starts the same instance: an answer that was lost costs nothing. At most 64 characters.
         "ClientToken.$": "$.job.name",

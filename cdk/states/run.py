@@ -48,8 +48,8 @@ MADE, READ_RESULT = "Made: variant", "Read result"
 def run_machine(
     place: Place, course: Course, *, time_limit: int, max_parallel: int, topics: Sequence[str], cleanup: str
 ) -> dict[str, Any]:
-    """The whole definition. topics: ARNs of those who are told. cleanup: ARN of the machine that ends what is left."""
-    told = "States.Format('Run {} compiled endpoint " + place.name + ".', $.run)"
+    """The whole definition. topics: ARNs that are notified. cleanup: ARN of the machine that ends what is left."""
+    message = "States.Format('Run {} compiled endpoint " + place.name + ".', $.run)"
     failed = (
         "States.Format('Run {} of endpoint " + place.name + " failed. {}: {}', $.run, $.failure.Error, $.failure.Cause)"
     )
@@ -62,7 +62,7 @@ def run_machine(
             "Right bucket": asl.choice([(asl.text_is("$.bucket", place.bucket), "Work")], "Wrong bucket"),
             "Wrong bucket": asl.fail(
                 "CompileRunRefused",
-                f"States.Format('the run was told bucket {{}}, but this stack compiles in {place.bucket}', $.bucket)",
+                f"States.Format('the input names bucket {{}}, but this stack compiles in {place.bucket}', $.bucket)",
             ),
             # One branch, so that one Catch is behind everything that a run does.
             "Work": {
@@ -73,7 +73,7 @@ def run_machine(
                 "Catch": asl.catch("Stop the rest", "$.failure"),
                 "Next": "Tell of success 0",
             },
-            **tell("Tell of success", place, topics, f"Compiled {place.name}", told, "Compiled"),
+            **tell("Notify of success", place, topics, f"Compiled {place.name}", message, "Compiled"),
             "Compiled": {"Type": "Succeed", "OutputPath": "$.done.output"},
             # Step Functions ends the other variants' iterations when one fails, not their jobs.
             "Stop the rest": _stop_the_rest(place, cleanup, "Tell of failure 0"),
@@ -226,7 +226,7 @@ def _stop_the_rest(place: Place, cleanup: str, then: str) -> State:
 
 
 def tell(step: str, place: Place, topics: Sequence[str], subject: str, message: str, then: str) -> States:
-    """A state for each topic, entered at "{step} 0". That somebody cannot be told does not fail a run."""
+    """A state for each topic, entered at "{step} 0". A notification that fails does not fail a run."""
     states = {}
     for number, topic in enumerate(topics):
         following = f"{step} {number + 1}" if number + 1 < len(topics) else then

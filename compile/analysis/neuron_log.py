@@ -304,7 +304,7 @@ class _Reader:
         try:
             parsed = json.loads(text)
         except json.JSONDecodeError:
-            return  # cut off by whoever published the log; the counts do not need it
+            return  # cut off where the log was published; the counts do not need it
         if parsed not in self.report.subgraph_inputs:
             self.report.subgraph_inputs.append(parsed)
 

@@ -28,7 +28,7 @@ Inputs = Annotated[Path, typer.Option(help="The job's inputs: project/, for gath
 Outputs = Annotated[Path, typer.Option(help="Where the job leaves what it makes.")]
 Environment = Annotated[
     str,
-    typer.Option(help="What else the compiling machine is told by, such as its AMI id; it enters the variants' keys."),
+    typer.Option(help="What else tells compiling machines apart, such as the AMI id; it enters the variants' keys."),
 ]
 _MESSAGE_BYTES = 1000  # SageMaker's ExitMessage takes 1024
 _MESSAGE_VARIABLE = "INFERENTIA_MESSAGE_FILE"
@@ -89,7 +89,7 @@ def variant_command(
         from compile.remote import log_tail  # noqa: PLC0415
 
         job = run.opened(inputs.resolve(), outputs.resolve(), root.resolve())
-        with log_tail.told(job.outputs / "record", _say):
+        with log_tail.forward(job.outputs / "record", _say):
             made = run.compile_variant(job, index, Lines(err))
     out.print(f"{made.graph.variant}: compiled, key {made.key}", highlight=False, soft_wrap=True)
 
@@ -101,7 +101,7 @@ def _say(line: str) -> None:
 def gather_command(inputs: Inputs, outputs: Outputs, root: Root = Path()) -> None:
     """Make artifact and lock from compiled variants: OUTPUTS/result with model.tar.gz, lock.json, result.json."""
     with _message():
-        from compile.remote import job as run  # noqa: PLC0415  (within, so that a missing package is told too)
+        from compile.remote import job as run  # noqa: PLC0415  (within, so that a missing package is reported too)
 
         job = run.opened(inputs.resolve(), outputs.resolve(), root.resolve())
         result = run.gather(job, Lines(err))

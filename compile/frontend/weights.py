@@ -133,12 +133,12 @@ def _from_hub(spec: EndpointSpec, weights: HubWeights) -> Path:
         raise CompileError(
             f"{spec.path}: model.weights: hub:{weights.id} could not be fetched: {reason}",
             "Where the hub cannot be reached, download model.safetensors elsewhere and write "
-            "weights: {file: weights/model.safetensors, sha256: ...}; or weights: 'random:0' to try the road.",
+            "weights: {file: weights/model.safetensors, sha256: ...}; or weights: 'random:0' to try the pipeline.",
         ) from error
 
 
 def read(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a .safetensors or .pth file, told apart by their first bytes. Nothing is unpickled freely."""
+    """The tensors of a .safetensors or .pth file, recognised by their first bytes. Nothing is unpickled freely."""
     with path.open("rb") as stream:
         start = stream.read(9)
     if start.startswith(b"PK"):

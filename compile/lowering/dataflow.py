@@ -38,7 +38,7 @@ class Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, inputs: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.busy = False  # inside an operator: calls that a function mode is told of now are not the model's
+        self.busy = False  # inside an operator: calls that a function mode sees now are not the model's
         self._data: dict[int, StorageWeakRef] = {}  # a weak reference keeps its address from being given to another
         for tensor in inputs:
             self._remember(tensor)

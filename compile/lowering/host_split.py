@@ -108,7 +108,7 @@ class Prologue:
 def split(lowered: nn.Module, example_inputs: Sequence[Tensor], budget: Budget | None = None) -> Prologue:
     """Split a lowered module for inputs of the example's shapes. The module is not changed; weights are shared.
 
-    Where nothing belongs on the host, or the trace cannot be taken apart, the module stays whole and the report says
+    Where nothing belongs on the host, or the trace cannot be split, the module stays whole and the report says
     why; it never guesses.
     """
     inputs = tuple(example_inputs)

@@ -225,7 +225,7 @@ def _find(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
     """Run until the plan holds.
 
     A constant that is really written into is none; what the mode cannot see is recorded as it runs; and where the
-    model's Python code branches on data, it is told that it is traced, so that it may leave its shortcuts out.
+    model's Python code branches on data, it sees that it is traced, so that it may leave its shortcuts out.
     """
     plan = lowered.plan
     findings = _find_once(lowered, inputs)

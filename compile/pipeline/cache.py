@@ -30,7 +30,7 @@ class Kept:
 
 
 class Cache:
-    """A folder of variants. `say` is told, in one line, of one that is damaged or could not be kept."""
+    """A folder of variants. `say` gets a line about each that is damaged or cannot be stored."""
 
     def __init__(self, folder: Path, say: Callable[[str], None], limit: int = LIMIT_BYTES) -> None:
         self.folder = folder

@@ -13,8 +13,8 @@ _SECONDS = 1.0
 
 
 @contextmanager
-def told(record: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Inside, every whole line that a log below `record` gets is told; the rest of it at the end."""
+def forward(record: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Inside, every whole line that a log below `record` gets is forwarded; the rest of it at the end."""
     over = threading.Event()
     read: dict[Path, int] = {}
 
@@ -33,7 +33,7 @@ def told(record: Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _new_lines(record: Path, read: dict[Path, int], say: Callable[[str], None], *, last: bool) -> None:
-    """read: bytes of each log that were told already."""
+    """read: bytes of each log that were forwarded already."""
     for log in sorted(record.rglob(LOG)):
         content = log.read_bytes()[read.get(log, 0) :]
         if not last:

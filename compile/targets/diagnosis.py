@@ -39,7 +39,7 @@ def _kind(pattern: str, cause: str, remedy: str) -> Kind:
     return Kind(re.compile(pattern), cause, remedy)
 
 
-# What went wrong first: a cause stands before what follows from it, since the first kind that is found is told.
+# What went wrong first: a cause stands before what follows from it, since the first kind that is found is reported.
 KINDS: tuple[Kind, ...] = (
     _kind(
         r"compile\.errors\.CompileError: ",
@@ -127,13 +127,13 @@ def line_with(text: str, pattern: str) -> str:
 
 @dataclass(frozen=True)
 class Failure:
-    """A variant that failed, ready to be told."""
+    """A variant that failed, with what its log says."""
 
     lowered: LoweredVariant
     log: Path
     text: str
 
-    def told(self, finding: Finding) -> CompileError:
+    def error(self, finding: Finding) -> CompileError:
         """The error for a finding; log and work directory are kept."""
         fallback = line_with(self.text, r"falling back to native python function call")
         also = f"\n    and then: {fallback}" if fallback and fallback != finding.line else ""
@@ -152,13 +152,13 @@ class Failure:
             cause = (
                 f"the compiler did not finish within compile.timeout, {limit}, and was ended after {cost.seconds:.0f} s"
             )
-            return self.told(Finding(last, cause, "Write a longer compile.timeout, a smaller bucket or batch."))
+            return self.error(Finding(last, cause, "Write a longer compile.timeout, a smaller bucket or batch."))
         if code == -9 and (found is None or "killed" not in found.cause):
             peak = f"{cost.peak_bytes / 2**30:.1f} GiB at most were in use"
-            return self.told(Finding(last, f"the compiling process was killed (-9); {peak}", _SMALLER))
+            return self.error(Finding(last, f"the compiling process was killed (-9); {peak}", _SMALLER))
         if found is not None:
-            return self.told(found)
-        return self.told(Finding(last, f"compiling ended with exit code {code}", "Read the whole log in the record."))
+            return self.error(found)
+        return self.error(Finding(last, f"compiling ended with exit code {code}", "Read the whole log in the record."))
 
     def _shown(self, path: Path) -> str:
         root = self.lowered.spec.root.resolve()

@@ -20,15 +20,15 @@ def require_compiled(lowered: LoweredVariant, finished: Finished, log: LogReport
     failure = Failure(lowered, finished.log, finished.text)
     found = first(finished.text)
     if found is not None:
-        raise failure.told(found)
+        raise failure.error(found)
     if log is None or log.total is None or log.compiled is None:
         last = line_with(finished.text, r"\S") or "(nothing)"
         cause = "the log does not say how many operators were compiled, so nothing is proven"
-        raise failure.told(Finding(last, cause, "Is it torch_neuron that compiled? Its messages have level INFO."))
+        raise failure.error(Finding(last, cause, "Is it torch_neuron that compiled? Its messages have level INFO."))
     after = line_with(finished.text, _AFTER)
     if log.compiled == 0:
         cause = f"none of {log.total} operators was compiled: the graph would run on the host alone"
-        raise failure.told(Finding(after, cause, f"{_ANALYZE}."))
+        raise failure.error(Finding(after, cause, f"{_ANALYZE}."))
     _require_nodes(failure, finished, after)
     _require_share(failure, log, after)
     pieces = log.subgraphs if log.subgraphs is not None else finished.neuron_nodes
@@ -36,7 +36,7 @@ def require_compiled(lowered: LoweredVariant, finished: Finished, log: LogReport
     if pieces > allowed:
         line = line_with(finished.text, _PIECES) or after
         cause = f"{pieces} subgraphs were compiled, compile.accept.max_subgraphs allows {allowed}"
-        raise failure.told(Finding(line, cause, f"{_ANALYZE}, or accept more subgraphs in the spec."))
+        raise failure.error(Finding(line, cause, f"{_ANALYZE}, or accept more subgraphs in the spec."))
 
 
 def _require_share(failure: Failure, log: LogReport, after: str) -> None:
@@ -49,7 +49,7 @@ def _require_share(failure: Failure, log: LogReport, after: str) -> None:
             f"{compiled} of {total} operators were compiled ({compiled / total:.2%}), compile.accept.min_supported "
             f"asks for {asked:.2%}. On the host: {kinds or 'the log does not say which'}"
         )
-        raise failure.told(Finding(after, cause, f"{_ANALYZE}, or accept less in the spec."))
+        raise failure.error(Finding(after, cause, f"{_ANALYZE}, or accept less in the spec."))
 
 
 def _left(log: LogReport) -> list[str]:
@@ -64,13 +64,13 @@ def require_fused(lowered: LoweredVariant, finished: Finished) -> None:
     failure = Failure(lowered, finished.log, finished.text)
     found = first(finished.text)
     if found is not None:
-        raise failure.told(found)
+        raise failure.error(found)
     last = line_with(finished.text, r"\S") or "(nothing)"
     _require_nodes(failure, finished, last)
     accept = lowered.spec.compile.accept
     if finished.neuron_nodes > accept.max_subgraphs:
         cause = f"{finished.neuron_nodes} subgraphs were compiled, compile.accept.max_subgraphs allows "
-        raise failure.told(Finding(last, f"{cause}{accept.max_subgraphs}", "Accept more subgraphs in the spec."))
+        raise failure.error(Finding(last, f"{cause}{accept.max_subgraphs}", "Accept more subgraphs in the spec."))
 
 
 def _require_nodes(failure: Failure, finished: Finished, line: str) -> None:
@@ -78,7 +78,7 @@ def _require_nodes(failure: Failure, finished: Finished, line: str) -> None:
     if finished.neuron_nodes == 0:
         kinds = sum(finished.operators.values())
         cause = f"the graph has no neuron:: node: its {kinds} operators would all run on the host"
-        raise failure.told(Finding(line, cause, f"{_ANALYZE}; a module that is scripted already is not compiled."))
+        raise failure.error(Finding(line, cause, f"{_ANALYZE}; a module that is scripted already is not compiled."))
 
 
 def account_of(log: LogReport | None) -> Account:

@@ -231,8 +231,8 @@ class Machine:
             shown = {key: value for key, value in self._tags().items() if not key.startswith("aws:")}
             facts |= {f"tags/instance/{key}": value for key, value in shown.items()}
         if self._notice is not None:
-            told = {"action": "terminate", "time": self._notice.strftime("%Y-%m-%dT%H:%M:%SZ")}
-            facts["spot/instance-action"] = json.dumps(told)
+            notice = {"action": "terminate", "time": self._notice.strftime("%Y-%m-%dT%H:%M:%SZ")}
+            facts["spot/instance-action"] = json.dumps(notice)
         document = {
             "accountId": self.host.account,
             "availabilityZone": zone,

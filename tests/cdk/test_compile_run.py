@@ -194,7 +194,7 @@ def test_every_state_is_reached_and_every_way_leads_somewhere(name: str, definit
     assert all(len(name) <= 80 for name in names)
 
 
-def test_variants_are_compiled_gathered_published_and_told_of() -> None:
+def test_variants_are_compiled_gathered_published_and_announced() -> None:
     aws = Aws()
     ended = go("processing", aws)
     assert ended.status == "SUCCEEDED"
@@ -489,8 +489,8 @@ def ended_badly(status: str) -> dict[str, Any]:
     return {"name": RUN, "status": status, "input": json.dumps(given()), "stateMachineArn": "arn"}
 
 
-@pytest.mark.parametrize(("status", "told"), [("TIMED_OUT", 2), ("ABORTED", 2), ("FAILED", 0)])
-def test_cleanup_stops_the_jobs_of_its_run(status: str, told: int) -> None:
+@pytest.mark.parametrize(("status", "messages"), [("TIMED_OUT", 2), ("ABORTED", 2), ("FAILED", 0)])
+def test_cleanup_stops_the_jobs_of_its_run(status: str, messages: int) -> None:
     started = Aws()
     go("processing", started)
     stem = started.of("create_processing_job")[0]["ProcessingJobName"].rpartition("-")[0].rpartition("-")[0]
@@ -500,7 +500,7 @@ def test_cleanup_stops_the_jobs_of_its_run(status: str, told: int) -> None:
     assert run(cleanup("processing"), ended_badly(status), aws).status == "SUCCEEDED"
     assert aws.of("list_processing_jobs") == [{"NameContains": stem, "StatusEquals": "InProgress", "MaxResults": 100}]
     assert {row["ProcessingJobName"] for row in aws.of("stop_processing_job")} == {f"{stem}-0-0", f"{stem}-1-0"}
-    assert len(aws.of("publish")) == told
+    assert len(aws.of("publish")) == messages
 
 
 def test_cleanup_terminates_the_instances_of_its_run() -> None:

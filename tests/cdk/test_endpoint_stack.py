@@ -192,12 +192,12 @@ def test_error_alarm_ignores_minutes_with_few_requests(full: dict[str, Any]) -> 
 
 def test_alarms_are_quiet_without_data_and_tell_both_topics(full: dict[str, Any]) -> None:
     (topic,) = resources(full, "AWS::SNS::Topic")
-    told = ["${" + topic + "}", "arn:aws:sns:us-east-1:111122223333:pager"]
+    notified = ["${" + topic + "}", "arn:aws:sns:us-east-1:111122223333:pager"]
     for output in ("LatencyAlarmName", "ErrorAlarmName"):
         properties = text(alarm(full, output))
         assert properties["TreatMissingData"] == "notBreaching"
         assert properties["ComparisonOperator"] == "GreaterThanThreshold"
-        assert properties["AlarmActions"] == properties["OKActions"] == told
+        assert properties["AlarmActions"] == properties["OKActions"] == notified
 
 
 def test_alarms_may_publish_to_the_encrypted_topic(full: dict[str, Any]) -> None:

@@ -69,7 +69,7 @@ echo >>"{home}/shutdowns"
 
 
 class Instance:
-    """A scratch folder as an instance: its tags, an S3, and what it was told to run."""
+    """A scratch folder as an instance: its tags, an S3, and what it was started with."""
 
     def __init__(self, home: Path) -> None:
         self.home = home

@@ -228,8 +228,8 @@ def test_an_alarm_follows_its_metrics_and_tells_a_topic(hosting: Hosting) -> Non
         return states() == {name: "ALARM", f"{name}-any": "ALARM"}
 
     wait_for(alarmed, "both alarms are in ALARM")
-    told = wait_for(lambda: sqs.receive_message(QueueUrl=queue).get("Messages"), "a message")
-    message = json.loads(json.loads(told[0]["Body"])["Message"])
+    received = wait_for(lambda: sqs.receive_message(QueueUrl=queue).get("Messages"), "a message")
+    message = json.loads(json.loads(received[0]["Body"])["Message"])
     assert (message["AlarmName"], message["NewStateValue"], message["OldStateValue"]) == (name, "ALARM", "OK")
     assert [row["AlarmName"] for row in cloudwatch.describe_alarms(StateValue="ALARM")["MetricAlarms"]] == [name]
     cloudwatch.delete_alarms(AlarmNames=[name, f"{name}-any"])

@@ -16,7 +16,7 @@ def test_a_machine_starts_another_and_keeps_its_own_data(aws: Aws, name: str) ->
     task = {
         "Type": "Task",
         "Resource": "arn:aws:states:::states:startExecution",
-        "Parameters": {"StateMachineArn": other, "Name": "started", "Input": {"told.$": "$.a"}},
+        "Parameters": {"StateMachineArn": other, "Name": "started", "Input": {"given.$": "$.a"}},
         "ResultPath": None,
         "End": True,
     }
@@ -25,4 +25,4 @@ def test_a_machine_starts_another_and_keeps_its_own_data(aws: Aws, name: str) ->
     (row,) = machines.client.list_executions(stateMachineArn=other)["executions"]
     wait_for(lambda: machines.client.describe_execution(executionArn=row["executionArn"])["status"] != "RUNNING", "end")
     found = machines.client.describe_execution(executionArn=row["executionArn"])
-    assert (found["name"], json.loads(found["input"])) == ("started", {"told": 1})
+    assert (found["name"], json.loads(found["input"])) == ("started", {"given": 1})

@@ -20,7 +20,7 @@ START_SECONDS = 120
 
 
 @dataclass
-class Road:
+class Rehearsal:
     """Commands run in `folder`; their output is kept in the answer."""
 
     folder: Path

@@ -20,7 +20,7 @@ import pytest
 
 from endpoint_spec import jobs
 from tests.compile.projects import TINY
-from tests.end_to_end.rehearsal import ROOT, Road
+from tests.end_to_end.rehearsal import ROOT, Rehearsal
 
 DIGEST = "0123456789abcdef" * 4
 START = """#!/bin/sh
@@ -49,20 +49,20 @@ HANG = "before() { while :; do sleep 0.2; done; }"
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     """The artifact stack and two compile stacks, deployed; waits pass 100 times as fast as on AWS."""
     speeds = {"EMBEDDED_AWS_WAIT_SPEED": "100"}
-    road = Road(tmp_path_factory.mktemp("compile-road"), variables=speeds)
-    (road.folder / "endpoints").mkdir()
+    rehearsal = Rehearsal(tmp_path_factory.mktemp("compile-rehearsal"), variables=speeds)
+    (rehearsal.folder / "endpoints").mkdir()
     for name, job in (("jobs", "where: processing"), ("boxes", "where: ec2, spot: true")):
-        write_spec(road.folder, name, f"job: {{{job}, time_limit: 10min, max_parallel: 2}}")
+        write_spec(rehearsal.folder, name, f"job: {{{job}, time_limit: 10min, max_parallel: 2}}")
     try:
-        road.start()
-        road.must(ROOT / ".venv" / "bin" / "cdk", "bootstrap", "aws://123456789012/us-east-1")
-        road.deploy("InferentiaArtifacts", "InferentiaCompile-jobs", "InferentiaCompile-boxes")
-        yield road
+        rehearsal.start()
+        rehearsal.must(ROOT / ".venv" / "bin" / "cdk", "bootstrap", "aws://123456789012/us-east-1")
+        rehearsal.deploy("InferentiaArtifacts", "InferentiaCompile-jobs", "InferentiaCompile-boxes")
+        yield rehearsal
     finally:
-        road.stop()
+        rehearsal.stop()
 
 
 def write_spec(folder: Path, name: str, job: str) -> None:
@@ -75,10 +75,10 @@ def write_spec(folder: Path, name: str, job: str) -> None:
 class Runs:
     """Runs of one endpoint, started with boto3 as `operations submit` starts them."""
 
-    def __init__(self, road: Road, name: str) -> None:
-        self.road, self.name = road, name
-        self.states, self.s3 = road.client("stepfunctions"), road.client("s3")
-        stack = road.client("cloudformation").describe_stacks(StackName=f"InferentiaCompile-{name}")["Stacks"][0]
+    def __init__(self, rehearsal: Rehearsal, name: str) -> None:
+        self.rehearsal, self.name = rehearsal, name
+        self.states, self.s3 = rehearsal.client("stepfunctions"), rehearsal.client("s3")
+        stack = rehearsal.client("cloudformation").describe_stacks(StackName=f"InferentiaCompile-{name}")["Stacks"][0]
         self.machine = {item["OutputKey"]: item["OutputValue"] for item in stack["Outputs"]}["StateMachineArn"]
         found = [row["Name"] for row in self.s3.list_buckets()["Buckets"] if "artifactsbucket" in row["Name"]]
         (self.bucket,) = found
@@ -135,7 +135,7 @@ class Runs:
 
     def arm(self, **fault: Any) -> None:
         """Arm a fault, as `inferentia rehearsal fault` does."""
-        found = json.loads((self.road.folder / "aws" / "server.json").read_text())
+        found = json.loads((self.rehearsal.folder / "aws" / "server.json").read_text())
         url = f"http://127.0.0.1:{found['port']}/_embedded_aws/faults"
         headers = {"Authorization": f"Bearer {found['token']}", "Content-Type": "application/json"}
         request = urllib.request.Request(url, json.dumps(fault).encode(), headers, method="POST")
@@ -143,7 +143,7 @@ class Runs:
 
     def jobs_running(self) -> list[str]:
         """Processing jobs and instances that still cost."""
-        sagemaker, ec2 = self.road.client("sagemaker"), self.road.client("ec2")
+        sagemaker, ec2 = self.rehearsal.client("sagemaker"), self.rehearsal.client("ec2")
         rows = sagemaker.list_processing_jobs(StatusEquals="InProgress", NameContains=self.name)
         costing = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
         found = ec2.describe_instances(Filters=costing)["Reservations"]
@@ -166,24 +166,24 @@ def eventually(condition: Any, what: str, seconds: float = 60) -> Any:
 def no_faults(request: pytest.FixtureRequest) -> Iterator[None]:
     """What a test armed and did not use is disarmed."""
     yield
-    if "road" in request.fixturenames:
-        road: Road = request.getfixturevalue("road")
-        road.python("embedded_aws", "fault", "clear", "--directory", str(road.folder / "aws"))
+    if "rehearsal" in request.fixturenames:
+        rehearsal: Rehearsal = request.getfixturevalue("rehearsal")
+        rehearsal.python("embedded_aws", "fault", "clear", "--directory", str(rehearsal.folder / "aws"))
 
 
 @pytest.fixture(params=["jobs", pytest.param("boxes", marks=pytest.mark.slow)])
-def runs(request: pytest.FixtureRequest, road: Road) -> Runs:
-    return Runs(road, request.param)
+def runs(request: pytest.FixtureRequest, rehearsal: Rehearsal) -> Runs:
+    return Runs(rehearsal, request.param)
 
 
 @pytest.fixture
-def on_jobs(road: Road) -> Runs:
-    return Runs(road, "jobs")
+def on_jobs(rehearsal: Rehearsal) -> Runs:
+    return Runs(rehearsal, "jobs")
 
 
 @pytest.fixture
-def on_boxes(road: Road) -> Runs:
-    return Runs(road, "boxes")
+def on_boxes(rehearsal: Rehearsal) -> Runs:
+    return Runs(rehearsal, "boxes")
 
 
 def test_a_run_compiles_gathers_publishes_and_is_cached(runs: Runs) -> None:
@@ -283,12 +283,12 @@ def test_a_place_that_cannot_be_written_is_named(on_jobs: Runs, on_boxes: Runs) 
 @pytest.mark.slow
 def test_what_hangs_is_gone_after_its_limit(on_jobs: Runs, on_boxes: Runs) -> None:
     """10 minutes, here 15 seconds: the run times out, and its jobs do not outlive it."""
-    where = "--directory", str(on_jobs.road.folder / "aws")
-    on_jobs.road.python("embedded_aws", "clock", *where, "--limit-speed", "40")
+    where = "--directory", str(on_jobs.rehearsal.folder / "aws")
+    on_jobs.rehearsal.python("embedded_aws", "clock", *where, "--limit-speed", "40")
     both = [(runs, runs.start(HANG)) for runs in (on_jobs, on_boxes)]
     for runs, execution in both:
         assert runs.ended(execution)["status"] == "TIMED_OUT"
-    on_jobs.road.python("embedded_aws", "clock", *where, "--limit-speed", "1")
+    on_jobs.rehearsal.python("embedded_aws", "clock", *where, "--limit-speed", "1")
     for runs, _ in both:
         eventually(lambda runs=runs: runs.jobs_running() == [], "nothing costs any more")
 
@@ -300,17 +300,17 @@ def test_spot_capacity_that_is_taken_away(on_boxes: Runs) -> None:
     assert ended["status"] == "SUCCEEDED", ended.get("cause")
     tags = {"inferentia:run": ended["name"], "inferentia:task": "variant 0"}
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
-    found = on_boxes.road.client("ec2").describe_instances(Filters=filters)["Reservations"]
+    found = on_boxes.rehearsal.client("ec2").describe_instances(Filters=filters)["Reservations"]
     reasons = [instance["StateReason"]["Code"] for item in found for instance in item["Instances"]]
     assert sorted(reasons) == ["Client.InstanceInitiatedShutdown", "Server.SpotInstanceTermination"]
 
 
 @pytest.mark.slow
-def test_the_stacks_can_be_destroyed(road: Road) -> None:
-    answer = road.cdk("destroy", "--force", "InferentiaCompile-jobs", "InferentiaCompile-boxes")
+def test_the_stacks_can_be_destroyed(rehearsal: Rehearsal) -> None:
+    answer = rehearsal.cdk("destroy", "--force", "InferentiaCompile-jobs", "InferentiaCompile-boxes")
     assert answer.returncode == 0, answer.stdout
-    assert road.client("stepfunctions").list_state_machines()["stateMachines"] == []
-    vpcs = road.client("ec2").describe_vpcs()["Vpcs"]
+    assert rehearsal.client("stepfunctions").list_state_machines()["stateMachines"] == []
+    vpcs = rehearsal.client("ec2").describe_vpcs()["Vpcs"]
     assert [vpc["CidrBlock"] for vpc in vpcs if not vpc["IsDefault"]] == []
 
 
@@ -318,20 +318,20 @@ def test_the_stacks_can_be_destroyed(road: Road) -> None:
 @pytest.mark.parametrize("where", ["processing", "ec2"])
 def test_submit_brings_home_what_the_jobs_made(tmp_path: Path, where: str) -> None:
     """`operations submit` from bundle to lock, with jobs that trace."""
-    road = Road(tmp_path, variables={"EMBEDDED_AWS_WAIT_SPEED": "60"})
+    rehearsal = Rehearsal(tmp_path, variables={"EMBEDDED_AWS_WAIT_SPEED": "60"})
     (tmp_path / "endpoints").mkdir()
     write_spec(tmp_path, "depth", f"job: {{where: {where}, time_limit: 1h, max_parallel: 2}}")
     try:
-        road.start()
-        road.must(ROOT / ".venv" / "bin" / "cdk", "bootstrap", "aws://123456789012/us-east-1")
-        road.deploy("InferentiaArtifacts", "InferentiaCompile-depth")
-        said = road.must(sys.executable, "-m", "operations", "submit", "depth", "--rehearsal")
+        rehearsal.start()
+        rehearsal.must(ROOT / ".venv" / "bin" / "cdk", "bootstrap", "aws://123456789012/us-east-1")
+        rehearsal.deploy("InferentiaArtifacts", "InferentiaCompile-depth")
+        said = rehearsal.must(sys.executable, "-m", "operations", "submit", "depth", "--rehearsal")
         assert "built, published and locked" in said
         (lock,) = (tmp_path / "build" / "rehearsal").rglob("*.lock.json")
         sha256 = json.loads(lock.read_text())["digests"]["artifact"]
-        runs = Runs(road, "depth")
+        runs = Runs(rehearsal, "depth")
         assert runs.published() == [f"models/depth/{sha256}/model.tar.gz"]
-        road.deploy("InferentiaEndpoint-depth")
-        assert "smoke passed" in road.python("operations", "smoke", "depth", "--rehearsal")
+        rehearsal.deploy("InferentiaEndpoint-depth")
+        assert "smoke passed" in rehearsal.python("operations", "smoke", "depth", "--rehearsal")
     finally:
-        road.stop()
+        rehearsal.stop()

@@ -1,4 +1,4 @@
-"""The whole road with the stock CDK CLI and boto3: two endpoints, one of them a user's own model and handler.
+"""The whole way with the stock CDK CLI and boto3: two endpoints, one of them a user's own model and handler.
 
 The tests are one story: each takes the deployed project as the one before left it.
 """
@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from PIL import Image
 
 from tests.compile.projects import TINY
-from tests.end_to_end.rehearsal import ROOT, Road, copy_example
+from tests.end_to_end.rehearsal import ROOT, Rehearsal, copy_example
 
 PHOTOGRAPH = (ROOT / "examples" / "photographs" / "coffee.jpg").read_bytes()
 STACK = "InferentiaEndpoint-depth"
@@ -34,28 +34,28 @@ def write_depth(folder: Path, *, weights: str = "random:0", more: str = "") -> N
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     """Two endpoints, built, published and deployed."""
-    road = Road(tmp_path_factory.mktemp("road"))
-    write_depth(road.folder)
-    copy_example(road.folder)
+    rehearsal = Rehearsal(tmp_path_factory.mktemp("rehearsal"))
+    write_depth(rehearsal.folder)
+    copy_example(rehearsal.folder)
     try:
-        road.start()
+        rehearsal.start()
         for name in ("depth", "vibration"):
-            road.python("compile", "build", name, "--rehearse")
-        road.must(ROOT / ".venv" / "bin" / "cdk", "bootstrap", "aws://123456789012/us-east-1")
-        road.deploy("InferentiaArtifacts")
+            rehearsal.python("compile", "build", name, "--rehearse")
+        rehearsal.must(ROOT / ".venv" / "bin" / "cdk", "bootstrap", "aws://123456789012/us-east-1")
+        rehearsal.deploy("InferentiaArtifacts")
         for name in ("depth", "vibration"):
-            road.python("operations", "publish", name, "--rehearsal")
-        road.deploy("--all")
-        yield road
+            rehearsal.python("operations", "publish", name, "--rehearsal")
+        rehearsal.deploy("--all")
+        yield rehearsal
     finally:
-        road.stop()
+        rehearsal.stop()
 
 
-def ask(road: Road, body: bytes, content_type: str, accept: str = "application/x-npy", **more: Any) -> Any:
+def ask(rehearsal: Rehearsal, body: bytes, content_type: str, accept: str = "application/x-npy", **more: Any) -> Any:
     """Invoke depth."""
-    runtime = road.client("sagemaker-runtime")
+    runtime = rehearsal.client("sagemaker-runtime")
     answer = runtime.invoke_endpoint(EndpointName="depth", Body=body, ContentType=content_type, Accept=accept, **more)
     return answer["Body"].read(), answer["ContentType"]
 
@@ -73,37 +73,37 @@ def saved(array: np.ndarray, **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def test_a_photograph_becomes_a_depth_map_of_its_size(road: Road) -> None:
-    body, content_type = ask(road, PHOTOGRAPH, "image/jpeg")
+def test_a_photograph_becomes_a_depth_map_of_its_size(rehearsal: Rehearsal) -> None:
+    body, content_type = ask(rehearsal, PHOTOGRAPH, "image/jpeg")
     depth = npy(body)
     assert content_type == "application/x-npy"
     assert (depth.dtype, depth.shape) == (np.float32, (400, 600))
     assert float(depth.std()) > 0.01 * abs(float(depth.mean()))
 
 
-def test_the_png_reads_back_as_the_array(road: Road) -> None:
-    depth = npy(ask(road, PHOTOGRAPH, "image/jpeg")[0])
-    picture = Image.open(io.BytesIO(ask(road, PHOTOGRAPH, "image/jpeg", "image/png")[0]))
+def test_the_png_reads_back_as_the_array(rehearsal: Rehearsal) -> None:
+    depth = npy(ask(rehearsal, PHOTOGRAPH, "image/jpeg")[0])
+    picture = Image.open(io.BytesIO(ask(rehearsal, PHOTOGRAPH, "image/jpeg", "image/png")[0]))
     assert isinstance(picture.text, dict)
     low, high = float(picture.text["minimum"]), float(picture.text["maximum"])
     back = low + np.asarray(picture).astype(np.float64) / 65535 * (high - low)
     assert np.abs(back - depth).max() <= (high - low) / 65535
 
 
-def test_the_models_own_size_through_custom_attributes(road: Road) -> None:
-    body, _ = ask(road, PHOTOGRAPH, "image/jpeg", CustomAttributes="size=model")
+def test_the_models_own_size_through_custom_attributes(rehearsal: Rehearsal) -> None:
+    body, _ = ask(rehearsal, PHOTOGRAPH, "image/jpeg", CustomAttributes="size=model")
     assert npy(body).shape == (56, 56)
 
 
-def test_smoke_passes_for_both(road: Road) -> None:
+def test_smoke_passes_for_both(rehearsal: Rehearsal) -> None:
     for name in ("depth", "vibration"):
-        assert "smoke passed" in road.python("operations", "smoke", name, "--rehearsal")
+        assert "smoke passed" in rehearsal.python("operations", "smoke", name, "--rehearsal")
 
 
-def test_the_users_own_handler_answers(road: Road) -> None:
-    lock = json.loads((road.folder / "build/rehearsal/vibration.lock.json").read_text())
+def test_the_users_own_handler_answers(rehearsal: Rehearsal) -> None:
+    lock = json.loads((rehearsal.folder / "build/rehearsal/vibration.lock.json").read_text())
     request = lock["sample"]["request"]
-    answer = road.client("sagemaker-runtime").invoke_endpoint(
+    answer = rehearsal.client("sagemaker-runtime").invoke_endpoint(
         EndpointName="vibration",
         Body=base64.b64decode(request["body"]),
         ContentType=request["content_type"],
@@ -124,9 +124,11 @@ def test_the_users_own_handler_answers(road: Road) -> None:
     ],
     ids=["no picture", "truncated", "text", "pickle", "empty"],
 )
-def test_what_cannot_be_read_is_a_model_error_in_json(road: Road, body: bytes, content_type: str, status: int) -> None:
+def test_what_cannot_be_read_is_a_model_error_in_json(
+    rehearsal: Rehearsal, body: bytes, content_type: str, status: int
+) -> None:
     with pytest.raises(ClientError) as caught:
-        ask(road, body, content_type)
+        ask(rehearsal, body, content_type)
     response: Any = caught.value.response
     assert response["Error"]["Code"] == "ModelError"
     assert response["OriginalStatusCode"] == status
@@ -135,35 +137,37 @@ def test_what_cannot_be_read_is_a_model_error_in_json(road: Road, body: bytes, c
     assert "Traceback" not in response["OriginalMessage"]
 
 
-def test_a_picture_of_forty_megapixels_names_its_alternatives(road: Road) -> None:
+def test_a_picture_of_forty_megapixels_names_its_alternatives(rehearsal: Rehearsal) -> None:
     stream = io.BytesIO()
     Image.new("RGB", (8000, 5000), (90, 120, 30)).save(stream, "JPEG")
     with pytest.raises(ClientError) as caught:
-        ask(road, stream.getvalue(), "image/jpeg")
+        ask(rehearsal, stream.getvalue(), "image/jpeg")
     response: Any = caught.value.response
     assert response["OriginalStatusCode"] == 413
     assert "size=model" in response["OriginalMessage"]
-    assert npy(ask(road, stream.getvalue(), "image/jpeg", CustomAttributes="size=model")[0]).shape == (56, 56)
+    assert npy(ask(rehearsal, stream.getvalue(), "image/jpeg", CustomAttributes="size=model")[0]).shape == (56, 56)
 
 
-def test_a_rehearsal_says_that_it_is_one(road: Road) -> None:
-    body, _ = ask(road, PHOTOGRAPH, "image/jpeg", "application/json; size=model")
+def test_a_rehearsal_says_that_it_is_one(rehearsal: Rehearsal) -> None:
+    body, _ = ask(rehearsal, PHOTOGRAPH, "image/jpeg", "application/json; size=model")
     assert json.loads(body)["rehearsal"] is True
 
 
-def test_calls_show_in_cloudwatch(road: Road) -> None:
-    names = {row["MetricName"] for row in road.client("cloudwatch").list_metrics(Namespace="AWS/SageMaker")["Metrics"]}
+def test_calls_show_in_cloudwatch(rehearsal: Rehearsal) -> None:
+    names = {
+        row["MetricName"] for row in rehearsal.client("cloudwatch").list_metrics(Namespace="AWS/SageMaker")["Metrics"]
+    }
     assert {"Invocations", "ModelLatency", "OverheadLatency", "Invocation4XXErrors"} <= names
 
 
-def test_deploying_again_changes_nothing(road: Road) -> None:
-    said = road.deploy("--all")
+def test_deploying_again_changes_nothing(rehearsal: Rehearsal) -> None:
+    said = rehearsal.deploy("--all")
     assert said.count("no changes") == 3
 
 
-def latency_threshold(road: Road) -> float:
+def latency_threshold(rehearsal: Rehearsal) -> float:
     """The latency alarm's threshold, in CloudWatch's microseconds."""
-    alarms = road.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    alarms = rehearsal.client("cloudwatch").describe_alarms()["MetricAlarms"]
     found = [
         row["Threshold"] for row in alarms if row.get("MetricName") == "ModelLatency" and STACK in row["AlarmName"]
     ]
@@ -171,29 +175,31 @@ def latency_threshold(road: Road) -> float:
     return float(found[0])
 
 
-def test_a_changed_alarm_needs_no_new_lock(road: Road) -> None:
-    write_depth(road.folder, more="alarms: {p99_latency: 321ms}\n")
-    road.deploy(STACK)
-    assert latency_threshold(road) == 321_000
+def test_a_changed_alarm_needs_no_new_lock(rehearsal: Rehearsal) -> None:
+    write_depth(rehearsal.folder, more="alarms: {p99_latency: 321ms}\n")
+    rehearsal.deploy(STACK)
+    assert latency_threshold(rehearsal) == 321_000
 
 
-def test_a_changed_model_is_refused_until_it_is_built_and_published(road: Road) -> None:
-    before = npy(ask(road, PHOTOGRAPH, "image/jpeg")[0])
-    write_depth(road.folder, weights="random:1")
-    refused = road.cdk("deploy", "--require-approval", "never", STACK)
+def test_a_changed_model_is_refused_until_it_is_built_and_published(rehearsal: Rehearsal) -> None:
+    before = npy(ask(rehearsal, PHOTOGRAPH, "image/jpeg")[0])
+    write_depth(rehearsal.folder, weights="random:1")
+    refused = rehearsal.cdk("deploy", "--require-approval", "never", STACK)
     assert refused.returncode != 0
     assert "inferentia build depth --rehearse" in refused.stdout
-    assert "no changes" in road.deploy("InferentiaArtifacts")
+    assert "no changes" in rehearsal.deploy("InferentiaArtifacts")
 
-    road.python("compile", "build", "depth", "--rehearse")
-    road.python("operations", "publish", "depth", "--rehearsal")
-    road.deploy(STACK)
-    after = npy(ask(road, PHOTOGRAPH, "image/jpeg")[0])
+    rehearsal.python("compile", "build", "depth", "--rehearse")
+    rehearsal.python("operations", "publish", "depth", "--rehearsal")
+    rehearsal.deploy(STACK)
+    after = npy(ask(rehearsal, PHOTOGRAPH, "image/jpeg")[0])
     assert np.abs(after - before).max() > 1e-3
 
 
-def test_a_rehearsal_aimed_elsewhere_is_refused(road: Road) -> None:
-    elsewhere = Road(road.folder, variables={**road.variables, "AWS_ENDPOINT_URL": "http://aws.example.invalid"})
+def test_a_rehearsal_aimed_elsewhere_is_refused(rehearsal: Rehearsal) -> None:
+    elsewhere = Rehearsal(
+        rehearsal.folder, variables={**rehearsal.variables, "AWS_ENDPOINT_URL": "http://aws.example.invalid"}
+    )
     published = elsewhere.run(sys.executable, "-m", "operations", "publish", "depth", "--rehearsal")
     assert published.returncode == 1
     assert "refused" in published.stdout
@@ -202,14 +208,14 @@ def test_a_rehearsal_aimed_elsewhere_is_refused(road: Road) -> None:
     assert "rehearsal" in deployed.stdout
 
 
-def test_everything_is_gone_after_destroy(road: Road) -> None:
-    workers = road.workers()
+def test_everything_is_gone_after_destroy(rehearsal: Rehearsal) -> None:
+    workers = rehearsal.workers()
     assert workers
-    road.python("operations", "empty-bucket", "--yes")
-    answer = road.cdk("destroy", "--all", "--force")
+    rehearsal.python("operations", "empty-bucket", "--yes")
+    answer = rehearsal.cdk("destroy", "--all", "--force")
     assert answer.returncode == 0, answer.stdout
-    assert road.client("sagemaker").list_endpoints()["Endpoints"] == []
+    assert rehearsal.client("sagemaker").list_endpoints()["Endpoints"] == []
     psutil.wait_procs(workers, timeout=30)
     assert not [process for process in workers if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    left = road.client("cloudformation").describe_stacks()["Stacks"]
+    left = rehearsal.client("cloudformation").describe_stacks()["Stacks"]
     assert [row["StackName"] for row in left if row["StackStatus"] != "DELETE_COMPLETE"] == ["CDKToolkit"]

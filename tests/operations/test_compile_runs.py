@@ -15,7 +15,7 @@ import pytest
 from endpoint_spec import jobs
 from tests.compile.projects import write_entry
 from tests.embedded_aws.running import wait_for
-from tests.end_to_end.rehearsal import ROOT, Road
+from tests.end_to_end.rehearsal import ROOT, Rehearsal
 
 pytestmark = pytest.mark.slow
 
@@ -39,132 +39,135 @@ SPEEDS = {"EMBEDDED_AWS_WAIT_SPEED": "30", "EMBEDDED_AWS_LIMIT_SPEED": "8"}
 
 
 @pytest.fixture(scope="module")
-def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     """Every endpoint's compile stack, deployed."""
-    road = Road(tmp_path_factory.mktemp("runs"), variables=dict(SPEEDS))
+    rehearsal = Rehearsal(tmp_path_factory.mktemp("runs"), variables=dict(SPEEDS))
     for seed, (name, more) in enumerate(ENDPOINTS.items()):
-        write_entry(road.folder, name=name, weights=f'"random:{seed}"', more=more)
+        write_entry(rehearsal.folder, name=name, weights=f'"random:{seed}"', more=more)
     try:
-        road.start()
-        road.must(ROOT / ".venv" / "bin" / "cdk", "bootstrap", "aws://123456789012/us-east-1")
+        rehearsal.start()
+        rehearsal.must(ROOT / ".venv" / "bin" / "cdk", "bootstrap", "aws://123456789012/us-east-1")
         stacks = [f"InferentiaCompile-{name}" for name in ENDPOINTS]
-        road.deploy("-c", "compile_ami=ami-0123456789abcdef0", "InferentiaArtifacts", *stacks)
-        yield road
+        rehearsal.deploy("-c", "compile_ami=ami-0123456789abcdef0", "InferentiaArtifacts", *stacks)
+        yield rehearsal
     finally:
-        road.stop()
+        rehearsal.stop()
 
 
-def submit(road: Road, name: str, *more: str) -> subprocess.CompletedProcess[str]:
+def submit(rehearsal: Rehearsal, name: str, *more: str) -> subprocess.CompletedProcess[str]:
     """`operations submit NAME --rehearsal`."""
-    return road.run(sys.executable, "-m", "operations", "submit", name, "--rehearsal", *more)
+    return rehearsal.run(sys.executable, "-m", "operations", "submit", name, "--rehearsal", *more)
 
 
-def attach(road: Road, name: str) -> subprocess.CompletedProcess[str]:
+def attach(rehearsal: Rehearsal, name: str) -> subprocess.CompletedProcess[str]:
     """`operations attach NAME`."""
-    return road.run(sys.executable, "-m", "operations", "attach", name)
+    return rehearsal.run(sys.executable, "-m", "operations", "attach", name)
 
 
-def fault(road: Road, kind: str, *arguments: str) -> None:
+def fault(rehearsal: Rehearsal, kind: str, *arguments: str) -> None:
     """Arm a fault."""
-    road.python("embedded_aws", "fault", kind, *arguments, "--directory", str(road.folder / "aws"))
+    rehearsal.python("embedded_aws", "fault", kind, *arguments, "--directory", str(rehearsal.folder / "aws"))
 
 
-def keys(road: Road, prefix: str) -> list[str]:
+def keys(rehearsal: Rehearsal, prefix: str) -> list[str]:
     """What the artifact bucket holds."""
-    stacks = road.client("cloudformation").describe_stacks(StackName="InferentiaArtifacts")["Stacks"]
+    stacks = rehearsal.client("cloudformation").describe_stacks(StackName="InferentiaArtifacts")["Stacks"]
     (bucket,) = [row["OutputValue"] for row in stacks[0]["Outputs"] if row["OutputKey"] == "ArtifactBucketName"]
-    rows = road.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
+    rows = rehearsal.client("s3").list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
     return [row["Key"] for row in rows]
 
 
-def lock(road: Road, name: str) -> Path:
+def lock(rehearsal: Rehearsal, name: str) -> Path:
     """Where a rehearsal's lock lies."""
-    return road.folder / "build" / "rehearsal" / f"{name}.lock.json"
+    return rehearsal.folder / "build" / "rehearsal" / f"{name}.lock.json"
 
 
-def nothing_came_of(road: Road, name: str) -> None:
+def nothing_came_of(rehearsal: Rehearsal, name: str) -> None:
     """Neither lock nor artifact, here or published."""
-    assert not lock(road, name).exists()
-    assert keys(road, f"models/{name}/") == []
+    assert not lock(rehearsal, name).exists()
+    assert keys(rehearsal, f"models/{name}/") == []
 
 
-def machine(road: Road, name: str) -> str:
+def machine(rehearsal: Rehearsal, name: str) -> str:
     """The ARN of an endpoint's state machine."""
-    (stack,) = road.client("cloudformation").describe_stacks(StackName=f"InferentiaCompile-{name}")["Stacks"]
+    (stack,) = rehearsal.client("cloudformation").describe_stacks(StackName=f"InferentiaCompile-{name}")["Stacks"]
     (arn,) = [row["OutputValue"] for row in stack["Outputs"] if row["OutputKey"] == "StateMachineArn"]
     return str(arn)
 
 
-def running_jobs(road: Road, name: str) -> list[Any]:
+def running_jobs(rehearsal: Rehearsal, name: str) -> list[Any]:
     """Processing jobs of an endpoint that still cost money."""
-    found = road.client("sagemaker").list_processing_jobs(NameContains=f"{name}-", StatusEquals="InProgress")
+    found = rehearsal.client("sagemaker").list_processing_jobs(NameContains=f"{name}-", StatusEquals="InProgress")
     return list(found["ProcessingJobSummaries"])
 
 
-def left_machines(road: Road, name: str) -> list[Any]:
+def left_machines(rehearsal: Rehearsal, name: str) -> list[Any]:
     """EC2 instances of an endpoint that still cost money."""
     states = ["pending", "running", "stopping", "stopped"]
     tags = [{"Name": "tag:inferentia:endpoint", "Values": [name]}, {"Name": "instance-state-name", "Values": states}]
-    return list(road.client("ec2").describe_instances(Filters=tags)["Reservations"])
+    return list(rehearsal.client("ec2").describe_instances(Filters=tags)["Reservations"])
 
 
-def settled(road: Road, name: str) -> None:
+def settled(rehearsal: Rehearsal, name: str) -> None:
     """Wait until nothing of an endpoint runs any more."""
-    wait_for(lambda: not running_jobs(road, name) and not left_machines(road, name), f"the end of {name}'s machines")
+    wait_for(
+        lambda: not running_jobs(rehearsal, name) and not left_machines(rehearsal, name),
+        f"the end of {name}'s machines",
+    )
 
 
-def test_a_run_is_published_and_locked_and_the_next_starts_no_job(road: Road) -> None:
-    first = submit(road, "good")
+def test_a_run_is_published_and_locked_and_the_next_starts_no_job(rehearsal: Rehearsal) -> None:
+    first = submit(rehearsal, "good")
     assert first.returncode == 0, first.stdout
-    locked = json.loads(lock(road, "good").read_text())
-    assert keys(road, "models/good/") == [locked["artifact"]["key"]]
-    assert "already published" in road.python("operations", "publish", "good", "--rehearsal")
+    locked = json.loads(lock(rehearsal, "good").read_text())
+    assert keys(rehearsal, "models/good/") == [locked["artifact"]["key"]]
+    assert "already published" in rehearsal.python("operations", "publish", "good", "--rehearsal")
 
-    for folder in (lock(road, "good"), road.folder / "build" / "rehearsal" / "good"):
+    for folder in (lock(rehearsal, "good"), rehearsal.folder / "build" / "rehearsal" / "good"):
         folder.unlink() if folder.is_file() else shutil.rmtree(folder)
 
-    again = submit(road, "good")
+    again = submit(rehearsal, "good")
     assert again.returncode == 0, again.stdout
     assert "batch 1: cached" in again.stdout
-    assert json.loads(lock(road, "good").read_text())["digests"]["build"] == locked["digests"]["build"]
+    assert json.loads(lock(rehearsal, "good").read_text())["digests"]["build"] == locked["digests"]["build"]
 
 
-def test_a_job_that_fails_says_why(road: Road) -> None:
-    fault(road, "job", "fail", "--where", "^failing-", "--message", "the disk is on fire")
-    ended = submit(road, "failing")
+def test_a_job_that_fails_says_why(rehearsal: Rehearsal) -> None:
+    fault(rehearsal, "job", "fail", "--where", "^failing-", "--message", "the disk is on fire")
+    ended = submit(rehearsal, "failing")
     assert ended.returncode == 1, ended.stdout
     assert "the disk is on fire" in ended.stdout
     assert "whole log: CloudWatch Logs, group /aws/sagemaker/ProcessingJobs" in ended.stdout
-    nothing_came_of(road, "failing")
+    nothing_came_of(rehearsal, "failing")
 
 
-def test_a_job_that_somebody_stops(road: Road) -> None:
-    fault(road, "job", "stop", "--where", "^stopped-", "--after", "1")
-    ended = submit(road, "stopped")
+def test_a_job_that_somebody_stops(rehearsal: Rehearsal) -> None:
+    fault(rehearsal, "job", "stop", "--where", "^stopped-", "--after", "1")
+    ended = submit(rehearsal, "stopped")
     assert ended.returncode == 1, ended.stdout
     assert "was stopped" in ended.stdout
-    nothing_came_of(road, "stopped")
+    nothing_came_of(rehearsal, "stopped")
 
 
-def test_a_run_that_somebody_stops_leaves_no_job(road: Road) -> None:
-    fault(road, "job", "hang", "--where", "^aborted-")
-    started = submit(road, "aborted", "--detach")
+def test_a_run_that_somebody_stops_leaves_no_job(rehearsal: Rehearsal) -> None:
+    fault(rehearsal, "job", "hang", "--where", "^aborted-")
+    started = submit(rehearsal, "aborted", "--detach")
     assert started.returncode == 0, started.stdout
-    wait_for(lambda: running_jobs(road, "aborted"), "the job")
-    client = road.client("stepfunctions")
-    (row,) = client.list_executions(stateMachineArn=machine(road, "aborted"), statusFilter="RUNNING")["executions"]
+    wait_for(lambda: running_jobs(rehearsal, "aborted"), "the job")
+    client = rehearsal.client("stepfunctions")
+    (row,) = client.list_executions(stateMachineArn=machine(rehearsal, "aborted"), statusFilter="RUNNING")["executions"]
     client.stop_execution(executionArn=row["executionArn"])
-    ended = attach(road, "aborted")
+    ended = attach(rehearsal, "aborted")
     assert ended.returncode == 1
     assert "was stopped" in ended.stdout
-    settled(road, "aborted")
-    nothing_came_of(road, "aborted")
+    settled(rehearsal, "aborted")
+    nothing_came_of(rehearsal, "aborted")
 
 
-def test_of_two_submissions_one_wins(road: Road) -> None:
+def test_of_two_submissions_one_wins(rehearsal: Rehearsal) -> None:
     command = [sys.executable, "-m", "operations", "submit", "racing", "--rehearsal"]
     both = [
-        subprocess.Popen(command, cwd=road.folder, env=road.environment, text=True, stdout=-1, stderr=-2)
+        subprocess.Popen(command, cwd=rehearsal.folder, env=rehearsal.environment, text=True, stdout=-1, stderr=-2)
         for _ in range(2)
     ]
     said = [process.communicate(timeout=300)[0] for process in both]
@@ -173,72 +176,72 @@ def test_of_two_submissions_one_wins(road: Road) -> None:
     (lost,) = [text for process, text in zip(both, said, strict=True) if process.returncode]
     assert "is running since" in lost
     assert "operations attach racing" in lost
-    client = road.client("stepfunctions")
-    executions = client.list_executions(stateMachineArn=machine(road, "racing"))["executions"]
+    client = rehearsal.client("stepfunctions")
+    executions = client.list_executions(stateMachineArn=machine(rehearsal, "racing"))["executions"]
     assert sum(row["status"] == "SUCCEEDED" for row in executions) == 1
-    assert lock(road, "racing").exists()
+    assert lock(rehearsal, "racing").exists()
 
 
-def test_an_unwritable_bucket(road: Road) -> None:
-    fault(road, "call", "s3:PutObject", "AccessDenied", "--where", "jobs/denied/inputs/", "--times", "9")
-    ended = submit(road, "denied")
+def test_an_unwritable_bucket(rehearsal: Rehearsal) -> None:
+    fault(rehearsal, "call", "s3:PutObject", "AccessDenied", "--where", "jobs/denied/inputs/", "--times", "9")
+    ended = submit(rehearsal, "denied")
     assert ended.returncode == 1, ended.stdout
     assert "AccessDenied" in ended.stdout
     assert "s3:PutObject" in ended.stdout
-    assert keys(road, "jobs/denied/runs/") == []
+    assert keys(rehearsal, "jobs/denied/runs/") == []
 
 
-def test_an_upload_that_is_cut_is_completed_by_the_next(road: Road) -> None:
-    fault(road, "call", "s3:PutObject", "drop", "--where", f"jobs/cut/inputs/.*/{jobs.PROJECT}", "--times", "2")
-    ended = submit(road, "cut")
+def test_an_upload_that_is_cut_is_completed_by_the_next(rehearsal: Rehearsal) -> None:
+    fault(rehearsal, "call", "s3:PutObject", "drop", "--where", f"jobs/cut/inputs/.*/{jobs.PROJECT}", "--times", "2")
+    ended = submit(rehearsal, "cut")
     assert ended.returncode == 1, ended.stdout
     assert "No run was started" in ended.stdout
-    there = keys(road, "jobs/cut/inputs/")
+    there = keys(rehearsal, "jobs/cut/inputs/")
     assert there
     assert not [key for key in there if key.endswith(jobs.PROJECT)]
-    nothing_came_of(road, "cut")
-    again = submit(road, "cut")
+    nothing_came_of(rehearsal, "cut")
+    again = submit(rehearsal, "cut")
     assert again.returncode == 0, again.stdout
-    assert lock(road, "cut").exists()
+    assert lock(rehearsal, "cut").exists()
 
 
-def test_an_image_tag_that_does_not_exist(road: Road) -> None:
-    client = road.client("stepfunctions")
-    arn = machine(road, "tagless")
+def test_an_image_tag_that_does_not_exist(rehearsal: Rehearsal) -> None:
+    client = rehearsal.client("stepfunctions")
+    arn = machine(rehearsal, "tagless")
     definition = client.describe_state_machine(stateMachineArn=arn)["definition"]
     wrong = definition.replace("1.13.1-neuron-py310-sdk2.20.2-ubuntu20.04", "1.13.1-neuron-py310-sdk9.9.9")
     assert wrong != definition
     client.update_state_machine(stateMachineArn=arn, definition=wrong)
-    ended = submit(road, "tagless")
+    ended = submit(rehearsal, "tagless")
     assert ended.returncode == 1, ended.stdout
     assert "sdk9.9.9" in ended.stdout
     assert "not found" in ended.stdout
-    nothing_came_of(road, "tagless")
+    nothing_came_of(rehearsal, "tagless")
 
 
-def test_a_spec_that_changes_while_its_job_runs(road: Road) -> None:
-    started = submit(road, "changing", "--detach")
+def test_a_spec_that_changes_while_its_job_runs(rehearsal: Rehearsal) -> None:
+    started = submit(rehearsal, "changing", "--detach")
     assert started.returncode == 0, started.stdout
-    write_entry(road.folder, name="changing", weights='"random:99"', more="job: {}\n")
-    ended = attach(road, "changing")
+    write_entry(rehearsal.folder, name="changing", weights='"random:99"', more="job: {}\n")
+    ended = attach(rehearsal, "changing")
     assert ended.returncode == 1, ended.stdout
     assert "changing changed since it was sent" in ended.stdout
-    assert not lock(road, "changing").exists()
+    assert not lock(rehearsal, "changing").exists()
 
 
-def test_a_job_that_hangs_is_ended_by_the_limit(road: Road) -> None:
-    fault(road, "job", "hang", "--where", "^hanging-")
-    ended = submit(road, "hanging")
+def test_a_job_that_hangs_is_ended_by_the_limit(rehearsal: Rehearsal) -> None:
+    fault(rehearsal, "job", "hang", "--where", "^hanging-")
+    ended = submit(rehearsal, "hanging")
     assert ended.returncode == 1, ended.stdout
     assert "its time limit is 2min (job.time_limit)" in ended.stdout or "at its limit of 120 seconds" in ended.stdout
-    settled(road, "hanging")
-    nothing_came_of(road, "hanging")
+    settled(rehearsal, "hanging")
+    nothing_came_of(rehearsal, "hanging")
 
 
-def test_an_instance_that_hangs_is_gone_after_the_limit(road: Road) -> None:
-    fault(road, "instance", "hang", "--where", "inferentia:endpoint=lost")
-    ended = submit(road, "lost")
+def test_an_instance_that_hangs_is_gone_after_the_limit(rehearsal: Rehearsal) -> None:
+    fault(rehearsal, "instance", "hang", "--where", "inferentia:endpoint=lost")
+    ended = submit(rehearsal, "lost")
     assert ended.returncode == 1, ended.stdout
     assert "instances: " in ended.stdout
-    settled(road, "lost")
-    nothing_came_of(road, "lost")
+    settled(rehearsal, "lost")
+    nothing_came_of(rehearsal, "lost")

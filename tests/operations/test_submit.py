@@ -126,15 +126,15 @@ def test_a_run_is_told_what_to_do_and_its_result_is_fetched(ready: Path, run: Ru
 
     client = boto3.client("stepfunctions")
     execution = client.list_executions(stateMachineArn=arn)["executions"][0]
-    told = json.loads(client.describe_execution(executionArn=execution["executionArn"])["input"])
-    assert told.keys() == {
+    given = json.loads(client.describe_execution(executionArn=execution["executionArn"])["input"])
+    assert given.keys() == {
         "run", "submission", "bucket", "build_digest", "project", "wheels", "variants", "manifest"
     }  # fmt: skip
-    assert told["variants"][1] == {"index": "1", "key": machines.KEYS[1], "label": "main batch 2"}
-    there = {key.removeprefix(told["project"]) for key in keys(told["project"])}
+    assert given["variants"][1] == {"index": "1", "key": machines.KEYS[1], "label": "main batch 2"}
+    there = {key.removeprefix(given["project"]) for key in keys(given["project"])}
     assert there == {jobs.START, jobs.PROJECT, jobs.PLAN}
-    assert keys(told["wheels"]) == [told["wheels"] + jobs.REQUIREMENTS]
-    manifest = json.loads(boto3.client("s3").get_object(Bucket=machines.BUCKET, Key=told["manifest"])["Body"].read())
+    assert keys(given["wheels"]) == [given["wheels"] + jobs.REQUIREMENTS]
+    manifest = json.loads(boto3.client("s3").get_object(Bucket=machines.BUCKET, Key=given["manifest"])["Body"].read())
     assert manifest == [
         {"prefix": f"s3://{machines.BUCKET}/jobs/depth/cache/"},
         *(f"{key}/variant.tar" for key in machines.KEYS),

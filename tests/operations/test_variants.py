@@ -35,8 +35,8 @@ class Machine:
 
     def job(self, previous: int, name: str) -> int:
         """A Task that makes a Processing job."""
-        told = {"resource": "createProcessingJob", "parameters": json.dumps({"ProcessingJobName": name})}
-        return self.add("TaskScheduled", previous, taskScheduledEventDetails=told)
+        details = {"resource": "createProcessingJob", "parameters": json.dumps({"ProcessingJobName": name})}
+        return self.add("TaskScheduled", previous, taskScheduledEventDetails=details)
 
     def left(self, name: str, previous: int = 0) -> int:
         """MapStateSucceeded and MapStateExited, which follow the last iteration's end."""

@@ -15,12 +15,14 @@ from tools import demo
 
 
 @pytest.fixture
-def road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> demo.Road:
+def rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> demo.Rehearsal:
     monkeypatch.setattr(demo, "PYTHON", sys.executable)
-    return demo.Road(tmp_path)
+    return demo.Rehearsal(tmp_path)
 
 
-def test_an_interrupt_while_it_starts_leaves_no_process(road: demo.Road, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_it_starts_leaves_no_process(
+    rehearsal: demo.Rehearsal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[subprocess.Popen[str]] = []
 
     class Popen(subprocess.Popen):  # type: ignore[type-arg]
@@ -34,17 +36,17 @@ def test_an_interrupt_while_it_starts_leaves_no_process(road: demo.Road, monkeyp
     monkeypatch.setattr(demo.subprocess, "Popen", Popen)
     monkeypatch.setattr(demo.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        road.start()
+        rehearsal.start()
     assert [process.poll() is not None for process in started] == [True]
 
 
-def test_the_state_file_of_a_server_that_is_gone_is_nothing_up(road: demo.Road) -> None:
-    road.aws.mkdir()
+def test_the_state_file_of_a_server_that_is_gone_is_nothing_up(rehearsal: demo.Rehearsal) -> None:
+    rehearsal.aws.mkdir()
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         pass
-    (road.aws / "server.json").write_text(json.dumps({"url": "http://localhost:1", "pid": ended.pid, "port": 1}))
-    assert not road.running()
-    road.stop()  # nothing to stop, and nothing to complain of
+    (rehearsal.aws / "server.json").write_text(json.dumps({"url": "http://localhost:1", "pid": ended.pid, "port": 1}))
+    assert not rehearsal.running()
+    rehearsal.stop()  # nothing to stop, and nothing to complain of
 
 
 def test_one_at_a_time_says_who_is_at_work(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_serve_prints_a_curl_line_answers_and_ends(own: Result) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        # Whoever runs the tests in the background of a shell ignores SIGINT, and so would the command.
+        # A shell's background job ignores SIGINT, and so would the command.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no threads in this test)
     )
     try:

@@ -327,9 +327,7 @@ def test_a_variant_gets_under_no_key_but_its_own(job: Place) -> None:
     refused(job.variant(0), job, "the plan says " + "0" * 64)
 
 
-def test_without_the_neuron_sdk_the_job_says_what_a_user_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_neuron_sdk_the_job_says_what_a_user_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch_neuron", None)  # as where it is not installed
     place = make(tmp_path / "job", write_entry(tmp_path), rehearse=False)
     assert "image" in place.plan.environment
@@ -359,7 +357,7 @@ def test_a_stand_in_compiles_for_a_plan_that_says_so(tmp_path: Path, monkeypatch
     assert ended.returncode == 0, ended.stderr
     (log,) = place.outputs.glob("record/*/compile.log")
     assert log.read_text().splitlines()
-    assert set(log.read_text().splitlines()) <= set(ended.stderr.splitlines())  # told while it grew
+    assert set(log.read_text().splitlines()) <= set(ended.stderr.splitlines())  # forwarded while it grew
     place.bring(0)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "torch_neuron", None)  # to gather needs no compiler
@@ -485,7 +483,7 @@ def test_a_signal_reaches_the_job(job: Place, tmp_path: Path) -> None:
 def test_a_log_is_told_while_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_tail, "_SECONDS", 0.01)
     log, said = tmp_path / "main/compile.log", list[str]()
-    with log_tail.told(tmp_path, said.append):
+    with log_tail.forward(tmp_path, said.append):
         log.parent.mkdir()
         log.write_bytes(b"one\ntw")
         for _ in range(500):

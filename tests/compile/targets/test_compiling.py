@@ -1,4 +1,4 @@
-"""Compiling for inf1 and inf2 through stand-ins for the Neuron SDK: what is asked of it, and how failures are told."""
+"""Compiling for inf1 and inf2 through stand-ins for the Neuron SDK: what it is asked, how failures are reported."""
 
 from __future__ import annotations
 
