@@ -1,20 +1,21 @@
 """`make coverage-table`: what lowering does to every model at its real size, as docs/coverage.md and .json.
 
 One process a model, so that its memory is free before the next. A row is kept in build/coverage-table/ (and in the
-committed JSON) with the digest of the code that made it, and made again only when that code changed; so a run that was
-stopped goes on where it was. Both files are written after every row, and say which rows are missing.
+committed JSON) with a digest of what the code makes of its family at a tiny size, and made again only when that
+changed; so a run that was stopped continues where it was. Both files are written after every row, and say which rows
+are missing.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import datetime
 import functools
 import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -26,23 +27,24 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # run as a script
     sys.path.insert(0, str(ROOT))
+from tests.compile.models.tiny import TINY  # noqa: E402  (found by the line above)
+
+SIZES = {
+    **TINY,
+    ("depth_anything_v2", "vits"): (
+        {"hidden_size": 24, "heads": 2, "layers": 4, "layers_out": [1, 2, 3, 4], "neck": [8, 8, 16, 16], "fusion": 8}
+        | {"image_size": 56},
+        {"image": (56, 56)},
+    ),
+}
 DOCUMENT = ROOT / "docs" / "coverage.json"
 PAGE = ROOT / "docs" / "coverage.md"
 CACHE = ROOT / "build" / "coverage-table"
-FORMAT = 1
+FORMAT = 2
 INPUTS = 5
 # Above these many FLOP the original's own distance from float64, which sets the bound, is taken on fewer of the inputs:
 # that can only make the bound smaller. The row says on how many.
 LARGE, HUGE = 60e9, 600e9
-# What computes a row, beside the family's own file; everything that these import in the folders counts too.
-ENTRIES = ("lowering/__init__.py", "analysis/analyze.py", "ir/flat_module.py", "verification/parity.py")
-FOLDERS = (
-    "compile/lowering/",
-    "compile/analysis/",
-    "compile/ir/",
-    "compile/models/",
-    "compile/verification/parity.py",
-)
 
 
 @dataclass(frozen=True)
@@ -100,68 +102,43 @@ class TableError(Exception):
 # --- which code a row belongs to ------------------------------------------------------------------------------------
 
 
-def digest(family: str) -> str:
-    """sha256 of all code and data that decide a family's figures: lowering, analysis, operator table, the model.
-
-    Of Python files the syntax tree without docstrings counts: comments, words and layout change no figure.
-    """
-    found = {path: _syntax(path).digest for path in sources(family)}
-    data = ROOT / "compile" / "analysis" / "operators.json"
-    found[data] = _sha(json.dumps(json.loads(data.read_text(encoding="utf-8")), sort_keys=True))
-    lines = [f"{path.relative_to(ROOT).as_posix()} {text}" for path, text in sorted(found.items())]
-    return _sha("\n".join(lines))
-
-
-def sources(family: str) -> set[Path]:
-    """The files whose code decides a family's figures, by following imports; the registry of families is left out."""
-    waiting = [ROOT / "compile" / entry for entry in (*ENTRIES, f"models/{family}.py")]
-    found: set[Path] = set()
-    while waiting:
-        path = waiting.pop()
-        if path not in found and path != ROOT / "compile" / "models" / "__init__.py":
-            found.add(path)
-            waiting += _syntax(path).imports
-    return found
-
-
-@dataclass(frozen=True)
-class _Syntax:
-    digest: str
-    imports: tuple[Path, ...]
-
-
-def _syntax(path: Path) -> _Syntax:
-    return _syntax_at(path, path.stat().st_mtime_ns)
-
-
 @functools.cache
-def _syntax_at(path: Path, changed: int) -> _Syntax:
-    """The file as it was `changed` (a key of the cache)."""
-    del changed
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imports = [file for node in ast.walk(tree) for file in _imported(node)]
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-            node.body = [part for part in body if not _is_words(part)]
-    return _Syntax(_sha(ast.dump(tree)), tuple(imports))
+def digest(family: str) -> str:
+    """sha256 of what the code makes of a family at its tiny sizes, with this Python's torch.
+
+    The lowered graph with its constants, and the figures before and after. So a row is made again when lowering or
+    analysis come to something else, and not when code moves or gets other names. What only shows at the real size is
+    not seen: after such a change remove the row from build/coverage-table/ and from the JSON.
+    """
+    made = [
+        _made_of(name, variant, options, bucket)
+        for (name, variant), (options, bucket) in SIZES.items()
+        if name == family
+    ]
+    if not made:
+        raise TableError(f"{family} has no tiny size in tests/compile/models/tiny.py")
+    return _sha(json.dumps(made, sort_keys=True))
 
 
-def _imported(node: ast.AST) -> Iterable[Path]:
-    names = []
-    if isinstance(node, ast.ImportFrom) and node.module:
-        names = [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
-    elif isinstance(node, ast.Import):
-        names = [name.name for name in node.names]
-    for name in names:
-        stem = name.replace(".", "/")
-        for file in (f"{stem}.py", f"{stem}/__init__.py"):
-            if file.startswith(FOLDERS) and (ROOT / file).is_file():
-                yield ROOT / file
+def _made_of(family: str, variant: str, options: Mapping[str, Any], bucket: Any) -> list[Any]:
+    """Per graph: its figures, the text of the lowered graph without class names, its constants' sha256."""
+    from compile.definition import checked_inputs  # noqa: PLC0415
+    from compile.ir.flat_module import flat_module  # noqa: PLC0415
+    from compile.lowering import lower, split  # noqa: PLC0415
+    from compile.targets import trace_for_cpu  # noqa: PLC0415
 
-
-def _is_words(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    definition = _definition(family, variant, options)
+    found = []
+    for role, graph in definition.graphs.items():
+        example, _ = checked_inputs(graph, role, bucket, 1)
+        flat, tensors = flat_module(graph.module, example), tuple(example.values())
+        lowered = lower(flat, tensors)
+        parts = split(lowered.module, tensors)
+        traced = trace_for_cpu(parts.whole, tensors, list(example)).module
+        text = re.sub(r"__torch__\.[\w.]+| # .*", "", str(traced.inlined_graph))
+        constants = sorted(_sha(str((t.dtype, t.shape, t.flatten().tolist()))) for t in traced.state_dict().values())
+        found.append([role, _figures(flat, tensors, lowered, parts), _sha(text), constants])
+    return found
 
 
 def _sha(text: str) -> str:
@@ -176,14 +153,8 @@ def measure(model: Model, options: Mapping[str, Any] | None = None, bucket: Any 
     import torch  # noqa: PLC0415  (the parent process needs none of it)
     import transformers  # noqa: PLC0415
 
-    from compile.models import find  # noqa: PLC0415
-
     started = time.monotonic()
-    family, variant = find(model.family, model.variant)
-    torch.manual_seed(0)
-    definition = family.build(variant, options or {})
-    if definition.initialise is not None:
-        definition.initialise(definition.weights, torch.Generator().manual_seed(0))
+    definition = _definition(model.family, model.variant, options or {})
     bucket = bucket or definition.buckets[0]
     graphs = [_graph(role, graph, bucket) for role, graph in definition.graphs.items()]
     versions = {
@@ -205,8 +176,21 @@ def measure(model: Model, options: Mapping[str, Any] | None = None, bucket: Any 
     }
 
 
+def _definition(family: str, variant: str, options: Mapping[str, Any]) -> Any:
+    """A family with random weights of seed 0."""
+    import torch  # noqa: PLC0415
+
+    from compile.models import find  # noqa: PLC0415
+
+    found, chosen = find(family, variant)
+    torch.manual_seed(0)
+    definition = found.build(chosen, dict(options))
+    if definition.initialise is not None:
+        definition.initialise(definition.weights, torch.Generator().manual_seed(0))
+    return definition
+
+
 def _graph(role: str, graph: Any, bucket: Any) -> dict[str, Any]:
-    from compile.analysis import analyze  # noqa: PLC0415
     from compile.definition import checked_inputs  # noqa: PLC0415
     from compile.ir.flat_module import flat_module, signature  # noqa: PLC0415
     from compile.lowering import lower, split  # noqa: PLC0415
@@ -214,21 +198,18 @@ def _graph(role: str, graph: Any, bucket: Any) -> dict[str, Any]:
 
     example, references = checked_inputs(graph, role, bucket, 1)
     flat, tensors = flat_module(graph.module, example), tuple(example.values())
-    before = analyze(flat, tensors)
     lowered = lower(flat, tensors)
     parts = split(lowered.module, tensors)
-    after = analyze(parts.device, parts.device_inputs)
-    doubles = INPUTS if before.flops < LARGE else 2 if before.flops < HUGE else 1
+    figures = _figures(flat, tensors, lowered, parts)
+    flops = figures["before"]["flops"]
+    doubles = INPUTS if flops < LARGE else 2 if flops < HUGE else 1
     names = [output.name for output in signature(flat, example).outputs]
     parity = compare(flat, parts.whole, references[:INPUTS], names, doubles=doubles)
     worst = parity.worst
     return {
         "role": role,
         "inputs": [f"{tensor.dtype}{list(tensor.shape)}".replace("torch.", "") for tensor in tensors],
-        "before": _account(before),
-        "after": _account(after),
-        "prologue": _prologue(parts.report),
-        "reason": "; ".join([*_reasons(after), *parts.report.notes]),
+        **figures,
         "error": {
             "compared_inputs": parity.inputs,
             "float64_inputs": doubles,
@@ -238,6 +219,19 @@ def _graph(role: str, graph: Any, bucket: Any) -> dict[str, Any]:
             "bound": worst.bound,
             "within_bound": parity.passed,
         },
+    }
+
+
+def _figures(flat: Any, tensors: Any, lowered: Any, parts: Any) -> dict[str, Any]:
+    """What lowering did to one graph, but for how far the outputs are apart."""
+    from compile.analysis import analyze  # noqa: PLC0415
+
+    before, after = analyze(flat, tensors), analyze(parts.device, parts.device_inputs)
+    return {
+        "before": _account(before),
+        "after": _account(after),
+        "prologue": _prologue(parts.report),
+        "reason": "; ".join([*_reasons(after), *parts.report.notes]),
         "rewrites": lowered.report.applied,
         "flops_added": lowered.report.flops_added,
         "bytes_added": lowered.report.bytes_added,

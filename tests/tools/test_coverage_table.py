@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from compile import lowering
 from compile.models import families
 from tests.compile.models.tiny import TINY
 from tools import coverage_table
-from tools.coverage_table import MODELS, Model, digest, document, is_exception, measure, page
+from tools.coverage_table import MODELS, SIZES, Model, digest, document, is_exception, measure, page
 
 ASKED_FOR = {
     *("depth_anything_v2-vits", "depth_anything_v2-vitb", "depth_anything_v2-vitl", "dinov2-small", "vitmatte-small"),
@@ -84,30 +86,14 @@ def test_the_page_names_exceptions_and_missing_rows(tiny: dict[str, Any]) -> Non
     assert "beyond the bound" in text
 
 
-def test_the_digest_is_of_what_computes_and_not_of_words(tmp_path: Path) -> None:
-    file = tmp_path / "some.py"
-    found = []
-    for text in ('"""Words."""\nx = 1  # more\n', '"""Others."""\n\nx = 1\n', "x = 2\n"):
-        file.write_text(text)
-        found.append(coverage_table._syntax_at(file, len(found)).digest)
-    assert found[0] == found[1] != found[2]
-    assert digest("bert") != digest("vgg")
-
-
-def test_the_digest_follows_imports() -> None:
-    found = {path.relative_to(coverage_table.ROOT).as_posix() for path in coverage_table.sources("marian")}
-    for path in ("lowering/rewrites/interpolate.py", "analysis/partition.py", "ir/graph.py", "verification/parity.py"):
-        assert f"compile/{path}" in found
-    for path in ("marian.py", "autoregression/seq2seq.py", "parts/draw.py"):
-        assert f"compile/models/{path}" in found
-    for path in (
-        "cli/analyze.py",
-        "analysis/html_report.py",
-        "models/__init__.py",
-        "models/vgg.py",
-        "pipeline/build.py",
-    ):
-        assert f"compile/{path}" not in found
+def test_the_digest_is_of_what_the_code_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coverage_table, "SIZES", {key: SIZES[key] for key in SIZES if key[0] in ("vgg", "bert")})
+    before = {family: digest.__wrapped__(family) for family in ("vgg", "bert")}
+    assert before["vgg"] != before["bert"]
+    assert digest.__wrapped__("vgg") == before["vgg"], "the same twice"
+    without = functools.partial(lowering.lower, disabled=("scaled_dot_product_attention", "activations"))
+    monkeypatch.setattr(lowering, "lower", without)
+    assert digest.__wrapped__("bert") != before["bert"], "another lowering is noticed"
 
 
 def test_a_row_is_kept_until_its_code_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
