@@ -88,7 +88,7 @@ def attach_command(
     as_json: AsJson = False,
     root: Root = Path(),
 ) -> None:
-    """Follow a run of NAME again, whoever started it; of one that has ended, fetch the result or show why it failed.
+    """Follow a run of NAME again, also of others; of one that has ended, fetch the result or show why it failed.
 
     Examples: attach depth; attach depth --run depth-0123456789ab-1 --json.
     """
