@@ -1,4 +1,4 @@
-"""Rules about the options of the target's compiler; they join the list of endpoint_spec.rules."""
+"""Rules about the options of the target's compiler."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 from . import compiler_options
 from .endpoint import EndpointSpec
-from .rules import Finding, rule
+from .findings import Finding, Rules
 
 _OPERATOR = re.compile(r"(aten|prim)::\w+")
+RULES = Rules()
+rule = RULES.register
 
 
 @rule("compile.inf1", "compile.inf2", "compile.target")

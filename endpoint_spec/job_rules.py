@@ -1,4 +1,4 @@
-"""What the keys of a compile job must be together, and with the compile section. Registered with the other rules."""
+"""What the keys of a compile job must be together, and with the compile section."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from datetime import timedelta
 
 from . import platforms
 from .endpoint import EndpointSpec
+from .findings import Finding, Rules
 from .quantities import format_duration
-from .rules import Finding, rule
 
 _LONGEST_JOB = timedelta(days=5)
+RULES = Rules()
+rule = RULES.register
 
 
 @rule("job")

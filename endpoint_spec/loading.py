@@ -3,51 +3,24 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import re
-import types
-import typing
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from . import (
-    compiler_rules,  # noqa: F401  (registers its rules)
-    job_rules,  # noqa: F401  (registers its rules)
-    lowering_rules,  # noqa: F401  (registers its rules)
-    strict_yaml,
-)
+from . import compiler_rules, job_rules, lowering_rules, rules, strict_yaml
 from .endpoint import EndpointSpec
-from .errors import ProjectError, SpecError, SpecErrors, dotted, shown
-from .rules import findings, weights_match
+from .errors import ProjectError, SpecError, SpecErrors, shown
+from .findings import findings
 from .strict_yaml import Document
+from .validation import error_of
 
-_MISSING = {
-    "name": "Write name: and the file's name without .yaml",
-    "model": "Write model: {family: ..., variant: ..., weights: ...}; the files in zoo/ are examples",
-    "model.weights": 'Say where the weights come from, such as weights: "random:0" or {file: ..., sha256: ...}',
-}
+# Every rule that a spec is held to.
+RULES = (*rules.RULES, *compiler_rules.RULES, *job_rules.RULES, *lowering_rules.RULES)
 # What stands in for a required key that is missing or wrong, so that the other keys are still checked.
 _STAND_INS: dict[str, Any] = {"name": "stand-in", "model": {"weights": "random:0"}, "model.weights": "random:0"}
-
-_KINDS = {
-    "string_type": ("is not text", "Write text; quote it if it looks like a number."),
-    "int_type": ("is not a whole number", "Write a whole number."),
-    "int_from_float": ("is not a whole number", "Write a whole number."),
-    "float_type": ("is not a number", "Write a number, without quotes or unit."),
-    "finite_number": ("is not a finite number", "Write an ordinary number."),
-    "dict_type": ("is not a mapping", "Write keys and values, such as {key: value}."),
-    "model_type": ("is not a mapping", "Write its keys below it, or leave it out."),
-    "tuple_type": ("is not a list", "Write a list, such as [1, 4]."),
-}
-_BOUNDS = {
-    "greater_than_equal": ("is too small", "Write {ge} or more."),
-    "greater_than": ("is too small", "Write a number above {gt}."),
-    "less_than_equal": ("is too large", "Write {le} or less."),
-    "less_than": ("is too large", "Write a number below {lt}."),
-}
 
 
 def load(path: Path, root: Path | None = None, *, verify_weights: bool = False) -> EndpointSpec:
@@ -61,9 +34,9 @@ def load(path: Path, root: Path | None = None, *, verify_weights: bool = False) 
     document = strict_yaml.read(path, _file_name(path, root))
     spec, broken = _validated(document)
     spec = spec.located(path, root)
-    found_by_rules = list(findings(spec, broken))
+    found_by_rules = list(findings(RULES, spec, broken))
     if verify_weights and not any(found.key == "model.weights" for found in found_by_rules):
-        found_by_rules += weights_match(spec)
+        found_by_rules += rules.weights_match(spec)
     for found in found_by_rules:
         line = document.line(_path_of(found.key))
         value = shown(found.value) if found.value else ""
@@ -148,115 +121,40 @@ def _validated(document: Document) -> tuple[EndpointSpec, set[str]]:
     if not isinstance(data, dict):
         problem, remedy = "is not a mapping of keys", "Begin with name: and model:; the files in zoo/ are examples."
         raise SpecErrors([*document.errors, SpecError(document.file, "", shown(data), problem, remedy, 1)])
-    while True:
-        try:
-            return EndpointSpec.model_validate(data), broken
-        except ValidationError as failure:
-            for details in failure.errors(include_url=False):
-                error = _error(details, document, EndpointSpec)
-                # A key around a faulty one is often refused because of it.
-                if not any(key == error.key or key.startswith((error.key + ".", error.key + "[")) for key in broken):
-                    document.errors.append(error)
-                broken.add(error.key)
-                _mend(data, details["loc"])
+    # pydantic stops at the first level that is wrong, so what is left after each round is checked again.
+    while faults := _faults(data):
+        for details in faults:
+            error = error_of(details, document, EndpointSpec)
+            # A key around a faulty one is often refused because of it.
+            if not any(key == error.key or key.startswith((error.key + ".", error.key + "[")) for key in broken):
+                document.errors.append(error)
+            broken.add(error.key)
+            _take_out(data, details["loc"])
+    return EndpointSpec.model_validate(data), broken
 
 
-def problems_of(model: type[BaseModel], document: Document) -> BaseModel | None:
-    """A document as another model; its faults are added to the document's, and then there is no model."""
+def _faults(data: dict[str, Any]) -> list[ErrorDetails]:
     try:
-        return model.model_validate(document.data)
+        EndpointSpec.model_validate(data)
     except ValidationError as failure:
-        document.errors += [_error(details, document, model) for details in failure.errors(include_url=False)]
-        return None
+        return failure.errors(include_url=False)
+    return []
 
 
-def _mend(data: dict[str, Any], location: tuple[int | str, ...]) -> None:
-    """Take the faulty key out of the data; required keys get a stand-in."""
-    path: list[str] = []
-    holder: Any = data
+def _take_out(data: dict[str, Any], location: tuple[int | str, ...]) -> None:
+    """Take the faulty key, or the innermost key around what is faulty, out of the data; a required one is replaced."""
+    keys: list[str] = []
+    section = data
+    value: Any = data
     for part in location:
-        if not isinstance(holder, dict) or not isinstance(part, str):
+        if not isinstance(value, dict) or not isinstance(part, str):
             break
-        path.append(part)
-        if part not in holder:
-            break
-        holder = holder[part]
-    *above, key = path
-    target = data
-    for part in above:
-        target = target[part]
-    stand_in = _STAND_INS.get(".".join(path))
-    target.pop(key, None)
+        keys.append(part)
+        section, value = value, value.get(part)
+    section.pop(keys[-1], None)
+    stand_in = _STAND_INS.get(".".join(keys))
     if stand_in is not None:
-        target[key] = copy.deepcopy(stand_in)
-
-
-def _error(details: ErrorDetails, document: Document, model: type[BaseModel]) -> SpecError:
-    path = tuple(part for part in details["loc"] if part != "[key]")
-    problem, remedy = _sentences(details, path, model)
-    value = "" if details["type"] == "missing" else shown(details["input"])
-    if details["type"] == "extra_forbidden":
-        value = ""
-    return SpecError(document.file, dotted(path), value, problem, remedy, document.line(path))
-
-
-def _sentences(details: ErrorDetails, path: tuple[int | str, ...], model: type[BaseModel]) -> tuple[str, str]:
-    kind, context = details["type"], details.get("ctx", {})
-    if kind == "missing":
-        return "is missing", _MISSING.get(dotted(path), "Write it") + "."
-    if kind == "extra_forbidden":
-        return "is not a known key", _known_keys(path, model)
-    return _of_the_value(kind, context, details)
-
-
-def _of_the_value(kind: str, context: dict[str, Any], details: ErrorDetails) -> tuple[str, str]:
-    if kind == "spec":
-        return str(context["problem"]), str(context["remedy"])
-    if details["input"] is None and kind in _KINDS:
-        return "has no value", "Write one, or leave the key out for its default."
-    if kind == "literal_error":
-        words = re.findall(r"'([^']*)'", str(context["expected"]))
-        return "is not possible here", f"{_meant(str(details['input']), words)}Write one of {', '.join(words)}."
-    if kind in _BOUNDS:
-        problem, remedy = _BOUNDS[kind]
-        return problem, remedy.format(**{name: f"{bound:g}" for name, bound in context.items()})
-    if kind in _KINDS:
-        return _KINDS[kind]
-    return f"is refused: {details['msg']}", "Correct the value."
-
-
-def _known_keys(path: tuple[int | str, ...], model: type[BaseModel]) -> str:
-    *above, key = path
-    here = _fields(model, above)
-    elsewhere = [
-        section for section in (None, *model.model_fields) if key in _fields(model, [section] if section else [])
-    ]
-    meant = _meant(str(key), list(here))
-    if not meant and elsewhere:
-        meant = f"It belongs under {elsewhere[0]}. " if elsewhere[0] else "It belongs at the top. "
-    return f"{meant}The keys here are {', '.join(here)}."
-
-
-def _fields(model: type[BaseModel], path: list[Any]) -> list[str]:
-    """The keys of the section at `path`; none where that is not a section."""
-    current: Any = model
-    for part in path:
-        field = current.model_fields.get(part)
-        candidates = _classes(field.annotation) if field else []
-        if not candidates:
-            return []
-        current = candidates[0]
-    return list(current.model_fields)
-
-
-def _classes(annotation: Any) -> list[type[BaseModel]]:
-    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-
-
-def _meant(word: str, words: list[str]) -> str:
-    near = difflib.get_close_matches(word, words, 1, 0.6)
-    return f"Did you mean {near[0]}? " if near else ""
+        section[keys[-1]] = copy.deepcopy(stand_in)
 
 
 def _path_of(key: str) -> tuple[str | int, ...]:

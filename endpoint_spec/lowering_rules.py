@@ -1,12 +1,16 @@
-"""Rules about compile.lowering; they join the list of endpoint_spec.rules."""
+"""Rules about compile.lowering."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from .endpoint import EndpointSpec
+from .findings import Finding, Rules, near
 from .places import rewrites
-from .rules import Finding, defined_names, near, path_problem, rule
+from .rules import defined_names, path_problem
+
+RULES = Rules()
+rule = RULES.register
 
 
 @rule("compile.lowering.off")

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from . import strict_yaml
 from .errors import SpecErrors
 from .places import DATA
+from .validation import validate
 
 Target = Literal["inf1", "inf2"]
 
@@ -209,14 +210,7 @@ class _Prices(_Row):
 
 
 def _own_prices(path: Path) -> dict[str, Any]:
-    from .loading import problems_of  # noqa: PLC0415  (loading needs the platform table itself)
-
-    document = strict_yaml.read(path, path.name)
-    checked = problems_of(_Prices, document)
-    if document.errors:
-        raise SpecErrors(document.errors)
-    assert isinstance(checked, _Prices)  # noqa: S101  (without errors there is a model)
-    return checked.model_dump(exclude_none=True)
+    return validate(_Prices, strict_yaml.read(path, path.name)).model_dump(exclude_none=True)
 
 
 def image(target: str, server: str) -> Image:

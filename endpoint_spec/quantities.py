@@ -32,7 +32,7 @@ _COUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?([kKMG]?)")
 
 
 def fault(problem: str, remedy: str) -> PydanticCustomError:
-    """A pydantic error that carries our two sentences; endpoint_spec.loading reads them back."""
+    """A pydantic error that carries our two sentences; endpoint_spec.validation reads them back."""
     return PydanticCustomError("spec", "{problem}. {remedy}", {"problem": problem, "remedy": remedy})
 
 

@@ -1,15 +1,9 @@
-"""What the keys of a spec must be together: one rule a function, all of them in one list.
-
-A rule names the keys that it reads. It is skipped where one of them is faulty by itself, so that one slip gives one
-message; every other rule still runs, so that all messages of a file come together.
-"""
+"""What the keys of a spec must be together: one rule a function."""
 
 from __future__ import annotations
 
 import ast
-import difflib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,49 +11,13 @@ from . import platforms
 from .digests import file_digest
 from .endpoint import EndpointSpec
 from .errors import shown
+from .findings import Finding, Rules, near
 from .places import families
 from .quantities import format_duration
 from .weights import FileWeights
 
-
-@dataclass(frozen=True)
-class Finding:
-    """A broken rule: the key, its value as text, why, and the way out."""
-
-    key: str
-    value: str
-    problem: str
-    remedy: str
-
-
-Rule = Callable[[EndpointSpec], Iterator[Finding]]
-RULES: list[tuple[tuple[str, ...], Rule]] = []
-
-
-def rule(*keys: str) -> Callable[[Rule], Rule]:
-    """Register a rule that reads `keys`."""
-
-    def register(function: Rule) -> Rule:
-        RULES.append((keys, function))
-        return function
-
-    return register
-
-
-def findings(spec: EndpointSpec, broken: set[str]) -> Iterator[Finding]:
-    """Every broken rule; `broken` holds the dotted keys that are faulty by themselves."""
-    for keys, function in RULES:
-        if not any(_touches(key, bad) for key in keys for bad in broken):
-            yield from function(spec)
-
-
-def _touches(key: str, bad: str) -> bool:
-    return key == bad or key.startswith(bad + ".") or bad.startswith((key + ".", key + "["))
-
-
-def near(word: str, words: tuple[str, ...]) -> str:
-    found = difflib.get_close_matches(word, words, 1, 0.6)
-    return f"Did you mean {found[0]}? " if found else ""
+RULES = Rules()
+rule = RULES.register
 
 
 @rule("name")
