@@ -1,7 +1,7 @@
 """The ASGI server under the native one: uvicorn with its loops and parsers, granian, hypercorn; one application.
 
     python -m benchmarks.asgi                      every server, a small and a large body; under two minutes
-    python -m benchmarks.asgi --write              also put the table into docs/serving.md
+    python -m benchmarks.asgi --write              also put the table into docs/benchmarks.md
     python -m benchmarks.asgi --servers "native;granian" --connections 4 --seconds 1 --busy
 
 All run the project's own application (inference_code.server.app) on one model, in one process with one thread for the

@@ -1,4 +1,4 @@
-"""What the smaller benchmarks share: a quiet machine, and their marked section of docs/serving.md."""
+"""What the smaller benchmarks share: a quiet machine, and their marked section of docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.peers import ROOT
 from benchmarks.serving import Result, machine, positive, whole_list
 
-DOCUMENT = ROOT / "docs" / "serving.md"
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
 
 
 def options(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, seconds: float) -> argparse.Namespace:
@@ -19,7 +19,7 @@ def options(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, se
     parser.add_argument("--connections", type=whole_list, default=[1, 16], help="default: 1,16")
     parser.add_argument("--seconds", type=positive, default=seconds, help="of each measurement; default: %(default)s")
     parser.add_argument("--busy", action="store_true", help="measure although the machine is busy")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/serving.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     found = parser.parse_args(arguments)
     if found.busy and found.write:
         parser.error("--write is only for a machine that is not busy")

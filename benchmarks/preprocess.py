@@ -2,7 +2,7 @@
 
     python -m benchmarks.preprocess                 JPEG of 12 megapixels to the model's input
     python -m benchmarks.preprocess --repeats 3
-    python -m benchmarks.preprocess --write         also put the tables into docs/serving.md
+    python -m benchmarks.preprocess --write         also put the tables into docs/benchmarks.md
 
 Measured by turns, medians, one thread each: our path (codecs/images.py, at a reduced size where the model's is
 smaller), transformers' image processor of Depth Anything V2, and its own repository's preprocessing (OpenCV: cubic
@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--repeats", type=int, default=9, help="whose median counts; default: %(default)s")
     parser.add_argument("--busy", action="store_true", help="measure although the machine is busy")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/serving.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"--repeats is {options.repeats}; at least 1")

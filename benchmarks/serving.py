@@ -3,7 +3,7 @@
     python -m benchmarks.serving                       every peer, workload and number of connections, in 12 minutes
     python -m benchmarks.serving --peers native,plain --cases npy --connections 1,16 --seconds 2 --rounds 1
     python -m benchmarks.serving --artifact build/rehearsal/depth/model.tar.gz --payload photo.jpg --payload other.png
-    python -m benchmarks.serving --write               also put the table and the plot into docs/serving.md
+    python -m benchmarks.serving --write               also put the table and the plot into docs/benchmarks.md
 
 The peers: native (this server), native2 (the same with two processes), plain (Starlette with a pool of threads),
 torchserve and triton. Those that cannot be installed here (.venv-torchserve, .venv-triton, by tools/install.py), or
@@ -49,7 +49,7 @@ from tests.inference_code.load import Got, Sent, send_all
 
 BATCH = 8
 SIDE = 224
-DOCUMENT = ROOT / "docs" / "serving.md"
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
 PLOT = ROOT / "docs" / "images" / "serving.svg"
 BEGIN, END = "<!-- figures: python -m benchmarks.serving --write -->", "<!-- end of the figures -->"
 _LUA = """
@@ -412,7 +412,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
 
 
 def write_document(text: str, results: Sequence[Result]) -> None:
-    """Put the figures between the marks of docs/serving.md."""
+    """Put the figures between the marks of docs/benchmarks.md."""
     document = DOCUMENT.read_text()
     before, rest = document.split(BEGIN)
     _, after = rest.split(END)
@@ -511,7 +511,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--seconds", type=positive, help="of each measurement, instead of --minutes")
     add("--rounds", type=_whole, default=2, help="whose median counts; default: %(default)s")
     add("--busy", action="store_true", help="measure although the machine is busy")
-    add("--write", action="store_true", help="put table and plot into docs/serving.md")
+    add("--write", action="store_true", help="put table and plot into docs/benchmarks.md")
     options = parser.parse_args(arguments)
     _check(parser, options, names)
     busy = os.getloadavg()[0] if options.busy else quiet(300)

@@ -1,7 +1,7 @@
 """A thread a core in one process against a process a core (--processes), with the same server, handler and load.
 
     python -m benchmarks.workers                   both layouts, three kinds of work; about a minute and a half
-    python -m benchmarks.workers --write           also put the table into docs/serving.md
+    python -m benchmarks.workers --write           also put the table into docs/benchmarks.md
     python -m benchmarks.workers --kinds torch --connections 4 --seconds 1 --busy
 
 Kinds of work: `torch`, a network on the CPU, whose operators leave the interpreter's lock; `accelerator`, a call that

@@ -112,7 +112,7 @@ class Internal(EndpointError):
 
 
 class Unavailable(EndpointError):
-    """503: too much is waiting already; `retry_after` says in how many seconds to try again."""
+    """503: the server is at a limit, or a deadline has passed; `retry_after`: seconds after which to retry."""
 
     status, error = HTTPStatus.SERVICE_UNAVAILABLE, "unavailable"
 

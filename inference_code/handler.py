@@ -14,13 +14,13 @@ an exception would be answered with its traceback. Elsewhere output_fn raises th
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -148,15 +148,18 @@ def call(function: Callable[..., Any], *arguments: Any, context: Any = None) -> 
     return function(*arguments, context) if takes_context else function(*arguments)
 
 
-@contextlib.contextmanager
-def _errors_of(step: str) -> Iterator[None]:
-    """Whatever the task's function `step` raises becomes an EndpointError; see as_endpoint_error."""
-    try:
-        yield
-    except EndpointError:
-        raise
-    except Exception as error:
-        raise as_endpoint_error(error, step) from error
+class _ErrorsOf:
+    """Within it, what the task's function `step` raises becomes an EndpointError; see as_endpoint_error."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+
+    def __enter__(self) -> None:
+        """Nothing to set up."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, Exception) and not isinstance(error, EndpointError):
+            raise as_endpoint_error(error, self._step) from error
 
 
 class ModelHandler:
@@ -202,7 +205,7 @@ class ModelHandler:
         """What the task's decode returns for an item, or the EndpointError that ended it."""
         assert self.loaded.task.decode is not None  # noqa: S101  (see LoadedModel.has_decoding)
         try:
-            with _errors_of("decode"):
+            with _ErrorsOf("decode"):
                 result: ItemResult = self.loaded.task.decode(item, call)
                 return result
         except EndpointError as error:
@@ -248,7 +251,7 @@ class ModelHandler:
                 single = replace(request, view=part.body, content_type=media_type(part.content_type))
                 if single.content_type == MULTIPART:
                     raise BadRequest(f"part {index} is {MULTIPART} itself; a part is one item")
-                with _errors_of("preprocess"):
+                with _ErrorsOf("preprocess"):
                     found = self.loaded.task.preprocess(single)
                 if isinstance(found, list):
                     raise BadRequest(f"part {index} holds a list of items; a part is one item")
@@ -262,10 +265,10 @@ class ModelHandler:
         if "input_fn" in functions:
             as_text = request.content_type in ("application/json", "text/csv")  # what the toolkit hands over as text
             body: bytes | str = _text(request.body) if as_text else request.body
-            with _errors_of("input_fn"):
+            with _ErrorsOf("input_fn"):
                 found = call(functions["input_fn"], body, request.content_type, context=context)
         else:
-            with _errors_of("preprocess"):
+            with _ErrorsOf("preprocess"):
                 found = self.loaded.task.preprocess(request)
         if "predict_fn" in functions:
             return [RequestItem(request, found)]
@@ -307,7 +310,7 @@ class ModelHandler:
         if one.error is not None:
             return one
         try:
-            with _errors_of("predict_fn"):
+            with _ErrorsOf("predict_fn"):
                 function = self.loaded.task.functions["predict_fn"]
                 return replace(one, outputs=call(function, one.original, self.loaded.model, context=context))
         except EndpointError as error:
@@ -322,11 +325,11 @@ class ModelHandler:
             original = one.original
             if isinstance(original, Item) and original.context.get("accept", accept) != accept:
                 original = replace(original, context={**original.context, "accept": accept})  # output_fn's comes last
-            with _errors_of("postprocess"):
+            with _ErrorsOf("postprocess"):
                 return task.postprocess(one.outputs, original)
         ranges = sorted(parse_accept(accept), key=lambda one: -one.quality)
         preferred = next((one.kind for one in ranges if "*" not in one.kind), "application/json")
-        with _errors_of("output_fn"):
+        with _ErrorsOf("output_fn"):
             found = call(task.functions["output_fn"], one.outputs, preferred)
         if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], str):
             return Answer(*found)
@@ -341,16 +344,13 @@ def ready(items: Sequence[RequestItem]) -> list[Item]:
 def with_results(items: Sequence[RequestItem], results: Sequence[ItemResult]) -> list[RequestItem]:
     """The items with their outputs or errors, in order; `results` are those of the items of `ready`."""
     left = iter(results)
-    found = []
-    for one in items:
-        if one.error is None and one.item is not None:
-            result = next(left)
-            found.append(
-                replace(one, error=result) if isinstance(result, EndpointError) else replace(one, outputs=result)
-            )
-        else:
-            found.append(one)
-    return found
+    return [_with_result(one, next(left)) if one.error is None and one.item is not None else one for one in items]
+
+
+def _with_result(one: RequestItem, result: ItemResult) -> RequestItem:
+    if isinstance(result, EndpointError):
+        return RequestItem(one.request, one.original, one.item, result, one.listed)
+    return RequestItem(one.request, one.original, one.item, None, one.listed, result)
 
 
 def _array(value: Any) -> Any:

@@ -103,7 +103,7 @@ class Answer:
 
     value: bytes or text are sent as they are; anything else is encoded as content_type says (JSON or npy).
     content_type: None lets Accept decide among what the value can become.
-    alternatives: said to the caller when the body exceeds the payload limit.
+    alternatives: for the error message when the body exceeds the payload limit.
     """
 
     value: Any

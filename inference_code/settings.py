@@ -1,4 +1,4 @@
-"""What the worker's environment says. Each variable has a default that is written here.
+"""The worker's settings, from its environment. Each variable has a default that is written here.
 
 variable                     default       meaning
 ENDPOINT_MAX_PIXELS          40000000      pixels of a picture, width x height
@@ -8,7 +8,7 @@ ENDPOINT_RESPONSE_BYTES      26214400      bytes of an answer's body (25 MiB)
 ENDPOINT_PROCESSES           1             processes of the native server, which share what stands below
 ENDPOINT_WORKERS             1             workers that serve.server was planned with
 ENDPOINT_CORES_PER_WORKER    (no check)    NeuronCores planned for each worker
-ENDPOINT_MAX_BATCH_DELAY_MS  5             how long a bucket may wait for a core while fuller batches go before it
+ENDPOINT_MAX_BATCH_DELAY_MS  5             how long a bucket may be queued while fuller batches of others run first
 ENDPOINT_MAX_QUEUE           64            requests in the native server at once; more are answered 503
 ENDPOINT_HOST_THREADS        (processors)  threads that decode and encode in the native server
 ENDPOINT_DEADLINE_S          60            seconds for a whole request; later it is answered 503 (SageMaker's own limit)

@@ -3,7 +3,7 @@
 A model that cannot be loaded ends the server. TorchServe answers /ping with 200 as soon as its workers' processes run,
 and starts one that could not load the model again and again, /ping going up and down meanwhile; SageMaker takes the
 first 200 for a healthy container (https://github.com/aws/deep-learning-containers/issues/2917). So the first worker
-that cannot load the model ends the server: nobody answers /ping any more, and the log has the reason.
+that cannot load the model ends the server: /ping is not answered any more, and the log has the reason.
 
 Once a worker has been in service this is not done: a worker that was killed may find its NeuronCores still taken, and
 TorchServe's next attempt succeeds.
@@ -29,8 +29,8 @@ from inference_code.codecs.multipart import MULTIPART
 from inference_code.errors import EndpointError, UnsupportedMediaType, as_endpoint_error
 from inference_code.handler import ModelHandler, Request, RequestItem
 
-# TorchServe takes these bodies apart by itself, and the toolkit then looks for a part named "body".
-_TAKEN_APART = (MULTIPART, "application/x-www-form-urlencoded")
+# TorchServe parses these bodies by itself, and the toolkit then looks for a part named "body".
+_PARSED = (MULTIPART, "application/x-www-form-urlencoded")
 _SERVER = b"org.pytorch.serve.ModelServer"
 _log = logging.getLogger(__name__)
 
@@ -52,12 +52,12 @@ def model_fn(model_dir: str, context: Any = None) -> ModelHandler:
 
 
 def input_fn(body: bytes | str | None, content_type: str, context: Any = None) -> list[RequestItem]:
-    """See handler.input_fn. A body that TorchServe has taken apart is refused: its parts' types are lost."""
+    """See handler.input_fn. A body that TorchServe has parsed is refused: its parts' types are lost."""
     kind = (content_type or "").split(";")[0].strip().lower()
-    if kind in _TAKEN_APART:
+    if kind in _PARSED:
         return _failed(
             UnsupportedMediaType(
-                f"TorchServe takes {kind} apart before the model sees it; send several items as a JSON list or "
+                f"TorchServe parses {kind} before the model sees it; send several items as a JSON list or "
                 "as an npy batch, or deploy with server: native"
             )
         )

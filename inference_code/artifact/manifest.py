@@ -335,7 +335,7 @@ def _graph(data: Any, where: str) -> PackagedVariant:
     for kind, tensors in (("inputs", graph.inputs), ("outputs", graph.outputs)):
         if len({tensor.name for tensor in tensors}) != len(tensors):
             raise ManifestError(f"{where}: {kind}: two have one name: {[tensor.name for tensor in tensors]}")
-    # Items are put together along the first axis, and the answers taken apart along it. Only a batch of one may have
+    # Items are batched along the first axis, and the outputs split along it. Only a batch of one may have
     # outputs without that axis.
     batched = graph.inputs if graph.batch_size == 1 else graph.inputs + graph.outputs
     for tensor in batched:

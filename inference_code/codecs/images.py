@@ -216,7 +216,7 @@ def encode_png16(values: Array, texts: Mapping[str, str]) -> bytes:
     value = minimum + pixel x (maximum - minimum) / 65535. `texts` are added. Raises Unprocessable for NaN or infinity.
     """
     if not np.isfinite(values).all():
-        raise Unprocessable("the answer holds NaN or infinity, which a PNG cannot say; ask for application/x-npy")
+        raise Unprocessable("the answer holds NaN or infinity, which a PNG cannot represent; ask for application/x-npy")
     low, high = float(values.min()), float(values.max())
     steps = _PNG_MAXIMUM / (high - low) if high > low else 0.0
     pixels = np.rint((values.astype(np.float64) - low) * steps).astype(np.uint16)

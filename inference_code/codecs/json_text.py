@@ -91,22 +91,22 @@ def _object(value: Mapping[Any, Any]) -> Iterator[str]:
 
 def _scalar(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
-        raise Unprocessable(f"the answer holds {value}, which JSON cannot say; ask for application/x-npy")
+        raise Unprocessable(f"the answer holds {value}, which JSON cannot represent; ask for application/x-npy")
     try:
         return json.dumps(value)
     except TypeError:
-        raise Internal(f"the handler's answer holds a {type(value).__name__}, which JSON cannot say") from None
+        raise Internal(f"the handler's answer holds a {type(value).__name__}, which JSON cannot represent") from None
 
 
 def _array(array: Array) -> Iterator[str]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         count = int((~np.isfinite(array)).sum())
         raise Unprocessable(
-            f"{count} of {array.size} values of the answer are not finite, which JSON cannot say; "
+            f"{count} of {array.size} values of the answer are not finite, which JSON cannot represent; "
             "ask for application/x-npy"
         )
     if array.dtype.kind not in "biuf":
-        raise Internal(f"the handler's answer holds an array of {array.dtype}, which JSON cannot say")
+        raise Internal(f"the handler's answer holds an array of {array.dtype}, which JSON cannot represent")
     yield from _rows(array)
 
 

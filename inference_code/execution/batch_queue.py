@@ -8,7 +8,7 @@ has waited longest. Which items: one of each waiting request in turn, so that a 
 the requests of one; a request's place in the turn is as old as its last turn, so that it does not hold up the other
 buckets either.
 
-Whoever drives it (scheduler.py, a test, a simulation) passes `now`, in seconds, and calls from one thread at a time.
+Its driver (scheduler.py, a test, a simulation) passes `now`, in seconds, and calls from one thread at a time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RETRY_SECONDS = 1
 
 @dataclass(eq=False)
 class BatchItem:
-    """Item `index` of a request: `future` gets its result, and tells which items are of one request.
+    """Item `index` of a request: `future` gets its result, and identifies which items are of one request.
 
     graphs: those of its bucket, smallest batch first. submitted, deadline: times, in seconds.
     waiting_since: `submitted`, or the last turn of its request in this bucket.
@@ -114,17 +114,22 @@ class BatchQueue:
         self._max_waiting = max_waiting
         self._idle = list(range(cores))
         self._buckets: dict[str, _Bucket] = {}  # by the file of the smallest graph
+        self._waiting = 0  # items, in all buckets
         self.closed = False
 
     def submit(self, items: Sequence[BatchItem]) -> None:
         """Take in the items of one request. Raises Unavailable when the queue is full or closed."""
         if self.closed:
             raise Unavailable(SHUTTING_DOWN, retry_after=RETRY_SECONDS)
-        waiting = len(set[RequestFuture]().union(*(bucket.requests for bucket in self._buckets.values())))
+        waiting = self._waiting_requests()
         if waiting >= self._max_waiting:
             raise Unavailable(f"inference queue is full ({waiting} requests); retry", retry_after=RETRY_SECONDS)
         for item in items:
-            self._buckets.setdefault(item.graphs[0].file, _Bucket(item.graphs)).add(item)
+            file = item.graphs[0].file
+            if file not in self._buckets:
+                self._buckets[file] = _Bucket(item.graphs)
+            self._buckets[file].add(item)
+        self._waiting += len(items)
 
     def expire(self, now: float) -> list[BatchItem]:
         """Take out the items whose deadline has come; before next_batch, so that none of them reaches the device."""
@@ -135,9 +140,9 @@ class BatchQueue:
 
         There is no time to wait for in between: a batch never waits for more items.
         """
-        buckets = [bucket for bucket in self._buckets.values() if bucket.waiting]
-        if not self._idle or not buckets:
+        if not self.has_batch:
             return None
+        buckets = [bucket for bucket in self._buckets.values() if bucket.waiting]
         bucket = min(buckets, key=lambda one: one.waiting_since)
         if now - bucket.waiting_since < self._delay:
             bucket = max(buckets, key=lambda one: (one.fullness, -one.waiting_since))
@@ -145,7 +150,9 @@ class BatchQueue:
         cores = max(1, len(self._idle) - (len(buckets) - 1))
         share = math.ceil(bucket.waiting / cores)
         graph = next((one for one in bucket.graphs if one.batch_size >= share), bucket.graphs[-1])
-        return Batch(graph, self._idle.pop(0), bucket.take(graph.batch_size, now))
+        taken = bucket.take(graph.batch_size, now)
+        self._waiting -= len(taken)
+        return Batch(graph, self._idle.pop(0), taken)
 
     def release(self, core: int) -> None:
         """The batch of `core` has run."""
@@ -163,11 +170,20 @@ class BatchQueue:
     @property
     def has_batch(self) -> bool:
         """Whether a core is idle and an item waits."""
-        return bool(self._idle) and any(bucket.waiting for bucket in self._buckets.values())
+        return bool(self._idle) and self._waiting > 0
 
     def waiting(self) -> dict[str, int]:
         """The items that wait, by the file of their bucket's smallest graph."""
         return {file: bucket.waiting for file, bucket in self._buckets.items()}
 
     def _remove(self, unwanted: Callable[[BatchItem], bool]) -> list[BatchItem]:
-        return [item for bucket in self._buckets.values() for item in bucket.remove(unwanted)]
+        if not self._waiting:
+            return []
+        removed = [item for bucket in self._buckets.values() for item in bucket.remove(unwanted)]
+        self._waiting -= len(removed)
+        return removed
+
+    def _waiting_requests(self) -> int:
+        if not self._waiting:
+            return 0
+        return len(set[RequestFuture]().union(*(bucket.requests for bucket in self._buckets.values())))

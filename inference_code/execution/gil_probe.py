@@ -1,7 +1,7 @@
-"""Whether the runtime leaves the interpreter's lock while the device runs: measured on this machine, with this model.
+"""Whether the runtime releases the GIL during inference: measured on this machine, with this model.
 
 Threads serve all cores of a process at once only if it does. A second thread wakes up every half millisecond while the
-model is called. Where the lock is free it keeps its pace; where Python or a library that holds the lock runs, it waits.
+model is called. While the GIL is free it keeps its pace; while Python or a library that holds the GIL runs, it waits.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ _PAUSE_SECONDS = 0.0005
 _PACE_SECONDS = 0.020  # of doing nothing, for the second thread's pace on this machine
 _ENOUGH_SECONDS = 0.050
 _DOUBTFUL, _DOUBTFUL_SECONDS = (0.1, 0.6), 0.300  # in between one looks longer: others may use the processors, too
-_SWITCH_SECONDS = 0.1  # Python gives the lock up after 5 ms if another thread wants it, which is no news of the runtime
+_SWITCH_SECONDS = 0.1  # by default Python itself hands the GIL over after 5 ms, which is no news of the runtime
 _MOST_SECONDS = 1.0  # of one call
 
 
 @dataclass(frozen=True)
-class Lock:
-    """What was seen: `free`, the second thread's pace while the model ran, 0 to 1 of its pace beside nothing."""
+class GilProbe:
+    """What was measured. free: the second thread's pace while the model ran, 0 to 1 of its pace beside an idle one."""
 
     free: float
     seconds: float
 
     @property
     def held(self) -> bool:
-        """Whether the model holds the lock."""
+        """Whether the model holds the GIL."""
         return self.free < 0.4
 
 
-def measure(call: Callable[[], object]) -> Lock:
+def measure(call: Callable[[], object]) -> GilProbe:
     """Call until enough time has been seen."""
     pace, usual = _Pace(), sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -54,7 +54,7 @@ def measure(call: Callable[[], object]) -> Lock:
     finally:
         sys.setswitchinterval(usual)
         pace.end()
-    return Lock(min(1.0, steps / seconds / alone), seconds)
+    return GilProbe(min(1.0, steps / seconds / alone), seconds)
 
 
 class _Pace:
@@ -63,10 +63,10 @@ class _Pace:
     def __init__(self) -> None:
         self._steps = 0
         self._ended = False
-        self._thread = threading.Thread(target=self._walk, name="pace", daemon=True)
+        self._thread = threading.Thread(target=self._count, name="pace", daemon=True)
         self._thread.start()
 
-    def _walk(self) -> None:
+    def _count(self) -> None:
         while not self._ended:
             time.sleep(_PAUSE_SECONDS)
             self._steps += 1
@@ -82,27 +82,27 @@ class _Pace:
         self._thread.join()
 
 
-def watch(model: Model, processes: int = 1) -> Lock | None:
+def watch(model: Model, processes: int = 1) -> GilProbe | None:
     """Measure the model's longest call that takes no more than a second, and log what follows. None: each takes longer.
 
     processes: how many of them share the machine.
     """
     took = [pair for pair in zip(model.warm_up_seconds, model.manifest.graphs, strict=True) if pair[0] <= _MOST_SECONDS]
     if not took:
-        _log.info("whether the runtime leaves the interpreter's lock was not measured: a call takes more than a second")
+        _log.info("not measured whether the runtime releases the GIL: a call takes more than a second")
         return None
     graph = max(took, key=lambda pair: pair[0])[1]
     inputs = runtime.zeros(graph)
     found = measure(lambda: model.run(graph, inputs))
-    _log.info(_words(found, model.max_concurrency, processes))
+    _log.info(_summary(found, model.max_concurrency, processes))
     return found
 
 
-def _words(found: Lock, cores: int, processes: int) -> str:
+def _summary(found: GilProbe, cores: int, processes: int) -> str:
     seen = f"(free for {found.free:.0%} of {found.seconds * 1000:.0f} ms)"
     if not found.held:
-        return f"the runtime leaves the interpreter's lock while the device runs {seen}: a thread for each core serves"
+        return f"the runtime releases the GIL during inference {seen}: one thread per core"
     if cores == 1:
-        return f"the model's call holds the interpreter's lock {seen}; this process has one core"
+        return f"the runtime holds the GIL during inference {seen}; this process has one core"
     more = f"set serve.processes (ENDPOINT_PROCESSES, --processes) to up to {cores * processes}"
-    return f"the model's call holds the interpreter's lock {seen}, so {cores} cores cannot be used at once; {more}"
+    return f"the runtime holds the GIL during inference {seen}: threads cannot use {cores} cores at once; {more}"

@@ -52,7 +52,7 @@ class RequestFuture:
         self._results: list[ItemResult | None] = [None] * count
         self._missing = count
         self._callback: Callable[[], None] | None = None
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition()
 
     @property
     def done(self) -> bool:

@@ -54,7 +54,7 @@ class QueueScheduler:
         self._observe = observe
         self._clock = clock
         self._queue = BatchQueue(cores, max_batch_delay=max_batch_delay, max_waiting=max_waiting)
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition()
         self._finished: SimpleQueue[Batch | None] = SimpleQueue()
         self._threads = [threading.Thread(target=self._serve, name=f"core-{n}", daemon=True) for n in range(cores)]
         self._threads.append(threading.Thread(target=self._split, name="split", daemon=True))

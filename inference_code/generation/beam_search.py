@@ -74,7 +74,7 @@ def generate(
 
 
 def slots(place: int, places: int, rows: int) -> torch.Tensor:
-    """float32 (rows, places), 1 at `place`: how the graphs are told where they write."""
+    """float32 (rows, places), 1 at `place`: marks for the graphs where they write."""
     return functional.one_hot(torch.full((rows,), place), places).float()
 
 

@@ -103,21 +103,25 @@ class Metrics:
 
     def __init__(self) -> None:
         place = ("bucket", "core")
-        self.requests = Counter("endpoint_requests_total", "Answered requests by status.", ("status",))
-        self.gone = Counter("endpoint_clients_gone_total", "Requests whose client left before the answer.")
-        self.failed = Counter("endpoint_batches_failed_total", "Batches that failed on the device.", place)
-        self.dropped = Counter("endpoint_log_lines_dropped_total", "Log lines left out because nobody read them.")
-        self.total = Histogram("endpoint_request_seconds", "From a request's head to its answer.", (), _SECONDS)
-        self.pre = Histogram("endpoint_preprocess_seconds", "Decoding a request.", ("bucket",), _SECONDS)
-        self.post = Histogram("endpoint_postprocess_seconds", "Encoding an answer.", ("bucket",), _SECONDS)
-        self.queue = Histogram("endpoint_queue_seconds", "An item's wait for the device.", place, _SECONDS)
-        self.device = Histogram("endpoint_device_seconds", "One batch on the device.", place, _SECONDS)
-        self.items = Histogram("endpoint_batch_items", "Items of one batch, padding not counted.", place, _ITEMS)
+        self.requests = Counter("endpoint_requests_total", "Responses by status.", ("status",))
+        self.gone = Counter(
+            "endpoint_clients_gone_total", "Requests whose client closed the connection before the response."
+        )
+        self.failed = Counter("endpoint_batches_failed_total", "Batches whose inference failed.", place)
+        self.dropped = Counter("endpoint_log_lines_dropped_total", "Log lines dropped because stdout was not read.")
+        self.total = Histogram(
+            "endpoint_request_seconds", "Latency from the request's head to its response.", (), _SECONDS
+        )
+        self.pre = Histogram("endpoint_preprocess_seconds", "Preprocessing of a request.", ("bucket",), _SECONDS)
+        self.post = Histogram("endpoint_postprocess_seconds", "Postprocessing of a request.", ("bucket",), _SECONDS)
+        self.queue = Histogram("endpoint_queue_seconds", "Time of an item in the inference queue.", place, _SECONDS)
+        self.device = Histogram("endpoint_device_seconds", "Inference time of a batch.", place, _SECONDS)
+        self.items = Histogram("endpoint_batch_items", "Items in a batch, padding not counted.", place, _ITEMS)
         self.padding = Histogram("endpoint_padding_share", "Share of a batch that is padding.", place, _SHARES)
         self.aspect_distortion = Histogram(
             "endpoint_aspect_distortion", "Stretch of one side of an image against the other.", ("bucket",), _SHARES
         )
-        self.user = Histogram("endpoint_predict_fn_seconds", "A user's predict_fn, one request.", (), _SECONDS)
+        self.user = Histogram("endpoint_predict_fn_seconds", "Time of a user's predict_fn for a request.", (), _SECONDS)
         self._all: tuple[Counter | Histogram, ...] = (
             self.requests, self.gone, self.failed, self.dropped, self.total, self.pre, self.post, self.queue,
             self.device, self.items, self.padding, self.aspect_distortion, self.user,
@@ -135,14 +139,14 @@ class Metrics:
             self.failed.add(*place)
 
     def state(self, gauges: Mapping[str, tuple[str, float]]) -> State:
-        """Everything that this process has to tell; `gauges`: name to (help, value now)."""
+        """Everything of this process; `gauges`: name to (help, value now)."""
         found: State = {
             one.name: [(list(labels), numbers) for labels, numbers in one.numbers().items()] for one in self._all
         }
         return found | {name: [([], [value])] for name, (_, value) in gauges.items()}
 
     def text(self, gauges: Mapping[str, tuple[str, float]], others: Sequence[State] = ()) -> str:
-        """Everything in the text format, added to what `others` told; `gauges`: name to (help, value now)."""
+        """Everything in the text format, added to `others`; `gauges`: name to (help, value now)."""
         added = _added([self.state(gauges), *others])
         lines = []
         for one in self._all:

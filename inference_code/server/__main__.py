@@ -1,9 +1,9 @@
 """The native server: `python -m inference_code.server --model-dir DIR [--host HOST] [--port PORT] [--processes N]`.
 
-The port is open only once the model is loaded and has answered its warm-up; the routes are in service.py. SIGTERM lets
+The port is open only once the model is loaded and has answered its warm-up; the routes are in app.py. SIGTERM lets
 the requests in work finish and exits with 0; those not done within ENDPOINT_DRAIN_S are answered 503. A model that
 cannot be loaded prints one line on stderr and exits with 1. Standard output begins with `listening on URL`; then come
-the lines of logs.py.
+the lines of observability/.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from pathlib import Path
 
 from inference_code.errors import LoadError
 from inference_code.settings import Settings
-from inference_code.workers.channel import Member
+from inference_code.workers.channel import WorkerContext
 from inference_code.workers.resources import shares
 from inference_code.workers.supervisor import supervise
 
 
 def _serve(
-    model_dir: str, address: tuple[str, int], listener: socket.socket | None, member: Member | None = None
+    model_dir: str, address: tuple[str, int], listener: socket.socket | None, worker: WorkerContext | None = None
 ) -> int:
     # Not at the top: the parent of several processes needs neither torch nor the memory that it takes.
     from inference_code.server.process import serve  # noqa: PLC0415
 
-    return serve(model_dir, address, listener, member)
+    return serve(model_dir, address, listener, worker)
 
 
-def _serve_as(member: Member, model_dir: str, address: tuple[str, int]) -> int:
+def _serve_as(worker: WorkerContext, model_dir: str, address: tuple[str, int]) -> int:
     """A process among several: it ends when its parent does, and clears away what the parent could not."""
 
     def end() -> None:
-        shutil.rmtree(member.folder, ignore_errors=True)  # whoever of the processes is first
+        shutil.rmtree(worker.folder, ignore_errors=True)  # the first of the processes does it
         os.kill(os.getpid(), signal.SIGTERM)
 
-    member.follow(end)
-    return _serve(model_dir, address, None, member)
+    worker.follow(end)
+    return _serve(model_dir, address, None, worker)
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -77,14 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--supervise", action="store_true", help="start the server again when it is killed, as several processes are"
     )
-    parser.add_argument("--member", help=argparse.SUPPRESS)  # a place, from the parent of several processes
+    parser.add_argument("--worker-context", help=argparse.SUPPRESS)  # a place, from the parent of several processes
     options = parser.parse_args(arguments)
     if not 0 <= options.port <= 65535:
         parser.error(f"--port is {options.port}; a port is 0 to 65535")
     if options.processes is not None and options.processes < 1:
         parser.error(f"--processes is {options.processes}; it must be 1 or more")
-    if options.member:
-        return _serve_as(Member.read(options.member), options.model_dir, (options.host, options.port))
+    if options.worker_context:
+        return _serve_as(WorkerContext.read(options.worker_context), options.model_dir, (options.host, options.port))
     try:
         settings = Settings.from_environment()
         plan = shares(Path(options.model_dir), settings, options.processes or settings.processes)

@@ -25,7 +25,7 @@ from inference_code.errors import (
     RequestTimeout,
     Unavailable,
 )
-from inference_code.execution.gil_probe import Lock
+from inference_code.execution.gil_probe import GilProbe
 from inference_code.handler import ModelHandler
 from inference_code.observability import metrics
 from inference_code.observability.log_writer import to_stdout
@@ -38,7 +38,7 @@ from inference_code.server.server_request import ServerRequest
 from inference_code.server.timeouts import ClientWatch, Receive
 from inference_code.settings import Settings
 from inference_code.workers import shared_output
-from inference_code.workers.channel import Member
+from inference_code.workers.channel import WorkerContext
 
 # https://asgi.readthedocs.io/en/latest/specs/www.html
 Scope = MutableMapping[str, Any]
@@ -61,17 +61,17 @@ class Service:
         handler: ModelHandler,
         settings: Settings,
         write: Callable[[bytes], None] = to_stdout,
-        member: Member | None = None,
-        lock: Lock | None = None,
+        worker: WorkerContext | None = None,
+        gil: GilProbe | None = None,
         guard: BrowserGuard | None = None,
     ) -> None:
-        """member: the place among several processes. lock: what gil_probe.py saw. guard: on a loopback address."""
+        """worker: the place among several processes. gil: what gil_probe.py measured. guard: on a loopback address."""
         self._handler, self._settings, self._guard = handler, settings, guard
-        self._member, self._holds_lock = member, lock is not None and lock.held
+        self._worker, self._holds_gil = worker, gil is not None and gil.held
         name = handler.loaded.manifest.name
-        if member is not None and member.count > 1:
-            first = member.index * handler.loaded.max_concurrency
-            self._recorder = RequestRecorder(name, shared_output.in_turn(member), first, member.index)
+        if worker is not None and worker.count > 1:
+            first = worker.index * handler.loaded.max_concurrency
+            self._recorder = RequestRecorder(name, shared_output.exclusive_stdout(worker), first, worker.index)
         else:
             self._recorder = RequestRecorder(name, write)
         self._pipeline = Pipeline(handler, settings, self._recorder.batch)
@@ -86,7 +86,7 @@ class Service:
         request = _request(scope, self._settings.deadline_s)
         detail = self._guard.refusal(scope["method"], scope["http_version"], request.headers) if self._guard else None
         if detail is not None:
-            scope.pop("extensions", None)  # nobody asks for what was sent
+            scope.pop("extensions", None)  # no one reads the body
             await self._send(request, self._handler.error_reply(Forbidden(detail)), send, receive)
             return
         if request.path == "/invocations" and scope["method"] == "POST":
@@ -119,7 +119,7 @@ class Service:
 
     async def _metrics(self) -> Reply:
         """Prometheus' text: the sum over all processes, whichever is asked."""
-        others = await shared_output.ask(self._member) if self._member is not None else []
+        others = await shared_output.collect_states(self._worker) if self._worker is not None else []
         text = self._recorder.text(self._gauges(others.count(None)), [one for one in others if one is not None])
         return Reply(200, text.encode(), metrics.CONTENT_TYPE)
 
@@ -133,8 +133,8 @@ class Service:
             "endpoint_items_waiting": ("Items in the inference queue.", float(self._pipeline.waiting())),
             "endpoint_processes": ("Worker processes in this sum.", 1.0),
             "endpoint_processes_silent": ("Worker processes that did not report in time.", float(silent)),
-            "endpoint_processes_holding_lock": (
-                "Worker processes whose model holds the GIL during inference.", float(self._holds_lock)
+            "endpoint_processes_holding_gil": (
+                "Worker processes whose model holds the GIL during inference.", float(self._holds_gil)
             ),
         }  # fmt: skip
 
@@ -145,7 +145,7 @@ class Service:
         limit = self._settings.max_queue
         if self._in_progress >= limit or self._drained:
             busy = f"server is at its limit of {limit} concurrent requests; retry"
-            scope.pop("extensions", None)  # nobody will ask for what was sent
+            scope.pop("extensions", None)  # no one will read the body
             refused = Unavailable(SHUTTING_DOWN if self._drained else busy, retry_after=1)
             await self._send(request, self._handler.error_reply(refused), send)
             return
@@ -266,7 +266,7 @@ def _deliver(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Reply], rep
 
     try:
         loop.call_soon_threadsafe(deliver)
-    except RuntimeError:  # the event loop is closed: nobody waits any more
+    except RuntimeError:  # the event loop is closed: no one waits any more
         _log.warning("a response came after the end of the server")
 
 

@@ -121,7 +121,7 @@ class _Careful:
     def _gone(self) -> None:
         """Have the requests that are under way see their client gone: an answer written now would raise RuntimeError.
 
-        uvicorn tells only the last that was read, which is not the one that is being answered when several were sent
+        uvicorn marks only the last that was read, which is not the one that is being answered when several were sent
         without waiting.
         """
         for cycle in (*self._earlier, self.cycle):
@@ -202,7 +202,7 @@ class _LargeBodies:
             self._missing = _NOTHING  # a view of no bytes keeps the body's memory, too
 
     def rest(self) -> memoryview | None:
-        """Where the rest of a large body belongs; None once the request is answered or refused: nobody wants it."""
+        """Where the rest of a large body belongs; None once the request is answered or refused."""
         if self.cycle.response_complete or not self.scope.get("extensions"):
             self._body, self._missing = None, _NOTHING
             return None
@@ -238,7 +238,7 @@ class _Heads(_Careful, _LargeBodies):
     broken: type[Exception]  # httptools' own
     upgraded: type[Exception]
     _in_head = False
-    _head = 0  # bytes of the head so far, of what the parser has told
+    _head = 0  # bytes of the head so far, of what the parser has reported
     _begun = 0  # heads that began in what was received last
     _received = 0  # bytes received while this head was not complete
 

@@ -1,4 +1,4 @@
-"""A process of the native server: load the model, serve it, drain and end. Started by server.py.
+"""A process of the native server: load the model, serve it, drain and end. Started by __main__.py.
 
 A lone process listens itself; one among several gets its connections from the parent (supervisor.py).
 """
@@ -29,7 +29,7 @@ from inference_code.server.app import Service
 from inference_code.server.http_protocol import http
 from inference_code.settings import Settings
 from inference_code.workers import shared_output
-from inference_code.workers.channel import Member
+from inference_code.workers.channel import WorkerContext
 from inference_code.workers.connection_receiver import Connections
 
 # After the drain: for the 503 answers to leave, and for threads to notice that they are not needed any more. With the
@@ -42,26 +42,26 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that says where it listens once it does, and tells the service when to drain."""
+    """uvicorn that prints its address once it listens, and starts the service's drain."""
 
     def __init__(
-        self, configuration: uvicorn.Config, service: Service, ending: threading.Event, member: Member | None
+        self, configuration: uvicorn.Config, service: Service, ending: threading.Event, worker: WorkerContext | None
     ) -> None:
         super().__init__(configuration)
         self._service = service
         self._ending = ending
-        self._member = member
+        self._worker = worker
         self._connections: Connections | None = None
-        self._teller: asyncio.AbstractServer | None = None
+        self._state_server: asyncio.AbstractServer | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for one in sockets or []:
             host, port = one.getsockname()[:2]
             print(f"listening on http://{host}:{port}", flush=True)  # noqa: T201
-        if self._member is not None:
-            self._teller = await shared_output.tell(self._member, self._service.state)
-            self._connections = Connections(self._member, self._protocol)
+        if self._worker is not None:
+            self._state_server = await shared_output.serve_state(self._worker, self._service.state)
+            self._connections = Connections(self._worker, self._protocol)
         if self._ending.is_set():  # the signal came before uvicorn listened to it
             self.should_exit = True
 
@@ -74,29 +74,29 @@ class _Server(uvicorn.Server):
         self._service.drain()
         if self._connections is not None:
             await self._connections.leave()
-        if self._teller is not None:
-            self._teller.close()
+        if self._state_server is not None:
+            self._state_server.close()
         await super().shutdown(sockets)
 
 
 def serve(
-    model_dir: str, address: tuple[str, int], listener: socket.socket | None, member: Member | None = None
+    model_dir: str, address: tuple[str, int], listener: socket.socket | None, worker: WorkerContext | None = None
 ) -> int:
-    """Load the model, then serve it on a bound socket, or as a member, until SIGTERM or SIGINT.
+    """Load the model, then serve it on a bound socket, or as one of several workers, until SIGTERM or SIGINT.
 
     address: IP address and port of that socket, or of the parent's. Returns the exit code.
     """
-    _log_to_stderr(member)
+    _log_to_stderr(worker)
     for one in _SIGNALS:  # while the model loads there is nothing to finish
         signal.signal(one, lambda *_: sys.exit(0))
     try:
         settings = Settings.from_environment()
         loaded = load(Path(model_dir), settings)
     except LoadError as error:
-        return _refuse(f"The model cannot be served: {error}", member)
-    lock = None
+        return _refuse(f"The model cannot be served: {error}", worker)
+    gil = None
     if isinstance(loaded.model, Model):  # what a user's model_fn returns may do anything when it is called again
-        lock = gil_probe.watch(loaded.model, member.count if member else 1)
+        gil = gil_probe.watch(loaded.model, worker.count if worker else 1)
     ending = threading.Event()
     for one in _SIGNALS:  # uvicorn raises the signal again when it has drained; by then it shall have no effect
         signal.signal(one, lambda *_: ending.set())
@@ -104,13 +104,13 @@ def serve(
     gc.collect()
     gc.freeze()
     guard = browser_guard.guard(*address, settings.allowed_hosts)
-    service = Service(ModelHandler(loaded), settings, member=member, lock=lock, guard=guard)
+    service = Service(ModelHandler(loaded), settings, worker=worker, gil=gil, guard=guard)
     configuration = uvicorn.Config(
         service,
         log_level="warning",
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # nobody reads the client's address
+        proxy_headers=False,  # the client's address is not used
         ws="none",
         lifespan="off",
         http=http(settings.limits.request_bytes),
@@ -118,26 +118,26 @@ def serve(
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(settings.drain_s) + _LAST_ANSWERS_SECONDS,
     )
-    _Server(configuration, service, ending, member).run([listener] if listener is not None else [])
+    _Server(configuration, service, ending, worker).run([listener] if listener is not None else [])
     if not service.close(_THREADS_SECONDS):
-        # Python waits for its threads without end; whoever they work for has been answered.
+        # Python waits for its threads without end; their requests have been answered.
         logging.getLogger(__name__).error("a request's work did not end within the drain; the process ends without it")
         sys.stderr.flush()
         os._exit(1)
     return 0
 
 
-def _refuse(line: str, member: Member | None) -> int:
-    if member is not None:
-        member.refuse(line)
+def _refuse(line: str, worker: WorkerContext | None) -> int:
+    if worker is not None:
+        worker.refuse(line)
     else:
         print(line, file=sys.stderr, flush=True)  # noqa: T201
     return 1
 
 
-def _log_to_stderr(member: Member | None) -> None:
+def _log_to_stderr(worker: WorkerContext | None) -> None:
     stream = logging.StreamHandler(sys.stderr)
-    process = f"process {member.index} " if member is not None and member.count > 1 else ""
+    process = f"process {worker.index} " if worker is not None and worker.count > 1 else ""
     stream.setFormatter(logging.Formatter(f"{process}%(levelname)s %(name)s %(request_id)s: %(message)s"))
     stream.addFilter(WithRequestId())
     logging.basicConfig(level=logging.INFO, handlers=[stream])

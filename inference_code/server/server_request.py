@@ -16,7 +16,7 @@ _NOTHING: Mapping[str, str] = {}
 
 
 class ServerRequest:
-    """What came, who waits for the response, and what there is to record of it (observability.recorder.RequestRecord).
+    """What came, where the response goes, and what there is to record of it (observability.recorder.RequestRecord).
 
     headers: by name in lower case. respond: called once, on any thread, with the response. deadline, arrived: times of
     time.monotonic; `time` is the wall clock's. Durations are in seconds.
@@ -60,7 +60,7 @@ class ServerRequest:
         self.respond(reply)
 
     def check_deadline(self) -> None:
-        """Raise Unavailable for a request that is over: nobody waits for it any more."""
+        """Raise Unavailable for a request that is cancelled, or past its deadline."""
         if self.cancelled or time.monotonic() >= self.deadline:
             when = " before inference started" if self.device is None else ""
             raise Unavailable(f"request deadline exceeded{when}; retry", retry_after=1)

@@ -1,7 +1,7 @@
-"""The threads for decoding and encoding: what ends a request goes before what begins one.
+"""The threads for decoding and encoding; encoding has priority over decoding.
 
 concurrent.futures has one queue, in which the answers of finished requests would wait behind the decoding of all that
-came later, and makes a Future with its own lock for every piece of work, which nobody here looks at.
+came later, and makes a Future with its own lock for every piece of work, which is not needed here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ class Pool:
             thread.start()
 
     def submit(self, piece: Piece, *, ending: bool = False) -> None:
-        """Have `piece` run; with `ending` before all that has none. Raises RuntimeError after `close`."""
+        """Have `piece` run; one that is `ending` a request before all that are not.
+
+        Raises RuntimeError after `close`.
+        """
         if self._closed:
             raise RuntimeError("the pool is closed")
         (self._endings if ending else self._beginnings).append(piece)

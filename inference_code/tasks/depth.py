@@ -1,10 +1,10 @@
 """Depth of a picture: JPEG, PNG, WebP, npy or JSON in; npy (float32), 16-bit PNG or JSON out.
 
 Several pictures in one request: an npy array [pictures, height, width, 3], a JSON list of {"image": base64 of a file},
-or the parts of multipart/form-data, which the handler takes apart.
+or the parts of multipart/form-data, which the handler splits.
 
 Preprocessing is that of Depth Anything V2 in transformers: RGB, resized to the bucket by the bicubic filter, scaled to
-0..1, ImageNet's mean and standard deviation; which bucket, says shapes.py. The map goes back to the size of the picture
+0..1, ImageNet's mean and standard deviation; resize.py chooses the bucket. The map goes back to the size of the picture
 by bilinear interpolation with aligned corners, as in the model's own repository
 (github.com/DepthAnything/Depth-Anything-V2, dpt.py).
 

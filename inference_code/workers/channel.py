@@ -1,4 +1,4 @@
-"""A process among several of the native server: what it knows of its place, and its way to the parent.
+"""A worker process's place among several, and its channel to the parent.
 
 The parent (supervisor.py) accepts the connections and hands each to one process, over a socket pair. What goes over it:
 
@@ -23,7 +23,7 @@ CONNECTION, READY, TAKEN, ENDED, LEAVING, REFUSED = b"c", b"r", b"t", b"e", b"l"
 
 
 @dataclass(frozen=True)
-class Member:
+class WorkerContext:
     """Place `index` of `count`; the rest are file descriptors from the parent, and the folder that all share.
 
     channel: the way to the parent; ended: a pipe that ends when the parent does; turn: a file that is locked by the
@@ -38,7 +38,7 @@ class Member:
     folder: Path
 
     @classmethod
-    def read(cls, text: str) -> Member:
+    def read(cls, text: str) -> WorkerContext:
         """The place that `text` describes, as the parent wrote it on the command line."""
         index, count, channel, ended, turn, folder = text.split(",", 5)
         return cls(int(index), int(count), int(channel), int(ended), int(turn), Path(folder))
@@ -57,7 +57,7 @@ class Member:
         threading.Thread(target=wait, name="parent", daemon=True).start()
 
     def refuse(self, line: str) -> None:
-        """Tell the parent why this process cannot serve; it prints one line for all processes."""
+        """Send the parent the reason why this process cannot serve; it prints one line for all processes."""
         with socket.socket(fileno=os.dup(self.channel)) as channel:
             channel.setblocking(True)
             channel.sendall(REFUSED + line.encode())

@@ -1,4 +1,4 @@
-"""How a process among several gets its connections: from the parent, over the channel (member.py)."""
+"""How a process among several gets its connections: from the parent, over the channel (channel.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from inference_code.workers.channel import ENDED, LEAVING, READY, TAKEN, Member
+from inference_code.workers.channel import ENDED, LEAVING, READY, TAKEN, WorkerContext
 
 _FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
@@ -15,17 +15,17 @@ _FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 class Connections:
     """Takes connections from the parent and gives them to protocols that `make` makes. On the event loop."""
 
-    def __init__(self, member: Member, make: Callable[[], Any]) -> None:
-        self._channel = socket.socket(fileno=member.channel)
+    def __init__(self, worker: WorkerContext, make: Callable[[], Any]) -> None:
+        self._channel = socket.socket(fileno=worker.channel)
         self._channel.setblocking(False)
         self._make = make
         self._loop = asyncio.get_running_loop()
         self._unsent = b""
         self._taking = True
-        self._arrived: socket.socket | None = None  # and the parent has not been told yet
+        self._arrived: socket.socket | None = None  # and the parent does not know yet
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop.add_reader(self._channel, self._read)
-        self._tell(READY)
+        self._notify(READY)
 
     async def leave(self) -> None:
         """Take none any more: the parent gives those that are on their way to another process.
@@ -34,7 +34,7 @@ class Connections:
         """
         self._taking = False
         self._loop.remove_reader(self._channel)
-        self._tell(LEAVING)
+        self._notify(LEAVING)
         await asyncio.gather(*self._tasks)
 
     def _read(self) -> None:
@@ -51,9 +51,9 @@ class Connections:
                 return
             if descriptors:
                 self._arrived = socket.socket(fileno=descriptors[0])
-                self._tell(TAKEN)
+                self._notify(TAKEN)
             else:  # no file descriptor was free here: the parent closes the connection
-                self._tell(TAKEN + ENDED)
+                self._notify(TAKEN + ENDED)
             self._begin()
 
     def _begin(self) -> None:
@@ -66,14 +66,14 @@ class Connections:
             task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, connection: socket.socket) -> None:
-        ended = _Once(lambda: self._tell(ENDED))
+        ended = _Once(lambda: self._notify(ENDED))
         try:
-            await self._loop.connect_accepted_socket(lambda: _telling(self._make(), ended), connection)
+            await self._loop.connect_accepted_socket(lambda: _with_close_callback(self._make(), ended), connection)
         except OSError:  # the client has closed it meanwhile
             connection.close()
             ended()
 
-    def _tell(self, message: bytes) -> None:
+    def _notify(self, message: bytes) -> None:
         """Send, never waiting: what the channel does not hold now goes later, and nothing is taken until then."""
         self._unsent += message
         try:
@@ -88,7 +88,7 @@ class Connections:
 
     def _send_on(self) -> None:
         self._loop.remove_writer(self._channel)
-        self._tell(b"")
+        self._notify(b"")
         self._begin()
         if self._taking and not self._unsent:
             self._loop.add_reader(self._channel, self._read)
@@ -106,7 +106,7 @@ class _Once:
             call()
 
 
-def _telling(protocol: Any, ended: Callable[[], None]) -> Any:
+def _with_close_callback(protocol: Any, ended: Callable[[], None]) -> Any:
     """The same protocol, which calls `ended` when its connection is lost."""
     lost = protocol.connection_lost
 

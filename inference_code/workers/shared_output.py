@@ -1,4 +1,4 @@
-"""What the processes of one server have in common besides the port: standard output, and one answer to GET /metrics."""
+"""Shared stdout and /metrics aggregation for worker processes."""
 
 from __future__ import annotations
 
@@ -11,56 +11,56 @@ from collections.abc import Callable
 
 from inference_code.observability.log_writer import to_stdout
 from inference_code.observability.metrics import State
-from inference_code.workers.channel import Member
+from inference_code.workers.channel import WorkerContext
 
-_SECONDS = 1.0  # for a process to tell its metrics
+_SECONDS = 1.0  # for a process to send its metrics
 
 
-def in_turn(member: Member) -> Callable[[bytes], None]:
+def exclusive_stdout(worker: WorkerContext) -> Callable[[bytes], None]:
     """What writes whole lines to the standard output of all processes: a pipe mixes what is longer than PIPE_BUF.
 
     A process that was killed within a line leaves "1" in the file: the next one ends that line first.
     """
 
     def write(data: bytes) -> None:
-        fcntl.lockf(member.turn, fcntl.LOCK_EX)
+        fcntl.lockf(worker.turn, fcntl.LOCK_EX)
         try:
-            broken = os.pread(member.turn, 1, 0) == b"1"
-            os.pwrite(member.turn, b"1", 0)
+            broken = os.pread(worker.turn, 1, 0) == b"1"
+            os.pwrite(worker.turn, b"1", 0)
             to_stdout(b"\n" + data if broken else data)
-            os.pwrite(member.turn, b"0", 0)
+            os.pwrite(worker.turn, b"0", 0)
         finally:
-            fcntl.lockf(member.turn, fcntl.LOCK_UN)
+            fcntl.lockf(worker.turn, fcntl.LOCK_UN)
 
     return write
 
 
-async def tell(member: Member, state: Callable[[], State]) -> asyncio.AbstractServer:
-    """Tell `state` to every process that asks, over a unix socket in the folder that only their user may enter."""
+async def serve_state(worker: WorkerContext, state: Callable[[], State]) -> asyncio.AbstractServer:
+    """Send `state` to every process that connects, over a unix socket in the folder that only their user may enter."""
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             writer.write(json.dumps(state()).encode())
             await writer.drain()
-        except ConnectionError:  # whoever asked has given up
+        except ConnectionError:  # the other process has closed the connection
             pass
         finally:
             writer.close()
 
-    path = member.folder / str(member.index)
+    path = worker.folder / str(worker.index)
     path.unlink(missing_ok=True)  # of the process that was here before and was killed
     return await asyncio.start_unix_server(answer, str(path))
 
 
-async def ask(member: Member) -> list[State | None]:
+async def collect_states(worker: WorkerContext) -> list[State | None]:
     """The states of the other processes; None for one that does not answer within a second."""
-    others = [index for index in range(member.count) if index != member.index]
-    return list(await asyncio.gather(*(_state(member, index) for index in others)))
+    others = [index for index in range(worker.count) if index != worker.index]
+    return list(await asyncio.gather(*(_state(worker, index) for index in others)))
 
 
-async def _state(member: Member, index: int) -> State | None:
+async def _state(worker: WorkerContext, index: int) -> State | None:
     with contextlib.suppress(OSError, asyncio.TimeoutError, ValueError):  # it is not there, busy, or has just ended
-        found: State = json.loads(await asyncio.wait_for(_read(str(member.folder / str(index))), _SECONDS))
+        found: State = json.loads(await asyncio.wait_for(_read(str(worker.folder / str(index))), _SECONDS))
         return found
     return None
 

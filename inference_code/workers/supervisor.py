@@ -1,13 +1,13 @@
 """The parent of the native server's processes: `--processes N` for several, `--supervise` for one.
 
 The parent holds the listening socket, starts the processes, and hands each connection to the one that has the fewest
-(member.py has what they say to each other). A socket that they shared would be read by whoever wakes up first, and one
+(channel.py has their messages). A socket that they shared would be read by the process that wakes up first, and one
 for each (SO_REUSEPORT) would spread connections by chance: with few connections some cores would idle.
 
 A process that dies takes along the requests inside it. Connections that it had not taken yet go to another; while none
-is ready they wait in the socket's backlog, and /ping with them, which therefore never says 200 for a model that is not
+is ready they wait in the socket's backlog, and /ping with them, which therefore is never 200 for a model that is not
 there. It is started again, unless it died five times within five minutes: then all end with 1, as they do when one
-cannot serve. SIGTERM and SIGINT end them all at once. None outlives this process (Member.ended).
+cannot serve. SIGTERM and SIGINT end them all at once. None outlives this process (WorkerContext.ended).
 
 No torch here, and nothing that waits for a process.
 """
@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from inference_code.workers.worker_process import Child
+from inference_code.workers.worker_process import WorkerProcess
 
 BACKLOG = 2048
 _WITHIN_SECONDS = 300.0
@@ -49,14 +49,16 @@ def supervise(
     ended, held = os.pipe()
     try:
         if len(os.fsencode(folder)) > _MOST_PATH:
-            _say(f"the temporary folder {folder} has a path too long for a unix socket; set TMPDIR to a shorter one")
+            _log(f"the temporary folder {folder} has a path too long for a unix socket; set TMPDIR to a shorter one")
             return 1
         with tempfile.TemporaryFile(dir=folder) as turn, selectors.DefaultSelector() as selector:
 
-            def start(child: Child) -> socket.socket:
-                return child.start(command, len(shares), ended, turn.fileno(), folder)
+            def start(worker: WorkerProcess) -> socket.socket:
+                return worker.start(command, len(shares), ended, turn.fileno(), folder)
 
-            return _Supervisor(listener, selector, [Child(*one) for one in enumerate(shares)], start, drain_s).run()
+            return _Supervisor(
+                listener, selector, [WorkerProcess(*one) for one in enumerate(shares)], start, drain_s
+            ).run()
     finally:
         os.close(ended)
         os.close(held)
@@ -70,13 +72,13 @@ class _Supervisor:
         self,
         listener: socket.socket,
         selector: selectors.BaseSelector,
-        children: Sequence[Child],
-        start: Callable[[Child], socket.socket],
+        children: Sequence[WorkerProcess],
+        start: Callable[[WorkerProcess], socket.socket],
         drain_s: float,
     ) -> None:
-        self._listener, self._selector, self._children, self._start = listener, selector, children, start
+        self._listener, self._selector, self._workers, self._start = listener, selector, children, start
         self._seconds = drain_s + _LAST_SECONDS
-        self._waiting: collections.deque[socket.socket] = collections.deque()  # connections that nobody could take
+        self._waiting: collections.deque[socket.socket] = collections.deque()  # connections that no process could take
         self._signal = False
         self._announced = self._accepting = False
         self._paused_until = 0.0  # by time.monotonic
@@ -97,9 +99,9 @@ class _Supervisor:
                 signal.signal(number, self._on_signal)
             signal.signal(signal.SIGCHLD, lambda *_: None)  # it wakes the loop up
             try:
-                for child in self._children:
-                    self._begin(child)
-                while any(child.process is not None for child in self._children):
+                for worker in self._workers:
+                    self._begin(worker)
+                while any(worker.process is not None for worker in self._workers):
                     for key, _ in self._selector.select(self._timeout()):
                         key.data()
                     self._look_around()
@@ -121,10 +123,10 @@ class _Supervisor:
             self._end(0)
         if self._ends is not None and time.monotonic() >= self._ends:
             self._kill()
-        for child in self._children:
-            code = child.process.poll() if child.process is not None else None
+        for worker in self._workers:
+            code = worker.process.poll() if worker.process is not None else None
             if code is not None:
-                self._died(child, code)
+                self._died(worker, code)
         if self._ends is None:
             self._hand_over()
             self._announce()
@@ -132,49 +134,49 @@ class _Supervisor:
 
     # Processes ------------------------------------------------------------------------------------------------------
 
-    def _begin(self, child: Child) -> None:
-        channel = self._start(child)
-        self._selector.register(channel, selectors.EVENT_READ, lambda: self._hear(child, channel))
+    def _begin(self, worker: WorkerProcess) -> None:
+        channel = self._start(worker)
+        self._selector.register(channel, selectors.EVENT_READ, lambda: self._receive(worker, channel))
 
-    def _hear(self, child: Child, channel: socket.socket) -> None:
-        if child.channel is not channel:  # it died in this round
+    def _receive(self, worker: WorkerProcess, channel: socket.socket) -> None:
+        if worker.channel is not channel:  # it died in this round
             return
-        if not child.hear():
+        if not worker.receive():
             self._selector.unregister(channel)  # its end comes by SIGCHLD
-            child.ready = False
-        elif not child.ready:
-            self._take_back(child)  # it is leaving
+            worker.ready = False
+        elif not worker.ready:
+            self._take_back(worker)  # it is leaving
 
-    def _take_back(self, child: Child) -> None:
-        for connection in child.give_back():
+    def _take_back(self, worker: WorkerProcess) -> None:
+        for connection in worker.give_back():
             if self._ends is None:
                 self._waiting.append(connection)
             else:
                 connection.close()
 
-    def _died(self, child: Child, code: int) -> None:
-        channel = child.channel
+    def _died(self, worker: WorkerProcess, code: int) -> None:
+        channel = worker.channel
         if channel is not None and channel in self._selector.get_map():
             self._selector.unregister(channel)
-        child.close()
-        child.process = None
-        self._take_back(child)
+        worker.close()
+        worker.process = None
+        self._take_back(worker)
         if self._ends is not None:
             self._code = max(self._code, code, 0)
             return
-        name = "the server" if len(self._children) == 1 else f"process {child.index} of the server"
-        if child.refusal or (code in (1, 2) and not child.served):
-            if child.refusal:
-                _say(child.refusal)
+        name = "the server" if len(self._workers) == 1 else f"process {worker.index} of the server"
+        if worker.refusal or (code in (1, 2) and not worker.served):
+            if worker.refusal:
+                _log(worker.refusal)
             self._end(code or 1)
             return
-        _say(f"{name} was ended by signal {-code}" if code < 0 else f"{name} ended with exit code {code}")
-        child.deaths.append(time.monotonic())
-        if len(child.deaths) == child.deaths.maxlen and child.deaths[-1] - child.deaths[0] < _WITHIN_SECONDS:
-            _say(f"it ended so {child.deaths.maxlen} times within {_WITHIN_SECONDS:g} s, and is not started again")
+        _log(f"{name} was ended by signal {-code}" if code < 0 else f"{name} ended with exit code {code}")
+        worker.deaths.append(time.monotonic())
+        if len(worker.deaths) == worker.deaths.maxlen and worker.deaths[-1] - worker.deaths[0] < _WITHIN_SECONDS:
+            _log(f"it ended so {worker.deaths.maxlen} times within {_WITHIN_SECONDS:g} s, and is not started again")
             self._end(1)
             return
-        self._begin(child)
+        self._begin(worker)
 
     def _end(self, code: int) -> None:
         """Have every process drain and end; new connections are refused."""
@@ -184,22 +186,22 @@ class _Supervisor:
         self._listener.close()
         for connection in self._waiting:
             connection.close()
-        for child in self._children:
-            if child.process is not None:
-                child.process.terminate()
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.terminate()
 
     def _kill(self) -> None:
-        for child in self._children:
-            if child.process is not None:
-                _say(f"process {child.index} did not end within {self._seconds:g} s, and is killed")
-                child.process.kill()
+        for worker in self._workers:
+            if worker.process is not None:
+                _log(f"process {worker.index} did not end within {self._seconds:g} s, and is killed")
+                worker.process.kill()
         self._code, self._ends = max(self._code, 1), time.monotonic() + _RETRY_SECONDS
 
     # Connections ----------------------------------------------------------------------------------------------------
 
     def _announce(self) -> None:
         """The port is open once every process has answered its warm-up."""
-        if not self._announced and all(child.ready for child in self._children):
+        if not self._announced and all(worker.ready for worker in self._workers):
             self._announced = True
             host, port = self._listener.getsockname()[:2]
             self._listener.listen(BACKLOG)
@@ -207,7 +209,7 @@ class _Supervisor:
 
     def _listen(self) -> None:
         """Accept while a process can take a connection; otherwise they wait in the backlog."""
-        able = not self._waiting and any(child.has_room for child in self._children)
+        able = not self._waiting and any(worker.has_room for worker in self._workers)
         wanted = self._announced and able and self._paused_until <= time.monotonic()
         if wanted and not self._accepting:
             self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
@@ -224,7 +226,7 @@ class _Supervisor:
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     raise
-                _say(f"no connection can be accepted now: {error.strerror}")
+                _log(f"no connection can be accepted now: {error.strerror}")
                 self._paused_until = time.monotonic() + 1.0
                 return
             self._waiting.append(connection)
@@ -235,13 +237,13 @@ class _Supervisor:
     def _hand_over(self) -> None:
         """Give each waiting connection to a process, if one can take it."""
         while self._waiting:
-            for child in sorted(self._children, key=lambda one: one.rank):
-                if child.offer(self._waiting[0]):
+            for worker in sorted(self._workers, key=lambda one: one.rank):
+                if worker.offer(self._waiting[0]):
                     self._waiting.popleft()
                     break
             else:
                 return
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""One process of the native server, as its parent (supervisor.py) sees it. What goes over the channel: member.py."""
+"""One process of the native server, as its parent (supervisor.py) sees it. What goes over the channel: channel.py."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from inference_code.workers.channel import CONNECTION, ENDED, LEAVING, READY, REFUSED, TAKEN, Member
+from inference_code.workers.channel import CONNECTION, ENDED, LEAVING, READY, REFUSED, TAKEN, WorkerContext
 
 _ON_THE_WAY = 64  # connections at most; what a socket pair holds for certain
 _LATE_SECONDS = 0.2  # for a process to take a connection; it needs some milliseconds of its event loop
 
 
-class Child:
+class WorkerProcess:
     """The process at place `index`, which may be one after the other. `environment` is its share."""
 
     def __init__(self, index: int, environment: Mapping[str, str]) -> None:
@@ -35,14 +35,14 @@ class Child:
         self._refusal: bytes | None = None
 
     def start(self, command: Sequence[str], count: int, ended: int, turn: int, folder: Path) -> socket.socket:
-        """Start the process; its end of the channel comes back. The rest: see Member."""
+        """Start the process; its end of the channel comes back. The rest: see WorkerContext."""
         self.channel, theirs = socket.socketpair()
         self.channel.setblocking(False)
         self.ready, self.served, self.open, self._refusal = False, False, 0, None
         with theirs:
-            place = Member(self.index, count, theirs.fileno(), ended, turn, folder)
+            place = WorkerContext(self.index, count, theirs.fileno(), ended, turn, folder)
             self.process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
-                [*command, "--member", str(place)],
+                [*command, "--worker-context", str(place)],
                 pass_fds=(theirs.fileno(), ended, turn),
                 env={**os.environ, **self._environment},
             )
@@ -72,12 +72,12 @@ class Child:
         self.given += 1
         return True
 
-    def hear(self) -> bool:
-        """Take in what it says. False: it will say no more."""
-        said = self._received()
-        if said:
-            self._take_in(said)
-        return said != b""
+    def receive(self) -> bool:
+        """Handle what it sends. False: the channel is closed."""
+        data = self._received()
+        if data:
+            self._handle(data)
+        return data != b""
 
     def _received(self) -> bytes | None:
         """What has come over the channel: None for nothing yet, nothing for the end."""
@@ -89,19 +89,19 @@ class Child:
         except OSError:  # it died, and left connections unread
             return b""
 
-    def _take_in(self, said: bytes) -> None:
+    def _handle(self, data: bytes) -> None:
         if self._refusal is not None:
-            self._refusal += said
+            self._refusal += data
             return
-        said, refuses, reason = said.partition(REFUSED)
+        data, refuses, reason = data.partition(REFUSED)
         if refuses:
             self._refusal = reason
-        for _ in range(said.count(TAKEN)):
+        for _ in range(data.count(TAKEN)):
             self._on_the_way.popleft()[1].close()
-        self.open -= said.count(ENDED)
-        if READY in said:
+        self.open -= data.count(ENDED)
+        if READY in data:
             self.ready = self.served = True
-        if LEAVING in said:
+        if LEAVING in data:
             self.ready = False
 
     def give_back(self) -> list[socket.socket]:
@@ -112,14 +112,14 @@ class Child:
         return given
 
     def close(self) -> None:
-        """It has died: hear its last words, and forget the channel."""
+        """It has died: read what it sent last, and forget the channel."""
         if self.channel is not None:
-            while said := self._received():  # not to its end: a process that it has forked may hold the channel, too
-                self._take_in(said)
+            while data := self._received():  # not to its end: a process that it has forked may hold the channel, too
+                self._handle(data)
             self.channel.close()
         self.ready, self.channel = False, None
 
     @property
     def refusal(self) -> str:
-        """Why it cannot serve, in one line; empty where it did not say so."""
+        """Why it cannot serve, in one line; empty where it gave no reason."""
         return (self._refusal or b"").decode(errors="replace").strip()

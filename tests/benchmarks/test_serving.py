@@ -164,7 +164,7 @@ def test_a_payloads_type_is_what_stands_behind_it(tmp_path: Path) -> None:
 def test_the_document_has_the_place_for_the_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     text = serving.DOCUMENT.read_text()
     assert text.count(serving.BEGIN) == text.count(serving.END) == 1
-    copy = tmp_path / "serving.md"
+    copy = tmp_path / "benchmarks.md"
     copy.write_text(text)
     monkeypatch.setattr(serving, "DOCUMENT", copy)
     monkeypatch.setattr(serving, "plot", lambda *_: None)

@@ -21,7 +21,7 @@ def test_the_document_has_the_place_and_keeps_the_rest(name: str, tmp_path: Path
     text = document.DOCUMENT.read_text()
     assert text.count(begin) == text.count(end) == 1
     assert f"python -m benchmarks.{name} --write" in begin
-    copy = tmp_path / "serving.md"
+    copy = tmp_path / "benchmarks.md"
     shutil.copy(document.DOCUMENT, copy)
     document.put(name, "THE TABLE", copy)
     document.put(name, "THE NEXT", copy)
@@ -30,7 +30,7 @@ def test_the_document_has_the_place_and_keeps_the_rest(name: str, tmp_path: Path
     assert changed.count("THE NEXT") == 1
     assert changed.split(begin)[0] == text.split(begin)[0]
     assert changed.split(end)[1] == text.split(end)[1]
-    assert [path.name for path in tmp_path.iterdir()] == ["serving.md"]
+    assert [path.name for path in tmp_path.iterdir()] == ["benchmarks.md"]
 
 
 @pytest.mark.parametrize("name", NAMES)

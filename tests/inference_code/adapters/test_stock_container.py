@@ -205,7 +205,7 @@ def test_several_items_are_answered_in_order_and_one_fails_alone(pair: Pair) -> 
 
 
 @pytest.mark.parametrize("content_type", ["multipart/form-data; boundary=b", "application/x-www-form-urlencoded"])
-def test_what_torchserve_takes_apart_itself_is_refused_in_words(pair: Pair, content_type: str) -> None:
+def test_what_torchserve_parses_itself_is_refused_in_words(pair: Pair, content_type: str) -> None:
     body = b"--b\r\nContent-Disposition: form-data; name=body\r\nContent-Type: image/png\r\n\r\nX\r\n--b--\r\n"
     answer = pair.container.request(body=body, Content_Type=content_type)
     assert (answer.status, answer.headers["content-type"]) == (415, "application/json")

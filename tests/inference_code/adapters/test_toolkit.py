@@ -130,7 +130,7 @@ def test_a_model_that_cannot_load_is_one_line_on_stderr(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data; boundary=b", "Application/X-WWW-Form-Urlencoded"])
-def test_a_body_that_torchserve_takes_apart_is_refused(served: Any, kind: str) -> None:
+def test_a_body_that_torchserve_parses_is_refused(served: Any, kind: str) -> None:
     context = Context(Content_Type=kind)
     body, _ = inference.output_fn(inference.predict_fn(inference.input_fn(None, kind, context), served), "", context)
     assert context.status == (415, "Unsupported Media Type")

@@ -150,7 +150,7 @@ def test_a_client_that_waits_to_be_asked_for_its_body(server: Server) -> None:
         assert answers(connection, 1) == [(200, expected(body))]
 
 
-def test_a_large_body_that_nobody_wants_leaves_the_connection_usable(server: Server) -> None:
+def test_a_large_body_that_is_refused_leaves_the_connection_usable(server: Server) -> None:
     body = body_of(LARGE)
     with connect(server) as connection:
         connection.sendall(head(LARGE, path="/elsewhere") + body)
@@ -174,7 +174,7 @@ def test_a_large_body_that_stays_away_is_408(server: Server) -> None:
         assert connection.recv(1) == b""
 
 
-def test_a_client_that_goes_while_sending_a_large_body_is_told_as_gone(server: Server) -> None:
+def test_a_client_that_goes_while_sending_a_large_body_is_counted_as_gone(server: Server) -> None:
     with connect(server) as connection:
         connection.sendall(head(LARGE, "X-Request-Id: left") + body_of(EDGE + 100))
         time.sleep(0.1)

@@ -99,7 +99,7 @@ def measured(server: Server) -> dict[str, float]:
     return found
 
 
-def test_more_connections_than_the_queue_holds_are_told_to_come_again(tmp_path: Path) -> None:
+def test_more_connections_than_the_queue_holds_get_503_with_retry_after(tmp_path: Path) -> None:
     server = Server(sums_artifact(tmp_path / "a"), tmp_path / "log", {"ENDPOINT_MAX_QUEUE": "4"})
     try:
         answers = send_all(server.url, [request(number) for number in range(300)], 32)

@@ -8,9 +8,9 @@ import contextlib
 import socket
 from pathlib import Path
 
-from inference_code.workers.channel import CONNECTION, ENDED, LEAVING, READY, TAKEN, Member
+from inference_code.workers.channel import CONNECTION, ENDED, LEAVING, READY, TAKEN, WorkerContext
 from inference_code.workers.connection_receiver import Connections
-from inference_code.workers.worker_process import Child
+from inference_code.workers.worker_process import WorkerProcess
 
 
 class Echo(asyncio.Protocol):
@@ -22,10 +22,10 @@ class Echo(asyncio.Protocol):
         self.transport.write(data)
 
 
-def pair() -> tuple[socket.socket, Member]:
+def pair() -> tuple[socket.socket, WorkerContext]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    return ours, Member(0, 1, theirs.detach(), 0, 0, Path())
+    return ours, WorkerContext(0, 1, theirs.detach(), 0, 0, Path())
 
 
 def heard(channel: socket.socket) -> collections.Counter[bytes]:
@@ -42,7 +42,7 @@ def test_a_parent_that_does_not_listen_for_a_while_learns_of_everything() -> Non
     async def run() -> collections.Counter[bytes]:
         channel, member = pair()
         connections = Connections(member, Echo)
-        left, told = 1500, collections.Counter[bytes]()
+        left, received = 1500, collections.Counter[bytes]()
         blocked = 0
         with channel:
             while left:
@@ -54,16 +54,16 @@ def test_a_parent_that_does_not_listen_for_a_while_learns_of_everything() -> Non
                     except BlockingIOError:
                         blocked += 1
                         if blocked % 50 == 0:  # it has long been waiting for us
-                            told += heard(channel)
+                            received += heard(channel)
                 await asyncio.sleep(0)
-            while told[ENDED] < 1500:
-                told += heard(channel)
+            while received[ENDED] < 1500:
+                received += heard(channel)
                 await asyncio.sleep(0.001)
             await connections.leave()
-            return told + heard(channel)
+            return received + heard(channel)
 
-    told = asyncio.run(asyncio.wait_for(run(), 30))
-    assert told == {READY: 1, TAKEN: 1500, ENDED: 1500, LEAVING: 1}
+    received = asyncio.run(asyncio.wait_for(run(), 30))
+    assert received == {READY: 1, TAKEN: 1500, ENDED: 1500, LEAVING: 1}
 
 
 def test_what_is_taken_is_answered_and_what_comes_after_leaving_is_not_touched() -> None:
@@ -89,16 +89,16 @@ def test_what_is_taken_is_answered_and_what_comes_after_leaving_is_not_touched()
 
 
 def test_the_parent_counts_what_a_process_has_and_takes_back_what_it_left() -> None:
-    child = Child(0, {})
+    child = WorkerProcess(0, {})
     child.channel, theirs = socket.socketpair()
     child.channel.setblocking(False)
     connections = [socket.socket() for _ in range(4)]
     assert not child.offer(connections[0])  # it is not ready
     theirs.sendall(READY)
-    assert child.hear()
+    assert child.receive()
     assert [child.offer(one) for one in connections] == [True] * 4
     theirs.sendall(TAKEN + TAKEN + ENDED)
-    assert child.hear()
+    assert child.receive()
     assert (child.open, child.given, [one.fileno() >= 0 for one in connections]) == (3, 4, [False, False, True, True])
     theirs.sendall(TAKEN + LEAVING)
     theirs.close()
@@ -109,7 +109,7 @@ def test_the_parent_counts_what_a_process_has_and_takes_back_what_it_left() -> N
 
 
 def test_a_forked_process_that_holds_the_channel_holds_nobody_up() -> None:
-    child = Child(0, {})
+    child = WorkerProcess(0, {})
     child.channel, theirs = socket.socketpair()
     child.channel.setblocking(False)
     theirs.sendall(READY)

@@ -23,7 +23,7 @@ import torch
 
 from inference_code.artifact import manifest as m
 from inference_code.server.__main__ import main as server_command
-from inference_code.workers.channel import Member
+from inference_code.workers.channel import WorkerContext
 from tests.inference_code.artifacts import (
     Server,
     child_environment,
@@ -56,17 +56,17 @@ def running() -> Iterator[bytes]:
             yield path.read_bytes()
 
 
-def member(process: int) -> Member:
+def member(process: int) -> WorkerContext:
     path = Path(f"/proc/{process}/cmdline")
     arguments = path.read_bytes().decode().split("\0")
-    while "--member" not in arguments and arguments != [""]:  # it has been forked, and is no other program yet
+    while "--worker-context" not in arguments and arguments != [""]:  # it has been forked, and is no other program yet
         time.sleep(0.01)
         arguments = path.read_bytes().decode().split("\0")
-    return Member.read(arguments[arguments.index("--member") + 1])
+    return WorkerContext.read(arguments[arguments.index("--worker-context") + 1])
 
 
 class Client:
-    """One keep-alive connection; `process` is the place of whoever answers it."""
+    """One keep-alive connection; `process` is the place of the one that answers it."""
 
     def __init__(self, server: Server) -> None:
         address = urlsplit(server.url)
@@ -117,7 +117,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield server
     assert server.stop() == 0
     log = server.log.read_text()
-    assert ("Traceback" in log, log.count("interpreter's lock")) == (False, 2)  # once by each process
+    assert ("Traceback" in log, log.count("the GIL")) == (False, 2)  # once by each process
     assert not place.exists()
 
 
@@ -218,9 +218,9 @@ def test_each_process_has_a_copy_on_each_of_its_cores_of_a_chip(tmp_path: Path) 
 WRITES = """
 import sys
 from pathlib import Path
-from inference_code.workers.channel import Member
-from inference_code.workers.shared_output import in_turn
-write = in_turn(Member(0, 3, 0, 0, int(sys.argv[1]), Path()))
+from inference_code.workers.channel import WorkerContext
+from inference_code.workers.shared_output import exclusive_stdout
+write = exclusive_stdout(WorkerContext(0, 3, 0, 0, int(sys.argv[1]), Path()))
 for number in range(30):
     write(sys.argv[2].encode() * 30_000 + b"\\n" + sys.argv[2].encode() * 10 + b"\\n")
 """
@@ -377,8 +377,8 @@ sys.exit(supervisor.supervise([sys.executable, "-c", sys.argv[1]], listener, [{}
 """
 CHILD = """
 import os, signal, socket, sys, time
-from inference_code.workers.channel import ENDED, READY, TAKEN, Member
-member = Member.read(sys.argv[-1])
+from inference_code.workers.channel import ENDED, READY, TAKEN, WorkerContext
+member = WorkerContext.read(sys.argv[-1])
 channel = socket.socket(fileno=member.channel)
 channel.sendall(READY)
 """
