@@ -23,7 +23,8 @@ from embedded_aws.hosting.hosted import Hosting
 from embedded_aws.monitoring.series import Recorder
 from embedded_aws.sagemaker_jobs.jobs import Jobs
 
-FIRST_ACCOUNT = 123456789012  # moto's default account; each further server of a process has the next free one
+# the first is moto's default; none is used again, since threads of an ended server may still look for theirs
+_accounts = map(str, itertools.count(123456789012))
 _contexts: dict[str, ServerContext] = {}
 _lock = threading.Lock()
 
@@ -47,17 +48,20 @@ class ServerContext:
 
     @classmethod
     def open(cls, directory: Path, clients: Clients, clock: Clock, processing_quota: int) -> ServerContext:
-        """A new server's, under the first account that no other server of this process has."""
+        """A new server's, under the next account."""
         with _lock:
-            account = next(name for name in map(str, itertools.count(FIRST_ACCOUNT)) if name not in _contexts)
+            account = next(_accounts)
             _contexts[account] = cls(Host(account, directory, clients, clock), processing_quota)
             return _contexts[account]
 
     def stop(self) -> None:
-        """End every job, instance and worker."""
-        self.jobs.stop()
-        self.instances.stop()
-        self.hosting.stop()
+        """End every job, instance and worker; returns when they are gone."""
+        ends = [*self.jobs.ends(), *self.instances.ends(), *self.hosting.ends()]
+        threads = [threading.Thread(target=end) for end in ends]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     def close(self) -> None:
         """Forget the account, moto's part of it too."""

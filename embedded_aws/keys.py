@@ -15,8 +15,8 @@ LIFE_SECONDS = 6 * 3600  # of a role's session on an instance; as long as on AWS
 
 def issued(account: str, key: str) -> bool:
     """Whether the account issued an access key and neither deleted nor deactivated it; its expiry is not looked at."""
-    found = [backend.access_keys[key] for backend in list(iam_backends[account].values()) if key in backend.access_keys]
-    return bool(found) and found[0].status == "Active"
+    found = [backend.access_keys.get(key) for backend in list(iam_backends[account].values())]
+    return any(one is not None and one.status == "Active" for one in found)
 
 
 def session(account: str, role_arn: str, name: str, region: str) -> AssumedRole:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from embedded_aws.ec2.machine import Machine
@@ -18,7 +19,6 @@ class Instances:
         self.machines: dict[str, Machine] = {}
         self.started: dict[tuple[str, str], tuple[str, Any]] = {}
 
-    def stop(self) -> None:
-        """End everything that runs."""
-        for machine in list(self.machines.values()):
-            machine.kill()
+    def ends(self) -> list[Callable[[], None]]:
+        """What ends each machine."""
+        return [machine.kill for machine in list(self.machines.values())]

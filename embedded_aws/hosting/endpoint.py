@@ -15,7 +15,6 @@ import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -235,11 +234,6 @@ class Endpoint:
         names = ("EndpointName", "EndpointArn", "CreationTime", "LastModifiedTime", "EndpointStatus")
         described = self.described()
         return {name: described[name] for name in names}
-
-    @property
-    def created_at(self) -> datetime:
-        """When CreateEndpoint was called."""
-        return self.created
 
 
 def _summary(variant: Variant) -> dict[str, Any]:

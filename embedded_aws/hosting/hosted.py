@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from embedded_aws.host import Host
@@ -32,12 +33,7 @@ class Hosting:
         with self._lock:
             return self._hosted.setdefault(region, Hosted())
 
-    def stop(self) -> None:
-        """Stop every worker of every region."""
+    def ends(self) -> list[Callable[[], None]]:
+        """What ends each endpoint."""
         with self._lock:
-            everything = [endpoint for hosted in self._hosted.values() for endpoint in hosted.endpoints.values()]
-        threads = [threading.Thread(target=endpoint.delete) for endpoint in everything]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+            return [endpoint.delete for hosted in self._hosted.values() for endpoint in hosted.endpoints.values()]

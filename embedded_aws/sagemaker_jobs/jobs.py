@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +21,7 @@ class Jobs:
     processing: dict[tuple[str, str], ProcessingJob] = field(default_factory=dict)
     compilation: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
-    def stop(self) -> None:
-        """End every job that runs."""
+    def ends(self) -> list[Callable[[], None]]:
+        """What ends each job that runs."""
         with self.lock:
-            running = [job for job in self.processing.values() if job.status in RUNNING]
-        threads = [threading.Thread(target=job.kill) for job in running]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+            return [job.kill for job in self.processing.values() if job.status in RUNNING]

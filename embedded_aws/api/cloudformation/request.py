@@ -22,23 +22,12 @@ from embedded_aws.providers import type_fault
 
 # An answer within this time spares the CDK CLI its polling interval of five seconds.
 ANSWER_WITHIN_SECONDS = 10.0
-SETTINGS = (
-    "Capabilities",
-    "RoleARN",
-    "ClientRequestToken",
-    "DisableRollback",
-    "OnFailure",
-    "Description",
-)
+SETTINGS = ("Capabilities", "RoleARN", "ClientRequestToken", "DisableRollback", "OnFailure", "Description")
 # What a request may ask for and nothing here would do
 _UNHONOURED = (
-    "NotificationARNs",
-    "TimeoutInMinutes",
-    "RollbackConfiguration",
-    "StackPolicyBody",
-    "StackPolicyURL",
-    "ResourceTypes",
-)
+    "NotificationARNs", "TimeoutInMinutes", "RollbackConfiguration",
+    "StackPolicyBody", "StackPolicyURL", "ResourceTypes",
+)  # fmt: skip
 _NAMED_IAM = {
     "AWS::IAM::Role": "RoleName",
     "AWS::IAM::User": "UserName",

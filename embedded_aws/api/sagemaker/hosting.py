@@ -275,18 +275,7 @@ def _named(rows: Any, key: str, params: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 OPERATIONS = (
-    create_model,
-    describe_model,
-    list_models,
-    delete_model,
-    create_endpoint_config,
-    describe_endpoint_config,
-    list_endpoint_configs,
-    delete_endpoint_config,
-    create_endpoint,
-    update_endpoint,
-    update_endpoint_weights_and_capacities,
-    describe_endpoint,
-    list_endpoints,
-    delete_endpoint,
-)
+    create_model, describe_model, list_models, delete_model, create_endpoint_config, describe_endpoint_config,
+    list_endpoint_configs, delete_endpoint_config, create_endpoint, update_endpoint,
+    update_endpoint_weights_and_capacities, describe_endpoint, list_endpoints, delete_endpoint,
+)  # fmt: skip

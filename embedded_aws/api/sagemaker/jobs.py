@@ -176,11 +176,6 @@ def _in_time(row: dict[str, Any], request: SageMakerRequest) -> bool:
 
 
 OPERATIONS = (
-    create_processing_job,
-    describe_processing_job,
-    stop_processing_job,
-    list_processing_jobs,
-    create_compilation_job,
-    describe_compilation_job,
-    stop_compilation_job,
-)
+    create_processing_job, describe_processing_job, stop_processing_job, list_processing_jobs, create_compilation_job,
+    describe_compilation_job, stop_compilation_job,
+)  # fmt: skip
