@@ -342,7 +342,7 @@ def started(command: list[str], variables: Mapping[str, str], port: int, log: Pa
 
 
 def _wait(running: Running) -> bool:
-    """Wait for the first 200 of /ping, and note how long that took. False: it ended, or its time was up."""
+    """Wait for the first 200 of /ping, and note how long that took. False: it ended, or the deadline passed."""
     began = time.monotonic()
     while time.monotonic() - began < _START_SECONDS and running.process.poll() is None:
         try:

@@ -93,7 +93,7 @@ def test_a_full_endpoint_is_a_model_error_with_503_inside(busy: Hosting) -> None
         assert response["OriginalStatusCode"] == 503
         said = json.loads(response["OriginalMessage"])
         assert said["error"] == "unavailable"
-        assert "as many as may; try again" in said["detail"]
+        assert "limit of" in said["detail"]
         assert "retry-after" not in response["ResponseMetadata"]["HTTPHeaders"]
         assert response["ResponseMetadata"]["RetryAttempts"] == 0  # botocore does not try again by itself
         assert not first.done()

@@ -84,11 +84,11 @@ class Client:
     def line(self, request_id: str) -> dict[str, Any]:
         found: list[dict[str, Any]] = []
 
-        def told() -> bool:
+        def metrics() -> bool:
             found[:] = [line for line in list(self.server.lines) if line.get("request_id") == request_id]
             return bool(found)
 
-        wait_for(told)
+        wait_for(metrics)
         return found[0]
 
     def metrics(self) -> dict[str, float]:
@@ -148,8 +148,8 @@ def test_cores_are_numbered_over_all_processes(pair: Server) -> None:
         for one in found:
             cores = {core for _ in range(4) for core in one.line(one.ask(BODY))["core"]}
             assert cores == {2 * one.process, 2 * one.process + 1}
-        told = found[0].metrics()
-    assert {name.split('core="')[1][0] for name in told if "endpoint_device_seconds_count" in name} == set("0123")
+        metrics = found[0].metrics()
+    assert {name.split('core="')[1][0] for name in metrics if "endpoint_device_seconds_count" in name} == set("0123")
 
 
 def test_metrics_are_the_sum_whichever_process_is_asked(pair: Server) -> None:
@@ -160,12 +160,12 @@ def test_metrics_are_the_sum_whichever_process_is_asked(pair: Server) -> None:
         after = [one.metrics() for one in found]
         assert {one.process for one in found} == {0, 1}
     status = 'endpoint_requests_total{status="200"}'
-    assert [told[status] - before[status] for told in after] == [2, 2]
-    assert [told["endpoint_request_seconds_count"] - before["endpoint_request_seconds_count"] for told in after] == [
+    assert [found[status] - before[status] for found in after] == [2, 2]
+    assert [found["endpoint_request_seconds_count"] - before["endpoint_request_seconds_count"] for found in after] == [
         2,
         2,
     ]
-    assert all(told["endpoint_processes"] == 2 and told["endpoint_processes_silent"] == 0 for told in after)
+    assert all(found["endpoint_processes"] == 2 and found["endpoint_processes_silent"] == 0 for found in after)
     buckets = [value for name, value in after[0].items() if name.startswith("endpoint_request_seconds_bucket")]
     assert buckets == sorted(buckets)
     assert buckets[-1] == after[0]["endpoint_request_seconds_count"]
@@ -178,11 +178,11 @@ def test_a_process_that_does_not_tell_its_metrics_is_left_out_and_counted(pair: 
         os.kill(stuck, signal.SIGSTOP)
         try:
             started = time.monotonic()
-            told = one.metrics()
+            metrics = one.metrics()
             took = time.monotonic() - started
         finally:
             os.kill(stuck, signal.SIGCONT)
-    assert (told["endpoint_processes"], told["endpoint_processes_silent"]) == (1, 1)
+    assert (metrics["endpoint_processes"], metrics["endpoint_processes_silent"]) == (1, 1)
     assert 0.9 < took < 10
 
 
@@ -191,11 +191,11 @@ def test_lines_stay_whole_and_none_is_missing(pair: Server) -> None:
     assert {answer.status for answer in answers} == {200}
     ids = {answer.headers["x-request-id"] for answer in answers}
 
-    def told() -> list[dict[str, Any]]:
+    def metrics() -> list[dict[str, Any]]:
         return [line for line in list(pair.lines) if line.get("request_id") in ids]
 
-    wait_for(lambda: len(told()) >= 600)
-    counts = np.bincount([line["process"] for line in told()])
+    wait_for(lambda: len(metrics()) >= 600)
+    counts = np.bincount([line["process"] for line in metrics()])
     assert counts.sum() == 600
     assert counts.min() > 150
 
