@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-full test-python310 check coverage-table format lock clean
+.PHONY: help setup demo up down test test-full test-python310 check coverage-table format lines lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ coverage-table: setup ## docs/coverage.md and .json at real sizes, with torch 1.
 format: setup ## let ruff format and mend what it can
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
+
+lines: ## code lines of each room, without blank lines, comments and docstrings
+	@$(PYTHON) tools/lines.py
 
 lock: ## resolve requirements/*.in anew (needs uv)
 	uv pip compile requirements/main.in -o requirements.txt --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-annotate
