@@ -77,13 +77,13 @@ def test_everything_that_a_handler_may_return_is_written() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), [np.float32("inf")], {"a": np.array([1, np.nan])}])
 def test_what_is_not_finite_is_said(value: Any) -> None:
-    with pytest.raises(Unprocessable, match="JSON cannot say"):
+    with pytest.raises(Unprocessable, match="JSON cannot represent"):
         write_json(value, 10_000)
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, np.array(["a"]), b"bytes"])
 def test_what_json_cannot_say_is_the_handlers_fault(value: Any) -> None:
-    with pytest.raises(Internal, match="JSON cannot say"):
+    with pytest.raises(Internal, match="JSON cannot represent"):
         write_json(value, 10_000)
 
 
