@@ -128,12 +128,13 @@ def _chromium(program: str, url: str, host_rules: str) -> Iterator[subprocess.Po
                 process.wait()
 
 
-def visit(page_html: str, host_rules: str = HOST_RULES, *, rebound: int | None = None) -> Any:
+def visit(page_html: str, host_rules: str = HOST_RULES, *, host: str = "127.0.0.1", rebound: int | None = None) -> Any:
     """Show a page in Chromium and give back what it reported.
 
     Args:
         page_html: The page; its script ends with a POST of JSON to /report.
         host_rules: Chromium's --host-resolver-rules, names that are other addresses to it.
+        host: By which name the page is fetched; its port is another than any server's.
         rebound: A port of this machine. The page's origin is then http://evil.example:PORT, and what it asks of its own
             origin reaches that port as the browser sent it: the name of the attacker's server was rebound to it.
 
@@ -142,7 +143,7 @@ def visit(page_html: str, host_rules: str = HOST_RULES, *, rebound: int | None =
     """
     program = chromium_or_skip()
     attacker = Attacker(page_html, rebound)
-    url = f"http://127.0.0.1:{attacker.port}{PAGE}"
+    url = f"http://{host}:{attacker.port}{PAGE}"
     if rebound is not None:
         url = f"http://{NAME}:{rebound}{PAGE}"
         host_rules = f"MAP {NAME}:{rebound} 127.0.0.1:{attacker.port}, {host_rules}"
