@@ -76,7 +76,7 @@ def find(name: str, root: Path) -> EndpointSpec:
     there = sorted(file.stem for file in folder.glob("*.yaml"))
     if name not in there:  # by name, so that ../zoo/NAME is none
         remedy = f"The endpoints are {', '.join(there) or 'none yet'}; a new one: inferentia new NAME."
-        raise ProjectError([SpecError(str(folder), "", "", f"holds no endpoint {name!r}", remedy)])
+        raise ProjectError([SpecError(f"endpoints/{name}.yaml", "", "", "does not exist", remedy)])
     return load(folder / f"{name}.yaml", root)
 
 

@@ -91,7 +91,7 @@ def test_a_model_that_fails():
 
     error = refusal(Fails(), (X,))
     assert "RuntimeError: the table is empty" in error.problem
-    assert "test_problems.py:" in error.problem
+    assert "test_trace_checks.py:" in error.problem
 
 
 def test_a_model_that_is_scripted_already():
@@ -119,7 +119,7 @@ class ComparesSizes(nn.Module):
 def test_data_dependent_control_flow_is_named_with_its_line():
     notes = analyze(Decides(), (X,)).notes
     (note,) = [note for note in notes if "Data-dependent" in note]
-    assert "test_problems.py:" in note
+    assert "test_trace_checks.py:" in note
     assert "mask" in note
 
 
@@ -229,7 +229,7 @@ def test_scripted_control_flow_runs_on_the_host():
     assert "control flow" in inside.reason
     assert inside.supported_by_name
     # The branch writes into y, which is read again afterwards: what reads it cannot be in one subgraph with its maker.
-    assert any("prim::If" in line and "test_problems.py:" in line for line in report.as_logged.unsafe)
+    assert any("prim::If" in line and "test_trace_checks.py:" in line for line in report.as_logged.unsafe)
     assert report.safe.candidates == 2
 
 
