@@ -76,7 +76,9 @@ def find(name: str, root: Path) -> EndpointSpec:
     there = sorted(file.stem for file in folder.glob("*.yaml"))
     if name not in there:  # by name, so that ../zoo/NAME is none
         remedy = f"The endpoints are {', '.join(there) or 'none yet'}; a new one: inferentia new NAME."
-        raise ProjectError([SpecError(f"endpoints/{name}.yaml", "", "", "does not exist", remedy)])
+        raise ProjectError(
+            [SpecError(f"endpoints/{name}.yaml", "", "", f"does not exist: there is no endpoint {name!r}", remedy)]
+        )
     return load(folder / f"{name}.yaml", root)
 
 
