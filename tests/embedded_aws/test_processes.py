@@ -59,7 +59,7 @@ def test_two_processes_serve_one_endpoint(hosting: Hosting, tmp_path: Path) -> N
     def lines() -> list[dict[str, Any]]:
         return [json.loads(line) for line in hosting.logs().splitlines() if line.startswith('{"event": "request"')]
 
-    servers = [one.pid for one in hosting.aws.workers() if "--member" in one.cmdline()]
+    servers = [one.pid for one in hosting.aws.workers() if "--worker-context" in one.cmdline()]
     assert len(servers) == 2
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, range(20))) == [[2, 4, 6]] * 20
