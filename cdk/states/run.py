@@ -71,7 +71,7 @@ def run_machine(
                 "ResultSelector": {"output.$": "$[0]"},
                 "ResultPath": "$.done",
                 "Catch": asl.catch("Stop the rest", "$.failure"),
-                "Next": "Tell of success 0",
+                "Next": "Notify of success 0",
             },
             **tell("Notify of success", place, topics, f"Compiled {place.name}", message, "Compiled"),
             "Compiled": {"Type": "Succeed", "OutputPath": "$.done.output"},

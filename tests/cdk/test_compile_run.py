@@ -390,7 +390,7 @@ def test_an_artifact_that_s3_cannot_copy_at_once_is_said() -> None:
     aws.bodies[f"{jobs.output_prefix(NAME, RUN)}result.json"] = json.dumps(result)
     ended = go("processing", aws)
     assert ended.error == "ArtifactTooLarge"
-    assert "operations publish" in str(ended.cause)
+    assert "inferentia publish" in str(ended.cause)
 
 
 def test_instances_compile_and_gather() -> None:

@@ -61,7 +61,7 @@ def test_rehearsal_beyond_this_machine_is_refused(environment: dict[str, str], s
     with pytest.raises(DeploymentError, match="rehearsal") as refused:
         read(environment, rehearsal="true")
     assert said in str(refused.value)
-    assert "embedded_aws environment" in str(refused.value)
+    assert "rehearsal env" in str(refused.value)
 
 
 def test_rehearsal_for_another_account_is_refused() -> None:

@@ -127,7 +127,7 @@ def test_neuron_monitor_runs_where_the_network_allows_it(
 
 
 def test_the_native_servers_own_metrics_are_on_the_dashboard(synthesize: Synthesize) -> None:
-    from inference_code.observability import log_writer  # noqa: PLC0415  (cdk may not import it; a test compares the names)
+    from inference_code.observability import cloudwatch_emf  # noqa: PLC0415  (cdk may not import it; a test compares the names)
 
     bodies = [
         json.loads(
@@ -140,10 +140,10 @@ def test_the_native_servers_own_metrics_are_on_the_dashboard(synthesize: Synthes
     native, stock = (
         [metric for widget in body["widgets"] for metric in widget["properties"].get("metrics", [])] for body in bodies
     )
-    ours = [metric for metric in native if metric[0] == log_writer.NAMESPACE]
-    assert {metric[1] for metric in ours} == set(log_writer._UNITS)
+    ours = [metric for metric in native if metric[0] == cloudwatch_emf.NAMESPACE]
+    assert {metric[1] for metric in ours} == set(cloudwatch_emf._UNITS)
     assert all(metric[2] == "Endpoint" for metric in ours)
-    assert not [metric for metric in stock if metric[0] == log_writer.NAMESPACE]
+    assert not [metric for metric in stock if metric[0] == cloudwatch_emf.NAMESPACE]
 
 
 def test_explicit_region_needs_no_mapping(synthesize: Synthesize) -> None:

@@ -219,7 +219,7 @@ def test_of_two_at_once_one_wins_and_the_other_says_who(ready: Path, run: Run) -
     code, _, err = submit(run, ready)
     assert code == 1
     assert run_of(ready) in err
-    assert "operations attach depth" in err
+    assert "inferentia attach depth" in err
     code, out, err = run("attach", "depth", "--json", "--root", str(ready))
     assert code == 0, err
     assert json.loads(out)["run"] == run_of(ready)
@@ -253,7 +253,7 @@ def test_a_race_is_decided_by_step_functions(ready: Path) -> None:
     assert [found for found in ended if isinstance(found, str)] == [run_of(ready)]
     assert len(refused) == 1
     assert f"run {run_of(ready)} of this very build is running" in refused[0]
-    assert "operations attach depth" in refused[0]
+    assert "inferentia attach depth" in refused[0]
 
 
 def failing() -> tuple[dict[str, Any], str]:

@@ -65,7 +65,8 @@ def test_one_of_a_batch_does_not_change_another(key: tuple[str, str]) -> None:
         both = flatten_outputs(graph.module(**inputs)).leaves
         first = flatten_outputs(graph.module(**{name: value[:1] for name, value in inputs.items()})).leaves
     for one, other in zip(first, both, strict=True):
-        torch.testing.assert_close(one, other[:1], rtol=1e-4, atol=1e-4)
+        # float32 kernels round by the batch's size, and differently on each processor; another item would be far off
+        torch.testing.assert_close(one, other[:1], rtol=2e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("key", CASES)

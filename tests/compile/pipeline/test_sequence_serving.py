@@ -22,7 +22,6 @@ from compile.packaging.local_server import Worker, running
 from endpoint_spec.lock import lock_path, read_lock
 from inference_code import handler
 from inference_code.codecs.images import decode
-from inference_code.settings import Settings
 from tests.compile.models.tiny import TINY
 from tests.compile.projects import rehearse
 
@@ -148,7 +147,7 @@ def test_a_bad_text_fails_alone(marian: Any) -> None:
 def test_the_stock_containers_functions_give_the_same(marian: Any) -> None:
     _, folder, worker = marian
     body = json.dumps([{"input_ids": ids} for ids in texts(2)])
-    served = handler.load(folder, Settings())
+    served = handler.model_fn(str(folder))
     done = handler.predict_fn(handler.input_fn(body, "application/json"), served)
     answer, kind = handler.output_fn(done, "application/json")
     assert kind == "application/json"
