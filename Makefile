@@ -6,6 +6,8 @@ PYTHON ?= $(shell for each in python3.11 python3 python3.12 python3.13; do \
 PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 TESTS ?= tests
+# One process a core; the tests of a file stay together, because they share its fixtures.
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test test-full test-python310 check coverage-table format lines lock clean
@@ -28,7 +30,7 @@ down: setup ## destroy what `make up` deployed and stop the embedded AWS
 	@$(PY) tools/demo.py down
 
 test: setup ## every test but the long ones (TESTS=path narrows)
-	@$(PY) -m pytest $(TESTS)
+	@$(PY) -m pytest $(PARALLEL) $(TESTS)
 
 test-full: setup ## every test, the long ones too
 	@$(PY) -m pytest -rs -m 'slow or not slow' $(TESTS)
@@ -36,7 +38,7 @@ test-full: setup ## every test, the long ones too
 test-python310: setup ## compile/ and inference_code/ as in the Inf1 container (Python 3.10, torch 1.13.1)
 	@$(PYTHON) tools/install.py --python310; status=$$?; \
 	if [ $$status -eq 3 ]; then exit 0; elif [ $$status -ne 0 ]; then exit $$status; fi; \
-	.venv310/bin/python -m pytest tests/endpoint_spec tests/compile tests/inference_code
+	.venv310/bin/python -m pytest $(PARALLEL) tests/endpoint_spec tests/compile tests/inference_code
 
 check: setup ## lint, format, types and the import contracts
 	@$(PY) -m ruff check .
