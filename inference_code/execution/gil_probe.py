@@ -38,9 +38,9 @@ class GilProbe:
         return self.free < 0.4
 
 
-def measure(call: Callable[[], object]) -> GilProbe:
-    """Call until enough time has been seen."""
-    pace, usual = _Pace(), sys.getswitchinterval()
+def measure(call: Callable[[], object], pace: Pace | None = None) -> GilProbe:
+    """Call until enough time has been seen. `pace` is ended."""
+    pace, usual = pace or Pace(), sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         idle = [pace.during(lambda: time.sleep(_PACE_SECONDS)) for _ in range(2)]  # something may disturb one of them
@@ -57,7 +57,7 @@ def measure(call: Callable[[], object]) -> GilProbe:
     return GilProbe(min(1.0, steps / seconds / alone), seconds)
 
 
-class _Pace:
+class Pace:
     """A thread that counts how often it wakes up."""
 
     def __init__(self) -> None:
@@ -78,6 +78,7 @@ class _Pace:
         return self._steps - before, time.perf_counter() - started
 
     def end(self) -> None:
+        """End the thread."""
         self._ended = True
         self._thread.join()
 

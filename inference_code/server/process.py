@@ -34,8 +34,8 @@ from inference_code.workers.connection_receiver import Connections
 
 # After the drain: for the 503 answers to leave, and for threads to notice that they are not needed any more. With the
 # last lines of the log (a second at most) all of it stays below the 30 s after which SageMaker kills.
-_LAST_ANSWERS_SECONDS = 2
-_THREADS_SECONDS = 1
+LAST_ANSWERS_SECONDS = 2
+THREADS_SECONDS = 1
 _KEEP_ALIVE_SECONDS = 75
 _BACKLOG = 2048
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -116,10 +116,10 @@ def serve(
         http=http(settings.limits.request_bytes),
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=math.ceil(settings.drain_s) + _LAST_ANSWERS_SECONDS,
+        timeout_graceful_shutdown=math.ceil(settings.drain_s) + LAST_ANSWERS_SECONDS,
     )
     _Server(configuration, service, ending, worker).run([listener] if listener is not None else [])
-    if not service.close(_THREADS_SECONDS):
+    if not service.close(THREADS_SECONDS):
         # Python waits for its threads without end; their requests have been answered.
         logging.getLogger(__name__).error("a request's work did not end within the drain; the process ends without it")
         sys.stderr.flush()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
+import signal
+import subprocess
 import sys
 import types
 from inspect import signature
@@ -19,9 +20,8 @@ import pytest
 from PIL import Image
 
 from inference_code import handler, inference
-from inference_code.adapters import torchserve
 from inference_code.errors import BadRequest
-from tests.inference_code.artifacts import depth_artifact, encoded, gradient, read_npy
+from tests.inference_code.artifacts import child_environment, depth_artifact, encoded, gradient, read_npy
 
 
 class Context:
@@ -164,21 +164,28 @@ def test_bodies_come_as_bytes_under_the_toolkit(tmp_path: Path, monkeypatch: pyt
     assert module.UTF8_TYPES == []
 
 
-def test_the_first_worker_that_cannot_load_ends_torchserve_and_a_later_one_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    killed: list[int] = []
-    monkeypatch.setattr(torchserve, "_server", os.getpid)
-    monkeypatch.setattr(torchserve, "_mark", lambda _: tmp_path / "mark")
-    monkeypatch.setattr(torchserve.os, "kill", lambda process, _: killed.append(process))
-    with pytest.raises(handler.LoadError):
-        inference.model_fn(str(tmp_path), Context())
-    assert killed == [os.getpid()]
-    inference.model_fn(str(depth_artifact(tmp_path / "good")), Context())
-    with pytest.raises(handler.LoadError):
-        inference.model_fn(str(tmp_path), Context())
-    assert killed == [os.getpid()], "a server whose worker had loaded the model was ended"
+# A parent whose command line names TorchServe's class, as Java's does; each artifact is loaded by a worker, in turn.
+SERVER = """
+import subprocess, sys
+worker = "import sys; from inference_code import inference; inference.model_fn(sys.argv[1])"
+name, *artifacts = sys.argv[1:]
+for artifact in artifacts:
+    print(subprocess.run([sys.executable, "-c", worker, artifact], stderr=subprocess.DEVNULL).returncode, flush=True)
+"""
 
 
-def test_only_torchserve_is_ended() -> None:
-    assert torchserve._server() is None
+def serve(name: str, *artifacts: Path) -> tuple[int, list[str]]:
+    """How such a parent ended, and its workers."""
+    command = [sys.executable, "-c", SERVER, name, *map(str, artifacts)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=child_environment())
+    return ended.returncode, ended.stdout.split()
+
+
+def test_the_first_worker_that_cannot_load_ends_torchserve_and_a_later_one_does_not(tmp_path: Path) -> None:
+    good = depth_artifact(tmp_path / "good")
+    assert serve("org.pytorch.serve.ModelServer", tmp_path) == (-signal.SIGTERM, [])
+    assert serve("org.pytorch.serve.ModelServer", good, tmp_path) == (0, ["0", "1"])
+
+
+def test_only_torchserve_is_ended(tmp_path: Path) -> None:
+    assert serve("org.example.ModelServer", tmp_path) == (0, ["1"])

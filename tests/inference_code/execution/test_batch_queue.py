@@ -14,7 +14,7 @@ from inference_code.artifact.manifest import PackagedVariant
 from inference_code.errors import Unavailable
 from inference_code.execution.batch_queue import Batch, BatchItem, BatchQueue
 from inference_code.execution.request_future import RequestFuture
-from tests.inference_code.execution.test_batching import graph, item
+from tests.inference_code.helpers import graph, item
 
 SHORT, LONG = (graph(1), graph(2), graph(8)), (graph(2, length=5),)
 

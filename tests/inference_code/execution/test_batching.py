@@ -13,18 +13,7 @@ from inference_code.errors import BadRequest, EndpointError, Internal
 from inference_code.execution.batching import fitting
 from inference_code.execution.direct_scheduler import DirectScheduler, plan
 from inference_code.request import Item
-
-
-def graph(batch: int, length: int = 3, role: str = "main") -> PackagedVariant:
-    return PackagedVariant(
-        role=role,
-        bucket={"length": length},
-        batch_size=batch,
-        file=f"{role}-{length}-{batch}.pt",
-        inputs=(TensorDescription("x", (batch, length), "float32"),),
-        outputs=(TensorDescription("y", (batch, length), "float32"),),
-        structure={"kind": "dict", "entries": [["y", {"kind": "tensor", "index": 0}]]},
-    )
+from tests.inference_code.helpers import graph, item
 
 
 class Device:
@@ -40,10 +29,6 @@ class Device:
         if (arrays[0] == 13).any():
             raise Internal("the device stumbled")
         return [arrays[0] * 2]
-
-
-def item(value: float, length: int = 3, **options: Any) -> Item:
-    return Item({"x": np.full(length, value, np.float32)}, **options)
 
 
 @pytest.mark.parametrize(

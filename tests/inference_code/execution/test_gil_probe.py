@@ -5,85 +5,83 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from inference_code import handler
 from inference_code.execution import gil_probe
-from inference_code.execution import model as runtime
-from inference_code.execution.gil_probe import GilProbe, measure, watch
+from inference_code.execution.gil_probe import GilProbe, Pace, measure, watch
 from inference_code.handler import load
 from inference_code.server.app import Service
 from inference_code.settings import Settings
 from tests.inference_code.artifacts import doubling_artifact
 
 
-def python_for(seconds: float) -> int:
-    end, count = time.perf_counter() + seconds, 0
-    while time.perf_counter() < end:
-        count += 1
-    return count
+class ScriptedPace(Pace):
+    """A second thread that makes 2000 steps a second beside nothing, and then what `model` lists: steps and seconds."""
 
-
-@pytest.mark.parametrize("seconds", [0.0002, 0.006, 0.05])
-def test_python_holds_the_gil(seconds: float) -> None:
-    assert measure(lambda: python_for(seconds)).held
-
-
-@pytest.mark.parametrize("seconds", [0.001, 0.006, 0.05])
-def test_sleep_releases_it(seconds: float) -> None:
-    found = measure(lambda: time.sleep(seconds))
-    assert not found.held
-    assert 0.05 <= found.seconds < 1
-    assert sys.getswitchinterval() == pytest.approx(0.005)
-
-
-def test_a_matrix_product_releases_it() -> None:
-    matrix = torch.rand(700, 700)
-    assert not measure(lambda: matrix @ matrix).held
-
-
-def test_nothing_is_called_for_long() -> None:
-    calls = []
-    started = time.perf_counter()
-    measure(lambda: calls.append(time.sleep(0.3)))
-    assert len(calls) == 1
-    assert time.perf_counter() - started < 2
-
-
-class Lines(logging.Handler):
-    def __init__(self) -> None:
+    def __init__(self, *model: tuple[int, float]) -> None:
         super().__init__()
-        self.lines: list[str] = []
+        self.left = [(40, 0.02), (36, 0.02), *model]
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
+    def during(self, call: Callable[[], object]) -> tuple[int, float]:
+        call()
+        return self.left.pop(0)
 
 
 @pytest.mark.parametrize(
-    ("call", "workers", "held", "part"),
+    ("model", "free", "held"),
     [
-        (time.sleep, 2, False, "releases the GIL"),
-        (python_for, 2, True, "set serve.processes (ENDPOINT_PROCESSES, --processes) to up to 2"),
-        (python_for, 1, True, "this process has one core"),
+        ([(2, 0.05)], 0.02, True),
+        ([(98, 0.05)], 0.98, False),
+        ([(120, 0.05)], 1.0, False),
+        ([(1, 0.02)] * 3, 0.025, True),  # short calls are repeated for 50 ms
+        ([(30, 0.05)] * 6, 0.3, True),  # in doubt, for 300 ms
+        ([(30, 0.05), (98, 0.05)], 0.64, False),  # in doubt no longer
+        ([(0, 0.9)], 0.0, True),  # a long call is made once
+    ],
+)
+def test_the_model_is_called_until_the_pace_beside_it_is_plain(
+    model: list[tuple[int, float]], free: float, held: bool
+) -> None:
+    pace = ScriptedPace(*model)
+    calls: list[None] = []
+    found = measure(lambda: calls.append(None), pace)
+    assert found == GilProbe(pytest.approx(free), pytest.approx(sum(seconds for _, seconds in model)))
+    assert found.held == held
+    assert (len(calls), pace.left) == (len(model), [])
+    assert sys.getswitchinterval() == pytest.approx(0.005)
+
+
+def test_python_holds_the_gil_and_sleep_does_not() -> None:
+    def python() -> None:
+        end = time.perf_counter() + 0.06
+        while time.perf_counter() < end:
+            pass
+
+    assert measure(python).held
+    assert not measure(lambda: time.sleep(0.06)).held
+
+
+@pytest.mark.parametrize(
+    ("found", "workers", "part"),
+    [
+        (GilProbe(0.98, 0.06), 2, "releases the GIL during inference (free for 98% of 60 ms): one thread per core"),
+        (GilProbe(0.02, 0.06), 2, "set serve.processes (ENDPOINT_PROCESSES, --processes) to up to 2"),
+        (GilProbe(0.02, 0.06), 1, "this process has one core"),
     ],
 )
 def test_one_line_says_what_follows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any, workers: int, held: bool, part: str
-) -> None:
-    original = runtime._call
-    monkeypatch.setattr(runtime, "_call", lambda *arguments: (call(0.006), original(*arguments))[1])
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    found: GilProbe, workers: int, part: str,
+) -> None:  # fmt: skip
     model = load(doubling_artifact(tmp_path), Settings(workers=workers, host_threads=2)).model
-    lines = Lines()
-    monkeypatch.setattr(gil_probe, "_log", logging.Logger("interpreter"))
-    gil_probe._log.addHandler(lines)
-    found = watch(model)
-    assert found is not None
-    assert found.held == held
-    (line,) = lines.lines
+    monkeypatch.setattr(gil_probe, "measure", lambda _: found)
+    caplog.set_level(logging.INFO, gil_probe.__name__)
+    assert watch(model) == found
+    (line,) = [record.getMessage() for record in caplog.records if record.name == gil_probe.__name__]
     assert part in line
 
 

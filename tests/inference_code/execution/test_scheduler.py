@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import queue
 import random
 import threading
 import time
@@ -23,33 +22,7 @@ from inference_code.execution.batching import BatchRecord
 from inference_code.execution.request_future import RequestFuture
 from inference_code.execution.scheduler import QueueScheduler
 from inference_code.request import Item
-from tests.inference_code.execution.test_batching import graph, item
-
-LONG = 30  # seconds after which a test that waits for another thread has failed
-
-
-class Gate:
-    """A device that doubles; while `held`, each call waits for its `go`."""
-
-    def __init__(self, *, held: bool = False) -> None:
-        self.held = held
-        self.begun: queue.SimpleQueue[tuple[int, str, list[float]]] = queue.SimpleQueue()
-        self._go = threading.Semaphore(0)
-
-    def __call__(self, core: int, entry: PackagedVariant, arrays: list[Any]) -> list[Any]:
-        self.begun.put((core, entry.file, arrays[0][:, 0].tolist()))
-        if self.held:
-            assert self._go.acquire(timeout=LONG)
-        if (arrays[0] == 13).any():
-            raise Internal("the device stumbled")
-        return [arrays[0] * 2]
-
-    def next(self) -> tuple[int, str, list[float]]:
-        return self.begun.get(timeout=LONG)
-
-    def go(self, times: int = 1) -> None:
-        for _ in range(times):
-            self._go.release()
+from tests.inference_code.helpers import LONG, Gate, graph, item
 
 
 class Clock:

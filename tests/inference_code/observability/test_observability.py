@@ -27,7 +27,7 @@ from tests.inference_code.artifacts import (
     finish,
     npy,
 )
-from tests.inference_code.server.test_server import wait_for
+from tests.inference_code.helpers import wait_for
 
 SMALL, LARGE = "x=4", "x=8"
 

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,8 +27,7 @@ from inference_code.server import process
 from inference_code.server.app import Service
 from inference_code.settings import Limits, Settings
 from tests.inference_code.artifacts import Response, Server, add_graph, doubling_artifact, finish, npy
-from tests.inference_code.execution.test_scheduler import LONG, Gate
-from tests.inference_code.server.test_server import SLOW, error_of, wait_for
+from tests.inference_code.helpers import LONG, SLOW, Gate, error_of, wait_for
 
 NPY = {"content-type": "application/x-npy", "accept": "application/json"}
 
@@ -155,15 +153,13 @@ def test_a_request_whose_client_has_gone_never_reaches_the_device(make: Any) -> 
 
 def test_a_request_whose_time_is_up_is_503_and_never_reaches_the_device(make: Any) -> None:
     async def work() -> None:
-        house = make()
+        house = make(deadline_s=0.2)
         busy = await house.occupy()
-        house.service._settings = Settings(deadline_s=0.2)
-        late = await house.ask(1)
-        assert (late.status, late.headers["retry-after"]) == (503, "1")
-        assert error_of(late)["detail"] == "request deadline of 0.2 s exceeded; retry"
+        for late in (await house.ask(1), await busy):
+            assert (late.status, late.headers["retry-after"]) == (503, "1")
+            assert error_of(late)["detail"] == "request deadline of 0.2 s exceeded; retry"
         await house.until_waiting(0)
         house.gate.go()
-        assert doubled(await busy) == -2
         house.service.close(LONG)
         assert house.gate.begun.empty()
 
@@ -212,9 +208,7 @@ def test_at_the_end_of_the_drain_nobody_waits_for_what_a_client_still_has_to_sen
         half, refused = Slow(house, content_length="1000"), Slow(house, content_length="1001")
         await asyncio.sleep(0)
         house.service.drain()
-        started = time.monotonic()
         await asyncio.gather(half.answered, refused.answered)
-        assert time.monotonic() - started < 5
         assert [one.sent[0]["status"] for one in (half, refused)] == [503, 413]
         assert json.loads(half.sent[1]["body"])["detail"] == "server is shutting down; retry"
         assert not half.sent[-1]["more_body"]
@@ -445,8 +439,8 @@ def slow_artifact(folder: Path) -> Path:
             return x * 2
 
     graph = add_graph(folder, Slow(), {"x": torch.zeros(1, 3)})
-    sleeping = "import time\nfrom inference_code.execution import model as runtime\n_call = runtime._call\n"
-    sleeping += "runtime._call = lambda *arguments: (time.sleep(2), _call(*arguments))[1]\n"
+    sleeping = "import time\nfrom inference_code.execution.model import Model\nrun_on = Model.run_on\n"
+    sleeping += "Model.run_on = lambda *arguments: (time.sleep(2), run_on(*arguments))[1]\n"
     source = sleeping + "from inference_code.tasks.tensor import postprocess, preprocess\n"
     path = folder / "code" / "handler" / "slow.py"
     path.parent.mkdir(parents=True)
@@ -457,7 +451,7 @@ def slow_artifact(folder: Path) -> Path:
 def test_the_whole_end_fits_into_the_thirty_seconds_of_sagemaker() -> None:
     last = inspect.signature(Writer.close).parameters["seconds"].default
     drain = Settings().drain_s
-    assert drain + process._LAST_ANSWERS_SECONDS + process._THREADS_SECONDS + last < 30
+    assert drain + process.LAST_ANSWERS_SECONDS + process.THREADS_SECONDS + last < 30
 
 
 @pytest.mark.slow
@@ -468,8 +462,7 @@ def test_with_its_own_settings_a_server_that_hangs_ends_within_thirty_seconds(tm
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(server.request, body=b"600", Content_Type="text/plain")
         wait_for((folder / "code/handler/models/my_handler.py.in").exists)
-        began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        assert answer.result(2 * LONG).status == 503
-    assert server.stop() == 1
-    assert 20 < time.monotonic() - began < 30
+        assert server.process.wait(30) == 1, "SageMaker kills a container 30 s after SIGTERM"
+        assert answer.result(LONG).status == 503
+    server.stop()

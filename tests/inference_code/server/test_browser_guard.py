@@ -21,8 +21,7 @@ from inference_code.server.browser_guard import BrowserGuard, guard
 from inference_code.settings import read_host
 from tests.inference_code.artifacts import Server, doubling_artifact
 from tests.inference_code.corpus import raw
-from tests.inference_code.server.test_load import exchange, without_httptools
-from tests.inference_code.server.test_server import wait_for
+from tests.inference_code.helpers import exchange, wait_for, without_httptools
 
 LISTED = ("depth.example", "tunnel.example:9000", "[::2]:9000")
 BODY = b'{"x": [1, 2, 3]}'

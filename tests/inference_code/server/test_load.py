@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import random
 import re
 import signal
 import socket
@@ -13,13 +10,10 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from inference_code import handler
-from inference_code.handler import Headers
 from tests.inference_code.artifacts import (
     Server,
     child_environment,
@@ -29,10 +23,20 @@ from tests.inference_code.artifacts import (
     sums_artifact,
 )
 from tests.inference_code.corpus import hostile, raw, shown
-from tests.inference_code.load import Got, Sent, send_all
-from tests.inference_code.server.test_server import wait_for
+from tests.inference_code.helpers import (
+    JSON,
+    children,
+    exchange,
+    is_serving,
+    items,
+    request,
+    resident,
+    unbatched,
+    wait_for,
+    without_httptools,
+)
+from tests.inference_code.load import Got, send_all
 
-JSON = "Content-Type: application/json\r\n"
 AMOUNT = [400, pytest.param(10_000, marks=pytest.mark.slow)]
 
 
@@ -44,34 +48,6 @@ def sums_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serv
     yield server, artifact
     assert server.stop() == 0
     assert "Traceback" not in server.log.read_text()
-
-
-def items(number: int) -> list[dict[str, Any]]:
-    """What request `number` sends: one item, or several of which one is bad."""
-    chance = random.Random(number)
-    found = [
-        {"x": [number + place, chance.random(), -1.5], "n": [number, place]}
-        for place in range(1 if number % 5 else chance.randrange(2, 9))
-    ]
-    if len(found) > 1:
-        found[chance.randrange(len(found))]["x"] = [1]
-    return found
-
-
-def request(number: int) -> Sent:
-    value = items(number)
-    return Sent(number, json.dumps(value if len(value) > 1 else value[0]).encode(), JSON)
-
-
-def unbatched(artifact: Path, requests: list[Sent]) -> dict[int, tuple[int, bytes]]:
-    """What each request is answered when nothing else is there."""
-    served = handler.model_fn(str(artifact))
-    answers = {}
-    for sent in requests:
-        done = handler.predict_fn(handler.input_fn(sent.body, "application/json", Headers()), served)
-        reply = served.output(done)
-        answers[sent.number] = (reply.status, reply.body)
-    return answers
 
 
 @pytest.mark.parametrize("count", AMOUNT)
@@ -111,24 +87,6 @@ def test_more_connections_than_the_queue_holds_get_503_with_retry_after(tmp_path
     logged = [line for line in server.lines if line.get("event") == "request"]
     assert sorted(line["status"] for line in logged) == sorted(answer.status for answer in answers)
     assert len({line["request_id"] for line in logged}) == 300
-
-
-def children(process: int) -> list[int]:
-    """The ids of a process's children."""
-    tasks = Path(f"/proc/{process}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
-
-
-def is_serving(process: int) -> bool:
-    try:
-        return b"inference_code.server" in Path(f"/proc/{process}/cmdline").read_bytes()
-    except FileNotFoundError:
-        return False
-
-
-def resident(process: int) -> int:
-    """Bytes of memory that a process holds."""
-    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 # A server that is killed -------------------------------------------------------------------------------------------
@@ -210,17 +168,6 @@ def test_hostile_requests_are_answered_below_500_and_the_memory_stays(
     assert {200, 400, 406, 413, 415} <= statuses
 
 
-def without_httptools(folder: Path, parser: str) -> dict[str, str]:
-    """The environment in which the server reads HTTP with `parser`."""
-    if parser == "httptools":
-        pytest.importorskip("httptools")
-        return {}
-    hidden = folder / "hidden"
-    hidden.mkdir(exist_ok=True)
-    (hidden / "sitecustomize.py").write_text("import sys\nsys.modules['httptools'] = None\n")
-    return {"PYTHONPATH": f"{hidden}{os.pathsep}{child_environment()['PYTHONPATH']}"}
-
-
 @pytest.mark.parametrize("count", [200, pytest.param(3000, marks=pytest.mark.slow)])
 def test_what_is_no_http_or_odd_is_answered_below_500_or_closed(sums_server: tuple[Server, Path], count: int) -> None:
     server, _ = sums_server
@@ -235,20 +182,6 @@ def test_what_is_no_http_or_odd_is_answered_below_500_or_closed(sums_server: tup
     assert {200, 400, 404, 405} <= statuses
     assert server.request("/ping").status == 200
     wait_for(lambda: b"\nendpoint_requests_inside 0\n" in server.request("/metrics").body)
-
-
-def exchange(stream: socket.socket, sent: bytes, half_close: bool) -> bytes:
-    """Send, say that there is no more or wait, and read until the other side closes or is silent for a while."""
-    received = b""
-    stream.settimeout(0.2)
-    with contextlib.suppress(OSError):  # it may close while we still send; then that is its answer
-        stream.sendall(sent)
-        if half_close:
-            stream.shutdown(socket.SHUT_WR)
-    with contextlib.suppress(OSError):
-        while piece := stream.recv(65_536):
-            received += piece
-    return received
 
 
 def test_slow_and_broken_clients_hold_nobody_up(sums_server: tuple[Server, Path]) -> None:

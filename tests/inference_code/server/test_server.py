@@ -10,8 +10,6 @@ import shutil
 import signal
 import socket
 import struct
-import subprocess
-import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,11 +27,9 @@ from inference_code.artifact import manifest as m
 from inference_code.server.__main__ import main as server_command
 from tests.inference_code.artifacts import (
     BUCKET,
-    Response,
     Server,
     change_manifest,
     child_environment,
-    command,
     depth_artifact,
     doubling_artifact,
     encoded,
@@ -42,16 +38,9 @@ from tests.inference_code.artifacts import (
     read_npy,
     sums_artifact,
 )
+from tests.inference_code.helpers import SLOW, error_of, fails, wait_for
 
 PICTURE = encoded(Image.fromarray(gradient()))
-
-
-def error_of(answer: Response) -> dict[str, str]:
-    assert answer.headers["content-type"] == "application/json"
-    found = json.loads(answer.body)
-    assert found.keys() == {"error", "detail"}
-    assert "Traceback" not in found["detail"]
-    return found  # type: ignore[no-any-return]
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -348,18 +337,6 @@ def test_a_forty_megapixel_picture(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-def fails(folder: Path, *arguments: str, **environment: str) -> str:
-    """Standard error of a server that must end with 1 and never listen."""
-    run = subprocess.run(
-        command(folder, *(arguments or ("--port", "0"))),
-        capture_output=True, text=True, timeout=120, check=False, env=child_environment(environment),
-    )  # fmt: skip
-    assert run.returncode == 1
-    assert run.stdout == ""
-    assert run.stderr.count("\n") == 1
-    return run.stderr
-
-
 def test_a_changed_graph_ends_with_one_line(tmp_path: Path) -> None:
     folder = sums_artifact(tmp_path / "a")
     graph = m.read(folder).graphs[0].file
@@ -435,25 +412,6 @@ def test_wrong_use_ends_with_two(in_process: Any, arguments: tuple[str, ...]) ->
     with pytest.raises(SystemExit) as caught:
         in_process(*(("--model-dir", "x", *arguments) if arguments else ()))
     assert caught.value.code == 2
-
-
-SLOW = """
-import time
-import numpy as np
-def preprocess(request):
-    time.sleep(float(request.body))
-    return np.ones(3)
-def postprocess(outputs, item):
-    return outputs
-"""
-
-
-def wait_for(condition: Any) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it did not happen within 30 s")
 
 
 def test_sigterm_lets_the_request_in_work_finish(tmp_path: Path) -> None:

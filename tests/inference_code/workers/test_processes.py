@@ -31,9 +31,8 @@ from tests.inference_code.artifacts import (
     doubling_artifact,
     sums_artifact,
 )
+from tests.inference_code.helpers import SLOW, children, fails, is_serving, request, unbatched, wait_for
 from tests.inference_code.load import Got, send_all
-from tests.inference_code.server.test_load import children, is_serving, request, resident, unbatched
-from tests.inference_code.server.test_server import SLOW, fails, wait_for
 
 BODY = b'{"x": [1, 2, 3], "n": [1, 2]}'
 SHARED = {
@@ -129,7 +128,6 @@ def test_each_process_has_its_share_and_the_parent_has_no_torch(pair: Server) ->
         own = {"NEURON_RT_VISIBLE_CORES": cores, "ENDPOINT_MAX_QUEUE": queue}
         assert (wanted | own).items() <= found.items()
     assert "libtorch" not in Path(f"/proc/{pair.process.pid}/maps").read_text()
-    assert resident(pair.process.pid) < 40 * 2**20
 
 
 def test_connections_go_to_the_process_that_has_the_fewest(pair: Server) -> None:
@@ -177,13 +175,10 @@ def test_a_process_that_does_not_tell_its_metrics_is_left_out_and_counted(pair: 
         stuck = places(pair)[1]
         os.kill(stuck, signal.SIGSTOP)
         try:
-            started = time.monotonic()
             metrics = one.metrics()
-            took = time.monotonic() - started
         finally:
             os.kill(stuck, signal.SIGCONT)
     assert (metrics["endpoint_processes"], metrics["endpoint_processes_silent"]) == (1, 1)
-    assert 0.9 < took < 10
 
 
 def test_lines_stay_whole_and_none_is_missing(pair: Server) -> None:
@@ -262,10 +257,8 @@ def test_nobody_reads_the_output_and_requests_go_on(tmp_path: Path) -> None:
         assert {answer.status for answer in answers} == {200}
     finally:
         process.terminate()
-        started = time.monotonic()
         assert process.wait(60) == 0
         process.stdout.close()
-    assert time.monotonic() - started < 10
 
 
 # The end of one, and of all ------------------------------------------------------------------------------------------
@@ -316,11 +309,9 @@ def test_sigterm_lets_the_requests_of_all_processes_finish_together(tmp_path: Pa
         answers = [pool.submit(server.request, body=b"1.2", Content_Type="text/plain") for _ in range(4)]
         wait_for(lambda: all(Path(f"{inside}{core}").exists() for core in (0, 1)))
         time.sleep(0.5)  # for the other two
-        started = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         assert [answer.result().body for answer in answers] == [b"[2, 2, 2]"] * 4
     assert server.stop() == 0
-    assert time.monotonic() - started < 5
 
 
 def test_sigterm_between_loading_and_listening_ends_a_process(tmp_path: Path) -> None:
@@ -446,16 +437,18 @@ def test_connections_that_a_dead_process_had_not_taken_go_to_another() -> None:
         assert [answer.result() for answer in answers] == [200] * 6
 
 
-def test_while_no_process_is_ready_connections_wait() -> None:
-    slow = CHILD.replace("channel.sendall(READY)", "time.sleep(0.7); channel.sendall(READY)")
+def test_while_no_process_is_ready_connections_wait(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    steps = f"time.sleep(0.7); open({str(ready)!r}, 'w').close(); channel.sendall(READY)"
+    slow = CHILD.replace("channel.sendall(READY)", steps)
     with parent_of(slow + DEAF.replace("member.index == 0", "False")) as parent:
         ping = ask(parent)
         assert ping() == 200
         for child in children(parent.pid):
             os.kill(child, signal.SIGKILL)
-        started = time.monotonic()
-        assert ping() == 200  # once one is ready again
-        assert time.monotonic() - started > 0.6
+        ready.unlink()
+        assert ping() == 200
+        assert ready.exists(), "it was answered before a process was ready again"
 
 
 def test_a_process_that_takes_nothing_is_given_no_more() -> None:
@@ -476,11 +469,9 @@ def test_a_process_that_does_not_end_is_killed() -> None:
         assert parent.stdout is not None
         assert parent.stdout.readline().startswith("listening on ")
         parent.terminate()
-        started = time.monotonic()
         _, error = parent.communicate(timeout=60)
     assert parent.returncode == 1
     assert "did not end within 1.2 s, and is killed" in error
-    assert 1 < time.monotonic() - started < 10
 
 
 # Wrong numbers -------------------------------------------------------------------------------------------------------
