@@ -1,6 +1,6 @@
 """The whole way with the stock CDK CLI and boto3: two endpoints, one of them a user's own model and handler.
 
-The tests are one story: each takes the deployed project as the one before left it.
+Each test runs alone on what the fixture deployed, in any order but for the last, which takes it down.
 """
 
 from __future__ import annotations
