@@ -75,8 +75,9 @@ class Aws:
             return dict(json.load(answer))
 
     def workers(self) -> list[psutil.Process]:
-        """Every process below the server."""
-        return psutil.Process(self.process.pid).children(recursive=True)
+        """Every process below the server that has not ended."""
+        found = psutil.Process(self.process.pid).children(recursive=True)
+        return [one for one in found if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
     def end(self, number: int = signal.SIGTERM) -> None:
         """End it and wait."""

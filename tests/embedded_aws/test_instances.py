@@ -32,6 +32,8 @@ class Fleet:
 
     def template(self, script: str, minutes: int = 6000, **more: Any) -> str:
         """A launch template whose instances end after `minutes` (here a sixtieth of them); its id."""
+        if "curl" in script and shutil.which("curl") is None:
+            pytest.skip("NO CURL: the user data of this test was not run; apt-get install curl")
         text = f"#!/bin/sh\nshutdown -h +{minutes}\nexport AWS_DEFAULT_REGION=us-east-1\n{script}\n"
         data = {
             "ImageId": IMAGE,
@@ -61,8 +63,6 @@ class Fleet:
 
     def run(self, script: str, **more: Any) -> str:
         """Start an instance with a script; its id."""
-        if "curl" in script and shutil.which("curl") is None:
-            pytest.skip("NO CURL: the user data of this test was not run; apt-get install curl")
         return str(self.launch(self.template(script, **more))["InstanceId"])
 
     def seen(self, instance: str) -> dict[str, Any]:
