@@ -16,8 +16,8 @@ from typing import Annotated, Any
 import psutil
 import typer
 
-from embedded_aws.access import HOSTS, LOOPBACK, STATE_FILE, AccessError, private_directory
-from embedded_aws.control import CLOCK_PATH, FAULTS_PATH
+from .access import HOSTS, LOOPBACK, STATE_FILE, AccessError, private_directory
+from .control import CLOCK_PATH, FAULTS_PATH
 
 app = typer.Typer(
     help="AWS on this machine, for rehearsals: moto with a CloudFormation engine and SageMaker hosting that runs.",
@@ -124,7 +124,7 @@ def serve(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("embedded_aws").setLevel(logging.DEBUG if verbose else logging.INFO)
     # moto takes a while; the other commands do not need it
-    from embedded_aws.server import Server, Settings  # noqa: PLC0415
+    from .server import Server, Settings  # noqa: PLC0415
 
     server = Server(directory, port, Settings(wait_speed, limit_speed, processing_quota))
     typer.echo(f"AWS on this machine: {server.url} (files under {server.directory})", err=True)

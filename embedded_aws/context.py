@@ -14,14 +14,14 @@ from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.base_backend import BackendDict
 from moto.utilities.tagging_service import TaggingService
 
-from embedded_aws.clients import Clients
-from embedded_aws.cloudformation.store import Stacks
-from embedded_aws.control.clock import Clock
-from embedded_aws.ec2.instances import Instances
-from embedded_aws.host import Host
-from embedded_aws.hosting.hosted import Hosting
-from embedded_aws.monitoring.series import Recorder
-from embedded_aws.sagemaker_jobs.jobs import Jobs
+from .clients import Clients
+from .cloudformation.store import Stacks
+from .control.clock import Clock
+from .ec2.instances import Instances
+from .host import Host
+from .hosting.hosted import Hosting
+from .monitoring.series import Recorder
+from .sagemaker_jobs.jobs import Jobs
 
 # the first is moto's default; none is used again, since threads of an ended server may still look for theirs
 _accounts = map(str, itertools.count(123456789012))

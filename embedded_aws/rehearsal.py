@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from embedded_aws.__main__ import clock, environment, fail, faults, running, stop
-from embedded_aws.access import AccessError, private_directory
+from .__main__ import clock, environment, fail, faults, running, stop
+from .access import AccessError, private_directory
 
 app = typer.Typer(
     help="AWS on this machine, for rehearsals. It proves nothing about AWS: docs/rehearsing.md says what it shows.",

@@ -13,14 +13,14 @@ from pathlib import Path
 from moto.cloudwatch.models import cloudwatch_backends
 from werkzeug.serving import make_server
 
-from embedded_aws import patches
-from embedded_aws.access import LOOPBACK, STATE_FILE, Secrets, private_directory, write_private
-from embedded_aws.application import Application
-from embedded_aws.clients import Clients
-from embedded_aws.connection import QuietHandler
-from embedded_aws.context import ServerContext
-from embedded_aws.control.clock import Clock
-from embedded_aws.monitoring.alarms import evaluate_all
+from . import patches
+from .access import LOOPBACK, STATE_FILE, Secrets, private_directory, write_private
+from .application import Application
+from .clients import Clients
+from .connection import QuietHandler
+from .context import ServerContext
+from .control.clock import Clock
+from .monitoring.alarms import evaluate_all
 
 log = logging.getLogger(__name__)
 EVALUATE_ALARMS_EVERY_SECONDS = 10.0

@@ -9,10 +9,11 @@ from typing import Any
 import typer
 
 import endpoint_spec as specs
-from operations.account import explained
-from operations.commands import artifacts, jobs, smoke, status
-from operations.commands.common import console
-from operations.errors import OperationError, WrongUseError
+
+from .account import explained
+from .commands import artifacts, jobs, smoke, status
+from .commands.common import console
+from .errors import OperationError, WrongUseError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 for group in (status, jobs, artifacts, smoke):  # the order is that of --help

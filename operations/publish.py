@@ -9,9 +9,10 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from endpoint_spec.digests import file_digest
-from operations.account import ARTIFACTS_STACK, Account
-from operations.errors import OperationError
-from operations.locked import Locked, guard
+
+from .account import ARTIFACTS_STACK, Account
+from .errors import OperationError
+from .locked import Locked, guard
 
 
 @dataclass(frozen=True)

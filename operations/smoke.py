@@ -14,9 +14,10 @@ import numpy as np
 from botocore.exceptions import ClientError
 
 from endpoint_spec.lock import SampleAnswer
-from operations.account import Account
-from operations.errors import OperationError
-from operations.locked import Locked, guard
+
+from .account import Account
+from .errors import OperationError
+from .locked import Locked, guard
 
 
 @dataclass(frozen=True)

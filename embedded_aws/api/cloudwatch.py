@@ -11,12 +11,12 @@ from moto.cloudwatch.models import Alarm
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult, EmptyResult
 
-from embedded_aws.context import WithContext
-from embedded_aws.errors import AwsError, ValidationError
-from embedded_aws.monitoring.alarms import COMPARISONS, RuleError, check_rule, evaluate_all
-from embedded_aws.monitoring.expressions import ExpressionError
-from embedded_aws.monitoring.queries import check, evaluate
-from embedded_aws.monitoring.series import UnsupportedStatisticError, check_statistic, matching, points
+from ..context import WithContext
+from ..errors import AwsError, ValidationError
+from ..monitoring.alarms import COMPARISONS, RuleError, check_rule, evaluate_all
+from ..monitoring.expressions import ExpressionError
+from ..monitoring.queries import check, evaluate
+from ..monitoring.series import UnsupportedStatisticError, check_statistic, matching, points
 
 
 class CloudWatch(WithContext, CloudWatchResponse):

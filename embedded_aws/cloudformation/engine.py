@@ -15,16 +15,16 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from embedded_aws.clients import Clients
-from embedded_aws.cloudformation.evaluate import Scope, check_rules
-from embedded_aws.cloudformation.graph import creation_order, dependencies
-from embedded_aws.cloudformation.plan import changed_properties, needs_replacement
-from embedded_aws.cloudformation.scope import Definition, evaluated_outputs, resource_properties, scope_of
-from embedded_aws.cloudformation.store import Stack, StackResource, Store
-from embedded_aws.cloudformation.template import TemplateError
-from embedded_aws.control.clock import now
-from embedded_aws.providers import TYPES, Context, ProviderError, faults_of_properties, type_fault
-from embedded_aws.providers.schema import create_only
+from ..clients import Clients
+from ..control.clock import now
+from ..providers import TYPES, Context, ProviderError, faults_of_properties, type_fault
+from ..providers.schema import create_only
+from .evaluate import Scope, check_rules
+from .graph import creation_order, dependencies
+from .plan import changed_properties, needs_replacement
+from .scope import Definition, evaluated_outputs, resource_properties, scope_of
+from .store import Stack, StackResource, Store
+from .template import TemplateError
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from embedded_aws.cloudformation.template import Template, TemplateError
+from .template import Template, TemplateError
 
 SSM_VALUE = re.compile(r"AWS::SSM::Parameter::Value<(.+)>")
 NO_ECHO = "****"

@@ -10,20 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedded_aws.clients import Clients
-from embedded_aws.cloudformation.evaluate import check_rules
-from embedded_aws.cloudformation.graph import creation_order, dependencies
-from embedded_aws.cloudformation.scope import (
-    AFTER_APPLY,
-    Definition,
-    evaluated_outputs,
-    resource_properties,
-    scope_of,
-)
-from embedded_aws.cloudformation.store import Stack, StackResource, Store
-from embedded_aws.cloudformation.template import TemplateError
-from embedded_aws.providers import TYPES
-from embedded_aws.providers.schema import create_only, tag_property
+from ..clients import Clients
+from ..providers import TYPES
+from ..providers.schema import create_only, tag_property
+from .evaluate import check_rules
+from .graph import creation_order, dependencies
+from .scope import AFTER_APPLY, Definition, evaluated_outputs, resource_properties, scope_of
+from .store import Stack, StackResource, Store
+from .template import TemplateError
 
 NO_CHANGES = "The submitted information didn't contain changes. Submit different information to create a change set."
 _ATTRIBUTES = ("Metadata", "DeletionPolicy", "UpdateReplacePolicy")

@@ -8,12 +8,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from embedded_aws.clients import Clients
-from embedded_aws.cloudformation.evaluate import Scope
-from embedded_aws.cloudformation.parameters import resolved_values
-from embedded_aws.cloudformation.store import Stack, StackResource, Store
-from embedded_aws.cloudformation.template import Template, TemplateError
-from embedded_aws.providers.schema import tag_property, tags_are_a_map
+from ..clients import Clients
+from ..providers.schema import tag_property, tags_are_a_map
+from .evaluate import Scope
+from .parameters import resolved_values
+from .store import Stack, StackResource, Store
+from .template import Template, TemplateError
 
 # How a change set shows a value that only the deployment will tell, see "View change set",
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-updating-stacks-changesets-view.html

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from embedded_aws.cloudformation.template import Template
-from embedded_aws.control.clock import now
+from ..control.clock import now
+from .template import Template
 
 STACK_TYPE = "AWS::CloudFormation::Stack"
 

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from embedded_aws.ec2.machine import Machine
-from embedded_aws.host import Host
+from ..host import Host
+from .machine import Machine
 
 
 class Instances:

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from embedded_aws.host import Host
-from embedded_aws.hosting.endpoint import Endpoint
+from ..host import Host
+from .endpoint import Endpoint
 
 
 class Hosted:

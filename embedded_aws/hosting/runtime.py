@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 from werkzeug.wrappers import Request, Response
 
-from embedded_aws.access import LOOPBACK
-from embedded_aws.hosting.endpoint import Endpoint, Variant
-from embedded_aws.hosting.hosted import Hosting
-from embedded_aws.hosting.logs import log_group
 from endpoint_spec.platforms import limits
+
+from ..access import LOOPBACK
+from .endpoint import Endpoint, Variant
+from .hosted import Hosting
+from .logs import log_group
 
 PATH = re.compile(r"/endpoints/([^/]+)/invocations/?")
 CUSTOM = "X-Amzn-SageMaker-Custom-Attributes"

@@ -21,9 +21,9 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.cloudwatch.models import Alarm, CloudWatchBackend
 
-from embedded_aws.clients import Clients
-from embedded_aws.monitoring.queries import Query, evaluate, period_of
-from embedded_aws.monitoring.series import floor
+from ..clients import Clients
+from .queries import Query, evaluate, period_of
+from .series import floor
 
 log = logging.getLogger(__name__)
 _lock = threading.RLock()

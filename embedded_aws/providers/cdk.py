@@ -6,7 +6,7 @@ Source: "CDK usage data reporting", https://docs.aws.amazon.com/cdk/v2/guide/usa
 # ruff: noqa: ARG001 - create, update and delete have one signature each for all types
 from __future__ import annotations
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType
+from .resource import Context, Created, Properties, ResourceType
 
 
 def _create(context: Context, properties: Properties) -> Created:

@@ -6,16 +6,7 @@ Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/A
 # ruff: noqa: ARG001 - create, update and delete have one signature each for all types
 from __future__ import annotations
 
-from embedded_aws.providers.resource import (
-    Context,
-    Created,
-    Properties,
-    ResourceType,
-    document,
-    gone,
-    refuse_existing,
-    retag,
-)
+from .resource import Context, Created, Properties, ResourceType, document, gone, refuse_existing, retag
 
 _ALARM = frozenset(
     {

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, changed_tags, gone
+from .resource import Context, Created, Properties, ResourceType, changed_tags, gone
 
 _Described = Callable[[Context, str, Properties], Created]
 

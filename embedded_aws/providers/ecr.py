@@ -5,7 +5,7 @@ Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/a
 
 from __future__ import annotations
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, document, gone, retag
+from .resource import Context, Created, Properties, ResourceType, document, gone, retag
 
 
 def _described(context: Context, name: str) -> Created:

@@ -7,17 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedded_aws.providers.resource import (
-    Context,
-    Created,
-    Properties,
-    ProviderError,
-    ResourceType,
-    document,
-    gone,
-    refuse_existing,
-    retag,
-)
+from .resource import Context, Created, Properties, ProviderError, ResourceType, document, gone, refuse_existing, retag
 
 _TARGET = frozenset({"Arn", "Id", "Input", "InputPath", "InputTransformer", "RoleArn"})
 

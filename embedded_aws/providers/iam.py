@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, document, gone, retag
+from .resource import Context, Created, Properties, ResourceType, document, gone, retag
 
 # The three kinds of principal that a policy is put on: property, parameter of the calls, infix of their names
 PRINCIPALS = (("Roles", "RoleName", "role"), ("Users", "UserName", "user"), ("Groups", "GroupName", "group"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, document, gone, retag
+from .resource import Context, Created, Properties, ResourceType, document, gone, retag
 
 
 def _kms_tags(tags: Any) -> list[dict[str, str]]:

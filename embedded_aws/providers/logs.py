@@ -6,7 +6,7 @@ Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/a
 # ruff: noqa: ARG001 - create, update and delete have one signature each for all types
 from __future__ import annotations
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, gone, retag, tag_map
+from .resource import Context, Created, Properties, ResourceType, gone, retag, tag_map
 
 
 def _described(context: Context, name: str) -> Created:

@@ -11,7 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from embedded_aws.clients import Clients
+from ..clients import Clients
 
 Properties = dict[str, Any]
 

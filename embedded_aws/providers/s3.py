@@ -11,16 +11,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from embedded_aws.providers.resource import (
-    Context,
-    Created,
-    Properties,
-    ProviderError,
-    ResourceType,
-    document,
-    gone,
-    refuse_existing,
-)
+from .resource import Context, Created, Properties, ProviderError, ResourceType, document, gone, refuse_existing
 
 _ACLS = {
     "Private": "private",

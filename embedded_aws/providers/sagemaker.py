@@ -10,15 +10,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from embedded_aws.providers.resource import (
-    Context,
-    Created,
-    Properties,
-    ProviderError,
-    ResourceType,
-    gone,
-    retag,
-)
+from .resource import Context, Created, Properties, ProviderError, ResourceType, gone, retag
 
 _TAG_CALLS = ("add_tags", "delete_tags")
 _MODEL = ("Containers", "EnableNetworkIsolation", "ExecutionRoleArn", "PrimaryContainer", "Tags", "VpcConfig")

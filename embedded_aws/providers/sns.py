@@ -8,16 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedded_aws.providers.resource import (
-    Context,
-    Created,
-    Properties,
-    ResourceType,
-    document,
-    gone,
-    refuse_existing,
-    retag,
-)
+from .resource import Context, Created, Properties, ResourceType, document, gone, refuse_existing, retag
 
 _TOPIC_ATTRIBUTES = (
     "DisplayName",

@@ -10,16 +10,7 @@ import json
 import re
 from typing import Any
 
-from embedded_aws.providers.resource import (
-    Context,
-    Created,
-    Properties,
-    ProviderError,
-    ResourceType,
-    gone,
-    refuse_existing,
-    retag,
-)
+from .resource import Context, Created, Properties, ProviderError, ResourceType, gone, refuse_existing, retag
 
 
 def _definition(properties: Properties) -> str:

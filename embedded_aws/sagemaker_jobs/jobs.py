@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedded_aws.host import Host
-from embedded_aws.sagemaker_jobs.processing import RUNNING, ProcessingJob
+from ..host import Host
+from .processing import RUNNING, ProcessingJob
 
 
 @dataclass

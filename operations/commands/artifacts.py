@@ -10,13 +10,14 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 import endpoint_spec as specs
-from operations import empty_bucket as emptying
-from operations import locked as locking
-from operations.account import ARTIFACTS_STACK, Account
-from operations.commands.common import AsJson, Name, Rehearsal, Root, console, finish
-from operations.errors import WrongUseError
-from operations.fetch_weights import fetch_weights
-from operations.publish import publish
+
+from .. import empty_bucket as emptying
+from .. import locked as locking
+from ..account import ARTIFACTS_STACK, Account
+from ..errors import WrongUseError
+from ..fetch_weights import fetch_weights
+from ..publish import publish
+from .common import AsJson, Name, Rehearsal, Root, console, finish
 
 
 def register(app: typer.Typer) -> None:

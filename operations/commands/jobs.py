@@ -13,14 +13,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 import endpoint_spec as specs
-from operations.account import Account
-from operations.commands.common import AsJson, Name, Root, console, table
-from operations.errors import OperationError, WrongUseError
-from operations.jobs.follow import Screen, follow, how_to_attach
-from operations.jobs.record import failure, fetch_result
-from operations.jobs.run import Run
-from operations.jobs.submit import Reporter, choices, find, submit
-from operations.jobs.wheels import download
+
+from ..account import Account
+from ..errors import OperationError, WrongUseError
+from ..jobs.follow import Screen, follow, how_to_attach
+from ..jobs.record import failure, fetch_result
+from ..jobs.run import Run
+from ..jobs.submit import Reporter, choices, find, submit
+from ..jobs.wheels import download
+from .common import AsJson, Name, Root, console, table
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it: neither done nor failed, the run keeps running
 Rehearsal = Annotated[

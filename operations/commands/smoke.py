@@ -6,11 +6,11 @@ from pathlib import Path
 
 import typer
 
-from operations import locked as locking
-from operations.account import Account
-from operations.commands.common import AsJson, Name, Rehearsal, Root, finish
-from operations.errors import OperationError
-from operations.smoke import smoke
+from .. import locked as locking
+from ..account import Account
+from ..errors import OperationError
+from ..smoke import smoke
+from .common import AsJson, Name, Rehearsal, Root, finish
 
 
 def register(app: typer.Typer) -> None:

@@ -13,9 +13,10 @@ from rich.table import Table
 
 import endpoint_spec as specs
 from endpoint_spec.lock import LockError, check, lock_path, read_lock
-from operations.account import Account
-from operations.commands.common import AsJson, Rehearsal, Root, show
-from operations.errors import WrongUseError
+
+from ..account import Account
+from ..errors import WrongUseError
+from .common import AsJson, Rehearsal, Root, show
 
 
 @dataclass(frozen=True)

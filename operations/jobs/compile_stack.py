@@ -16,8 +16,9 @@ from botocore.exceptions import ClientError
 
 from endpoint_spec import jobs
 from endpoint_spec.quantities import format_duration
-from operations.account import Account
-from operations.errors import OperationError, WrongUseError
+
+from ..account import Account
+from ..errors import OperationError, WrongUseError
 
 if TYPE_CHECKING:
     import endpoint_spec as specs

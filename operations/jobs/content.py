@@ -11,8 +11,9 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
 from endpoint_spec.jobs import files_digest
-from operations.account import Account
-from operations.errors import OperationError
+
+from ..account import Account
+from ..errors import OperationError
 
 
 @dataclass(frozen=True)

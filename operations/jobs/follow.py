@@ -15,8 +15,9 @@ from rich.text import Text
 
 from endpoint_spec.loopback import is_loopback
 from endpoint_spec.quantities import format_duration
-from operations.errors import OperationError
-from operations.jobs.run import Run, TrackedVariant
+
+from ..errors import OperationError
+from .run import Run, TrackedVariant
 
 _COLOURS = {
     "waiting": "dim",

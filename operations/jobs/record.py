@@ -16,11 +16,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from endpoint_spec import jobs
 from endpoint_spec.digests import file_digest
 from endpoint_spec.quantities import format_duration
-from operations.errors import OperationError
-from operations.jobs.content import stored
-from operations.jobs.follow import clock
-from operations.jobs.run import Run
-from operations.jobs.submit import compile_command
+
+from ..errors import OperationError
+from .content import stored
+from .follow import clock
+from .run import Run
+from .submit import compile_command
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef

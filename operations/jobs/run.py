@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from botocore.exceptions import ClientError
 
 from endpoint_spec.jobs import GATHER, run_prefix
-from operations.account import ARTIFACTS_STACK, Account
-from operations.jobs import compile_stack
-from operations.jobs.compile_stack import CompileStack, Execution
+
+from ..account import ARTIFACTS_STACK, Account
+from . import compile_stack
+from .compile_stack import CompileStack, Execution
 
 if TYPE_CHECKING:
     from mypy_boto3_logs.type_defs import GetLogEventsRequestTypeDef

@@ -16,11 +16,12 @@ from endpoint_spec import jobs
 from endpoint_spec.digests import build_digest
 from endpoint_spec.lock import load_checked
 from endpoint_spec.places import INSTALLED
-from operations.account import ARTIFACTS_STACK, Account
-from operations.errors import OperationError, WrongUseError
-from operations.jobs import compile_stack, content, wheels
-from operations.jobs.content import Folder
-from operations.jobs.run import Run
+
+from ..account import ARTIFACTS_STACK, Account
+from ..errors import OperationError, WrongUseError
+from . import compile_stack, content, wheels
+from .content import Folder
+from .run import Run
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from endpoint_spec import platforms
 from endpoint_spec.digests import file_digest
 from endpoint_spec.jobs import REQUIREMENTS
 from endpoint_spec.places import INSTALLED
-from operations.errors import OperationError, WrongUseError
-from operations.jobs.content import Folder
+
+from ..errors import OperationError, WrongUseError
+from .content import Folder
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*])?==([^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")

@@ -7,13 +7,13 @@ from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 
-from embedded_aws.api.cloudformation.request import SETTINGS, ChangeSetNotFoundError, StackRequest
-from embedded_aws.cloudformation.parameters import shown_values
-from embedded_aws.cloudformation.plan import NO_CHANGES, has_changes, planned_changes
-from embedded_aws.cloudformation.scope import Definition
-from embedded_aws.cloudformation.store import ChangeSet, Stack
-from embedded_aws.cloudformation.template import TemplateError
-from embedded_aws.errors import AwsError, ValidationError
+from ...cloudformation.parameters import shown_values
+from ...cloudformation.plan import NO_CHANGES, has_changes, planned_changes
+from ...cloudformation.scope import Definition
+from ...cloudformation.store import ChangeSet, Stack
+from ...cloudformation.template import TemplateError
+from ...errors import AwsError, ValidationError
+from .request import SETTINGS, ChangeSetNotFoundError, StackRequest
 
 
 class ChangeSets(StackRequest):

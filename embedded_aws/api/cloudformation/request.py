@@ -10,15 +10,15 @@ from urllib.parse import unquote, urlsplit
 
 from moto.core.responses import BaseResponse
 
-from embedded_aws.cloudformation.engine import Operation
-from embedded_aws.cloudformation.parameters import given_values, resolved_values
-from embedded_aws.cloudformation.scope import Definition, read_ssm
-from embedded_aws.cloudformation.store import ChangeSet, Stack, Store
-from embedded_aws.cloudformation.template import TemplateError, parse
-from embedded_aws.context import WithContext
-from embedded_aws.control.clock import now
-from embedded_aws.errors import AwsError, ValidationError
-from embedded_aws.providers import type_fault
+from ...cloudformation.engine import Operation
+from ...cloudformation.parameters import given_values, resolved_values
+from ...cloudformation.scope import Definition, read_ssm
+from ...cloudformation.store import ChangeSet, Stack, Store
+from ...cloudformation.template import TemplateError, parse
+from ...context import WithContext
+from ...control.clock import now
+from ...errors import AwsError, ValidationError
+from ...providers import type_fault
 
 # An answer within this time spares the CDK CLI its polling interval of five seconds.
 ANSWER_WITHIN_SECONDS = 10.0

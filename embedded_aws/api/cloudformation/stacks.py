@@ -6,12 +6,12 @@ from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 
-from embedded_aws.api.cloudformation.request import StackRequest
-from embedded_aws.cloudformation.parameters import shown_values
-from embedded_aws.cloudformation.plan import has_changes, planned_changes
-from embedded_aws.cloudformation.store import Stack
-from embedded_aws.cloudformation.template import TemplateError
-from embedded_aws.errors import AwsError, ValidationError
+from ...cloudformation.parameters import shown_values
+from ...cloudformation.plan import has_changes, planned_changes
+from ...cloudformation.store import Stack
+from ...cloudformation.template import TemplateError
+from ...errors import AwsError, ValidationError
+from .request import StackRequest
 
 
 class Stacks(StackRequest):

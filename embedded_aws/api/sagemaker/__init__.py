@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from embedded_aws.api.sagemaker import hosting, jobs, tags
-from embedded_aws.api.sagemaker.request import SageMakerRequest
+from . import hosting, jobs, tags
+from .request import SageMakerRequest
 
 OPERATIONS = {operation.__name__: operation for operation in (*hosting.OPERATIONS, *jobs.OPERATIONS, *tags.OPERATIONS)}
 SageMaker: type[SageMakerRequest] = type("SageMaker", (SageMakerRequest,), OPERATIONS)

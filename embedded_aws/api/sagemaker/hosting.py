@@ -11,9 +11,9 @@ from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 
-from embedded_aws.api.sagemaker.request import RequestError, SageMakerRequest
-from embedded_aws.control.clock import now
-from embedded_aws.hosting.endpoint import Endpoint, Variant
+from ...control.clock import now
+from ...hosting.endpoint import Endpoint, Variant
+from .request import RequestError, SageMakerRequest
 
 INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+")
 

@@ -11,11 +11,11 @@ from typing import Any
 from botocore.exceptions import ClientError
 from moto.core.responses import ActionResult, EmptyResult
 
-from embedded_aws.api.sagemaker.request import RequestError, SageMakerRequest
-from embedded_aws.control.clock import now
-from embedded_aws.errors import AwsError
-from embedded_aws.sagemaker_jobs.processing import RUNNING, ProcessingJob
-from embedded_aws.sagemaker_jobs.requests import refusal, request_faults, unsupported
+from ...control.clock import now
+from ...errors import AwsError
+from ...sagemaker_jobs.processing import RUNNING, ProcessingJob
+from ...sagemaker_jobs.requests import refusal, request_faults, unsupported
+from .request import RequestError, SageMakerRequest
 
 NEO = (
     "ClientError: the embedded AWS does not rehearse Neo: no compiler runs here. Use the processing or ec2 kind of "

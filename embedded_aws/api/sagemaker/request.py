@@ -7,10 +7,10 @@ from typing import Any
 
 from moto.sagemaker.responses import SageMakerResponse
 
-from embedded_aws.context import WithContext
-from embedded_aws.errors import AwsError
-from embedded_aws.hosting.hosted import Hosted
-from embedded_aws.sagemaker_jobs.jobs import Jobs
+from ...context import WithContext
+from ...errors import AwsError
+from ...hosting.hosted import Hosted
+from ...sagemaker_jobs.jobs import Jobs
 
 NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # the pattern of all three names in the API reference
 

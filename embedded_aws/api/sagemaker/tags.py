@@ -6,7 +6,7 @@ from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 
-from embedded_aws.api.sagemaker.request import SageMakerRequest
+from .request import SageMakerRequest
 
 
 def _tags(request: SageMakerRequest) -> list[dict[str, str]] | None:
