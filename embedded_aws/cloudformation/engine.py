@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ..clients import Clients
 from ..control.clock import now
-from ..providers import TYPES, Context, ProviderError, faults_of_properties, type_fault
+from ..providers import TYPES, Context, Created, ProviderError, faults_of_properties, type_fault
 from ..providers.schema import create_only
 from .evaluate import Scope, check_rules
 from .graph import creation_order, dependencies
@@ -139,9 +139,10 @@ class Operation:
         if not undo.made_new and undo.before.properties != undo.after.properties:
             self._event(undo.before, "UPDATE_IN_PROGRESS")
             try:
-                context, row = self._context(undo.before.logical_id), TYPES[undo.before.type]
-                assert row.update is not None  # noqa: S101 - a type without update is always replaced
-                row.update(context, undo.before.physical_id, undo.after.properties, undo.before.properties)
+                present = Created(undo.before.physical_id, undo.before.attributes)
+                TYPES[undo.before.type].update(
+                    self._context(undo.before.logical_id), present, undo.after.properties, undo.before.properties
+                )
             except Exception as error:
                 self._event(undo.before, "UPDATE_FAILED", _reason(error))
                 return False
@@ -220,10 +221,10 @@ class Operation:
             self._event(draft, "UPDATE_IN_PROGRESS", reason)
             made = row.create(context, draft.properties)
         else:
-            assert row.update is not None  # noqa: S101 - a type without update is always replaced
             # noted before the call: an update that fails half-way must be taken back too
             self.undo.append(Undo(present, replace(draft, attributes=present.attributes)))
-            made = row.update(context, present.physical_id, present.properties, draft.properties)
+            before = Created(present.physical_id, present.attributes)
+            made = row.update(context, before, present.properties, draft.properties)
             self.undo.pop()
         self._made(draft, present, made)
 

@@ -33,9 +33,7 @@ def needs_replacement(resource_type: str, changed: list[str], region: str) -> bo
     row = TYPES.get(resource_type)
     if row is None:
         return False
-    return bool(changed) and (
-        row.update is None or bool({*changed} & (row.replace | create_only(resource_type, region)))
-    )
+    return bool(changed) and (row.fixed or bool({*changed} & (row.replace | create_only(resource_type, region))))
 
 
 def planned_changes(store: Store, clients: Clients, stack: Stack, definition: Definition) -> list[dict[str, Any]]:
