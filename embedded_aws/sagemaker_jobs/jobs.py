@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..host import Host
 from .processing import RUNNING, ProcessingJob
@@ -19,7 +18,6 @@ class Jobs:
     quota: int
     lock: threading.RLock = field(default_factory=threading.RLock)
     processing: dict[tuple[str, str], ProcessingJob] = field(default_factory=dict)
-    compilation: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     def ends(self) -> list[Callable[[], None]]:
         """What ends each job that runs."""

@@ -18,14 +18,18 @@ from .request import RequestError, SageMakerRequest
 INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+")
 
 
+def _keep(request: SageMakerRequest, table: dict[str, Any], kind: str, called: str) -> ActionResult:
+    """Keep what a request creates under its name."""
+    name = request.new_name(f"{called}Name", kind, table)
+    arn = request.arn(kind, name)
+    table[name] = {**request.params, f"{called}Arn": arn, "CreationTime": now()}
+    return ActionResult({f"{called}Arn": arn})
+
+
 def create_model(request: SageMakerRequest) -> ActionResult:
     """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModel.html"""
-    hosted = request.hosted
-    with hosted.lock:
-        name = request.new_name("ModelName", "model", hosted.models)
-        made = {**request.params, "ModelArn": request.arn("model", name), "CreationTime": now()}
-        hosted.models[name] = made
-    return ActionResult({"ModelArn": made["ModelArn"]})
+    with request.hosted.lock:
+        return _keep(request, request.hosted.models, "model", "Model")
 
 
 def describe_model(request: SageMakerRequest) -> ActionResult:
@@ -40,9 +44,8 @@ def list_models(request: SageMakerRequest) -> ActionResult:
 
 def delete_model(request: SageMakerRequest) -> ActionResult:
     """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteModel.html"""
-    name = request.params["ModelName"]
-    request.find(request.hosted.models, "model", name)
-    del request.hosted.models[name]
+    model = request.find(request.hosted.models, "model", request.params["ModelName"])
+    del request.hosted.models[model["ModelName"]]
     return EmptyResult()
 
 
@@ -50,26 +53,24 @@ def create_endpoint_config(request: SageMakerRequest) -> ActionResult:
     """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html"""
     hosted = request.hosted
     with hosted.lock:
-        name = request.new_name("EndpointConfigName", "endpoint-config", hosted.configs)
         faults = config_faults(request.params)
         if faults:
             raise RequestError("; ".join(faults))
         for variant in request.params["ProductionVariants"]:
             request.find(hosted.models, "model", variant["ModelName"])
-        arn = request.arn("endpoint-config", name)
-        hosted.configs[name] = {**request.params, "EndpointConfigArn": arn, "CreationTime": now()}
-    return ActionResult({"EndpointConfigArn": arn})
+        return _keep(request, hosted.configs, "endpoint-config", "EndpointConfig")
+
+
+def _config(request: SageMakerRequest) -> dict[str, Any]:
+    found: dict[str, Any] = request.find(
+        request.hosted.configs, "endpoint-config", request.params["EndpointConfigName"]
+    )
+    return found
 
 
 def describe_endpoint_config(request: SageMakerRequest) -> ActionResult:
     """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpointConfig.html"""
-    return ActionResult(_config(request, request.params["EndpointConfigName"]))
-
-
-def _config(request: SageMakerRequest, name: str) -> dict[str, Any]:
-    if name not in request.hosted.configs:
-        raise RequestError(f'Could not find endpoint configuration "{request.arn("endpoint-config", name)}".')
-    return request.hosted.configs[name]
+    return ActionResult(_config(request))
 
 
 def list_endpoint_configs(request: SageMakerRequest) -> ActionResult:
@@ -80,9 +81,7 @@ def list_endpoint_configs(request: SageMakerRequest) -> ActionResult:
 
 def delete_endpoint_config(request: SageMakerRequest) -> ActionResult:
     """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteEndpointConfig.html"""
-    name = request.params["EndpointConfigName"]
-    _config(request, name)
-    del request.hosted.configs[name]
+    del request.hosted.configs[_config(request)["EndpointConfigName"]]
     return EmptyResult()
 
 
@@ -91,7 +90,7 @@ def create_endpoint(request: SageMakerRequest) -> ActionResult:
     hosted = request.hosted
     with hosted.lock:
         name = request.new_name("EndpointName", "endpoint", hosted.endpoints)
-        config = _config(request, request.params["EndpointConfigName"])
+        config = _config(request)
         variants = _variants(request, config)
         arn = request.arn("endpoint", name)
         endpoint = Endpoint(request.host, request.region, name, arn, config, list(request.params.get("Tags") or []))
@@ -108,7 +107,7 @@ def update_endpoint(request: SageMakerRequest) -> ActionResult:
     with endpoint.lock:
         if endpoint.status not in {"InService", "Failed"}:
             raise RequestError(f'Cannot update in-progress endpoint "{endpoint.arn}".')
-        config = _config(request, request.params["EndpointConfigName"])
+        config = _config(request)
         _keep_types(endpoint, config, scaled)
         if config is endpoint.config and endpoint.status == "InService":
             raise RequestError(

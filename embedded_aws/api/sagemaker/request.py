@@ -50,5 +50,6 @@ class SageMakerRequest(WithContext, SageMakerResponse):
     def find(self, table: dict[str, Any], kind: str, name: str) -> Any:
         """A resource by its name. Raises RequestError when there is none."""
         if name not in table:
-            raise RequestError(f'Could not find {kind.replace("-", " ")} "{self.arn(kind, name)}".')
+            called = kind.replace("-config", " configuration")
+            raise RequestError(f'Could not find {called} "{self.arn(kind, name)}".')
         return table[name]

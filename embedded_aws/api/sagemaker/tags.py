@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from moto.core.responses import ActionResult, EmptyResult
 
 from .request import SageMakerRequest
@@ -12,17 +10,15 @@ from .request import SageMakerRequest
 def _tags(request: SageMakerRequest) -> list[dict[str, str]] | None:
     """The tags of a resource of ours, or None for any other."""
     kind, _, name = request.params["ResourceArn"].rsplit(":", 1)[-1].partition("/")
-    hosted, jobs, found = request.hosted, request.jobs, (request.region, name)
+    hosted, job = request.hosted, request.jobs.processing.get((request.region, name))
     if kind == "endpoint":
         return request.find(hosted.endpoints, kind, name).tags  # type: ignore[no-any-return]
-    if kind == "processing-job" and found in jobs.processing:
-        return jobs.processing[found].tags
-    entry: dict[str, Any] | None = None
-    if kind in {"model", "endpoint-config"}:
-        entry = request.find(hosted.models if kind == "model" else hosted.configs, kind, name)
-    elif kind == "compilation-job":
-        entry = jobs.compilation.get(found)
-    return None if entry is None else entry.setdefault("Tags", [])
+    if kind == "processing-job" and job is not None:
+        return job.tags
+    if kind not in {"model", "endpoint-config"}:
+        return None
+    entry = request.find(hosted.models if kind == "model" else hosted.configs, kind, name)
+    return entry.setdefault("Tags", [])  # type: ignore[no-any-return]
 
 
 def list_tags(request: SageMakerRequest) -> ActionResult:
