@@ -11,6 +11,7 @@ from constructs import Construct
 from endpoint_spec import jobs
 
 from ..nag import acknowledge_pattern
+from ..permissions import allow
 from ..states.cleanup import cleanup_machine
 from ..states.job import Place
 from ..states.run import run_machine
@@ -86,7 +87,7 @@ class CompileRuns(Construct):
             acknowledge_pattern(machine.role, resource=resource, reason=reason)
 
     def _start_cleanup(self) -> iam.PolicyStatement:
-        return iam.PolicyStatement(sid="StartCleanup", actions=["states:StartExecution"], resources=[self.cleanup.arn])
+        return allow("StartCleanup", "states:StartExecution", self.cleanup.arn)
 
 
 def _prefixes(name: str) -> tuple[str, str]:

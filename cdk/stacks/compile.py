@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 
-from aws_cdk import Stack
 from constructs import Construct
 
 from endpoint_spec import EndpointSpec, derive, platforms
@@ -19,16 +18,17 @@ from ..constructs.compile_runs import CompileRuns
 from ..constructs.encryption_key import EncryptionKey
 from ..constructs.instance_branch import InstanceBranch
 from ..constructs.job_files import JobFiles
-from ..constructs.labels import REHEARSAL_TAG, add_tags
+from ..constructs.labels import REHEARSAL_TAG
 from ..constructs.log_group import EncryptedLogGroup, run_log_group
 from ..constructs.notification_topic import NotificationTopic
 from ..constructs.outputs import add_outputs
 from ..constructs.processing_branch import ProcessingBranch
 from ..deployment import Deployment
-from ..refusal import hold_place, refuse_deployment
+from ..refusal import hold_place
 from ..states.job import Place
 from ..states.run import poll_seconds
 from .artifacts import ArtifactsStack
+from .of_spec import SpecStack
 
 WHERE = {"processing": "in SageMaker Processing jobs", "ec2": "on EC2 instances"}
 
@@ -38,7 +38,7 @@ def stack_name(endpoint_name: str) -> str:
     return f"InferentiaCompile-{endpoint_name}"
 
 
-class CompileStack(Stack):
+class CompileStack(SpecStack):
     """Two state machines, their roles, log and topic; for EC2 also launch template and network. Needs no lock.
 
     Without the machine image that EC2 needs, or with tags that an instance cannot carry, deploying it is refused.
@@ -56,21 +56,20 @@ class CompileStack(Stack):
     ) -> None:
         """job: the spec's job section."""
         cost = derive.job_cost_text(spec)
+        problems = _problems(spec, job, deployment)
         super().__init__(
             scope,
             construct_id,
-            stack_name=construct_id,
-            env=deployment.environment,
+            spec=spec,
             description=f"Compiles Inferentia endpoint {spec.name} {WHERE[job.where]}; {cost}",
+            problems=problems,
+            artifacts=artifacts,
+            deployment=deployment,
         )
-        self.add_stack_dependency(artifacts)
-        problems = _problems(spec, job, deployment)
         if problems:
-            refuse_deployment(self, problems)
             hold_place(self, "Refused")
         else:
             self._compose(spec, job, artifacts, deployment, cost)
-        add_tags(self, spec.tags, rehearsal=deployment.rehearsal)
 
     def _compose(
         self, spec: EndpointSpec, job: Job, artifacts: ArtifactsStack, deployment: Deployment, cost: str
