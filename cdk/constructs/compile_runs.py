@@ -13,9 +13,9 @@ from endpoint_spec import jobs
 from ..nag import acknowledge_pattern
 from ..permissions import allow
 from ..states.cleanup import cleanup_machine
-from ..states.job import Place
+from ..states.job import JobContext
 from ..states.run import run_machine
-from .branch import Branch
+from .backend import ComputeBackend
 from .cleanup_rule import CleanupRule
 from .job_files import JobFiles
 from .notification_topic import NotificationTopic
@@ -30,8 +30,8 @@ class CompileRuns(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        place: Place,
-        branch: Branch,
+        context: JobContext,
+        backend: ComputeBackend,
         files: JobFiles,
         topic: NotificationTopic,
         log_group: logs.ILogGroup,
@@ -42,37 +42,37 @@ class CompileRuns(Construct):
         self.cleanup = StateMachine(
             self,
             "Cleanup",
-            definition=cleanup_machine(place, branch.stop, topic.arns),
-            statements=[*branch.stop_statements, *topic.may_publish()],
+            definition=cleanup_machine(context, backend.stop, topic.arns),
+            statements=[*backend.stop_statements, *topic.may_publish()],
             log_group=log_group,
-            description=f"Ends what compile runs of endpoint {place.name} left running",
-            any_resource=branch.stop_any_resource,
+            description=f"Ends what compile runs of endpoint {context.name} left running",
+            any_resource=backend.stop_any_resource,
         )
         self.run = StateMachine(
             self,
             "Run",
             definition=run_machine(
-                place,
-                branch.course,
+                context,
+                backend.workflow,
                 time_limit=bounds[0],
                 max_parallel=bounds[1],
                 topics=topic.arns,
                 cleanup=self.cleanup.arn,
             ),
             statements=[
-                *branch.run_statements,
+                *backend.run_statements,
                 *self._files(files),
                 *topic.may_publish(),
                 self._start_cleanup(),
             ],
             log_group=log_group,
-            description=f"Compiles endpoint {place.name}: starts its jobs and publishes their artifact",
-            any_resource=branch.run_any_resource,
+            description=f"Compiles endpoint {context.name}: starts its jobs and publishes their artifact",
+            any_resource=backend.run_any_resource,
         )
         files.acknowledge(self.run.role, *_prefixes(files.name))
-        self._acknowledge(self.run, branch.run_patterns)
-        self._acknowledge(self.cleanup, branch.stop_patterns)
-        CleanupRule(self, "Rule", run=self.run.arn, cleanup=self.cleanup.arn, endpoint_name=place.name)
+        self._acknowledge(self.run, backend.run_patterns)
+        self._acknowledge(self.cleanup, backend.stop_patterns)
+        CleanupRule(self, "Rule", run=self.run.arn, cleanup=self.cleanup.arn, endpoint_name=context.name)
 
     @staticmethod
     def _files(files: JobFiles) -> list[iam.PolicyStatement]:

@@ -64,7 +64,7 @@ class NotificationTopic(Construct):
     def may_publish(self) -> list[iam.PolicyStatement]:
         """What a role needs to publish to all of them."""
         return [
-            allow("Tell", "sns:Publish", self.arns),
+            allow("Notify", "sns:Publish", self.arns),
             # SNS encrypts with the publisher's permissions.
             # https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
             allow("EncryptMessage", ["kms:Decrypt", "kms:GenerateDataKey"], self._key.key_arn),

@@ -12,20 +12,20 @@ from constructs import Construct
 from endpoint_spec import EndpointSpec, derive, platforms
 from endpoint_spec.endpoint import Job
 
-from ..constructs.branch import Branch
+from ..constructs.backend import ComputeBackend
 from ..constructs.compile_instance import Machine
 from ..constructs.compile_runs import CompileRuns
 from ..constructs.encryption_key import EncryptionKey
-from ..constructs.instance_branch import InstanceBranch
+from ..constructs.instance_backend import InstanceBackend
 from ..constructs.job_files import JobFiles
 from ..constructs.labels import REHEARSAL_TAG
 from ..constructs.log_group import EncryptedLogGroup, run_log_group
 from ..constructs.notification_topic import NotificationTopic
 from ..constructs.outputs import add_outputs
-from ..constructs.processing_branch import ProcessingBranch
+from ..constructs.processing_backend import ProcessingBackend
 from ..deployment import Deployment
 from ..refusal import hold_place
-from ..states.job import Place
+from ..states.job import JobContext
 from ..states.run import poll_seconds
 from .artifacts import ArtifactsStack
 from .of_spec import SpecStack
@@ -92,7 +92,7 @@ class CompileStack(SpecStack):
         files = JobFiles(self, name=spec.name, bucket=artifacts.bucket, key=artifacts.key)
         seconds = job.time_limit // timedelta(seconds=1)
         tags = {**spec.tags, **({REHEARSAL_TAG: "true"} if deployment.rehearsal else {})}
-        place = Place(
+        context = JobContext(
             partition=self.partition,
             bucket=artifacts.bucket.bucket_name,
             name=spec.name,
@@ -101,19 +101,19 @@ class CompileStack(SpecStack):
             limit=seconds,
             tags=tags,
         )
-        branch: Branch
+        backend: ComputeBackend
         if job.where == "processing":
-            branch = ProcessingBranch(
-                self, "Jobs", place=place, job=job, target=spec.compile.target, files=files, volume_key=key
-            ).branch
+            backend = ProcessingBackend(
+                self, "Jobs", context=context, job=job, target=spec.compile.target, files=files, volume_key=key
+            ).backend
         else:
             machine = _machine(spec, job, deployment)
-            branch = InstanceBranch(self, "Jobs", place=place, machine=machine, files=files, tags=tags).branch
+            backend = InstanceBackend(self, "Jobs", context=context, machine=machine, files=files, tags=tags).backend
         runs = CompileRuns(
             self,
             "Runs",
-            place=place,
-            branch=branch,
+            context=context,
+            backend=backend,
             files=files,
             topic=topic,
             log_group=logs,
@@ -123,7 +123,7 @@ class CompileStack(SpecStack):
             self,
             {
                 "StateMachineArn": (runs.run.arn, "What `operations submit` starts"),
-                "JobLogGroup": (branch.log_group or logs.log_group_name, "Log group of the jobs, or of their runs"),
+                "JobLogGroup": (backend.log_group or logs.log_group_name, "Log group of the jobs, or of their runs"),
                 "Where": (job.where, "Where the jobs run"),
                 "TimeLimitSeconds": (str(seconds), "After which a run is ended"),
                 "CostLimit": (cost, "What a run costs at most"),

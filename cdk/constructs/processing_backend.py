@@ -13,10 +13,10 @@ from endpoint_spec import platforms
 from endpoint_spec.endpoint import Job
 
 from ..permissions import allow, pass_role
-from ..states.job import Place, job_name_pattern
+from ..states.job import JobContext, job_name_pattern
 from ..states.processing import ProcessingMachine, processing_states, stop_states
-from ..states.run import Course
-from .branch import Branch
+from ..states.run import Workflow
+from .backend import ComputeBackend
 from .job_files import JobFiles
 from .job_role import JOB_LOGS, JobRole
 from .registry_image import RegistryImage
@@ -25,15 +25,15 @@ from .registry_image import RegistryImage
 SERVER = "torchserve"
 
 
-class ProcessingBranch(Construct):
-    """branch: what a compile stack takes from here."""
+class ProcessingBackend(Construct):
+    """backend: what a compile stack takes from here."""
 
     def __init__(
         self,
         scope: Construct,
         construct_id: str,
         *,
-        place: Place,
+        context: JobContext,
         job: Job,
         target: str,
         files: JobFiles,
@@ -60,9 +60,9 @@ class ProcessingBranch(Construct):
         jobs = f"{own}:processing-job/{job_name_pattern(files.name)}"
         patterns = {jobs: "Jobs are named for each run; the pattern is this endpoint's alone."}
         only_such: dict[str, Any] = {"ForAllValues:StringEquals": {"sagemaker:InstanceTypes": [machine.instance_type]}}
-        self.branch = Branch(
-            course=Course(job=partial(processing_states, place, machine)),
-            stop=stop_states(place, "All stopped"),
+        self.backend = ComputeBackend(
+            workflow=Workflow(job=partial(processing_states, context, machine)),
+            stop=stop_states(context, "All stopped"),
             run_statements=[
                 # Without a network, and on the machine that the cost limit was reckoned with.
                 allow(
