@@ -22,8 +22,8 @@ from ..providers.schema import create_only
 from .evaluate import Scope, check_rules
 from .graph import creation_order, dependencies
 from .plan import changed_properties, needs_replacement
-from .scope import Definition, evaluated_outputs, resource_properties, scope_of
-from .store import Stack, StackResource, Store
+from .scope import evaluated_outputs, resource_properties, scope_of
+from .store import Definition, Stack, StackResource, Store
 from .template import TemplateError
 
 log = logging.getLogger(__name__)
@@ -60,10 +60,10 @@ class Operation:
         stack = self.stack
         try:
             self._deploy(definition, "CREATE")
-            self._adopt(definition)
+            stack.definition = definition
             stack.enter("CREATE_COMPLETE")
         except OperationError as failure:
-            self._adopt(definition)
+            stack.definition = definition
             if definition.settings.get("DisableRollback") or definition.settings.get("OnFailure") == "DO_NOTHING":
                 stack.enter("CREATE_FAILED", str(failure))
                 return
@@ -93,7 +93,7 @@ class Operation:
         stack.leftovers = []
         for resource in removed:
             del stack.resources[resource.logical_id]
-        self._adopt(definition)
+        stack.definition = definition
         stack.enter("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
         self._clean_up(before, removed, replaced)
         stack.enter("UPDATE_COMPLETE")
@@ -258,12 +258,6 @@ class Operation:
             if users and new.get(name) != value:
                 verb = "deleted" if name not in new else "updated"
                 raise TemplateError(f"Export {name} cannot be {verb} as it is in use by {' and '.join(users)}")
-
-    def _adopt(self, definition: Definition) -> None:
-        stack = self.stack
-        stack.body, stack.template = definition.body, definition.template
-        stack.raw_parameters, stack.tags = definition.raw_parameters, definition.tags
-        stack.settings = definition.settings
 
     # -- delete ---------------------------------------------------------------------------------------------------
 

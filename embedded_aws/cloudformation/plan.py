@@ -15,8 +15,8 @@ from ..providers import TYPES
 from ..providers.schema import create_only, tag_property
 from .evaluate import check_rules
 from .graph import creation_order, dependencies
-from .scope import AFTER_APPLY, Definition, evaluated_outputs, resource_properties, scope_of
-from .store import Stack, StackResource, Store
+from .scope import AFTER_APPLY, evaluated_outputs, resource_properties, scope_of
+from .store import Definition, Stack, StackResource, Store
 from .template import TemplateError
 
 NO_CHANGES = "The submitted information didn't contain changes. Submit different information to create a change set."
@@ -62,7 +62,7 @@ def planned_changes(store: Store, clients: Clients, stack: Stack, definition: De
 
 def has_changes(store: Store, clients: Clients, stack: Stack, definition: Definition, changes: list[Any]) -> bool:
     """Whether there is anything to do: changed resources, outputs or stack tags."""
-    if changes or definition.tags != stack.tags:
+    if changes or definition.tags != stack.definition.tags:
         return True
     scope, _, _ = scope_of(store, clients, stack, definition, stack.resources)
     return evaluated_outputs(scope) != stack.outputs
