@@ -7,7 +7,7 @@ import io
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from endpoint_spec.lock import SampleAnswer
 
-from .account import Account
+from .account import Account, code_of
 from .errors import OperationError
 from .locked import Locked, guard
 
@@ -35,10 +35,6 @@ class Smoke:
     def passed(self) -> bool:
         """Whether every compared number is within the tolerance."""
         return self.error <= self.tolerance
-
-    def to_json(self) -> dict[str, Any]:
-        """For --json."""
-        return {**asdict(self), "passed": self.passed}
 
 
 def compare_array(body: bytes, expected: SampleAnswer) -> tuple[int, float]:
@@ -132,7 +128,7 @@ def require_in_service(name: str, account: Account) -> None:
     try:
         description = account.sagemaker.describe_endpoint(EndpointName=name)
     except ClientError as error:
-        if error.response.get("Error", {}).get("Code") != "ValidationException":
+        if code_of(error) != "ValidationException":
             raise
         raise OperationError(
             f'endpoint {name} does not exist. Deploy it: "cdk deploy InferentiaEndpoint-{name}".'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import typer
@@ -24,7 +25,9 @@ def smoke_command(name: Name, root: Root = Path(), rehearsal: Rehearsal = False,
     Exit code 1 where the answer is outside the lock's tolerance.
     """
     result = smoke(locking.load(name, root.resolve(), rehearsal=rehearsal), Account())
-    finish(result.to_json(), f"smoke {'passed' if result.passed else 'FAILED'}", as_json=as_json)
+    finish(
+        {**asdict(result), "passed": result.passed}, f"smoke {'passed' if result.passed else 'FAILED'}", as_json=as_json
+    )
     if not result.passed:
         raise OperationError(
             f"{name} answers, but wrongly: error {result.error:.3g} over tolerance {result.tolerance:.3g} "

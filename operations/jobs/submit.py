@@ -17,7 +17,7 @@ from endpoint_spec.digests import build_digest
 from endpoint_spec.lock import load_checked
 from endpoint_spec.places import INSTALLED
 
-from ..account import ARTIFACTS_STACK, Account
+from ..account import Account
 from ..errors import OperationError, WrongUseError
 from . import compile_stack, content, wheels
 from .content import Folder
@@ -50,7 +50,7 @@ def submit(
     with tempfile.TemporaryDirectory(dir=parent, prefix=f"{spec.name}-") as scratch:
         installed = wheels.chosen(folder, Path(scratch) / "wheels", rehearsal=rehearsal)
         stack = compile_stack.find(spec, account)
-        bucket = account.output(ARTIFACTS_STACK, "ArtifactBucketName")
+        bucket = account.artifact_bucket
         refuse_second(spec, account, stack)
         reporter.step(f"{spec.name}: bundling")
         # They bring the compiler: one of another version must not find in the cache what this one made.
