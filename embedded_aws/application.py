@@ -58,7 +58,7 @@ class Application:
 
     def __init__(self, context: ServerContext, secrets: Secrets) -> None:
         host = self.host = context.host
-        self.runtime = Runtime(context.hosting, context.record_invocation)
+        self.runtime = Runtime(host.account, context.hosted, context.record_invocation)
         self.keys = AccessKeys(secrets.access_key, lambda key: issued(host.account, key))
         self.control = Control(secrets.token, host.clock, host.faults)
         self.moto = Moto(create_backend_app)

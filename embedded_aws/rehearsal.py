@@ -21,6 +21,7 @@ import typer
 
 from .access import HOSTS, LOOPBACK, STATE_FILE, AccessError, private_directory
 from .control import CLOCK_PATH, FAULTS_PATH
+from .control.clock import Clock
 
 app = typer.Typer(
     help="AWS on this machine, for rehearsals. It proves nothing about AWS: docs/rehearsing.md says what it shows.",
@@ -163,9 +164,9 @@ def serve(
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("embedded_aws").setLevel(logging.DEBUG if verbose else logging.INFO)
     # moto takes a while; the other commands do not need it
-    from .server import Server, Settings  # noqa: PLC0415
+    from .server import Server  # noqa: PLC0415
 
-    server = Server(directory, port, Settings(wait_speed, limit_speed, processing_quota))
+    server = Server(directory, port, Clock(wait_speed, limit_speed), processing_quota)
     typer.echo(f"AWS on this machine: {server.url} (files under {server.directory})", err=True)
     server.run()
 

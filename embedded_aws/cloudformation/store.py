@@ -171,16 +171,3 @@ class Store:
     def importers(self, name: str) -> list[Stack]:
         """The living stacks that import `name`."""
         return [stack for stack in self.living() if name in stack.imports]
-
-
-class Stacks:
-    """The stores of every region of a server."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stores: dict[str, Store] = {}
-
-    def store(self, account: str, region: str, partition: str) -> Store:
-        """The store of a region, made when it is first asked for."""
-        with self._lock:
-            return self._stores.setdefault(region, Store(account, region, partition))

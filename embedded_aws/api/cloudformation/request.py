@@ -13,7 +13,7 @@ from ...cloudformation.engine import Operation
 from ...cloudformation.parameters import given_values, resolved_values
 from ...cloudformation.scope import read_ssm
 from ...cloudformation.store import ChangeSet, Definition, Stack, Store
-from ...cloudformation.template import TemplateError, parse
+from ...cloudformation.template import parse
 from ...context import WithContext
 from ...control.clock import now
 from ...errors import AwsError, ValidationError
@@ -52,7 +52,7 @@ class StackRequest(WithContext, BaseResponse):
     @property
     def store(self) -> Store:
         """The stacks of the request's account and region."""
-        return self.context.stacks.store(self.current_account, self.region, self.partition)
+        return self.context.stacks.setdefault(self.region, Store(self.current_account, self.region, self.partition))
 
     def _start(self, stack: Stack, verb: str, definition: Definition) -> None:
         """Begin an operation in the background: CREATE, UPDATE or DELETE."""
@@ -107,11 +107,8 @@ class StackRequest(WithContext, BaseResponse):
         body = self._body(stack)
         template = self._parsed(body)
         before = stack.definition if stack is not None else Definition()
-        try:
-            raw = given_values(template, self.params.get("Parameters") or [], before.raw_parameters)
-            resolved_values(template, raw, read_ssm(self.host.clients, self.region))
-        except TemplateError as error:
-            raise ValidationError(str(error)) from error
+        raw = given_values(template, self.params.get("Parameters") or [], before.raw_parameters)
+        resolved_values(template, raw, read_ssm(self.host.clients, self.region))
         self._check_capabilities(template)
         tags = {tag["Key"]: tag["Value"] for tag in self.params.get("Tags") or []}
         if self.params.get("Tags") is None:
@@ -125,10 +122,7 @@ class StackRequest(WithContext, BaseResponse):
         return {key: self.params[key] for key in SETTINGS if self.params.get(key) is not None}
 
     def _parsed(self, body: str) -> dict[str, Any]:
-        try:
-            template = parse(body)
-        except TemplateError as error:
-            raise ValidationError(str(error)) from error
+        template = parse(body)
         faults = [type_fault(item["Type"], self.region) for item in template["Resources"].values()]
         unknown = sorted({fault for fault in faults if fault})
         if unknown:

@@ -9,7 +9,6 @@ from moto.core.responses import ActionResult, EmptyResult
 from ...cloudformation.parameters import shown_values
 from ...cloudformation.plan import has_changes, planned_changes
 from ...cloudformation.store import Definition, Stack
-from ...cloudformation.template import TemplateError
 from ...errors import AwsError, ValidationError
 from .request import ANSWER_WITHIN_SECONDS, StackRequest
 
@@ -36,12 +35,9 @@ class Stacks(StackRequest):
             stack = self._stack(self.params["StackName"])
             self._refuse_busy(stack)
             definition = self._definition(stack)
-            try:
-                changes = planned_changes(self.store, self.host.clients, stack, definition)
-                if not has_changes(self.store, self.host.clients, stack, definition, changes):
-                    raise ValidationError("No updates are to be performed.")
-            except TemplateError as error:
-                raise ValidationError(str(error)) from error
+            changes = planned_changes(self.store, self.host.clients, stack, definition)
+            if not has_changes(self.store, self.host.clients, stack, definition, changes):
+                raise ValidationError("No updates are to be performed.")
             self._start(stack, "UPDATE", definition)
         stack.done.wait(ANSWER_WITHIN_SECONDS)
         return ActionResult({"StackId": stack.id})

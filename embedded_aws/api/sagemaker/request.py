@@ -27,7 +27,7 @@ class SageMakerRequest(WithContext, SageMakerResponse):
     @property
     def hosted(self) -> Hosted:
         """The hosting of the request's region."""
-        return self.context.hosting.hosted(self.region)
+        return self.context.hosted[self.region]
 
     @property
     def jobs(self) -> Jobs:
