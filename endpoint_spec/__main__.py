@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,7 +87,7 @@ def _report(file: Path, root: Path | None) -> dict[str, Any]:
         spec = load(file, root, verify_weights=True)
         row = platform(spec.serve.instance_type, spec.root)
     except SpecErrors as found:
-        errors = [{**error.to_json(), "text": str(error)} for error in found.errors]
+        errors = [{**asdict(error), "text": str(error)} for error in found.errors]
         return {"file": str(file), "ok": False, "errors": errors}
     return {
         "file": str(file),

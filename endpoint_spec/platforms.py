@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from . import strict_yaml
-from .errors import SpecErrors
+from .errors import SpecErrors, near
 from .places import DATA
 from .validation import validate
 
@@ -165,9 +164,8 @@ def platform(instance_type: str, root: Path | None = None) -> Platform:
 
 def nearest_type(instance_type: str) -> str:
     """A sentence that names what was probably meant, and every possible type."""
-    near = difflib.get_close_matches(instance_type, instance_types(), 1, 0.6)
-    meant = f"Did you mean {near[0]}? " if near else ""
-    return f"{meant}The types are {', '.join(instance_types())}."
+    known = instance_types()
+    return f"{near(instance_type, known)}The types are {', '.join(known)}."
 
 
 def default_instance_type(target: str) -> str:

@@ -12,7 +12,6 @@ from endpoint_spec.endpoint import Alarms, Scale
 
 from .metrics import EndpointMetrics
 
-FULL_WIDTH = 24
 HEIGHT = 6
 PERCENTILES = ("p50", "p90", "p99")
 FROM_ZERO = cloudwatch.YAxisProps(min=0)
