@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class OperationError(Exception):
-    """A stack operation cannot go on; the text is the stack's reason."""
+    """A stack operation cannot continue; the text is the stack's reason."""
 
 
 @dataclass(frozen=True)
@@ -325,7 +325,7 @@ def _failed_to(verb: str, logical_ids: list[str]) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """What the event says: the service's own words with its code."""
+    """The event's reason: the service's message with its code."""
     if isinstance(error, ClientError):
         details = error.response["Error"]
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")

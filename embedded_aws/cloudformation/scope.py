@@ -14,7 +14,7 @@ from .parameters import resolved_values
 from .store import Definition, Stack, StackResource, Store
 from .template import TemplateError
 
-# How a change set shows a value that only the deployment will tell, see "View change set",
+# How a change set shows a value that is known only after the deployment, see "View change set",
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-updating-stacks-changesets-view.html
 AFTER_APPLY = "{{changeSet:KNOWN_AFTER_APPLY}}"
 
