@@ -46,9 +46,9 @@ def compile_section(spec: EndpointSpec) -> dict[str, Any]:
     if lowering:
         section["lowering"] = lowering
     for target, options in (("inf1", spec.compile.inf1), ("inf2", spec.compile.inf2)):
-        said = options.model_dump(exclude_defaults=True) if options is not None else {}
-        if said:
-            section[target] = _plain(said)
+        given = options.model_dump(exclude_defaults=True) if options is not None else {}
+        if given:
+            section[target] = _plain(given)
     return section
 
 
@@ -57,10 +57,10 @@ def _lowering(spec: EndpointSpec) -> dict[str, Any]:
     chosen = spec.compile.lowering
     if chosen is None:
         return {}
-    said: dict[str, Any] = {"off": sorted(chosen.off)} if chosen.off else {}
+    content: dict[str, Any] = {"off": sorted(chosen.off)} if chosen.off else {}
     if chosen.rewrites:
-        said |= {"rewrites": list(chosen.rewrites), "code": rewrites_code(spec)}
-    return said
+        content |= {"rewrites": list(chosen.rewrites), "code": rewrites_code(spec)}
+    return content
 
 
 def rewrites_code(spec: EndpointSpec) -> dict[str, str]:

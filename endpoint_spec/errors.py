@@ -24,9 +24,9 @@ class SpecError:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
-        said = " ".join(part for part in (self.value, self.problem) if part)
+        text = " ".join(part for part in (self.value, self.problem) if part)
         key = f"{self.key}: " if self.key else ""
-        return f"{where}: {key}{said}. {self.remedy}"
+        return f"{where}: {key}{text}. {self.remedy}"
 
 
 class SpecErrors(ValueError):  # noqa: N818  (it holds several)

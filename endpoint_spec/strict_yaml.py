@@ -48,7 +48,7 @@ for _tag, _pattern, _first in (
 
 @dataclass
 class Document:
-    """A parsed file: plain data, the line (from 1) of each key and item, and faults that left data to go on with."""
+    """A parsed file: plain data, the line (from 1) of each key and item, and faults that left data to continue with."""
 
     file: str
     data: Any

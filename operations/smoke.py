@@ -140,7 +140,7 @@ def require_in_service(name: str, account: Account) -> None:
 
 
 def explain_model_error(name: str, error: ClientError) -> str:
-    """The container's own words, which SageMaker wraps in a ModelError (424)."""
+    """The container's own message, which SageMaker wraps in a ModelError (424)."""
     status, message = error.response.get("OriginalStatusCode"), error.response.get("OriginalMessage")
     if status is None:
         return f"invoking {name} failed: {error}"

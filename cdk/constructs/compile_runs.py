@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
@@ -48,6 +45,7 @@ class CompileRuns(Construct):
             description=f"Ends what compile runs of endpoint {context.name} left running",
             any_resource=backend.stop_any_resource,
         )
+        read, written = jobs.runs_prefix(files.name), f"models/{files.name}/"
         self.run = StateMachine(
             self,
             "Run",
@@ -61,35 +59,20 @@ class CompileRuns(Construct):
             ),
             statements=[
                 *backend.run_statements,
-                *self._files(files),
+                # Read what a run says of itself, and write one thing: the artifact, under its digest.
+                files.read(read),
+                files.write(written),
+                files.find(jobs.base_prefix(files.name), written),
+                files.use_key(),
                 *topic.may_publish(),
-                self._start_cleanup(),
+                allow("StartCleanup", "states:StartExecution", self.cleanup.arn),
             ],
             log_group=log_group,
             description=f"Compiles endpoint {context.name}: starts its jobs and publishes their artifact",
             any_resource=backend.run_any_resource,
         )
-        files.acknowledge(self.run.role, *_prefixes(files.name))
-        self._acknowledge(self.run, backend.run_patterns)
-        self._acknowledge(self.cleanup, backend.stop_patterns)
+        files.acknowledge(self.run.role, read, written)
+        for machine, patterns in ((self.run, backend.run_patterns), (self.cleanup, backend.stop_patterns)):
+            for resource, reason in patterns.items():
+                acknowledge_pattern(machine.role, resource=resource, reason=reason)
         CleanupRule(self, "Rule", run=self.run.arn, cleanup=self.cleanup.arn, endpoint_name=context.name)
-
-    @staticmethod
-    def _files(files: JobFiles) -> list[iam.PolicyStatement]:
-        """Read what a run says of itself, and write one thing: the artifact, under its digest."""
-        read, written = _prefixes(files.name)
-        find = files.find(jobs.base_prefix(files.name), written)
-        return [files.read(read), files.write(written), find, files.use_key()]
-
-    @staticmethod
-    def _acknowledge(machine: StateMachine, patterns: Mapping[str, str]) -> None:
-        for resource, reason in patterns.items():
-            acknowledge_pattern(machine.role, resource=resource, reason=reason)
-
-    def _start_cleanup(self) -> iam.PolicyStatement:
-        return allow("StartCleanup", "states:StartExecution", self.cleanup.arn)
-
-
-def _prefixes(name: str) -> tuple[str, str]:
-    """What the machine reads, and what it writes."""
-    return jobs.runs_prefix(name), f"models/{name}/"

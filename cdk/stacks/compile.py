@@ -147,7 +147,7 @@ def _machine(spec: EndpointSpec, job: Job, deployment: Deployment) -> Machine:
 
 
 def _image_output(spec: EndpointSpec, job: Job, deployment: Deployment) -> dict[str, tuple[str, str]]:
-    """What EC2 compiles with: operations tells the compile cache, so that another image compiles anew."""
+    """What EC2 compiles with: operations adds it to the cache keys, so that another image compiles anew."""
     if job.where != "ec2":
         return {}
     return {"MachineImage": (str(deployment.machine_image(spec.compile.target)), "The image that instances start from")}

@@ -48,7 +48,7 @@ def fail(error: str, cause: str) -> State:
 
 
 def field(name: str, value: str) -> dict[str, str]:
-    """One field of a payload. value: words, or a path or an intrinsic function, which the field's name has to tell."""
+    """One field of a payload. value: words, or a path or an intrinsic function, which the field's name has to show."""
     return {_key(name, value, ".$"): value}
 
 

@@ -15,7 +15,7 @@ from .run import notify
 
 # A start that was under way when its run ended is visible only some seconds later.
 SETTLE = 20
-# Runs that fail tell of it themselves.
+# Runs that fail notify of it themselves.
 NOT_NOTIFIED = ("TIMED_OUT", "ABORTED")
 
 

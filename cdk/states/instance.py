@@ -38,7 +38,7 @@ def instance_states(context: JobContext, machine: InstanceMachine, kind: str, do
     start = context.call(
         "ec2:runInstances",
         _request(context, machine, kind),
-        # A path that goes on behind [0] is one value to AWS, but a list to the interpreter that the embedded AWS uses.
+        # A path that continues after [0] is one value to AWS, but a list to the interpreter that the embedded AWS uses.
         ResultSelector={"made.$": "$.Instances[0]"},
         ResultPath="$.started",
     )
@@ -97,17 +97,17 @@ def _looks(context: JobContext, kind: str) -> States:
             "s3:getObject",
             {"Bucket": context.bucket, "Key.$": status},
             ResultSelector={"status.$": "States.StringToJson($.Body)"},
-            ResultPath="$.said",
+            ResultPath="$.report",
             Next=at("Judge status"),
         ),
         at("Judge status"): asl.choice(
             [
-                ({"Variable": "$.said.status.exit_code", "NumericEquals": 0}, at("Arrived")),
+                ({"Variable": "$.report.status.exit_code", "NumericEquals": 0}, at("Arrived")),
                 (_taken_away(), at("Ended by EC2")),
             ],
-            at("Its own words"),
+            at("Own message"),
         ),
-        at("Its own words"): reason("$.said.status.message", at("Failed")),
+        at("Own message"): reason("$.report.status.message", at("Failed")),
         # Interrupted spot capacity, or at its time limit: EC2 says which.
         at("No status"): asl.choice(
             [(asl.there("$.seen.instance.StateReason.Message"), at("Ended by EC2"))], at("Without reason")
@@ -130,7 +130,7 @@ def _taken_away() -> dict[str, Any]:
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html
     """
     code = "$.seen.instance.StateReason.Code"
-    ended = {"Variable": "$.said.status.exit_code", "NumericEquals": ENDED_FROM_OUTSIDE}
+    ended = {"Variable": "$.report.status.exit_code", "NumericEquals": ENDED_FROM_OUTSIDE}
     return asl.both(ended, asl.text_like(code, "Server.SpotInstance*"))
 
 

@@ -1,7 +1,7 @@
 """What both places of compiling have in common: a job is started, looked at until it is over, and judged.
 
 The data of one job in the machine: index, key, run, stem, project, wheels, waits; and what these states add:
-try.number (from 0), job (its name and the pause behind it), seen (what AWS last said of it), reason (error and text).
+try.number (from 0), job (its name and the pause behind it), seen (what AWS answered last), reason (error and text).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VARIANT, GATHER = "variant", jobs.GATHER
 # them is done, so there are many tries; the run's time limit ends them too.
 WAITS = (60, 120, 240, *[300] * 17)
 # What is worth another start. Step Functions names errors after the SDK's classes, and what has no class of its own
-# (all of EC2's, SageMaker's throttling) by the service: there only the message tells.
+# (all of EC2's, SageMaker's throttling) by the service: there only the message shows it.
 SHORTAGES = (
     "*ResourceLimitExceeded*",
     "*account-level service limit*",

@@ -1,4 +1,4 @@
-"""The machine of a run: compile the variants that the cache lacks, gather, publish, tell.
+"""The machine of a run: compile the variants that the cache lacks, gather, publish, notify.
 
 Its input is what `submit` writes: submission, bucket, project, wheels, variants. A run's name is its execution's.
 """

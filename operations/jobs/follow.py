@@ -141,15 +141,15 @@ def pause(run: Run) -> float:
 
 def how_to_attach(runs: Sequence[Run]) -> str:
     """What became of the runs, and the command that follows them again or fetches their result."""
-    said = []
+    sentences = []
     for run in runs:
         attach = f'"inferentia attach {run.name}"'
-        said.append(
+        sentences.append(
             f"{run.run} keeps running in the account; {attach} follows it again."
             if run.execution.running
             else f"{run.run} has ended; {attach} fetches its result."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def _passing(error: Exception) -> bool:

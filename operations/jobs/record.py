@@ -45,7 +45,7 @@ def fetch_result(run: Run, root: Path, progress: Callable[[int], None] | None = 
     The artifact is taken from where endpoints will take it, so that what is locked is what was published.
 
     Raises:
-        OperationError: a result that is not there or does not fit, or what compile said: that the spec changed
+        OperationError: a result that is not there or does not fit, or what compile reported: that the spec changed
             meanwhile, for example. Nothing is locked then.
     """
     parent = root / "build" / "jobs"
@@ -95,11 +95,11 @@ def _result(run: Run, folder: Path) -> jobs.Result:
     except jobs.JobError as error:
         raise OperationError(f"run {run.run}: {error} Nothing was locked.") from error
     published = run.execution.output.get("artifact", {})
-    said = (result.name, result.build_digest, result.artifact.sha256)
+    found = (result.name, result.build_digest, result.artifact.sha256)
     wanted = (run.name, run.execution.given.get("build_digest"), published.get("sha256"))
-    if said != wanted:
+    if found != wanted:
         raise OperationError(
-            f"result.json of run {run.run} is of {', '.join(said)}; the run was given and published "
+            f"result.json of run {run.run} is of {', '.join(found)}; the run was given and published "
             f"{', '.join(map(str, wanted))}. Nothing was locked."
         )
     return result
@@ -115,16 +115,16 @@ def _same(what: str, found: str, named: str) -> None:
 def failure(run: Run, root: Path) -> OperationError:
     """The error of a run that did not succeed: reason, last lines of the log, where log and record are."""
     given = [part.strip() for part in (run.execution.error, run.execution.cause) if part]
-    said = [f"run {run.run} {_outcome(run)}", f"reason: {': '.join(given) or 'Step Functions gives none'}"]
+    lines = [f"run {run.run} {_outcome(run)}", f"reason: {': '.join(given) or 'Step Functions gives none'}"]
     for variant in run.failed_variants():
-        said.append(f"{variant.label}: {variant.state}")
-        said += [f"  | {line}" for line in run.last_lines.get(variant.index, [])]
+        lines.append(f"{variant.label}: {variant.state}")
+        lines += [f"  | {line}" for line in run.last_lines.get(variant.index, [])]
         if variant.machines:
-            said.append(f"  whole log: {run.log_place(variant)}")
-    said += _record(run, root)
-    said += left_over(run)
-    said.append(f"Variants that were compiled stay in the cache. Again: inferentia submit {run.name}")
-    return OperationError("\n".join(said))
+            lines.append(f"  whole log: {run.log_place(variant)}")
+    lines += _record(run, root)
+    lines += left_over(run)
+    lines.append(f"Variants that were compiled stay in the cache. Again: inferentia submit {run.name}")
+    return OperationError("\n".join(lines))
 
 
 def _outcome(run: Run) -> str:

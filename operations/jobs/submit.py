@@ -129,7 +129,7 @@ def make_bundle(name: str, root: Path, folder: Path, environment: str, *, rehear
     environment: what else decides what comes out of the jobs, for the keys of the compile cache; empty for nothing.
 
     Raises:
-        OperationError: what compile said, or a plan that this version cannot read.
+        OperationError: what compile reported, or a plan that this version cannot read.
     """
     more = (["--environment", environment] if environment else []) + (["--rehearse"] if rehearsal else [])
     compile_command(root, "bundle", name, "--to", str(folder), *more)
@@ -145,8 +145,8 @@ def compile_command(root: Path, *arguments: str) -> str:
     """Run `python -m compile ...` for the project in `root`; return its standard output.
 
     Raises:
-        WrongUseError: when it ended with 2, with its own words.
-        OperationError: when it failed, with its own words.
+        WrongUseError: when it ended with 2, with its message.
+        OperationError: when it failed, with its message.
     """
     command = [sys.executable, "-m", "compile", *arguments, "--root", str(root)]
     path = os.pathsep.join(filter(None, (str(INSTALLED), os.environ.get("PYTHONPATH"))))
@@ -160,9 +160,9 @@ def compile_command(root: Path, *arguments: str) -> str:
     )
     if ended.returncode == 0:
         return ended.stdout
-    said = ended.stderr.strip().removeprefix("error ") or f"ended with {ended.returncode} and said nothing"
+    message = ended.stderr.strip().removeprefix("error ") or f"ended with {ended.returncode} and printed nothing"
     kind = WrongUseError if ended.returncode == 2 else OperationError
-    raise kind(f"inferentia {' '.join(arguments)}: {said}")
+    raise kind(f"inferentia {' '.join(arguments)}: {message}")
 
 
 @dataclass(frozen=True)

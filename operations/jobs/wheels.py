@@ -51,9 +51,9 @@ def pins(text: str, where: str) -> list[Pin]:
 def _logical_lines(text: str) -> Iterator[str]:
     joined = re.sub(r"\\\s*\n", " ", text)
     for line in joined.splitlines():
-        said = re.sub(r"(^|\s)#.*", "", line).strip()
-        if said:
-            yield said
+        text = re.sub(r"(^|\s)#.*", "", line).strip()
+        if text:
+            yield text
 
 
 def _pin(line: str, where: str) -> Pin:
@@ -150,7 +150,7 @@ def download(target: str, folder: Path, packages: Sequence[str]) -> int:
 
     Raises:
         WrongUseError: a folder that is not empty.
-        OperationError: what pip said.
+        OperationError: what pip reported.
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise WrongUseError(f"{folder} is not empty. Name a folder that is, or that does not exist.")
