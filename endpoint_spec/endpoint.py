@@ -157,10 +157,6 @@ class Model(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the family or the entry as it stands")
 
 
-def _usual_tolerance() -> dict[Metric, float]:
-    return {"cosine": 0.999}
-
-
 class Accept(Section):
     """What a build must reach; a build that misses one of these fails."""
 
@@ -170,7 +166,7 @@ class Accept(Section):
         default=1e-5, gt=0, le=1, description="lowered against original, of the output's maximum"
     )
     device_tolerance: dict[Metric, Annotated[float, Strict(), Field(ge=0)]] = Field(
-        default_factory=_usual_tolerance,
+        default={"cosine": 0.999},
         description="device against CPU: smallest cosine similarity, largest relative or absolute error",
     )
 

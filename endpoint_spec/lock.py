@@ -183,7 +183,8 @@ def read_lock(path: Path) -> Lock:
     except OSError as error:
         raise LockError(f"{path.name} cannot be read: {error.strerror or error}. {help_}") from None
     except (ValueError, RecursionError) as error:
-        raise LockError(f"{path.name} is not a lock: {_first_line(error)}. {help_}") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise LockError(f"{path.name} is not a lock: {reason}. {help_}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else None
         raise LockError(f"{path.name} has the lock format {found!r}, but this version reads {FORMAT}. {help_}")
@@ -216,10 +217,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise ValueError("a key is given twice")
     return result
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def artifact_key(name: str, sha256: str) -> str:

@@ -101,13 +101,13 @@ class CompileStack(SpecStack):
             limit=seconds,
             tags=tags,
         )
+        machine = _machine(spec, job, deployment) if job.where == "ec2" else None
         backend: ComputeBackend
-        if job.where == "processing":
+        if machine is None:
             backend = ProcessingBackend(
                 self, "Jobs", context=context, job=job, target=spec.compile.target, files=files, volume_key=key
             ).backend
         else:
-            machine = _machine(spec, job, deployment)
             backend = InstanceBackend(self, "Jobs", context=context, machine=machine, files=files, tags=tags).backend
         runs = CompileRuns(
             self,
@@ -127,7 +127,8 @@ class CompileStack(SpecStack):
                 "Where": (job.where, "Where the jobs run"),
                 "TimeLimitSeconds": (str(seconds), "After which a run is ended"),
                 "CostLimit": (cost, "What a run costs at most"),
-                **_image_output(spec, job, deployment),
+                # operations adds it to the keys of the compile cache, so that another image compiles anew.
+                **({"MachineImage": (machine.image, "The image that instances start from")} if machine else {}),
             },
         )
 
@@ -144,13 +145,6 @@ def _machine(spec: EndpointSpec, job: Job, deployment: Deployment) -> Machine:
         spot=job.spot,
         minutes=math.ceil(job.time_limit / timedelta(minutes=1)),
     )
-
-
-def _image_output(spec: EndpointSpec, job: Job, deployment: Deployment) -> dict[str, tuple[str, str]]:
-    """What EC2 compiles with: operations adds it to the cache keys, so that another image compiles anew."""
-    if job.where != "ec2":
-        return {}
-    return {"MachineImage": (str(deployment.machine_image(spec.compile.target)), "The image that instances start from")}
 
 
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions: instance metadata shows tags
