@@ -17,6 +17,11 @@ def acknowledge(construct: IConstruct, *, finding: str, reason: str) -> None:
     Validations.of(construct).acknowledge(Acknowledgment(id=finding, reason=reason))
 
 
+def acknowledge_any_resource(role: IConstruct, reason: str) -> None:
+    """Accept that a role's policy has actions on every resource."""
+    acknowledge(role, finding="AwsSolutions-IAM5[Resource::*]", reason=reason)
+
+
 def acknowledge_pattern(construct: IConstruct, *, resource: str, reason: str) -> None:
     """Accept that a role's policy names a resource by a pattern. resource: as the policy has it, with its tokens."""
     written = _written(Stack.of(construct).resolve(resource))

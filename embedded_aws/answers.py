@@ -34,15 +34,15 @@ def protocol(environ: Mapping[str, Any], service: str) -> str:
 
 def error(environ: Mapping[str, Any], service: str, kind: str, text: str, status: int) -> Response:
     """An error with its code and text."""
-    spoken = protocol(environ, service)
-    if spoken == "json":
+    form = protocol(environ, service)
+    if form == "json":
         body = json.dumps({"__type": kind, "message": text})
         return Response(body, status, {"x-amzn-ErrorType": kind}, content_type="application/json")
     inner = f"<Error><Type>Sender</Type><Code>{kind}</Code><Message>{escape(text)}</Message></Error>"
-    if spoken == "ec2":
+    if form == "ec2":
         body = f"<Response><Errors>{inner}</Errors><RequestID>{uuid.uuid4()}</RequestID></Response>"
     else:
-        body = inner if spoken == "s3" else f"<ErrorResponse>{inner}</ErrorResponse>"
+        body = inner if form == "s3" else f"<ErrorResponse>{inner}</ErrorResponse>"
     return Response(body, status, content_type="text/xml")
 
 

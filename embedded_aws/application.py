@@ -14,15 +14,15 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 from werkzeug.wsgi import get_input_stream
 
-from embedded_aws import answers
-from embedded_aws.access import AccessKeys, Credential, Secrets, credential
-from embedded_aws.connection import IDLE_SECONDS, REFUSAL
-from embedded_aws.context import ServerContext
-from embedded_aws.control import PREFIX
-from embedded_aws.control.calls import Control
-from embedded_aws.control.faults import CutOffError, Faults, refuse, s3_operation
-from embedded_aws.hosting.runtime import PATH, Runtime
-from embedded_aws.keys import issued
+from . import answers
+from .access import AccessKeys, Credential, Secrets, credential
+from .connection import IDLE_SECONDS, REFUSAL
+from .context import ServerContext
+from .control import PREFIX
+from .control.calls import Control
+from .control.faults import CutOffError, Faults, refuse, s3_operation
+from .hosting.runtime import PATH, Runtime
+from .keys import issued
 
 log = logging.getLogger(__name__)
 # "up to 5 GB" in one PutObject or part, https://docs.aws.amazon.com/AmazonS3/latest/userguide/upload-objects.html, and
@@ -58,7 +58,7 @@ class Application:
 
     def __init__(self, context: ServerContext, secrets: Secrets) -> None:
         host = self.host = context.host
-        self.runtime = Runtime(context.hosting, context.record_invocation)
+        self.runtime = Runtime(host.account, context.hosted, context.record_invocation)
         self.keys = AccessKeys(secrets.access_key, lambda key: issued(host.account, key))
         self.control = Control(secrets.token, host.clock, host.faults)
         self.moto = Moto(create_backend_app)

@@ -9,7 +9,7 @@ from typing import Any
 
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 
-from embedded_aws.access import refusal
+from .access import refusal
 
 log = logging.getLogger(__name__)
 # nothing moves on a connection for so long: it is closed, as S3 does (RequestTimeout),

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import defaultdict
 from pathlib import Path
 
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.base_backend import BackendDict
 from moto.utilities.tagging_service import TaggingService
 
-from embedded_aws.clients import Clients
-from embedded_aws.cloudformation.store import Stacks
-from embedded_aws.control.clock import Clock
-from embedded_aws.ec2.instances import Instances
-from embedded_aws.host import Host
-from embedded_aws.hosting.hosted import Hosting
-from embedded_aws.monitoring.series import Recorder
-from embedded_aws.sagemaker_jobs.jobs import Jobs
+from .clients import Clients
+from .cloudformation.store import Store
+from .control.clock import Clock
+from .ec2.instances import Instances
+from .host import Host
+from .hosting.hosted import Hosted
+from .monitoring.series import Recorder
+from .sagemaker_jobs.jobs import Jobs
+from .sagemaker_jobs.processing import RUNNING
 
 # the first is moto's default; none is used again, since threads of an ended server may still look for theirs
 _accounts = map(str, itertools.count(123456789012))
@@ -34,10 +36,10 @@ class ServerContext:
 
     def __init__(self, host: Host, processing_quota: int) -> None:
         self.host = host
-        self.stacks = Stacks()
-        self.hosting = Hosting(host)
-        self.jobs = Jobs(host, processing_quota)
-        self.instances = Instances(host)
+        self.stacks: dict[str, Store] = {}  # by region
+        self.hosted: dict[str, Hosted] = defaultdict(Hosted)  # by region
+        self.jobs = Jobs(processing_quota)
+        self.instances = Instances()
         self.recorder = Recorder()
         self.scaling_tags = TaggingService()
 
@@ -56,8 +58,10 @@ class ServerContext:
 
     def stop(self) -> None:
         """End every job, instance and worker; returns when they are gone."""
-        ends = [*self.jobs.ends(), *self.instances.ends(), *self.hosting.ends()]
-        threads = [threading.Thread(target=end) for end in ends]
+        jobs = [job.kill for job in list(self.jobs.processing.values()) if job.status in RUNNING]
+        machines = [machine.kill for machine in list(self.instances.machines.values())]
+        endpoints = [one.delete for hosted in list(self.hosted.values()) for one in list(hosted.endpoints.values())]
+        threads = [threading.Thread(target=end) for end in (*jobs, *machines, *endpoints)]
         for thread in threads:
             thread.start()
         for thread in threads:

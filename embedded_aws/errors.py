@@ -11,6 +11,9 @@ class AwsError(ServiceException):
     A class of ours, because moto looks up an error's service by the module of its class and fails for its own base.
     """
 
+    def __str__(self) -> str:
+        return str(self.message)
+
 
 class ValidationError(AwsError):
     """The Query services' answer to a request that cannot be right."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from embedded_aws.clients import Clients
-from embedded_aws.control.clock import Clock
-from embedded_aws.control.faults import Faults
+from .clients import Clients
+from .control.clock import Clock
+from .control.faults import Faults
 
 
 @dataclass(frozen=True)

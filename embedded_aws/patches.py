@@ -21,14 +21,14 @@ from moto.core.responses import ActionResult, BaseResponse
 from moto.s3.exceptions import BucketAlreadyExists
 from moto.s3.models import FakeBucket, FakeKey, S3Backend, s3_backends
 
-from embedded_aws import context
-from embedded_aws.api.autoscaling import AutoScaling
-from embedded_aws.api.cloudformation import CloudFormation
-from embedded_aws.api.cloudwatch import CloudWatch
-from embedded_aws.api.ec2 import Ec2
-from embedded_aws.api.sagemaker import SageMaker
-from embedded_aws.api.sts import Sts
-from embedded_aws.stepfunctions import states
+from . import context
+from .api.autoscaling import AutoScaling
+from .api.cloudformation import CloudFormation
+from .api.cloudwatch import CloudWatch
+from .api.ec2 import Ec2
+from .api.sagemaker import SageMaker
+from .api.sts import Sts
+from .stepfunctions import states
 
 
 class CloudTrail(CloudTrailResponse):

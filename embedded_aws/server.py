@@ -7,32 +7,24 @@ import logging
 import os
 import signal
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from moto.cloudwatch.models import cloudwatch_backends
 from werkzeug.serving import make_server
 
-from embedded_aws import patches
-from embedded_aws.access import LOOPBACK, STATE_FILE, Secrets, private_directory, write_private
-from embedded_aws.application import Application
-from embedded_aws.clients import Clients
-from embedded_aws.connection import QuietHandler
-from embedded_aws.context import ServerContext
-from embedded_aws.control.clock import Clock
-from embedded_aws.monitoring.alarms import evaluate_all
+from . import patches
+from .access import LOOPBACK, STATE_FILE, Secrets, private_directory, write_private
+from .application import Application
+from .clients import Clients
+from .connection import QuietHandler
+from .context import ServerContext
+from .control.clock import Clock
+from .monitoring.alarms import evaluate_all
 
 log = logging.getLogger(__name__)
 EVALUATE_ALARMS_EVERY_SECONDS = 10.0
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How much shorter waits and limits are than on AWS, and the quota of jobs."""
-
-    wait_speed: float = 1.0
-    limit_speed: float = 1.0
-    processing_quota: int = 4
+PROCESSING_QUOTA = 4  # of jobs at once on one instance type
 
 
 class Server:
@@ -42,8 +34,9 @@ class Server:
     Raises AccessError when the folder cannot be kept from other users, OSError when it cannot be made.
     """
 
-    def __init__(self, directory: Path, port: int = 0, settings: Settings | None = None) -> None:
-        settings = settings or Settings()
+    def __init__(
+        self, directory: Path, port: int = 0, clock: Clock | None = None, processing_quota: int = PROCESSING_QUOTA
+    ) -> None:
         self.directory = directory.resolve()
         private_directory(self.directory)
         patches.install()
@@ -54,8 +47,7 @@ class Server:
         self.port = self._http.server_port
         self.url = f"http://localhost:{self.port}"
         clients = Clients(f"http://{LOOPBACK}:{self.port}", self.secrets.access_key, self.secrets.secret_key)
-        clock = Clock(settings.wait_speed, settings.limit_speed)
-        self.context = ServerContext.open(self.directory, clients, clock, settings.processing_quota)
+        self.context = ServerContext.open(self.directory, clients, clock or Clock(), processing_quota)
         self.context.host.scratch.mkdir(exist_ok=True)
         self._http.app = Application(self.context, self.secrets)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from . import derive, lock
-from .endpoint import EndpointSpec
 from .errors import SpecErrors
 from .loading import load, spec_files
 from .platforms import platform
@@ -86,8 +86,10 @@ def _report(file: Path, root: Path | None) -> dict[str, Any]:
         spec = load(file, root, verify_weights=True)
         row = platform(spec.serve.instance_type, spec.root)
     except SpecErrors as found:
-        errors = [{**error.to_json(), "text": str(error)} for error in found.errors]
+        errors = [{**asdict(error), "text": str(error)} for error in found.errors]
         return {"file": str(file), "ok": False, "errors": errors}
+    # A spec that is not deployed from where it is, such as those of zoo/, has no lock.
+    in_place = spec.path.resolve().parent == lock.lock_path(spec).resolve().parent
     return {
         "file": str(file),
         "ok": True,
@@ -103,15 +105,8 @@ def _report(file: Path, root: Path | None) -> dict[str, Any]:
         "scale": [spec.scale.min, spec.scale.max],
         "sagemaker_price": row.sagemaker_price.model_dump() if row.sagemaker_price else None,
         "compile_job": derive.job_cost_text(spec) if spec.job else None,
-        "lock_problems": _lock_problems(spec),
+        "lock_problems": lock.load_checked(spec)[1] if in_place else None,
     }
-
-
-def _lock_problems(spec: EndpointSpec) -> list[str] | None:
-    """None for a spec that is not deployed from where it is, such as those of zoo/."""
-    if spec.path.resolve().parent != lock.lock_path(spec).resolve().parent:
-        return None
-    return lock.load_checked(spec)[1]
 
 
 def _print(reports: list[dict[str, Any]]) -> None:
@@ -139,21 +134,17 @@ def _row(report: dict[str, Any]) -> list[str]:
     least, most = report["scale"]
     price = report["sagemaker_price"]
     note = "" if not price or price["official"] else " (unofficial)"
-    problems = report["lock_problems"]
+    problems, workers = report["lock_problems"], str(report["workers"])
+    if report["processes"] not in (1, report["workers"]):  # neither threads of one process, nor a process each
+        workers += f" in {report['processes']} processes"
     return [
         report["name"],
         report["model"],
         f"{least} to {most} {report['instance_type']}",
-        _workers(report),
+        workers,
         f"{price['usd_per_hour']:g}{note}" if price else "unknown",
         "-" if problems is None else "see below" if problems else "fits",
     ]
-
-
-def _workers(report: dict[str, Any]) -> str:
-    """The workers, and the processes that they are threads of where it is not one process, nor one for each."""
-    workers, processes = report["workers"], report["processes"]
-    return str(workers) if processes in (1, workers) else f"{workers} in {processes} processes"
 
 
 def run(command: Callable[[], object]) -> int:

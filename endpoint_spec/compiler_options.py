@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Iterator, Sequence
 
 from . import platforms
+from .errors import near
 
 
 def split(arguments: Sequence[str]) -> tuple[str, ...]:
@@ -33,24 +33,17 @@ def problems(target: str, arguments: Sequence[str]) -> Iterator[tuple[str, str, 
             problem, remedy = refused[word]
             yield word, problem, remedy
         elif not word.startswith("-"):
-            yield (
-                word,
-                f"is not an option of {compiler}",
-                "Options begin with a hyphen; write a value after its option.",
-            )
+            remedy = "Options begin with a hyphen; write a value after its option."
+            yield word, f"is not an option of {compiler}", remedy
         elif option is None:
-            yield word, f"is not an option of {compiler} that is known here", _near(word, tuple(options))
+            remedy = f"{near(word, options)}The options are {', '.join(options)}."
+            yield word, f"is not an option of {compiler} that is known here", remedy
         else:
             yield from _value(word, value, option.get("values"))
             same = option.get("same_as", word)
             if same in seen:
                 yield word, "is given twice", "Keep one of them."
             seen.add(same)
-
-
-def _near(word: str, known: tuple[str, ...]) -> str:
-    found = difflib.get_close_matches(word, known, 1, 0.6)
-    return f"{f'Did you mean {found[0]}? ' if found else ''}The options are {', '.join(known)}."
 
 
 def _value(word: str, value: str | None, values: Sequence[str] | None) -> Iterator[tuple[str, str, str]]:

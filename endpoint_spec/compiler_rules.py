@@ -26,7 +26,7 @@ def options_of_the_target(spec: EndpointSpec) -> Iterator[Finding]:
 
 @rule("compile.inf1.arguments", "compile.inf2.arguments", "compile.target")
 def compiler_arguments(spec: EndpointSpec) -> Iterator[Finding]:
-    """What the compiler would refuse, or would take in another way than meant, is said before anything runs."""
+    """What the compiler would refuse, or would take in another way than meant, is reported before anything runs."""
     target = spec.compile.target
     options = spec.compile.inf1 if target == "inf1" else spec.compile.inf2
     if options is None:

@@ -88,11 +88,11 @@ def job_cost_text(spec: EndpointSpec) -> str:
     price = job_price(job.instance_type, spec.root)
     if dollars is None or price is None:
         return f"unknown: no price of {job.instance_type} is known; write one into prices.yaml"
-    said = "" if price.official or price.overridden else ", unofficial price"
+    note = "" if price.official or price.overridden else ", unofficial price"
     return (
         f"at most {dollars:.2f} USD a run: {job.max_parallel} x {job.instance_type} for "
         f"{format_duration(job.time_limit)} at {price.usd_per_hour:g} USD an hour "
-        f"({price.region}, {price.date}{said}); without storage and requests"
+        f"({price.region}, {price.date}{note}); without storage and requests"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .endpoint import EndpointSpec
-from .errors import SpecError, SpecErrors
+from .errors import SpecErrors, fault_of
 from .places import INSTALLED, family_file
 from .quantities import format_duration
 from .weights import FileWeights, HubWeights, RandomWeights, S3Weights
@@ -33,12 +33,7 @@ def build_digest(spec: EndpointSpec, weights_sha256: str | None = None) -> str:
         "weights": weights_identity(spec, weights_sha256),
         "options": spec.model.options,
     }
-    content = {
-        "model": model,
-        "compile": compile_section(spec),
-        "code": definition_code(spec),
-    }
-    return _digest(content)
+    return _digest({"model": model, "compile": compile_section(spec), "code": definition_code(spec)})
 
 
 def compile_section(spec: EndpointSpec) -> dict[str, Any]:
@@ -51,9 +46,9 @@ def compile_section(spec: EndpointSpec) -> dict[str, Any]:
     if lowering:
         section["lowering"] = lowering
     for target, options in (("inf1", spec.compile.inf1), ("inf2", spec.compile.inf2)):
-        said = options.model_dump(exclude_defaults=True) if options is not None else {}
-        if said:
-            section[target] = _plain(said)
+        given = options.model_dump(exclude_defaults=True) if options is not None else {}
+        if given:
+            section[target] = _plain(given)
     return section
 
 
@@ -62,10 +57,10 @@ def _lowering(spec: EndpointSpec) -> dict[str, Any]:
     chosen = spec.compile.lowering
     if chosen is None:
         return {}
-    said: dict[str, Any] = {"off": sorted(chosen.off)} if chosen.off else {}
+    content: dict[str, Any] = {"off": sorted(chosen.off)} if chosen.off else {}
     if chosen.rewrites:
-        said |= {"rewrites": list(chosen.rewrites), "code": rewrites_code(spec)}
-    return said
+        content |= {"rewrites": list(chosen.rewrites), "code": rewrites_code(spec)}
+    return content
 
 
 def rewrites_code(spec: EndpointSpec) -> dict[str, str]:
@@ -117,9 +112,12 @@ def file_digest(path: Path) -> str:
             while piece := stream.read(1 << 20):
                 digest.update(piece)
     except OSError as error:
-        problem = f"cannot be read: {error.strerror or error}"
-        raise SpecErrors([SpecError(path.name, "", "", problem, "Put the file back.")]) from None
+        raise _unreadable(path, error) from None
     return digest.hexdigest()
+
+
+def _unreadable(file: Path, error: OSError) -> SpecErrors:
+    return fault_of(file.name, f"cannot be read: {error.strerror or error}", "Put the file back.")
 
 
 def local_sources(path: Path, root: Path | None = None) -> tuple[Path, ...]:
@@ -130,11 +128,11 @@ def local_sources(path: Path, root: Path | None = None) -> tuple[Path, ...]:
     """
     path = path.resolve()
     home = root.resolve() if root is not None else path.parent
-    found = _closure(path, (path.parent, home), _of_no_room)
+    rooms = [INSTALLED / room for room in _ROOMS]
+    found = _closure(path, (path.parent, home), lambda file: not any(map(file.is_relative_to, rooms)))
     for file in found:
         if not file.is_relative_to(home):
-            remedy = "Keep the code of the project inside its root."
-            raise SpecErrors([SpecError(file.name, "", "", "lies outside the project root", remedy)])
+            raise fault_of(file.name, "lies outside the project root", "Keep the code of the project inside its root.")
     return found
 
 
@@ -175,20 +173,15 @@ def _closure(path: Path, bases: tuple[Path, ...], keep: Callable[[Path], bool]) 
     return tuple(sorted(found))
 
 
-def _of_no_room(file: Path) -> bool:
-    return not any(file.is_relative_to(INSTALLED / room) for room in _ROOMS)
-
-
 def _imported(file: Path, bases: tuple[Path, ...]) -> Iterator[Path]:
     try:
         tree = ast.parse(file.read_bytes(), filename=file.name)
     except OSError as error:
-        problem = f"cannot be read: {error.strerror or error}"
-        raise SpecErrors([SpecError(file.name, "", "", problem, "Put the file back.")]) from None
+        raise _unreadable(file, error) from None
     except (SyntaxError, ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 0) or 0
         problem = f"is not valid Python: {getattr(error, 'msg', error)}"
-        raise SpecErrors([SpecError(file.name, "", "", problem, "Correct it.", line)]) from None
+        raise fault_of(file.name, problem, "Correct it.", line) from None
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:

@@ -6,6 +6,7 @@ The classes hold what one key can be on its own; what keys must be together is i
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -81,12 +82,16 @@ def _list_of(kind: str, example: str, least: int = 1) -> BeforeValidator:
             return None
         if not isinstance(value, list | tuple) or len(value) < least:
             raise fault(f"is not a list of {kind}", f"Write a list with at least one of them, such as {example}.")
-        twice = [item for index, item in enumerate(value) if item in value[:index]]
-        if twice:
-            raise fault(f"names {twice[0]} twice", "Keep one of them.")
+        _refuse_twice(value)
         return value
 
     return BeforeValidator(check)
+
+
+def _refuse_twice(items: Sequence[Any]) -> None:
+    twice = [item for index, item in enumerate(items) if item in items[:index]]
+    if twice:
+        raise fault(f"names {twice[0]} twice", "Keep one of them.")
 
 
 def _notify(value: Any) -> tuple[str, ...] | None:
@@ -99,9 +104,7 @@ def _notify(value: Any) -> tuple[str, ...] | None:
         if not isinstance(receiver, str) or not (_TOPIC.fullmatch(receiver) or _EMAIL.fullmatch(receiver)):
             problem = "is neither the ARN of an SNS topic nor an email address"
             raise fault(problem, "Write arn:aws:sns:REGION:ACCOUNT:TOPIC or name@example.org.")
-    twice = [receiver for index, receiver in enumerate(receivers) if receiver in receivers[:index]]
-    if twice:
-        raise fault(f"names {twice[0]} twice", "Keep one of them.")
+    _refuse_twice(receivers)
     topics = sum(receiver.startswith("arn:") for receiver in receivers)
     if topics > _MOST_TOPICS:
         problem = f"names {topics} topics, but a CloudWatch alarm takes {_MOST_TOPICS} beside its own"
@@ -154,10 +157,6 @@ class Model(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the family or the entry as it stands")
 
 
-def _usual_tolerance() -> dict[Metric, float]:
-    return {"cosine": 0.999}
-
-
 class Accept(Section):
     """What a build must reach; a build that misses one of these fails."""
 
@@ -167,7 +166,7 @@ class Accept(Section):
         default=1e-5, gt=0, le=1, description="lowered against original, of the output's maximum"
     )
     device_tolerance: dict[Metric, Annotated[float, Strict(), Field(ge=0)]] = Field(
-        default_factory=_usual_tolerance,
+        default={"cosine": 0.999},
         description="device against CPU: smallest cosine similarity, largest relative or absolute error",
     )
 

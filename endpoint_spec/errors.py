@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,20 +24,9 @@ class SpecError:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
-        said = " ".join(part for part in (self.value, self.problem) if part)
+        text = " ".join(part for part in (self.value, self.problem) if part)
         key = f"{self.key}: " if self.key else ""
-        return f"{where}: {key}{said}. {self.remedy}"
-
-    def to_json(self) -> dict[str, str | int]:
-        """A flat mapping for machines."""
-        return {
-            "file": self.file,
-            "line": self.line,
-            "key": self.key,
-            "value": self.value,
-            "problem": self.problem,
-            "remedy": self.remedy,
-        }
+        return f"{where}: {key}{text}. {self.remedy}"
 
 
 class SpecErrors(ValueError):  # noqa: N818  (it holds several)
@@ -49,6 +39,17 @@ class SpecErrors(ValueError):  # noqa: N818  (it holds several)
 
 class ProjectError(SpecErrors):
     """No project, or no endpoint of that name: a command was used wrongly, no file is faulty."""
+
+
+def fault_of(file: str, problem: str, remedy: str, line: int = 0) -> SpecErrors:
+    """One fault of a file as a whole."""
+    return SpecErrors([SpecError(file, "", "", problem, remedy, line)])
+
+
+def near(word: str, words: Iterable[str]) -> str:
+    """A sentence that names what was probably meant, or nothing."""
+    found = difflib.get_close_matches(word, list(words), 1, 0.6)
+    return f"Did you mean {found[0]}? " if found else ""
 
 
 def shown(value: Any) -> str:

@@ -6,7 +6,6 @@ message; every other rule still runs, so that all messages of a file come togeth
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -48,9 +47,3 @@ def findings(rules: Iterable[tuple[tuple[str, ...], Rule]], spec: EndpointSpec, 
 
 def _touches(key: str, bad: str) -> bool:
     return key == bad or key.startswith(bad + ".") or bad.startswith((key + ".", key + "["))
-
-
-def near(word: str, words: tuple[str, ...]) -> str:
-    """A sentence that names what was probably meant, or nothing."""
-    found = difflib.get_close_matches(word, words, 1, 0.6)
-    return f"Did you mean {found[0]}? " if found else ""

@@ -124,11 +124,6 @@ def read_result(path: Path) -> Result:
     return _read(path, Result)
 
 
-def parse_result(text: str | bytes) -> Result:
-    """result.json as it came from S3. Raises JobError."""
-    return _parse(text, Result, RESULT)
-
-
 def dump(part: Plan | Result) -> str:
     """The same plan or result is the same text: sorted keys, two spaces, a newline at the end."""
     plain = part.model_dump(mode="json")
@@ -217,16 +212,6 @@ def variants_manifest_key(name: str, run: str) -> str:
 def record_prefix(name: str, run: str, index: Index) -> str:
     """Compiler log and work directory of a variant, also after a failure; or of the gathering."""
     return f"{run_prefix(name, run)}record/{index}/"
-
-
-def status_key(name: str, run: str, index: Index) -> str:
-    """The instance's last word, {"exit_code", "message"}: uploaded when everything else is there."""
-    return f"{record_prefix(name, run, index)}status.json"
-
-
-def log_key(name: str, run: str, index: Index) -> str:
-    """An instance's log, uploaded again and again while it runs."""
-    return f"{run_prefix(name, run)}log/{index}.txt"
 
 
 def output_prefix(name: str, run: str) -> str:

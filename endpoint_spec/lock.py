@@ -78,7 +78,7 @@ class TensorLock(_Part):
 class Coverage(_Part):
     """Operators of a graph that the target's compiler supports. `predicted` is false only for a compiler's own log."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow")
 
     total: int = Field(ge=0)
     supported: int = Field(ge=0)
@@ -183,7 +183,8 @@ def read_lock(path: Path) -> Lock:
     except OSError as error:
         raise LockError(f"{path.name} cannot be read: {error.strerror or error}. {help_}") from None
     except (ValueError, RecursionError) as error:
-        raise LockError(f"{path.name} is not a lock: {_first_line(error)}. {help_}") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise LockError(f"{path.name} is not a lock: {reason}. {help_}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else None
         raise LockError(f"{path.name} has the lock format {found!r}, but this version reads {FORMAT}. {help_}")
@@ -216,10 +217,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise ValueError("a key is given twice")
     return result
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def artifact_key(name: str, sha256: str) -> str:
@@ -268,7 +265,12 @@ def check(spec: EndpointSpec, lock: Lock | None, rehearsal: bool = False) -> lis
             f"The handler code of {name} changed after it was packaged "
             f"(packaged {lock.digests.handler[:12]}, wanted {code[:12]}). Run: {package}"
         )
-    return problems + _serve_problems(spec, lock) + ([] if rehearsal else _measurement_problems(spec, lock))
+    # The spec alone cannot know the artifact's size.
+    found = memory_problem(spec, platform(spec.serve.instance_type), lock.artifact.bytes)
+    if found:
+        text = f"{found.key}: {found.value} {found.problem}. {found.remedy}"
+        problems.append(f"endpoints/{spec.path.name}: {text}")
+    return problems + ([] if rehearsal else _measurement_problems(spec, lock))
 
 
 def _measurement_problems(spec: EndpointSpec, lock: Lock) -> list[str]:
@@ -278,19 +280,11 @@ def _measurement_problems(spec: EndpointSpec, lock: Lock) -> list[str]:
     found, kind = lock.measured, spec.serve.instance_type
     help_ = f"Run on an {kind.removeprefix('ml.')} instance: inferentia measure {spec.name}; or write keep_at."
     if found is None:
-        return [f"{_display(spec)}: scale.measured: the lock has no measured figures. {help_}"]
-    if found.get("artifact") != lock.digests.artifact:
-        return [f"{_display(spec)}: scale.measured: the figures in the lock are of another artifact. {help_}"]
-    if (found.get("machine") or {}).get("instance_type") != kind:
-        return [f"{_display(spec)}: scale.measured: the figures in the lock are of another instance type. {help_}"]
-    return []
-
-
-def _serve_problems(spec: EndpointSpec, lock: Lock) -> list[str]:
-    """The serve section against what was built; the spec alone cannot know the artifact's size."""
-    found = memory_problem(spec, platform(spec.serve.instance_type), lock.artifact.bytes)
-    return [f"{_display(spec)}: {found.key}: {found.value} {found.problem}. {found.remedy}"] if found else []
-
-
-def _display(spec: EndpointSpec) -> str:
-    return f"endpoints/{spec.path.name}"
+        problem = "the lock has no measured figures"
+    elif found.get("artifact") != lock.digests.artifact:
+        problem = "the figures in the lock are of another artifact"
+    elif (found.get("machine") or {}).get("instance_type") != kind:
+        problem = "the figures in the lock are of another instance type"
+    else:
+        return []
+    return [f"endpoints/{spec.path.name}: scale.measured: {problem}. {help_}"]

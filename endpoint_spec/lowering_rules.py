@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .endpoint import EndpointSpec
-from .findings import Finding, Rules, near
+from .errors import near
+from .findings import Finding, Rules
 from .places import rewrites
-from .rules import defined_names, path_problem
+from .rules import names_in
 
 RULES = Rules()
 rule = RULES.register
@@ -28,15 +29,11 @@ def rewrites_exist(spec: EndpointSpec) -> Iterator[Finding]:
     """Rewrites of one's own are Python files of the project."""
     chosen = spec.compile.lowering
     for file in (chosen and chosen.rewrites) or ():
-        wrong = path_problem(spec.root, file)
+        names, wrong = names_in(spec.root, file)
         if not file.endswith(".py"):
             yield Finding("compile.lowering.rewrites", file, "is not a Python file", "Name a .py file of the project.")
         elif wrong:
             yield Finding("compile.lowering.rewrites", file, *wrong)
-        else:
-            names, fault = defined_names(spec.root / file)
-            if fault:
-                yield Finding("compile.lowering.rewrites", file, fault, f"Correct {file}.")
-            elif not names:
-                remedy = "Define subclasses of compile.lowering.FunctionRewrite or ModuleRewrite; see docs/lowering.md."
-                yield Finding("compile.lowering.rewrites", file, "defines nothing", remedy)
+        elif not names:
+            remedy = "Define subclasses of compile.lowering.FunctionRewrite or ModuleRewrite; see docs/lowering.md."
+            yield Finding("compile.lowering.rewrites", file, "defines nothing", remedy)

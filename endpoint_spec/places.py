@@ -26,16 +26,16 @@ def family_file(family: str) -> Path:
 def rewrites() -> tuple[str, ...]:
     """The switches of lowering: names of the built-in rewrites, read from compile/lowering/ without importing it."""
     folder = INSTALLED / "compile" / "lowering"
-    names = {_constant(folder / "recorder.py", "FOLD")}
+    names = {_assigned(_body(folder / "recorder.py"), "FOLD")}
     for file in folder.glob("rewrites/*.py"):
-        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        for node in _body(file):
             if isinstance(node, ast.ClassDef):
                 names.add(_assigned(node.body, "name"))
     return tuple(sorted(names - {""}))
 
 
-def _constant(file: Path, name: str) -> str:
-    return _assigned(ast.parse(file.read_text(encoding="utf-8")).body, name)
+def _body(file: Path) -> list[ast.stmt]:
+    return ast.parse(file.read_text(encoding="utf-8")).body
 
 
 def _assigned(body: list[ast.stmt], name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from . import strict_yaml
-from .errors import SpecErrors
+from .errors import SpecErrors, near
 from .places import DATA
 from .validation import validate
 
@@ -165,9 +164,8 @@ def platform(instance_type: str, root: Path | None = None) -> Platform:
 
 def nearest_type(instance_type: str) -> str:
     """A sentence that names what was probably meant, and every possible type."""
-    near = difflib.get_close_matches(instance_type, instance_types(), 1, 0.6)
-    meant = f"Did you mean {near[0]}? " if near else ""
-    return f"{meant}The types are {', '.join(instance_types())}."
+    known = instance_types()
+    return f"{near(instance_type, known)}The types are {', '.join(known)}."
 
 
 def default_instance_type(target: str) -> str:
@@ -180,11 +178,14 @@ def price(instance_type: str, market: Literal["sagemaker", "ec2"], root: Path | 
 
     A prices.yaml in `root`, of the form of data/prices.yaml, comes first. Raises SpecErrors when that file is bad.
     """
-    own = _own_prices(root / "prices.yaml") if root is not None and (root / "prices.yaml").exists() else None
-    for data, overridden in ((own, True), (_data("prices"), False), (_data("compile_machines")["prices"], False)):
-        table = (data or {}).get(market, {})
+    tables = [(_data("prices"), False), (_data("compile_machines")["prices"], False)]
+    if root is not None and (root / "prices.yaml").exists():
+        own = validate(_Prices, strict_yaml.read(root / "prices.yaml", "prices.yaml"))
+        tables.insert(0, (own.model_dump(exclude_none=True), True))
+    for data, overridden in tables:
+        table = data.get(market, {})
         found = table.get("usd_per_hour", {}).get(instance_type)
-        if data is not None and found is not None:
+        if found is not None:
             return Price(
                 usd_per_hour=found,
                 region=data["region"],
@@ -207,10 +208,6 @@ class _Prices(_Row):
     region: str
     ec2: _Market | None = None
     sagemaker: _Market | None = None
-
-
-def _own_prices(path: Path) -> dict[str, Any]:
-    return validate(_Prices, strict_yaml.read(path, path.name)).model_dump(exclude_none=True)
 
 
 def image(target: str, server: str) -> Image:

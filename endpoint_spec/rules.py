@@ -10,8 +10,8 @@ from pathlib import Path
 from . import platforms
 from .digests import file_digest
 from .endpoint import EndpointSpec
-from .errors import shown
-from .findings import Finding, Rules, near
+from .errors import near, shown
+from .findings import Finding, Rules
 from .places import families
 from .quantities import format_duration
 from .weights import FileWeights
@@ -94,13 +94,9 @@ def entry_exists(spec: EndpointSpec) -> Iterator[Finding]:
         problem = "is not a Python file and a function"
         yield Finding("model.entry", entry, problem, "Write path.py:function, such as models/invoices.py:build.")
         return
-    wrong = path_problem(spec.root, file)
+    names, wrong = names_in(spec.root, file)
     if wrong:
         yield Finding("model.entry", entry, *wrong)
-        return
-    names, fault = defined_names(spec.root / file)
-    if fault:
-        yield Finding("model.entry", entry, fault, f"Correct {file}.")
     elif function not in names:
         defined = ", ".join(sorted(names)[:10]) or "nothing"
         problem = f"names the function {function}, which {file} does not define"
@@ -120,13 +116,9 @@ def handler_exists(spec: EndpointSpec) -> Iterator[Finding]:
     if not file.endswith(".py"):
         yield Finding("serve.handler", file, "is not a Python file", "Name a .py file of the project.")
         return
-    wrong = path_problem(spec.root, file)
+    names, wrong = names_in(spec.root, file)
     if wrong:
         yield Finding("serve.handler", file, *wrong)
-        return
-    names, fault = defined_names(spec.root / file)
-    if fault:
-        yield Finding("serve.handler", file, fault, f"Correct {file}.")
     elif not names.issuperset(_HALVES) and not names.issuperset(_FOUR):
         problem = "defines neither both of preprocess and postprocess nor all of " + ", ".join(_FOUR)
         there = sorted(names.intersection(_HALVES + _FOUR))
@@ -172,16 +164,20 @@ def path_problem(root: Path, text: str) -> tuple[str, str] | None:
     return None
 
 
-def defined_names(path: Path) -> tuple[set[str], str]:
-    """The names that a Python file defines at its top level, and why it cannot be read, if so."""
+def names_in(root: Path, file: str) -> tuple[set[str], tuple[str, str] | None]:
+    """The names that a Python file of the project defines at its top level, and what is wrong with it, if anything."""
+    wrong = path_problem(root, file)
+    if wrong:
+        return set(), wrong
+    remedy = f"Correct {file}."
     try:
-        tree = ast.parse(path.read_bytes(), filename=path.name)
+        tree = ast.parse((root / file).read_bytes(), filename=file)
     except SyntaxError as error:
-        return set(), f"is not valid Python (line {error.lineno}: {error.msg})"
+        return set(), (f"is not valid Python (line {error.lineno}: {error.msg})", remedy)
     except (ValueError, RecursionError) as error:
-        return set(), f"is not valid Python ({error})"
+        return set(), (f"is not valid Python ({error})", remedy)
     except OSError as error:
-        return set(), f"cannot be read ({error.strerror or error})"
+        return set(), (f"cannot be read ({error.strerror or error})", remedy)
     names: set[str] = set()
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -192,7 +188,7 @@ def defined_names(path: Path) -> tuple[set[str], str]:
             names.update(target.id for target in node.targets if isinstance(target, ast.Name))
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names.add(node.target.id)
-    return names, ""
+    return names, None
 
 
 @rule("serve.instance_type")

@@ -16,7 +16,7 @@ import yaml
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, DocumentStartEvent, NodeEvent, ScalarEvent
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from .errors import SpecError, SpecErrors, dotted, shown
+from .errors import SpecError, SpecErrors, dotted, fault_of, shown
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
@@ -48,7 +48,7 @@ for _tag, _pattern, _first in (
 
 @dataclass
 class Document:
-    """A parsed file: plain data, the line (from 1) of each key and item, and faults that left data to go on with."""
+    """A parsed file: plain data, the line (from 1) of each key and item, and faults that left data to continue with."""
 
     file: str
     data: Any
@@ -63,7 +63,11 @@ class Document:
 
     def add(self, path: Keys, value: Any, problem: str, remedy: str) -> None:
         """Note a fault of the value at `path`."""
-        self.errors.append(SpecError(self.file, dotted(path), shown(value), problem, remedy, self.line(path)))
+        self.add_at(self.line(path), path, shown(value), problem, remedy)
+
+    def add_at(self, line: int, path: Keys, text: str, problem: str, remedy: str) -> None:
+        """Note a fault on a line; text: the value as the message shows it."""
+        self.errors.append(SpecError(self.file, dotted(path), text, problem, remedy, line))
 
 
 def read(path: Path, file: str) -> Document:
@@ -88,11 +92,9 @@ def parse(text: str, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         raise SpecErrors([_syntax(error, file)]) from None
     except yaml.YAMLError as error:
-        raise SpecErrors([_fault(file, 1, f"is not YAML: {_flat(error)}", "Correct the file.")]) from None
+        raise fault_of(file, f"is not YAML: {_flat(error)}", "Correct the file.", 1) from None
     if node is None:
-        raise SpecErrors(
-            [_fault(file, 1, "is empty", "Write at least name and model; the files in zoo/ are examples to copy.")]
-        )
+        raise fault_of(file, "is empty", "Write at least name and model; the files in zoo/ are examples to copy.", 1)
     document = Document(file, None)
     document.lines[()] = 1
     document.data = _value(node, (), document)
@@ -103,27 +105,22 @@ def _text(path: Path, file: str) -> str:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise SpecErrors(
-                [
-                    _fault(
-                        file, 0, f"has {size} bytes, more than the {MAX_BYTES} that a spec may have", "Make it smaller."
-                    )
-                ]
-            )
+            problem = f"has {size} bytes, more than the {MAX_BYTES} that a spec may have"
+            raise fault_of(file, problem, "Make it smaller.")
         raw = path.read_bytes()
     except OSError as error:
         problem = f"cannot be read: {error.strerror or error}"
-        raise SpecErrors([_fault(file, 0, problem, "Name a file that exists and is readable.")]) from None
+        raise fault_of(file, problem, "Name a file that exists and is readable.") from None
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         problem = f"is not UTF-8: byte 0x{raw[error.start]:02x} at offset {error.start}"
-        raise SpecErrors([_fault(file, line, problem, "Save the file as UTF-8.")]) from None
+        raise fault_of(file, problem, "Save the file as UTF-8.", line) from None
     for number, line_text in enumerate(text.split("\n"), 1):
         if found := re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff]", line_text):
             problem = f"holds the control character U+{ord(found.group()):04X}"
-            raise SpecErrors([_fault(file, number, problem, "Remove it and save the file as plain UTF-8 text.")])
+            raise fault_of(file, problem, "Remove it and save the file as plain UTF-8 text.", number)
     return text
 
 
@@ -187,20 +184,18 @@ def _mapping(node: MappingNode, path: Keys, document: Document) -> dict[str, Any
         line = key_node.start_mark.line + 1
         if key_node.tag != "tag:yaml.org,2002:str":
             text = shown(key_node.value) if isinstance(key_node, ScalarNode) else "a list or mapping"
-            inside = dotted(path)
             problem = "is not a string, so it cannot be a key"
             remedy = f'Write a name; quote it ("{text}") if it is meant as text.'
-            document.errors.append(SpecError(document.file, inside, text, problem, remedy, line))
+            document.add_at(line, path, text, problem, remedy)
             continue
         key = str(key_node.value)
         if _SURROGATE.search(key):
-            document.errors.append(SpecError(document.file, dotted(path), shown(key), *_HALF, line))
+            document.add_at(line, path, shown(key), *_HALF)
             continue
         if key in result:
             first = document.lines[(*path, key)]
             problem = f"is given twice (first on line {first})"
-            remedy = "Keep one of them."
-            document.errors.append(SpecError(document.file, dotted((*path, key)), "", problem, remedy, line))
+            document.add_at(line, (*path, key), "", problem, "Keep one of them.")
             continue
         document.lines[(*path, key)] = line
         result[key] = _value(value_node, (*path, key), document)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import types
 import typing
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from .errors import SpecError, SpecErrors, dotted, shown
+from .errors import SpecError, SpecErrors, dotted, near, shown
 from .strict_yaml import Document
 
 _MISSING = {
@@ -76,7 +75,7 @@ def _of_the_value(kind: str, context: dict[str, Any], details: ErrorDetails) -> 
         return "has no value", "Write one, or leave the key out for its default."
     if kind == "literal_error":
         words = re.findall(r"'([^']*)'", str(context["expected"]))
-        return "is not possible here", f"{_meant(str(details['input']), words)}Write one of {', '.join(words)}."
+        return "is not possible here", f"{near(str(details['input']), words)}Write one of {', '.join(words)}."
     if kind in _BOUNDS:
         problem, remedy = _BOUNDS[kind]
         return problem, remedy.format(**{name: f"{bound:g}" for name, bound in context.items()})
@@ -91,7 +90,7 @@ def _known_keys(path: tuple[int | str, ...], model: type[BaseModel]) -> str:
     elsewhere = [
         section for section in (None, *model.model_fields) if key in _fields(model, [section] if section else [])
     ]
-    meant = _meant(str(key), list(here))
+    meant = near(str(key), list(here))
     if not meant and elsewhere:
         meant = f"It belongs under {elsewhere[0]}. " if elsewhere[0] else "It belongs at the top. "
     return f"{meant}The keys here are {', '.join(here)}."
@@ -112,8 +111,3 @@ def _fields(model: type[BaseModel], path: list[Any]) -> list[str]:
 def _classes(annotation: Any) -> list[type[BaseModel]]:
     options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-
-
-def _meant(word: str, words: list[str]) -> str:
-    near = difflib.get_close_matches(word, words, 1, 0.6)
-    return f"Did you mean {near[0]}? " if near else ""

@@ -81,17 +81,12 @@ def parse_weights(value: Any) -> AnyWeights:
     if not isinstance(value, str):
         raise fault("is not a source of weights", _FORMS)
     scheme, colon, rest = value.partition(":")
-    readers: dict[str, Callable[[str, str | None], AnyWeights]] = {
-        "random": _random,
-        "hub": _hub,
-        "file": _file,
-        "s3": _s3,
-    }
+    readers: dict[str, Callable[[str], AnyWeights]] = {"random": _random, "hub": _hub, "file": _file, "s3": _s3}
     if not colon or scheme not in readers:
-        if value.endswith(SUFFIXES):
-            raise fault("is not a source of weights", f"Write {{file: {value}}} for a file of the project.")
-        raise fault("is not a source of weights", _FORMS)
-    return readers[scheme](value if scheme == "s3" else rest, None)
+        is_file = value.endswith(SUFFIXES)
+        remedy = f"Write {{file: {value}}} for a file of the project." if is_file else _FORMS
+        raise fault("is not a source of weights", remedy)
+    return readers[scheme](value if scheme == "s3" else rest)
 
 
 def _from_mapping(value: dict[str, Any]) -> AnyWeights:
@@ -111,13 +106,13 @@ def _from_mapping(value: dict[str, Any]) -> AnyWeights:
     return _file(where, sha256) if kind == "file" else _s3(where, sha256)
 
 
-def _random(text: str, _: str | None) -> RandomWeights:
+def _random(text: str) -> RandomWeights:
     if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) >= _SEED_LIMIT:
         raise fault("has no seed that is a whole number", "Write random: and a number, such as random:0.")
     return RandomWeights(seed=int(text))
 
 
-def _hub(text: str, _: str | None) -> HubWeights:
+def _hub(text: str) -> HubWeights:
     name, at, revision = text.partition("@")
     if not _HUB.fullmatch(name):
         raise fault("is not a model of the hub", "Write hub:org/name or hub:org/name@revision.")
@@ -128,13 +123,13 @@ def _hub(text: str, _: str | None) -> HubWeights:
     return HubWeights(id=name, revision=revision or None)
 
 
-def _file(text: str, sha256: str | None) -> FileWeights:
+def _file(text: str, sha256: str | None = None) -> FileWeights:
     if not text.endswith(SUFFIXES):
         raise fault("is not a weights file that can be read", f"Name a file that ends in {', '.join(SUFFIXES)}.")
     return FileWeights(path=text, sha256=sha256)
 
 
-def _s3(text: str, sha256: str | None) -> S3Weights:
+def _s3(text: str, sha256: str | None = None) -> S3Weights:
     found = re.fullmatch(r"s3://([^/]+)/(.+)", text)
     if not found or not _BUCKET.fullmatch(found.group(1)) or not found.group(2).isprintable():
         raise fault("is not an S3 address", "Write s3://bucket/key.")
@@ -145,14 +140,10 @@ def _s3(text: str, sha256: str | None) -> S3Weights:
 
 def written(weights: AnyWeights) -> str | dict[str, str]:
     """Weights as a spec writes them; `parse_weights` reads them back."""
-    sha256 = getattr(weights, "sha256", None)
-    if sha256 is None:
-        return weights.source
-    return (
-        {"file": weights.path, "sha256": sha256}
-        if isinstance(weights, FileWeights)
-        else {"s3": weights.source, "sha256": sha256}
-    )
+    if isinstance(weights, FileWeights | S3Weights) and weights.sha256 is not None:
+        where = {"file": weights.path} if isinstance(weights, FileWeights) else {"s3": weights.uri}
+        return {**where, "sha256": weights.sha256}
+    return weights.source
 
 
 Weights = Annotated[

@@ -9,10 +9,11 @@ from typing import Any
 import typer
 
 import endpoint_spec as specs
-from operations.account import explained
-from operations.commands import artifacts, jobs, smoke, status
-from operations.commands.common import console
-from operations.errors import OperationError, WrongUseError
+
+from .account import translate_aws_errors
+from .commands import artifacts, jobs, smoke, status
+from .commands.common import console, say
+from .errors import OperationError, WrongUseError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 for group in (status, jobs, artifacts, smoke):  # the order is that of --help
@@ -27,17 +28,19 @@ def main() -> int:
 def run(command: Callable[[], Any]) -> int:
     """Run a command; 0 done, 1 the work failed, 2 wrong use, 130 stopped following a run with Ctrl-C."""
     try:
-        with explained():
+        with translate_aws_errors():
             command()
     except (WrongUseError, specs.ProjectError) as error:
-        console.print("[bold red]wrong use:[/]", end=" ")
-        console.print(str(error), soft_wrap=True, highlight=False, markup=False)
-        return 2
+        return _ended("wrong use", error, 2)
     except (OperationError, specs.SpecErrors, OSError) as error:
-        console.print("[bold red]failed:[/]", end=" ")
-        console.print(str(error), soft_wrap=True, highlight=False, markup=False)
-        return 1
+        return _ended("failed", error, 1)
     return 0
+
+
+def _ended(how: str, error: Exception, code: int) -> int:
+    console.print(f"[bold red]{how}:[/]", end=" ")
+    say(str(error))
+    return code
 
 
 if __name__ == "__main__":

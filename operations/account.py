@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import boto3
 from boto3.exceptions import Boto3Error
-from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 
 from endpoint_spec.loopback import is_loopback
-from operations.errors import OperationError
+
+from .errors import OperationError
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -70,12 +70,6 @@ class Account:
         """Amazon EC2."""
         return boto3.client("ec2", config=CONFIG)
 
-    @property
-    def clients(self) -> tuple[BaseClient, ...]:
-        """Every client that a command may use."""
-        services = (self.cloudformation, self.s3, self.sagemaker, self.runtime, self.stepfunctions, self.logs, self.ec2)
-        return cast("tuple[BaseClient, ...]", services)
-
     def guard(self, *, what: str) -> None:
         """Refuse to bring `what` (a rehearsal, or an artifact made with a stand-in) anywhere but to loopback.
 
@@ -84,7 +78,8 @@ class Account:
         Raises:
             OperationError: when any client would leave this machine.
         """
-        for client in self.clients:
+        services = (self.cloudformation, self.s3, self.sagemaker, self.runtime, self.stepfunctions, self.logs, self.ec2)
+        for client in services:
             url = client.meta.endpoint_url
             if not is_loopback(url):
                 raise OperationError(
@@ -102,7 +97,7 @@ class Account:
         try:
             description = self.cloudformation.describe_stacks(StackName=stack)["Stacks"][0]
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") != "ValidationError":
+            if code_of(error) != "ValidationError":
                 raise
             raise OperationError(
                 f'stack {stack} is not deployed here. Deploy it first: "cdk deploy {stack}".'
@@ -116,25 +111,29 @@ class Account:
                 )
         return found
 
-    def output(self, stack: str, key: str) -> str:
-        """The value of a stack's output; raises OperationError as `outputs` does."""
-        return self.outputs(stack, key)[key]
+    @property
+    def artifact_bucket(self) -> str:
+        """Name of the bucket with the artifacts; raises OperationError as `outputs` does."""
+        return self.outputs(ARTIFACTS_STACK, "ArtifactBucketName")["ArtifactBucketName"]
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def translate_aws_errors() -> Iterator[None]:
     """Turn boto3's exceptions into an OperationError that says what to do."""
-    advice: dict[type[Exception], Callable[[Any], str]] = {
-        NoCredentialsError: lambda _: "no AWS credentials found. Configure them (aws configure, or AWS_PROFILE).",
-        NoRegionError: lambda _: "no AWS region set. Set AWS_REGION, for example AWS_REGION=us-east-1.",
-    }
     try:
         _check_addresses()
         yield
-    except tuple(advice) as error:
-        raise OperationError(advice[type(error)](error)) from error
+    except NoCredentialsError as error:
+        raise OperationError("no AWS credentials found. Configure them (aws configure, or AWS_PROFILE).") from error
+    except NoRegionError as error:
+        raise OperationError("no AWS region set. Set AWS_REGION, for example AWS_REGION=us-east-1.") from error
     except (ClientError, BotoCoreError, Boto3Error) as error:
         raise OperationError(f"AWS answered: {error}") from error
+
+
+def code_of(error: ClientError) -> str:
+    """The code of an answer such as AccessDenied."""
+    return error.response.get("Error", {}).get("Code", "")
 
 
 def _check_addresses() -> None:

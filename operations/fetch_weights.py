@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 import endpoint_spec as specs
 from endpoint_spec.digests import file_digest
-from operations.account import Account
-from operations.errors import OperationError, WrongUseError
+
+from .account import Account
+from .errors import OperationError, WrongUseError
 
 
 def fetch_weights(spec: specs.EndpointSpec, account: Account) -> Path:

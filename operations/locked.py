@@ -7,8 +7,9 @@ from pathlib import Path
 
 import endpoint_spec as specs
 from endpoint_spec.lock import Lock, artifact_path, load_checked
-from operations.account import Account
-from operations.errors import OperationError
+
+from .account import Account
+from .errors import OperationError
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from botocore.exceptions import ClientError
 
 from endpoint_spec.digests import file_digest
-from operations.account import ARTIFACTS_STACK, Account
-from operations.errors import OperationError
-from operations.locked import Locked, guard
+
+from .account import Account
+from .errors import OperationError
+from .locked import Locked, guard
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,6 @@ class Published:
     bytes: int
     uploaded: bool  # False: it was there already
     rehearsal: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """For --json."""
-        return asdict(self)
 
 
 def verify_artifact(locked: Locked) -> None:
@@ -68,7 +64,7 @@ def publish(locked: Locked, account: Account, progress: Callable[[int], None] | 
     lock = locked.lock
     guard(account, lock)
     verify_artifact(locked)
-    bucket = account.output(ARTIFACTS_STACK, "ArtifactBucketName")
+    bucket = account.artifact_bucket
     size = locked.artifact.stat().st_size
     there = stored_size(account, bucket, lock.artifact.key)
     if there is not None and there != size:

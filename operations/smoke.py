@@ -7,16 +7,17 @@ import io
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from botocore.exceptions import ClientError
 
 from endpoint_spec.lock import SampleAnswer
-from operations.account import Account
-from operations.errors import OperationError
-from operations.locked import Locked, guard
+
+from .account import Account, code_of
+from .errors import OperationError
+from .locked import Locked, guard
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,6 @@ class Smoke:
     def passed(self) -> bool:
         """Whether every compared number is within the tolerance."""
         return self.error <= self.tolerance
-
-    def to_json(self) -> dict[str, Any]:
-        """For --json."""
-        return {**asdict(self), "passed": self.passed}
 
 
 def compare_array(body: bytes, expected: SampleAnswer) -> tuple[int, float]:
@@ -131,7 +128,7 @@ def require_in_service(name: str, account: Account) -> None:
     try:
         description = account.sagemaker.describe_endpoint(EndpointName=name)
     except ClientError as error:
-        if error.response.get("Error", {}).get("Code") != "ValidationException":
+        if code_of(error) != "ValidationException":
             raise
         raise OperationError(
             f'endpoint {name} does not exist. Deploy it: "cdk deploy InferentiaEndpoint-{name}".'
@@ -143,7 +140,7 @@ def require_in_service(name: str, account: Account) -> None:
 
 
 def explain_model_error(name: str, error: ClientError) -> str:
-    """The container's own words, which SageMaker wraps in a ModelError (424)."""
+    """The container's own message, which SageMaker wraps in a ModelError (424)."""
     status, message = error.response.get("OriginalStatusCode"), error.response.get("OriginalMessage")
     if status is None:
         return f"invoking {name} failed: {error}"

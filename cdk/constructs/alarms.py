@@ -7,6 +7,8 @@ from datetime import timedelta
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
+from endpoint_spec.endpoint import Alarms
+
 from .metrics import EndpointMetrics
 
 # Three bad minutes of five: one outlier is no alarm, a lasting fault is one after three minutes.
@@ -20,35 +22,23 @@ class EndpointAlarms(Construct):
     Minutes without data are not breaching: an endpoint without requests is neither slow nor failing.
     """
 
-    def __init__(
-        self,
-        scope: Construct,
-        construct_id: str,
-        *,
-        metrics: EndpointMetrics,
-        p99_latency: timedelta,
-        error_rate: float,
-        min_requests: int,
-    ) -> None:
-        """p99_latency: a duration, of which the alarm makes microseconds. error_rate: a share, 0.01 is one per cent.
-
-        min_requests: a minute with fewer requests cannot ring the error alarm.
-        """
+    def __init__(self, scope: Construct, construct_id: str, *, metrics: EndpointMetrics, alarms: Alarms) -> None:
+        """alarms: the spec's section. A minute with fewer than min_requests requests cannot ring the error alarm."""
         super().__init__(scope, construct_id)
-        milliseconds = p99_latency / timedelta(milliseconds=1)
-        percent = error_rate * 100
+        milliseconds = alarms.p99_latency / timedelta(milliseconds=1)
+        percent = alarms.error_rate * 100
         self.latency = self._alarm(
             "Latency",
             metric=metrics.model_latency("p99"),
-            threshold=p99_latency / timedelta(microseconds=1),
+            threshold=alarms.p99_latency / timedelta(microseconds=1),
             description=f"Endpoint {metrics.endpoint_name}: p99 of the model's latency is above {milliseconds:g} ms.",
         )
         self.error_rate = self._alarm(
             "ErrorRate",
-            metric=metrics.error_percentage(min_requests=min_requests),
+            metric=metrics.error_percentage(min_requests=alarms.min_requests),
             threshold=percent,
             description=f"Endpoint {metrics.endpoint_name}: more than {percent:g} % of the requests of a minute failed "
-            f"(5xx; minutes with fewer than {min_requests} requests do not count).",
+            f"(5xx; minutes with fewer than {alarms.min_requests} requests do not count).",
         )
 
     def _alarm(

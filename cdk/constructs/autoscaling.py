@@ -6,6 +6,8 @@ from aws_cdk import aws_applicationautoscaling as autoscaling
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
+from endpoint_spec.endpoint import Scale
+
 # The spec's policy -> the metric that Application Auto Scaling keeps at the target.
 # https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-add-code-define.html
 PREDEFINED_METRICS = {
@@ -33,44 +35,34 @@ class EndpointScaling(Construct):
         *,
         endpoint: sagemaker.CfnEndpoint,
         variant_name: str,
-        capacity: tuple[int, int],
-        policy: str,
+        scale: Scale,
         keep_at: float,
     ) -> None:
-        """capacity: smallest and largest number of instances. policy: a key of PREDEFINED_METRICS.
-
-        keep_at: the metric's target for one instance: concurrent requests, or requests a minute.
-        """
+        """scale: the spec's section. keep_at: the target for one instance: requests at once, or requests a minute."""
         super().__init__(scope, construct_id)
-        smallest, largest = capacity
         self.target = autoscaling.CfnScalableTarget(
             self,
             "Target",
             service_namespace="sagemaker",
             scalable_dimension="sagemaker:variant:DesiredInstanceCount",
             resource_id=f"endpoint/{endpoint.endpoint_name}/variant/{variant_name}",
-            min_capacity=smallest,
-            max_capacity=largest,
+            min_capacity=scale.min,
+            max_capacity=scale.max,
         )
         self.target.add_resource_dependency(endpoint)
-        self.policy = autoscaling.CfnScalingPolicy(
-            self,
-            "Policy",
-            policy_name=f"keep-{policy}",
-            policy_type="TargetTrackingScaling",
-            scaling_target_id=self.target.ref,
-            target_tracking_scaling_policy_configuration=self._tracking(policy, keep_at),
-        )
-
-    @staticmethod
-    def _tracking(
-        policy: str, keep_at: float
-    ) -> autoscaling.CfnScalingPolicy.TargetTrackingScalingPolicyConfigurationProperty:
-        return autoscaling.CfnScalingPolicy.TargetTrackingScalingPolicyConfigurationProperty(
+        configuration = autoscaling.CfnScalingPolicy.TargetTrackingScalingPolicyConfigurationProperty(
             target_value=round(keep_at, 9),
             predefined_metric_specification=autoscaling.CfnScalingPolicy.PredefinedMetricSpecificationProperty(
-                predefined_metric_type=PREDEFINED_METRICS[policy]
+                predefined_metric_type=PREDEFINED_METRICS[scale.policy]
             ),
             scale_in_cooldown=SCALE_IN_COOLDOWN_SECONDS,
             scale_out_cooldown=SCALE_OUT_COOLDOWN_SECONDS,
+        )
+        self.policy = autoscaling.CfnScalingPolicy(
+            self,
+            "Policy",
+            policy_name=f"keep-{scale.policy}",
+            policy_type="TargetTrackingScaling",
+            scaling_target_id=self.target.ref,
+            target_tracking_scaling_policy_configuration=configuration,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from aws_cdk import aws_events as events
-from aws_cdk import aws_iam as iam
 from constructs import Construct
+
+from ..permissions import allow, role_of
 
 # FAILED as well: a run's own Catch sees neither an overflowing history nor data that is too large.
 BADLY = ("ABORTED", "FAILED", "TIMED_OUT")
@@ -19,13 +20,11 @@ class CleanupRule(Construct):
     def __init__(self, scope: Construct, construct_id: str, *, run: str, cleanup: str, endpoint_name: str) -> None:
         """run, cleanup: ARNs of the machine that is watched and of the one that is started."""
         super().__init__(scope, construct_id)
-        start = iam.PolicyStatement(sid="StartCleanup", actions=["states:StartExecution"], resources=[cleanup])
-        role = iam.Role(
+        role = role_of(
             self,
-            "Role",
-            description=f"Starts the cleanup behind compile runs of endpoint {endpoint_name}",
-            assumed_by=iam.ServicePrincipal("events.amazonaws.com"),
-            inline_policies={"Start": iam.PolicyDocument(statements=[start])},
+            "events",
+            f"Starts the cleanup behind compile runs of endpoint {endpoint_name}",
+            {"Start": [allow("StartCleanup", "states:StartExecution", cleanup)]},
         )
         events.CfnRule(
             self,

@@ -14,7 +14,8 @@ from constructs import Construct
 
 from endpoint_spec import jobs
 
-from ..nag import acknowledge
+from ..nag import acknowledge_any_resource
+from ..permissions import allow, pass_role, role_of
 from ..states.instance import ENDPOINT_TAG
 from .job_files import JobFiles
 
@@ -66,7 +67,20 @@ class CompileInstance(Construct):
     ) -> None:
         """tags: on every instance and disk, beside those that the run gives them."""
         super().__init__(scope, construct_id)
-        self.role = self._role(files)
+        # https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-add-permissions-to-existing-profile.html
+        channels = [f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")]
+        answer_sessions = allow("AnswerSessions", ["ssm:UpdateInstanceInformation", *channels], "*")
+        self.role = role_of(
+            self,
+            "ec2",
+            f"Compiles endpoint {files.name}: reads and writes below {jobs.base_prefix(files.name)}",
+            {"Job": [*files.for_job(), answer_sessions]},
+        )
+        files.acknowledge_job(self.role)
+        acknowledge_any_resource(
+            self.role,
+            "Session Manager's agent opens channels that have no resource; the managed policy would allow more.",
+        )
         profile = iam.CfnInstanceProfile(self, "Profile", roles=[self.role.role_name])
         data = self._data(files.name, machine, profile, security_group, {**tags, ENDPOINT_TAG: files.name})
         self.template = ec2.CfnLaunchTemplate(
@@ -74,37 +88,6 @@ class CompileInstance(Construct):
             "Template",
             launch_template_data=data,
             version_description=f"Compile instances of endpoint {files.name}",
-        )
-
-    def _role(self, files: JobFiles) -> iam.Role:
-        role = iam.Role(
-            self,
-            "Role",
-            description=f"Compiles endpoint {files.name}: reads and writes below {jobs.base_prefix(files.name)}",
-            assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
-            inline_policies={"Job": iam.PolicyDocument(statements=[*files.for_job(), self._answers_sessions()])},
-        )
-        files.acknowledge_job(role)
-        acknowledge(
-            role,
-            finding="AwsSolutions-IAM5[Resource::*]",
-            reason="Session Manager's agent opens channels that have no resource; the managed policy would allow more.",
-        )
-        return role
-
-    @staticmethod
-    def _answers_sessions() -> iam.PolicyStatement:
-        # https://docs.aws.amazon.com/systems-manager/latest/userguide/getting-started-add-permissions-to-existing-profile.html
-        return iam.PolicyStatement(
-            sid="AnswerSessions",
-            actions=[
-                "ssm:UpdateInstanceInformation",
-                "ssmmessages:CreateControlChannel",
-                "ssmmessages:CreateDataChannel",
-                "ssmmessages:OpenControlChannel",
-                "ssmmessages:OpenDataChannel",
-            ],
-            resources=["*"],
         )
 
     def _data(
@@ -163,40 +146,23 @@ class CompileInstance(Construct):
         stack = Stack.of(self)
         own = ec2_arn(self)
         template = f"{own}:launch-template/{self.template.ref}"
+        spot = [f"{own}:spot-instances-request/*"] if machine.spot else []
+        # What an instance consists of: as this template has it, not as a caller may wish.
+        parts = [
+            f"{own}:instance/*",
+            f"{own}:volume/*",
+            f"{own}:network-interface/*",
+            f"{own}:security-group/{security_group}",
+            f"arn:{Aws.PARTITION}:ec2:{stack.region}::image/{machine.image}",
+            *(f"{own}:subnet/{subnet}" for subnet in subnets),
+        ]
         return [
-            # What an instance consists of: as this template has it, not as a caller may wish.
-            iam.PolicyStatement(
-                sid="StartInstances",
-                actions=["ec2:RunInstances"],
-                resources=[
-                    f"{own}:instance/*",
-                    f"{own}:volume/*",
-                    f"{own}:network-interface/*",
-                    f"{own}:security-group/{security_group}",
-                    f"arn:{Aws.PARTITION}:ec2:{stack.region}::image/{machine.image}",
-                    *(f"{own}:subnet/{subnet}" for subnet in subnets),
-                ],
-                conditions={"ArnEquals": {"ec2:LaunchTemplate": template}},
-            ),
-            iam.PolicyStatement(
-                sid="UseTemplate",
-                actions=["ec2:RunInstances"],
-                # The request for spare capacity knows no template; the instance that comes of it does.
-                resources=[template, *([f"{own}:spot-instances-request/*"] if machine.spot else [])],
-            ),
+            allow("StartInstances", "ec2:RunInstances", parts, ArnEquals={"ec2:LaunchTemplate": template}),
+            # The request for spare capacity knows no template; the instance that comes of it does.
+            allow("UseTemplate", "ec2:RunInstances", [template, *spot]),
             # Tags are the words of a run: given when an instance is made, changed by nobody afterwards.
-            iam.PolicyStatement(
-                sid="TagNewInstances",
-                actions=["ec2:CreateTags"],
-                resources=[f"{own}:instance/*", f"{own}:volume/*"],
-                conditions={"StringEquals": {"ec2:CreateAction": "RunInstances"}},
-            ),
-            iam.PolicyStatement(
-                sid="GiveRoleToInstances",
-                actions=["iam:PassRole"],
-                resources=[self.role.role_arn],
-                conditions={"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
-            ),
+            allow("TagNewInstances", "ec2:CreateTags", parts[:2], StringEquals={"ec2:CreateAction": "RunInstances"}),
+            pass_role("GiveRoleToInstances", self.role, "ec2"),
         ]
 
 
@@ -208,12 +174,8 @@ def ec2_arn(scope: Construct) -> str:
 
 def may_end(scope: Construct, name: str) -> list[iam.PolicyStatement]:
     """What a role needs to find instances, and to terminate those of an endpoint."""
+    of_endpoint = {f"aws:ResourceTag/{ENDPOINT_TAG}": name}
     return [
-        iam.PolicyStatement(sid="FindInstances", actions=["ec2:DescribeInstances"], resources=["*"]),
-        iam.PolicyStatement(
-            sid="EndInstances",
-            actions=["ec2:TerminateInstances"],
-            resources=[f"{ec2_arn(scope)}:instance/*"],
-            conditions={"StringEquals": {f"aws:ResourceTag/{ENDPOINT_TAG}": name}},
-        ),
+        allow("FindInstances", "ec2:DescribeInstances", "*"),
+        allow("EndInstances", "ec2:TerminateInstances", f"{ec2_arn(scope)}:instance/*", StringEquals=of_endpoint),
     ]

@@ -30,7 +30,7 @@ class CompileNetwork(Construct):
             network,
             finding="AwsSolutions-VPC7",
             reason="Instances live here for one job each, accept no connection, and their work is logged with the job: "
-            "flow logs would cost more than the network and tell nothing that the run's log does not.",
+            "flow logs would cost more than the network and show nothing that the run's log does not.",
         )
         routes = self._routes(network)
         self.subnets = [self._subnet(network, routes, number, block) for number, block in enumerate(SUBNETS)]

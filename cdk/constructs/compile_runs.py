@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from endpoint_spec import jobs
 
 from ..nag import acknowledge_pattern
+from ..permissions import allow
 from ..states.cleanup import cleanup_machine
-from ..states.job import Place
+from ..states.job import JobContext
 from ..states.run import run_machine
-from .branch import Branch
+from .backend import ComputeBackend
 from .cleanup_rule import CleanupRule
 from .job_files import JobFiles
 from .notification_topic import NotificationTopic
@@ -29,8 +27,8 @@ class CompileRuns(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        place: Place,
-        branch: Branch,
+        context: JobContext,
+        backend: ComputeBackend,
         files: JobFiles,
         topic: NotificationTopic,
         log_group: logs.ILogGroup,
@@ -41,54 +39,40 @@ class CompileRuns(Construct):
         self.cleanup = StateMachine(
             self,
             "Cleanup",
-            definition=cleanup_machine(place, branch.stop, topic.arns),
-            statements=[*branch.stop_statements, *topic.may_publish()],
+            definition=cleanup_machine(context, backend.stop, topic.arns),
+            statements=[*backend.stop_statements, *topic.may_publish()],
             log_group=log_group,
-            description=f"Ends what compile runs of endpoint {place.name} left running",
-            any_resource=branch.stop_any_resource,
+            description=f"Ends what compile runs of endpoint {context.name} left running",
+            any_resource=backend.stop_any_resource,
         )
+        read, written = jobs.runs_prefix(files.name), f"models/{files.name}/"
         self.run = StateMachine(
             self,
             "Run",
             definition=run_machine(
-                place,
-                branch.course,
+                context,
+                backend.workflow,
                 time_limit=bounds[0],
                 max_parallel=bounds[1],
                 topics=topic.arns,
                 cleanup=self.cleanup.arn,
             ),
             statements=[
-                *branch.run_statements,
-                *self._files(files),
+                *backend.run_statements,
+                # Read what a run says of itself, and write one thing: the artifact, under its digest.
+                files.read(read),
+                files.write(written),
+                files.find(jobs.base_prefix(files.name), written),
+                files.use_key(),
                 *topic.may_publish(),
-                self._start_cleanup(),
+                allow("StartCleanup", "states:StartExecution", self.cleanup.arn),
             ],
             log_group=log_group,
-            description=f"Compiles endpoint {place.name}: starts its jobs and publishes their artifact",
-            any_resource=branch.run_any_resource,
+            description=f"Compiles endpoint {context.name}: starts its jobs and publishes their artifact",
+            any_resource=backend.run_any_resource,
         )
-        files.acknowledge(self.run.role, *_prefixes(files.name))
-        self._acknowledge(self.run, branch.run_patterns)
-        self._acknowledge(self.cleanup, branch.stop_patterns)
-        CleanupRule(self, "Rule", run=self.run.arn, cleanup=self.cleanup.arn, endpoint_name=place.name)
-
-    @staticmethod
-    def _files(files: JobFiles) -> list[iam.PolicyStatement]:
-        """Read what a run says of itself, and write one thing: the artifact, under its digest."""
-        read, written = _prefixes(files.name)
-        find = files.find(jobs.base_prefix(files.name), written)
-        return [files.read(read), files.write(written), find, files.use_key()]
-
-    @staticmethod
-    def _acknowledge(machine: StateMachine, patterns: Mapping[str, str]) -> None:
-        for resource, reason in patterns.items():
-            acknowledge_pattern(machine.role, resource=resource, reason=reason)
-
-    def _start_cleanup(self) -> iam.PolicyStatement:
-        return iam.PolicyStatement(sid="StartCleanup", actions=["states:StartExecution"], resources=[self.cleanup.arn])
-
-
-def _prefixes(name: str) -> tuple[str, str]:
-    """What the machine reads, and what it writes."""
-    return jobs.runs_prefix(name), f"models/{name}/"
+        files.acknowledge(self.run.role, read, written)
+        for machine, patterns in ((self.run, backend.run_patterns), (self.cleanup, backend.stop_patterns)):
+            for resource, reason in patterns.items():
+                acknowledge_pattern(machine.role, resource=resource, reason=reason)
+        CleanupRule(self, "Rule", run=self.run.arn, cleanup=self.cleanup.arn, endpoint_name=context.name)

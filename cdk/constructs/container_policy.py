@@ -6,21 +6,19 @@ from collections.abc import Sequence
 
 from aws_cdk import aws_iam as iam
 
+from ..permissions import allow
+
 
 def pulls_image(repository_arn: str) -> list[iam.PolicyStatement]:
     """Pull from one repository."""
     pull = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
     return [
-        iam.PolicyStatement(sid="PullImage", actions=pull, resources=[repository_arn]),
-        iam.PolicyStatement(sid="LogInToRegistry", actions=["ecr:GetAuthorizationToken"], resources=["*"]),
+        allow("PullImage", pull, repository_arn),
+        allow("LogInToRegistry", "ecr:GetAuthorizationToken", "*"),
     ]
 
 
 def publishes_metrics(namespaces: Sequence[str]) -> iam.PolicyStatement:
     """Write metrics of these namespaces of CloudWatch, and no others."""
-    return iam.PolicyStatement(
-        sid="PublishMetrics",
-        actions=["cloudwatch:PutMetricData"],
-        resources=["*"],
-        conditions={"StringEquals": {"cloudwatch:namespace": namespaces if len(namespaces) > 1 else namespaces[0]}},
-    )
+    only = {"cloudwatch:namespace": namespaces if len(namespaces) > 1 else namespaces[0]}
+    return allow("PublishMetrics", "cloudwatch:PutMetricData", "*", StringEquals=only)

@@ -8,9 +8,10 @@ from datetime import timedelta
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
+from endpoint_spec.endpoint import Alarms, Scale
+
 from .metrics import EndpointMetrics
 
-FULL_WIDTH = 24
 HEIGHT = 6
 PERCENTILES = ("p50", "p90", "p99")
 FROM_ZERO = cloudwatch.YAxisProps(min=0)
@@ -25,27 +26,21 @@ class EndpointDashboard(Construct):
         construct_id: str,
         *,
         metrics: EndpointMetrics,
-        p99_latency: timedelta,
-        error_rate: float,
-        min_requests: int,
-        capacity: tuple[int, int],
-        scaling: tuple[str, float],
+        alarms: Alarms,
+        scale: Scale,
+        keep_at: float,
     ) -> None:
-        """p99_latency, error_rate, min_requests: the alarms' settings. capacity: fewest and most instances.
-
-        scaling: the policy (concurrency or invocations) and what it keeps to, drawn as a line where it is measured.
-        """
+        """alarms, scale: the spec's sections. keep_at: what scaling keeps to, drawn as a line where it is measured."""
         super().__init__(scope, construct_id)
-        policy, keep_at = scaling
         target = {"scaling target": keep_at}
         self.dashboard = cloudwatch.Dashboard(
             self,
             "Dashboard",
             widgets=[
-                self._traffic(metrics, target if policy == "invocations" else {}),
-                self._errors(metrics, error_rate, min_requests),
-                self._latency(metrics, p99_latency),
-                self._saturation(metrics, capacity, target if policy == "concurrency" else {}),
+                self._traffic(metrics, target if scale.policy == "invocations" else {}),
+                self._errors(metrics, alarms),
+                self._latency(metrics, alarms),
+                self._saturation(metrics, scale, target if scale.policy == "concurrency" else {}),
                 *([self._batching(metrics)] if metrics.of_handler else []),
             ],
         )
@@ -59,17 +54,17 @@ class EndpointDashboard(Construct):
         ]
 
     @staticmethod
-    def _errors(metrics: EndpointMetrics, error_rate: float, min_requests: int) -> Sequence[cloudwatch.IWidget]:
+    def _errors(metrics: EndpointMetrics, alarms: Alarms) -> Sequence[cloudwatch.IWidget]:
         counts = [metrics.client_errors(), metrics.server_errors(), metrics.model_errors()]
-        share = metrics.error_percentage(min_requests=min_requests)
+        share = metrics.error_percentage(min_requests=alarms.min_requests)
         return [
             _graph("Errors: requests a minute", counts, width=12),
-            _graph("Errors: per cent of requests", [share], width=12, lines={"alarm": error_rate * 100}),
+            _graph("Errors: per cent of requests", [share], width=12, lines={"alarm": alarms.error_rate * 100}),
         ]
 
     @staticmethod
-    def _latency(metrics: EndpointMetrics, p99_latency: timedelta) -> Sequence[cloudwatch.IWidget]:
-        limit = p99_latency / timedelta(microseconds=1)
+    def _latency(metrics: EndpointMetrics, alarms: Alarms) -> Sequence[cloudwatch.IWidget]:
+        limit = alarms.p99_latency / timedelta(microseconds=1)
         model = [metrics.model_latency(percentile).with_(label=percentile) for percentile in PERCENTILES]
         overhead = [metrics.overhead_latency(percentile).with_(label=percentile) for percentile in PERCENTILES]
         return [
@@ -78,10 +73,8 @@ class EndpointDashboard(Construct):
         ]
 
     @staticmethod
-    def _saturation(
-        metrics: EndpointMetrics, capacity: tuple[int, int], target: dict[str, float]
-    ) -> Sequence[cloudwatch.IWidget]:
-        bounds = {"fewest": float(capacity[0]), "most": float(capacity[1])}
+    def _saturation(metrics: EndpointMetrics, scale: Scale, target: dict[str, float]) -> Sequence[cloudwatch.IWidget]:
+        bounds = {"fewest": float(scale.min), "most": float(scale.max)}
         instance = [metrics.cpu(), metrics.memory(), metrics.disk()]
         return [
             _graph("Saturation: concurrent requests", [metrics.concurrent_requests()], width=8, lines=target),

@@ -7,6 +7,8 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
+from ..permissions import allow
+
 
 class EncryptionKey(Construct):
     """A rotated customer key that CloudWatch Logs, and CloudWatch alarms where wanted, may use.
@@ -29,12 +31,7 @@ class EncryptionKey(Construct):
         if for_alarms:
             # No condition on the account: the topic's own policy already lets only this account's alarms publish.
             self.key.add_to_resource_policy(
-                iam.PolicyStatement(
-                    sid="AlarmsPublish",
-                    principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
-                    actions=["kms:Decrypt", "kms:GenerateDataKey"],
-                    resources=["*"],
-                )
+                allow("AlarmsPublish", ["kms:Decrypt", "kms:GenerateDataKey"], "*", "cloudwatch.amazonaws.com")
             )
         self.key.add_to_resource_policy(self._logs_encrypt(log_group_name))
 
@@ -42,18 +39,12 @@ class EncryptionKey(Construct):
         """https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html"""
         stack = Stack.of(self)
         group = f"arn:{Aws.PARTITION}:logs:{stack.region}:{stack.account}:log-group:{log_group_name}"
-        return iam.PolicyStatement(
-            sid="LogsEncrypt",
-            principals=[iam.ServicePrincipal(f"logs.{stack.region}.amazonaws.com")],
-            actions=[
-                "kms:Encrypt",
-                "kms:Decrypt",
-                "kms:ReEncryptFrom",
-                "kms:ReEncryptTo",
-                "kms:GenerateDataKey",
-                "kms:GenerateDataKeyWithoutPlaintext",
-                "kms:DescribeKey",
-            ],
-            resources=["*"],
-            conditions={"ArnEquals": {"kms:EncryptionContext:aws:logs:arn": group}},
+        actions = ["Encrypt", "Decrypt", "ReEncryptFrom", "ReEncryptTo", "GenerateDataKey"]
+        actions += ["GenerateDataKeyWithoutPlaintext", "DescribeKey"]
+        return allow(
+            "LogsEncrypt",
+            [f"kms:{action}" for action in actions],
+            "*",
+            f"logs.{stack.region}.amazonaws.com",
+            ArnEquals={"kms:EncryptionContext:aws:logs:arn": group},
         )

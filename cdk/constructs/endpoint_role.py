@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aws_cdk import Stack
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from ..nag import acknowledge
+from ..nag import acknowledge_any_resource
+from ..permissions import allow, role_of
 from .container_policy import publishes_metrics, pulls_image
 
 # SageMaker publishes an endpoint's instance metrics and invocation metrics in these two.
@@ -57,50 +57,26 @@ class EndpointRole(Construct):
         repository_arn: the image's.
         """
         super().__init__(scope, construct_id)
-        statements = [
-            *self._reads_model(bucket, artifact_key, encryption_key),
-            *pulls_image(repository_arn),
-            *self._reports(reports),
-        ]
-        # The policy is part of the role, so that SageMaker never meets the role without it.
-        self.role = iam.Role(
-            self,
-            "Role",
-            description="Runs an Inferentia endpoint: reads its model, pulls its image, writes its logs",
-            assumed_by=iam.ServicePrincipal("sagemaker.amazonaws.com"),
-            inline_policies={"Endpoint": iam.PolicyDocument(statements=statements)},
-        )
-        self._acknowledge()
-
-    def _reads_model(self, bucket: s3.IBucket, key: str, encryption_key: kms.IKey) -> list[iam.PolicyStatement]:
-        region = Stack.of(self).region
-        return [
-            iam.PolicyStatement(sid="ReadModel", actions=["s3:GetObject"], resources=[bucket.arn_for_objects(key)]),
-            iam.PolicyStatement(
-                sid="DecryptModel",
-                actions=["kms:Decrypt"],
-                resources=[encryption_key.key_arn],
-                conditions={"StringEquals": {"kms:ViaService": f"s3.{region}.{Stack.of(self).url_suffix}"}},
-            ),
-        ]
-
-    @staticmethod
-    def _reports(reports: Reports) -> list[iam.PolicyStatement]:
+        stack = Stack.of(self)
+        through_s3 = {"kms:ViaService": f"s3.{stack.region}.{stack.url_suffix}"}
         write_logs = ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"]
         statements = [
-            iam.PolicyStatement(sid="WriteLogs", actions=write_logs, resources=[reports.log_group.log_group_arn]),
+            allow("ReadModel", "s3:GetObject", bucket.arn_for_objects(artifact_key)),
+            allow("DecryptModel", "kms:Decrypt", encryption_key.key_arn, StringEquals=through_s3),
+            *pulls_image(repository_arn),
+            allow("WriteLogs", write_logs, reports.log_group.log_group_arn),
             publishes_metrics([*METRIC_NAMESPACES, *reports.namespaces]),
         ]
         if reports.reads_alarms:
-            statements.append(
-                iam.PolicyStatement(sid="ReadAlarms", actions=["cloudwatch:DescribeAlarms"], resources=["*"])
-            )
-        return statements
-
-    def _acknowledge(self) -> None:
-        acknowledge(
+            statements.append(allow("ReadAlarms", "cloudwatch:DescribeAlarms", "*"))
+        self.role = role_of(
+            self,
+            "sagemaker",
+            "Runs an Inferentia endpoint: reads its model, pulls its image, writes its logs",
+            {"Endpoint": statements},
+        )
+        acknowledge_any_resource(
             self.role,
-            finding="AwsSolutions-IAM5[Resource::*]",
-            reason="ecr:GetAuthorizationToken, cloudwatch:PutMetricData and cloudwatch:DescribeAlarms take no "
-            "resource; PutMetricData is limited to SageMaker's namespaces and the endpoint's own by a condition.",
+            "ecr:GetAuthorizationToken, cloudwatch:PutMetricData and cloudwatch:DescribeAlarms take no resource; "
+            "PutMetricData is limited to SageMaker's namespaces and the endpoint's own by a condition.",
         )

@@ -13,6 +13,7 @@ from constructs import Construct, IConstruct
 from endpoint_spec import jobs
 
 from ..nag import acknowledge_pattern
+from ..permissions import allow
 
 WRITE = ("s3:PutObject", "s3:AbortMultipartUpload")
 
@@ -26,30 +27,22 @@ class JobFiles:
 
     def read(self, *prefixes: str) -> iam.PolicyStatement:
         """Get the objects below prefixes."""
-        return iam.PolicyStatement(sid="ReadFiles", actions=["s3:GetObject"], resources=self._below(prefixes))
+        return allow("ReadFiles", "s3:GetObject", self._below(prefixes))
 
     def write(self, *prefixes: str) -> iam.PolicyStatement:
         """Put objects below prefixes; there is no permission to delete any."""
-        return iam.PolicyStatement(sid="WriteFiles", actions=list(WRITE), resources=self._below(prefixes))
+        return allow("WriteFiles", WRITE, self._below(prefixes))
 
     def find(self, *prefixes: str) -> iam.PolicyStatement:
         """List what is below prefixes. Without it, S3 answers 403 for an object that is not there."""
-        return iam.PolicyStatement(
-            sid="FindFiles",
-            actions=["s3:ListBucket"],
-            resources=[self.bucket.bucket_arn],
-            conditions={"StringLike": {"s3:prefix": [f"{prefix}*" for prefix in prefixes]}},
-        )
+        below = {"s3:prefix": [f"{prefix}*" for prefix in prefixes]}
+        return allow("FindFiles", "s3:ListBucket", self.bucket.bucket_arn, StringLike=below)
 
     def use_key(self) -> iam.PolicyStatement:
         """Decrypt and encrypt with the bucket's key, through S3 alone."""
-        service = f"s3.{self._stack.region}.{self._stack.url_suffix}"
-        return iam.PolicyStatement(
-            sid="UseBucketKey",
-            actions=["kms:Decrypt", "kms:GenerateDataKey"],
-            resources=[self.key.key_arn],
-            conditions={"StringEquals": {"kms:ViaService": service}},
-        )
+        through_s3 = {"kms:ViaService": f"s3.{self._stack.region}.{self._stack.url_suffix}"}
+        actions = ["kms:Decrypt", "kms:GenerateDataKey"]
+        return allow("UseBucketKey", actions, self.key.key_arn, StringEquals=through_s3)
 
     def for_job(self) -> list[iam.PolicyStatement]:
         """What a job needs: to read jobs/NAME/, and to write its cache and runs; inputs stay what they were."""

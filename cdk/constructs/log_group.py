@@ -27,7 +27,7 @@ def run_log_group(endpoint_name: str) -> str:
 class EncryptedLogGroup(Construct):
     """Kept for 90 days and deleted with its stack: its fixed name would stand in the way of the next deployment.
 
-    To read what a container said that never started, deploy with `cdk deploy --no-rollback`.
+    To read the log of a container that never started, deploy with `cdk deploy --no-rollback`.
     """
 
     def __init__(self, scope: Construct, construct_id: str, *, name: str, encryption_key: kms.IKey) -> None:

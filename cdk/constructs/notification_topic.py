@@ -13,6 +13,8 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
+from ..permissions import allow
+
 
 class NotificationTopic(Construct):
     """An encrypted topic, and the other topics that the spec names.
@@ -50,16 +52,9 @@ class NotificationTopic(Construct):
         """
         stack = Stack.of(self)
         # https://docs.aws.amazon.com/sns/latest/dg/sns-access-policy-use-cases.html
-        source = f"arn:{Aws.PARTITION}:cloudwatch:{stack.region}:{stack.account}:alarm:*"
-        self.topic.add_to_resource_policy(
-            iam.PolicyStatement(
-                sid="AlarmsPublish",
-                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
-                actions=["sns:Publish"],
-                resources=[self.topic.topic_arn],
-                conditions={"ArnLike": {"aws:SourceArn": source}},
-            )
-        )
+        source = {"aws:SourceArn": f"arn:{Aws.PARTITION}:cloudwatch:{stack.region}:{stack.account}:alarm:*"}
+        arn, service = self.topic.topic_arn, "cloudwatch.amazonaws.com"
+        self.topic.add_to_resource_policy(allow("AlarmsPublish", "sns:Publish", arn, service, ArnLike=source))
         others = (sns.Topic.from_topic_arn(self, f"Notified{i}", arn) for i, arn in enumerate(self.arns[1:]))
         for topic in (self.topic, *others):
             for alarm in alarms:
@@ -69,10 +64,8 @@ class NotificationTopic(Construct):
     def may_publish(self) -> list[iam.PolicyStatement]:
         """What a role needs to publish to all of them."""
         return [
-            iam.PolicyStatement(sid="Tell", actions=["sns:Publish"], resources=self.arns),
+            allow("Notify", "sns:Publish", self.arns),
             # SNS encrypts with the publisher's permissions.
             # https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
-            iam.PolicyStatement(
-                sid="EncryptMessage", actions=["kms:Decrypt", "kms:GenerateDataKey"], resources=[self._key.key_arn]
-            ),
+            allow("EncryptMessage", ["kms:Decrypt", "kms:GenerateDataKey"], self._key.key_arn),
         ]

@@ -8,7 +8,7 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_sagemaker as sagemaker
 
 ALL_AT_ONCE = "all-at-once"
-# The first step moves this share of the capacity; a linear rollout goes on in steps of the same size.
+# The first step moves this share of the capacity; a linear rollout continues in steps of the same size.
 STEP_PERCENT = {"canary": 10, "linear": 25}
 STRATEGIES = (ALL_AT_ONCE, "blue-green", *STEP_PERCENT)
 # SageMaker watches the alarms for this long after each step; the alarms need five minutes of data.

@@ -12,7 +12,8 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as stepfunctions
 from constructs import Construct
 
-from ..nag import acknowledge
+from ..nag import acknowledge, acknowledge_any_resource
+from ..permissions import allow, role_of
 
 # https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html#cloudwatch-iam-policy
 _DELIVER_LOGS = (
@@ -46,7 +47,13 @@ class StateMachine(Construct):
         any_resource: why statements have actions that take no resource, for cdk-nag; default: none has.
         """
         super().__init__(scope, construct_id)
-        self.role = self._role(statements, description, any_resource)
+        # Step Functions asks for these before it creates the machine; none of them takes a resource.
+        deliver = allow("DeliverLogs", _DELIVER_LOGS, "*")
+        account = {"aws:SourceAccount": Stack.of(self).account}
+        self.role = role_of(self, "states", description, {"Machine": [*statements, deliver]}, StringEquals=account)
+        acknowledge_any_resource(
+            self.role, f"Log deliveries, for which Step Functions asks, take no resource. {any_resource}".strip()
+        )
         self.machine = stepfunctions.CfnStateMachine(
             self,
             "Machine",
@@ -73,22 +80,3 @@ class StateMachine(Construct):
             reason="A run is a handful of jobs of minutes to hours; its history and its log show every step. There are "
             "no requests whose way through services a trace would show.",
         )
-
-    def _role(self, statements: Sequence[iam.PolicyStatement], description: str, any_resource: str) -> iam.Role:
-        # Step Functions asks for these before it creates the machine; none of them takes a resource.
-        deliver = iam.PolicyStatement(sid="DeliverLogs", actions=list(_DELIVER_LOGS), resources=["*"])
-        role = iam.Role(
-            self,
-            "Role",
-            description=description,
-            assumed_by=iam.ServicePrincipal(
-                "states.amazonaws.com", conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}}
-            ),
-            inline_policies={"Machine": iam.PolicyDocument(statements=[*statements, deliver])},
-        )
-        acknowledge(
-            role,
-            finding="AwsSolutions-IAM5[Resource::*]",
-            reason=f"Log deliveries, for which Step Functions asks, take no resource. {any_resource}".strip(),
-        )
-        return role

@@ -32,7 +32,10 @@ class ArtifactsStack(Stack):
         artifacts = ArtifactBucket(self, "Artifacts", compiled_here=compiled_here, disposable=deployment.rehearsal)
         self.bucket = artifacts.bucket
         self.key = artifacts.key
-        self._export()
+        # Always, whether or not an endpoint imports them at the moment: an export that came and went with its users
+        # could not be removed while a deployed endpoint still uses it: a missing lock would then block this stack too.
+        for value in (self.bucket.bucket_name, self.bucket.bucket_arn, self.key.key_arn):
+            self.export_value(value)
         add_outputs(
             self,
             {
@@ -41,12 +44,3 @@ class ArtifactsStack(Stack):
             },
         )
         add_tags(self, {}, rehearsal=deployment.rehearsal)
-
-    def _export(self) -> None:
-        """Export always what endpoints import, whether or not one does at the moment.
-
-        An export that came and went with its users could not be removed while a deployed endpoint still uses it: a
-        missing lock would then block this stack too.
-        """
-        for value in (self.bucket.bucket_name, self.bucket.bucket_arn, self.key.key_arn):
-            self.export_value(value)

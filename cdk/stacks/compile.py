@@ -7,28 +7,28 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 
-from aws_cdk import Stack
 from constructs import Construct
 
 from endpoint_spec import EndpointSpec, derive, platforms
 from endpoint_spec.endpoint import Job
 
-from ..constructs.branch import Branch
+from ..constructs.backend import ComputeBackend
 from ..constructs.compile_instance import Machine
 from ..constructs.compile_runs import CompileRuns
 from ..constructs.encryption_key import EncryptionKey
-from ..constructs.instance_branch import InstanceBranch
+from ..constructs.instance_backend import InstanceBackend
 from ..constructs.job_files import JobFiles
-from ..constructs.labels import REHEARSAL_TAG, add_tags
+from ..constructs.labels import REHEARSAL_TAG
 from ..constructs.log_group import EncryptedLogGroup, run_log_group
 from ..constructs.notification_topic import NotificationTopic
 from ..constructs.outputs import add_outputs
-from ..constructs.processing_branch import ProcessingBranch
+from ..constructs.processing_backend import ProcessingBackend
 from ..deployment import Deployment
-from ..refusal import hold_place, refuse_deployment
-from ..states.job import Place
+from ..refusal import hold_place
+from ..states.job import JobContext
 from ..states.run import poll_seconds
 from .artifacts import ArtifactsStack
+from .of_spec import SpecStack
 
 WHERE = {"processing": "in SageMaker Processing jobs", "ec2": "on EC2 instances"}
 
@@ -38,7 +38,7 @@ def stack_name(endpoint_name: str) -> str:
     return f"InferentiaCompile-{endpoint_name}"
 
 
-class CompileStack(Stack):
+class CompileStack(SpecStack):
     """Two state machines, their roles, log and topic; for EC2 also launch template and network. Needs no lock.
 
     Without the machine image that EC2 needs, or with tags that an instance cannot carry, deploying it is refused.
@@ -56,21 +56,20 @@ class CompileStack(Stack):
     ) -> None:
         """job: the spec's job section."""
         cost = derive.job_cost_text(spec)
+        problems = _problems(spec, job, deployment)
         super().__init__(
             scope,
             construct_id,
-            stack_name=construct_id,
-            env=deployment.environment,
+            spec=spec,
             description=f"Compiles Inferentia endpoint {spec.name} {WHERE[job.where]}; {cost}",
+            problems=problems,
+            artifacts=artifacts,
+            deployment=deployment,
         )
-        self.add_stack_dependency(artifacts)
-        problems = _problems(spec, job, deployment)
         if problems:
-            refuse_deployment(self, problems)
             hold_place(self, "Refused")
         else:
             self._compose(spec, job, artifacts, deployment, cost)
-        add_tags(self, spec.tags, rehearsal=deployment.rehearsal)
 
     def _compose(
         self, spec: EndpointSpec, job: Job, artifacts: ArtifactsStack, deployment: Deployment, cost: str
@@ -93,7 +92,7 @@ class CompileStack(Stack):
         files = JobFiles(self, name=spec.name, bucket=artifacts.bucket, key=artifacts.key)
         seconds = job.time_limit // timedelta(seconds=1)
         tags = {**spec.tags, **({REHEARSAL_TAG: "true"} if deployment.rehearsal else {})}
-        place = Place(
+        context = JobContext(
             partition=self.partition,
             bucket=artifacts.bucket.bucket_name,
             name=spec.name,
@@ -102,19 +101,19 @@ class CompileStack(Stack):
             limit=seconds,
             tags=tags,
         )
-        branch: Branch
-        if job.where == "processing":
-            branch = ProcessingBranch(
-                self, "Jobs", place=place, job=job, target=spec.compile.target, files=files, volume_key=key
-            ).branch
+        machine = _machine(spec, job, deployment) if job.where == "ec2" else None
+        backend: ComputeBackend
+        if machine is None:
+            backend = ProcessingBackend(
+                self, "Jobs", context=context, job=job, target=spec.compile.target, files=files, volume_key=key
+            ).backend
         else:
-            machine = _machine(spec, job, deployment)
-            branch = InstanceBranch(self, "Jobs", place=place, machine=machine, files=files, tags=tags).branch
+            backend = InstanceBackend(self, "Jobs", context=context, machine=machine, files=files, tags=tags).backend
         runs = CompileRuns(
             self,
             "Runs",
-            place=place,
-            branch=branch,
+            context=context,
+            backend=backend,
             files=files,
             topic=topic,
             log_group=logs,
@@ -124,11 +123,12 @@ class CompileStack(Stack):
             self,
             {
                 "StateMachineArn": (runs.run.arn, "What `operations submit` starts"),
-                "JobLogGroup": (branch.log_group or logs.log_group_name, "Log group of the jobs, or of their runs"),
+                "JobLogGroup": (backend.log_group or logs.log_group_name, "Log group of the jobs, or of their runs"),
                 "Where": (job.where, "Where the jobs run"),
                 "TimeLimitSeconds": (str(seconds), "After which a run is ended"),
                 "CostLimit": (cost, "What a run costs at most"),
-                **_image_output(spec, job, deployment),
+                # operations adds it to the keys of the compile cache, so that another image compiles anew.
+                **({"MachineImage": (machine.image, "The image that instances start from")} if machine else {}),
             },
         )
 
@@ -145,13 +145,6 @@ def _machine(spec: EndpointSpec, job: Job, deployment: Deployment) -> Machine:
         spot=job.spot,
         minutes=math.ceil(job.time_limit / timedelta(minutes=1)),
     )
-
-
-def _image_output(spec: EndpointSpec, job: Job, deployment: Deployment) -> dict[str, tuple[str, str]]:
-    """What EC2 compiles with: operations tells the compile cache, so that another image compiles anew."""
-    if job.where != "ec2":
-        return {}
-    return {"MachineImage": (str(deployment.machine_image(spec.compile.target)), "The image that instances start from")}
 
 
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions: instance metadata shows tags

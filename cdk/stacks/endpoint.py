@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aws_cdk import Stack
 from constructs import Construct
 
 from endpoint_spec import EndpointSpec, derive, platforms
@@ -15,7 +14,6 @@ from ..constructs.autoscaling import EndpointScaling
 from ..constructs.dashboard import EndpointDashboard
 from ..constructs.encryption_key import EncryptionKey
 from ..constructs.endpoint_role import EndpointRole, Reports
-from ..constructs.labels import add_tags
 from ..constructs.log_group import EncryptedLogGroup, endpoint_log_group
 from ..constructs.metrics import EndpointMetrics
 from ..constructs.model_endpoint import VARIANT_NAME, Capacity, Container, ModelEndpoint
@@ -24,8 +22,9 @@ from ..constructs.outputs import add_outputs
 from ..constructs.registry_image import RegistryImage
 from ..constructs.rollout import deployment_config
 from ..deployment import Deployment
-from ..refusal import hold_place, refuse_deployment
+from ..refusal import hold_place
 from .artifacts import ArtifactsStack
+from .of_spec import SpecStack
 
 
 def stack_name(endpoint_name: str) -> str:
@@ -33,7 +32,7 @@ def stack_name(endpoint_name: str) -> str:
     return f"InferentiaEndpoint-{endpoint_name}"
 
 
-class EndpointStack(Stack):
+class EndpointStack(SpecStack):
     """Serves one artifact, the one that the lock names.
 
     With problems (a lock that is missing, stale or not allowed here) the stack carries them as error annotations and
@@ -55,19 +54,16 @@ class EndpointStack(Stack):
         super().__init__(
             scope,
             construct_id,
-            stack_name=construct_id,
-            env=deployment.environment,
+            spec=spec,
             description=f"Inferentia endpoint {spec.name}, with its scaling, alarms and dashboard",
+            problems=problems,
+            artifacts=artifacts,
+            deployment=deployment,
         )
-        # Also without a lock, when nothing refers to it: `cdk destroy --all` has to take the endpoint first.
-        self.add_stack_dependency(artifacts)
-        if problems:
-            refuse_deployment(self, problems)
         if lock is None:
             hold_place(self)
         else:
             self._compose(spec, lock, artifacts)
-        add_tags(self, spec.tags, rehearsal=deployment.rehearsal)
 
     def _compose(self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack) -> None:
         native = spec.serve.server == "native"
@@ -81,14 +77,7 @@ class EndpointStack(Stack):
             for_alarms=True,
         ).key
         logs = EncryptedLogGroup(self, "Logs", name=group, encryption_key=key)
-        alarms = EndpointAlarms(
-            self,
-            "Alarms",
-            metrics=metrics,
-            p99_latency=spec.alarms.p99_latency,
-            error_rate=spec.alarms.error_rate,
-            min_requests=spec.alarms.min_requests,
-        )
+        alarms = EndpointAlarms(self, "Alarms", metrics=metrics, alarms=spec.alarms)
         topic = NotificationTopic(
             self,
             "Notification",
@@ -98,8 +87,18 @@ class EndpointStack(Stack):
         )
         topic.admit_alarms(alarms.latency, alarms.error_rate)
         serving = self._serve(spec, lock, artifacts, logs, alarms)
-        self._scale(spec, lock, serving)
-        dashboard = self._watch(spec, lock, metrics)
+        keep_at = derive.keep_at(spec, lock)
+        EndpointScaling(
+            self,
+            "Scaling",
+            endpoint=serving.endpoint,
+            variant_name=VARIANT_NAME,
+            scale=spec.scale,
+            keep_at=keep_at,
+        )
+        dashboard = EndpointDashboard(
+            self, "Watch", metrics=metrics, alarms=spec.alarms, scale=spec.scale, keep_at=keep_at
+        )
         add_outputs(
             self,
             {
@@ -155,27 +154,4 @@ class EndpointStack(Stack):
             ),
             deployment_config=rollout,
             network_isolation=spec.serve.network_isolation,
-        )
-
-    def _scale(self, spec: EndpointSpec, lock: Lock, serving: ModelEndpoint) -> None:
-        EndpointScaling(
-            self,
-            "Scaling",
-            endpoint=serving.endpoint,
-            variant_name=VARIANT_NAME,
-            capacity=(spec.scale.min, spec.scale.max),
-            policy=spec.scale.policy,
-            keep_at=derive.keep_at(spec, lock),
-        )
-
-    def _watch(self, spec: EndpointSpec, lock: Lock, metrics: EndpointMetrics) -> EndpointDashboard:
-        return EndpointDashboard(
-            self,
-            "Watch",
-            metrics=metrics,
-            p99_latency=spec.alarms.p99_latency,
-            error_rate=spec.alarms.error_rate,
-            min_requests=spec.alarms.min_requests,
-            capacity=(spec.scale.min, spec.scale.max),
-            scaling=(spec.scale.policy, derive.keep_at(spec, lock)),
         )

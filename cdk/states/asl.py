@@ -12,21 +12,12 @@ State = dict[str, Any]
 States = dict[str, State]
 
 
-def call(partition: str, service: str, action: str) -> str:
-    """The resource of a Task that calls an AWS API: `aws-sdk:SERVICE:ACTION`, without .sync.
-
-    A .sync integration would need permissions on rules of EventBridge that every state machine of the account shares.
-    https://docs.aws.amazon.com/step-functions/latest/dg/supported-services-awssdk.html
-    """
-    return f"arn:{partition}:states:::aws-sdk:{service}:{action}"
-
-
 def task(resource: str, parameters: Mapping[str, Any], **fields: Any) -> State:
     """A Task. fields: Next or End, ResultPath (None throws the result away), ResultSelector, Retry, Catch."""
     return {"Type": "Task", "Resource": resource, "Parameters": dict(parameters), **fields}
 
 
-def passing(parameters: Mapping[str, Any], **fields: Any) -> State:
+def pass_state(parameters: Mapping[str, Any], **fields: Any) -> State:
     """A Pass that makes data from data."""
     return {"Type": "Pass", "Parameters": dict(parameters), **fields}
 
@@ -34,6 +25,11 @@ def passing(parameters: Mapping[str, Any], **fields: Any) -> State:
 def choice(rules: Sequence[tuple[Mapping[str, Any], str]], otherwise: str) -> State:
     """The state of the first test that holds, or `otherwise`."""
     return {"Type": "Choice", "Choices": [{**test, "Next": state} for test, state in rules], "Default": otherwise}
+
+
+def filled(text: str, *paths: str) -> str:
+    """An intrinsic function: a text whose {} are filled with what is at the paths."""
+    return f"States.Format('{text}', {', '.join(paths)})"
 
 
 def wait(seconds: int, then: str) -> State:
@@ -52,7 +48,7 @@ def fail(error: str, cause: str) -> State:
 
 
 def field(name: str, value: str) -> dict[str, str]:
-    """One field of a payload. value: words, or a path or an intrinsic function, which the field's name has to tell."""
+    """One field of a payload. value: words, or a path or an intrinsic function, which the field's name has to show."""
     return {_key(name, value, ".$"): value}
 
 

@@ -13,7 +13,7 @@ from endpoint_spec import jobs
 
 from . import asl
 from .asl import States
-from .job import GATHER, WAITS, Place, find, job_states, naming, reason
+from .job import GATHER, WAITS, JobContext, find, job_states, reason, state_names
 
 ENDPOINT_TAG, RUN_TAG = "inferentia:endpoint", "inferentia:run"
 ENDED_FROM_OUTSIDE = 143  # the script's own exit code for SIGTERM
@@ -33,32 +33,32 @@ class InstanceMachine:
         return [self.subnets[number % len(self.subnets)] for number in range(len(WAITS))]
 
 
-def instance_states(place: Place, machine: InstanceMachine, kind: str, done: str) -> States:
+def instance_states(context: JobContext, machine: InstanceMachine, kind: str, done: str) -> States:
     """The states of one kind of instance; see job_states. `$.subnets` holds the subnet of each try."""
-    start = asl.task(
-        place.call("ec2", "runInstances"),
-        _request(place, machine, kind),
-        # A path that goes on behind [0] is one value to AWS, but a list to the interpreter that the embedded AWS uses.
+    start = context.call(
+        "ec2:runInstances",
+        _request(context, machine, kind),
+        # A path that continues after [0] is one value to AWS, but a list to the interpreter that the embedded AWS uses.
         ResultSelector={"made.$": "$.Instances[0]"},
         ResultPath="$.started",
     )
-    return job_states(kind, start=start, looks=_looks(place, kind), poll=place.poll, done=done)
+    return job_states(kind, start=start, looks=_looks(context, kind), poll=context.poll, done=done)
 
 
-def _request(place: Place, machine: InstanceMachine, kind: str) -> dict[str, Any]:
+def _request(context: JobContext, machine: InstanceMachine, kind: str) -> dict[str, Any]:
     tags_of_job = {
         "Name": "$.job.name",
-        "inferentia:bucket": place.bucket,
+        "inferentia:bucket": context.bucket,
         "inferentia:project": "$.project",
         "inferentia:wheels": "$.wheels",
-        "inferentia:task": GATHER if kind == GATHER else "States.Format('variant {}', $.index)",
+        "inferentia:task": GATHER if kind == GATHER else asl.filled("variant {}", "$.index"),
         RUN_TAG: "$.run",
     }
     if kind == GATHER:
-        tags_of_job["inferentia:manifest"] = f"States.Format('{jobs.variants_manifest_key(place.name, '{}')}', $.run)"
+        tags_of_job["inferentia:manifest"] = asl.filled(jobs.variants_manifest_key(context.name, "{}"), "$.run")
     else:
         tags_of_job["inferentia:key"] = "$.key"
-    tags = place.tag_list(tags_of_job)
+    tags = context.tag_list(tags_of_job)
     return {
         # The same token starts the same instance: an answer that was lost costs nothing. At most 64 characters.
         "ClientToken.$": "$.job.name",
@@ -70,16 +70,16 @@ def _request(place: Place, machine: InstanceMachine, kind: str) -> dict[str, Any
     }
 
 
-def _looks(place: Place, kind: str) -> States:
-    at = naming(kind)
-    status = f"States.Format('{jobs.run_prefix(place.name, '{}')}record/{{}}/status.json', $.run, $.index)"
+def _looks(context: JobContext, kind: str) -> States:
+    at = state_names(kind)
+    status = asl.filled(f"{jobs.run_prefix(context.name, '{}')}record/{{}}/status.json", "$.run", "$.index")
     return {
-        at("Look"): asl.task(
-            place.call("ec2", "describeInstances"),
+        at("Look"): context.retried(
+            "ec2:describeInstances",
             {"InstanceIds.$": "States.Array($.started.made.InstanceId)"},
             ResultSelector={"instance.$": "$.Reservations[0].Instances[0]"},
             ResultPath="$.seen",
-            Retry=place.retry,  # an instance is not found for some seconds after it was started
+            # an instance is not found for some seconds after it was started
             Next=at("Over"),
         ),
         at("Over"): asl.choice(
@@ -91,31 +91,33 @@ def _looks(place: Place, kind: str) -> States:
             ],
             at("Wait"),
         ),
-        at("Ask for status"): find(place, status, at("Has status")),
+        at("Ask for status"): find(context, status, at("Has status")),
         at("Has status"): asl.choice([(asl.above_zero("$.found.count"), at("Read status"))], at("No status")),
-        at("Read status"): asl.task(
-            place.call("s3", "getObject"),
-            {"Bucket": place.bucket, "Key.$": status},
+        at("Read status"): context.retried(
+            "s3:getObject",
+            {"Bucket": context.bucket, "Key.$": status},
             ResultSelector={"status.$": "States.StringToJson($.Body)"},
-            ResultPath="$.said",
-            Retry=place.retry,
+            ResultPath="$.report",
             Next=at("Judge status"),
         ),
         at("Judge status"): asl.choice(
             [
-                ({"Variable": "$.said.status.exit_code", "NumericEquals": 0}, at("Arrived")),
+                ({"Variable": "$.report.status.exit_code", "NumericEquals": 0}, at("Arrived")),
                 (_taken_away(), at("Ended by EC2")),
             ],
-            at("Its own words"),
+            at("Own message"),
         ),
-        at("Its own words"): reason("$.said.status.message", at("Failed")),
+        at("Own message"): reason("$.report.status.message", at("Failed")),
         # Interrupted spot capacity, or at its time limit: EC2 says which.
         at("No status"): asl.choice(
             [(asl.there("$.seen.instance.StateReason.Message"), at("Ended by EC2"))], at("Without reason")
         ),
         at("Ended by EC2"): reason(
-            "States.Format('ended without a status: {} {}', $.seen.instance.StateReason.Code, "
-            "$.seen.instance.StateReason.Message)",
+            asl.filled(
+                "ended without a status: {} {}",
+                "$.seen.instance.StateReason.Code",
+                "$.seen.instance.StateReason.Message",
+            ),
             at("Judge"),
         ),
         at("Without reason"): reason("ended without a status, and EC2 gives no reason", at("Failed")),
@@ -128,31 +130,26 @@ def _taken_away() -> dict[str, Any]:
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html
     """
     code = "$.seen.instance.StateReason.Code"
-    ended = {"Variable": "$.said.status.exit_code", "NumericEquals": ENDED_FROM_OUTSIDE}
+    ended = {"Variable": "$.report.status.exit_code", "NumericEquals": ENDED_FROM_OUTSIDE}
     return asl.both(ended, asl.text_like(code, "Server.SpotInstance*"))
 
 
-def stop_states(place: Place, then: str) -> States:
+def stop_states(context: JobContext, then: str) -> States:
     """Terminate every instance of the run `$.run`. Entered at "List jobs"."""
     filters = [
-        {"Name": f"tag:{ENDPOINT_TAG}", "Values": [place.name]},
+        {"Name": f"tag:{ENDPOINT_TAG}", "Values": [context.name]},
         {"Name": f"tag:{RUN_TAG}", "Values.$": "States.Array($.run)"},
         {"Name": "instance-state-name", "Values": _COSTING},
     ]
     return {
-        "List jobs": asl.task(
-            place.call("ec2", "describeInstances"),
-            {"Filters": filters},
-            ResultPath="$.left",
-            Retry=place.retry,
-            Next="Any left",
+        "List jobs": context.retried(
+            "ec2:describeInstances", {"Filters": filters}, ResultPath="$.left", Next="Any left"
         ),
         "Any left": asl.choice([(asl.there("$.left.Reservations[0].Instances[0]"), "Stop jobs")], then),
-        "Stop jobs": asl.task(
-            place.call("ec2", "terminateInstances"),
+        "Stop jobs": context.retried(
+            "ec2:terminateInstances",
             {"InstanceIds.$": "$.left.Reservations[*].Instances[*].InstanceId"},
             ResultPath=None,
-            Retry=place.retry,
             Next=then,
         ),
     }

@@ -1,7 +1,7 @@
 """What both places of compiling have in common: a job is started, looked at until it is over, and judged.
 
 The data of one job in the machine: index, key, run, stem, project, wheels, waits; and what these states add:
-try.number (from 0), job (its name and the pause behind it), seen (what AWS last said of it), reason (error and text).
+try.number (from 0), job (its name and the pause behind it), seen (what AWS answered last), reason (error and text).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VARIANT, GATHER = "variant", jobs.GATHER
 # them is done, so there are many tries; the run's time limit ends them too.
 WAITS = (60, 120, 240, *[300] * 17)
 # What is worth another start. Step Functions names errors after the SDK's classes, and what has no class of its own
-# (all of EC2's, SageMaker's throttling) by the service: there only the message tells.
+# (all of EC2's, SageMaker's throttling) by the service: there only the message shows it.
 SHORTAGES = (
     "*ResourceLimitExceeded*",
     "*account-level service limit*",
@@ -48,7 +48,7 @@ JOB_FAILED = "CompileJobFailed"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class JobContext:
     """What the states of every job are written with. Seconds are whole seconds.
 
     partition: of ARNs. bucket: the artifact bucket's name. name: the endpoint's. kms_key: ARN of the bucket's key.
@@ -71,9 +71,17 @@ class Place:
         """For calls that change nothing: six more times, with the default patience within about five minutes."""
         return asl.again(self.patience, 6)
 
-    def call(self, service: str, action: str) -> str:
-        """The resource of a Task."""
-        return asl.call(self.partition, service, action)
+    def call(self, action: str, parameters: Mapping[str, Any], **fields: Any) -> State:
+        """A Task that calls an AWS API. action: SERVICE:ACTION, without .sync; fields as asl.task takes them.
+
+        A .sync integration would need permissions on rules of EventBridge that every state machine of the account
+        shares. https://docs.aws.amazon.com/step-functions/latest/dg/supported-services-awssdk.html
+        """
+        return asl.task(f"arn:{self.partition}:states:::aws-sdk:{action}", parameters, **fields)
+
+    def retried(self, action: str, parameters: Mapping[str, Any], **fields: Any) -> State:
+        """A call that changes nothing, or nothing more when it is made again."""
+        return self.call(action, parameters, Retry=self.retry, **fields)
 
     def tag_list(self, more: Mapping[str, str]) -> list[dict[str, Any]]:
         """Tags as AWS's APIs take them: the fixed ones and `more`, whose values may be paths or intrinsic functions."""
@@ -81,7 +89,7 @@ class Place:
         return [*fixed, *({"Key": key, **asl.field("Value", value)} for key, value in more.items())]
 
 
-def naming(kind: str) -> Callable[[str], str]:
+def state_names(kind: str) -> Callable[[str], str]:
     """Names for the states of a variant's job, or of the gathering's: they have to be unique within a machine."""
     return lambda step: f"{step}: {kind}"
 
@@ -91,15 +99,14 @@ def short_name(name: str) -> str:
     return name.lower()[:20].rstrip("-")
 
 
-def stem(name: str, run: str, submission: str) -> str:
+def job_name_prefix(name: str, run: str, submission: str) -> str:
     """An intrinsic function for what the names of a run's jobs have in common. run, submission: paths.
 
     Job names are unique in account and region for good, but a stack that was made anew counts its runs from 1 again:
     hence the digest of the run and its random submission. 20 + 1 + 32 characters leave 10 of SageMaker's 63.
     """
-    return (
-        f"States.Format('{short_name(name)}-{{}}', States.Hash(States.Format('{{}}/{{}}', {run}, {submission}), 'MD5'))"
-    )
+    digest = f"States.Hash({asl.filled('{}/{}', run, submission)}, 'MD5')"
+    return asl.filled(f"{short_name(name)}-{{}}", digest)
 
 
 def job_name_pattern(name: str) -> str:
@@ -114,20 +121,20 @@ def job_states(kind: str, *, start: State, looks: States, poll: int, done: str) 
     the job is, to `wait` (still going), `arrived` (it says that it succeeded), `judge` or `failed`, the last two with
     `$.reason` set. done: the state behind a job whose variant, or result, is there.
     """
-    at = naming(kind)
+    at = state_names(kind)
     reason = {"error.$": "$.error.Error", "text.$": "$.error.Cause"}
     return {
-        at("First try"): asl.passing({"number": 0}, ResultPath="$.try", Next=at("Name job")),
-        at("Name job"): asl.passing(
+        at("First try"): asl.pass_state({"number": 0}, ResultPath="$.try", Next=at("Name job")),
+        at("Name job"): asl.pass_state(
             {
-                "name.$": "States.Format('{}-{}-{}', $.stem, $.index, $.try.number)",
+                "name.$": asl.filled("{}-{}-{}", "$.stem", "$.index", "$.try.number"),
                 "pause.$": "States.ArrayGetItem($.waits, $.try.number)",
             },
             ResultPath="$.job",
             Next=at("Start"),
         ),
         at("Start"): {**start, "Next": at("Wait"), "Catch": asl.catch(at("Refused"), "$.error")},
-        at("Refused"): asl.passing(reason, ResultPath="$.reason", Next=at("Judge")),
+        at("Refused"): asl.pass_state(reason, ResultPath="$.reason", Next=at("Judge")),
         at("Judge"): asl.choice(
             [
                 # The name is this try's alone: the answer to a first call was lost, and the job is there.
@@ -138,13 +145,13 @@ def job_states(kind: str, *, start: State, looks: States, poll: int, done: str) 
             at("Failed"),
         ),
         at("Back off"): asl.wait_for("$.job.pause", at("Next try")),
-        at("Next try"): asl.passing(
+        at("Next try"): asl.pass_state(
             {"number.$": "States.MathAdd($.try.number, 1)"}, ResultPath="$.try", Next=at("Name job")
         ),
         at("Wait"): asl.wait(poll, at("Look")),
         **looks,
         at("Arrived"): {"Type": "Pass", "Next": done},
-        at("Failed"): asl.fail(JOB_FAILED, "States.Format('{}: {}', $.job.name, $.reason.text)"),
+        at("Failed"): asl.fail(JOB_FAILED, asl.filled("{}: {}", "$.job.name", "$.reason.text")),
     }
 
 
@@ -154,16 +161,15 @@ def _shortage() -> dict[str, Any]:
 
 def reason(text: str, then: str) -> State:
     """A Pass that notes why a job is not what it should be. text: words, or a path or an intrinsic function."""
-    return asl.passing({"error": JOB_FAILED, **asl.field("text", text)}, ResultPath="$.reason", Next=then)
+    return asl.pass_state({"error": JOB_FAILED, **asl.field("text", text)}, ResultPath="$.reason", Next=then)
 
 
-def find(place: Place, key: str, then: str) -> State:
+def find(context: JobContext, key: str, then: str) -> State:
     """A Task that counts, at `$.found.count`, the objects whose keys begin with `key`, an intrinsic function."""
-    return asl.task(
-        place.call("s3", "listObjectsV2"),
-        {"Bucket": place.bucket, "Prefix.$": key, "MaxKeys": 1},
+    return context.retried(
+        "s3:listObjectsV2",
+        {"Bucket": context.bucket, "Prefix.$": key, "MaxKeys": 1},
         ResultSelector={"count.$": "$.KeyCount"},
         ResultPath="$.found",
-        Retry=place.retry,
         Next=then,
     )

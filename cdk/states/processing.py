@@ -12,7 +12,7 @@ from endpoint_spec import jobs
 
 from . import asl
 from .asl import States
-from .job import GATHER, Place, job_states, naming, reason
+from .job import GATHER, JobContext, job_states, reason, state_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +26,13 @@ class ProcessingMachine:
     role: str
 
 
-def processing_states(place: Place, machine: ProcessingMachine, kind: str, done: str) -> States:
+def processing_states(context: JobContext, machine: ProcessingMachine, kind: str, done: str) -> States:
     """The states of one kind of Processing job; see job_states."""
-    start = asl.task(place.call("sagemaker", "createProcessingJob"), _request(place, machine, kind), ResultPath=None)
-    return job_states(kind, start=start, looks=_looks(place, kind), poll=place.poll, done=done)
+    start = context.call("sagemaker:createProcessingJob", _request(context, machine, kind), ResultPath=None)
+    return job_states(kind, start=start, looks=_looks(context, kind), poll=context.poll, done=done)
 
 
-def _request(place: Place, machine: ProcessingMachine, kind: str) -> dict[str, Any]:
+def _request(context: JobContext, machine: ProcessingMachine, kind: str) -> dict[str, Any]:
     job = "States.Array('gather', '{}', '{}')" if kind == GATHER else "States.Array('variant', $.index, '{}', '{}')"
     return {
         "ProcessingJobName.$": "$.job.name",
@@ -47,8 +47,8 @@ def _request(place: Place, machine: ProcessingMachine, kind: str) -> dict[str, A
         "Environment": {"INFERENTIA_RUN.$": "$.run", "INFERENTIA_MESSAGE_FILE": jobs.MESSAGE_FILE},
         # The user's model runs here as code: it reaches neither AWS nor the internet, and has no credentials.
         "NetworkConfig": {"EnableNetworkIsolation": True},
-        "ProcessingInputs": _inputs(place, kind),
-        "ProcessingOutputConfig": {"KmsKeyId": place.kms_key, "Outputs": _outputs(place, kind)},
+        "ProcessingInputs": _inputs(context, kind),
+        "ProcessingOutputConfig": {"KmsKeyId": context.kms_key, "Outputs": _outputs(context, kind)},
         "ProcessingResources": {
             "ClusterConfig": {
                 "InstanceCount": 1,
@@ -58,20 +58,20 @@ def _request(place: Place, machine: ProcessingMachine, kind: str) -> dict[str, A
             }
         },
         # Counts also when nobody can stop the job any more: this bounds the bill.
-        "StoppingCondition": {"MaxRuntimeInSeconds": place.limit},
-        "Tags": place.tag_list({"inferentia:run": "$.run", "inferentia:task": "$.index"}),
+        "StoppingCondition": {"MaxRuntimeInSeconds": context.limit},
+        "Tags": context.tag_list({"inferentia:run": "$.run", "inferentia:task": "$.index"}),
     }
 
 
-def _inputs(place: Place, kind: str) -> list[dict[str, Any]]:
-    bucket = f"s3://{place.bucket}"
+def _inputs(context: JobContext, kind: str) -> list[dict[str, Any]]:
+    bucket = f"s3://{context.bucket}"
     rows = [
-        _input("project", f"States.Format('{bucket}/{{}}', $.project)", "S3Prefix"),
-        _input("wheels", f"States.Format('{bucket}/{{}}', $.wheels)", "S3Prefix"),
+        _input("project", asl.filled(f"{bucket}/{{}}", "$.project"), "S3Prefix"),
+        _input("wheels", asl.filled(f"{bucket}/{{}}", "$.wheels"), "S3Prefix"),
     ]
     if kind == GATHER:
-        manifest = f"{bucket}/{jobs.variants_manifest_key(place.name, '{}')}"
-        rows.append(_input("variants", f"States.Format('{manifest}', $.run)", "ManifestFile"))
+        manifest = f"{bucket}/{jobs.variants_manifest_key(context.name, '{}')}"
+        rows.append(_input("variants", asl.filled(manifest, "$.run"), "ManifestFile"))
     return rows
 
 
@@ -87,11 +87,11 @@ def _input(name: str, uri: str, kind: str) -> dict[str, Any]:
     }
 
 
-def _outputs(place: Place, kind: str) -> list[dict[str, Any]]:
-    bucket = f"s3://{place.bucket}"
-    record = f"States.Format('{bucket}/{jobs.run_prefix(place.name, '{}')}record/{{}}/', $.run, $.index)"
-    variant = f"States.Format('{bucket}/{jobs.cache_prefix(place.name)}{{}}/', $.key)"
-    result = f"States.Format('{bucket}/{jobs.output_prefix(place.name, '{}')}', $.run)"
+def _outputs(context: JobContext, kind: str) -> list[dict[str, Any]]:
+    bucket = f"s3://{context.bucket}"
+    record = asl.filled(f"{bucket}/{jobs.run_prefix(context.name, '{}')}record/{{}}/", "$.run", "$.index")
+    variant = asl.filled(f"{bucket}/{jobs.cache_prefix(context.name)}{{}}/", "$.key")
+    result = asl.filled(f"{bucket}/{jobs.output_prefix(context.name, '{}')}", "$.run")
     made = _output("result", result, "EndOfJob") if kind == GATHER else _output("variant", variant, "EndOfJob")
     # Continuous, so that the compiler's log is there also of a job that was stopped.
     return [made, _output("record", record, "Continuous")]
@@ -102,14 +102,13 @@ def _output(name: str, uri: str, mode: str) -> dict[str, Any]:
     return {"OutputName": name, "S3Output": s3}
 
 
-def _looks(place: Place, kind: str) -> States:
-    at = naming(kind)
+def _looks(context: JobContext, kind: str) -> States:
+    at = state_names(kind)
     return {
-        at("Look"): asl.task(
-            place.call("sagemaker", "describeProcessingJob"),
+        at("Look"): context.retried(
+            "sagemaker:describeProcessingJob",
             {"ProcessingJobName.$": "$.job.name"},
             ResultPath="$.seen",
-            Retry=place.retry,
             Next=at("Over"),
         ),
         at("Over"): asl.choice(
@@ -118,37 +117,36 @@ def _looks(place: Place, kind: str) -> States:
                 (asl.text_is("$.seen.ProcessingJobStatus", "Completed"), at("Arrived")),
                 (asl.text_is("$.seen.ProcessingJobStatus", "Stopped"), at("Stopped")),
                 # The container's own last line: it ran, and another start would end the same way.
-                (asl.there("$.seen.ExitMessage"), at("Its own words")),
+                (asl.there("$.seen.ExitMessage"), at("Own message")),
                 (asl.text_like("$.seen.FailureReason", "AlgorithmError*"), at("Algorithm error")),
                 (asl.there("$.seen.FailureReason"), at("Not run")),
             ],
             at("Without reason"),
         ),
-        at("Stopped"): reason(f"was stopped, by somebody or at its limit of {place.limit} seconds", at("Failed")),
-        at("Its own words"): reason("$.seen.ExitMessage", at("Failed")),
+        at("Stopped"): reason(f"was stopped, by somebody or at its limit of {context.limit} seconds", at("Failed")),
+        at("Own message"): reason("$.seen.ExitMessage", at("Failed")),
         at("Algorithm error"): reason("$.seen.FailureReason", at("Failed")),
         at("Not run"): reason("$.seen.FailureReason", at("Judge")),
-        at("Without reason"): reason("States.Format('{}, without a reason', $.seen.ProcessingJobStatus)", at("Failed")),
+        at("Without reason"): reason(asl.filled("{}, without a reason", "$.seen.ProcessingJobStatus"), at("Failed")),
     }
 
 
-def stop_states(place: Place, then: str) -> States:
+def stop_states(context: JobContext, then: str) -> States:
     """Stop every Processing job of the run `$.stem` that still runs. Entered at "List jobs"."""
-    stop = asl.task(
-        place.call("sagemaker", "stopProcessingJob"),
+    stop = context.call(
+        "sagemaker:stopProcessingJob",
         {"ProcessingJobName.$": "$.name"},
         ResultPath=None,
-        Retry=asl.again(place.patience, 3),
+        Retry=asl.again(context.patience, 3),
         Catch=asl.catch("Over already", "$.error"),
         End=True,
     )
     each = {"Stop job": stop, "Over already": {"Type": "Pass", "End": True}}
     return {
-        "List jobs": asl.task(
-            place.call("sagemaker", "listProcessingJobs"),
+        "List jobs": context.retried(
+            "sagemaker:listProcessingJobs",
             {"NameContains.$": "$.stem", "StatusEquals": "InProgress", "MaxResults": 100},
             ResultPath="$.left",
-            Retry=place.retry,
             Next="Stop jobs",
         ),
         "Stop jobs": {

@@ -1,4 +1,4 @@
-"""The machine of a run: compile the variants that the cache lacks, gather, publish, tell.
+"""The machine of a run: compile the variants that the cache lacks, gather, publish, notify.
 
 Its input is what `submit` writes: submission, bucket, project, wheels, variants. A run's name is its execution's.
 """
@@ -14,7 +14,7 @@ from endpoint_spec import jobs
 
 from . import asl
 from .asl import State, States
-from .job import GATHER, VARIANT, Place, find, naming, stem
+from .job import GATHER, VARIANT, JobContext, find, job_name_prefix, state_names
 
 # Of the 25,000 events that an execution's history may have, those that looking may take; a look makes nine: two of the
 # Wait, five of the Task, two of the Choice. The rest is for starting variants, of which each takes some fifty.
@@ -31,7 +31,7 @@ def poll_seconds(time_limit: int, max_parallel: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class Workflow:
     """How a run goes where it compiles.
 
     job: makes the states of one kind of job (a variant's, or the gathering), entered at "First try", from the kind and
@@ -46,86 +46,86 @@ MADE, READ_RESULT = "Made: variant", "Read result"
 
 
 def run_machine(
-    place: Place, course: Course, *, time_limit: int, max_parallel: int, topics: Sequence[str], cleanup: str
+    context: JobContext, workflow: Workflow, *, time_limit: int, max_parallel: int, topics: Sequence[str], cleanup: str
 ) -> dict[str, Any]:
     """The whole definition. topics: ARNs that are notified. cleanup: ARN of the machine that ends what is left."""
-    message = "States.Format('Run {} compiled endpoint " + place.name + ".', $.run)"
-    failed = (
-        "States.Format('Run {} of endpoint " + place.name + " failed. {}: {}', $.run, $.failure.Error, $.failure.Cause)"
+    message = asl.filled(f"Run {{}} compiled endpoint {context.name}.", "$.run")
+    failed = asl.filled(
+        f"Run {{}} of endpoint {context.name} failed. {{}}: {{}}", "$.run", "$.failure.Error", "$.failure.Cause"
     )
     return {
-        "Comment": f"Compiles endpoint {place.name}: its variants, then the artifact of all of them",
+        "Comment": f"Compiles endpoint {context.name}: its variants, then the artifact of all of them",
         "TimeoutSeconds": time_limit,
         "StartAt": "Prepare",
         "States": {
-            "Prepare": _prepare(place, course),
-            "Right bucket": asl.choice([(asl.text_is("$.bucket", place.bucket), "Work")], "Wrong bucket"),
+            "Prepare": _prepare(context, workflow),
+            "Right bucket": asl.choice([(asl.text_is("$.bucket", context.bucket), "Work")], "Wrong bucket"),
             "Wrong bucket": asl.fail(
                 "CompileRunRefused",
-                f"States.Format('the input names bucket {{}}, but this stack compiles in {place.bucket}', $.bucket)",
+                asl.filled(f"the input names bucket {{}}, but this stack compiles in {context.bucket}", "$.bucket"),
             ),
             # One branch, so that one Catch is behind everything that a run does.
             "Work": {
                 "Type": "Parallel",
-                "Branches": [_work(place, course, max_parallel)],
+                "Branches": [_work(context, workflow, max_parallel)],
                 "ResultSelector": {"output.$": "$[0]"},
                 "ResultPath": "$.done",
                 "Catch": asl.catch("Stop the rest", "$.failure"),
                 "Next": "Notify of success 0",
             },
-            **tell("Notify of success", place, topics, f"Compiled {place.name}", message, "Compiled"),
+            **notify("Notify of success", context, topics, f"Compiled {context.name}", message, "Compiled"),
             "Compiled": {"Type": "Succeed", "OutputPath": "$.done.output"},
             # Step Functions ends the other variants' iterations when one fails, not their jobs.
-            "Stop the rest": _stop_the_rest(place, cleanup, "Tell of failure 0"),
-            **tell("Tell of failure", place, topics, f"Compiling {place.name} failed", failed, "Failed"),
+            "Stop the rest": _stop_the_rest(context, cleanup, "Notify of failure 0"),
+            **notify("Notify of failure", context, topics, f"Compiling {context.name} failed", failed, "Failed"),
             "Failed": asl.fail("$.failure.Error", "$.failure.Cause"),
         },
     }
 
 
-def _prepare(place: Place, course: Course) -> State:
-    return asl.passing(
+def _prepare(context: JobContext, workflow: Workflow) -> State:
+    return asl.pass_state(
         {
             "run.$": "$$.Execution.Name",
-            "stem.$": stem(place.name, "$$.Execution.Name", "$.submission"),
+            "stem.$": job_name_prefix(context.name, "$$.Execution.Name", "$.submission"),
             "submission.$": "$.submission",
             "bucket.$": "$.bucket",
             "project.$": "$.project",
             "wheels.$": "$.wheels",
             "variants.$": "$.variants",
-            "waits": list(place.waits),
-            **course.data,
+            "waits": list(context.waits),
+            **workflow.data,
         },
         Next="Right bucket",
     )
 
 
-def _job_data(course: Course) -> dict[str, str]:
-    keys = ("run", "stem", "project", "wheels", "waits", *course.data)
+def _job_data(workflow: Workflow) -> dict[str, str]:
+    keys = ("run", "stem", "project", "wheels", "waits", *workflow.data)
     return {f"{key}.$": f"$.{key}" for key in keys}
 
 
-def _work(place: Place, course: Course, max_parallel: int) -> dict[str, Any]:
+def _work(context: JobContext, workflow: Workflow, max_parallel: int) -> dict[str, Any]:
     variants = {
         "Type": "Map",
         "ItemsPath": "$.variants",
         "MaxConcurrency": max_parallel,
         "ItemSelector": {
-            **_job_data(course),
+            **_job_data(workflow),
             "index.$": "$$.Map.Item.Value.index",
             "key.$": "$$.Map.Item.Value.key",
         },
         "ItemProcessor": {
             "ProcessorConfig": {"Mode": "INLINE"},
             "StartAt": "Look up",
-            "States": _variant(place, course),
+            "States": _variant(context, workflow),
         },
         "ResultPath": "$.variants",
         "Next": "Prepare gathering",
     }
     finish = {
         "run.$": "$.run",
-        "result.$": f"States.Format('{jobs.output_prefix(place.name, '{}')}', $.run)",
+        "result.$": asl.filled(jobs.output_prefix(context.name, "{}"), "$.run"),
         "variants.$": "$.variants",
         "artifact.$": "$.artifact",
     }
@@ -133,57 +133,56 @@ def _work(place: Place, course: Course, max_parallel: int) -> dict[str, Any]:
         "StartAt": "Variants",
         "States": {
             "Variants": variants,
-            **_gather_and_publish(place, course),
-            "Finish": asl.passing(finish, End=True),
+            **_gather_and_publish(context, workflow),
+            "Finish": asl.pass_state(finish, End=True),
         },
     }
 
 
-def _variant(place: Place, course: Course) -> States:
-    at = naming(VARIANT)
+def _variant(context: JobContext, workflow: Workflow) -> States:
+    at = state_names(VARIANT)
     # What a variant's job leaves in the cache: one object, so that it is never half there.
-    made = f"States.Format('{jobs.variant_key(place.name, '{}')}', $.key)"
+    made = asl.filled(jobs.variant_key(context.name, "{}"), "$.key")
     outcome = {"index.$": "$.index", "key.$": "$.key"}
     return {
-        "Look up": find(place, made, "In the cache"),
+        "Look up": find(context, made, "In the cache"),
         "In the cache": asl.choice([(asl.above_zero("$.found.count"), "From the cache")], at("First try")),
-        "From the cache": asl.passing({**outcome, "cached": True}, End=True),
-        **course.job(VARIANT, MADE),
-        MADE: find(place, made, at("Is there")),
+        "From the cache": asl.pass_state({**outcome, "cached": True}, End=True),
+        **workflow.job(VARIANT, MADE),
+        MADE: find(context, made, at("Is there")),
         at("Is there"): asl.choice([(asl.above_zero("$.found.count"), at("Compiled"))], at("Missing")),
         at("Missing"): asl.fail(
-            "CompiledVariantMissing", "States.Format('{} ended well, but its variant is not in the cache', $.job.name)"
+            "CompiledVariantMissing", asl.filled("{} ended well, but its variant is not in the cache", "$.job.name")
         ),
-        at("Compiled"): asl.passing({**outcome, "cached": False}, End=True),
+        at("Compiled"): asl.pass_state({**outcome, "cached": False}, End=True),
     }
 
 
-def _gather_and_publish(place: Place, course: Course) -> States:
-    output = jobs.output_prefix(place.name, "{}")
+def _gather_and_publish(context: JobContext, workflow: Workflow) -> States:
+    output = jobs.output_prefix(context.name, "{}")
     return {
-        "Prepare gathering": asl.passing(
-            {**_job_data(course), "index": GATHER, "variants.$": "$.variants"}, Next=naming(GATHER)("First try")
+        "Prepare gathering": asl.pass_state(
+            {**_job_data(workflow), "index": GATHER, "variants.$": "$.variants"}, Next=state_names(GATHER)("First try")
         ),
-        **course.job(GATHER, READ_RESULT),
-        READ_RESULT: asl.task(
-            place.call("s3", "getObject"),
-            {"Bucket": place.bucket, "Key.$": f"States.Format('{output}{jobs.RESULT}', $.run)"},
+        **workflow.job(GATHER, READ_RESULT),
+        READ_RESULT: context.retried(
+            "s3:getObject",
+            {"Bucket": context.bucket, "Key.$": asl.filled(f"{output}{jobs.RESULT}", "$.run")},
             ResultSelector={"artifact.$": "States.StringToJson($.Body)"},
             ResultPath="$.read",
-            Retry=place.retry,
             Next="Name artifact",
         ),
-        # The key is made here, not taken from the result: what ran in the job has no say in where it is published.
-        "Name artifact": asl.passing(
+        # The key is made here, not taken from the result: what ran in the job does not decide where it is published.
+        "Name artifact": asl.pass_state(
             {
                 "sha256.$": "$.read.artifact.artifact.sha256",
                 "bytes.$": "$.read.artifact.artifact.bytes",
-                "key.$": f"States.Format('models/{place.name}/{{}}/{jobs.ARTIFACT}', $.read.artifact.artifact.sha256)",
+                "key.$": asl.filled(f"models/{context.name}/{{}}/{jobs.ARTIFACT}", "$.read.artifact.artifact.sha256"),
             },
             ResultPath="$.artifact",
             Next="Find published",
         ),
-        "Find published": find(place, "$.artifact.key", "Published already"),
+        "Find published": find(context, "$.artifact.key", "Published already"),
         "Published already": asl.choice(
             [
                 (asl.above_zero("$.found.count"), "Finish"),
@@ -193,49 +192,50 @@ def _gather_and_publish(place: Place, course: Course) -> States:
         ),
         "Too large": asl.fail(
             "ArtifactTooLarge",
-            f"States.Format('the artifact has {{}} bytes, and S3 copies {LARGEST_COPY} at once: publish it with "
-            f"`inferentia publish {place.name}`', $.artifact.bytes)",
+            asl.filled(
+                f"the artifact has {{}} bytes, and S3 copies {LARGEST_COPY} at once: publish it with `inferentia "
+                f"publish {context.name}`",
+                "$.artifact.bytes",
+            ),
         ),
         # A copy is there whole or not at all, so nobody ever sees half an artifact.
-        "Publish": asl.task(
-            place.call("s3", "copyObject"),
+        "Publish": context.retried(
+            "s3:copyObject",
             {
-                "Bucket": place.bucket,
+                "Bucket": context.bucket,
                 "Key.$": "$.artifact.key",
-                "CopySource.$": f"States.Format('{place.bucket}/{output}{jobs.ARTIFACT}', $.run)",
+                "CopySource.$": asl.filled(f"{context.bucket}/{output}{jobs.ARTIFACT}", "$.run"),
             },
             ResultPath=None,
-            Retry=place.retry,
             Next="Finish",
         ),
     }
 
 
-def _stop_the_rest(place: Place, cleanup: str, then: str) -> State:
+def _stop_the_rest(context: JobContext, cleanup: str, then: str) -> State:
     event = {"name.$": "$.run", "status": "FAILED", "input.$": "States.JsonToString($)"}
-    return {
-        "Type": "Task",
-        "Resource": f"arn:{place.partition}:states:::states:startExecution",
-        "Parameters": {"StateMachineArn": cleanup, "Input": event},
-        "ResultPath": None,
-        "Retry": place.retry,
+    return asl.task(
+        f"arn:{context.partition}:states:::states:startExecution",
+        {"StateMachineArn": cleanup, "Input": event},
+        ResultPath=None,
+        Retry=context.retry,
         # The rule on failed runs starts the same machine: that this call failed must not hide why the run did.
-        "Catch": asl.catch(then, "$.not_stopped"),
-        "Next": then,
-    }
+        Catch=asl.catch(then, "$.not_stopped"),
+        Next=then,
+    )
 
 
-def tell(step: str, place: Place, topics: Sequence[str], subject: str, message: str, then: str) -> States:
+def notify(step: str, context: JobContext, topics: Sequence[str], subject: str, message: str, then: str) -> States:
     """A state for each topic, entered at "{step} 0". A notification that fails does not fail a run."""
     states = {}
     for number, topic in enumerate(topics):
         following = f"{step} {number + 1}" if number + 1 < len(topics) else then
-        states[f"{step} {number}"] = asl.task(
-            place.call("sns", "publish"),
+        states[f"{step} {number}"] = context.call(
+            "sns:publish",
             {"TopicArn": topic, "Subject": subject[:100], **asl.field("Message", message)},
             ResultPath=None,
-            Retry=asl.again(place.patience, 2),
-            Catch=asl.catch(following, "$.untold"),
+            Retry=asl.again(context.patience, 2),
+            Catch=asl.catch(following, "$.not_notified"),
             Next=following,
         )
     return states

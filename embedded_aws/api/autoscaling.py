@@ -11,8 +11,8 @@ from moto.applicationautoscaling.models import ApplicationAutoscalingBackend
 from moto.applicationautoscaling.responses import ApplicationAutoScalingResponse
 from moto.utilities.tagging_service import TaggingService
 
-from embedded_aws.context import WithContext
-from embedded_aws.errors import AwsError
+from ..context import WithContext
+from ..errors import AwsError
 
 
 class AutoScaling(WithContext, ApplicationAutoScalingResponse):

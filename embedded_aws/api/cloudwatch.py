@@ -11,12 +11,11 @@ from moto.cloudwatch.models import Alarm
 from moto.cloudwatch.responses import CloudWatchResponse
 from moto.core.responses import ActionResult, EmptyResult
 
-from embedded_aws.context import WithContext
-from embedded_aws.errors import AwsError, ValidationError
-from embedded_aws.monitoring.alarms import COMPARISONS, RuleError, check_rule, evaluate_all
-from embedded_aws.monitoring.expressions import ExpressionError
-from embedded_aws.monitoring.queries import check, evaluate
-from embedded_aws.monitoring.series import UnsupportedStatisticError, check_statistic, matching, points
+from ..context import WithContext
+from ..errors import AwsError, ValidationError
+from ..monitoring.alarms import COMPARISONS, QUERIES, check_rule, evaluate_all
+from ..monitoring.queries import check, evaluate
+from ..monitoring.series import check_statistic, matching, points
 
 
 class CloudWatch(WithContext, CloudWatchResponse):
@@ -53,17 +52,14 @@ class CloudWatch(WithContext, CloudWatchResponse):
             self.cloudwatch_backend, params["Namespace"], params["MetricName"], dimensions, params.get("Unit")
         )
         rows: dict[Any, dict[str, Any]] = {}
-        try:
-            for stat in [*simple, *extended]:
-                found = points(data, params["StartTime"], params["EndTime"], int(params["Period"]), stat)
-                for moment, value in found.items():
-                    row = rows.setdefault(moment, {"Timestamp": moment, "Unit": data[0].unit or "None"})
-                    if stat in simple:
-                        row[stat] = value
-                    else:
-                        row.setdefault("ExtendedStatistics", {})[stat] = value
-        except UnsupportedStatisticError as error:
-            raise ValidationError(str(error)) from error
+        for stat in [*simple, *extended]:
+            found = points(data, params["StartTime"], params["EndTime"], int(params["Period"]), stat)
+            for moment, value in found.items():
+                row = rows.setdefault(moment, {"Timestamp": moment, "Unit": data[0].unit or "None"})
+                if stat in simple:
+                    row[stat] = value
+                else:
+                    row.setdefault("ExtendedStatistics", {})[stat] = value
         return ActionResult({"Label": params["MetricName"], "Datapoints": [rows[moment] for moment in sorted(rows)]})
 
     # -- dashboards -----------------------------------------------------------------------------------------------
@@ -104,12 +100,12 @@ class CloudWatch(WithContext, CloudWatchResponse):
         elif not params.get("MetricName"):
             raise ValidationError("an alarm needs a MetricName or Metrics")
         else:
-            try:
-                check_statistic(str(params.get("ExtendedStatistic") or params.get("Statistic")))
-            except UnsupportedStatisticError as error:
-                raise ValidationError(str(error)) from error
-        self._keep(params["AlarmName"], lambda: super(CloudWatch, self).put_metric_alarm())
-        return EmptyResult()
+            stat = str(params.get("ExtendedStatistic") or params.get("Statistic"))
+            check_statistic(stat)
+            metric = {key: params.get(key) for key in ("Namespace", "MetricName", "Dimensions")}
+            asked = {"Metric": metric, "Period": params.get("Period"), "Stat": stat, "Unit": params.get("Unit")}
+            queries = [{"Id": "m", "MetricStat": asked}]
+        return self._keep(params["AlarmName"], queries)
 
     def put_composite_alarm(self) -> ActionResult:
         """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutCompositeAlarm.html"""
@@ -117,23 +113,21 @@ class CloudWatch(WithContext, CloudWatchResponse):
         for key in ("ActionsSuppressor", "ActionsSuppressorWaitPeriod", "ActionsSuppressorExtensionPeriod"):
             if params.get(key) is not None:
                 raise ValidationError(f"the embedded AWS does not honour {key} of a composite alarm")
-        try:
-            check_rule(self.cloudwatch_backend, params["AlarmRule"])
-        except RuleError as error:
-            raise ValidationError(str(error)) from error
-        self._keep(params["AlarmName"], lambda: super(CloudWatch, self).put_metric_alarm())
-        return EmptyResult()
+        check_rule(self.cloudwatch_backend, params["AlarmRule"])
+        return self._keep(params["AlarmName"], [])
 
-    def _keep(self, name: str, put: Any) -> None:
+    def _keep(self, name: str, queries: list[dict[str, Any]]) -> ActionResult:
         """Put an alarm: a new one begins with INSUFFICIENT_DATA, a changed one keeps its state and history."""
         alarms = self.cloudwatch_backend.alarms
         before = alarms.get(name)
-        put()
+        super().put_metric_alarm()
         after = alarms[name]
+        vars(after)[QUERIES] = queries
         after.history = [] if before is None else before.history
         after.state_value = "INSUFFICIENT_DATA" if before is None else before.state_value
         if before is not None:
             after.state_reason, after.state_updated_timestamp = before.state_reason, before.state_updated_timestamp
+        return EmptyResult()
 
     def describe_alarms(self) -> ActionResult:
         """https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_DescribeAlarms.html
@@ -145,7 +139,7 @@ class CloudWatch(WithContext, CloudWatchResponse):
         kinds = params.get("AlarmTypes") or ["MetricAlarm"]
         found = [alarm for alarm in list(self.cloudwatch_backend.alarms.values()) if _wanted(alarm, params)]
         metric = [alarm for alarm in found if alarm.rule is None and "MetricAlarm" in kinds]
-        composite = [_composite(alarm) for alarm in found if alarm.rule is not None and "CompositeAlarm" in kinds]
+        composite = [alarm for alarm in found if alarm.rule is not None and "CompositeAlarm" in kinds]
         return ActionResult({"MetricAlarms": metric, "CompositeAlarms": composite})
 
     def delete_alarms(self) -> ActionResult:
@@ -157,13 +151,10 @@ class CloudWatch(WithContext, CloudWatchResponse):
 
 
 def _checked(queries: list[dict[str, Any]]) -> None:
-    try:
-        for query in queries:
-            if not query.get("MetricStat") and not query.get("Expression"):
-                raise ExpressionError(f"metric data query {query['Id']} needs a MetricStat or an Expression")
-        check(queries)
-    except (ExpressionError, UnsupportedStatisticError) as error:
-        raise ValidationError(str(error)) from error
+    for query in queries:
+        if not query.get("MetricStat") and not query.get("Expression"):
+            raise ValidationError(f"metric data query {query['Id']} needs a MetricStat or an Expression")
+    check(queries)
 
 
 def _label(query: dict[str, Any]) -> str:
@@ -181,20 +172,3 @@ def _wanted(alarm: Alarm, params: dict[str, Any]) -> bool:
         and params.get("StateValue") in (None, alarm.state_value)
         and (not action or any(arn.startswith(action) for arn in alarm.alarm_actions or []))
     )
-
-
-def _composite(alarm: Alarm) -> dict[str, Any]:
-    return {
-        "AlarmName": alarm.name,
-        "AlarmArn": alarm.alarm_arn,
-        "AlarmDescription": alarm.description,
-        "AlarmRule": alarm.rule,
-        "ActionsEnabled": alarm.actions_enabled,
-        "AlarmActions": alarm.alarm_actions,
-        "OKActions": alarm.ok_actions,
-        "InsufficientDataActions": alarm.insufficient_data_actions,
-        "StateValue": alarm.state_value,
-        "StateReason": alarm.state_reason,
-        "StateUpdatedTimestamp": alarm.state_updated_timestamp,
-        "AlarmConfigurationUpdatedTimestamp": alarm.configuration_updated_timestamp,
-    }

@@ -13,12 +13,12 @@ from moto.core.responses import ActionResult
 from moto.ec2.responses import EC2Response
 from moto.ec2.utils import convert_tag_spec, parse_user_data
 
-from embedded_aws.context import WithContext
-from embedded_aws.control.clock import now
-from embedded_aws.ec2.instances import Instances
-from embedded_aws.ec2.machine import BY_USER, Machine
-from embedded_aws.ec2.metadata import tag_key_fault
-from embedded_aws.errors import AwsError
+from ..context import WithContext
+from ..control.clock import now
+from ..ec2.instances import Instances
+from ..ec2.machine import BY_USER, Machine
+from ..ec2.metadata import tag_key_fault
+from ..errors import AwsError
 
 AMI = re.compile(r"ami-([0-9a-f]{8}|[0-9a-f]{17})")
 TEMPLATE = frozenset({

@@ -12,7 +12,7 @@ from moto.iam.models import iam_backends
 from moto.sts.responses import TokenResponse
 from moto.sts.utils import random_session_token
 
-from embedded_aws.errors import AwsError
+from ..errors import AwsError
 
 
 class Sts(TokenResponse):

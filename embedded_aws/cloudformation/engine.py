@@ -15,22 +15,22 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from embedded_aws.clients import Clients
-from embedded_aws.cloudformation.evaluate import Scope, check_rules
-from embedded_aws.cloudformation.graph import creation_order, dependencies
-from embedded_aws.cloudformation.plan import changed_properties, needs_replacement
-from embedded_aws.cloudformation.scope import Definition, evaluated_outputs, resource_properties, scope_of
-from embedded_aws.cloudformation.store import Stack, StackResource, Store
-from embedded_aws.cloudformation.template import TemplateError
-from embedded_aws.control.clock import now
-from embedded_aws.providers import TYPES, Context, ProviderError, faults_of_properties, type_fault
-from embedded_aws.providers.schema import create_only
+from ..clients import Clients
+from ..control.clock import now
+from ..providers import TYPES, Context, Created, ProviderError, faults_of_properties, type_fault
+from ..providers.schema import create_only
+from .evaluate import Scope, check_rules
+from .graph import creation_order, dependencies
+from .plan import changed_properties, needs_replacement
+from .scope import evaluated_outputs, resource_properties, scope_of
+from .store import Definition, Stack, StackResource, Store
+from .template import TemplateError
 
 log = logging.getLogger(__name__)
 
 
 class OperationError(Exception):
-    """A stack operation cannot go on; the text is the stack's reason."""
+    """A stack operation cannot continue; the text is the stack's reason."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Operation:
         stack = self.stack
         try:
             self._deploy(definition, "CREATE")
-            self._adopt(definition)
+            stack.definition = definition
             stack.enter("CREATE_COMPLETE")
         except OperationError as failure:
-            self._adopt(definition)
+            stack.definition = definition
             if definition.settings.get("DisableRollback") or definition.settings.get("OnFailure") == "DO_NOTHING":
                 stack.enter("CREATE_FAILED", str(failure))
                 return
@@ -93,7 +93,7 @@ class Operation:
         stack.leftovers = []
         for resource in removed:
             del stack.resources[resource.logical_id]
-        self._adopt(definition)
+        stack.definition = definition
         stack.enter("UPDATE_COMPLETE_CLEANUP_IN_PROGRESS")
         self._clean_up(before, removed, replaced)
         stack.enter("UPDATE_COMPLETE")
@@ -139,9 +139,10 @@ class Operation:
         if not undo.made_new and undo.before.properties != undo.after.properties:
             self._event(undo.before, "UPDATE_IN_PROGRESS")
             try:
-                context, row = self._context(undo.before.logical_id), TYPES[undo.before.type]
-                assert row.update is not None  # noqa: S101 - a type without update is always replaced
-                row.update(context, undo.before.physical_id, undo.after.properties, undo.before.properties)
+                present = Created(undo.before.physical_id, undo.before.attributes)
+                TYPES[undo.before.type].update(
+                    self._context(undo.before.logical_id), present, undo.after.properties, undo.before.properties
+                )
             except Exception as error:
                 self._event(undo.before, "UPDATE_FAILED", _reason(error))
                 return False
@@ -220,10 +221,10 @@ class Operation:
             self._event(draft, "UPDATE_IN_PROGRESS", reason)
             made = row.create(context, draft.properties)
         else:
-            assert row.update is not None  # noqa: S101 - a type without update is always replaced
             # noted before the call: an update that fails half-way must be taken back too
             self.undo.append(Undo(present, replace(draft, attributes=present.attributes)))
-            made = row.update(context, present.physical_id, present.properties, draft.properties)
+            before = Created(present.physical_id, present.attributes)
+            made = row.update(context, before, present.properties, draft.properties)
             self.undo.pop()
         self._made(draft, present, made)
 
@@ -257,12 +258,6 @@ class Operation:
             if users and new.get(name) != value:
                 verb = "deleted" if name not in new else "updated"
                 raise TemplateError(f"Export {name} cannot be {verb} as it is in use by {' and '.join(users)}")
-
-    def _adopt(self, definition: Definition) -> None:
-        stack = self.stack
-        stack.body, stack.template = definition.body, definition.template
-        stack.raw_parameters, stack.tags = definition.raw_parameters, definition.tags
-        stack.settings = definition.settings
 
     # -- delete ---------------------------------------------------------------------------------------------------
 
@@ -330,7 +325,7 @@ def _failed_to(verb: str, logical_ids: list[str]) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """What the event says: the service's own words with its code."""
+    """The event's reason: the service's message with its code."""
     if isinstance(error, ClientError):
         details = error.response["Error"]
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")

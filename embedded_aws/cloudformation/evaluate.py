@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedded_aws.cloudformation.graph import SUBSTITUTION
-from embedded_aws.cloudformation.template import Template, TemplateError
+from .graph import SUBSTITUTION
+from .template import Template, TemplateError
 
 DYNAMIC_REFERENCE = re.compile(r"\{\{resolve:([^{}]*)\}\}")
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from embedded_aws.cloudformation.template import Template, TemplateError
+from .template import Template, TemplateError
 
 SUBSTITUTION = re.compile(r"\$\{(!?[^{}]*)\}")
 

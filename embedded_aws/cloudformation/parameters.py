@@ -7,10 +7,10 @@ https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/parameters-sectio
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from embedded_aws.cloudformation.template import Template, TemplateError
+from .template import Template, TemplateError
 
 SSM_VALUE = re.compile(r"AWS::SSM::Parameter::Value<(.+)>")
 NO_ECHO = "****"
@@ -47,21 +47,16 @@ def given_values(template: Template, given: Sequence[Mapping[str, Any]], previou
 
 def resolved_values(template: Template, raw: Mapping[str, str], ssm: Callable[[str], str]) -> dict[str, Any]:
     """What `Ref` gives for each parameter: lists split, SSM parameters read. Raises TemplateError on a bad value."""
-    result = {}
+    result: dict[str, Any] = {}
     for name, declaration in (template.get("Parameters") or {}).items():
         value, kind = raw[name], declaration.get("Type", "String")
         _check(name, declaration, value)
         inner = SSM_VALUE.fullmatch(kind)
         if inner:
             value, kind = ssm(value), inner.group(1)
-        result[name] = _typed(kind, value)
+        listed = kind == "CommaDelimitedList" or kind.startswith("List<")
+        result[name] = [item.strip() for item in value.split(",")] if listed else value
     return result
-
-
-def _typed(kind: str, value: str) -> Any:
-    if kind == "CommaDelimitedList" or kind.startswith("List<"):
-        return [item.strip() for item in value.split(",")]
-    return value
 
 
 def _is_number(value: str) -> bool:
@@ -73,24 +68,29 @@ def _is_number(value: str) -> bool:
 
 
 def _check(name: str, declaration: Mapping[str, Any], value: str) -> None:
-    explained = declaration.get("ConstraintDescription")
-    prefix = f"Parameter '{name}' "
+    if declaration.get("Type") == "Number" and not _is_number(value):
+        raise TemplateError(f"Parameter '{name}' must be a number, not {value!r}")
+    fault = next(_faults(declaration, value), None)
+    if fault is not None:
+        raise TemplateError(f"Parameter '{name}' {declaration.get('ConstraintDescription') or fault}")
+
+
+def _faults(declaration: Mapping[str, Any], value: str) -> Iterator[str]:
+    """Constraints that a value does not keep."""
     allowed = [_scalar(item) for item in declaration.get("AllowedValues", [])]
     if allowed and value not in allowed:
-        raise TemplateError(prefix + (explained or f"must be one of AllowedValues [{', '.join(allowed)}], not {value}"))
+        yield f"must be one of AllowedValues [{', '.join(allowed)}], not {value}"
     pattern = declaration.get("AllowedPattern")
     if pattern and not re.fullmatch(pattern, value):
-        raise TemplateError(prefix + (explained or f"must match pattern {pattern}, and {value!r} does not"))
+        yield f"must match pattern {pattern}, and {value!r} does not"
     if len(value) < int(declaration.get("MinLength", 0)):
-        raise TemplateError(prefix + (explained or f"must contain at least {declaration['MinLength']} characters"))
+        yield f"must contain at least {declaration['MinLength']} characters"
     if "MaxLength" in declaration and len(value) > int(declaration["MaxLength"]):
-        raise TemplateError(prefix + (explained or f"must contain at most {declaration['MaxLength']} characters"))
-    if declaration.get("Type") == "Number" and not _is_number(value):
-        raise TemplateError(f"{prefix}must be a number, not {value!r}")
+        yield f"must contain at most {declaration['MaxLength']} characters"
     if "MinValue" in declaration and float(value) < float(declaration["MinValue"]):
-        raise TemplateError(prefix + (explained or f"must be a number not less than {declaration['MinValue']}"))
+        yield f"must be a number not less than {declaration['MinValue']}"
     if "MaxValue" in declaration and float(value) > float(declaration["MaxValue"]):
-        raise TemplateError(prefix + (explained or f"must be a number not greater than {declaration['MaxValue']}"))
+        yield f"must be a number not greater than {declaration['MaxValue']}"
 
 
 def _scalar(value: Any) -> str:

@@ -10,20 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedded_aws.clients import Clients
-from embedded_aws.cloudformation.evaluate import check_rules
-from embedded_aws.cloudformation.graph import creation_order, dependencies
-from embedded_aws.cloudformation.scope import (
-    AFTER_APPLY,
-    Definition,
-    evaluated_outputs,
-    resource_properties,
-    scope_of,
-)
-from embedded_aws.cloudformation.store import Stack, StackResource, Store
-from embedded_aws.cloudformation.template import TemplateError
-from embedded_aws.providers import TYPES
-from embedded_aws.providers.schema import create_only, tag_property
+from ..clients import Clients
+from ..providers import TYPES
+from ..providers.schema import create_only, tag_property
+from .evaluate import check_rules
+from .graph import creation_order, dependencies
+from .scope import AFTER_APPLY, evaluated_outputs, resource_properties, scope_of
+from .store import Definition, Stack, StackResource, Store
+from .template import TemplateError
 
 NO_CHANGES = "The submitted information didn't contain changes. Submit different information to create a change set."
 _ATTRIBUTES = ("Metadata", "DeletionPolicy", "UpdateReplacePolicy")
@@ -39,9 +33,7 @@ def needs_replacement(resource_type: str, changed: list[str], region: str) -> bo
     row = TYPES.get(resource_type)
     if row is None:
         return False
-    return bool(changed) and (
-        row.update is None or bool({*changed} & (row.replace | create_only(resource_type, region)))
-    )
+    return bool(changed) and (row.fixed or bool({*changed} & (row.replace | create_only(resource_type, region))))
 
 
 def planned_changes(store: Store, clients: Clients, stack: Stack, definition: Definition) -> list[dict[str, Any]]:
@@ -70,7 +62,7 @@ def planned_changes(store: Store, clients: Clients, stack: Stack, definition: De
 
 def has_changes(store: Store, clients: Clients, stack: Stack, definition: Definition, changes: list[Any]) -> bool:
     """Whether there is anything to do: changed resources, outputs or stack tags."""
-    if changes or definition.tags != stack.tags:
+    if changes or definition.tags != stack.definition.tags:
         return True
     scope, _, _ = scope_of(store, clients, stack, definition, stack.resources)
     return evaluated_outputs(scope) != stack.outputs

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from embedded_aws.clients import Clients
-from embedded_aws.cloudformation.evaluate import Scope
-from embedded_aws.cloudformation.parameters import resolved_values
-from embedded_aws.cloudformation.store import Stack, StackResource, Store
-from embedded_aws.cloudformation.template import Template, TemplateError
-from embedded_aws.providers.schema import tag_property, tags_are_a_map
+from ..clients import Clients
+from ..providers.schema import tag_property, tags_are_a_map
+from .evaluate import Scope
+from .parameters import resolved_values
+from .store import Definition, Stack, StackResource, Store
+from .template import TemplateError
 
-# How a change set shows a value that only the deployment will tell, see "View change set",
+# How a change set shows a value that is known only after the deployment, see "View change set",
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-updating-stacks-changesets-view.html
 AFTER_APPLY = "{{changeSet:KNOWN_AFTER_APPLY}}"
-
-
-@dataclass
-class Definition:
-    """What a stack shall become: a template with its parameters and tags."""
-
-    body: str
-    template: Template
-    raw_parameters: dict[str, str]
-    tags: dict[str, str]
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def read_ssm(clients: Clients, region: str) -> Callable[[str], str]:

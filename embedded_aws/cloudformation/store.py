@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from embedded_aws.cloudformation.template import Template
-from embedded_aws.control.clock import now
+from ..control.clock import now
+from .template import Template
 
 STACK_TYPE = "AWS::CloudFormation::Stack"
 
@@ -40,6 +40,21 @@ class StackResource:
         return self.definition.get("UpdateReplacePolicy", "Delete") in {"Retain"}
 
 
+@dataclass(frozen=True)
+class Definition:
+    """What a stack is, or shall become: a template with its parameters and tags."""
+
+    body: str = ""
+    template: Template = field(default_factory=dict)
+    raw_parameters: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)  # Capabilities, RoleARN, OnFailure ... as given
+
+    def shown_tags(self) -> list[dict[str, str]]:
+        """The tags as answers have them."""
+        return [{"Key": key, "Value": value} for key, value in self.tags.items()]
+
+
 @dataclass
 class ChangeSet:
     """A change set and what it was made from."""
@@ -47,11 +62,7 @@ class ChangeSet:
     name: str
     id: str
     kind: str  # CREATE or UPDATE
-    body: str
-    template: Template
-    raw_parameters: dict[str, str]
-    tags: dict[str, str]
-    request: dict[str, Any]
+    definition: Definition
     status: str = "CREATE_COMPLETE"
     reason: str | None = None
     execution_status: str = "AVAILABLE"
@@ -67,18 +78,15 @@ class Stack:
     id: str
     status: str = "REVIEW_IN_PROGRESS"
     reason: str | None = None
-    body: str = ""
-    template: Template = field(default_factory=dict)
-    raw_parameters: dict[str, str] = field(default_factory=dict)
+    definition: Definition = field(default_factory=Definition)
+    token: str | None = None  # ClientRequestToken of the last operation
     parameters: dict[str, Any] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
     resources: dict[str, StackResource] = field(default_factory=dict)
     leftovers: list[StackResource] = field(default_factory=list)  # replaced by an update that was not rolled back
     outputs: dict[str, dict[str, str]] = field(default_factory=dict)
     imports: set[str] = field(default_factory=set)
     change_sets: dict[str, ChangeSet] = field(default_factory=dict)
     events: list[dict[str, Any]] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)  # Capabilities, RoleARN, NotificationARNs ... as given
     termination_protection: bool = False
     created: datetime = field(default_factory=now)
     updated: datetime | None = None
@@ -117,7 +125,7 @@ class Stack:
                 "Timestamp": moment,
                 "ResourceStatus": status,
                 "ResourceStatusReason": reason,
-                "ClientRequestToken": self.settings.get("ClientRequestToken"),
+                "ClientRequestToken": self.token,
             }
         )
 
@@ -163,16 +171,3 @@ class Store:
     def importers(self, name: str) -> list[Stack]:
         """The living stacks that import `name`."""
         return [stack for stack in self.living() if name in stack.imports]
-
-
-class Stacks:
-    """The stores of every region of a server."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stores: dict[str, Store] = {}
-
-    def store(self, account: str, region: str, partition: str) -> Store:
-        """The store of a region, made when it is first asked for."""
-        with self._lock:
-            return self._stores.setdefault(region, Store(account, region, partition))

@@ -11,36 +11,22 @@ from typing import Any
 
 import yaml
 
+from ..errors import ValidationError
+from ..providers.resource import names
+
 Template = dict[str, Any]
 
-SECTIONS = {
-    "AWSTemplateFormatVersion",
-    "Description",
-    "Metadata",
-    "Parameters",
-    "Rules",
-    "Mappings",
-    "Conditions",
-    "Transform",
-    "Resources",
-    "Outputs",
-    "Hooks",
-}
-RESOURCE_KEYS = {
-    "Type",
-    "Properties",
-    "DependsOn",
-    "Condition",
-    "Metadata",
-    "DeletionPolicy",
-    "UpdateReplacePolicy",
-    "CreationPolicy",
-    "UpdatePolicy",
-}
+SECTIONS = names(
+    "AWSTemplateFormatVersion Description Metadata Parameters Rules Mappings Conditions Transform Resources Outputs "
+    "Hooks"
+)
+RESOURCE_KEYS = names(
+    "Type Properties DependsOn Condition Metadata DeletionPolicy UpdateReplacePolicy CreationPolicy UpdatePolicy"
+)
 RETAINING = {"Delete", "Retain", "RetainExceptOnCreate", "Snapshot"}
 
 
-class TemplateError(ValueError):
+class TemplateError(ValidationError):
     """The template cannot be used; the text says what is wrong and where."""
 
 

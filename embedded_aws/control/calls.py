@@ -12,10 +12,10 @@ from typing import Any
 
 from werkzeug.wrappers import Request, Response
 
-from embedded_aws.access import bears
-from embedded_aws.control import CLOCK_PATH, FAULTS_PATH
-from embedded_aws.control.clock import Clock
-from embedded_aws.control.faults import FaultError, Faults
+from ..access import bears
+from . import CLOCK_PATH, FAULTS_PATH
+from .clock import Clock
+from .faults import FaultError, Faults
 
 BODY_BYTES = 65536
 

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-from embedded_aws.ec2.machine import Machine
-from embedded_aws.host import Host
+from .machine import Machine
 
 
+@dataclass
 class Instances:
     """The machines of every region of a server, and what each ClientToken has started."""
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self.lock = threading.RLock()
-        self.machines: dict[str, Machine] = {}
-        self.started: dict[tuple[str, str], tuple[str, Any]] = {}
-
-    def ends(self) -> list[Callable[[], None]]:
-        """What ends each machine."""
-        return [machine.kill for machine in list(self.machines.values())]
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    machines: dict[str, Machine] = field(default_factory=dict)
+    started: dict[tuple[str, str], tuple[str, Any]] = field(default_factory=dict)

@@ -25,12 +25,12 @@ from typing import Any
 from moto.core.utils import utcnow
 from moto.sts.models import AssumedRole
 
-from embedded_aws.clients import Clients
-from embedded_aws.control.faults import Fault
-from embedded_aws.ec2.metadata import SHUTDOWN, Metadata
-from embedded_aws.host import Host
-from embedded_aws.keys import session
-from embedded_aws.process.group import ProcessGroup, basics
+from ..clients import Clients
+from ..control.faults import Fault
+from ..host import Host
+from ..keys import session
+from ..process.group import ProcessGroup, basics
+from .metadata import SHUTDOWN, Metadata
 
 log = logging.getLogger(__name__)
 SHUTTING_DOWN, TERMINATED, STOPPING, STOPPED = (

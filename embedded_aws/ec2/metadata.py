@@ -20,7 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
-from embedded_aws.access import LOOPBACK, bears, refusal
+from ..access import LOOPBACK, bears, refusal
 
 TAG_KEY = re.compile(r"[A-Za-z0-9+=.,_:@-]+")
 LONGEST_LIFE_SECONDS = 21600

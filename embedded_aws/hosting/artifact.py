@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from embedded_aws.clients import Clients
 from endpoint_spec import archives
+
+from ..clients import Clients
 
 
 class ArtifactError(Exception):

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedded_aws.control.clock import now
-from embedded_aws.host import Host
-from embedded_aws.hosting.artifact import ArtifactError, fetch
-from embedded_aws.hosting.logs import LogShipper, log_group
-from embedded_aws.hosting.worker import Worker, WorkerError, worker_environment
+from ..control.clock import now
+from ..host import Host
+from .artifact import ArtifactError, fetch
+from .logs import LogShipper, log_group
+from .worker import Worker, WorkerError, worker_environment
 
 log = logging.getLogger(__name__)
 

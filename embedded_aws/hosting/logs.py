@@ -16,7 +16,7 @@ from typing import IO
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from embedded_aws.clients import Clients
+from ..clients import Clients
 
 log = logging.getLogger(__name__)
 KEPT_LINES = 20

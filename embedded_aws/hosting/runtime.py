@@ -10,16 +10,17 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from werkzeug.wrappers import Request, Response
 
-from embedded_aws.access import LOOPBACK
-from embedded_aws.hosting.endpoint import Endpoint, Variant
-from embedded_aws.hosting.hosted import Hosting
-from embedded_aws.hosting.logs import log_group
 from endpoint_spec.platforms import limits
+
+from ..access import LOOPBACK
+from .endpoint import Endpoint, Variant
+from .hosted import Hosted
+from .logs import log_group
 
 PATH = re.compile(r"/endpoints/([^/]+)/invocations/?")
 CUSTOM = "X-Amzn-SageMaker-Custom-Attributes"
@@ -59,9 +60,9 @@ class RefusedError(Exception):
 class Runtime:
     """Answers InvokeEndpoint. `record(region, endpoint, variant, metrics)` keeps the metrics of one invocation."""
 
-    def __init__(self, hosting: Hosting, record: Record) -> None:
-        self.hosting, self.record = hosting, record
-        self.account = hosting.host.account
+    def __init__(self, account: str, hosted: Mapping[str, Hosted], record: Record) -> None:
+        """hosted: what is hosted, by region."""
+        self.account, self.hosted, self.record = account, hosted, record
 
     def invoke(self, request: Request, name: str, region: str) -> Response:
         """One invocation from beginning to end."""
@@ -93,7 +94,7 @@ class Runtime:
 
     def _target(self, request: Request, name: str, region: str) -> tuple[Endpoint, Variant]:
         """The variant that answers, entered: an update waits until it is left before it ends the worker."""
-        endpoint = self.hosting.hosted(region).endpoints.get(name)
+        endpoint = self.hosted[region].endpoints.get(name)
         if endpoint is None:
             raise RefusedError(400, "ValidationError", f"Endpoint {name} of account {self.account} not found.")
         variant = endpoint.choose(request.headers.get(TARGET))

@@ -17,9 +17,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from embedded_aws.access import LOOPBACK
-from embedded_aws.hosting.logs import LogShipper
-from embedded_aws.process.group import KILL_AFTER_SECONDS, ProcessGroup
+from ..access import LOOPBACK
+from ..process.group import KILL_AFTER_SECONDS, ProcessGroup
+from .logs import LogShipper
 
 PING_TIMEOUT_SECONDS = 2.0
 PING_EVERY_SECONDS = 0.2

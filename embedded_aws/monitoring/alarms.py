@@ -16,14 +16,14 @@ import re
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.cloudwatch.models import Alarm, CloudWatchBackend
 
-from embedded_aws.clients import Clients
-from embedded_aws.monitoring.queries import Query, evaluate, period_of
-from embedded_aws.monitoring.series import floor
+from ..clients import Clients
+from ..errors import ValidationError
+from .queries import Query, evaluate, period_of
+from .series import floor
 
 log = logging.getLogger(__name__)
 _lock = threading.RLock()
@@ -34,57 +34,15 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "LessThanThreshold": operator.lt,
     "LessThanOrEqualToThreshold": operator.le,
 }
+QUERIES = "queries"  # the attribute of an alarm with its metric data queries, as they were put
 _WORD = re.compile(r"\s*(ALARM|OK|INSUFFICIENT_DATA|TRUE|FALSE|AND|OR|NOT|\(|\)|\"[^\"]*\"|'[^']*'|[^\s()]+)")
 _STATES = {"ALARM", "OK", "INSUFFICIENT_DATA"}
 
 
-def queries_of(alarm: Alarm) -> tuple[list[Query], Query]:
-    """The alarm's metric data queries, and the one that is watched."""
-    if alarm.metric_data_queries:
-        queries = [_query(item) for item in alarm.metric_data_queries]
-        watched = [query for query in queries if query["ReturnData"]]
-        return queries, watched[0]
-    metric = {
-        "Namespace": alarm.namespace,
-        "MetricName": alarm.metric_name,
-        "Dimensions": [{"Name": item.name, "Value": item.value} for item in alarm.dimensions],
-    }
-    stat = {
-        "Metric": metric,
-        "Period": alarm.period,
-        "Stat": alarm.extended_statistic or alarm.statistic,
-        "Unit": alarm.unit,
-    }
-    query = {"Id": "m", "MetricStat": stat, "ReturnData": True}
-    return [query], query
-
-
-def _query(item: Any) -> Query:
-    """moto's object as the API's structure."""
-    query: Query = {
-        "Id": item.id,
-        "Expression": item.expression,
-        "Period": item.period,
-        "ReturnData": item.return_data is not False,
-    }
-    if item.metric_stat:
-        metric = item.metric_stat.metric
-        query["MetricStat"] = {
-            "Metric": {
-                "Namespace": metric.namespace,
-                "MetricName": metric.metric_name,
-                "Dimensions": [{"Name": one.name, "Value": one.value} for one in metric.dimensions],
-            },
-            "Period": item.metric_stat.period,
-            "Stat": item.metric_stat.stat,
-            "Unit": item.metric_stat.unit,
-        }
-    return query
-
-
 def metric_state(backend: CloudWatchBackend, alarm: Alarm, moment: datetime) -> tuple[str, str]:
     """The state that the metrics give at a moment, and the reason in words."""
-    queries, watched = queries_of(alarm)
+    queries: list[Query] = vars(alarm)[QUERIES]
+    watched = next(query for query in queries if query.get("ReturnData", True))
     period = period_of(watched, queries)
     wanted = int(alarm.evaluation_periods)
     running = floor(moment, period)
@@ -117,7 +75,7 @@ def judged(alarm: Alarm, values: list[float | None]) -> tuple[str, str]:
     return ("ALARM" if breaching >= needed else "OK"), reason
 
 
-class RuleError(ValueError):
+class RuleError(ValidationError):
     """A composite alarm's rule that cannot be read."""
 
 

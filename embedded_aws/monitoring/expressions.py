@@ -17,6 +17,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..errors import ValidationError
+
 _BINARY: dict[type[ast.AST], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -41,7 +43,7 @@ _ARRAY: dict[str, Callable[[list[float]], float]] = {
 }
 
 
-class ExpressionError(ValueError):
+class ExpressionError(ValidationError):
     """An expression that cannot be read, or that uses what is not supported."""
 
 

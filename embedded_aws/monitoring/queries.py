@@ -10,8 +10,8 @@ from typing import Any
 
 from moto.cloudwatch.models import CloudWatchBackend
 
-from embedded_aws.monitoring.expressions import Expression, ExpressionError
-from embedded_aws.monitoring.series import Points, check_statistic, grid, matching, points
+from .expressions import Expression, ExpressionError
+from .series import Points, check_statistic, grid, matching, points
 
 Query = dict[str, Any]
 

@@ -17,6 +17,8 @@ from typing import Any
 
 from moto.cloudwatch.models import CloudWatchBackend, MetricAggregatedDatum, MetricDatum, MetricDatumBase
 
+from ..errors import ValidationError
+
 PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d{1,10})?|100)")
 SIMPLE = ("Average", "Sum", "Minimum", "Maximum", "SampleCount")
 _lock = threading.Lock()
@@ -24,7 +26,7 @@ _lock = threading.Lock()
 Points = dict[datetime, float]
 
 
-class UnsupportedStatisticError(ValueError):
+class UnsupportedStatisticError(ValidationError):
     """A statistic that CloudWatch may know and this server does not."""
 
 

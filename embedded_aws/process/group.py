@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from embedded_aws.process import isolation
+from . import isolation
 
 KEEPER = Path(__file__).with_name("keeper.py")
 # between SIGTERM and SIGKILL,

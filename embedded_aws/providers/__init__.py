@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-from embedded_aws.providers import (
-    autoscaling,
-    cdk,
-    cloudwatch,
-    ec2,
-    ecr,
-    events,
-    iam,
-    kms,
-    logs,
-    s3,
-    sagemaker,
-    sns,
-    ssm,
-    states,
-)
-from embedded_aws.providers.resource import Context, Created, ProviderError, ResourceType
-from embedded_aws.providers.schema import property_faults, schema
+from . import autoscaling, cdk, cloudwatch, ec2, ecr, events, iam, kms, logs, s3, sagemaker, sns, ssm, states
+from .resource import Context, Created, ProviderError, ResourceType
+from .schema import property_faults, schema
 
 TYPES: dict[str, ResourceType] = {
     row.name: row

@@ -3,19 +3,10 @@
 Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/AWS_ApplicationAutoScaling.html
 """
 
-# ruff: noqa: ARG001 - create, update and delete have one signature each for all types
+# ruff: noqa: ARG001 - create, change and delete have one signature each for all types
 from __future__ import annotations
 
-from embedded_aws.providers.resource import (
-    Context,
-    Created,
-    Properties,
-    ProviderError,
-    ResourceType,
-    gone,
-    retag,
-    tag_map,
-)
+from .resource import Context, Created, Properties, ProviderError, ResourceType, Tagging, gone, picked, putting, tag_map
 
 _SERVICE = "application-autoscaling"
 _WHERE = ("ServiceNamespace", "ResourceId", "ScalableDimension")
@@ -23,11 +14,9 @@ _CONFIGURATIONS = ("TargetTrackingScalingPolicyConfiguration", "StepScalingPolic
 
 
 def _put_target(context: Context, properties: Properties) -> Created:
-    given = {key: properties.get(key) for key in (*_WHERE, "MinCapacity", "MaxCapacity", "RoleARN", "SuspendedState")}
     _must_exist(context, properties)
-    arn = context.call(_SERVICE, "register_scalable_target", Tags=tag_map(properties.get("Tags")), **given)[
-        "ScalableTargetARN"
-    ]
+    asked = {**properties, "Tags": tag_map(properties.get("Tags")) or None}
+    arn = context.call(_SERVICE, "register_scalable_target", **asked)["ScalableTargetARN"]
     physical_id = "|".join(properties[key] for key in ("ResourceId", "ScalableDimension", "ServiceNamespace"))
     return Created(physical_id, {"Id": physical_id, "Arn": arn})
 
@@ -46,14 +35,8 @@ def _must_exist(context: Context, properties: Properties) -> None:
         raise ProviderError(f"ValidationException: endpoint {endpoint} has no variant {variant}")
 
 
-def _update_target(context: Context, physical_id: str, old: Properties, new: Properties) -> Created:
-    made = _put_target(context, {**new, "Tags": []})
-    retag(context, _SERVICE, old, new, shape=tag_map, ResourceARN=made.attributes["Arn"])
-    return made
-
-
 def _delete_target(context: Context, physical_id: str, properties: Properties) -> None:
-    gone(context, _SERVICE, "deregister_scalable_target", **{key: properties[key] for key in _WHERE})
+    gone(context, _SERVICE, "deregister_scalable_target", **picked(properties, _WHERE))
 
 
 def _where(properties: Properties) -> dict[str, str]:
@@ -61,7 +44,7 @@ def _where(properties: Properties) -> dict[str, str]:
     if "ScalingTargetId" in properties:
         resource, dimension, service = properties["ScalingTargetId"].split("|")
         return {"ServiceNamespace": service, "ResourceId": resource, "ScalableDimension": dimension}
-    return {key: properties[key] for key in _WHERE}
+    return picked(properties, _WHERE)
 
 
 def _put_policy(context: Context, properties: Properties) -> Created:
@@ -69,20 +52,9 @@ def _put_policy(context: Context, properties: Properties) -> Created:
     asked = {"ServiceNamespace": where["ServiceNamespace"], "ResourceIds": [where["ResourceId"]]}
     if not context.call(_SERVICE, "describe_scalable_targets", **asked)["ScalableTargets"]:
         raise ProviderError(f"ObjectNotFoundException: no scalable target is registered for {where['ResourceId']}")
-    configuration = {key: properties.get(key) for key in _CONFIGURATIONS}
-    arn = context.call(
-        _SERVICE,
-        "put_scaling_policy",
-        PolicyName=properties["PolicyName"],
-        PolicyType=properties["PolicyType"],
-        **where,
-        **configuration,
-    )["PolicyARN"]
+    given = picked(properties, ("PolicyName", "PolicyType", *_CONFIGURATIONS))
+    arn = context.call(_SERVICE, "put_scaling_policy", **where, **given)["PolicyARN"]
     return Created(arn, {"Arn": arn})
-
-
-def _update_policy(context: Context, arn: str, old: Properties, new: Properties) -> Created:
-    return _put_policy(context, new)
 
 
 def _delete_policy(context: Context, arn: str, properties: Properties) -> None:
@@ -95,13 +67,14 @@ TYPES = [
         frozenset({"MaxCapacity", "MinCapacity", "RoleARN", "SuspendedState", "Tags", *_WHERE}),
         _put_target,
         _delete_target,
-        _update_target,
+        putting(_put_target),
+        Tagging(_SERVICE, lambda made: {"ResourceARN": made.attributes["Arn"]}, shape=tag_map),
     ),
     ResourceType(
         "AWS::ApplicationAutoScaling::ScalingPolicy",
         frozenset({"PolicyName", "PolicyType", "ScalingTargetId", *_WHERE, *_CONFIGURATIONS}),
         _put_policy,
         _delete_policy,
-        _update_policy,
+        putting(_put_policy),
     ),
 ]

@@ -3,22 +3,17 @@
 Source: "CDK usage data reporting", https://docs.aws.amazon.com/cdk/v2/guide/usage-data.html
 """
 
-# ruff: noqa: ARG001 - create, update and delete have one signature each for all types
+# ruff: noqa: ARG005 - create, change and delete have one signature each for all types
 from __future__ import annotations
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType
+from .resource import Created, ResourceType, names
 
-
-def _create(context: Context, properties: Properties) -> Created:
-    return Created(context.name(64, stack=False))
-
-
-def _update(context: Context, physical_id: str, old: Properties, new: Properties) -> Created:
-    return Created(physical_id)
-
-
-def _delete(context: Context, physical_id: str, properties: Properties) -> None:
-    """Nothing was created."""
-
-
-TYPES = [ResourceType("AWS::CDK::Metadata", frozenset({"Analytics", "Modules"}), _create, _delete, _update)]
+TYPES = [
+    ResourceType(
+        "AWS::CDK::Metadata",
+        names("Analytics Modules"),
+        create=lambda context, properties: Created(context.name(64, stack=False)),
+        delete=lambda context, physical_id, properties: None,
+        change=lambda context, physical_id, old, new: None,
+    )
+]

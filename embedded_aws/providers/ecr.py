@@ -5,18 +5,14 @@ Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/a
 
 from __future__ import annotations
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, document, gone, retag
+from typing import Any
+
+from .resource import Context, Created, Properties, ResourceType, Tagging, document, gone, names
 
 
-def _described(context: Context, name: str) -> Created:
-    uri = f"{context.account}.dkr.ecr.{context.region}.amazonaws.com/{name}"
-    return Created(name, {"Arn": context.arn("ecr", f"repository/{name}"), "RepositoryUri": uri})
-
-
-def _encryption(properties: Properties) -> dict[str, str] | None:
-    given = properties.get("EncryptionConfiguration")
-    names = {"EncryptionType": "encryptionType", "KmsKey": "kmsKey"}
-    return {names[key]: value for key, value in given.items()} if given else None
+def _small(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Members of a structure as the API writes them: first letter small."""
+    return value and {key[0].lower() + key[1:]: item for key, item in value.items()}
 
 
 def _scanning(properties: Properties) -> dict[str, object]:
@@ -31,40 +27,35 @@ def _create(context: Context, properties: Properties) -> Created:
         repositoryName=name,
         imageTagMutability=properties.get("ImageTagMutability"),
         imageScanningConfiguration=_scanning(properties),
-        encryptionConfiguration=_encryption(properties),
+        encryptionConfiguration=_small(properties.get("EncryptionConfiguration")),
         tags=properties.get("Tags"),
     )
     _set_policies(context, name, {}, properties)
-    return _described(context, name)
+    uri = f"{context.account}.dkr.ecr.{context.region}.amazonaws.com/{name}"
+    return Created(name, {"Arn": context.arn("ecr", f"repository/{name}"), "RepositoryUri": uri})
 
 
 def _set_policies(context: Context, name: str, old: Properties, new: Properties) -> None:
-    before = (old.get("LifecyclePolicy") or {}).get("LifecyclePolicyText")
-    after = (new.get("LifecyclePolicy") or {}).get("LifecyclePolicyText")
+    before, after = ((side.get("LifecyclePolicy") or {}).get("LifecyclePolicyText") for side in (old, new))
     if after and after != before:
         context.call("ecr", "put_lifecycle_policy", repositoryName=name, lifecyclePolicyText=after)
     elif before and not after:
         context.call("ecr", "delete_lifecycle_policy", repositoryName=name)
-    policy = new.get("RepositoryPolicyText")
-    if policy and policy != old.get("RepositoryPolicyText"):
-        context.call("ecr", "set_repository_policy", repositoryName=name, policyText=document(policy))
-    elif old.get("RepositoryPolicyText") and not policy:
+    before, after = old.get("RepositoryPolicyText"), new.get("RepositoryPolicyText")
+    if after and after != before:
+        context.call("ecr", "set_repository_policy", repositoryName=name, policyText=document(after))
+    elif before and not after:
         context.call("ecr", "delete_repository_policy", repositoryName=name)
 
 
-def _update(context: Context, name: str, old: Properties, new: Properties) -> Created:
+def _change(context: Context, name: str, old: Properties, new: Properties) -> None:
     if old.get("ImageTagMutability") != new.get("ImageTagMutability"):
         mutability = new.get("ImageTagMutability", "MUTABLE")
         context.call("ecr", "put_image_tag_mutability", repositoryName=name, imageTagMutability=mutability)
     if _scanning(old) != _scanning(new):
-        scanning = _scanning(new)
-        context.call(
-            "ecr", "put_image_scanning_configuration", repositoryName=name, imageScanningConfiguration=scanning
-        )
+        asked = {"repositoryName": name, "imageScanningConfiguration": _scanning(new)}
+        context.call("ecr", "put_image_scanning_configuration", **asked)
     _set_policies(context, name, old, new)
-    arn = context.arn("ecr", f"repository/{name}")
-    retag(context, "ecr", old, new, members=("tags", "tagKeys"), resourceArn=arn)
-    return _described(context, name)
 
 
 def _delete(context: Context, name: str, properties: Properties) -> None:
@@ -75,20 +66,13 @@ def _delete(context: Context, name: str, properties: Properties) -> None:
 TYPES = [
     ResourceType(
         "AWS::ECR::Repository",
-        frozenset(
-            {
-                "RepositoryName",
-                "ImageTagMutability",
-                "ImageScanningConfiguration",
-                "EncryptionConfiguration",
-                "LifecyclePolicy",
-                "RepositoryPolicyText",
-                "EmptyOnDelete",
-                "Tags",
-            }
+        names(
+            "RepositoryName ImageTagMutability ImageScanningConfiguration EncryptionConfiguration LifecyclePolicy "
+            "RepositoryPolicyText EmptyOnDelete Tags"
         ),
         _create,
         _delete,
-        _update,
+        _change,
+        Tagging("ecr", lambda made: {"resourceArn": made.attributes["Arn"]}, members=("tags", "tagKeys")),
     )
 ]

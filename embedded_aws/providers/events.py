@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedded_aws.providers.resource import (
+from .resource import (
     Context,
     Created,
     Properties,
     ProviderError,
     ResourceType,
+    Tagging,
     document,
     gone,
+    names,
+    picked,
     refuse_existing,
-    retag,
 )
 
-_TARGET = frozenset({"Arn", "Id", "Input", "InputPath", "InputTransformer", "RoleArn"})
+_TARGET = names("Arn Id Input InputPath InputTransformer RoleArn")
 
 
 def _targets(properties: Properties) -> list[dict[str, Any]]:
@@ -36,16 +38,9 @@ def _targets(properties: Properties) -> list[dict[str, Any]]:
 
 
 def _put(context: Context, name: str, properties: Properties) -> Created:
-    targets = _targets(properties)
-    arn = context.call(
-        "events",
-        "put_rule",
-        Name=name,
-        EventPattern=document(properties.get("EventPattern")),
-        State=properties.get("State"),
-        Description=properties.get("Description"),
-        Tags=properties.get("Tags"),
-    )["RuleArn"]
+    targets, pattern = _targets(properties), document(properties.get("EventPattern"))
+    given = picked(properties, ("State", "Description", "Tags"))
+    arn = context.call("events", "put_rule", Name=name, EventPattern=pattern, **given)["RuleArn"]
     if targets:
         context.call("events", "put_targets", Rule=name, Targets=targets)
     return Created(name, {"Arn": arn})
@@ -57,30 +52,30 @@ def _create(context: Context, properties: Properties) -> Created:
     return _put(context, name, properties)
 
 
-def _remove_targets(context: Context, name: str, targets: list[dict[str, Any]]) -> None:
-    if targets:
-        gone(context, "events", "remove_targets", Rule=name, Ids=[target["Id"] for target in targets])
-
-
-def _update(context: Context, name: str, old: Properties, new: Properties) -> Created:
+def _remove_targets(context: Context, name: str, old: Properties, new: Properties) -> None:
     kept = {target["Id"] for target in new.get("Targets") or []}
-    _remove_targets(context, name, [target for target in old.get("Targets") or [] if target["Id"] not in kept])
-    made = _put(context, name, {**new, "Tags": None})
-    retag(context, "events", old, new, ResourceARN=made.attributes["Arn"])
-    return made
+    removed = [target["Id"] for target in old.get("Targets") or [] if target["Id"] not in kept]
+    if removed:
+        gone(context, "events", "remove_targets", Rule=name, Ids=removed)
+
+
+def _change(context: Context, name: str, old: Properties, new: Properties) -> Created:
+    _remove_targets(context, name, old, new)
+    return _put(context, name, new)
 
 
 def _delete(context: Context, name: str, properties: Properties) -> None:
-    _remove_targets(context, name, list(properties.get("Targets") or []))
+    _remove_targets(context, name, properties, {})
     gone(context, "events", "delete_rule", Name=name)
 
 
 TYPES = [
     ResourceType(
         "AWS::Events::Rule",
-        frozenset({"Description", "EventPattern", "Name", "State", "Tags", "Targets"}),
+        names("Description EventPattern Name State Tags Targets"),
         _create,
         _delete,
-        _update,
+        _change,
+        Tagging("events", lambda made: {"ResourceARN": made.attributes["Arn"]}),
     )
 ]

@@ -3,12 +3,12 @@
 Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/AWS_KMS.html
 """
 
-# ruff: noqa: ARG001 - create, update and delete have one signature each for all types
+# ruff: noqa: ARG001 - create, change and delete have one signature each for all types
 from __future__ import annotations
 
 from typing import Any
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, document, gone, retag
+from .resource import Context, Created, Properties, ResourceType, Tagging, deleting, document, gone, names, picked
 
 
 def _kms_tags(tags: Any) -> list[dict[str, str]]:
@@ -16,16 +16,9 @@ def _kms_tags(tags: Any) -> list[dict[str, str]]:
 
 
 def _create_key(context: Context, properties: Properties) -> Created:
-    made = context.call(
-        "kms",
-        "create_key",
-        Policy=document(properties.get("KeyPolicy")),
-        Description=properties.get("Description"),
-        KeySpec=properties.get("KeySpec"),
-        KeyUsage=properties.get("KeyUsage"),
-        MultiRegion=properties.get("MultiRegion"),
-        Tags=_kms_tags(properties.get("Tags")) or None,
-    )["KeyMetadata"]
+    given = picked(properties, ("Description", "KeySpec", "KeyUsage", "MultiRegion"))
+    policy, tags = document(properties.get("KeyPolicy")), _kms_tags(properties.get("Tags")) or None
+    made = context.call("kms", "create_key", Policy=policy, Tags=tags, **given)["KeyMetadata"]
     _set_state(context, made["KeyId"], {}, properties)
     return Created(made["KeyId"], {"Arn": made["Arn"], "KeyId": made["KeyId"]})
 
@@ -43,14 +36,12 @@ def _set_state(context: Context, key: str, old: Properties, new: Properties) -> 
         context.call("kms", "enable_key" if enabled else "disable_key", KeyId=key)
 
 
-def _update_key(context: Context, key: str, old: Properties, new: Properties) -> Created:
+def _change_key(context: Context, key: str, old: Properties, new: Properties) -> None:
     if old.get("KeyPolicy") != new.get("KeyPolicy"):
         context.call("kms", "put_key_policy", KeyId=key, PolicyName="default", Policy=document(new["KeyPolicy"]))
     if old.get("Description") != new.get("Description"):
         context.call("kms", "update_key_description", KeyId=key, Description=new.get("Description", ""))
     _set_state(context, key, old, new)
-    retag(context, "kms", old, new, shape=_kms_tags, KeyId=key)
-    return Created(key, {"Arn": context.arn("kms", f"key/{key}"), "KeyId": key})
 
 
 def _delete_key(context: Context, key: str, properties: Properties) -> None:
@@ -60,43 +51,32 @@ def _delete_key(context: Context, key: str, properties: Properties) -> None:
 
 
 def _create_alias(context: Context, properties: Properties) -> Created:
-    name = properties["AliasName"]
-    context.call("kms", "create_alias", AliasName=name, TargetKeyId=properties["TargetKeyId"])
-    return Created(name)
+    context.call("kms", "create_alias", **properties)
+    return Created(properties["AliasName"])
 
 
-def _update_alias(context: Context, name: str, old: Properties, new: Properties) -> Created:
-    context.call("kms", "update_alias", AliasName=name, TargetKeyId=new["TargetKeyId"])
-    return Created(name)
-
-
-def _delete_alias(context: Context, name: str, properties: Properties) -> None:
-    gone(context, "kms", "delete_alias", AliasName=name)
+def _change_alias(context: Context, name: str, old: Properties, new: Properties) -> None:
+    context.call("kms", "update_alias", **new)
 
 
 TYPES = [
     ResourceType(
         "AWS::KMS::Key",
-        frozenset(
-            {
-                "KeyPolicy",
-                "Description",
-                "EnableKeyRotation",
-                "RotationPeriodInDays",
-                "PendingWindowInDays",
-                "Enabled",
-                "KeySpec",
-                "KeyUsage",
-                "MultiRegion",
-                "Tags",
-            }
+        names(
+            "KeyPolicy Description EnableKeyRotation RotationPeriodInDays PendingWindowInDays Enabled KeySpec KeyUsage "
+            "MultiRegion Tags"
         ),
         _create_key,
         _delete_key,
-        _update_key,
-        replace=frozenset({"KeySpec", "KeyUsage", "MultiRegion"}),
+        _change_key,
+        Tagging("kms", lambda made: {"KeyId": made.physical_id}, shape=_kms_tags),
+        replace=names("KeySpec KeyUsage MultiRegion"),
     ),
     ResourceType(
-        "AWS::KMS::Alias", frozenset({"AliasName", "TargetKeyId"}), _create_alias, _delete_alias, _update_alias
+        "AWS::KMS::Alias",
+        names("AliasName TargetKeyId"),
+        _create_alias,
+        deleting("kms", "delete_alias", "AliasName"),
+        _change_alias,
     ),
 ]

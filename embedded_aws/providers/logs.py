@@ -3,14 +3,9 @@
 Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-logs-loggroup.html
 """
 
-# ruff: noqa: ARG001 - create, update and delete have one signature each for all types
 from __future__ import annotations
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, gone, retag, tag_map
-
-
-def _described(context: Context, name: str) -> Created:
-    return Created(name, {"Arn": context.arn("logs", f"log-group:{name}:*")})
+from .resource import Context, Created, Properties, ResourceType, Tagging, deleting, names, tag_map
 
 
 def _create_group(context: Context, properties: Properties) -> Created:
@@ -21,10 +16,10 @@ def _create_group(context: Context, properties: Properties) -> Created:
         logGroupName=name,
         kmsKeyId=properties.get("KmsKeyId"),
         logGroupClass=properties.get("LogGroupClass"),
-        tags=tag_map(properties.get("Tags")),
+        tags=tag_map(properties.get("Tags")) or None,
     )
     _set_retention(context, name, properties)
-    return _described(context, name)
+    return Created(name, {"Arn": context.arn("logs", f"log-group:{name}:*")})
 
 
 def _set_retention(context: Context, name: str, properties: Properties) -> None:
@@ -35,7 +30,7 @@ def _set_retention(context: Context, name: str, properties: Properties) -> None:
         context.call("logs", "delete_retention_policy", logGroupName=name)
 
 
-def _update_group(context: Context, name: str, old: Properties, new: Properties) -> Created:
+def _change_group(context: Context, name: str, old: Properties, new: Properties) -> None:
     if old.get("RetentionInDays") != new.get("RetentionInDays"):
         _set_retention(context, name, new)
     if old.get("KmsKeyId") != new.get("KmsKeyId"):
@@ -43,21 +38,21 @@ def _update_group(context: Context, name: str, old: Properties, new: Properties)
             context.call("logs", "associate_kms_key", logGroupName=name, kmsKeyId=new["KmsKeyId"])
         else:
             context.call("logs", "disassociate_kms_key", logGroupName=name)
-    calls, members = ("tag_log_group", "untag_log_group"), ("tags", "tags")
-    retag(context, "logs", old, new, calls=calls, members=members, shape=tag_map, logGroupName=name)
-    return _described(context, name)
-
-
-def _delete_group(context: Context, name: str, properties: Properties) -> None:
-    gone(context, "logs", "delete_log_group", logGroupName=name)
 
 
 TYPES = [
     ResourceType(
         "AWS::Logs::LogGroup",
-        frozenset({"LogGroupName", "RetentionInDays", "KmsKeyId", "LogGroupClass", "Tags"}),
+        names("LogGroupName RetentionInDays KmsKeyId LogGroupClass Tags"),
         _create_group,
-        _delete_group,
-        _update_group,
+        deleting("logs", "delete_log_group", "logGroupName"),
+        _change_group,
+        Tagging(
+            "logs",
+            lambda made: {"logGroupName": made.physical_id},
+            calls=("tag_log_group", "untag_log_group"),
+            members=("tags", "tags"),
+            shape=tag_map,
+        ),
     )
 ]

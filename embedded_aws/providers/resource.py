@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import secrets
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from embedded_aws.clients import Clients
+from ..clients import Clients
 
 Properties = dict[str, Any]
 
@@ -62,15 +62,46 @@ class Context:
 
 @dataclass(frozen=True)
 class Created:
-    """What a create or update gives back: the physical id (what Ref returns) and the attributes (Fn::GetAtt)."""
+    """What a create or update gives back: the physical id (what Ref returns) and the attributes (Fn::GetAtt).
+
+    `arn` is for tagging, where it is none of the attributes.
+    """
 
     physical_id: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    arn: str = ""
 
 
 Create = Callable[[Context, Properties], Created]
-Update = Callable[[Context, str, Properties, Properties], Created]
+# None where neither the physical id nor an attribute changes
+Change = Callable[[Context, str, Properties, Properties], Created | None]
 Delete = Callable[[Context, str, Properties], None]
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """How a service changes the tags of what is there.
+
+    `resource` gives the members that name the resource; `calls` and `members` are the two operations and their members
+    for tags and for keys; `shape` and `keyed` make those, as the service takes them, of a list of Key and Value and of
+    a list of keys.
+    """
+
+    service: str
+    resource: Callable[[Created], Mapping[str, Any]]
+    calls: tuple[str, str] = ("tag_resource", "untag_resource")
+    members: tuple[str, str] = ("Tags", "TagKeys")
+    shape: Callable[[list[dict[str, str]]], Any] = list
+    keyed: Callable[[list[str]], Any] = list
+
+    def change(self, context: Context, made: Created, old: Any, new: Any) -> None:
+        """Set and remove the tags that differ."""
+        to_set, to_remove = changed_tags(old, new)
+        named = self.resource(made)
+        if to_set:
+            context.call(self.service, self.calls[0], **named, **{self.members[0]: self.shape(to_set)})
+        if to_remove:
+            context.call(self.service, self.calls[1], **named, **{self.members[1]: self.keyed(to_remove)})
 
 
 @dataclass(frozen=True)
@@ -78,16 +109,42 @@ class ResourceType:
     """A row of the table of types.
 
     `properties` are the top-level properties that are honoured; any other one fails the stack by its name.
-    `update` is None for a type whose every change is a replacement. `ref` gives another value for Ref than the
-    physical id. `replace` names properties that force a replacement besides those that AWS's schema marks.
+    `change` carries out an update of all properties but the tags, `tagging` that of the tags; every change of a type
+    with neither is a replacement. `replace` names properties that force one besides those that AWS's schema marks.
     """
 
     name: str
     properties: frozenset[str]
     create: Create
     delete: Delete
-    update: Update | None = None
+    change: Change | None = None
+    tagging: Tagging | None = None
     replace: frozenset[str] = frozenset()
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every change is a replacement."""
+        return self.change is None and self.tagging is None
+
+    def update(self, context: Context, present: Created, old: Properties, new: Properties) -> Created:
+        """Bring what is there to its new properties."""
+        made = None
+        if self.change is not None:
+            rest = {key: value for key, value in new.items() if self.tagging is None or key != "Tags"}
+            made = self.change(context, present.physical_id, old, rest)
+        if self.tagging is not None:
+            self.tagging.change(context, made or present, old.get("Tags"), new.get("Tags"))
+        return made or present
+
+
+def names(text: str) -> frozenset[str]:
+    """Names that a text holds, separated by spaces."""
+    return frozenset(text.split())
+
+
+def picked(properties: Properties, keys: Iterable[str]) -> Properties:
+    """These of the properties, as far as they are given."""
+    return {key: properties[key] for key in keys if key in properties}
 
 
 def coerce(value: Any, shape: Any, path: str) -> Any:
@@ -112,12 +169,9 @@ def coerce(value: Any, shape: Any, path: str) -> Any:
 
 
 def _boolean(value: Any) -> bool:
-    words = {"true": True, "false": False}
-    return words[str(value).lower()] if str(value).lower() in words else _wrong(value)
-
-
-def _wrong(value: Any) -> bool:
-    raise ValueError(value)
+    if str(value).lower() not in ("true", "false"):
+        raise ValueError(value)
+    return str(value).lower() == "true"
 
 
 def _string(value: Any) -> str:
@@ -168,6 +222,20 @@ def gone(context: Context, service: str, operation: str, **parameters: Any) -> N
             raise
 
 
+def deleting(service: str, operation: str, member: str, named: Callable[[str], Any] = str) -> Delete:
+    """What deletes a resource by one call; `named` makes the member's value of the physical id."""
+
+    def delete(context: Context, physical_id: str, _: Properties) -> None:
+        gone(context, service, operation, **{member: named(physical_id)})
+
+    return delete
+
+
+def putting(put: Create) -> Change:
+    """What changes a resource by the call that created it."""
+    return lambda context, _id, _old, new: put(context, new)
+
+
 def refuse_existing(context: Context, name: str, service: str, operation: str, **parameters: Any) -> None:
     """Raises ProviderError when a reading call finds the thing: some creating calls would take it over silently.
 
@@ -185,36 +253,23 @@ def refuse_existing(context: Context, name: str, service: str, operation: str, *
 
 
 def changed_tags(old: Any, new: Any) -> tuple[list[dict[str, str]], list[str]]:
-    """Tags to set and tag keys to remove, from two lists of Key and Value."""
-    before = {tag["Key"]: tag["Value"] for tag in old or []}
-    after = {tag["Key"]: tag["Value"] for tag in new or []}
-    to_set = [{"Key": key, "Value": value} for key, value in after.items() if before.get(key) != value]
-    return to_set, [key for key in before if key not in after]
+    """Tags to set and tag keys to remove, from the tags before and after."""
+    before, after = tag_map(old), tag_map(new)
+    to_set = {key: value for key, value in after.items() if before.get(key) != value}
+    return tag_list(to_set), [key for key in before if key not in after]
 
 
-def retag(
-    context: Context,
-    service: str,
-    old: Properties,
-    new: Properties,
-    *,
-    calls: tuple[str, str] = ("tag_resource", "untag_resource"),
-    members: tuple[str, str] = ("Tags", "TagKeys"),
-    shape: Callable[[list[dict[str, str]]], Any] = list,
-    **resource: Any,
-) -> None:
-    """Set and remove the tags that an update changes.
-
-    `calls` and `members` are the service's names of its two operations and of their members; `shape` makes the tags
-    as it takes them of a list of Key and Value; `resource` names the resource.
-    """
-    to_set, to_remove = changed_tags(old.get("Tags"), new.get("Tags"))
-    if to_set:
-        context.call(service, calls[0], **resource, **{members[0]: shape(to_set)})
-    if to_remove:
-        context.call(service, calls[1], **resource, **{members[1]: to_remove})
+def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    """A map of tags as a list of Key and Value."""
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
-def tag_map(tags: list[dict[str, str]] | None) -> dict[str, str] | None:
-    """A list of Key and Value as an object; None without tags."""
-    return {tag["Key"]: tag["Value"] for tag in tags or []} or None
+def tag_map(tags: Any) -> dict[str, str]:
+    """A list of Key and Value, or a map, as a map."""
+    return dict(tags) if isinstance(tags, dict) else {tag["Key"]: tag["Value"] for tag in tags or []}
+
+
+def difference(old: Iterable[Any] | None, new: Iterable[Any] | None) -> tuple[list[Any], list[Any]]:
+    """What is new and what is gone, each sorted."""
+    before, after = set(old or ()), set(new or ())
+    return sorted(after - before), sorted(before - after)

@@ -4,14 +4,16 @@ Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/A
 CloudFormation's names differ from the API's in places; the tables below hold the differences.
 """
 
-# ruff: noqa: ARG001 - create, update and delete have one signature each for all types
+# ruff: noqa: ARG001 - create, change and delete have one signature each for all types
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from botocore import xform_name
 from botocore.exceptions import ClientError
 
-from embedded_aws.providers.resource import (
+from .resource import (
     Context,
     Created,
     Properties,
@@ -19,31 +21,10 @@ from embedded_aws.providers.resource import (
     ResourceType,
     document,
     gone,
+    names,
+    putting,
     refuse_existing,
 )
-
-_ACLS = {
-    "Private": "private",
-    "PublicRead": "public-read",
-    "PublicReadWrite": "public-read-write",
-    "AuthenticatedRead": "authenticated-read",
-    "LogDeliveryWrite": "log-delivery-write",
-    "BucketOwnerRead": "bucket-owner-read",
-    "BucketOwnerFullControl": "bucket-owner-full-control",
-}
-
-
-def _described(context: Context, name: str) -> Created:
-    return Created(
-        name,
-        {
-            "Arn": f"arn:{context.partition}:s3:::{name}",
-            "DomainName": f"{name}.s3.amazonaws.com",
-            "RegionalDomainName": f"{name}.s3.{context.region}.amazonaws.com",
-            "DualStackDomainName": f"{name}.s3.dualstack.{context.region}.amazonaws.com",
-            "WebsiteURL": f"http://{name}.s3-website-{context.region}.amazonaws.com",
-        },
-    )
 
 
 def _create_bucket(context: Context, properties: Properties) -> Created:
@@ -55,7 +36,7 @@ def _create_bucket(context: Context, properties: Properties) -> Created:
         "s3",
         "create_bucket",
         Bucket=name,
-        ACL=_ACLS[properties.get("AccessControl", "Private")],
+        ACL=xform_name(properties.get("AccessControl", "Private"), "-"),
         CreateBucketConfiguration=where,
         ObjectLockEnabledForBucket=properties.get("ObjectLockEnabled"),
     )
@@ -64,12 +45,14 @@ def _create_bucket(context: Context, properties: Properties) -> Created:
     except Exception:
         gone(context, "s3", "delete_bucket", Bucket=name)
         raise
-    return _described(context, name)
-
-
-def _update_bucket(context: Context, name: str, old: Properties, new: Properties) -> Created:
-    _apply(context, name, old, new)
-    return _described(context, name)
+    attributes = {
+        "Arn": f"arn:{context.partition}:s3:::{name}",
+        "DomainName": f"{name}.s3.amazonaws.com",
+        "RegionalDomainName": f"{name}.s3.{context.region}.amazonaws.com",
+        "DualStackDomainName": f"{name}.s3.dualstack.{context.region}.amazonaws.com",
+        "WebsiteURL": f"http://{name}.s3-website-{context.region}.amazonaws.com",
+    }
+    return Created(name, attributes)
 
 
 def _encryption(value: Any) -> dict[str, Any]:
@@ -135,63 +118,41 @@ def _renamed(value: dict[str, Any] | None) -> dict[str, Any] | None:
     return {names.get(key, key): item for key, item in value.items()}
 
 
-# property: (operation to set it, its parameter, how the value is turned into it, operation to remove it)
-_SETTINGS: dict[str, tuple[str, str, Any, str | None]] = {
-    "BucketEncryption": (
-        "put_bucket_encryption",
-        "ServerSideEncryptionConfiguration",
-        _encryption,
-        "delete_bucket_encryption",
-    ),
-    "PublicAccessBlockConfiguration": (
-        "put_public_access_block",
-        "PublicAccessBlockConfiguration",
-        lambda value: value,
-        "delete_public_access_block",
-    ),
-    "VersioningConfiguration": ("put_bucket_versioning", "VersioningConfiguration", lambda value: value, None),
+def _logging(value: dict[str, Any]) -> dict[str, Any]:
+    target = {"TargetBucket": value["DestinationBucketName"], "TargetPrefix": value.get("LogFilePrefix", "")}
+    return {"LoggingEnabled": target}
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+# property: (what it is called in the operations, its parameter, how the value is turned into it)
+_SETTINGS: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
+    "BucketEncryption": ("bucket_encryption", "ServerSideEncryptionConfiguration", _encryption),
+    "PublicAccessBlockConfiguration": ("public_access_block", "PublicAccessBlockConfiguration", _as_it_is),
+    "VersioningConfiguration": ("bucket_versioning", "VersioningConfiguration", _as_it_is),
     "LifecycleConfiguration": (
-        "put_bucket_lifecycle_configuration",
+        "bucket_lifecycle_configuration",
         "LifecycleConfiguration",
         lambda value: {"Rules": [_lifecycle_rule(rule) for rule in value["Rules"]]},
-        "delete_bucket_lifecycle",
     ),
-    "OwnershipControls": (
-        "put_bucket_ownership_controls",
-        "OwnershipControls",
-        lambda value: value,
-        "delete_bucket_ownership_controls",
-    ),
-    "LoggingConfiguration": (
-        "put_bucket_logging",
-        "BucketLoggingStatus",
-        lambda value: {
-            "LoggingEnabled": {
-                "TargetBucket": value["DestinationBucketName"],
-                "TargetPrefix": value.get("LogFilePrefix", ""),
-            }
-        },
-        None,
-    ),
-    "Tags": ("put_bucket_tagging", "Tagging", lambda value: {"TagSet": value}, "delete_bucket_tagging"),
+    "OwnershipControls": ("bucket_ownership_controls", "OwnershipControls", _as_it_is),
+    "LoggingConfiguration": ("bucket_logging", "BucketLoggingStatus", _logging),
+    "Tags": ("bucket_tagging", "Tagging", lambda value: {"TagSet": value}),
 }
+# what has no deleting operation: versioning can only be suspended, never taken away
+_EMPTY: dict[str, Any] = {"VersioningConfiguration": {"Status": "Suspended"}, "LoggingConfiguration": {}}
 
 
 def _apply(context: Context, name: str, old: Properties, new: Properties) -> None:
-    for key, (put, parameter, convert, remove) in _SETTINGS.items():
+    for key, (setting, parameter, convert) in _SETTINGS.items():
         if key in new and new[key] != old.get(key):
-            context.call("s3", put, Bucket=name, **{parameter: convert(new[key])})
+            context.call("s3", f"put_{setting}", Bucket=name, **{parameter: convert(new[key])})
+        elif key in old and key not in new and key in _EMPTY:
+            context.call("s3", f"put_{setting}", Bucket=name, **{parameter: _EMPTY[key]})
         elif key in old and key not in new:
-            _remove(context, name, key, remove)
-
-
-def _remove(context: Context, name: str, key: str, remove: str | None) -> None:
-    if key == "VersioningConfiguration":  # versioning can only be suspended, never taken away
-        context.call("s3", "put_bucket_versioning", Bucket=name, VersioningConfiguration={"Status": "Suspended"})
-    elif remove is None:
-        context.call("s3", "put_bucket_logging", Bucket=name, BucketLoggingStatus={})
-    else:
-        gone(context, "s3", remove, Bucket=name)
+            gone(context, "s3", f"delete_{setting.removesuffix('_configuration')}", Bucket=name)
 
 
 def _delete_bucket(context: Context, name: str, properties: Properties) -> None:
@@ -216,10 +177,6 @@ def _put_policy(context: Context, properties: Properties) -> Created:
     return Created(bucket)
 
 
-def _update_policy(context: Context, physical_id: str, old: Properties, new: Properties) -> Created:
-    return _put_policy(context, new)
-
-
 def _delete_policy(context: Context, physical_id: str, properties: Properties) -> None:
     gone(context, "s3", "delete_bucket_policy", Bucket=properties["Bucket"])
 
@@ -230,10 +187,10 @@ TYPES = [
         frozenset({"BucketName", "AccessControl", "ObjectLockEnabled", *_SETTINGS}),
         _create_bucket,
         _delete_bucket,
-        _update_bucket,
-        replace=frozenset({"AccessControl", "ObjectLockEnabled"}),
+        _apply,
+        replace=names("AccessControl ObjectLockEnabled"),
     ),
     ResourceType(
-        "AWS::S3::BucketPolicy", frozenset({"Bucket", "PolicyDocument"}), _put_policy, _delete_policy, _update_policy
+        "AWS::S3::BucketPolicy", names("Bucket PolicyDocument"), _put_policy, _delete_policy, putting(_put_policy)
     ),
 ]

@@ -3,37 +3,29 @@
 Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/AWS_SNS.html
 """
 
-# ruff: noqa: ARG001 - create, update and delete have one signature each for all types
+# ruff: noqa: ARG001 - create, change and delete have one signature each for all types
 from __future__ import annotations
 
 from typing import Any
 
-from embedded_aws.providers.resource import (
+from .resource import (
     Context,
     Created,
     Properties,
     ResourceType,
+    Tagging,
+    deleting,
+    difference,
     document,
     gone,
+    names,
+    picked,
     refuse_existing,
-    retag,
 )
 
-_TOPIC_ATTRIBUTES = (
-    "DisplayName",
-    "KmsMasterKeyId",
-    "FifoTopic",
-    "ContentBasedDeduplication",
-    "SignatureVersion",
-    "TracingConfig",
-)
-_SUBSCRIPTION_ATTRIBUTES = (
-    "DeliveryPolicy",
-    "FilterPolicy",
-    "FilterPolicyScope",
-    "RawMessageDelivery",
-    "RedrivePolicy",
-    "SubscriptionRoleArn",
+_TOPIC = names("DisplayName KmsMasterKeyId FifoTopic ContentBasedDeduplication SignatureVersion TracingConfig")
+_SUBSCRIPTION = names(
+    "DeliveryPolicy FilterPolicy FilterPolicyScope RawMessageDelivery RedrivePolicy SubscriptionRoleArn"
 )
 
 
@@ -41,61 +33,53 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(document(value))
 
 
-def _described(arn: str) -> Created:
-    return Created(arn, {"TopicArn": arn, "TopicName": arn.rsplit(":", 1)[-1]})
+def _attributes(properties: Properties, known: frozenset[str]) -> dict[str, str] | None:
+    return {key: _text(value) for key, value in properties.items() if key in known} or None
+
+
+def _set_attributes(
+    context: Context, operation: str, arn: dict[str, str], known: frozenset[str], old: Properties, new: Properties
+) -> None:
+    for key in sorted(known):
+        if old.get(key) != new.get(key):
+            context.call("sns", operation, **arn, AttributeName=key, AttributeValue=_text(new.get(key, "")))
 
 
 def _create_topic(context: Context, properties: Properties) -> Created:
-    attributes = {key: _text(properties[key]) for key in _TOPIC_ATTRIBUTES if key in properties}
     name = properties.get("TopicName") or context.name(256)
     refuse_existing(context, name, "sns", "get_topic_attributes", TopicArn=context.arn("sns", name))
-    arn = context.call(
-        "sns",
-        "create_topic",
-        Name=name,
-        Attributes=attributes or None,
-        Tags=properties.get("Tags"),
-    )["TopicArn"]
-    for item in properties.get("Subscription", []):
-        context.call("sns", "subscribe", TopicArn=arn, Protocol=item["Protocol"], Endpoint=item["Endpoint"])
-    return _described(arn)
+    attributes, tags = _attributes(properties, _TOPIC), properties.get("Tags")
+    arn = context.call("sns", "create_topic", Name=name, Attributes=attributes, Tags=tags)["TopicArn"]
+    _set_receivers(context, arn, {}, properties)
+    return Created(arn, {"TopicArn": arn, "TopicName": name})
 
 
-def _update_topic(context: Context, arn: str, old: Properties, new: Properties) -> Created:
-    for key in _TOPIC_ATTRIBUTES:
-        if old.get(key) != new.get(key):
-            context.call(
-                "sns", "set_topic_attributes", TopicArn=arn, AttributeName=key, AttributeValue=_text(new.get(key, ""))
-            )
-    wanted = {(item["Protocol"], item["Endpoint"]) for item in new.get("Subscription", [])}
-    present = {(item["Protocol"], item["Endpoint"]) for item in old.get("Subscription", [])}
-    for protocol, endpoint in sorted(wanted - present):
+def _set_receivers(context: Context, arn: str, old: Properties, new: Properties) -> None:
+    before, after = (
+        {(item["Protocol"], item["Endpoint"]) for item in side.get("Subscription", [])} for side in (old, new)
+    )
+    added, removed = difference(before, after)
+    for protocol, endpoint in added:
         context.call("sns", "subscribe", TopicArn=arn, Protocol=protocol, Endpoint=endpoint)
     for item in context.call("sns", "list_subscriptions_by_topic", TopicArn=arn)["Subscriptions"]:
-        if (item["Protocol"], item["Endpoint"]) in present - wanted:
+        if (item["Protocol"], item["Endpoint"]) in removed:
             context.call("sns", "unsubscribe", SubscriptionArn=item["SubscriptionArn"])
-    retag(context, "sns", old, new, ResourceArn=arn)
-    return _described(arn)
 
 
-def _delete_topic(context: Context, arn: str, properties: Properties) -> None:
-    gone(context, "sns", "delete_topic", TopicArn=arn)
-
-
-def _put_policy(context: Context, properties: Properties) -> None:
-    body = document(properties["PolicyDocument"])
-    for arn in properties["Topics"]:
-        context.call("sns", "set_topic_attributes", TopicArn=arn, AttributeName="Policy", AttributeValue=body)
+def _change_topic(context: Context, arn: str, old: Properties, new: Properties) -> None:
+    _set_attributes(context, "set_topic_attributes", {"TopicArn": arn}, _TOPIC, old, new)
+    _set_receivers(context, arn, old, new)
 
 
 def _create_policy(context: Context, properties: Properties) -> Created:
-    _put_policy(context, properties)
+    _put_policy(context, "", {}, properties)
     return Created(context.name(128))
 
 
-def _update_policy(context: Context, physical_id: str, old: Properties, new: Properties) -> Created:
-    _put_policy(context, new)
-    return Created(physical_id)
+def _put_policy(context: Context, physical_id: str, old: Properties, new: Properties) -> None:
+    body = document(new["PolicyDocument"])
+    for arn in new["Topics"]:
+        context.call("sns", "set_topic_attributes", TopicArn=arn, AttributeName="Policy", AttributeValue=body)
 
 
 def _delete_policy(context: Context, physical_id: str, properties: Properties) -> None:
@@ -114,49 +98,31 @@ def _delete_policy(context: Context, physical_id: str, properties: Properties) -
 
 
 def _create_subscription(context: Context, properties: Properties) -> Created:
-    attributes = {key: _text(properties[key]) for key in _SUBSCRIPTION_ATTRIBUTES if key in properties}
-    arn = context.call(
-        "sns",
-        "subscribe",
-        TopicArn=properties["TopicArn"],
-        Protocol=properties["Protocol"],
-        Endpoint=properties.get("Endpoint"),
-        Attributes=attributes or None,
-        ReturnSubscriptionArn=True,
-    )["SubscriptionArn"]
-    return Created(arn, {"Arn": arn})
+    given = picked(properties, ("TopicArn", "Protocol", "Endpoint"))
+    attributes = _attributes(properties, _SUBSCRIPTION)
+    arn = context.call("sns", "subscribe", Attributes=attributes, ReturnSubscriptionArn=True, **given)
+    return Created(arn["SubscriptionArn"], {"Arn": arn["SubscriptionArn"]})
 
 
-def _update_subscription(context: Context, arn: str, old: Properties, new: Properties) -> Created:
-    for key in _SUBSCRIPTION_ATTRIBUTES:
-        if old.get(key) != new.get(key):
-            value = _text(new.get(key, ""))
-            context.call(
-                "sns", "set_subscription_attributes", SubscriptionArn=arn, AttributeName=key, AttributeValue=value
-            )
-    return Created(arn, {"Arn": arn})
-
-
-def _delete_subscription(context: Context, arn: str, properties: Properties) -> None:
-    gone(context, "sns", "unsubscribe", SubscriptionArn=arn)
+def _change_subscription(context: Context, arn: str, old: Properties, new: Properties) -> None:
+    _set_attributes(context, "set_subscription_attributes", {"SubscriptionArn": arn}, _SUBSCRIPTION, old, new)
 
 
 TYPES = [
     ResourceType(
         "AWS::SNS::Topic",
-        frozenset({"TopicName", "Subscription", "Tags", *_TOPIC_ATTRIBUTES}),
+        _TOPIC | {"TopicName", "Subscription", "Tags"},
         _create_topic,
-        _delete_topic,
-        _update_topic,
+        deleting("sns", "delete_topic", "TopicArn"),
+        _change_topic,
+        Tagging("sns", lambda made: {"ResourceArn": made.physical_id}),
     ),
-    ResourceType(
-        "AWS::SNS::TopicPolicy", frozenset({"PolicyDocument", "Topics"}), _create_policy, _delete_policy, _update_policy
-    ),
+    ResourceType("AWS::SNS::TopicPolicy", names("PolicyDocument Topics"), _create_policy, _delete_policy, _put_policy),
     ResourceType(
         "AWS::SNS::Subscription",
-        frozenset({"TopicArn", "Protocol", "Endpoint", *_SUBSCRIPTION_ATTRIBUTES}),
+        _SUBSCRIPTION | {"TopicArn", "Protocol", "Endpoint"},
         _create_subscription,
-        _delete_subscription,
-        _update_subscription,
+        deleting("sns", "unsubscribe", "SubscriptionArn"),
+        _change_subscription,
     ),
 ]

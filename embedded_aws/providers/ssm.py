@@ -3,42 +3,37 @@
 Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ssm-parameter.html
 """
 
-# ruff: noqa: ARG001 - create, update and delete have one signature each for all types
+# ruff: noqa: ARG001 - create, change and delete have one signature each for all types
 from __future__ import annotations
 
-from embedded_aws.providers.resource import Context, Created, Properties, ResourceType, gone
+from .resource import Context, Created, Properties, ResourceType, Tagging, deleting, names, picked, tag_list
 
-_COPIED = ("Type", "Value", "Description", "AllowedPattern", "DataType", "Tier", "Policies")
-
-
-def _described(name: str, properties: Properties) -> Created:
-    return Created(name, {"Type": properties["Type"], "Value": properties["Value"]})
+_COPIED = names("Type Value Description AllowedPattern DataType Tier Policies")
 
 
 def _create(context: Context, properties: Properties) -> Created:
     name = properties.get("Name") or context.name(1011)
-    tags = [{"Key": key, "Value": value} for key, value in (properties.get("Tags") or {}).items()]
-    given = {key: properties.get(key) for key in _COPIED}
-    context.call("ssm", "put_parameter", Name=name, Tags=tags or None, **given)
-    return _described(name, properties)
+    tags = tag_list(properties.get("Tags") or {}) or None
+    context.call("ssm", "put_parameter", Name=name, Tags=tags, **picked(properties, _COPIED))
+    return Created(name, picked(properties, ("Type", "Value")))
 
 
-def _update(context: Context, name: str, old: Properties, new: Properties) -> Created:
-    given = {key: new.get(key) for key in _COPIED}
-    context.call("ssm", "put_parameter", Name=name, Overwrite=True, **given)
-    before, after = old.get("Tags") or {}, new.get("Tags") or {}
-    where = {"ResourceType": "Parameter", "ResourceId": name}
-    added = [{"Key": key, "Value": value} for key, value in after.items() if before.get(key) != value]
-    if added:
-        context.call("ssm", "add_tags_to_resource", Tags=added, **where)
-    removed = [key for key in before if key not in after]
-    if removed:
-        context.call("ssm", "remove_tags_from_resource", TagKeys=removed, **where)
-    return _described(name, new)
+def _change(context: Context, name: str, old: Properties, new: Properties) -> Created:
+    context.call("ssm", "put_parameter", Name=name, Overwrite=True, **picked(new, _COPIED))
+    return Created(name, picked(new, ("Type", "Value")))
 
 
-def _delete(context: Context, name: str, properties: Properties) -> None:
-    gone(context, "ssm", "delete_parameter", Name=name)
-
-
-TYPES = [ResourceType("AWS::SSM::Parameter", frozenset({"Name", "Tags", *_COPIED}), _create, _delete, _update)]
+TYPES = [
+    ResourceType(
+        "AWS::SSM::Parameter",
+        _COPIED | {"Name", "Tags"},
+        _create,
+        deleting("ssm", "delete_parameter", "Name"),
+        _change,
+        Tagging(
+            "ssm",
+            lambda made: {"ResourceType": "Parameter", "ResourceId": made.physical_id},
+            calls=("add_tags_to_resource", "remove_tags_from_resource"),
+        ),
+    )
+]

@@ -3,22 +3,22 @@
 Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-stepfunctions-statemachine.html
 """
 
-# ruff: noqa: ARG001 - create, update and delete have one signature each for all types
 from __future__ import annotations
 
 import json
 import re
 from typing import Any
 
-from embedded_aws.providers.resource import (
+from .resource import (
     Context,
     Created,
     Properties,
     ProviderError,
     ResourceType,
-    gone,
+    Tagging,
+    deleting,
+    names,
     refuse_existing,
-    retag,
 )
 
 
@@ -52,10 +52,6 @@ def _configuration(properties: Properties) -> dict[str, Any]:
     return {name[0].lower() + name[1:]: _small(properties.get(name)) for name in names}
 
 
-def _described(arn: str) -> Created:
-    return Created(arn, {"Arn": arn, "Name": arn.rsplit(":", 1)[-1]})
-
-
 def _create(context: Context, properties: Properties) -> Created:
     kind = properties.get("StateMachineType", "STANDARD")
     if kind != "STANDARD":
@@ -63,7 +59,7 @@ def _create(context: Context, properties: Properties) -> Created:
     name = properties.get("StateMachineName") or context.name(80)
     arn = context.arn("states", f"stateMachine:{name}")
     refuse_existing(context, name, "stepfunctions", "describe_state_machine", stateMachineArn=arn)
-    made = context.call(
+    context.call(
         "stepfunctions",
         "create_state_machine",
         name=name,
@@ -73,35 +69,29 @@ def _create(context: Context, properties: Properties) -> Created:
         tags=_small(properties.get("Tags")),
         **_configuration(properties),
     )
-    return _described(made["stateMachineArn"])
+    return Created(arn, {"Arn": arn, "Name": name})
 
 
-def _update(context: Context, arn: str, old: Properties, new: Properties) -> Created:
-    context.call(
-        "stepfunctions",
-        "update_state_machine",
-        stateMachineArn=arn,
-        definition=_definition(new),
-        roleArn=new["RoleArn"],
-        **_configuration(new),
-    )
-    retag(context, "stepfunctions", old, new, members=("tags", "tagKeys"), shape=_small, resourceArn=arn)
-    return _described(arn)
-
-
-def _delete(context: Context, arn: str, properties: Properties) -> None:
-    gone(context, "stepfunctions", "delete_state_machine", stateMachineArn=arn)
+def _change(context: Context, arn: str, old: Properties, new: Properties) -> None:  # noqa: ARG001 - the signature
+    asked = {"definition": _definition(new), "roleArn": new["RoleArn"], **_configuration(new)}
+    context.call("stepfunctions", "update_state_machine", stateMachineArn=arn, **asked)
 
 
 TYPES = [
     ResourceType(
         "AWS::StepFunctions::StateMachine",
-        frozenset({
-            "Definition", "DefinitionString", "DefinitionSubstitutions", "EncryptionConfiguration",
-            "LoggingConfiguration", "RoleArn", "StateMachineName", "StateMachineType", "Tags", "TracingConfiguration",
-        }),
+        names(
+            "Definition DefinitionString DefinitionSubstitutions EncryptionConfiguration LoggingConfiguration RoleArn "
+            "StateMachineName StateMachineType Tags TracingConfiguration"
+        ),
         _create,
-        _delete,
-        _update,
+        deleting("stepfunctions", "delete_state_machine", "stateMachineArn"),
+        _change,
+        Tagging(
+            "stepfunctions",
+            lambda made: {"resourceArn": made.physical_id},
+            members=("tags", "tagKeys"),
+            shape=_small,
+        ),
     )
-]  # fmt: skip
+]

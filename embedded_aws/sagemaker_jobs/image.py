@@ -13,8 +13,9 @@ from typing import get_args
 
 from botocore.exceptions import ClientError
 
-from embedded_aws.clients import Clients
 from endpoint_spec import platforms
+
+from ..clients import Clients
 
 SERVERS = ("torchserve", "native", "triton")
 URI = re.compile(

@@ -25,15 +25,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from embedded_aws.control.clock import now
-from embedded_aws.control.faults import Fault
-from embedded_aws.host import Host
-from embedded_aws.hosting.logs import LogShipper
-from embedded_aws.keys import session
-from embedded_aws.process import isolation
-from embedded_aws.process.group import KILL_AFTER_SECONDS, ProcessGroup, basics
-from embedded_aws.sagemaker_jobs.image import image_fault
-from embedded_aws.sagemaker_jobs.transfer import TransferError, Upload, download
+from ..control.clock import now
+from ..control.faults import Fault
+from ..host import Host
+from ..hosting.logs import LogShipper
+from ..keys import session
+from ..process import isolation
+from ..process.group import KILL_AFTER_SECONDS, ProcessGroup, basics
+from .image import image_fault
+from .transfer import TransferError, Upload, download
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from embedded_aws.clients import service_model
+from ..clients import service_model
 
 CONTAINER_FOLDER = "/opt/ml/processing/"
 

@@ -45,7 +45,7 @@ def download(client: Any, source: dict[str, Any], folder: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             client.download_file(bucket, key, str(target))
     except (ClientError, BotoCoreError) as error:
-        raise TransferError(f"ClientError: Failed to download data from {uri}: {_said(error)}") from error
+        raise TransferError(f"ClientError: Failed to download data from {uri}: {_message(error)}") from error
 
 
 def inside(folder: Path, relative: str) -> Path:
@@ -116,12 +116,12 @@ class Upload:
                 self.client.upload_file(str(path), bucket, key, Config=settings)
             except (ClientError, BotoCoreError, S3UploadFailedError) as error:
                 raise TransferError(
-                    f"ClientError: Failed to upload data. PutObject failed for s3://{bucket}/{key}: {_said(error)}"
+                    f"ClientError: Failed to upload data. PutObject failed for s3://{bucket}/{key}: {_message(error)}"
                 ) from error
             self._seen[path] = mark
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if isinstance(error, ClientError):
         return f"{error.response['Error'].get('Code')}: {error.response['Error'].get('Message')}"
     return str(error)

@@ -19,8 +19,8 @@ from jsonpath_ng.parser import parse
 from moto.events.models import events_backends
 from moto.stepfunctions.parser.backend.execution import Execution
 
-from embedded_aws import context
-from embedded_aws.clients import Clients
+from .. import context
+from ..clients import Clients
 
 log = logging.getLogger(__name__)
 

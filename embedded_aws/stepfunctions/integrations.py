@@ -28,9 +28,9 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state
 )
 from moto.stepfunctions.parser.asl.eval.environment import Environment
 
-from embedded_aws import context
-from embedded_aws.clients import service_model
-from embedded_aws.host import Host
+from .. import context
+from ..clients import service_model
+from ..host import Host
 
 # ARN name of the service: name in boto3, prefix of its errors (the table of the page above). A service that is not
 # here cannot be called: its names would be a guess.

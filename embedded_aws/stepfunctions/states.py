@@ -39,10 +39,10 @@ from moto.stepfunctions.parser.asl.utils.json_path import NoSuchJsonPathError
 from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommunication, Execution
 from moto.stepfunctions.responses import StepFunctionResponse
 
-from embedded_aws import context
-from embedded_aws.errors import AwsError
-from embedded_aws.stepfunctions import events, integrations
-from embedded_aws.stepfunctions.integrations import host_of
+from .. import context
+from ..errors import AwsError
+from . import events, integrations
+from .integrations import host_of
 
 log = logging.getLogger(__name__)
 ENDED = (ExecutionStatus.SUCCEEDED, ExecutionStatus.FAILED, ExecutionStatus.ABORTED, ExecutionStatus.TIMED_OUT)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import Progress, TextColumn
 
 import endpoint_spec as specs
-from operations import empty_bucket as emptying
-from operations import locked as locking
-from operations.account import ARTIFACTS_STACK, Account
-from operations.commands.common import AsJson, Name, Rehearsal, Root, console, finish
-from operations.errors import WrongUseError
-from operations.fetch_weights import fetch_weights
-from operations.publish import publish
+
+from .. import empty_bucket as emptying
+from .. import locked as locking
+from ..account import Account
+from ..errors import WrongUseError
+from ..fetch_weights import fetch_weights
+from ..publish import publish
+from .common import UPLOADED, AsJson, Name, Rehearsal, Root, console, finish
 
 
 def register(app: typer.Typer) -> None:
@@ -33,11 +35,10 @@ def publish_command(name: Name, root: Root = Path(), rehearsal: Rehearsal = Fals
     What a compile job built is published by its run; nothing is left to do then.
     """
     locked = locking.load(name, root.resolve(), rehearsal=rehearsal)
-    columns = (TextColumn("publishing {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(TextColumn("publishing {task.description}"), *UPLOADED, console=console, transient=True) as progress:
         bar = progress.add_task(name, total=locked.lock.artifact.bytes)
         result = publish(locked, Account(), lambda sent: progress.advance(bar, sent))
-    finish(result.to_json(), "published" if result.uploaded else "already published", as_json=as_json)
+    finish(asdict(result), "published" if result.uploaded else "already published", as_json=as_json)
 
 
 def fetch_weights_command(name: Name, root: Root = Path(), as_json: AsJson = False) -> None:
@@ -52,7 +53,7 @@ def empty_bucket_command(
 ) -> None:
     """Delete every version of every artifact, so that "cdk destroy InferentiaArtifacts" can remove the bucket."""
     account = Account()
-    bucket = account.output(ARTIFACTS_STACK, "ArtifactBucketName")
+    bucket = account.artifact_bucket
     rows = list(emptying.versions(account, bucket))
     console.print(f"s3://{bucket}: {len(rows)} versions, {sum(size for *_, size in rows) / 1e6:.1f} MB")
     if rows and not yes:

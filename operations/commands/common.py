@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.measure import Measurement
-from rich.table import Table
+from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
+from rich.table import Column, Table
 
 console = Console(stderr=True)
+UPLOADED = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
 
 Name = Annotated[str, typer.Argument(help="The endpoint's name: endpoints/NAME.yaml.")]
 Root = Annotated[Path, typer.Option(help="The project's folder, the one that holds endpoints/.")]
@@ -23,9 +25,8 @@ Rehearsal = Annotated[
 
 def table(title: str, rows: dict[str, object]) -> None:
     """A summary of two columns on standard error."""
-    result = Table(title=title, show_header=False, title_justify="left")
-    result.add_column(no_wrap=True)
-    result.add_column(no_wrap=True)
+    columns = [Column(no_wrap=True), Column(no_wrap=True)]
+    result = Table(*columns, title=title, show_header=False, title_justify="left")
     for key, value in rows.items():
         result.add_row(key, str(value))
     show(result)
@@ -37,9 +38,19 @@ def show(rows: Table) -> None:
     Console(stderr=True, width=max(needed, console.width)).print(rows, soft_wrap=True)
 
 
+def say(text: str) -> None:
+    """A line on standard error, as it is."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(record: Any) -> None:
+    """A result for a machine, on standard output."""
+    typer.echo(json.dumps(record, indent=2, sort_keys=True))
+
+
 def finish(record: dict[str, Any], title: str, *, as_json: bool) -> None:
     """Show a result to a person, or to a machine."""
     if as_json:
-        typer.echo(json.dumps(record, indent=2, sort_keys=True))
+        print_json(record)
     else:
         table(title, record)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.progress import Progress, TextColumn
 
 import endpoint_spec as specs
-from operations.account import Account
-from operations.commands.common import AsJson, Name, Root, console, table
-from operations.errors import OperationError, WrongUseError
-from operations.jobs.follow import Screen, follow, how_to_attach
-from operations.jobs.record import failure, fetch_result
-from operations.jobs.run import Run
-from operations.jobs.submit import Reporter, choices, find, submit
-from operations.jobs.wheels import download
+
+from ..account import Account
+from ..errors import OperationError, WrongUseError
+from ..jobs.follow import Screen, follow, how_to_attach
+from ..jobs.record import failure, fetch_result
+from ..jobs.run import Run
+from ..jobs.submit import Reporter, choices, find, submit
+from ..jobs.wheels import download
+from .common import UPLOADED, AsJson, Name, Root, console, finish, print_json, say, table
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it: neither done nor failed, the run keeps running
 Rehearsal = Annotated[
@@ -70,7 +71,7 @@ def submit_command(
                 problems.append(f"{spec.name}: {error}")
     if detach:
         for run in started:
-            console.print(f"started {run.run}. {how_to_attach([run])}", markup=False, highlight=False, soft_wrap=True)
+            say(f"started {run.run}. {how_to_attach([run])}")
         _print([_summary(run) for run in started], all_, as_json)
     elif started:
         _finish(started, folder, all_, as_json, problems)
@@ -118,11 +119,7 @@ def wheels_command(
         raise WrongUseError(f"--target {target}: there are inf1 and inf2.")
     with console.status("pip download"):
         count = download(target, folder, package or [])
-    record = {"folder": str(folder), "target": target, "wheels": count}
-    if as_json:
-        typer.echo(json.dumps(record, indent=2, sort_keys=True))
-    else:
-        table("wheels", record)
+    finish({"folder": str(folder), "target": target, "wheels": count}, "wheels", as_json=as_json)
 
 
 def _chosen(root: Path, rehearsal: bool, problems: list[str]) -> list[specs.EndpointSpec]:
@@ -130,7 +127,7 @@ def _chosen(root: Path, rehearsal: bool, problems: list[str]) -> list[specs.Endp
     found = choices(root, rehearsal=rehearsal)
     for choice in found:
         verb = "submitted" if choice.submitted else "left out"
-        console.print(f"{choice.name} {verb}: {choice.reason}", markup=False, highlight=False, soft_wrap=True)
+        say(f"{choice.name} {verb}: {choice.reason}")
         if choice.spec is None:
             problems.append(f"{choice.name} {choice.reason}")
     return [choice.spec for choice in found if choice.spec is not None and choice.submitted]
@@ -154,7 +151,7 @@ def _interruptible(runs: Sequence[Run]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        console.print(how_to_attach(runs) or "Nothing was started.", markup=False, highlight=False, soft_wrap=True)
+        say(how_to_attach(runs) or "Nothing was started.")
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -164,7 +161,7 @@ def _ended(run: Run, root: Path, problems: list[str]) -> dict[str, Any]:
         if run.execution.status != "SUCCEEDED":
             raise failure(run, root)
         with console.status(f"{run.name}: verifying"):
-            return {**_summary(run), **fetch_result(run, root).to_json()}
+            return {**_summary(run), **asdict(fetch_result(run, root))}
     except (OperationError, WrongUseError) as error:
         problems.append(str(error))
         return {**_summary(run), "error": str(error)}
@@ -186,17 +183,16 @@ def _summary(run: Run) -> dict[str, Any]:
 
 def _print(records: Sequence[dict[str, Any]], all_: bool, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(records if all_ else records[0], indent=2, sort_keys=True))
+        print_json(records if all_ else records[0])
 
 
 @contextmanager
 def _reporter() -> Iterator[Reporter]:
     """A line for the step, and a bar for the upload."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(TextColumn("{task.description}"), *UPLOADED, console=console, transient=True) as progress:
 
         def uploading(where: str, size: int) -> Any:
             bar = progress.add_task(where, total=size)
             return lambda sent: progress.advance(bar, sent)
 
-        yield Reporter(lambda text: progress.console.print(text, markup=False, highlight=False), uploading)
+        yield Reporter(say, uploading)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import typer
 
-from operations import locked as locking
-from operations.account import Account
-from operations.commands.common import AsJson, Name, Rehearsal, Root, finish
-from operations.errors import OperationError
-from operations.smoke import smoke
+from .. import locked as locking
+from ..account import Account
+from ..errors import OperationError
+from ..smoke import smoke
+from .common import AsJson, Name, Rehearsal, Root, finish
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +25,9 @@ def smoke_command(name: Name, root: Root = Path(), rehearsal: Rehearsal = False,
     Exit code 1 where the answer is outside the lock's tolerance.
     """
     result = smoke(locking.load(name, root.resolve(), rehearsal=rehearsal), Account())
-    finish(result.to_json(), f"smoke {'passed' if result.passed else 'FAILED'}", as_json=as_json)
+    finish(
+        {**asdict(result), "passed": result.passed}, f"smoke {'passed' if result.passed else 'FAILED'}", as_json=as_json
+    )
     if not result.passed:
         raise OperationError(
             f"{name} answers, but wrongly: error {result.error:.3g} over tolerance {result.tolerance:.3g} "

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
-from rich.table import Table
+from rich.table import Column, Table
 
 import endpoint_spec as specs
 from endpoint_spec.lock import LockError, check, lock_path, read_lock
-from operations.account import Account
-from operations.commands.common import AsJson, Rehearsal, Root, show
-from operations.errors import WrongUseError
+
+from ..account import Account
+from ..errors import WrongUseError
+from .common import AsJson, Rehearsal, Root, show
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,8 @@ def status_command(
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in found], indent=2))
         return
-    table = Table("endpoint", "lock", "deployed", "deployed artifact (sha256)", title_justify="left")
-    for column in table.columns:
-        column.no_wrap = True
+    titles = ("endpoint", "lock", "deployed", "deployed artifact (sha256)")
+    table = Table(*(Column(title, no_wrap=True) for title in titles), title_justify="left")
     for one in found:
         other = " (not the lock's)" if one.artifact and one.artifact != one.locked else ""
         table.add_row(one.name, one.lock, one.deployed, f"{one.artifact}{other}")

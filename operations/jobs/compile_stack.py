@@ -16,8 +16,9 @@ from botocore.exceptions import ClientError
 
 from endpoint_spec import jobs
 from endpoint_spec.quantities import format_duration
-from operations.account import Account
-from operations.errors import OperationError, WrongUseError
+
+from ..account import Account, code_of
+from ..errors import OperationError, WrongUseError
 
 if TYPE_CHECKING:
     import endpoint_spec as specs
@@ -144,7 +145,7 @@ def runs(account: Account, stack: CompileStack) -> list[Execution]:
                 stopped = row.get("stopDate")
                 found.append(Execution(row["name"], row["executionArn"], row["status"], row["startDate"], stopped))
     except ClientError as error:
-        if error.response.get("Error", {}).get("Code") != "StateMachineDoesNotExist":
+        if code_of(error) != "StateMachineDoesNotExist":
             raise
         raise OperationError(
             f"the state machine of {stack.stack} is gone, although its stack is there. "
@@ -176,7 +177,7 @@ def start(
                 stateMachineArn=stack.state_machine, name=run, input=json.dumps(given)
             )
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") != "ExecutionAlreadyExists":
+            if code_of(error) != "ExecutionAlreadyExists":
                 raise
             arn = f"{stack.state_machine.replace(':stateMachine:', ':execution:')}:{run}"
             winner = describe(account, arn)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
 from endpoint_spec.jobs import files_digest
-from operations.account import Account
-from operations.errors import OperationError
+
+from ..account import Account
+from ..errors import OperationError
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ def upload(
     there = stored(account, bucket, prefix)
     missing = sorted((path for path, size in sizes.items() if there.get(path) != size), key=lambda p: p == folder.last)
     for path in missing:
-        _send(account, bucket, prefix + path, folder.path / path, progress)
+        with _writing(bucket, prefix + path):
+            settings = {"ChecksumAlgorithm": "SHA256"}
+            source = str(folder.path / path)
+            account.s3.upload_file(source, bucket, prefix + path, ExtraArgs=settings, Callback=progress)
     after = stored(account, bucket, prefix)
     damaged = sorted(path for path, size in sizes.items() if after.get(path) != size)
     if damaged:
@@ -82,21 +86,16 @@ def put(account: Account, bucket: str, key: str, body: bytes) -> None:
     Raises:
         OperationError: where the bucket cannot be written.
     """
-    try:
+    with _writing(bucket, key):
         account.s3.put_object(Bucket=bucket, Key=key, Body=body, ChecksumAlgorithm="SHA256")
-    except (ClientError, BotoCoreError) as error:
-        _unwritable(bucket, key, error)
 
 
-def _send(account: Account, bucket: str, key: str, path: Path, progress: Callable[[int], None] | None) -> None:
+@contextmanager
+def _writing(bucket: str, key: str) -> Iterator[None]:
     try:
-        account.s3.upload_file(str(path), bucket, key, ExtraArgs={"ChecksumAlgorithm": "SHA256"}, Callback=progress)
+        yield
     except (ClientError, BotoCoreError, Boto3Error) as error:
-        _unwritable(bucket, key, error)
-
-
-def _unwritable(bucket: str, key: str, error: Exception) -> NoReturn:
-    raise OperationError(
-        f"s3://{bucket}/{key} could not be written: {error}. No run was started. Your identity needs s3:PutObject "
-        f"under jobs/ of that bucket and kms:GenerateDataKey on its key. What has arrived is not sent again."
-    ) from error
+        raise OperationError(
+            f"s3://{bucket}/{key} could not be written: {error}. No run was started. Your identity needs s3:PutObject "
+            f"under jobs/ of that bucket and kms:GenerateDataKey on its key. What has arrived is not sent again."
+        ) from error

@@ -15,8 +15,10 @@ from rich.text import Text
 
 from endpoint_spec.loopback import is_loopback
 from endpoint_spec.quantities import format_duration
-from operations.errors import OperationError
-from operations.jobs.run import Run, TrackedVariant
+
+from ..account import code_of
+from ..errors import OperationError
+from .run import Run, TrackedVariant
 
 _COLOURS = {
     "waiting": "dim",
@@ -40,7 +42,7 @@ class Screen:
     def __init__(self, console: Console, runs: Sequence[Run]) -> None:
         self._console, self._runs = console, runs
         self._live: Live | None = None
-        self._told: dict[tuple[str, str], str] = {}
+        self._shown: dict[tuple[str, str], str] = {}
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -68,8 +70,8 @@ class Screen:
             return
         for run in self._runs:
             for variant in run.variants:
-                if self._told.get((run.run, variant.index), "waiting") != variant.state:
-                    self._told[run.run, variant.index] = variant.state
+                if self._shown.get((run.run, variant.index), "waiting") != variant.state:
+                    self._shown[run.run, variant.index] = variant.state
                     self._print(f"{clock(run.seconds)} {run.name} {variant.label}: {variant.state}")
 
     def line(self, run: Run, variant: TrackedVariant, text: str) -> None:
@@ -81,9 +83,7 @@ class Screen:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _table(self) -> Table:
-        table = Table(title_justify="left", show_edge=False)
-        for column in ("run", "variant", "state", "time"):
-            table.add_column(column)
+        table = Table("run", "variant", "state", "time", title_justify="left", show_edge=False)
         for run in self._runs:
             table.add_section()
             table.add_row(run.run, "", run.execution.status.lower(), clock(run.seconds))
@@ -141,20 +141,20 @@ def pause(run: Run) -> float:
 
 def how_to_attach(runs: Sequence[Run]) -> str:
     """What became of the runs, and the command that follows them again or fetches their result."""
-    said = []
+    sentences = []
     for run in runs:
         attach = f'"inferentia attach {run.name}"'
-        said.append(
+        sentences.append(
             f"{run.run} keeps running in the account; {attach} follows it again."
             if run.execution.running
             else f"{run.run} has ended; {attach} fetches its result."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def _passing(error: Exception) -> bool:
     """Whether asking again may help: throttling, a server's fault, or no connection."""
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        return status >= 500 or "Throttl" in error.response.get("Error", {}).get("Code", "")
+        return status >= 500 or "Throttl" in code_of(error)
     return True

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
@@ -16,11 +16,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from endpoint_spec import jobs
 from endpoint_spec.digests import file_digest
 from endpoint_spec.quantities import format_duration
-from operations.errors import OperationError
-from operations.jobs.content import stored
-from operations.jobs.follow import clock
-from operations.jobs.run import Run
-from operations.jobs.submit import compile_command
+
+from ..errors import OperationError
+from .content import stored
+from .follow import clock
+from .run import Run
+from .submit import compile_command
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
@@ -37,10 +38,6 @@ class Adopted:
     bytes: int
     rehearsal: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """For --json."""
-        return asdict(self)
-
 
 def fetch_result(run: Run, root: Path, progress: Callable[[int], None] | None = None) -> Adopted:
     """Download lock and published artifact, verify both, and have compile write them at their places.
@@ -48,7 +45,7 @@ def fetch_result(run: Run, root: Path, progress: Callable[[int], None] | None = 
     The artifact is taken from where endpoints will take it, so that what is locked is what was published.
 
     Raises:
-        OperationError: a result that is not there or does not fit, or what compile said: that the spec changed
+        OperationError: a result that is not there or does not fit, or what compile reported: that the spec changed
             meanwhile, for example. Nothing is locked then.
     """
     parent = root / "build" / "jobs"
@@ -62,10 +59,9 @@ def fetch_result(run: Run, root: Path, progress: Callable[[int], None] | None = 
     # Where compile refuses the result it stays, so that compile's own advice can be followed.
     compile_command(root, "adopt", run.name, "--from", str(folder), *(["--rehearse"] if result.rehearsal else []))
     shutil.rmtree(folder)
-    record_of_success(run, root)
-    return Adopted(
-        run.name, run.run, result.artifact.key, result.artifact.sha256, result.artifact.bytes, result.rehearsal
-    )
+    fetch_record(run, root / "build" / "record" / run.name, graphs_only=True)  # where a build here leaves it
+    made = result.artifact
+    return Adopted(run.name, run.run, made.key, made.sha256, made.bytes, result.rehearsal)
 
 
 def _fetched(run: Run, folder: Path, progress: Callable[[int], None] | None) -> jobs.Result:
@@ -99,11 +95,11 @@ def _result(run: Run, folder: Path) -> jobs.Result:
     except jobs.JobError as error:
         raise OperationError(f"run {run.run}: {error} Nothing was locked.") from error
     published = run.execution.output.get("artifact", {})
-    said = (result.name, result.build_digest, result.artifact.sha256)
+    found = (result.name, result.build_digest, result.artifact.sha256)
     wanted = (run.name, run.execution.given.get("build_digest"), published.get("sha256"))
-    if said != wanted:
+    if found != wanted:
         raise OperationError(
-            f"result.json of run {run.run} is of {', '.join(said)}; the run was given and published "
+            f"result.json of run {run.run} is of {', '.join(found)}; the run was given and published "
             f"{', '.join(map(str, wanted))}. Nothing was locked."
         )
     return result
@@ -118,16 +114,17 @@ def _same(what: str, found: str, named: str) -> None:
 
 def failure(run: Run, root: Path) -> OperationError:
     """The error of a run that did not succeed: reason, last lines of the log, where log and record are."""
-    said = [f"run {run.run} {_outcome(run)}", f"reason: {_reason(run)}"]
+    given = [part.strip() for part in (run.execution.error, run.execution.cause) if part]
+    lines = [f"run {run.run} {_outcome(run)}", f"reason: {': '.join(given) or 'Step Functions gives none'}"]
     for variant in run.failed_variants():
-        said.append(f"{variant.label}: {variant.state}")
-        said += [f"  | {line}" for line in run.last_lines.get(variant.index, [])]
+        lines.append(f"{variant.label}: {variant.state}")
+        lines += [f"  | {line}" for line in run.last_lines.get(variant.index, [])]
         if variant.machines:
-            said.append(f"  whole log: {run.log_place(variant)}")
-    said += _record(run, root)
-    said += left_over(run)
-    said.append(f"Variants that were compiled stay in the cache. Again: inferentia submit {run.name}")
-    return OperationError("\n".join(said))
+            lines.append(f"  whole log: {run.log_place(variant)}")
+    lines += _record(run, root)
+    lines += left_over(run)
+    lines.append(f"Variants that were compiled stay in the cache. Again: inferentia submit {run.name}")
+    return OperationError("\n".join(lines))
 
 
 def _outcome(run: Run) -> str:
@@ -139,59 +136,37 @@ def _outcome(run: Run) -> str:
     }.get(run.execution.status, f"failed {after}")
 
 
-def _reason(run: Run) -> str:
-    execution = run.execution
-    said = ": ".join(part.strip() for part in (execution.error, execution.cause) if part)
-    return said or "Step Functions gives none"
-
-
 def _record(run: Run, root: Path) -> list[str]:
     """Download what the jobs left behind; that it cannot be had must not hide the run's own reason."""
-    place = f"s3://{run.bucket}/{_prefix(run)}"
+    bucket_place = f"s3://{run.bucket}/{run.record}"
+    folder = root / "build" / "record" / run.name / run.run
     try:
-        folder, count = record_of_failure(run, root)
+        count = fetch_record(run, folder)
     except (ClientError, BotoCoreError, OSError, OperationError) as error:
-        return [f"record: {place} could not be downloaded ({error})"]
+        return [f"record: {bucket_place} could not be downloaded ({error})"]
     if not count:
         return ["record: none; no job of this run got as far as the compiler"]
-    return [f"record: {folder.relative_to(root)}/ ({count} files, also in {place})"]
+    return [f"record: {folder.relative_to(root)}/ ({count} files, also in {bucket_place})"]
 
 
-def _prefix(run: Run) -> str:
-    """Where it lies in the bucket: INDEX/... for each variant, gather/... for the gathering."""
-    return f"{run.prefix}record/"
+def fetch_record(run: Run, folder: Path, *, graphs_only: bool = False) -> int:
+    """Download a run's record, INDEX/... for each variant and gather/...; return how many files there are.
 
-
-def record_of_failure(run: Run, root: Path) -> tuple[Path, int]:
-    """Bring the whole record to build/record/NAME/RUN/; return the folder and how many files there are.
+    graphs_only: only the folders of graphs, without the variant's INDEX before them.
 
     Raises:
         OperationError: where S3 refuses, or a key would leave the folder.
     """
-    folder = root / "build" / "record" / run.name / run.run
-    files = {path: PurePosixPath(path) for path in stored(run.account, run.bucket, _prefix(run))}
-    return folder, _fetch(run, files, folder)
-
-
-def record_of_success(run: Run, root: Path) -> int:
-    """Bring what was said of each graph to build/record/NAME/, where a build here leaves it; return the files' number.
-
-    Raises:
-        OperationError: where S3 refuses, or a key would leave the folder.
-    """
-    found = {path: PurePosixPath(path) for path in stored(run.account, run.bucket, _prefix(run))}
-    graphs = {path: PurePosixPath(*parts.parts[1:]) for path, parts in found.items() if len(parts.parts) > 2}
-    return _fetch(run, graphs, root / "build" / "record" / run.name)
-
-
-def _fetch(run: Run, files: dict[str, PurePosixPath], folder: Path) -> int:
-    for path, place in files.items():
+    places = {path: PurePosixPath(path) for path in stored(run.account, run.bucket, run.record)}
+    if graphs_only:
+        places = {path: PurePosixPath(*at.parts[1:]) for path, at in places.items() if len(at.parts) > 2}
+    for path, place in places.items():
         if ".." in place.parts or place.is_absolute():
-            raise OperationError(f"s3://{run.bucket}/{_prefix(run)} holds the key {path!r}, which leaves its folder")
+            raise OperationError(f"s3://{run.bucket}/{run.record} holds the key {path!r}, which leaves its folder")
         target = folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
-        run.account.s3.download_file(run.bucket, _prefix(run) + path, str(target))
-    return len(files)
+        run.account.s3.download_file(run.bucket, run.record + path, str(target))
+    return len(places)
 
 
 TAG = "inferentia:run"

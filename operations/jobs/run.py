@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from botocore.exceptions import ClientError
 
 from endpoint_spec.jobs import GATHER, run_prefix
-from operations.account import ARTIFACTS_STACK, Account
-from operations.jobs import compile_stack
-from operations.jobs.compile_stack import CompileStack, Execution
+
+from ..account import Account, code_of
+from . import compile_stack
+from .compile_stack import CompileStack, Execution
 
 if TYPE_CHECKING:
-    from mypy_boto3_logs.type_defs import GetLogEventsRequestTypeDef
     from mypy_boto3_stepfunctions.type_defs import HistoryEventTypeDef
 
 
@@ -108,7 +108,9 @@ class History:
             if details["name"] == self._map:
                 self._end(self.variants[str(details["index"])], kind.removeprefix("MapIteration"), event)
         elif kind == "MapStateExited":
-            if event["stateExitedEventDetails"]["name"] == self._map and self._all_there():
+            compiled = [variant for variant in self.variants.values() if variant.index != GATHER]
+            well = all(variant.state in ("done", "cached") for variant in compiled)
+            if event["stateExitedEventDetails"]["name"] == self._map and well:
                 self._begin(self.variants[GATHER], event)
         elif kind == "TaskScheduled":
             self._scheduled(event)
@@ -116,9 +118,6 @@ class History:
             for variant in self.variants.values():
                 if variant.state == "running":
                     self._end(variant, kind.removeprefix("Execution"), event)
-
-    def _all_there(self) -> bool:
-        return all(variant.state in ("done", "cached") for variant in self.variants.values() if variant.index != GATHER)
 
     def _scheduled(self, event: HistoryEventTypeDef) -> None:
         details = event.get("taskScheduledEventDetails")
@@ -177,7 +176,7 @@ class CloudWatchLogs:
         try:
             found = self.account.logs.describe_log_streams(logGroupName=self.group, logStreamNamePrefix=f"{job}/")
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") == "ResourceNotFoundException":
+            if code_of(error) == "ResourceNotFoundException":
                 return []  # SageMaker makes the group with the first line of the first job
             raise
         return [row["logStreamName"] for row in found["logStreams"]]
@@ -185,14 +184,10 @@ class CloudWatchLogs:
     def _read(self, stream: str) -> Iterable[str]:
         for _ in range(_MOST_PAGES):
             token = self._token.get(stream)
-            request: GetLogEventsRequestTypeDef = {
-                "logGroupName": self.group,
-                "logStreamName": stream,
-                "startFromHead": True,
-            }
-            if token:
-                request["nextToken"] = token
-            answer = self.account.logs.get_log_events(**request)
+            further: Any = {"nextToken": token} if token else {}
+            answer = self.account.logs.get_log_events(
+                logGroupName=self.group, logStreamName=stream, startFromHead=True, **further
+            )
             self._token[stream] = answer["nextForwardToken"]
             for event in answer["events"]:
                 yield from event.get("message", "").splitlines()
@@ -215,7 +210,7 @@ class S3Logs:
         try:
             answer = self.account.s3.get_object(Bucket=self.bucket, Key=self._key(variant), Range=f"bytes={begin}-")
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") in ("NoSuchKey", "InvalidRange"):  # not yet; nothing new
+            if code_of(error) in ("NoSuchKey", "InvalidRange"):  # not yet; nothing new
                 return []
             raise
         whole, _, _ = answer["Body"].read().rpartition(b"\n")
@@ -241,12 +236,14 @@ class Run:
 
     def __init__(self, account: Account, stack: CompileStack, name: str, execution: Execution) -> None:
         self.account, self.stack, self.name, self.execution = account, stack, name, execution
-        self.bucket = str(execution.given.get("bucket") or account.output(ARTIFACTS_STACK, "ArtifactBucketName"))
+        self.bucket = str(execution.given.get("bucket") or account.artifact_bucket)
         rows = execution.given.get("variants", [])
         variants = [TrackedVariant(row["index"], row["label"], row["key"]) for row in rows]
         self.history = History(account, execution.arn, variants)
         self.last_lines: dict[str, list[str]] = {}
-        self._logs = self._find_logs()
+        self._logs: Logs = CloudWatchLogs(account, stack.log_group)
+        if stack.where == "ec2":
+            self._logs = S3Logs(account, self.bucket, f"{self.prefix}log/")
 
     @property
     def run(self) -> str:
@@ -257,6 +254,11 @@ class Run:
     def prefix(self) -> str:
         """Where the run's objects lie in the bucket."""
         return run_prefix(self.name, self.run)
+
+    @property
+    def record(self) -> str:
+        """Where the record of its jobs lies in the bucket."""
+        return f"{self.prefix}record/"
 
     @property
     def variants(self) -> list[TrackedVariant]:
@@ -284,11 +286,6 @@ class Run:
     def log_place(self, variant: TrackedVariant) -> str:
         """Where a variant's whole log is."""
         return self._logs.place(variant)
-
-    def _find_logs(self) -> Logs:
-        if self.stack.where == "ec2":
-            return S3Logs(self.account, self.bucket, f"{self.prefix}log/")
-        return CloudWatchLogs(self.account, self.stack.log_group)
 
     def failed_variants(self) -> list[TrackedVariant]:
         """Which variants failed; where none did by itself, those that were stopped; else the gathering."""

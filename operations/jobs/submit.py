@@ -16,11 +16,12 @@ from endpoint_spec import jobs
 from endpoint_spec.digests import build_digest
 from endpoint_spec.lock import load_checked
 from endpoint_spec.places import INSTALLED
-from operations.account import ARTIFACTS_STACK, Account
-from operations.errors import OperationError, WrongUseError
-from operations.jobs import compile_stack, content, wheels
-from operations.jobs.content import Folder
-from operations.jobs.run import Run
+
+from ..account import Account
+from ..errors import OperationError, WrongUseError
+from . import compile_stack, content, wheels
+from .content import Folder
+from .run import Run
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def submit(
     with tempfile.TemporaryDirectory(dir=parent, prefix=f"{spec.name}-") as scratch:
         installed = wheels.chosen(folder, Path(scratch) / "wheels", rehearsal=rehearsal)
         stack = compile_stack.find(spec, account)
-        bucket = account.output(ARTIFACTS_STACK, "ArtifactBucketName")
+        bucket = account.artifact_bucket
         refuse_second(spec, account, stack)
         reporter.step(f"{spec.name}: bundling")
         # They bring the compiler: one of another version must not find in the cache what this one made.
@@ -128,7 +129,7 @@ def make_bundle(name: str, root: Path, folder: Path, environment: str, *, rehear
     environment: what else decides what comes out of the jobs, for the keys of the compile cache; empty for nothing.
 
     Raises:
-        OperationError: what compile said, or a plan that this version cannot read.
+        OperationError: what compile reported, or a plan that this version cannot read.
     """
     more = (["--environment", environment] if environment else []) + (["--rehearse"] if rehearsal else [])
     compile_command(root, "bundle", name, "--to", str(folder), *more)
@@ -144,8 +145,8 @@ def compile_command(root: Path, *arguments: str) -> str:
     """Run `python -m compile ...` for the project in `root`; return its standard output.
 
     Raises:
-        WrongUseError: when it ended with 2, with its own words.
-        OperationError: when it failed, with its own words.
+        WrongUseError: when it ended with 2, with its message.
+        OperationError: when it failed, with its message.
     """
     command = [sys.executable, "-m", "compile", *arguments, "--root", str(root)]
     path = os.pathsep.join(filter(None, (str(INSTALLED), os.environ.get("PYTHONPATH"))))
@@ -159,9 +160,9 @@ def compile_command(root: Path, *arguments: str) -> str:
     )
     if ended.returncode == 0:
         return ended.stdout
-    said = ended.stderr.strip().removeprefix("error ") or f"ended with {ended.returncode} and said nothing"
+    message = ended.stderr.strip().removeprefix("error ") or f"ended with {ended.returncode} and printed nothing"
     kind = WrongUseError if ended.returncode == 2 else OperationError
-    raise kind(f"inferentia {' '.join(arguments)}: {said}")
+    raise kind(f"inferentia {' '.join(arguments)}: {message}")
 
 
 @dataclass(frozen=True)

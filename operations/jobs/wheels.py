@@ -17,8 +17,9 @@ from endpoint_spec import platforms
 from endpoint_spec.digests import file_digest
 from endpoint_spec.jobs import REQUIREMENTS
 from endpoint_spec.places import INSTALLED
-from operations.errors import OperationError, WrongUseError
-from operations.jobs.content import Folder
+
+from ..errors import OperationError, WrongUseError
+from .content import Folder
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*])?==([^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
@@ -50,9 +51,9 @@ def pins(text: str, where: str) -> list[Pin]:
 def _logical_lines(text: str) -> Iterator[str]:
     joined = re.sub(r"\\\s*\n", " ", text)
     for line in joined.splitlines():
-        said = re.sub(r"(^|\s)#.*", "", line).strip()
-        if said:
-            yield said
+        text = re.sub(r"(^|\s)#.*", "", line).strip()
+        if text:
+            yield text
 
 
 def _pin(line: str, where: str) -> Pin:
@@ -149,7 +150,7 @@ def download(target: str, folder: Path, packages: Sequence[str]) -> int:
 
     Raises:
         WrongUseError: a folder that is not empty.
-        OperationError: what pip said.
+        OperationError: what pip reported.
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise WrongUseError(f"{folder} is not empty. Name a folder that is, or that does not exist.")

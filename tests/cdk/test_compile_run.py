@@ -13,10 +13,10 @@ import pytest
 from cdk.states.cleanup import cleanup_machine
 from cdk.states.instance import InstanceMachine, instance_states
 from cdk.states.instance import stop_states as stop_instances
-from cdk.states.job import WAITS, Place, job_name_pattern
+from cdk.states.job import WAITS, JobContext, job_name_pattern
 from cdk.states.processing import ProcessingMachine, processing_states
 from cdk.states.processing import stop_states as stop_processing
-from cdk.states.run import EVENTS_PER_LOOK, Course, run_machine
+from cdk.states.run import EVENTS_PER_LOOK, Workflow, run_machine
 from endpoint_spec import jobs
 from tests.cdk.interpreter import Ended, Services, refused, run
 
@@ -24,7 +24,7 @@ NAME = "depth-anything-v2-base-of-the-whole-house"
 RUN = f"{NAME}-0123456789ab-7"
 KEYS = ("a" * 64, "b" * 64)
 SHA256 = "5e" * 32
-PLACE = Place(
+CONTEXT = JobContext(
     partition="aws",
     bucket="bucket",
     name=NAME,
@@ -57,23 +57,23 @@ def given() -> dict[str, Any]:
     }
 
 
-def courses() -> dict[str, Course]:
+def workflows() -> dict[str, Workflow]:
     return {
-        "processing": Course(job=partial(processing_states, PLACE, PROCESSING)),
-        "ec2": Course(job=partial(instance_states, PLACE, INSTANCES), data={"subnets": INSTANCES.subnet_of_try()}),
+        "processing": Workflow(job=partial(processing_states, CONTEXT, PROCESSING)),
+        "ec2": Workflow(job=partial(instance_states, CONTEXT, INSTANCES), data={"subnets": INSTANCES.subnet_of_try()}),
     }
 
 
 def machine(where: str) -> dict[str, Any]:
-    return run_machine(PLACE, courses()[where], time_limit=100, max_parallel=2, topics=TOPICS, cleanup=CLEANUP)
+    return run_machine(CONTEXT, workflows()[where], time_limit=100, max_parallel=2, topics=TOPICS, cleanup=CLEANUP)
 
 
 def cleanup(where: str) -> dict[str, Any]:
     stops = {
-        "processing": stop_processing(PLACE, "All stopped"),
-        "ec2": stop_instances(PLACE, "All stopped"),
+        "processing": stop_processing(CONTEXT, "All stopped"),
+        "ec2": stop_instances(CONTEXT, "All stopped"),
     }
-    return cleanup_machine(PLACE, stops[where], TOPICS, settle=0)
+    return cleanup_machine(CONTEXT, stops[where], TOPICS, settle=0)
 
 
 class Aws(Services):

@@ -1,4 +1,4 @@
-"""Each resource of the stacks that compile endpoints."""
+"""What matters of the stacks that compile endpoints; test_compile_run.py runs their state machines."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from embedded_aws.server import Server, Settings
+from embedded_aws.control.clock import Clock
+from embedded_aws.server import Server
 
 servers: dict[str, Server] = {}
 
@@ -15,7 +16,7 @@ def toggle(name: str) -> None:
     if name in servers:
         servers.pop(name).stop()
     else:
-        servers[name] = Server(Path(name), settings=Settings(wait_speed=100, limit_speed=60))
+        servers[name] = Server(Path(name), clock=Clock(waits=100, limits=60))
         servers[name].start()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from operations.account import explained
+from operations.account import translate_aws_errors
 from operations.errors import OperationError
 from tests.operations.conftest import write_lock
 
@@ -134,5 +134,5 @@ def test_an_artifact_of_a_stand_in_never_leaves_the_machine(
 @pytest.mark.parametrize("url", ["http://[bad", "localhost:4566", "nonsense"])
 def test_an_endpoint_that_is_no_address_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
-    with pytest.raises(OperationError, match=r"AWS_ENDPOINT_URL_S3=.* is no address"), explained():
+    with pytest.raises(OperationError, match=r"AWS_ENDPOINT_URL_S3=.* is no address"), translate_aws_errors():
         pytest.fail("nothing may be tried")

@@ -6,9 +6,9 @@ An operation that is not here answers that the embedded AWS does not have it.
 
 from __future__ import annotations
 
-from embedded_aws.api.cloudformation.change_sets import ChangeSets
-from embedded_aws.api.cloudformation.resources import Resources
-from embedded_aws.api.cloudformation.stacks import Stacks
+from .change_sets import ChangeSets
+from .resources import Resources
+from .stacks import Stacks
 
 
 class CloudFormation(Stacks, ChangeSets, Resources):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 
-from embedded_aws.api.cloudformation.request import SETTINGS, ChangeSetNotFoundError, StackRequest
-from embedded_aws.cloudformation.parameters import shown_values
-from embedded_aws.cloudformation.plan import NO_CHANGES, has_changes, planned_changes
-from embedded_aws.cloudformation.scope import Definition
-from embedded_aws.cloudformation.store import ChangeSet, Stack
-from embedded_aws.cloudformation.template import TemplateError
-from embedded_aws.errors import AwsError, ValidationError
+from ...cloudformation.parameters import shown_values
+from ...cloudformation.plan import NO_CHANGES, has_changes, planned_changes
+from ...cloudformation.store import ChangeSet, Stack
+from ...cloudformation.template import TemplateError
+from ...errors import AwsError, ValidationError
+from .request import ANSWER_WITHIN_SECONDS, ChangeSetNotFoundError, StackRequest
 
 
 class ChangeSets(StackRequest):
@@ -36,18 +36,9 @@ class ChangeSets(StackRequest):
             if name in stack.change_sets:
                 raise AwsError("AlreadyExistsException", f"ChangeSet {name} already exists")
             where = f"arn:{self.partition}:cloudformation:{self.region}:{self.current_account}"
-            change_set = ChangeSet(
-                name=name,
-                id=f"{where}:changeSet/{name}/{uuid.uuid4()}",
-                kind=kind,
-                body=definition.body,
-                template=definition.template,
-                raw_parameters=definition.raw_parameters,
-                tags=definition.tags,
-                request=definition.settings,
-            )
+            change_set = ChangeSet(name, f"{where}:changeSet/{name}/{uuid.uuid4()}", kind, definition)
             stack.change_sets[name] = change_set
-            self._plan(stack, change_set, definition)
+            self._plan(stack, change_set)
         return ActionResult({"Id": change_set.id, "StackId": stack.id})
 
     def _stack_for_change_set(self, kind: str) -> Stack:
@@ -65,7 +56,8 @@ class ChangeSets(StackRequest):
         self._refuse_busy(stack)
         return stack
 
-    def _plan(self, stack: Stack, change_set: ChangeSet, definition: Definition) -> None:
+    def _plan(self, stack: Stack, change_set: ChangeSet) -> None:
+        definition = change_set.definition
         try:
             change_set.changes = planned_changes(self.store, self.host.clients, stack, definition)
             if change_set.kind == "UPDATE" and not has_changes(
@@ -79,13 +71,14 @@ class ChangeSets(StackRequest):
     def describe_change_set(self) -> ActionResult:
         """https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_DescribeChangeSet.html"""
         stack, change_set = self._change_set()
+        definition = change_set.definition
         return ActionResult(
             {
                 **self._change_set_summary(stack, change_set),
                 "Changes": change_set.changes,
-                "Parameters": shown_values(change_set.template, change_set.raw_parameters, {}),
-                "Capabilities": change_set.request.get("Capabilities", []),
-                "Tags": [{"Key": key, "Value": value} for key, value in change_set.tags.items()],
+                "Parameters": shown_values(definition.template, definition.raw_parameters, {}),
+                "Capabilities": definition.settings.get("Capabilities", []),
+                "Tags": definition.shown_tags(),
             }
         )
 
@@ -114,19 +107,12 @@ class ChangeSets(StackRequest):
                     f"ChangeSet [{change_set.id}] cannot be executed in its current status of [{change_set.status}]",
                 )
             self._refuse_busy(stack)
-            settings = {**change_set.request}
-            settings.update({key: self.params[key] for key in SETTINGS if self.params.get(key) is not None})
-            definition = Definition(
-                change_set.body, change_set.template, change_set.raw_parameters, change_set.tags, settings
-            )
+            definition = replace(change_set.definition, settings={**change_set.definition.settings, **self._settings()})
             # an executed change set takes the others of its stack with it
             stack.change_sets = {}
             stack.change_set_id = change_set.id
-            if change_set.kind == "CREATE":
-                self._start(stack, definition, lambda operation: operation.create(definition), "CREATE_IN_PROGRESS")
-            else:
-                self._start(stack, definition, lambda operation: operation.update(definition), "UPDATE_IN_PROGRESS")
-        self._wait(stack)
+            self._start(stack, change_set.kind, definition)
+        stack.done.wait(ANSWER_WITHIN_SECONDS)
         return EmptyResult()
 
     def _change_set_summary(self, stack: Stack, change_set: ChangeSet) -> dict[str, Any]:
@@ -139,5 +125,5 @@ class ChangeSets(StackRequest):
             "StatusReason": change_set.reason,
             "ExecutionStatus": change_set.execution_status,
             "CreationTime": change_set.created,
-            "Description": change_set.request.get("Description"),
+            "Description": change_set.definition.settings.get("Description"),
         }

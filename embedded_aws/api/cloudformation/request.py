@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from moto.core.responses import BaseResponse
 
-from embedded_aws.cloudformation.engine import Operation
-from embedded_aws.cloudformation.parameters import given_values, resolved_values
-from embedded_aws.cloudformation.scope import Definition, read_ssm
-from embedded_aws.cloudformation.store import ChangeSet, Stack, Store
-from embedded_aws.cloudformation.template import TemplateError, parse
-from embedded_aws.context import WithContext
-from embedded_aws.control.clock import now
-from embedded_aws.errors import AwsError, ValidationError
-from embedded_aws.providers import type_fault
+from ...cloudformation.engine import Operation
+from ...cloudformation.parameters import given_values, resolved_values
+from ...cloudformation.scope import read_ssm
+from ...cloudformation.store import ChangeSet, Definition, Stack, Store
+from ...cloudformation.template import parse
+from ...context import WithContext
+from ...control.clock import now
+from ...errors import AwsError, ValidationError
+from ...providers import type_fault
 
 # An answer within this time spares the CDK CLI its polling interval of five seconds.
 ANSWER_WITHIN_SECONDS = 10.0
@@ -53,32 +52,31 @@ class StackRequest(WithContext, BaseResponse):
     @property
     def store(self) -> Store:
         """The stacks of the request's account and region."""
-        return self.context.stacks.store(self.current_account, self.region, self.partition)
+        return self.context.stacks.setdefault(self.region, Store(self.current_account, self.region, self.partition))
 
-    def _start(
-        self, stack: Stack, definition: Definition | None, run: Callable[[Operation], None], status: str
-    ) -> None:
-        if definition is not None:
-            stack.settings["ClientRequestToken"] = definition.settings.get("ClientRequestToken")
-        if status == "UPDATE_IN_PROGRESS":
+    def _start(self, stack: Stack, verb: str, definition: Definition) -> None:
+        """Begin an operation in the background: CREATE, UPDATE or DELETE."""
+        stack.token = self.params.get("ClientRequestToken") or definition.settings.get("ClientRequestToken")
+        if verb == "UPDATE":
             stack.updated = now()
-        stack.enter(status, "User Initiated")
+        stack.enter(f"{verb}_IN_PROGRESS", "User Initiated")
         stack.done.clear()
         operation = Operation(self.store, self.host.clients, stack)
+        keep = set(self.params.get("RetainResources") or [])
 
         def body() -> None:
             try:
-                run(operation)
+                if verb == "DELETE":
+                    operation.delete(keep)
+                else:
+                    (operation.create if verb == "CREATE" else operation.update)(definition)
             except BaseException as error:
-                stack.enter(status.replace("IN_PROGRESS", "FAILED"), f"internal error: {error!r}")
+                stack.enter(f"{verb}_FAILED", f"internal error: {error!r}")
                 raise
             finally:
                 stack.done.set()
 
         threading.Thread(target=body, name=f"cloudformation {stack.name}", daemon=True).start()
-
-    def _wait(self, stack: Stack) -> None:
-        stack.done.wait(ANSWER_WITHIN_SECONDS)
 
     def _stack(self, name: str) -> Stack:
         stack = self.store.find(name)
@@ -108,27 +106,23 @@ class StackRequest(WithContext, BaseResponse):
             raise ValidationError(f"the embedded AWS does not honour {', '.join(refused)}")
         body = self._body(stack)
         template = self._parsed(body)
-        try:
-            raw = given_values(
-                template, self.params.get("Parameters") or [], stack.raw_parameters if stack is not None else {}
-            )
-            resolved_values(template, raw, read_ssm(self.host.clients, self.region))
-        except TemplateError as error:
-            raise ValidationError(str(error)) from error
+        before = stack.definition if stack is not None else Definition()
+        raw = given_values(template, self.params.get("Parameters") or [], before.raw_parameters)
+        resolved_values(template, raw, read_ssm(self.host.clients, self.region))
         self._check_capabilities(template)
         tags = {tag["Key"]: tag["Value"] for tag in self.params.get("Tags") or []}
-        if stack is not None and self.params.get("Tags") is None:
-            tags = stack.tags
-        settings = {key: self.params[key] for key in SETTINGS if self.params.get(key) is not None}
+        if self.params.get("Tags") is None:
+            tags = before.tags
+        settings = self._settings()
         if self.params.get("OnStackFailure"):
             settings["OnFailure"] = self.params["OnStackFailure"]
         return Definition(body, template, raw, tags, settings)
 
+    def _settings(self) -> dict[str, Any]:
+        return {key: self.params[key] for key in SETTINGS if self.params.get(key) is not None}
+
     def _parsed(self, body: str) -> dict[str, Any]:
-        try:
-            template = parse(body)
-        except TemplateError as error:
-            raise ValidationError(str(error)) from error
+        template = parse(body)
         faults = [type_fault(item["Type"], self.region) for item in template["Resources"].values()]
         unknown = sorted({fault for fault in faults if fault})
         if unknown:
@@ -153,7 +147,7 @@ class StackRequest(WithContext, BaseResponse):
         if self.params.get("UsePreviousTemplate"):
             if stack is None:
                 raise ValidationError("UsePreviousTemplate needs a stack that exists")
-            return stack.body
+            return stack.definition.body
         if self.params.get("TemplateBody"):
             return str(self.params["TemplateBody"])
         url = self.params.get("TemplateURL")

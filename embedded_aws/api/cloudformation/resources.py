@@ -7,9 +7,9 @@ from typing import Any
 
 from moto.core.responses import ActionResult
 
-from embedded_aws.api.cloudformation.request import StackRequest
-from embedded_aws.cloudformation.store import Stack, StackResource
-from embedded_aws.errors import ValidationError
+from ...cloudformation.store import Stack, StackResource
+from ...errors import ValidationError
+from .request import StackRequest
 
 
 class Resources(StackRequest):

@@ -6,12 +6,11 @@ from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 
-from embedded_aws.api.cloudformation.request import StackRequest
-from embedded_aws.cloudformation.parameters import shown_values
-from embedded_aws.cloudformation.plan import has_changes, planned_changes
-from embedded_aws.cloudformation.store import Stack
-from embedded_aws.cloudformation.template import TemplateError
-from embedded_aws.errors import AwsError, ValidationError
+from ...cloudformation.parameters import shown_values
+from ...cloudformation.plan import has_changes, planned_changes
+from ...cloudformation.store import Definition, Stack
+from ...errors import AwsError, ValidationError
+from .request import ANSWER_WITHIN_SECONDS, StackRequest
 
 
 class Stacks(StackRequest):
@@ -26,8 +25,8 @@ class Stacks(StackRequest):
             definition = self._definition(None)
             stack = self.store.add(name)
             stack.termination_protection = bool(self.params.get("EnableTerminationProtection"))
-            self._start(stack, definition, lambda operation: operation.create(definition), "CREATE_IN_PROGRESS")
-        self._wait(stack)
+            self._start(stack, "CREATE", definition)
+        stack.done.wait(ANSWER_WITHIN_SECONDS)
         return ActionResult({"StackId": stack.id})
 
     def update_stack(self) -> ActionResult:
@@ -36,14 +35,11 @@ class Stacks(StackRequest):
             stack = self._stack(self.params["StackName"])
             self._refuse_busy(stack)
             definition = self._definition(stack)
-            try:
-                changes = planned_changes(self.store, self.host.clients, stack, definition)
-                if not has_changes(self.store, self.host.clients, stack, definition, changes):
-                    raise ValidationError("No updates are to be performed.")
-            except TemplateError as error:
-                raise ValidationError(str(error)) from error
-            self._start(stack, definition, lambda operation: operation.update(definition), "UPDATE_IN_PROGRESS")
-        self._wait(stack)
+            changes = planned_changes(self.store, self.host.clients, stack, definition)
+            if not has_changes(self.store, self.host.clients, stack, definition, changes):
+                raise ValidationError("No updates are to be performed.")
+            self._start(stack, "UPDATE", definition)
+        stack.done.wait(ANSWER_WITHIN_SECONDS)
         return ActionResult({"StackId": stack.id})
 
     def delete_stack(self) -> ActionResult:
@@ -58,10 +54,8 @@ class Stacks(StackRequest):
                 self._refuse_busy(stack)
             if self._exports_in_use(stack):
                 return EmptyResult()
-            keep = set(self.params.get("RetainResources") or [])
-            stack.settings["ClientRequestToken"] = self.params.get("ClientRequestToken")
-            self._start(stack, None, lambda operation: operation.delete(keep), "DELETE_IN_PROGRESS")
-        self._wait(stack)
+            self._start(stack, "DELETE", Definition())
+        stack.done.wait(ANSWER_WITHIN_SECONDS)
         return EmptyResult()
 
     def _exports_in_use(self, stack: Stack) -> bool:
@@ -99,15 +93,15 @@ class Stacks(StackRequest):
     def get_template(self) -> ActionResult:
         """https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_GetTemplate.html"""
         if self.params.get("ChangeSetName"):
-            body = self._change_set()[1].body
+            body = self._change_set()[1].definition.body
         else:
-            body = self._stack(self.params["StackName"]).body
+            body = self._stack(self.params["StackName"]).definition.body
         return ActionResult({"TemplateBody": body, "StagesAvailable": ["Original", "Processed"]})
 
     def get_template_summary(self) -> ActionResult:
         """https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_GetTemplateSummary.html"""
         if self.params.get("StackName"):
-            template = self._stack(self.params["StackName"]).template
+            template = self._stack(self.params["StackName"]).definition.template
         else:
             template = self._parsed(self._body(None))
         return ActionResult(_template_summary(template))
@@ -117,21 +111,20 @@ class Stacks(StackRequest):
         return ActionResult(_template_summary(self._parsed(self._body(None))))
 
     def _described(self, stack: Stack) -> dict[str, Any]:
-        described = self._summary(stack)
-        described.update(
-            {
-                "Parameters": shown_values(stack.template, stack.raw_parameters, stack.parameters),
-                "Outputs": list(stack.outputs.values()),
-                "Capabilities": stack.settings.get("Capabilities", []),
-                "RoleARN": stack.settings.get("RoleARN"),
-                "DisableRollback": bool(stack.settings.get("DisableRollback")),
-                "EnableTerminationProtection": stack.termination_protection,
-                "ChangeSetId": stack.change_set_id,
-                "Description": stack.template.get("Description"),
-                "Tags": [{"Key": key, "Value": value} for key, value in stack.tags.items()],
-            }
-        )
-        return described
+        definition = stack.definition
+        settings = definition.settings
+        return {
+            **self._summary(stack),
+            "Parameters": shown_values(definition.template, definition.raw_parameters, stack.parameters),
+            "Outputs": list(stack.outputs.values()),
+            "Capabilities": settings.get("Capabilities", []),
+            "RoleARN": settings.get("RoleARN"),
+            "DisableRollback": bool(settings.get("DisableRollback")),
+            "EnableTerminationProtection": stack.termination_protection,
+            "ChangeSetId": stack.change_set_id,
+            "Description": definition.template.get("Description"),
+            "Tags": definition.shown_tags(),
+        }
 
     def _summary(self, stack: Stack) -> dict[str, Any]:
         return {

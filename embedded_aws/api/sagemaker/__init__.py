@@ -1,9 +1,11 @@
-"""SageMaker: one table of the operations that are answered here; every other operation stays moto's."""
+"""SageMaker: the operations that are answered here; every other one stays moto's."""
 
 from __future__ import annotations
 
-from embedded_aws.api.sagemaker import hosting, jobs, tags
-from embedded_aws.api.sagemaker.request import SageMakerRequest
+from .hosting import Hosting
+from .jobs import Jobs
+from .tags import Tags
 
-OPERATIONS = {operation.__name__: operation for operation in (*hosting.OPERATIONS, *jobs.OPERATIONS, *tags.OPERATIONS)}
-SageMaker: type[SageMakerRequest] = type("SageMaker", (SageMakerRequest,), OPERATIONS)
+
+class SageMaker(Hosting, Jobs, Tags):
+    """One request to SageMaker's control plane."""

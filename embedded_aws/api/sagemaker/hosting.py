@@ -11,119 +11,146 @@ from typing import Any
 
 from moto.core.responses import ActionResult, EmptyResult
 
-from embedded_aws.api.sagemaker.request import RequestError, SageMakerRequest
-from embedded_aws.control.clock import now
-from embedded_aws.hosting.endpoint import Endpoint, Variant
+from ...control.clock import now
+from ...hosting.endpoint import Endpoint, Variant
+from .request import RequestError, SageMakerRequest
 
 INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+")
 
 
-def create_model(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModel.html"""
-    hosted = request.hosted
-    with hosted.lock:
-        name = request.new_name("ModelName", "model", hosted.models)
-        made = {**request.params, "ModelArn": request.arn("model", name), "CreationTime": now()}
-        hosted.models[name] = made
-    return ActionResult({"ModelArn": made["ModelArn"]})
+class Hosting(SageMakerRequest):
+    """Models, configurations and endpoints."""
 
+    def create_model(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModel.html"""
+        with self.hosted.lock:
+            return _keep(self, self.hosted.models, "model", "Model")
 
-def describe_model(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeModel.html"""
-    return ActionResult(request.find(request.hosted.models, "model", request.params["ModelName"]))
+    def describe_model(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeModel.html"""
+        return ActionResult(self.find(self.hosted.models, "model", self.params["ModelName"]))
 
+    def list_models(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListModels.html"""
+        return ActionResult({"Models": _named(list(self.hosted.models.values()), "ModelName", self.params)})
 
-def list_models(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListModels.html"""
-    return ActionResult({"Models": _named(list(request.hosted.models.values()), "ModelName", request.params)})
+    def delete_model(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteModel.html"""
+        model = self.find(self.hosted.models, "model", self.params["ModelName"])
+        del self.hosted.models[model["ModelName"]]
+        return EmptyResult()
 
+    def create_endpoint_config(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html"""
+        hosted = self.hosted
+        with hosted.lock:
+            faults = config_faults(self.params)
+            if faults:
+                raise RequestError("; ".join(faults))
+            for variant in self.params["ProductionVariants"]:
+                self.find(hosted.models, "model", variant["ModelName"])
+            return _keep(self, hosted.configs, "endpoint-config", "EndpointConfig")
 
-def delete_model(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteModel.html"""
-    name = request.params["ModelName"]
-    request.find(request.hosted.models, "model", name)
-    del request.hosted.models[name]
-    return EmptyResult()
+    def describe_endpoint_config(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpointConfig.html"""
+        return ActionResult(_config(self))
 
+    def list_endpoint_configs(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListEndpointConfigs.html"""
+        rows = _named(list(self.hosted.configs.values()), "EndpointConfigName", self.params)
+        return ActionResult({"EndpointConfigs": rows})
 
-def create_endpoint_config(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html"""
-    hosted = request.hosted
-    with hosted.lock:
-        name = request.new_name("EndpointConfigName", "endpoint-config", hosted.configs)
-        faults = config_faults(request.params)
-        if faults:
-            raise RequestError("; ".join(faults))
-        for variant in request.params["ProductionVariants"]:
-            request.find(hosted.models, "model", variant["ModelName"])
-        arn = request.arn("endpoint-config", name)
-        hosted.configs[name] = {**request.params, "EndpointConfigArn": arn, "CreationTime": now()}
-    return ActionResult({"EndpointConfigArn": arn})
+    def delete_endpoint_config(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteEndpointConfig.html"""
+        del self.hosted.configs[_config(self)["EndpointConfigName"]]
+        return EmptyResult()
 
+    def create_endpoint(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpoint.html"""
+        hosted = self.hosted
+        with hosted.lock:
+            name = self.new_name("EndpointName", "endpoint", hosted.endpoints)
+            config = _config(self)
+            variants = _variants(self, config)
+            arn = self.arn("endpoint", name)
+            endpoint = Endpoint(self.host, self.region, name, arn, config, list(self.params.get("Tags") or []))
+            endpoint.deployment = self.params.get("DeploymentConfig")
+            hosted.endpoints[name] = endpoint
+        endpoint.create(variants)
+        return ActionResult({"EndpointArn": arn})
 
-def describe_endpoint_config(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpointConfig.html"""
-    return ActionResult(_config(request, request.params["EndpointConfigName"]))
+    def update_endpoint(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpoint.html"""
+        endpoint = _endpoint(self)
+        scaled = _scaled_variants(self, endpoint.name)
+        with endpoint.lock:
+            if endpoint.status not in {"InService", "Failed"}:
+                raise RequestError(f'Cannot update in-progress endpoint "{endpoint.arn}".')
+            config = _config(self)
+            _keep_types(endpoint, config, scaled)
+            if config is endpoint.config and endpoint.status == "InService":
+                raise RequestError(
+                    f'Cannot update endpoint "{endpoint.arn}" with the endpoint configuration that it has already.'
+                )
+            variants = _variants(self, config)
+            if self.params.get("RetainAllVariantProperties"):
+                excluded = {
+                    item["VariantPropertyType"] for item in self.params.get("ExcludeRetainedVariantProperties") or []
+                }
+                retain(endpoint.variants, variants, excluded)
+            if not self.params.get("RetainDeploymentConfig"):
+                endpoint.deployment = self.params.get("DeploymentConfig")
+            endpoint.update(config, variants)
+        return ActionResult({"EndpointArn": endpoint.arn})
 
-
-def _config(request: SageMakerRequest, name: str) -> dict[str, Any]:
-    if name not in request.hosted.configs:
-        raise RequestError(f'Could not find endpoint configuration "{request.arn("endpoint-config", name)}".')
-    return request.hosted.configs[name]
-
-
-def list_endpoint_configs(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListEndpointConfigs.html"""
-    rows = _named(list(request.hosted.configs.values()), "EndpointConfigName", request.params)
-    return ActionResult({"EndpointConfigs": rows})
-
-
-def delete_endpoint_config(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteEndpointConfig.html"""
-    name = request.params["EndpointConfigName"]
-    _config(request, name)
-    del request.hosted.configs[name]
-    return EmptyResult()
-
-
-def create_endpoint(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpoint.html"""
-    hosted = request.hosted
-    with hosted.lock:
-        name = request.new_name("EndpointName", "endpoint", hosted.endpoints)
-        config = _config(request, request.params["EndpointConfigName"])
-        variants = _variants(request, config)
-        arn = request.arn("endpoint", name)
-        endpoint = Endpoint(request.host, request.region, name, arn, config, list(request.params.get("Tags") or []))
-        endpoint.deployment = request.params.get("DeploymentConfig")
-        hosted.endpoints[name] = endpoint
-    endpoint.create(variants)
-    return ActionResult({"EndpointArn": arn})
-
-
-def update_endpoint(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpoint.html"""
-    endpoint = _endpoint(request)
-    scaled = _scaled_variants(request, endpoint.name)
-    with endpoint.lock:
-        if endpoint.status not in {"InService", "Failed"}:
+    def update_endpoint_weights_and_capacities(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpointWeightsAndCapacities.html"""
+        endpoint = _endpoint(self)
+        if endpoint.status != "InService":
             raise RequestError(f'Cannot update in-progress endpoint "{endpoint.arn}".')
-        config = _config(request, request.params["EndpointConfigName"])
-        _keep_types(endpoint, config, scaled)
-        if config is endpoint.config and endpoint.status == "InService":
+        wanted = self.params["DesiredWeightsAndCapacities"]
+        names = [item["VariantName"] for item in wanted]
+        unknown = sorted(set(names) - set(endpoint.variants))
+        if unknown or len(set(names)) != len(names):
             raise RequestError(
-                f'Cannot update endpoint "{endpoint.arn}" with the endpoint configuration that it has already.'
+                f"The variant name(s) {', '.join(unknown or names)} must be distinct and present in endpoint "
+                f'configuration "{endpoint.config["EndpointConfigName"]}".'
             )
-        variants = _variants(request, config)
-        if request.params.get("RetainAllVariantProperties"):
-            excluded = {
-                item["VariantPropertyType"] for item in request.params.get("ExcludeRetainedVariantProperties") or []
-            }
-            retain(endpoint.variants, variants, excluded)
-        if not request.params.get("RetainDeploymentConfig"):
-            endpoint.deployment = request.params.get("DeploymentConfig")
-        endpoint.update(config, variants)
-    return ActionResult({"EndpointArn": endpoint.arn})
+        endpoint.change(wanted)
+        return ActionResult({"EndpointArn": endpoint.arn})
+
+    def describe_endpoint(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpoint.html"""
+        return ActionResult(_endpoint(self).described())
+
+    def list_endpoints(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListEndpoints.html"""
+        wanted = self.params.get("StatusEquals")
+        rows = [endpoint.listed() for endpoint in list(self.hosted.endpoints.values())]
+        rows = [row for row in rows if wanted in (None, row["EndpointStatus"])]
+        return ActionResult({"Endpoints": _named(rows, "EndpointName", self.params)})
+
+    def delete_endpoint(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteEndpoint.html"""
+        endpoint = _endpoint(self)
+        endpoint.delete()
+        self.hosted.endpoints.pop(endpoint.name, None)
+        return EmptyResult()
+
+
+def _keep(request: SageMakerRequest, table: dict[str, Any], kind: str, called: str) -> ActionResult:
+    """Keep what a request creates under its name."""
+    name = request.new_name(f"{called}Name", kind, table)
+    arn = request.arn(kind, name)
+    table[name] = {**request.params, f"{called}Arn": arn, "CreationTime": now()}
+    return ActionResult({f"{called}Arn": arn})
+
+
+def _config(request: SageMakerRequest) -> dict[str, Any]:
+    found: dict[str, Any] = request.find(
+        request.hosted.configs, "endpoint-config", request.params["EndpointConfigName"]
+    )
+    return found
 
 
 def _scaled_variants(request: SageMakerRequest, endpoint: str) -> set[str]:
@@ -132,44 +159,6 @@ def _scaled_variants(request: SageMakerRequest, endpoint: str) -> set[str]:
     targets = client.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
     resources = (target["ResourceId"].split("/") for target in targets)
     return {parts[3] for parts in resources if parts[1] == endpoint}
-
-
-def update_endpoint_weights_and_capacities(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpointWeightsAndCapacities.html"""
-    endpoint = _endpoint(request)
-    if endpoint.status != "InService":
-        raise RequestError(f'Cannot update in-progress endpoint "{endpoint.arn}".')
-    wanted = request.params["DesiredWeightsAndCapacities"]
-    names = [item["VariantName"] for item in wanted]
-    unknown = sorted(set(names) - set(endpoint.variants))
-    if unknown or len(set(names)) != len(names):
-        raise RequestError(
-            f"The variant name(s) {', '.join(unknown or names)} must be distinct and present in endpoint "
-            f'configuration "{endpoint.config["EndpointConfigName"]}".'
-        )
-    endpoint.change(wanted)
-    return ActionResult({"EndpointArn": endpoint.arn})
-
-
-def describe_endpoint(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpoint.html"""
-    return ActionResult(_endpoint(request).described())
-
-
-def list_endpoints(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListEndpoints.html"""
-    wanted = request.params.get("StatusEquals")
-    rows = [endpoint.listed() for endpoint in list(request.hosted.endpoints.values())]
-    rows = [row for row in rows if wanted in (None, row["EndpointStatus"])]
-    return ActionResult({"Endpoints": _named(rows, "EndpointName", request.params)})
-
-
-def delete_endpoint(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DeleteEndpoint.html"""
-    endpoint = _endpoint(request)
-    endpoint.delete()
-    request.hosted.endpoints.pop(endpoint.name, None)
-    return EmptyResult()
 
 
 def _endpoint(request: SageMakerRequest) -> Endpoint:
@@ -272,10 +261,3 @@ def _named(rows: Any, key: str, params: dict[str, Any]) -> list[dict[str, Any]]:
     found = [row for row in rows if part in row[key]]
     by = key if params.get("SortBy") == "Name" else "CreationTime"
     return sorted(found, key=lambda row: row[by], reverse=params.get("SortOrder") != "Ascending")
-
-
-OPERATIONS = (
-    create_model, describe_model, list_models, delete_model, create_endpoint_config, describe_endpoint_config,
-    list_endpoint_configs, delete_endpoint_config, create_endpoint, update_endpoint,
-    update_endpoint_weights_and_capacities, describe_endpoint, list_endpoints, delete_endpoint,
-)  # fmt: skip

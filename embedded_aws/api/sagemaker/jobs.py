@@ -1,4 +1,4 @@
-"""SageMaker's job operations in place of moto's: Processing jobs run, Neo's compilation jobs fail and say why.
+"""SageMaker's job operations in place of moto's: Processing jobs run, Neo's compilation jobs are refused.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_Operations_Amazon_SageMaker_Service.html
 """
@@ -11,39 +11,75 @@ from typing import Any
 from botocore.exceptions import ClientError
 from moto.core.responses import ActionResult, EmptyResult
 
-from embedded_aws.api.sagemaker.request import RequestError, SageMakerRequest
-from embedded_aws.control.clock import now
-from embedded_aws.errors import AwsError
-from embedded_aws.sagemaker_jobs.processing import RUNNING, ProcessingJob
-from embedded_aws.sagemaker_jobs.requests import refusal, request_faults, unsupported
+from ...errors import AwsError
+from ...sagemaker_jobs.processing import RUNNING, ProcessingJob
+from ...sagemaker_jobs.requests import refusal, request_faults, unsupported
+from .request import RequestError, SageMakerRequest
 
 NEO = (
-    "ClientError: the embedded AWS does not rehearse Neo: no compiler runs here. Use the processing or ec2 kind of "
+    "the embedded AWS does not rehearse Neo: no compiler runs here. Use the processing or ec2 kind of "
     "job to rehearse, or an AWS account for Neo."
 )
 PAGE = 10  # MaxResults when none is given
 
 
-def create_processing_job(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateProcessingJob.html"""
-    faults = request_faults("sagemaker", "CreateProcessingJob", request.params) or unsupported(request.params)
-    if faults:
-        raise RequestError(refusal(faults))
-    _check_role(request, request.params["RoleArn"])
-    name = request.params["ProcessingJobName"]
-    arn = request.arn("processing-job", name)
-    with request.jobs.lock:
-        if (request.region, name) in request.jobs.processing:
-            raise AwsError(
-                "ResourceInUse",
-                "Job name must be unique within an AWS account and region, and a job with this name already "
-                f"exists ({arn})",
-            )
-        job = ProcessingJob(request.host, request.region, dict(request.params), arn)
-        _check_quota(request, job.instance_type)
-        request.jobs.processing[request.region, name] = job
-    job.start()
-    return ActionResult({"ProcessingJobArn": arn})
+class Jobs(SageMakerRequest):
+    """Processing jobs."""
+
+    def create_processing_job(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateProcessingJob.html"""
+        faults = request_faults("sagemaker", "CreateProcessingJob", self.params) or unsupported(self.params)
+        if faults:
+            raise RequestError(refusal(faults))
+        _check_role(self, self.params["RoleArn"])
+        name = self.params["ProcessingJobName"]
+        arn = self.arn("processing-job", name)
+        with self.jobs.lock:
+            if (self.region, name) in self.jobs.processing:
+                raise AwsError(
+                    "ResourceInUse",
+                    "Job name must be unique within an AWS account and region, and a job with this name already "
+                    f"exists ({arn})",
+                )
+            job = ProcessingJob(self.host, self.region, dict(self.params), arn)
+            _check_quota(self, job.instance_type)
+            self.jobs.processing[self.region, name] = job
+        job.start()
+        return ActionResult({"ProcessingJobArn": arn})
+
+    def describe_processing_job(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeProcessingJob.html"""
+        return ActionResult(_job(self).described())
+
+    def stop_processing_job(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_StopProcessingJob.html"""
+        job = _job(self)
+        if job.status not in RUNNING:
+            raise RequestError(f"The request was rejected because the processing job is in status {job.status}.")
+        job.stop()
+        return EmptyResult()
+
+    def list_processing_jobs(self) -> ActionResult:
+        """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListProcessingJobs.html"""
+        rows = [job.listed() for (region, _), job in list(self.jobs.processing.items()) if region == self.region]
+        wanted = self.params.get("StatusEquals")
+        part = self.params.get("NameContains") or ""
+        rows = [
+            row
+            for row in rows
+            if part in row["ProcessingJobName"] and wanted in {None, row["ProcessingJobStatus"]} and _in_time(row, self)
+        ]
+        keys = {"Name": "ProcessingJobName", "Status": "ProcessingJobStatus"}
+        key = keys.get(str(self.params.get("SortBy")), "CreationTime")
+        rows.sort(key=lambda row: row[key], reverse=self.params.get("SortOrder") != "Ascending")
+        start = int(self.params.get("NextToken") or 0)
+        end = start + int(self.params.get("MaxResults") or PAGE)
+        more = {"NextToken": str(end)} if end < len(rows) else {}
+        return ActionResult({"ProcessingJobSummaries": rows[start:end], **more})
+
+    def create_compilation_job(self) -> ActionResult:
+        """Refused: moto would say that it has compiled."""
+        raise RequestError(NEO)
 
 
 def _check_role(request: SageMakerRequest, arn: str) -> None:
@@ -90,82 +126,6 @@ def _job(request: SageMakerRequest) -> ProcessingJob:
     return found
 
 
-def describe_processing_job(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeProcessingJob.html"""
-    return ActionResult(_job(request).described())
-
-
-def stop_processing_job(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_StopProcessingJob.html"""
-    job = _job(request)
-    if job.status not in RUNNING:
-        raise RequestError(f"The request was rejected because the processing job is in status {job.status}.")
-    job.stop()
-    return EmptyResult()
-
-
-def list_processing_jobs(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ListProcessingJobs.html"""
-    rows = [job.listed() for (region, _), job in list(request.jobs.processing.items()) if region == request.region]
-    wanted = request.params.get("StatusEquals")
-    part = request.params.get("NameContains") or ""
-    rows = [
-        row
-        for row in rows
-        if part in row["ProcessingJobName"] and wanted in {None, row["ProcessingJobStatus"]} and _in_time(row, request)
-    ]
-    keys = {"Name": "ProcessingJobName", "Status": "ProcessingJobStatus"}
-    key = keys.get(str(request.params.get("SortBy")), "CreationTime")
-    rows.sort(key=lambda row: row[key], reverse=request.params.get("SortOrder") != "Ascending")
-    start = int(request.params.get("NextToken") or 0)
-    end = start + int(request.params.get("MaxResults") or PAGE)
-    more = {"NextToken": str(end)} if end < len(rows) else {}
-    return ActionResult({"ProcessingJobSummaries": rows[start:end], **more})
-
-
-def create_compilation_job(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateCompilationJob.html"""
-    faults = request_faults("sagemaker", "CreateCompilationJob", request.params)
-    if faults:
-        raise RequestError(refusal(faults))
-    name = request.params["CompilationJobName"]
-    arn = request.arn("compilation-job", name)
-    with request.jobs.lock:
-        if (request.region, name) in request.jobs.compilation:
-            raise AwsError("ResourceInUse", f"A compilation job with this name already exists ({arn})")
-        request.jobs.compilation[request.region, name] = {
-            **request.params,
-            "CompilationJobArn": arn,
-            "CompilationJobStatus": "FAILED",
-            "FailureReason": NEO,
-            "CreationTime": now(),
-            "LastModifiedTime": now(),
-            "ModelArtifacts": {"S3ModelArtifacts": ""},
-        }
-    return ActionResult({"CompilationJobArn": arn})
-
-
-def _compilation(request: SageMakerRequest) -> dict[str, Any]:
-    name = request.params["CompilationJobName"]
-    found = request.jobs.compilation.get((request.region, name))
-    if found is None:
-        raise AwsError("ResourceNotFound", f"Could not find requested job with name: {name}")
-    return found
-
-
-def describe_compilation_job(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeCompilationJob.html"""
-    return ActionResult({key: value for key, value in _compilation(request).items() if key != "Tags"})
-
-
-def stop_compilation_job(request: SageMakerRequest) -> ActionResult:
-    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_StopCompilationJob.html"""
-    job = _compilation(request)
-    raise RequestError(
-        f"The request was rejected because the compilation job is in status {job['CompilationJobStatus']}."
-    )
-
-
 def _in_time(row: dict[str, Any], request: SageMakerRequest) -> bool:
     """The four time filters of a list."""
     for stem in ("CreationTime", "LastModifiedTime"):
@@ -173,9 +133,3 @@ def _in_time(row: dict[str, Any], request: SageMakerRequest) -> bool:
         if (after is not None and row[stem] <= after) or (before is not None and row[stem] >= before):
             return False
     return True
-
-
-OPERATIONS = (
-    create_processing_job, describe_processing_job, stop_processing_job, list_processing_jobs, create_compilation_job,
-    describe_compilation_job, stop_compilation_job,
-)  # fmt: skip

@@ -7,10 +7,10 @@ from typing import Any
 
 from moto.sagemaker.responses import SageMakerResponse
 
-from embedded_aws.context import WithContext
-from embedded_aws.errors import AwsError
-from embedded_aws.hosting.hosted import Hosted
-from embedded_aws.sagemaker_jobs.jobs import Jobs
+from ...context import WithContext
+from ...errors import AwsError
+from ...hosting.hosted import Hosted
+from ...sagemaker_jobs.jobs import Jobs
 
 NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")  # the pattern of all three names in the API reference
 
@@ -27,7 +27,7 @@ class SageMakerRequest(WithContext, SageMakerResponse):
     @property
     def hosted(self) -> Hosted:
         """The hosting of the request's region."""
-        return self.context.hosting.hosted(self.region)
+        return self.context.hosted[self.region]
 
     @property
     def jobs(self) -> Jobs:
@@ -50,5 +50,6 @@ class SageMakerRequest(WithContext, SageMakerResponse):
     def find(self, table: dict[str, Any], kind: str, name: str) -> Any:
         """A resource by its name. Raises RequestError when there is none."""
         if name not in table:
-            raise RequestError(f'Could not find {kind.replace("-", " ")} "{self.arn(kind, name)}".')
+            called = kind.replace("-config", " configuration")
+            raise RequestError(f'Could not find {called} "{self.arn(kind, name)}".')
         return table[name]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from aws_cdk import aws_iam as iam
 
 from ..states.asl import States
-from ..states.run import Course
+from ..states.run import Workflow
 
 
 @dataclass(frozen=True, kw_only=True)
-class Branch:
+class ComputeBackend:
     """The states of its jobs, what the machines need for them, and where the jobs write their logs.
 
     stop: states from "List jobs" to "All stopped" that end what a run left running.
@@ -21,7 +21,7 @@ class Branch:
     log_group: name of the jobs' own log group; None where they have none.
     """
 
-    course: Course
+    workflow: Workflow
     stop: States
     run_statements: Sequence[iam.PolicyStatement]
     stop_statements: Sequence[iam.PolicyStatement]

@@ -8,23 +8,23 @@ from functools import partial
 from constructs import Construct
 
 from ..states.instance import InstanceMachine, instance_states, stop_states
-from ..states.job import Place
-from ..states.run import Course
-from .branch import Branch
+from ..states.job import JobContext
+from ..states.run import Workflow
+from .backend import ComputeBackend
 from .compile_instance import CompileInstance, Machine, ec2_arn, may_end
 from .compile_network import CompileNetwork
 from .job_files import JobFiles
 
 
-class InstanceBranch(Construct):
-    """branch: what a compile stack takes from here."""
+class InstanceBackend(Construct):
+    """backend: what a compile stack takes from here."""
 
     def __init__(
         self,
         scope: Construct,
         construct_id: str,
         *,
-        place: Place,
+        context: JobContext,
         machine: Machine,
         files: JobFiles,
         tags: Mapping[str, str],
@@ -39,12 +39,12 @@ class InstanceBranch(Construct):
             version=instance.template.attr_latest_version_number,
             subnets=network.subnets,
         )
-        self.branch = Branch(
-            course=Course(
-                job=partial(instance_states, place, started),
+        self.backend = ComputeBackend(
+            workflow=Workflow(
+                job=partial(instance_states, context, started),
                 data={"subnets": started.subnet_of_try()},
             ),
-            stop=stop_states(place, "All stopped"),
+            stop=stop_states(context, "All stopped"),
             run_statements=[
                 *instance.may_start(network.subnets, network.security_group, machine),
                 *may_end(self, files.name)[:1],

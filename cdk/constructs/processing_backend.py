@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from aws_cdk import Aws, Stack
-from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from endpoint_spec import platforms
 from endpoint_spec.endpoint import Job
 
-from ..states.job import Place, job_name_pattern
+from ..permissions import allow, pass_role
+from ..states.job import JobContext, job_name_pattern
 from ..states.processing import ProcessingMachine, processing_states, stop_states
-from ..states.run import Course
-from .branch import Branch
+from ..states.run import Workflow
+from .backend import ComputeBackend
 from .job_files import JobFiles
 from .job_role import JOB_LOGS, JobRole
 from .registry_image import RegistryImage
@@ -24,15 +25,15 @@ from .registry_image import RegistryImage
 SERVER = "torchserve"
 
 
-class ProcessingBranch(Construct):
-    """branch: what a compile stack takes from here."""
+class ProcessingBackend(Construct):
+    """backend: what a compile stack takes from here."""
 
     def __init__(
         self,
         scope: Construct,
         construct_id: str,
         *,
-        place: Place,
+        context: JobContext,
         job: Job,
         target: str,
         files: JobFiles,
@@ -58,47 +59,28 @@ class ProcessingBranch(Construct):
         own = f"arn:{Aws.PARTITION}:sagemaker:{stack.region}:{stack.account}"
         jobs = f"{own}:processing-job/{job_name_pattern(files.name)}"
         patterns = {jobs: "Jobs are named for each run; the pattern is this endpoint's alone."}
-        self.branch = Branch(
-            course=Course(job=partial(processing_states, place, machine)),
-            stop=stop_states(place, "All stopped"),
-            run_statements=[*_may_start(jobs, machine.instance_type), _may_pass(role)],
-            stop_statements=_may_stop(jobs),
+        only_such: dict[str, Any] = {"ForAllValues:StringEquals": {"sagemaker:InstanceTypes": [machine.instance_type]}}
+        self.backend = ComputeBackend(
+            workflow=Workflow(job=partial(processing_states, context, machine)),
+            stop=stop_states(context, "All stopped"),
+            run_statements=[
+                # Without a network, and on the machine that the cost limit was reckoned with.
+                allow(
+                    "StartJobs",
+                    "sagemaker:CreateProcessingJob",
+                    jobs,
+                    Bool={"sagemaker:NetworkIsolation": "true"},
+                    **only_such,
+                ),
+                allow("LookAtJobs", ["sagemaker:AddTags", "sagemaker:DescribeProcessingJob"], jobs),
+                pass_role("GiveRoleToJobs", role, "sagemaker"),
+            ],
+            stop_statements=[
+                allow("FindJobs", "sagemaker:ListProcessingJobs", "*"),
+                allow("StopJobs", "sagemaker:StopProcessingJob", jobs),
+            ],
             log_group=JOB_LOGS,
             stop_any_resource="ListProcessingJobs takes no resource.",
             run_patterns=patterns,
             stop_patterns=patterns,
         )
-
-
-def _may_start(jobs: str, instance_type: str) -> list[iam.PolicyStatement]:
-    return [
-        # Only such jobs: without a network, and on the machine that the cost limit was reckoned with.
-        iam.PolicyStatement(
-            sid="StartJobs",
-            actions=["sagemaker:CreateProcessingJob"],
-            resources=[jobs],
-            conditions={
-                "Bool": {"sagemaker:NetworkIsolation": "true"},
-                "ForAllValues:StringEquals": {"sagemaker:InstanceTypes": [instance_type]},
-            },
-        ),
-        iam.PolicyStatement(
-            sid="LookAtJobs", actions=["sagemaker:AddTags", "sagemaker:DescribeProcessingJob"], resources=[jobs]
-        ),
-    ]
-
-
-def _may_stop(jobs: str) -> list[iam.PolicyStatement]:
-    return [
-        iam.PolicyStatement(sid="FindJobs", actions=["sagemaker:ListProcessingJobs"], resources=["*"]),
-        iam.PolicyStatement(sid="StopJobs", actions=["sagemaker:StopProcessingJob"], resources=[jobs]),
-    ]
-
-
-def _may_pass(role: iam.IRole) -> iam.PolicyStatement:
-    return iam.PolicyStatement(
-        sid="GiveRoleToJobs",
-        actions=["iam:PassRole"],
-        resources=[role.role_arn],
-        conditions={"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
-    )
