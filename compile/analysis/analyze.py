@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform as host
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ from compile.ir.aliases import OPAQUE, Aliases, follow
 from compile.ir.flops import dtype_name, flops
 from compile.ir.graph import Graph, Node, Value
 
+_LOG = logging.getLogger(__name__)
 _PLACES = 20  # source places listed per operator kind; the rest is counted
 
 
@@ -62,7 +64,7 @@ def analyze(
     inf1 = target == "inf1"
     safe = plan_safe(graph, verdicts, aliases, rules) if inf1 else None
     as_logged = study.partition(plan_as_logged(graph, verdicts, rules), study.unsafe(aliases)) if inf1 else None
-    return CoverageReport(
+    report = CoverageReport(
         name=_name(module),
         target=target,
         release=(operators.release.sdk or operators.release.package) if inf1 else "",
@@ -85,6 +87,24 @@ def analyze(
         trace_seconds=graph.trace_seconds,
         analysis_seconds=time.perf_counter() - started + graph.read_seconds,
     )
+    _log(report)
+    return report
+
+
+def _log(report: CoverageReport) -> None:
+    known = "unknown" if report.supported is None else f"{report.supported} supported"
+    _LOG.info("%s: traced in %.3f s, %d operators, %s", report.name, report.trace_seconds, report.total, known)
+    for kind, found in report.operators.items():
+        for place in found.places:
+            _LOG.info("%s in %s (%dx) not supported: %s", kind, place.module, place.count, found.reason)
+    for name, plan in (("safe", report.safe), ("as logged", report.as_logged)):
+        if plan:
+            figures = (plan.compiled, plan.subgraphs, plan.candidates)
+            _LOG.info("partition %s: %d operators in %d of %d candidate subgraphs", name, *figures)
+            for stage in plan.stages:
+                where = "device" if stage.device else "host"
+                _LOG.debug("partition %s, step %d: %d operators on the %s", name, stage.level, stage.nodes, where)
+    _LOG.info("analyzed in %.3f s", report.analysis_seconds)
 
 
 @dataclass(frozen=True)

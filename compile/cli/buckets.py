@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from compile.cli.options import Json, Root, err, out
+from compile.cli.options import Json, Root, Verbose, err, log_to_stderr, out
 from compile.errors import UsageError
 from compile.frontend.project import endpoint
 
@@ -64,6 +64,7 @@ def buckets_command(  # noqa: PLR0913, PLR0917  (a command line)
     plot: PlotPath = None,
     json_: Json = False,
     root: Root = Path(),
+    verbose: Verbose = 0,
 ) -> None:
     """Find the buckets that waste least: exactly for lengths, for pictures by a rule with a proven bound.
 
@@ -79,6 +80,7 @@ def buckets_command(  # noqa: PLR0913, PLR0917  (a command line)
     inferentia buckets depth --sizes photographs.csv --multiple-of 14 --shorter-side 518
     ```
     """
+    log_to_stderr(verbose)
     from compile.buckets import aspect, planning  # noqa: PLC0415  (seconds of imports, --help need not wait)
     from compile.buckets.sizes import read, rounded_up  # noqa: PLC0415
     from inference_code.tasks.resize import ResizeRule  # noqa: PLC0415

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from endpoint_spec import EndpointSpec
 
+_LOG = logging.getLogger(__name__)
 _SHOWN = 20
 
 
@@ -58,12 +61,13 @@ def fill(spec: EndpointSpec, definition: ModelDefinition, resolved: ResolvedWeig
 
     Raises CompileError: file absent or with another digest, unreadable, keys missing or unexpected, shapes that differ.
     """
-    weights, found = spec.model.weights, resolved or resolve(spec)
+    started, weights, found = time.perf_counter(), spec.model.weights, resolved or resolve(spec)
     if isinstance(weights, RandomWeights):
         if definition.initialise is not None:
             definition.initialise(definition.weights, torch.Generator().manual_seed(weights.seed))
     elif found.path is not None:
         load(definition, read(found.path), str(found.path))
+    _LOG.info("%s Filled in %.3f s.", found.report.statement, time.perf_counter() - started)
     return found.report
 
 
@@ -73,8 +77,9 @@ def resolve(spec: EndpointSpec) -> ResolvedWeights:
     if isinstance(weights, RandomWeights):
         said = f"Weights are random (seed {weights.seed}): outputs follow the input, but mean nothing."
         return ResolvedWeights(None, WeightsReport(weights.source, None, said))
-    path = locate(spec, weights)
+    path, started = locate(spec, weights), time.perf_counter()
     digest = file_digest(path)
+    _LOG.info("hashed %s, %d bytes, in %.3f s", path, path.stat().st_size, time.perf_counter() - started)
     declared = getattr(weights, "sha256", None)
     if declared is not None and digest != declared:
         raise CompileError(

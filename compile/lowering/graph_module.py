@@ -35,6 +35,9 @@ class Ref:
 
     value: int
 
+    def __repr__(self) -> str:
+        return f"%{self.value}"
+
 
 @dataclass
 class Step:
@@ -50,6 +53,9 @@ class Step:
 
     def __post_init__(self) -> None:
         self.refs = tuple(dict.fromkeys(_refs((self.args, self.kwargs))))
+
+    def __str__(self) -> str:
+        return f"  {', '.join(f'%{value}' for value in self.outputs)} = {self.kind}{self.args}"
 
     @property
     def schema(self) -> str:

@@ -6,6 +6,8 @@ dense tensors and is a whole graph again. Both parts are made of the lowered mod
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +22,7 @@ from compile.ir.graph import Graph, trace
 from compile.lowering.embedding_placement import Budget, Table, choose
 from compile.lowering.graph_module import GraphPart, Ref, Step, UnplayableError, aten, read
 
+_LOG = logging.getLogger(__name__)
 _LOOK_UPS = frozenset({"aten::embedding", "aten::embedding_bag", "aten::index_select", "aten::index", "aten::gather"})
 _WHOLE = frozenset({torch.int64, torch.int32, torch.int16})
 
@@ -111,14 +114,29 @@ def split(lowered: nn.Module, example_inputs: Sequence[Tensor], budget: Budget |
     Where nothing belongs on the host, or the trace cannot be split, the module stays whole and the report says
     why; it never guesses.
     """
-    inputs = tuple(example_inputs)
+    inputs, started = tuple(example_inputs), time.perf_counter()
     try:
         with torch.no_grad():
             graph = trace(lowered, inputs, grad=False)
             splitter = _Splitter(graph, _state(lowered, graph), budget or Budget())
-            return splitter.split(lowered, inputs)
+            found = splitter.split(lowered, inputs)
     except UnplayableError as error:
-        return Prologue(None, lowered, inputs, PrologueReport(notes=[f"not split: the graph has {error}"]))
+        found = Prologue(None, lowered, inputs, PrologueReport(notes=[f"not split: the graph has {error}"]))
+    _log(found, time.perf_counter() - started)
+    return found
+
+
+def _log(found: Prologue, seconds: float) -> None:
+    report = found.report
+    count = sum(report.operators.values())
+    _LOG.info("host split in %.3f s: %d operators go to the host, %d tables", seconds, count, len(report.tables))
+    for table in report.tables:
+        _LOG.info("table %s on the %s: %s", table.name, "host" if table.choice == "host" else "device", table.reason)
+    for note in report.notes:
+        _LOG.info("note: %s", note)
+    for name, part in (("host", found.host), ("device", found.device)):
+        if isinstance(part, GraphPart):
+            _LOG.debug("%s part, %d steps:\n%s", name, len(part.steps), "\n".join(map(str, part.steps)))
 
 
 def _state(lowered: nn.Module, graph: Graph) -> dict[int, tuple[str, Tensor]]:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
+import time
 import weakref
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compile.lowering.dataflow import Dataflow
+from compile.lowering.graph_log import log_graphs
 from compile.lowering.module_copy import duplicate
 from compile.lowering.operator_names import tensors
 from compile.lowering.recorder import FOLD, Findings, NotFoldableError, Recorder
 from compile.lowering.registry import REWRITES
 from compile.lowering.report import LeftAlone, LoweringReport, RewriteUse
 from compile.lowering.rewrite import FunctionRewrite, Left, LoweringError, ModuleRewrite, Rewrite
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -161,14 +167,18 @@ def _watch(module: nn.Module, recorder: Recorder) -> Iterator[Any]:
             yield part.register_forward_hook(leave)
 
 
-def _replace_modules(module: nn.Module, rewrites: Sequence[ModuleRewrite], report: LoweringReport) -> nn.Module:
+def _replace_modules(
+    module: nn.Module, rewrites: Sequence[ModuleRewrite], report: LoweringReport, seconds: Counter[str]
+) -> nn.Module:
     """Apply module rewrites to a module that may be changed; returns the module to use in its place."""
     done: dict[int, nn.Module] = {}
     for path, part in list(module.named_modules()):
         for rewrite in rewrites:
             if isinstance(part, torch.jit.ScriptModule) or not rewrite.matches(part):
                 continue
+            started = time.perf_counter()
             replacement = done[id(part)] if id(part) in done else rewrite.replace(part)
+            seconds[rewrite.name] += time.perf_counter() - started  # type: ignore[assignment]
             if isinstance(replacement, Left):
                 report.left[LeftAlone(rewrite.name, type(part).__name__, path, replacement.reason)] += 1
                 continue
@@ -207,10 +217,13 @@ def lower(
     """
     if any(part.training for part in module.modules()):
         raise LoweringError("the module is in training mode; call .eval() before lowering")
+    started = time.perf_counter()
     chosen = _chosen(disabled, extra)
     report = LoweringReport(disabled=tuple(sorted(disabled)))
     report.uses = {item.name: RewriteUse(item.name, item.mechanism, item.why, item.cost) for item in chosen}
-    inner = _replace_modules(duplicate(module), [item for item in chosen if isinstance(item, ModuleRewrite)], report)
+    seconds: Counter[str] = Counter()
+    modules = [item for item in chosen if isinstance(item, ModuleRewrite)]
+    inner = _replace_modules(duplicate(module), modules, report, seconds)
     functions = tuple(item for item in chosen if isinstance(item, FunctionRewrite))
     with torch.no_grad():
         signature = tuple((tensor.shape, tensor.dtype) for tensor in example_inputs)
@@ -218,7 +231,23 @@ def lower(
         findings = _find(lowered, tuple(example_inputs))
     _keep_constants(lowered, findings, report)
     _account(findings, report)
+    _log(report, seconds + findings.seconds, time.perf_counter() - started)
+    log_graphs(module, lowered, tuple(example_inputs), report, chosen)
     return Lowered(lowered, report)
+
+
+def _log(report: LoweringReport, seconds: Counter[str], total: float) -> None:
+    for name, use in report.uses.items():
+        if name in seconds:
+            places = [f"{where or 'the module'} ({times}x)" for where, times in use.where.items()] or ["nowhere"]
+            _LOG.info("%s: %d rewritten in %.3f s: %s", name, use.applied, seconds[name], ", ".join(places))
+    _LOG.info("nothing to rewrite for: %s", ", ".join(name for name in report.uses if name not in seconds))
+    for left, times in report.left.items():
+        where = left.where or "the module"
+        _LOG.info("%s: %s in %s left alone (%dx): %s", left.rewrite, left.operator, where, times, left.reason)
+    for note in report.notes:
+        _LOG.info("note: %s", note)
+    _LOG.info("lowered in %.3f s: %d constants of %d bytes", total, report.constants, report.constant_bytes)
 
 
 def _find(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
@@ -227,23 +256,28 @@ def _find(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
     A constant that is really written into is none; what the mode cannot see is recorded as it runs; and where the
     model's Python code branches on data, it sees that it is traced, so that it may leave its shortcuts out.
     """
-    plan = lowered.plan
-    findings = _find_once(lowered, inputs)
+    findings = _attempt(lowered, inputs, "follow its Python code")
     if findings.frozen:
-        plan.says_tracing = True
         try:
-            findings = _find_once(lowered, inputs)
+            findings = _attempt(lowered, inputs, "report that it is traced", says_tracing=True)
         except (TypeError, AttributeError):  # its code for tracing expects shapes to be tensors
-            plan.says_tracing = False
-            findings = _find_once(lowered, inputs)
+            findings = _attempt(lowered, inputs, "do not report that it is traced", says_tracing=False)
     if findings.adopted and not _stay(lowered, inputs, findings.adopted):
-        plan.watched, plan.kept = False, frozenset()
-        findings = _find_once(lowered, inputs)
+        findings = _attempt(lowered, inputs, "take what is unseen for data", watched=False, kept=frozenset())
     if findings.unseen:
-        plan.strict = False
-        findings = _find_once(lowered, inputs)
-    plan.unseen_data = tuple(findings.unseen_data)
+        findings = _attempt(lowered, inputs, "record it as it runs", strict=False)
+    lowered.plan.unseen_data = tuple(findings.unseen_data)
     return findings
+
+
+def _attempt(lowered: LoweredModule, inputs: tuple[Tensor, ...], strategy: str, **changes: Any) -> Findings:
+    """What a run finds with changes to the plan, which stay; or what it raises."""
+    started = time.perf_counter()
+    lowered.plan = replace(lowered.plan, **changes)
+    try:
+        return _find_once(lowered, inputs)
+    finally:
+        _LOG.info("strategy: %s, %.3f s", strategy, time.perf_counter() - started)
 
 
 def _stay(lowered: LoweredModule, inputs: tuple[Tensor, ...], adopted: Sequence[Tensor]) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 import types
 import weakref
 from collections import Counter
@@ -86,6 +87,7 @@ class Findings:
     constants: list[Tensor] = field(default_factory=list)
     applied: Counter[tuple[str, str]] = field(default_factory=Counter)
     added: dict[str, list[int]] = field(default_factory=dict)
+    seconds: Counter[str] = field(default_factory=Counter)  # by rewrite
     left: Counter[LeftAlone] = field(default_factory=Counter)
     unseen: Counter[tuple[str, str]] = field(default_factory=Counter)
     unseen_data: list[bool] = field(default_factory=list)
@@ -263,8 +265,10 @@ class Recorder(TorchFunctionMode):
         key = (rewrite.name, name)
         if key in self._busy:
             return NOT_MINE
+        started = time.perf_counter()
         with self._inside(key):
             result = rewrite.attempt(Call(self, rewrite.name, name), args, kwargs)
+        self.findings.seconds[rewrite.name] += time.perf_counter() - started  # type: ignore[assignment]
         if isinstance(result, Left):
             self.findings.left[LeftAlone(rewrite.name, name, self.where, result.reason)] += 1
             return NOT_MINE
