@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import VitDetConfig, VitMatteConfig, VitMatteForImageMatting
 
-from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs, ModelDefinition
+from compile.definition import Bucket, ModelDefinition
 from compile.models import family
 from compile.models.parts.draw import drawer
-from compile.models.parts.options import require, with_options
+from compile.models.parts.drawn import drawn
+from compile.models.parts.options import require
 from compile.models.parts.pictures import Pictures
 
 PATCH = 16
@@ -46,14 +45,13 @@ PICTURES = Pictures("vitmatte", multiple=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5
 DRAW = drawer(gain=math.sqrt(2), embedding=0.2, gains={"matting_convs.3.weight": 0.5})
 
 
-@family(name="vitmatte", variants=tuple(VARIANTS), task="tensor", source="https://github.com/hustvl/ViTMatte")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="vitmatte", variants=VARIANTS, source="https://github.com/hustvl/ViTMatte")
+def build(sizes: Sizes) -> ModelDefinition:
     """Input `pixel_values` float32 (batch, 4, height, width): a picture in -1..1 and the trimap (0 background, 0.5
     unknown, 1 foreground); sides multiples of 32. Output alphas float32 (batch, 1, height, width) in 0..1.
 
     Options: any field of `Sizes`.
     """
-    sizes = with_options("vitmatte", VARIANTS[variant], options)
     require(
         "vitmatte",
         (
@@ -65,7 +63,7 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
     )
     module = VitMatteForImageMatting(_configuration(sizes)).eval()
     return ModelDefinition(
-        graphs={"main": GraphDefinition(module, _example, _references)},
+        graphs={"main": drawn(module, _pixels)},
         buckets=[{"image": sizes.image_size}],
         task="tensor",
         checkpoint_keys=transformers_names,
@@ -127,11 +125,3 @@ def _pixels(seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
     distance = ((rows - centres[:, :1]) ** 2 + (columns - centres[:, 1:]) ** 2).sqrt()
     trimap = (distance < 0.2).float() * 0.5 + (distance < 0.35).float() * 0.5
     return {PICTURES.name: torch.cat([pictures, trimap], 1)}
-
-
-def _example(bucket: Bucket, batch: int) -> Inputs:
-    return _pixels(0, bucket, batch)
-
-
-def _references(bucket: Bucket, batch: int) -> Sequence[Inputs]:
-    return [_pixels(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]

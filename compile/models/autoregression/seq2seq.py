@@ -8,7 +8,7 @@ embeddings are scaled.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -16,12 +16,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs
+from compile.definition import Bucket, Inputs, ModelDefinition
 from compile.models.autoregression.slots import HIDDEN, hidden_unless, lower_triangle, one_hot, reached, written
 from compile.models.networks.attention import attend, split_heads
+from compile.models.parts.drawn import drawn
 from compile.models.parts.options import require
 from compile.models.parts.tokens import Tokens
 
+Initialiser = Callable[[nn.Module, torch.Generator], None]
+Renaming = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 DECODINGS = ("cached", "prefix")
 
 
@@ -251,24 +254,61 @@ def prefix_inputs(step: Inputs, target: int) -> Inputs:
     return {"tokens": step["token"].expand(-1, target).contiguous(), **kept}
 
 
-def graphs(model: Any, sizes: Sizes, tokens: Tokens, *, normalise_first: bool) -> dict[str, GraphDefinition]:
-    """The two graphs over one model's weights, with made-up inputs."""
-    inputs = _StepInputs(sizes, tokens)
+def definition(  # noqa: PLR0913 - all by name
+    sizes: Sizes,
+    tokens: Tokens,
+    network: Any,
+    configuration: Any,
+    *,
+    start: int,
+    end: int,
+    draw: Initialiser,
+    normalise_first: bool = False,
+    bad_words: Sequence[int] = (),
+    names: Renaming = dict,
+    **constants: Any,
+) -> ModelDefinition:
+    """Graphs encoder and step over the weights of one model, with made-up inputs; a text ends at the longest.
+
+    network, configuration: transformers' classes; constants: further keys of the configuration. draw: of the weights
+    that are learned. names: of published checkpoints, to the library's.
+    """
+    sizes.check(tokens.family)
+    special = {"pad_token_id": tokens.padding, "decoder_start_token_id": start, "eos_token_id": end}
+    configured = configuration(**sizes.configuration(), **special, forced_eos_token_id=end, **constants)
+    model = network(configured).eval()
     step: nn.Module = StepGraph(model, sizes.target, normalise_first=normalise_first)
     if sizes.decoding == "prefix":
         step = PrefixGraph(cast(StepGraph, step))
-    return {
-        "encoder": GraphDefinition(EncoderGraph(model), tokens.example, tokens.references),
-        "step": GraphDefinition(step, inputs.example, inputs.references),
-    }
+
+    def initialise(module: nn.Module, generator: torch.Generator) -> None:
+        kept = {name: value.clone() for name, value in _computed(module).items()}
+        draw(module, generator)
+        with torch.no_grad():
+            for name, value in kept.items():
+                module.get_parameter(name).copy_(value)
+
+    return ModelDefinition(
+        graphs={
+            "encoder": drawn(EncoderGraph(model), tokens.batch),
+            "step": drawn(step, _StepInputs(sizes, tokens).draw),
+        },
+        buckets=[{"tokens": sizes.tokens}],
+        task="generation",
+        sample=tokens.sample,
+        task_settings={
+            **{"vocabulary": sizes.vocabulary, "start": start, "end": end, "padding": tokens.padding},
+            **{"forced_eos": end, "bad_words": list(bad_words)},
+        },
+        weights_module=model,
+        checkpoint_keys=lambda state: {**_computed(model), **names(state)},
+        initialise=initialise,
+    )
 
 
-def search_settings(
-    sizes: Sizes, *, start: int, end: int, padding: int, bad_words: Sequence[int] = ()
-) -> dict[str, Any]:
-    """The settings of the task generation. The end is forced at the longest text, as published configurations do."""
-    special = {"start": start, "end": end, "padding": padding, "forced_eos": end, "bad_words": list(bad_words)}
-    return {"vocabulary": sizes.vocabulary, **special}
+def _computed(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Tables that are computed and not learned, sinusoidal positions: published files leave them out."""
+    return {name: value.detach() for name, value in module.named_parameters() if not value.requires_grad}
 
 
 def empty_cache(sizes: Sizes, batch: int) -> dict[str, torch.Tensor]:
@@ -286,17 +326,7 @@ class _StepInputs:
     sizes: Sizes
     tokens: Tokens
 
-    def example(self, bucket: Bucket, batch: int) -> Inputs:
-        return self._inputs(0, bucket, batch)
-
-    def references(self, bucket: Bucket, batch: int) -> Sequence[Inputs]:
-        return [self._inputs(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
-
-    def _inputs(self, seed: int, bucket: Bucket, batch: int) -> Inputs:
-        cached = self._draw(seed, bucket, batch)
-        return cached if self.sizes.decoding == "cached" else prefix_inputs(cached, self.sizes.target)
-
-    def _draw(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+    def draw(self, seed: int, bucket: Bucket, batch: int) -> Inputs:
         sizes, generator = self.sizes, torch.Generator().manual_seed(seed)
         place = (7 * seed) % sizes.target
         text = self.tokens.batch(seed, bucket, batch)
@@ -305,7 +335,7 @@ class _StepInputs:
         cache = {k: torch.randn(v.shape, generator=generator) for k, v in empty_cache(cached, batch).items()}
         for tensor in cache.values():
             tensor[:, :, :, place:] = 0
-        return {
+        inputs = {
             "token": text["input_ids"][:, :1],
             "slot": one_hot(place, sizes.target, batch),
             "cross_keys": torch.randn(shape, generator=generator),
@@ -313,18 +343,4 @@ class _StepInputs:
             "cross_visible": text["attention_mask"].float(),
             **cache,
         }
-
-
-def draw_around(draw: Any, module: nn.Module, generator: torch.Generator) -> None:
-    """Draws weights, but keeps tables that are computed and not learned: sinusoidal positions."""
-    kept = {name: value.detach().clone() for name, value in module.named_parameters() if not value.requires_grad}
-    draw(module, generator)
-    with torch.no_grad():
-        for name, value in kept.items():
-            module.get_parameter(name).copy_(value)
-
-
-def with_computed_positions(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A checkpoint with the sinusoidal positions that published files leave out."""
-    computed = {name: value for name, value in model.named_parameters() if not value.requires_grad}
-    return {**{name: value.detach() for name, value in computed.items()}, **state}
+        return inputs if sizes.decoding == "cached" else prefix_inputs(inputs, sizes.target)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 
-from compile.definition import MINIMUM_REFERENCES, Bucket, Inputs
+from compile.definition import Bucket, ModelDefinition
 from compile.errors import CompileError
+from compile.models.parts.drawn import drawn
 
 # ImageNet statistics, used by torchvision, timm and the families trained with them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -72,10 +75,14 @@ class Pictures:
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         return {self.name: (pictures - mean) / std}
 
-    def example(self, bucket: Bucket, batch: int) -> Inputs:
-        """The input that the graph is traced with."""
-        return self.batch(0, bucket, batch)
-
-    def references(self, bucket: Bucket, batch: int) -> Sequence[Inputs]:
-        """The inputs that the artifact is compared on."""
-        return [self.batch(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
+    def definition(
+        self,
+        module: nn.Module,
+        size: int | tuple[int, int],
+        initialise: Callable[[nn.Module, torch.Generator], None],
+        **more: Any,
+    ) -> ModelDefinition:
+        """A model of one graph for pictures of `size`; more: further fields, task is "tensor" where it is not one."""
+        bucket: Bucket = {"image": (size, size) if isinstance(size, int) else size}
+        graphs = {"main": drawn(module.eval(), self.batch)}
+        return ModelDefinition(graphs, [bucket], initialise=initialise, **{"task": "tensor", **more})

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from compile.definition import MINIMUM_REFERENCES, Bucket, Inputs, SampleRequest
+from compile.definition import Bucket, SampleRequest
 from compile.errors import CompileError
 
 
@@ -77,14 +76,6 @@ class Tokens:
         ids = row["input_ids"][0, : min(8, int(row["attention_mask"].sum()))].tolist()
         body = json.dumps({"input_ids": ids, "num_beams": 2})
         return SampleRequest(body.encode(), "application/json", "application/json")
-
-    def example(self, bucket: Bucket, batch: int) -> Inputs:
-        """The input that the graph is traced with."""
-        return self.batch(0, bucket, batch)
-
-    def references(self, bucket: Bucket, batch: int) -> Sequence[Inputs]:
-        """The inputs that the artifact is compared on."""
-        return [self.batch(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
 
 
 def without_position_ids(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
