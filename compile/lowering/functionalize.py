@@ -17,17 +17,7 @@ Back = Callable[[Tensor, Tensor], Tensor]  # (base, value written into the view)
 # Views that keep all elements in the same order.
 _REARRANGED = ("view", "reshape", "squeeze", "unsqueeze", "flatten", "unflatten", "view_as", "reshape_as", "ravel")
 _SAME = (
-    "contiguous",
-    "to",
-    "type",
-    "float",
-    "double",
-    "half",
-    "bfloat16",
-    "type_as",
-    "detach",
-    "data",
-    "dropout",
+    *("contiguous", "to", "type", "float", "double", "half", "bfloat16", "type_as", "detach", "data", "dropout"),
     "alias",
 )
 _SAME_ORDER = frozenset(_REARRANGED + _SAME)

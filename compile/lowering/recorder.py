@@ -42,19 +42,10 @@ from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left, Lowe
 FOLD = "fold_constants"
 # Hand a value to Python, where a trace loses it.
 READS_VALUES = frozenset(
-    [
-        "item",
-        "__int__",
-        "__float__",
-        "__bool__",
-        "__index__",
-        "__complex__",
-        "tolist",
-        "numpy",
-        "__array__",
-        "is_nonzero",
-        "equal",
-    ]
+    {
+        *("item", "__int__", "__float__", "__bool__", "__index__", "__complex__", "tolist", "numpy", "__array__"),
+        *("is_nonzero", "equal"),
+    }
 )
 
 
