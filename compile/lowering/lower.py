@@ -9,7 +9,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,38 +19,12 @@ from compile.lowering.dataflow import Dataflow
 from compile.lowering.graph_log import log_graphs
 from compile.lowering.module_copy import duplicate
 from compile.lowering.operator_names import tensors
-from compile.lowering.recorder import FOLD, Findings, NotFoldableError, Recorder
+from compile.lowering.recorder import FOLD, Findings, NotFoldableError, Plan, Recorder
 from compile.lowering.registry import REWRITES
 from compile.lowering.report import LeftAlone, LoweringReport, RewriteUse
 from compile.lowering.rewrite import FunctionRewrite, Left, LoweringError, ModuleRewrite, Rewrite
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass
-class Plan:
-    """What the finding run decided; the same in every later run."""
-
-    rewrites: tuple[FunctionRewrite, ...]
-    signature: tuple[tuple[torch.Size, torch.dtype], ...]
-    fold: bool
-    strict: bool = True
-    says_tracing: bool = False
-    watched: bool = True  # below Python as well; TorchScript's interpreter does not run under that
-    unseen_data: tuple[bool, ...] = ()
-    kept: frozenset[int] = frozenset()
-    positions: tuple[int, ...] = ()  # which buffer holds the n-th constant
-    survivors: list[weakref.ReferenceType[Tensor]] = field(default_factory=list)
-
-    def known(self) -> Iterator[Tensor]:
-        """Constants that an earlier run left in a cache of the model."""
-        for reference in self.survivors:
-            tensor = reference()
-            if tensor is not None:
-                yield tensor
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "survivors": []}
 
 
 @dataclass(frozen=True)
@@ -62,26 +36,13 @@ class Lowered:
     report: LoweringReport
 
 
-class Constants(nn.Module):
-    """The values that were folded, as buffers ``c0``, ``c1`` ..."""
-
-    def __init__(self, values: Sequence[Tensor]) -> None:
-        super().__init__()
-        for number, value in enumerate(values):
-            self.register_buffer(f"c{number}", value)
-
-    def values(self) -> list[Tensor]:
-        """The buffers in order."""
-        return list(self._buffers.values())  # type: ignore[arg-type]
-
-
 class LoweredModule(nn.Module):
     """Runs the copied module under a recorder of its own, so that a trace records the lowered operators."""
 
     def __init__(self, inner: nn.Module, plan: Plan) -> None:
         super().__init__()
         self.inner = inner
-        self.constants = Constants(())
+        self.constants = nn.Module()  # the values that were folded, as buffers c0, c1 ...
         self.plan = plan
         self.training = False
 
@@ -90,28 +51,21 @@ class LoweredModule(nn.Module):
 
         Raises LoweringError when the inputs differ from the example's, since shapes became constants.
         """
-        constants = self.constants.values()
-        result, _ = self.run(inputs, [constants[position] for position in self.plan.positions])
-        return result
+        return self.run(inputs, [self.constants.get_buffer(f"c{number}") for number in self.plan.positions])[0]
 
     def run(
         self, inputs: tuple[Tensor, ...], constants: Sequence[Tensor] | None, watch: bool = False
     ) -> tuple[Any, Findings]:
         """One run; ``constants`` None finds them, ``watch`` follows which submodule runs."""
         flow = Dataflow(inputs) if constants is None and self.plan.watched and self.plan.strict else None
-        recorder = Recorder(
-            self.plan.rewrites,
-            owned=[*self.inner.parameters(), *self.inner.buffers()],
-            attributes=[*_attributes(self.inner), *self.plan.known()],
-            constants=constants,
-            kept=self.plan.kept,
-            fold=self.plan.fold,
-            strict=self.plan.strict,
-            says_tracing=self.plan.says_tracing,
-            flow=flow,
-            unseen_data=self.plan.unseen_data,
-        )
-        self._check(inputs, recorder)
+        owned = [*self.inner.parameters(), *self.inner.buffers()]
+        recorder = Recorder(self.plan, owned, _attributes(self.inner), constants, flow)
+        with recorder._recording(on=False):
+            given = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+        if given != self.plan.signature:
+            raise LoweringError(
+                f"lowered for inputs {_words(self.plan.signature)} and called with {_words(given)}; lower it for these"
+            )
         hooks = list(_watch(self.inner, recorder)) if watch else []
         try:
             with flow or contextlib.nullcontext(), recorder.running(inputs):
@@ -122,14 +76,6 @@ class LoweredModule(nn.Module):
                 hook.remove()
             if constants is None:
                 self.plan.survivors += [weakref.ref(tensor) for tensor in recorder.survivors()]
-
-    def _check(self, inputs: tuple[Tensor, ...], recorder: Recorder) -> None:
-        with recorder._recording(on=False):
-            given = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
-        if given != self.plan.signature:
-            raise LoweringError(
-                f"lowered for inputs {_words(self.plan.signature)} and called with {_words(given)}; lower it for these"
-            )
 
 
 def _outputs(result: Any, recorder: Recorder) -> Any:
@@ -192,15 +138,6 @@ def _replace_modules(
     return module
 
 
-def _chosen(disabled: Collection[str], extra: Sequence[Rewrite]) -> list[Rewrite]:
-    rewrites = [*extra, *REWRITES]
-    known = {rewrite.name for rewrite in rewrites} | {FOLD}
-    unknown = sorted(set(disabled) - known)
-    if unknown:
-        raise LoweringError(f"no rewrite is called {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    return [rewrite for rewrite in rewrites if rewrite.name not in disabled]
-
-
 def lower(
     module: nn.Module,
     example_inputs: tuple[Tensor, ...],
@@ -218,7 +155,11 @@ def lower(
     if any(part.training for part in module.modules()):
         raise LoweringError("the module is in training mode; call .eval() before lowering")
     started = time.perf_counter()
-    chosen = _chosen(disabled, extra)
+    known = {rewrite.name for rewrite in (*extra, *REWRITES)} | {FOLD}
+    unknown = sorted(set(disabled) - known)
+    if unknown:
+        raise LoweringError(f"no rewrite is called {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    chosen = [rewrite for rewrite in (*extra, *REWRITES) if rewrite.name not in disabled]
     report = LoweringReport(disabled=tuple(sorted(disabled)))
     report.uses = {item.name: RewriteUse(item.name, item.mechanism, item.why, item.cost) for item in chosen}
     seconds: Counter[str] = Counter()
@@ -324,25 +265,22 @@ def _find_once(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
                 ) from error
 
 
-class _Finding(nn.Module):
-    """A finding run that can be traced, for modules whose scripted parts behave differently there."""
-
-    def __init__(self, lowered: LoweredModule) -> None:
-        super().__init__()
-        self.lowered = lowered
-        self.found: list[Findings] = []
-        self.training = False
-
-    def forward(self, *inputs: Tensor) -> Any:
-        result, findings = self.lowered.run(inputs, None, watch=True)
-        self.found.append(findings)
-        return result
-
-
 def _found_in_trace(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
-    finding = _Finding(lowered)
-    torch.jit.trace(finding, inputs, check_trace=False)  # type: ignore[no-untyped-call]
-    return finding.found[-1]
+    """A finding run that is traced, for modules whose scripted parts behave differently there."""
+    found: list[Findings] = []
+
+    class Finding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lowered, self.training = lowered, False
+
+        def forward(self, *inputs: Tensor) -> Any:
+            result, findings = self.lowered.run(inputs, None, watch=True)
+            found.append(findings)
+            return result
+
+    torch.jit.trace(Finding(), inputs, check_trace=False)  # type: ignore[no-untyped-call]
+    return found[-1]
 
 
 def _keep_constants(lowered: LoweredModule, findings: Findings, report: LoweringReport) -> None:
@@ -353,7 +291,8 @@ def _keep_constants(lowered: LoweredModule, findings: Findings, report: Lowering
         if place == len(unique):
             unique.append(value)
         positions.append(place)
-    lowered.constants = Constants(unique).eval()
+    for number, value in enumerate(unique):
+        lowered.constants.register_buffer(f"c{number}", value)
     lowered.plan.positions = tuple(positions)
     report.constants = len(unique)
     report.constant_bytes = sum(value.numel() * value.element_size() for value in unique)

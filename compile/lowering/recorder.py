@@ -58,6 +58,32 @@ class NotFoldableError(Exception):
 
 
 @dataclass
+class Plan:
+    """What the finding run decided; the same in every later run."""
+
+    rewrites: tuple[FunctionRewrite, ...]
+    signature: tuple[tuple[torch.Size, torch.dtype], ...]
+    fold: bool
+    strict: bool = True  # Python code runs unrecorded
+    says_tracing: bool = False  # what torch.jit.is_tracing() answers
+    watched: bool = True  # below Python as well; TorchScript's interpreter does not run under that
+    unseen_data: tuple[bool, ...] = ()
+    kept: frozenset[int] = frozenset()  # ordinals of folded calls that must not be folded
+    positions: tuple[int, ...] = ()  # which buffer holds the n-th constant
+    survivors: list[weakref.ReferenceType[Tensor]] = field(default_factory=list)
+
+    def known(self) -> Iterator[Tensor]:
+        """Constants that an earlier run left in a cache of the model."""
+        for reference in self.survivors:
+            tensor = reference()
+            if tensor is not None:
+                yield tensor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "survivors": []}
+
+
+@dataclass
 class Entry:
     """What the recorder knows of one tensor object."""
 
@@ -115,47 +141,36 @@ def storage_of(tensor: Tensor) -> int:
 class Recorder(TorchFunctionMode):
     """One run of one module; make a new one for every call of forward.
 
-    ``owned`` are the module's parameters and buffers, ``constants`` the values that an earlier run found (None while
-    finding them), ``kept`` the ordinals of folded calls that must not be folded, ``strict`` whether Python code runs
-    unrecorded, ``says_tracing`` what ``torch.jit.is_tracing()`` answers. Tensors whose making the mode has not seen
-    are data or constants: ``flow`` finds out which in the finding run, ``unseen_data`` repeats what it found.
+    ``owned`` are the module's parameters and buffers, ``attributes`` its other tensors, ``constants`` the values that
+    an earlier run found (None while finding them). Tensors whose making the mode has not seen are data or constants:
+    ``flow`` finds out which in the finding run, the plan's ``unseen_data`` repeats what it found.
     """
 
-    def __init__(  # noqa: PLR0913 - all by name
+    def __init__(
         self,
-        rewrites: Sequence[FunctionRewrite],
-        *,
+        plan: Plan,
         owned: Iterable[Tensor],
-        attributes: Iterable[Tensor] = (),
-        constants: Sequence[Tensor] | None = None,
-        kept: frozenset[int] = frozenset(),
-        fold: bool = True,
-        strict: bool = True,
-        says_tracing: bool = False,
-        flow: Dataflow | None = None,
-        unseen_data: Sequence[bool] = (),
+        attributes: Iterable[Tensor],
+        constants: Sequence[Tensor] | None,
+        flow: Dataflow | None,
     ) -> None:
         super().__init__()
         self.findings = Findings()
         self.path: list[str] = []
+        self._plan = plan
         self._rewrites: dict[str, list[FunctionRewrite]] = {}
-        for rewrite in rewrites:
+        for rewrite in plan.rewrites:
             for operator in rewrite.operators:
                 self._rewrites.setdefault(operator, []).append(rewrite)
         self._owned = {id(tensor): tensor for tensor in owned}
         self._entries: dict[int, Entry] = {}
         self._constants = constants
         self._given: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        self._kept = kept
-        self._fold = fold
-        self._strict = strict
-        self._says_tracing = says_tracing
         self._flow = flow
-        self._unseen_data = unseen_data
         self._calls = 0
         self._busy: set[Any] = set()
         self._tracing = torch._C._get_tracing_state()
-        for tensor in attributes:
+        for tensor in (*attributes, *plan.known()):
             self._mark(tensor, static=True)
 
     # -- running
@@ -166,8 +181,8 @@ class Recorder(TorchFunctionMode):
         case."""
         for tensor in inputs:
             self._mark(tensor, static=False)
-        wishes = thread_patches.Wishes(self._says_tracing, functools.partial(self._recording, on=False))
-        with thread_patches.patched(wishes), self._recording(on=not self._strict), self:
+        wishes = thread_patches.Wishes(self._plan.says_tracing, functools.partial(self._recording, on=False))
+        with thread_patches.patched(wishes), self._recording(on=not self._plan.strict), self:
             yield
 
     @contextlib.contextmanager
@@ -188,7 +203,7 @@ class Recorder(TorchFunctionMode):
         """Python code that again passes through this mode, except for what ``key`` names."""
         self._busy.add(key)
         try:
-            with self._recording(on=not self._strict), self:
+            with self._recording(on=not self._plan.strict), self:
                 yield
         finally:
             self._busy.discard(key)
@@ -240,7 +255,7 @@ class Recorder(TorchFunctionMode):
         return not all(self.is_static(tensor) for tensor in tensors((args, kwargs)))
 
     def _may_fold(self, name: str, args: tuple[Any, ...]) -> bool:
-        if not self._fold or self._calls in self._kept:
+        if not self._plan.fold or self._calls in self._plan.kept:
             return False
         return not (writes(name) and args and isinstance(args[0], Tensor) and id(args[0]) in self._owned)
 
@@ -307,7 +322,7 @@ class Recorder(TorchFunctionMode):
         if self._flow is not None:
             is_data = self._flow.depends(tensor)
         else:
-            is_data = self._unseen_data[number] if number < len(self._unseen_data) else True
+            is_data = self._plan.unseen_data[number] if number < len(self._plan.unseen_data) else True
         self.findings.unseen_data.append(is_data)
         if is_data:
             self.findings.unseen[name, self.where] += 1
