@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compile.analysis.report import percent
 from compile.errors import CompileError
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -66,9 +67,7 @@ class LogReport:
     @property
     def percent(self) -> float | None:
         """Supported nodes in percent of all."""
-        if self.total is None or self.supported is None:
-            return None
-        return round(100.0 * self.supported / self.total, 2) if self.total else 0.0
+        return None if self.total is None or self.supported is None else percent(self.supported, self.total)
 
     def operators(self) -> dict[str, dict[str, Any]]:
         """Per kind: count, how many were compiled, and whether torch-neuron supports it."""
