@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -197,7 +198,7 @@ def _print_json(planned: Plan | ShapePlan, cost: Cost, room: Room | None, snippe
     data = {
         **planned.to_json(),
         "cost": counted,
-        "memory": room.to_json() if room else None,
+        "memory": asdict(room) if room else None,
         "yaml": snippet,
         "plot": str(picture) if picture else None,
     }
