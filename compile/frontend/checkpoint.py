@@ -11,7 +11,7 @@ import io
 import pickle
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 
@@ -19,21 +19,10 @@ from compile.errors import CompileError
 from endpoint_spec.archives import ArchiveError, ZipReader
 
 _DTYPES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
+    **{"FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16},
+    **{"BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32},
+    **{"ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool},
 }
-
-
-class _StorageType(NamedTuple):
-    dtype: torch.dtype
 
 
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
@@ -42,18 +31,14 @@ def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) 
     return torch.as_strided(storage, tuple(size), tuple(stride), offset)
 
 
-def _rebuild_parameter(data: Any, *_: Any) -> Any:
-    return data
-
-
 class _StateDictUnpickler(pickle.Unpickler):
     """Knows the constructors of a state dict and nothing else."""
 
     _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
         ("collections", "OrderedDict"): OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-        ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-        **{("torch", name): _StorageType(dtype) for name, dtype in _DTYPES.items()},
+        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+        **{("torch", name): dtype for name, dtype in _DTYPES.items()},
     }
 
     def __init__(self, archive: ZipReader, root: str) -> None:
@@ -69,14 +54,12 @@ class _StateDictUnpickler(pickle.Unpickler):
         return found
 
     def persistent_load(self, pid: Any) -> torch.Tensor:
-        kind, storage_type, key, _location, size = pid
-        if kind != "storage" or not isinstance(storage_type, _StorageType):
+        kind, dtype, key, _location, size = pid
+        if kind != "storage" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError(f"an unknown reference {kind!r}")
         if key not in self._storages:
             data = self._archive.read(f"{self._root}/data/{key}")
-            tensor = (
-                torch.frombuffer(data, dtype=storage_type.dtype) if data else torch.empty(0, dtype=storage_type.dtype)
-            )
+            tensor = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             if tensor.numel() < size:
                 raise pickle.UnpicklingError(f"storage {key} holds {tensor.numel()} values, {size} are announced")
             self._storages[key] = tensor

@@ -9,6 +9,7 @@ text_embed.embedding, pos_queries).
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -74,7 +75,9 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=ENCODER_EPS)
         self.attn = _EncoderAttention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=ENCODER_EPS)
-        self.mlp = _Mlp(width, mlp_ratio * width)
+        hidden = mlp_ratio * width
+        dense = {"fc1": nn.Linear(width, hidden), "act": nn.GELU(), "fc2": nn.Linear(hidden, width)}
+        self.mlp = nn.Sequential(OrderedDict(dense))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.attn(self.norm1(x))
@@ -92,17 +95,6 @@ class _EncoderAttention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         query, keys, values = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, -1))
         y: torch.Tensor = self.proj(attend(query, keys, values))
-        return y
-
-
-class _Mlp(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.fc2(functional.gelu(self.fc1(x)))
         return y
 
 

@@ -6,37 +6,22 @@ Parameter names of the blocks: ultralytics/yolov5 and ultralytics/yolov3 (conv, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 BATCH_NORM_EPS = 1e-3  # ultralytics sets it on every batch norm
 
 
-class LeakyReLU(nn.Module):
-    """Darknet's leaky: slope 0.1 below zero."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.leaky_relu(x, 0.1)
-
-
-class SiLU(nn.Module):
-    """x * sigmoid(x)."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.silu(x)
-
-
-class Mish(nn.Module):
-    """x * tanh(softplus(x)); Misra, 2019."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.mish(x)
-
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"leaky": LeakyReLU, "silu": SiLU, "mish": Mish, "linear": nn.Identity}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "leaky": functools.partial(nn.LeakyReLU, 0.1),  # Darknet's slope below zero
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "linear": nn.Identity,
+}
 
 
 class Conv(nn.Module):
@@ -136,3 +121,32 @@ class Detect(nn.Module):
     def heads(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The raw values of each scale, (batch, anchors * (5 + classes), height, width)."""
         return [convolution(feature) for convolution, feature in zip(self.m, features, strict=True)]
+
+
+class Numbered(nn.Module):
+    """A network of layers that checkpoints number; the last one is a Detect.
+
+    boxes: how a head's values are read. Inputs (batch, 3, height, width) float32 in 0..1, sides multiples of 32; the
+    result is (batch, boxes, 5 + classes), the finest scale first.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], boxes: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.model = nn.ModuleList(layers)
+        self.boxes = boxes
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        detect = cast(Detect, self.model[-1])
+        heads = zip(detect.heads(self.features(images)), detect.strides, strict=True)
+        rows = [self.boxes(head, detect.anchors[n] * stride, stride) for n, (head, stride) in enumerate(heads)]
+        return torch.cat(rows, 1)
+
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """What the heads read, finest first."""
+        raise NotImplementedError
+
+    def run(self, start: int, end: int, x: torch.Tensor) -> torch.Tensor:
+        """x through the layers from `start` to before `end`."""
+        for index in range(start, end):
+            x = self.model[index](x)
+        return x

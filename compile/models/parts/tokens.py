@@ -60,10 +60,11 @@ class Tokens:
 
     def task_settings(self) -> dict[str, Any]:
         """Settings of the task tensor: shorter texts are padded, masks made, ids that do not exist refused."""
-        highest = {"input_ids": self.vocabulary - 1, "attention_mask": 1}
-        highest |= {"token_type_ids": 1} if self.segments else {}
-        defaults = {"attention_mask": 1, **({"token_type_ids": 0} if self.segments else {})}
-        highest |= {"langs": self.languages - 1} if self.languages else {}
+        highest, defaults = {"input_ids": self.vocabulary - 1, "attention_mask": 1}, {"attention_mask": 1}
+        if self.segments:
+            highest["token_type_ids"], defaults["token_type_ids"] = 1, 0
+        if self.languages:
+            highest["langs"] = self.languages - 1
         return {
             "padding": {name: self.padding if name == "input_ids" else 0 for name in highest},
             "defaults": defaults,
