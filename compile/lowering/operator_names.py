@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 # What these return follows from shape, dtype and device alone.
@@ -93,6 +94,26 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(part)
     elif isinstance(value, slice):
         yield from tensors((value.start, value.stop, value.step))
+
+
+def bound(args: Sequence[Any], kwargs: Mapping[str, Any], *names: str) -> list[Any]:
+    """The first arguments, of these names, whether they are given by place or by name; None for one that is not."""
+    return [args[place] if place < len(args) else kwargs.get(name) for place, name in enumerate(names)]
+
+
+def is_whole(index: Any) -> bool:
+    """Whether an index takes all of its dimension."""
+    return isinstance(index, slice) and index == slice(None)
+
+
+def places_of(x: Tensor) -> Tensor:
+    """Of each element of a tensor its place in the flattened one."""
+    return torch.arange(x.numel()).reshape(x.shape)
+
+
+def as_tensor(value: Any, dtype: torch.dtype) -> Tensor:
+    """A value that is written, as a tensor of the target's dtype."""
+    return value.to(dtype) if isinstance(value, Tensor) else torch.full((), value, dtype=dtype)
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
