@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -270,11 +270,8 @@ class _Splitter:
             groups.setdefault(found.table, []).append(found)
         tables = [self.table(value, found) for value, found in groups.items()]
         finite = [bool(torch.isfinite(self.state[value][1]).all()) for value in groups]
-        chosen = choose(tables, finite, self.budget)
-        self.report.tables = [
-            replace(table, choice=choice, reason=reason) for table, (choice, reason) in zip(tables, chosen, strict=True)
-        ]
-        return {value for value, (choice, _) in zip(groups, chosen, strict=True) if choice == "product"}
+        self.report.tables = choose(tables, finite, self.budget)
+        return {value for value, table in zip(groups, self.report.tables, strict=True) if table.choice == "product"}
 
     def table(self, value: int, found: Sequence[_LookUp]) -> Table:
         tensor = self.state[value][1]

@@ -305,9 +305,8 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def _account(findings: Findings, report: LoweringReport) -> None:
     for (name, where), times in findings.applied.items():
         report.uses[name].where[where] += times
-    for name, (flops, bytes_) in findings.added.items():
-        report.uses[name].flops += flops
-        report.uses[name].bytes += bytes_
+    for name, use in report.uses.items():
+        use.flops, use.bytes = findings.flops[name], findings.bytes[name]
     report.left.update(findings.left)
     for (name, where), times in findings.unseen.items():
         report.notes.append(

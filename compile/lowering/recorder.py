@@ -103,17 +103,14 @@ class Findings:
 
     constants: list[Tensor] = field(default_factory=list)
     applied: Counter[tuple[str, str]] = field(default_factory=Counter)
-    added: dict[str, list[int]] = field(default_factory=dict)
+    flops: Counter[str] = field(default_factory=Counter)  # that a rewrite adds
+    bytes: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)  # by rewrite
     left: Counter[LeftAlone] = field(default_factory=Counter)
     unseen: Counter[tuple[str, str]] = field(default_factory=Counter)
     unseen_data: list[bool] = field(default_factory=list)
     adopted: list[Tensor] = field(default_factory=list)  # taken for constants though nobody saw them being made
     frozen: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-
-def _never(*_: Any) -> bool:
-    return False
 
 
 @functools.cache
@@ -123,7 +120,7 @@ def _opened(function: types.FunctionType) -> types.FunctionType | None:
     asks = [name for name in function.__code__.co_names if name.startswith("has_torch_function")]
     if not asks or not str(function.__module__).startswith("torch"):
         return None
-    names = {**function.__globals__, **dict.fromkeys(asks, _never)}
+    names = {**function.__globals__, **dict.fromkeys(asks, lambda *_: False)}
     copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
@@ -236,13 +233,18 @@ class Recorder(TorchFunctionMode):
             }
         if not self._needs_inputs(name, args, kwargs):
             self._calls += 1
-            if self._may_fold(name, args):
+            writes_owned = writes(name) and args and isinstance(args[0], Tensor) and id(args[0]) in self._owned
+            if self._plan.fold and self._calls not in self._plan.kept and not writes_owned:
                 return self._folded(func, args, kwargs)
         for rewrite in self._rewrites.get(name, ()):
             result = self._rewritten(rewrite, name, args, kwargs)
             if result is not NOT_MINE:
                 return result
-        return self._opened_or_recorded(func, name, args, kwargs)
+        body = _opened(func) if isinstance(func, types.FunctionType) and func not in self._busy else None
+        if body is None:
+            return self._recorded(func, name, args, kwargs)
+        with self._inside(func):
+            return body(*args, **kwargs)
 
     def _needs_inputs(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if name in RANDOM:
@@ -253,11 +255,6 @@ class Recorder(TorchFunctionMode):
             args = args[:1]
             kwargs = {key: value for key, value in kwargs.items() if key != "other"}
         return not all(self.is_static(tensor) for tensor in tensors((args, kwargs)))
-
-    def _may_fold(self, name: str, args: tuple[Any, ...]) -> bool:
-        if not self._plan.fold or self._calls in self._plan.kept:
-            return False
-        return not (writes(name) and args and isinstance(args[0], Tensor) and id(args[0]) in self._owned)
 
     def _folded(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result as a constant: computed now, unrecorded."""
@@ -287,18 +284,12 @@ class Recorder(TorchFunctionMode):
         is_number = tensor.dim() == 0 and tensor.dtype in (torch.int64, torch.int32) and self.is_static(tensor)
         return int(tensor) if is_number else tensor
 
-    def _opened_or_recorded(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if isinstance(func, types.FunctionType) and func not in self._busy:
-            body = _opened(func)
-            if body is not None:
-                with self._inside(func):
-                    return body(*args, **kwargs)
-        return self._recorded(func, name, args, kwargs)
-
     def _recorded(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call as a graph node; constants that it takes are handed to it as buffers."""
-        if writes(name):
-            self._really_written(args)
+        if writes(name) and args and isinstance(args[0], Tensor):
+            for tensor in (args[0], *self._aliases(args[0])):  # constants over memory that is written are none
+                if self.is_static(tensor) and id(tensor) not in self._owned:
+                    raise NotFoldableError(self._origins(tensor))
         if name in READS_VALUES:
             self.findings.frozen[name, self.where] += 1
         handed_args, handed_kwargs = map_tensors(args, self._handed), map_tensors(kwargs, self._handed)
@@ -362,9 +353,20 @@ class Recorder(TorchFunctionMode):
             if not is_new or entry is None or not isinstance(base, Tensor) or tensor is base:
                 continue
             if entry.storage and entry.storage == storage_of(base):
-                entry.base = base
-                entry.again = functools.partial(self._view_again, func, args[1:], kwargs, place)
-                entry.back = functionalize.back(operator_name(func), args[1:], kwargs, place)
+                self._link(entry, base, func, args[1:], kwargs, place)
+
+    def _link(
+        self,
+        entry: Entry,
+        base: Tensor,
+        view: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        place: int = 0,
+    ) -> None:
+        entry.base = base
+        entry.again = functools.partial(self._view_again, view, args, kwargs, place)
+        entry.back = functionalize.back(operator_name(view), args, kwargs, place)
 
     def _view_again(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], place: int, base: Tensor
@@ -376,9 +378,7 @@ class Recorder(TorchFunctionMode):
         """See ``Call.follow``."""
         entry = self._entry(result)
         if entry is not None:
-            entry.base = base
-            entry.again = functools.partial(self._view_again, view, args, {}, 0)
-            entry.back = functionalize.back(operator_name(view), args, {}, 0)
+            self._link(entry, base, view, args, {})
 
     def is_static(self, tensor: Tensor) -> bool:
         """Whether the tensor depends only on weights, constants and shapes; what the mode has not seen being made
@@ -486,15 +486,6 @@ class Recorder(TorchFunctionMode):
             entry.value = value
             return None
 
-    def _really_written(self, args: tuple[Any, ...]) -> None:
-        """A write that stays a write: constants over that memory cannot be constants."""
-        target = args[0] if args else None
-        if not isinstance(target, Tensor):
-            return
-        for tensor in (target, *self._aliases(target)):
-            if self.is_static(tensor) and id(tensor) not in self._owned:
-                raise NotFoldableError(self._origins(tensor))
-
     # -- account
 
     def survivors(self) -> list[Tensor]:
@@ -503,12 +494,6 @@ class Recorder(TorchFunctionMode):
         self._given.clear()
         found = (entry.reference() for entry in self._entries.values() if entry.static and entry.value is None)
         return [tensor for tensor in found if tensor is not None]
-
-    def account(self, rewrite: str, flops: int, bytes_: int) -> None:
-        """Add to what a rewrite costs."""
-        sums = self.findings.added.setdefault(rewrite, [0, 0])
-        sums[0] += flops
-        sums[1] += bytes_
 
     def output(self, tensor: Tensor) -> Tensor:
         """The tensor as an output of the graph; an output that no node made gets one."""

@@ -19,14 +19,10 @@ def _fill(target: Tensor, value: Any) -> Tensor:
     return torch.full_like(target, value)
 
 
-def _copy(target: Tensor, source: Tensor, _non_blocking: bool = False) -> Tensor:
-    return source.to(target.dtype).expand(target.shape).clone()
-
-
 SPECIAL: dict[str, Callable[..., Tensor]] = {
     "fill_": _fill,
     "zero_": torch.zeros_like,
-    "copy_": _copy,
+    "copy_": lambda target, source, _non_blocking=False: _fill(target, source),
     "hardtanh_": functional.hardtanh,
     "clamp_": torch.clamp,
     "clip_": torch.clamp,
