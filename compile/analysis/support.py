@@ -22,11 +22,7 @@ class Verdict:
 
 
 def judge(
-    graph: Graph,
-    table: OperatorTable,
-    *,
-    op_whitelist: Collection[str] | None = None,
-    exclude: Collection[str] = (),
+    graph: Graph, table: OperatorTable, *, op_whitelist: Collection[str] | None = None, exclude: Collection[str] = ()
 ) -> dict[int, Verdict]:
     """A verdict for every counted node, by node index.
 

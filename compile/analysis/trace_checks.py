@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compile.analysis.report import Partition
 from compile.errors import CompileError
@@ -101,7 +101,7 @@ def _tensors(item: Any, path: str) -> Iterator[tuple[str, Any]]:
 def _input_problems(inputs: tuple[Any, ...]) -> list[tuple[str, str]]:
     found = []
     for path, item in _tensors(inputs, "input"):
-        if not isinstance(item, torch.Tensor):
+        if not isinstance(item, Tensor):
             problem = f"{path} is {type(item).__name__} ({item!r:.60}): only tensors, and nests of them, can be traced."
             found.append((problem, "Fix such arguments in a wrapper module whose forward takes tensors only."))
         elif item.dtype == torch.float64:
@@ -110,7 +110,7 @@ def _input_problems(inputs: tuple[Any, ...]) -> list[tuple[str, str]]:
         elif item.is_complex():
             problem = f"{path} is {item.dtype}: neuron-cc has no complex numbers."
             found.append((problem, "Pass the real and imaginary parts as two inputs."))
-    if not any(isinstance(item, torch.Tensor) for _, item in _tensors(inputs, "input")):
+    if not any(isinstance(item, Tensor) for _, item in _tensors(inputs, "input")):
         found.append(("There is no tensor among the example inputs.", "Give at least one example tensor."))
     return found
 
@@ -181,21 +181,21 @@ def _watch_decisions(seen: list[str]) -> Iterator[None]:
     input are noted. torch.Tensor has these methods from its base class, so deleting ours restores them.
     """
     names = ("__bool__", "item", "tolist", "__float__")
-    own = {name: torch.Tensor.__dict__[name] for name in names if name in torch.Tensor.__dict__}
+    own = {name: Tensor.__dict__[name] for name in names if name in Tensor.__dict__}
     for name in names:
-        setattr(torch.Tensor, name, _watching(getattr(torch.Tensor, name), seen))
+        setattr(Tensor, name, _watching(getattr(Tensor, name), seen))
     try:
         yield
     finally:
         for name in names:
             if name in own:
-                setattr(torch.Tensor, name, own[name])
+                setattr(Tensor, name, own[name])
             else:
-                delattr(torch.Tensor, name)
+                delattr(Tensor, name)
 
 
 def _watching(original: Any, seen: list[str]) -> Any:
-    def watched(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def watched(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         if torch._C._get_tracing_state() and _depends_on_data(torch._C._get_value_trace(self)):  # type: ignore[attr-defined]
             frames = [frame for frame in traceback.extract_stack(limit=12)[:-1] if "/torch/" not in frame.filename]
             if frames:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import torch
+from torch import Tensor
 
 from compile.errors import CompileError
 from endpoint_spec.archives import ArchiveError, ZipReader
@@ -25,8 +26,8 @@ _DTYPES = {
 }
 
 
-def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
-    if not isinstance(storage, torch.Tensor):
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    if not isinstance(storage, Tensor):
         raise pickle.UnpicklingError("a tensor without a storage")
     return torch.as_strided(storage, tuple(size), tuple(stride), offset)
 
@@ -45,7 +46,7 @@ class _StateDictUnpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
         self._archive = archive
         self._root = root
-        self._storages: dict[str, torch.Tensor] = {}
+        self._storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         found = self._ALLOWED.get((module, name))
@@ -53,7 +54,7 @@ class _StateDictUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no part of a state dict")
         return found
 
-    def persistent_load(self, pid: Any) -> torch.Tensor:
+    def persistent_load(self, pid: Any) -> Tensor:
         kind, dtype, key, _location, size = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError(f"an unknown reference {kind!r}")
@@ -66,7 +67,7 @@ class _StateDictUnpickler(pickle.Unpickler):
         return self._storages[key]
 
 
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The state dict in a .pth file written by torch 1.6 or newer; also one under the key state_dict or model.
 
     Raises CompileError when the file is not such an archive, asks for any other constructor, or holds no tensors.
@@ -88,7 +89,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not content:
         _refuse(path, "it holds no dictionary of tensors")
-    others = [key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, torch.Tensor))]
+    others = [key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if others:
         _refuse(path, f"these entries are no tensors: {', '.join(map(str, others[:5]))}")
     return dict(content)

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from compile.definition import ModelDefinition
 from compile.errors import CompileError
@@ -127,7 +128,7 @@ def carried(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -
     return folder / f"{weights.id}@{weights.revision or 'main'}".replace("/", "--") / "model.safetensors"
 
 
-def read(path: Path) -> dict[str, torch.Tensor]:
+def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors or .pth file, recognised by their first bytes. Nothing is unpickled freely."""
     with path.open("rb") as stream:
         start = stream.read(9)
@@ -144,7 +145,7 @@ def read(path: Path) -> dict[str, torch.Tensor]:
     )
 
 
-def load(definition: ModelDefinition, state: dict[str, torch.Tensor], where: str) -> None:
+def load(definition: ModelDefinition, state: dict[str, Tensor], where: str) -> None:
     """Loads a state dict under the definition's names.
 
     A tied weight may be in the file once. Raises CompileError naming missing and unexpected keys and other shapes.

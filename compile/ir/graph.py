@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 INTEGER_TYPES = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
@@ -122,9 +123,7 @@ def trace(module: torch.nn.Module, example_inputs: Sequence[Any], *, grad: bool 
 
     Raises what PyTorch's tracer raises; compile.analysis.trace_checks turns it into a message.
     """
-    inputs = tree_map(
-        lambda item: item.detach().clone() if isinstance(item, torch.Tensor) else item, tuple(example_inputs)
-    )
+    inputs = tree_map(lambda item: item.detach().clone() if isinstance(item, Tensor) else item, tuple(example_inputs))
     training = module.training
     started = time.perf_counter()
     try:

@@ -151,7 +151,7 @@ _AS_SEQUENCE, _ITEM_SLOTS = 13, (3, 5)
 
 def _item_slots() -> list[tuple[Any, int, int | None]]:
     """The sequence slots for items of Tensor and its subclasses: (methods, number, value)."""
-    kinds: list[Any] = [torch.Tensor]
+    kinds: list[Any] = [Tensor]
     for kind in kinds:
         kinds += kind.__subclasses__()
     found = []
@@ -177,7 +177,7 @@ def _replace_indexing() -> None:
 
     _undo.append(restore)
     for name in _INDEXING:
-        _replace(torch.Tensor, name, _indexing(name))
+        _replace(Tensor, name, _indexing(name))
     restore()
 
 

@@ -7,6 +7,7 @@ and facebook/bart-large-cnn. Decoding is an encoder and a step of fixed shape (a
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from transformers import BartConfig, BartForConditionalGeneration
 
 from compile.definition import ModelDefinition
@@ -43,7 +44,7 @@ def build(sizes: Sizes) -> ModelDefinition:
     )
 
 
-def with_head(state: dict[str, torch.Tensor], vocabulary: int) -> dict[str, torch.Tensor]:
+def with_head(state: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
     """facebook/bart-{base,large} hold the network without its output layer, which is tied and has no bias."""
     if any(key.startswith("model.") for key in state):
         return state

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
+from torch import Tensor
 
 from compile.definition import ModelDefinition
 from compile.models import family
@@ -53,7 +53,7 @@ def build(sizes: Sizes) -> ModelDefinition:
     return PICTURES.definition(module, sizes.image_size, DRAW, checkpoint_keys=without_parallel_prefix)
 
 
-def without_parallel_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_parallel_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The published files were saved from nn.DataParallel: every key starts with "module."."""
     if not all(key.startswith("module.") for key in state):
         return state

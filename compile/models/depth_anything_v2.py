@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
 from compile.definition import Bucket, ModelDefinition, SampleRequest
@@ -138,7 +138,7 @@ def draw(module: nn.Module, generator: torch.Generator) -> None:
         module.get_submodule("head.conv3").get_parameter("weight").abs_()
 
 
-def _smooth_kernel(parameter: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _smooth_kernel(parameter: Tensor, generator: torch.Generator) -> Tensor:
     """Upsampling kernels that differ little over a patch: independent values would print the patch grid on the map."""
     inputs, outputs, height, width = parameter.shape
     base = torch.randn(inputs, outputs, 1, 1, generator=generator)
@@ -174,7 +174,7 @@ _REFINE = re.compile(r"depth_head\.scratch\.refinenet([1-4])\.(out_conv|resConfU
 _RN = re.compile(r"depth_head\.scratch\.layer([1-4])_rn\.(.+)")
 
 
-def transformers_names(state: dict[str, torch.Tensor], sizes: Sizes) -> dict[str, torch.Tensor]:
+def transformers_names(state: dict[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
     """An official .pth state dict under transformers' names; one that has those names already comes back unchanged.
 
     The fused qkv matrix (3 x hidden, hidden) becomes query, key and value. Names that neither side knows are kept, so
@@ -182,7 +182,7 @@ def transformers_names(state: dict[str, torch.Tensor], sizes: Sizes) -> dict[str
     """
     if not any(key.startswith(("pretrained.", "depth_head.")) for key in state):
         return state
-    renamed: dict[str, torch.Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         qkv = _QKV.fullmatch(key)
         if qkv and value.shape[0] == 3 * sizes.hidden_size:

@@ -12,6 +12,7 @@ import string
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from compile.definition import Bucket, Inputs, ModelDefinition, SampleRequest
 from compile.models import family
@@ -82,7 +83,7 @@ def draw(module: torch.nn.Module, generator: torch.Generator) -> None:
     drawer(gains=gains)(module, generator)
 
 
-def without_lightning_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_lightning_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Checkpoints of newer training runs hold the network as "model."; the released files do not."""
     if not all(key.startswith("model.") for key in state):
         return state
@@ -116,7 +117,7 @@ class _Inputs:
         inputs = {"token": token, "slot": slot, **self._cross(generator, batch), **cache}
         return inputs if self.sizes.decoding == "cached" else prefix_inputs(inputs, self.sizes.steps)
 
-    def refine(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+    def refine(self, seed: int, bucket: Bucket, batch: int) -> dict[str, Tensor]:
         self.pictures.size(bucket)
         generator = torch.Generator().manual_seed(seed)
         tokens = torch.randint(1, self.sizes.beginning, (batch, self.sizes.steps), generator=generator)
@@ -125,7 +126,7 @@ class _Inputs:
         visible = (torch.arange(self.sizes.steps)[None, :] < lengths).float()
         return {"tokens": tokens, "visible": visible, **self._cross(generator, batch)}
 
-    def _cross(self, generator: torch.Generator, batch: int) -> dict[str, torch.Tensor]:
+    def _cross(self, generator: torch.Generator, batch: int) -> dict[str, Tensor]:
         sizes = self.sizes
         patches = (sizes.image[0] // sizes.patch[0]) * (sizes.image[1] // sizes.patch[1])
         shape = (batch, sizes.decoder_layers, sizes.decoder_heads, patches, sizes.width // sizes.decoder_heads)

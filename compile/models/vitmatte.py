@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from transformers import VitDetConfig, VitMatteConfig, VitMatteForImageMatting
 
 from compile.definition import Bucket, ModelDefinition
@@ -82,7 +83,7 @@ _RENAMES = (
 )
 
 
-def transformers_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def transformers_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint of hustvl/ViTMatte under transformers' names; one that has these already comes back unchanged."""
     return {_transformers_name(key): value for key, value in state.items()}
 
@@ -116,7 +117,7 @@ def _configuration(sizes: Sizes) -> VitMatteConfig:
     )
 
 
-def _pixels(seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+def _pixels(seed: int, bucket: Bucket, batch: int) -> dict[str, Tensor]:
     """Pictures with a trimap: a disc of foreground, a ring of unknown around it."""
     pictures = PICTURES.batch(seed, bucket, batch)[PICTURES.name]
     height, width = pictures.shape[2:]

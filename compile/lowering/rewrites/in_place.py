@@ -38,7 +38,7 @@ def functional_form(operator: str) -> Callable[..., Any] | None:
     if operator in SPECIAL:
         return SPECIAL[operator]
     name = AUGMENTED.get(operator, operator[:-1])
-    for home in (torch.Tensor, torch, functional, torch._C._nn):
+    for home in (Tensor, torch, functional, torch._C._nn):
         found = getattr(home, name, None)
         if callable(found):
             return found  # type: ignore[no-any-return]
@@ -54,7 +54,7 @@ class InPlace(FunctionRewrite):
     name = "in_place"
     operators = frozenset(
         name
-        for home in (torch.Tensor, torch, functional, torch._C._nn)
+        for home in (Tensor, torch, functional, torch._C._nn)
         for name in dir(home)
         if writes(name) and not name.startswith("_") and functional_form(name) is not None
     ) | frozenset(AUGMENTED)

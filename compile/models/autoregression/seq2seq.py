@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from compile.definition import Bucket, Inputs, ModelDefinition
@@ -24,7 +24,7 @@ from compile.models.parts.options import require
 from compile.models.parts.tokens import Tokens
 
 Initialiser = Callable[[nn.Module, torch.Generator], None]
-Renaming = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+Renaming = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 DECODINGS = ("cached", "prefix")
 
 
@@ -88,7 +88,7 @@ class EncoderGraph(nn.Module):
         self.values = nn.ModuleList(attention.v_proj for attention in attentions)
         self.eval()
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         memory = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
         return {
             "cross_keys": torch.stack([split_heads(project(memory), self.heads) for project in self.keys], 1),
@@ -114,21 +114,19 @@ class StepLayer(nn.Module):
 
     def forward(
         self,
-        x: torch.Tensor,
-        slot: torch.Tensor,
-        cache: tuple[torch.Tensor, torch.Tensor],
-        cross: tuple[torch.Tensor, torch.Tensor],
-        masks: tuple[torch.Tensor, torch.Tensor],
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        x: Tensor,
+        slot: Tensor,
+        cache: tuple[Tensor, Tensor],
+        cross: tuple[Tensor, Tensor],
+        masks: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """x (batch, 1, width) behind the layer, and the two caches (batch, heads, places, width / heads) written."""
         y = self._before(x, self.self_norm)
         keys = written(cache[0], slot, split_heads(self.key(y), self.heads))
         values = written(cache[1], slot, split_heads(self.value(y), self.heads))
         return self._rest(x, y, (keys, values), cross, masks), keys, values
 
-    def whole(
-        self, x: torch.Tensor, cross: tuple[torch.Tensor, torch.Tensor], masks: tuple[torch.Tensor, torch.Tensor]
-    ) -> torch.Tensor:
+    def whole(self, x: Tensor, cross: tuple[Tensor, Tensor], masks: tuple[Tensor, Tensor]) -> Tensor:
         """All tokens (batch, n, width) at once, without a cache."""
         y = self._before(x, self.self_norm)
         own = (split_heads(self.key(y), self.heads), split_heads(self.value(y), self.heads))
@@ -136,12 +134,12 @@ class StepLayer(nn.Module):
 
     def _rest(
         self,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        own: tuple[torch.Tensor, torch.Tensor],
-        cross: tuple[torch.Tensor, torch.Tensor],
-        masks: tuple[torch.Tensor, torch.Tensor],
-    ) -> torch.Tensor:
+        x: Tensor,
+        y: Tensor,
+        own: tuple[Tensor, Tensor],
+        cross: tuple[Tensor, Tensor],
+        masks: tuple[Tensor, Tensor],
+    ) -> Tensor:
         """Everything behind the keys and values; y is what self-attention reads of x."""
         found = attend(split_heads(self.query(y), self.heads), *own, masks[0])
         x = self._after(x + self.out(found), self.self_norm)
@@ -150,12 +148,12 @@ class StepLayer(nn.Module):
         dense = self.fc2(self.activation(self.fc1(self._before(x, self.final_norm))))
         return self._after(x + dense, self.final_norm)
 
-    def _before(self, x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-        y: torch.Tensor = norm(x) if self.normalise_first else x
+    def _before(self, x: Tensor, norm: nn.Module) -> Tensor:
+        y: Tensor = norm(x) if self.normalise_first else x
         return y
 
-    def _after(self, x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-        y: torch.Tensor = x if self.normalise_first else norm(x)
+    def _after(self, x: Tensor, norm: nn.Module) -> Tensor:
+        y: Tensor = x if self.normalise_first else norm(x)
         return y
 
 
@@ -166,8 +164,8 @@ class StepGraph(nn.Module):
     normalise_first: whether layers normalise what they read (Pegasus) or what they leave (Marian, BART).
     """
 
-    triangle: torch.Tensor
-    bias: torch.Tensor
+    triangle: Tensor
+    bias: Tensor
 
     def __init__(self, model: Any, target: int, *, normalise_first: bool) -> None:
         super().__init__()
@@ -187,14 +185,14 @@ class StepGraph(nn.Module):
 
     def forward(
         self,
-        token: torch.Tensor,
-        slot: torch.Tensor,
-        cross_keys: torch.Tensor,
-        cross_values: torch.Tensor,
-        cross_visible: torch.Tensor,
-        cache_keys: torch.Tensor,
-        cache_values: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
+        token: Tensor,
+        slot: Tensor,
+        cross_keys: Tensor,
+        cross_values: Tensor,
+        cross_visible: Tensor,
+        cache_keys: Tensor,
+        cache_values: Tensor,
+    ) -> dict[str, Tensor]:
         x = self.first_norm(self.embedded(token) + torch.matmul(slot, self.table())[:, None, :])
         masks = (hidden_unless(reached(slot, self.triangle)), hidden_unless(cross_visible))
         keys, values = [], []
@@ -210,13 +208,13 @@ class StepGraph(nn.Module):
             "cache_values": torch.stack(values, 1),
         }
 
-    def embedded(self, tokens: torch.Tensor) -> torch.Tensor:
+    def embedded(self, tokens: Tensor) -> Tensor:
         """Embeddings of tokens (batch, n, width), without positions."""
         return functional.embedding(tokens, self.embed_tokens.weight) * self.scale
 
-    def table(self) -> torch.Tensor:
+    def table(self) -> Tensor:
         """The embeddings of all places, (target, width)."""
-        rows: torch.Tensor = self.embed_positions.weight
+        rows: Tensor = self.embed_positions.weight
         return rows[self.offset : self.offset + self.target]
 
 
@@ -232,13 +230,8 @@ class PrefixGraph(nn.Module):
         self.eval()
 
     def forward(
-        self,
-        tokens: torch.Tensor,
-        slot: torch.Tensor,
-        cross_keys: torch.Tensor,
-        cross_values: torch.Tensor,
-        cross_visible: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
+        self, tokens: Tensor, slot: Tensor, cross_keys: Tensor, cross_values: Tensor, cross_visible: Tensor
+    ) -> dict[str, Tensor]:
         step = self.step
         x = step.first_norm(step.embedded(tokens) + step.table())
         masks = ((1 - step.triangle) * HIDDEN, hidden_unless(cross_visible))
@@ -306,12 +299,12 @@ def definition(  # noqa: PLR0913 - all by name
     )
 
 
-def _computed(module: nn.Module) -> dict[str, torch.Tensor]:
+def _computed(module: nn.Module) -> dict[str, Tensor]:
     """Tables that are computed and not learned, sinusoidal positions: published files leave them out."""
     return {name: value.detach() for name, value in module.named_parameters() if not value.requires_grad}
 
 
-def empty_cache(sizes: Sizes, batch: int) -> dict[str, torch.Tensor]:
+def empty_cache(sizes: Sizes, batch: int) -> dict[str, Tensor]:
     """cache_keys and cache_values before the first step; nothing where every step computes the whole prefix."""
     if sizes.decoding == "prefix":
         return {}

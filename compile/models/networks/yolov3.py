@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from compile.models.networks.yolo import Bottleneck, Conv, Detect, Numbered, exponential_boxes, squared_boxes
@@ -48,7 +48,7 @@ class YOLOv3(Numbered):
         layers.append(Detect([8 * width, 16 * width, 32 * width], classes, anchors, STRIDES))
         super().__init__(layers, BOXES[boxes])
 
-    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def features(self, x: Tensor) -> list[Tensor]:
         """What the three heads read, finest first. The numbers are those of the checkpoint's layers."""
         fine = self.run(0, 7, x)
         middle = self.run(7, 9, fine)

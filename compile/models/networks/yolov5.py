@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from compile.models.networks.yolo import Bottleneck, Conv, Detect, Numbered, squared_boxes
@@ -28,8 +28,8 @@ class C3(nn.Module):
         self.cv3 = Conv(2 * half, outputs)
         self.m = nn.Sequential(*(Bottleneck(half, half, half, "silu", shortcut) for _ in range(count)))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.cv3(torch.cat([self.m(self.cv1(x)), self.cv2(x)], 1))
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.cv3(torch.cat([self.m(self.cv1(x)), self.cv2(x)], 1))
         return y
 
 
@@ -41,11 +41,11 @@ class SPPF(nn.Module):
         self.cv1 = Conv(inputs, inputs // 2)
         self.cv2 = Conv(inputs // 2 * 4, outputs)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         pooled = [self.cv1(x)]
         for _ in range(3):
             pooled.append(functional.max_pool2d(pooled[-1], 5, stride=1, padding=2))
-        y: torch.Tensor = self.cv2(torch.cat(pooled, 1))
+        y: Tensor = self.cv2(torch.cat(pooled, 1))
         return y
 
 
@@ -57,11 +57,7 @@ class YOLOv5(Numbered):
     """
 
     def __init__(
-        self,
-        depth: float = 0.33,
-        width: float = 0.50,
-        classes: int = 80,
-        anchors: Sequence[Sequence[float]] = ANCHORS,
+        self, depth: float = 0.33, width: float = 0.50, classes: int = 80, anchors: Sequence[Sequence[float]] = ANCHORS
     ) -> None:
         c64, c128, c256, c512, c1024 = (math.ceil(c * width / 8) * 8 for c in (64, 128, 256, 512, 1024))
 
@@ -100,7 +96,7 @@ class YOLOv5(Numbered):
         ]
         super().__init__([*backbone, *head], squared_boxes)
 
-    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def features(self, x: Tensor) -> list[Tensor]:
         """What the three heads read, finest first. The numbers are those of the checkpoint's layers."""
         fine = self.run(0, 5, x)
         middle = self.run(5, 7, fine)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from compile.definition import Bucket, ModelDefinition
 from compile.errors import CompileError
@@ -20,7 +20,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def picture(seed: int, height: int, width: int) -> torch.Tensor:
+def picture(seed: int, height: int, width: int) -> Tensor:
     """(3, height, width) float32 in 0..1: discs of one colour on a gradient, and noise of standard deviation 0.02."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.linspace(0, 1, height)[:, None]
@@ -68,7 +68,7 @@ class Pictures:
             raise CompileError(f"compile.buckets: {dict(bucket)} does not fit {self.family}.", f"Give image: {wanted}.")
         return size[0], size[1]
 
-    def batch(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+    def batch(self, seed: int, bucket: Bucket, batch: int) -> dict[str, Tensor]:
         """float32 (batch, 3, height, width); every picture of every seed differs."""
         height, width = self.size(bucket)
         pictures = torch.stack([picture(1000 * seed + index, height, width) for index in range(batch)])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from compile.definition import Bucket, SampleRequest
 from compile.errors import CompileError
@@ -40,7 +41,7 @@ class Tokens:
             )
         return length
 
-    def batch(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+    def batch(self, seed: int, bucket: Bucket, batch: int) -> dict[str, Tensor]:
         """int64 (batch, tokens): input_ids, attention_mask and, where the network reads it, token_type_ids.
 
         A quarter to all of each row is text, the rest padding.
@@ -79,7 +80,7 @@ class Tokens:
         return SampleRequest(body.encode(), "application/json", "application/json")
 
 
-def without_position_ids(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_position_ids(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint of an older transformers, which stored 0, 1, 2 ... as a weight, without these.
 
     Raises CompileError when they are anything else.
