@@ -246,7 +246,8 @@ def _fixed_nodes(graph: Graph, verdicts: dict[int, Verdict], aliases: Aliases) -
             continue
         if not free and not all(value in known for value in node.inputs):
             continue
-        if node.counted and not (verdicts[node.index].supported and _deterministic(node) and _small(graph, node)):
+        is_random = "rand" in node.kind or "!" in node.schema or node.kind.startswith("aten::empty")
+        if node.counted and (is_random or not (verdicts[node.index].supported and _small(graph, node))):
             continue
         if node.kind in OPAQUE:
             continue
@@ -254,10 +255,6 @@ def _fixed_nodes(graph: Graph, verdicts: dict[int, Verdict], aliases: Aliases) -
         if node.counted:
             fixed.add(node.index)
     return fixed
-
-
-def _deterministic(node: Node) -> bool:
-    return "rand" not in node.kind and "!" not in node.schema and not node.kind.startswith("aten::empty")
 
 
 def _small(graph: Graph, node: Node) -> bool:

@@ -38,20 +38,12 @@ def back(  # noqa: PLR0911 - one for each operator
     if operator == "T":
         return lambda base, value: value.permute(*range(base.dim() - 1, -1, -1))
     if operator == "permute":
-        return functools.partial(
-            _permuted_back, tuple(args[0] if args and isinstance(args[0], (list, tuple)) else args or kwargs["dims"])
-        )
+        order = tuple(args[0] if args and isinstance(args[0], (list, tuple)) else args or kwargs["dims"])
+        return lambda base, value: value.permute(sorted(range(len(order)), key=lambda at: order[at] % base.dim()))
     if operator in ("unfold", "as_strided"):
         return lambda base, value: _selected(base, getattr(places_of(base), operator)(*args), value)
     index = _index_of(operator, args, kwargs, place)
     return None if index is None else lambda base, value: written(base, index(base), value)
-
-
-def _permuted_back(order: tuple[int, ...], base: Tensor, value: Tensor) -> Tensor:
-    inverse = [0] * len(order)
-    for place, dim in enumerate(order):
-        inverse[dim % base.dim()] = place
-    return value.permute(inverse)
 
 
 def _along(dim: int, part: Any, base: Tensor) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, D
 from compile.definition import Bucket, ModelDefinition, SampleRequest
 from compile.models import family
 from compile.models.parts.dinov2 import with_official_positions
-from compile.models.parts.options import require
+from compile.models.parts.options import divides, require
 from compile.models.parts.pictures import Pictures, png
 
 PATCH = 14
@@ -66,10 +66,7 @@ def build(sizes: Sizes) -> ModelDefinition:
             len(sizes.layers_out) == 4 and len(sizes.neck) == 4,
             f"layers_out and neck need 4 values each, not {sizes.layers_out} and {sizes.neck}",
         ),
-        (
-            sizes.hidden_size % sizes.heads == 0,
-            f"hidden_size {sizes.hidden_size} is no multiple of heads {sizes.heads}",
-        ),
+        divides(sizes, "hidden_size", "heads"),
         (
             max(sizes.layers_out, default=0) <= sizes.layers,
             f"layers_out {sizes.layers_out} goes beyond layers {sizes.layers}",

@@ -14,7 +14,7 @@ from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.parts.dinov2 import with_official_positions
 from compile.models.parts.draw import drawer
-from compile.models.parts.options import require
+from compile.models.parts.options import divides, require
 from compile.models.parts.pictures import Pictures
 
 PATCH = 14
@@ -51,10 +51,7 @@ def build(sizes: Sizes) -> ModelDefinition:
     """
     require(
         "dinov2",
-        (
-            sizes.hidden_size % sizes.heads == 0,
-            f"hidden_size {sizes.hidden_size} is no multiple of heads {sizes.heads}",
-        ),
+        divides(sizes, "hidden_size", "heads"),
         (sizes.pretrained_size % PATCH == 0, f"pretrained_size {sizes.pretrained_size} is no multiple of {PATCH}"),
     )
     configuration = Dinov2Config(

@@ -28,7 +28,7 @@ from compile.models.autoregression.slots import one_hot
 from compile.models.networks.parseq import PARSeq, Sizes
 from compile.models.parts.draw import drawer
 from compile.models.parts.drawn import drawn
-from compile.models.parts.options import require
+from compile.models.parts.options import divides, require
 from compile.models.parts.pictures import Pictures, png
 
 CHARSET = string.digits + string.ascii_letters + string.punctuation
@@ -40,8 +40,8 @@ def build(sizes: Sizes) -> ModelDefinition:
     """Graphs encoder, step and refine; pictures are float32 (batch, 3, 32, 128) in -1..1. Options: see `Sizes`."""
     require(
         "parseq",
-        (sizes.width % sizes.encoder_heads == 0, f"width {sizes.width} is no multiple of encoder_heads"),
-        (sizes.width % sizes.decoder_heads == 0, f"width {sizes.width} is no multiple of decoder_heads"),
+        divides(sizes, "width", "encoder_heads"),
+        divides(sizes, "width", "decoder_heads"),
         (sizes.decoder_layers > 0, "decoder_layers must be at least 1"),
         (sizes.decoding in DECODINGS, f"decoding {sizes.decoding!r} is none of {', '.join(DECODINGS)}"),
         (sizes.max_label_length > 0, "max_label_length must be at least 1"),

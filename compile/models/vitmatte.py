@@ -19,7 +19,7 @@ from compile.definition import Bucket, ModelDefinition
 from compile.models import family
 from compile.models.parts.draw import drawer
 from compile.models.parts.drawn import drawn
-from compile.models.parts.options import require
+from compile.models.parts.options import divides, require
 from compile.models.parts.pictures import Pictures
 
 PATCH = 16
@@ -55,10 +55,7 @@ def build(sizes: Sizes) -> ModelDefinition:
     """
     require(
         "vitmatte",
-        (
-            sizes.hidden_size % sizes.heads == 0,
-            f"hidden_size {sizes.hidden_size} is no multiple of heads {sizes.heads}",
-        ),
+        divides(sizes, "hidden_size", "heads"),
         (len(sizes.detail) == 3 and len(sizes.fusion) == 4, "detail needs 3 numbers and fusion 4"),
         (max(sizes.residual_layers, default=0) < sizes.layers, "residual_layers count from 0, below layers"),
     )

@@ -75,6 +75,16 @@ class _Decoding(nn.Module):
             )
         return query, content
 
+    def whole(self, query: Tensor, content: Tensor, cross: tuple[Tensor, Tensor], *masks: Tensor) -> Tensor:
+        """Logits of the queries with all of the content at hand; cross: keys and values of the picture."""
+        for index, layer in enumerate(self.decoder.each()):
+            content_norm = layer.norm_c(content)
+            characters = layer.self_attn.keys_values(content_norm)
+            picture = (cross[0][:, index], cross[1][:, index])
+            query, content = self.through(layer, (query, content, content_norm), characters, picture, *masks)
+        logits: Tensor = self.head(self.decoder.norm(query))
+        return logits
+
 
 class StepGraph(_Decoding):
     """One character: token int64 (batch, 1), slot float32 (batch, places), cross_keys, cross_values, cache_keys and
@@ -133,12 +143,7 @@ class PrefixGraph(nn.Module):
         query = torch.matmul(slot, step.pos_queries[0])[:, None, :]
         content = step.content(tokens)
         masks = (hidden_unless(reached(slot, step.triangle)), (1 - step.triangle) * HIDDEN)
-        for index, layer in enumerate(step.decoder.each()):
-            content_norm = layer.norm_c(content)
-            characters = layer.self_attn.keys_values(content_norm)
-            picture = (cross_keys[:, index], cross_values[:, index])
-            query, content = step.through(layer, (query, content, content_norm), characters, picture, *masks)
-        return {"logits": step.head(step.decoder.norm(query))[:, 0]}
+        return {"logits": step.whole(query, content, (cross_keys, cross_values), *masks)[:, 0]}
 
 
 class RefineGraph(_Decoding):
@@ -160,12 +165,7 @@ class RefineGraph(_Decoding):
         content = self.content(tokens)
         query = self.pos_queries.expand(tokens.shape[0], -1, -1)
         mask = self.cloze + hidden_unless(visible)
-        for index, layer in enumerate(self.decoder.each()):
-            content_norm = layer.norm_c(content)
-            characters = layer.self_attn.keys_values(content_norm)
-            picture = (cross_keys[:, index], cross_values[:, index])
-            query, content = self.through(layer, (query, content, content_norm), characters, picture, mask)
-        return {"logits": self.head(self.decoder.norm(query))}
+        return {"logits": self.whole(query, content, (cross_keys, cross_values), mask)}
 
 
 def empty_cache(sizes: Sizes, batch: int) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from compile.definition import Bucket, Inputs, ModelDefinition
 from compile.models.autoregression.slots import HIDDEN, hidden_unless, lower_triangle, one_hot, reached, written
 from compile.models.networks.attention import attend, split_heads
 from compile.models.parts.drawn import drawn
-from compile.models.parts.options import require
+from compile.models.parts.options import divides, require
 from compile.models.parts.tokens import Tokens
 
 Initialiser = Callable[[nn.Module, torch.Generator], None]
@@ -50,7 +50,7 @@ class Sizes:
         """Raises CompileError naming what does not fit together."""
         require(
             family,
-            (self.width % self.heads == 0, f"width {self.width} is no multiple of heads {self.heads}"),
+            divides(self, "width", "heads"),
             (0 < self.target <= self.positions, f"target {self.target} is not within positions {self.positions}"),
             (self.decoding in DECODINGS, f"decoding {self.decoding!r} is none of {', '.join(DECODINGS)}"),
             (0 < self.tokens <= self.positions, f"tokens {self.tokens} is not within positions {self.positions}"),

@@ -13,7 +13,7 @@ from typing import Any
 from compile.definition import ModelDefinition
 from compile.models.parts.draw import drawer
 from compile.models.parts.drawn import drawn
-from compile.models.parts.options import require
+from compile.models.parts.options import divides, require
 from compile.models.parts.tokens import Tokens, without_position_ids
 
 
@@ -66,8 +66,7 @@ class Classifier:
 
     def build(self, sizes: Any, languages: int = 0) -> ModelDefinition:
         """The definition of a `Sizes`, or of a family's own. Raises CompileError for impossible ones."""
-        divisible = sizes.hidden_size % sizes.heads == 0
-        require(self.family, (divisible, f"hidden_size {sizes.hidden_size} is no multiple of heads {sizes.heads}"))
+        require(self.family, divides(sizes, "hidden_size", "heads"))
         names = {**NAMES, **self.names}
         given = {names[name]: size for name, size in asdict(sizes).items() if name in names}
         configuration = self.configuration(**given, **self.constants, attn_implementation="eager")
