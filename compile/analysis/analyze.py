@@ -262,12 +262,10 @@ class _Crossing:
 def _advice(kind: str, known: Mapping[str, str]) -> str:
     if kind in known:
         return known[kind]
+    form = "write it with supported operators, or keep that part outside the compiled graph"
     if kind.endswith("_") and not kind.endswith("__"):
-        return "use the out-of-place form; analyze with --lowered to see what `compile build` makes of it"
-    return (
-        "write it with supported operators, or keep that part outside the compiled graph; "
-        "analyze with --lowered to see what `compile build` makes of it"
-    )
+        form = "use the out-of-place form"
+    return f"{form}; analyze with --lowered to see what `compile build` makes of it"
 
 
 def _places(nodes: Sequence[Node]) -> tuple[Place, ...]:

@@ -8,7 +8,6 @@ import inspect
 import itertools
 import re
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from compile.errors import CompileError, UsageError
 from compile.frontend import loading
 from compile.frontend.project import endpoint, family
 from compile.ir.flat_module import flat_module
-from compile.ir.graph import short_path
+from compile.ir.graph import place_of
 from compile.lowering.config import ALL, Rewriting, of_spec
 
 _ROOM = str(Path(__file__).parents[1])
@@ -125,10 +124,9 @@ def _called(function: Callable[..., Any], what: str, place: AbstractContextManag
 
 
 def _failed(what: str, error: Exception) -> CompileError:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_ROOM)]
-    where = f" ({short_path(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     first = (str(error).splitlines() or [""])[0]
-    return CompileError(f"{what}: {type(error).__name__}: {first}{where}", "Correct it there, then analyze again.")
+    described = f"{what}: {type(error).__name__}: {first}{place_of(error, _ROOM)}"
+    return CompileError(described, "Correct it there, then analyze again.")
 
 
 def _returned(result: Any, what: str) -> list[Subject]:

@@ -16,7 +16,7 @@ from compile.analysis.report import Partition
 from compile.errors import CompileError
 from compile.ir import graph as graphs
 from compile.ir.flops import dtype_name
-from compile.ir.graph import INTEGER_TYPES, Graph, short_path, trace
+from compile.ir.graph import INTEGER_TYPES, Graph, place_of, short_path, trace
 
 # torch_neuron.trace fails above this unless it is called with separate_weights=True.
 CONSTANT_LIMIT = 1_900_000_000
@@ -125,7 +125,7 @@ def _module_problems(model: nn.Module) -> list[tuple[str, str]]:
 def _trace_error(module: Any, model: nn.Module, inputs: tuple[Any, ...], error: Exception) -> CompileError:
     text = str(error).strip()
     first = text.splitlines()[0] if text else type(error).__name__
-    where = _where(error)
+    where = place_of(error, *_OWN)
     signature = inspect.signature(model.function if isinstance(model, _Function) else model.forward)
     if isinstance(error, TypeError) and "positional argument" in text and not _takes(signature, inputs):
         return CompileError(
@@ -164,13 +164,6 @@ _STRUCTURE = (
     *("Only tuples, lists and Variables", "Tracer cannot infer type", "Type inference failed", "outputs of type"),
     *("JIT inputs/outputs", "not a supported type", "cannot be understood by the tracer"),
 )
-
-
-def _where(error: Exception) -> str:
-    """The last line of the user's own code that the error passed through."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
-    own = [frame for frame in frames if not frame.filename.startswith(_OWN)]
-    return f" ({short_path(own[-1].filename)}:{own[-1].lineno})" if own else ""
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -202,6 +203,13 @@ def _value(handle: Any, values: dict[int, Value]) -> int:
         value.shape = tuple(sizes) if sizes is not None and None not in sizes else None
         value.dtype = type_.dtype()
     return identity
+
+
+def place_of(error: BaseException, *not_own: str) -> str:
+    """` (path:line)` of the last code that an error passed outside PyTorch and folders `not_own`, or nothing."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
+    own = [frame for frame in frames if not frame.filename.startswith(not_own)]
+    return f" ({short_path(own[-1].filename)}:{own[-1].lineno})" if own else ""
 
 
 def short_path(file: str) -> str:

@@ -9,7 +9,6 @@ grow; here it is three graphs of fixed shape with the same tokens (autoregressio
 from __future__ import annotations
 
 import string
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,10 +20,9 @@ from compile.models.autoregression.parseq_graphs import (
     PrefixGraph,
     RefineGraph,
     StepGraph,
-    empty_cache,
 )
 from compile.models.autoregression.seq2seq import DECODINGS, prefix_inputs
-from compile.models.autoregression.slots import one_hot
+from compile.models.autoregression.slots import cache, one_hot
 from compile.models.networks.parseq import PARSeq, Sizes
 from compile.models.parts.draw import drawer
 from compile.models.parts.drawn import drawn
@@ -106,15 +104,10 @@ class _Inputs:
         self.pictures.size(bucket)
         generator = torch.Generator().manual_seed(seed)
         place = (3 * seed) % self.sizes.steps
-        cache = {
-            name: torch.randn(empty.shape, generator=generator)
-            for name, empty in empty_cache(replace(self.sizes, decoding="cached"), batch).items()
-        }
-        for tensor in cache.values():
-            tensor[:, :, :, place:] = 0
+        filled = cache(self.sizes.cache_shape(batch, self.sizes.steps), place, generator)
         token = torch.randint(1, self.sizes.beginning, (batch, 1), generator=generator)
         slot = one_hot(place, self.sizes.steps, batch)
-        inputs = {"token": token, "slot": slot, **self._cross(generator, batch), **cache}
+        inputs = {"token": token, "slot": slot, **self._cross(generator, batch), **filled}
         return inputs if self.sizes.decoding == "cached" else prefix_inputs(inputs, self.sizes.steps)
 
     def refine(self, seed: int, bucket: Bucket, batch: int) -> dict[str, Tensor]:
@@ -129,5 +122,5 @@ class _Inputs:
     def _cross(self, generator: torch.Generator, batch: int) -> dict[str, Tensor]:
         sizes = self.sizes
         patches = (sizes.image[0] // sizes.patch[0]) * (sizes.image[1] // sizes.patch[1])
-        shape = (batch, sizes.decoder_layers, sizes.decoder_heads, patches, sizes.width // sizes.decoder_heads)
+        shape = sizes.cache_shape(batch, patches)
         return {name: torch.randn(shape, generator=generator) for name in ("cross_keys", "cross_values")}

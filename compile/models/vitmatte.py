@@ -60,12 +60,9 @@ def build(sizes: Sizes) -> ModelDefinition:
         (max(sizes.residual_layers, default=0) < sizes.layers, "residual_layers count from 0, below layers"),
     )
     module = VitMatteForImageMatting(_configuration(sizes)).eval()
-    return ModelDefinition(
-        graphs={"main": drawn(module, _pixels)},
-        buckets=[{"image": sizes.image_size}],
-        task="tensor",
-        checkpoint_keys=transformers_names,
-        initialise=DRAW,
+    graph = drawn(module, _pixels)
+    return PICTURES.definition(
+        module, sizes.image_size, DRAW, checkpoint_keys=transformers_names, graphs={"main": graph}
     )
 
 

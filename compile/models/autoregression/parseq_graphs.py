@@ -10,13 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from compile.models.autoregression.slots import (
-    HIDDEN,
-    hidden_unless,
-    lower_triangle,
-    reached,
-    written,
-)
+from compile.models.autoregression.slots import HIDDEN, cache, hidden_unless, lower_triangle, reached, written
 from compile.models.networks.parseq import Attention, DecoderLayer, PARSeq, Sizes
 
 
@@ -170,7 +164,4 @@ class RefineGraph(_Decoding):
 
 def empty_cache(sizes: Sizes, batch: int) -> dict[str, Tensor]:
     """cache_keys and cache_values before the first step; nothing where every step computes the whole prefix."""
-    if sizes.decoding == "prefix":
-        return {}
-    shape = (batch, sizes.decoder_layers, sizes.decoder_heads, sizes.steps, sizes.width // sizes.decoder_heads)
-    return {"cache_keys": torch.zeros(shape), "cache_values": torch.zeros(shape)}
+    return {} if sizes.decoding == "prefix" else cache(sizes.cache_shape(batch, sizes.steps))

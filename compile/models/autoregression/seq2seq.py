@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compile.definition import Bucket, Inputs, ModelDefinition
-from compile.models.autoregression.slots import HIDDEN, hidden_unless, lower_triangle, one_hot, reached, written
+from compile.models.autoregression.slots import HIDDEN, cache, hidden_unless, lower_triangle, one_hot, reached, written
 from compile.models.networks.attention import attend, split_heads
 from compile.models.parts.drawn import drawn
 from compile.models.parts.options import divides, require
@@ -55,6 +55,10 @@ class Sizes:
             (self.decoding in DECODINGS, f"decoding {self.decoding!r} is none of {', '.join(DECODINGS)}"),
             (0 < self.tokens <= self.positions, f"tokens {self.tokens} is not within positions {self.positions}"),
         )
+
+    def cache_shape(self, batch: int) -> tuple[int, ...]:
+        """(batch, layers, heads, places, width of a head)."""
+        return batch, self.layers, self.heads, self.target, self.width // self.heads
 
     def configuration(self) -> dict[str, Any]:
         """The part of a transformers configuration that the three families share."""
@@ -306,10 +310,7 @@ def _computed(module: nn.Module) -> dict[str, Tensor]:
 
 def empty_cache(sizes: Sizes, batch: int) -> dict[str, Tensor]:
     """cache_keys and cache_values before the first step; nothing where every step computes the whole prefix."""
-    if sizes.decoding == "prefix":
-        return {}
-    shape = (batch, sizes.layers, sizes.heads, sizes.target, sizes.width // sizes.heads)
-    return {"cache_keys": torch.zeros(shape), "cache_values": torch.zeros(shape)}
+    return {} if sizes.decoding == "prefix" else cache(sizes.cache_shape(batch))
 
 
 @dataclass(frozen=True)
@@ -324,16 +325,13 @@ class _StepInputs:
         place = (7 * seed) % sizes.target
         text = self.tokens.batch(seed, bucket, batch)
         shape = (batch, sizes.layers, sizes.heads, self.tokens.length(bucket), sizes.width // sizes.heads)
-        cached = replace(sizes, decoding="cached")
-        cache = {k: torch.randn(v.shape, generator=generator) for k, v in empty_cache(cached, batch).items()}
-        for tensor in cache.values():
-            tensor[:, :, :, place:] = 0
+        filled = cache(sizes.cache_shape(batch), place, generator)
         inputs = {
             "token": text["input_ids"][:, :1],
             "slot": one_hot(place, sizes.target, batch),
             "cross_keys": torch.randn(shape, generator=generator),
             "cross_values": torch.randn(shape, generator=generator),
             "cross_visible": text["attention_mask"].float(),
-            **cache,
+            **filled,
         }
         return inputs if sizes.decoding == "cached" else prefix_inputs(inputs, sizes.target)

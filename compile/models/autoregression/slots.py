@@ -7,6 +7,8 @@ score of a real network) is 0 in float32, as exp(-inf) is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,15 @@ def one_hot(place: int, places: int, batch: int) -> Tensor:
     slot = torch.zeros(batch, places)
     slot[:, place] = 1.0
     return slot
+
+
+def cache(shape: Sequence[int], filled: int = 0, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """cache_keys and cache_values of this shape: drawn for the first `filled` places, 0 behind them."""
+    found = {}
+    for name in ("cache_keys", "cache_values"):
+        found[name] = torch.zeros(shape) if generator is None else torch.randn(shape, generator=generator)
+        found[name][:, :, :, filled:] = 0
+    return found
 
 
 def written(cache: Tensor, slot: Tensor, new: Tensor) -> Tensor:

@@ -61,6 +61,10 @@ class Sizes:
         """The token of places that nothing was written to."""
         return self.characters + 2
 
+    def cache_shape(self, batch: int, places: int) -> tuple[int, ...]:
+        """(batch, layers, heads, places, width of a head) of keys or values in the decoder."""
+        return batch, self.decoder_layers, self.decoder_heads, places, self.width // self.decoder_heads
+
     @property
     def steps(self) -> int:
         """Characters of the longest text and its end."""

@@ -82,7 +82,7 @@ class Pictures:
         initialise: Callable[[nn.Module, torch.Generator], None],
         **more: Any,
     ) -> ModelDefinition:
-        """A model of one graph for pictures of `size`; more: further fields, task is "tensor" where it is not one."""
+        """A model of one graph for pictures of `size`; more: further fields, or others than the usual."""
         bucket: Bucket = {"image": (size, size) if isinstance(size, int) else size}
-        graphs = {"main": drawn(module.eval(), self.batch)}
-        return ModelDefinition(graphs, [bucket], initialise=initialise, **{"task": "tensor", **more})
+        usual = {"graphs": {"main": drawn(module.eval(), self.batch)}, "task": "tensor"}
+        return ModelDefinition(buckets=[bucket], initialise=initialise, **{**usual, **more})
