@@ -1,4 +1,4 @@
-"""A prediction beside what a torch-neuron log says."""
+"""A prediction beside a torch-neuron log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from compile.analysis.report import CoverageReport, percent
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of both sides; None where one of them does not say."""
+    """One figure of both sides; None where one of them has none."""
 
     what: str
     predicted: float | None

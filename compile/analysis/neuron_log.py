@@ -17,7 +17,7 @@ from compile.analysis.report import percent
 from compile.errors import CompileError
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-# Where a message starts. What stands before it on the line is a prefix; a line without a start goes on with the last.
+# Where a message starts. What stands before it on the line is a prefix; a line without a start continues the last.
 _START = re.compile(
     r"(?:INFO|WARNING|ERROR|DEBUG|CRITICAL)\s*:\s*Neuron\s*:"
     r"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?Z?(?:\s*[:-]?\s*(?:INFO|WARNING|ERROR|DEBUG)\s*:?)?"
@@ -33,7 +33,7 @@ class LogError(CompileError):
 
 @dataclass
 class LogReport:
-    """What a log says; None where it does not say. Counts are nodes of the counting rule."""
+    """What a log states; None where it does not. Counts are nodes of the counting rule."""
 
     name: str = ""
     total: int | None = None

@@ -31,7 +31,7 @@ FORMS = "Give an endpoint's name, family:variant, package.module:function or pat
 
 @dataclass(frozen=True)
 class Subject:
-    """One graph to analyze. `target` is None when WHAT does not say which; `rewriting` is what a spec says."""
+    """One graph to analyze. `target` is None when WHAT does not state one; `rewriting` is that of a spec."""
 
     name: str
     module: Any

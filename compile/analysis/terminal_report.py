@@ -149,7 +149,7 @@ def _variant(value: float | None) -> str:
 
 
 def show_log(log: LogReport, out: Console) -> None:
-    """What a log says."""
+    """What a log states."""
     table = Table(title=escape(f"{log.name}: torch-neuron compile log"), title_justify="left", show_header=False)
     rows = {
         "operators": log.total,
@@ -162,7 +162,7 @@ def show_log(log: LogReport, out: Console) -> None:
         "fell back to the CPU": ", ".join(log.failed_graphs) or ("everything" if log.cpu_trace else "no"),
     }
     for what, value in rows.items():
-        table.add_row(what, "not said" if value is None else str(value))
+        table.add_row(what, "not in the log" if value is None else str(value))
     out.print(table)
     for kind, count in log.unsupported.items():
         out.print(f"  not supported: {kind}" + (f" ({count})" if count else ""), highlight=False)

@@ -115,7 +115,7 @@ class Findings:
 
 @functools.cache
 def _opened(function: types.FunctionType) -> types.FunctionType | None:
-    """A copy of a PyTorch function written in Python that goes on to its body instead of asking the mode again, or
+    """A copy of a PyTorch function written in Python that runs its body instead of asking the mode again, or
     None."""
     asks = [name for name in function.__code__.co_names if name.startswith("has_torch_function")]
     if not asks or not str(function.__module__).startswith("torch"):

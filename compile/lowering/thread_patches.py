@@ -1,6 +1,6 @@
 """A few functions that a recorder needs to see differently, in its own thread only and only while it is open.
 
-- PyTorch 1.13 does not tell a function mode about ``x[i]`` and ``x[i] = v`` (later versions do): ``torch.Tensor``
+- PyTorch 1.13 does not pass ``x[i]`` and ``x[i] = v`` to a function mode (later versions do): ``torch.Tensor``
   carries Python versions of both that ask the mode first.
 - ``torch.autograd.Function.apply`` becomes one opaque node of a trace: its forward runs as the Python code that it
   is.

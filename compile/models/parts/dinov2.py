@@ -22,7 +22,7 @@ class OfficialEmbeddings(Dinov2Embeddings):  # type: ignore[misc]
     """transformers' embeddings with the official resizing."""
 
     def interpolate_pos_encoding(self, embeddings: Tensor, height: int, width: int) -> Tensor:
-        """(1, 1 + patches, width of the model) for a picture of height x width pixels; embeddings tell the patches."""
+        """(1, 1 + patches, width of the model) for a picture of height x width pixels; embeddings hold the patches."""
         positions: Tensor = self.position_embeddings
         known = positions.shape[1] - 1
         if embeddings.shape[1] - 1 == known and height == width:
