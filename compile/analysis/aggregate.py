@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from compile.analysis.report import CoverageReport
+from compile.analysis.report import CoverageReport, percent
 from compile.analysis.rewrite_hints import removed_by
 
 
@@ -25,7 +25,7 @@ def merged(reports: Sequence[CoverageReport]) -> dict[str, Any]:
         "environment": graphs[0]["environment"],
         "total": total,
         "supported": supported,
-        "percent": round(100.0 * supported / total, 2) if supported is not None and total else None,
+        "percent": percent(supported, total) if supported is not None and total else None,
         "operators": _operators(graphs),
         "partition": {
             "predicted": True,
@@ -46,16 +46,15 @@ def _operators(graphs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for graph in graphs:
         for kind, row in graph["operators"].items():
-            if kind not in found:
+            known = found.get(kind)
+            if known is None:
                 found[kind] = dict(row)
                 continue
-            known = found[kind]
-            known["count"] += row["count"]
-            known["supported_count"] += row["supported_count"]
+            for key in ("count", "supported_count", "places"):
+                known[key] += row[key]
+            for key in ("reason", "rewrite"):
+                known[key] = known[key] or row[key]
             known["supported"] = known["supported"] and row["supported"]
-            known["reason"] = known["reason"] or row["reason"]
-            known["rewrite"] = known["rewrite"] or row["rewrite"]
-            known["places"] = [*known["places"], *row["places"]]
     return found
 
 
@@ -63,13 +62,11 @@ def _plan(plans: Sequence[Mapping[str, Any] | None], total: int) -> dict[str, An
     known = [plan for plan in plans if plan is not None]
     if len(known) < len(plans):
         return None
-    compiled = sum(plan["compiled"] for plan in known)
+    sums = {key: sum(plan[key] for plan in known) for key in ("compiled", "subgraphs", "candidates")}
     return {
         "predicted": True,
-        "compiled": compiled,
-        "percent": round(100.0 * compiled / total, 2) if total else 0.0,
-        "subgraphs": sum(plan["subgraphs"] for plan in known),
-        "candidates": sum(plan["candidates"] for plan in known),
+        **sums,
+        "percent": percent(sums["compiled"], total),
         "flops": {key: sum(plan["flops"][key] for plan in known) for key in ("total", "device", "host")},
         "unsafe": [line for plan in known for line in plan["unsafe"]],
     }

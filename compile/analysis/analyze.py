@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import platform as host
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +24,16 @@ from compile.analysis.report import (
     Stage,
     Subgraph,
     Tensor,
+    percent,
 )
 from compile.analysis.roofline import Core, core_of, estimate
 from compile.analysis.support import Verdict, judge
 from compile.ir.aliases import OPAQUE, Aliases, follow
 from compile.ir.flops import dtype_name, flops
-from compile.ir.graph import Graph, Node, Value
+from compile.ir.graph import Graph, Node
 
+_LOG = logging.getLogger(__name__)
+_CROSSES = ("TensorType", "ListType")
 _PLACES = 20  # source places listed per operator kind; the rest is counted
 
 
@@ -62,11 +67,11 @@ def analyze(
     inf1 = target == "inf1"
     safe = plan_safe(graph, verdicts, aliases, rules) if inf1 else None
     as_logged = study.partition(plan_as_logged(graph, verdicts, rules), study.unsafe(aliases)) if inf1 else None
-    return CoverageReport(
-        name=_name(module),
+    report = CoverageReport(
+        name=trace_checks.name_of(module),
         target=target,
         release=(operators.release.sdk or operators.release.package) if inf1 else "",
-        environment=_environment(grad),
+        environment={"python": host.python_version(), "torch": str(torch.__version__), "grad": grad},
         total=len(verdicts),
         total_with_primitives=len(graph.nodes),
         supported=sum(verdict.supported for verdict in verdicts.values()) if inf1 else None,
@@ -79,12 +84,32 @@ def analyze(
         inputs=tuple(study.tensor(value) for value in graph.inputs),
         outputs=tuple(study.tensor(value) for value in graph.outputs),
         weight_bytes=sum(graph.values[value].bytes for value in graph.parameters),
-        activation_bytes=max((study.value(node).bytes for node in graph.counted if node.outputs), default=0),
+        activation_bytes=max(
+            (graph.values[node.outputs[0]].bytes for node in graph.counted if node.outputs), default=0
+        ),
         modules=study.modules(safe.device if safe else frozenset(verdicts)),
         notes=trace_checks.notes(graph, module, as_logged),
         trace_seconds=graph.trace_seconds,
         analysis_seconds=time.perf_counter() - started + graph.read_seconds,
     )
+    _log(report)
+    return report
+
+
+def _log(report: CoverageReport) -> None:
+    known = "unknown" if report.supported is None else f"{report.supported} supported"
+    _LOG.info("%s: traced in %.3f s, %d operators, %s", report.name, report.trace_seconds, report.total, known)
+    for kind, found in report.operators.items():
+        for place in found.places:
+            _LOG.info("%s in %s (%dx) not supported: %s", kind, place.module, place.count, found.reason)
+    for name, plan in (("safe", report.safe), ("as logged", report.as_logged)):
+        if plan:
+            figures = (plan.compiled, plan.subgraphs, plan.candidates)
+            _LOG.info("partition %s: %d operators in %d of %d candidate subgraphs", name, *figures)
+            for stage in plan.stages:
+                where = "device" if stage.device else "host"
+                _LOG.debug("partition %s, step %d: %d operators on the %s", name, stage.level, stage.nodes, where)
+    _LOG.info("analyzed in %.3f s", report.analysis_seconds)
 
 
 @dataclass(frozen=True)
@@ -95,10 +120,7 @@ class _Study:
     table: OperatorTable
     verdicts: Mapping[int, Verdict]
     work: Mapping[int, int]
-    core: Core | None
-
-    def value(self, node: Node) -> Value:
-        return self.graph.values[node.outputs[0]]
+    core: Core
 
     def operators(self, judged: bool) -> dict[str, OperatorCount]:
         """Per kind, unsupported ones first, then by how often they occur."""
@@ -125,7 +147,7 @@ class _Study:
         total = len(self.verdicts)
         on_device = sum(self.work[index] for index in plan.device)
         segment_of = {index: number for number, part in enumerate(plan.segments) for index in part.nodes}
-        crossing = _Crossing.of(self.graph, segment_of, plan)
+        crossing = _Crossing(self.graph, segment_of, plan)
         stays = {
             index: plan.host_reasons.get(index, "a small or separate subgraph, or needed by the host before it")
             for index, verdict in self.verdicts.items()
@@ -133,7 +155,7 @@ class _Study:
         }
         return Partition(
             compiled=len(plan.device),
-            percent=round(100.0 * len(plan.device) / total, 2) if total else 0.0,
+            percent=percent(len(plan.device), total),
             subgraphs=len(plan.compiled_segments),
             candidates=len(plan.segments),
             flops_device=on_device,
@@ -168,7 +190,7 @@ class _Study:
             weight_bytes=sum(self.graph.values[value].bytes for value in crossing.weights[number]),
             flops=sum(self.work[index] for index in segment.nodes),
         )
-        return estimate(found, self.core) if self.core and segment.compiled else found
+        return estimate(found, self.core) if segment.compiled else found
 
     def tensor(self, value: int) -> Tensor:
         known = self.graph.values[value]
@@ -192,100 +214,69 @@ class _Study:
         )
 
 
-@dataclass(frozen=True)
+Tensors = list[dict[int, None]]  # for each segment a set in order
+
+
 class _Crossing:
     """Per segment: the tensors that enter it, those that leave it, and the weights and constants that it holds."""
 
-    inputs: list[list[int]]
-    outputs: list[list[int]]
-    weights: list[list[int]]
-
-    @classmethod
-    def of(cls, graph: Graph, segment_of: Mapping[int, int], plan: Plan) -> _Crossing:
-        count = len(plan.segments)
-        sets: list[list[dict[int, None]]] = [[{} for _ in range(count)] for _ in range(3)]
+    def __init__(self, graph: Graph, segment_of: Mapping[int, int], plan: Plan) -> None:
+        self.inputs: Tensors = [{} for _ in plan.segments]
+        self.outputs: Tensors = [{} for _ in plan.segments]
+        self.weights: Tensors = [{} for _ in plan.segments]
         maker: dict[int, Node] = {}
         parts: dict[int, tuple[int, ...]] = {}  # the tensors that a list or tuple holds
+
+        def read(values: Iterable[int], here: int | None) -> None:
+            for tensor in dict.fromkeys(tensor for value in values for tensor in parts.get(value, (value,))):
+                made_by = maker.get(tensor)
+                if made_by is None or (made_by.index not in plan.fixed and graph.values[tensor].type in _CROSSES):
+                    self.cross(graph, tensor, here, made_by, segment_of)
+
         for node in graph.nodes:
             if not node.counted and node.kind not in OPAQUE and node.kind != "prim::Constant":
                 held = tuple(tensor for value in node.inputs for tensor in parts.get(value, (value,)))
                 parts.update(dict.fromkeys(node.outputs, held))
                 continue
             maker.update(dict.fromkeys(node.outputs, node))
-            here = segment_of.get(node.index)
-            for tensor in dict.fromkeys(tensor for value in node.inputs for tensor in parts.get(value, (value,))):
-                _cross(graph, sets, tensor, here, maker.get(tensor), segment_of, plan)
-        for value in graph.outputs:
-            for tensor in parts.get(value, (value,)):
-                _cross(graph, sets, tensor, None, maker.get(tensor), segment_of, plan)
-        return cls(*([list(found) for found in group] for group in sets))
+            read(node.inputs, segment_of.get(node.index))
+        read(graph.outputs, None)
 
-
-def _cross(
-    graph: Graph,
-    sets: list[list[dict[int, None]]],
-    tensor: int,
-    here: int | None,
-    made_by: Node | None,
-    segment_of: Mapping[int, int],
-    plan: Plan,
-) -> None:
-    inputs, outputs, weights = sets
-    if made_by is not None and (made_by.index in plan.fixed or not _crosses(graph, tensor)):
-        return
-    constant = tensor in graph.parameters or (made_by is not None and made_by.kind == "prim::Constant")
-    if constant:
-        if here is not None and graph.values[tensor].is_tensor:
-            weights[here][tensor] = None
-        return
-    there = segment_of.get(made_by.index) if made_by is not None else None
-    if there != here:
+    def cross(
+        self, graph: Graph, tensor: int, here: int | None, made_by: Node | None, segment_of: Mapping[int, int]
+    ) -> None:
+        """Note a tensor that the segment `here` (None: the host) reads."""
+        if tensor in graph.parameters or (made_by is not None and made_by.kind == "prim::Constant"):
+            if here is not None and graph.values[tensor].is_tensor:
+                self.weights[here][tensor] = None
+            return
+        there = segment_of.get(made_by.index) if made_by is not None else None
+        if there == here:
+            return
         if here is not None:
-            inputs[here][tensor] = None
+            self.inputs[here][tensor] = None
         if there is not None:
-            outputs[there][tensor] = None
-
-
-def _crosses(graph: Graph, value: int) -> bool:
-    return graph.values[value].type in ("TensorType", "ListType")
+            self.outputs[there][tensor] = None
 
 
 def _advice(kind: str, known: Mapping[str, str]) -> str:
     if kind in known:
         return known[kind]
+    form = "write it with supported operators, or keep that part outside the compiled graph"
     if kind.endswith("_") and not kind.endswith("__"):
-        return "use the out-of-place form; analyze with --lowered to see what `compile build` makes of it"
-    return (
-        "write it with supported operators, or keep that part outside the compiled graph; "
-        "analyze with --lowered to see what `compile build` makes of it"
-    )
+        form = "use the out-of-place form"
+    return f"{form}; analyze with --lowered to see what `compile build` makes of it"
 
 
 def _places(nodes: Sequence[Node]) -> tuple[Place, ...]:
     """Where the nodes stand: module paths with the source line of the first node there."""
-    counts: dict[str, int] = {}
-    first: dict[str, Node] = {}
+    groups: dict[str, list[Node]] = {}
     for node in nodes:
-        counts[node.scope] = counts.get(node.scope, 0) + 1
-        first.setdefault(node.scope, node)
-    shown = list(counts.items())[:_PLACES]
-    places = [Place(scope, first[scope].source(), count) for scope, count in shown]
+        groups.setdefault(node.scope, []).append(node)
+    places = [Place(scope, found[0].source(), len(found)) for scope, found in list(groups.items())[:_PLACES]]
     rest = len(nodes) - sum(place.count for place in places)
-    if rest:
-        places.append(Place("(other modules)", "", rest))
-    return tuple(places)
+    return (*places, *([Place("(other modules)", "", rest)] if rest else ()))
 
 
 def _counts(items: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for item in items:
-        counts[item] = counts.get(item, 0) + 1
-    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
-
-
-def _environment(grad: bool) -> dict[str, Any]:
-    return {"python": host.python_version(), "torch": str(torch.__version__), "grad": grad}
-
-
-def _name(module: Any) -> str:
-    return type(module).__name__ if isinstance(module, torch.nn.Module) else getattr(module, "__name__", "function")
+    return dict(sorted(Counter(items).items(), key=lambda pair: (-pair[1], pair[0])))

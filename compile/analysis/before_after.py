@@ -12,7 +12,7 @@ from rich.table import Table
 
 from compile.analysis.aggregate import merged
 from compile.analysis.decoding_cost import DecodingPlan
-from compile.analysis.report import CoverageReport, OperatorCount
+from compile.analysis.report import CoverageReport
 from compile.analysis.rewrite_hints import removed_by
 from compile.lowering import LoweringReport
 
@@ -65,29 +65,29 @@ def show(pair: Pair, out: Console) -> None:
 def _summary(pair: Pair) -> Table:
     title = f"{pair.original.name} for {pair.original.target}, before and after lowering"
     table = Table("", "original", "lowered", title=escape(title), title_justify="left")
-    both = (pair.original, pair.lowered)
-    table.add_row("operators", *(str(report.total) for report in both))
-    table.add_row("supported", *(_share(report) for report in both))
-    table.add_row("subgraphs, predicted", *(str(report.safe.subgraphs) if report.safe else "-" for report in both))
-    table.add_row("compiled, predicted", *(str(report.safe.compiled) if report.safe else "-" for report in both))
-    table.add_row("work", *(_giga(report.flops) for report in both))
-    table.add_row(
-        "of it on the host, predicted", *(_giga(report.safe.flops_host) if report.safe else "-" for report in both)
-    )
-    table.add_row("weights and constants", *(f"{report.weight_bytes / 1e6:.2f} MB" for report in both))
+    for row in zip(_LABELS, *map(_figures, (pair.original, pair.lowered)), strict=True):
+        table.add_row(*row)
     return table
 
 
-def _share(report: CoverageReport) -> str:
-    return "unknown" if report.supported is None else f"{report.supported} ({report.percent} %)"
+_LABELS = (
+    *("operators", "supported", "subgraphs, predicted", "compiled, predicted", "work"),
+    *("of it on the host, predicted", "weights and constants"),
+)
 
 
-def _giga(flops: int) -> str:
-    return f"{flops / 1e9:.3f} GFLOP"
+def _figures(report: CoverageReport) -> Sequence[str]:
+    plan = report.safe
+    return (
+        str(report.total),
+        "unknown" if report.supported is None else f"{report.supported} ({report.percent} %)",
+        str(plan.subgraphs) if plan else "-",
+        str(plan.compiled) if plan else "-",
+        f"{report.flops / 1e9:.3f} GFLOP",
+        f"{plan.flops_host / 1e9:.3f} GFLOP" if plan else "-",
+        f"{report.weight_bytes / 1e6:.2f} MB",
+    )
 
 
 def _unsupported(report: CoverageReport) -> dict[str, int]:
-    def refused(found: OperatorCount) -> int:
-        return found.count - found.supported_count
-
-    return {kind: refused(found) for kind, found in report.operators.items() if not found.supported}
+    return {kind: found.refused for kind, found in report.operators.items() if not found.supported}

@@ -82,9 +82,8 @@ class Capacity:
 
 def footprint(variant: GraphVariant, report: CoverageReport, half: bool = False, host_weights: int = 0) -> VariantSize:
     """The footprint of an analysed graph; `half`: its tensors are float16 (FLOAT32_TO_FLOAT16)."""
-    crossing = sum(tensor.bytes for tensor in (*report.inputs, *report.outputs))
     divisor = 2 if half else 1
-    activations = report.activation_bytes + crossing
+    activations = report.activation_bytes + sum(tensor.bytes for tensor in (*report.inputs, *report.outputs))
     return VariantSize(str(variant), report.weight_bytes // divisor, activations // divisor, report.flops, host_weights)
 
 
@@ -109,12 +108,27 @@ def capacity(spec: EndpointSpec, variants: Sequence[VariantSize], folder: Path) 
         f"{_DISK_FACTOR} times the weights of all graphs: compiler's files, graphs, archive, its unpacked copy",
         f"{_FEWER}; a larger disk; --work-directory",
     )
-    return Capacity(tuple(variants), (*_on_chip(spec, variants), _on_host(spec, weights), disk))
+    row = platforms.platform(spec.serve.instance_type)
+    workers = worker_processes(spec, row)
+    host = Demand(
+        "host memory",
+        workers * (platforms.limits().worker_base_mib * 2**20 + 2 * weights),
+        int(row.memory_gib * _GIB),
+        f"{workers} worker process(es), each with its weights twice while it loads",  # as read, and as tensors
+        f"{_FEWER}; more cores_per_worker (fewer workers); server: native (workers share their weights) "
+        "with fewer processes; a larger instance_type",
+    )
+    return Capacity(tuple(variants), (*_on_chip(spec, variants), host, disk))
 
 
 def _on_chip(spec: EndpointSpec, variants: Sequence[VariantSize]) -> tuple[Demand, Demand]:
     """A core holds every graph of a copy (a pipeline's cores share it); the device holds all copies."""
     row, pipeline = platforms.platform(spec.serve.instance_type), spec.compile.pipeline_cores
+    larger = f"more pipeline_cores than {pipeline} (one copy over several cores)"
+    separate = "inf1: {separate_weights: true} above 1.9 GB"
+    if spec.compile.target == "inf2":
+        larger = "a smaller variant (Inf2 has no pipeline mode)"
+        separate = "inf2: {inline_weights_to_neff: false} (weights beside the program)"
     one = sum(variant.weights for variant in variants) + max(variant.activations for variant in variants)
     graphs = f"{len(variants)} graph(s), all loaded, and the largest one's activations"
     copies = row.cores // pipeline
@@ -123,42 +137,16 @@ def _on_chip(spec: EndpointSpec, variants: Sequence[VariantSize]) -> tuple[Deman
         one // pipeline,
         int(row.device_memory_gib / row.cores * _GIB),
         f"{graphs}, over {pipeline} core(s) of a copy",
-        f"{_FEWER}; {_pipeline(spec)}; {_separate(spec)}",
+        f"{_FEWER}; {larger}; {separate}",
     )
     device = Demand(
         "device",
         one * copies,
         int(row.device_memory_gib * _GIB),
         f"{copies} copies ({row.cores} cores / {pipeline} a copy) of {graphs}",
-        f"{_FEWER}; {_pipeline(spec)}; a larger instance_type",
+        f"{_FEWER}; {larger}; a larger instance_type",
     )
     return core, device
-
-
-def _on_host(spec: EndpointSpec, weights: int) -> Demand:
-    """Each worker process holds its weights twice while it loads: as read from the file, and as tensors."""
-    row = platforms.platform(spec.serve.instance_type)
-    workers = worker_processes(spec, row)
-    return Demand(
-        "host memory",
-        workers * (platforms.limits().worker_base_mib * 2**20 + 2 * weights),
-        int(row.memory_gib * _GIB),
-        f"{workers} worker process(es), each with its weights twice while it loads",
-        f"{_FEWER}; more cores_per_worker (fewer workers); server: native (workers share their weights) "
-        "with fewer processes; a larger instance_type",
-    )
-
-
-def _pipeline(spec: EndpointSpec) -> str:
-    if spec.compile.target == "inf2":
-        return "a smaller variant (Inf2 has no pipeline mode)"
-    return f"more pipeline_cores than {spec.compile.pipeline_cores} (one copy over several cores)"
-
-
-def _separate(spec: EndpointSpec) -> str:
-    if spec.compile.target == "inf2":
-        return "inf2: {inline_weights_to_neff: false} (weights beside the program)"
-    return "inf1: {separate_weights: true} above 1.9 GB"
 
 
 def require_fit(spec: EndpointSpec, found: Capacity) -> None:

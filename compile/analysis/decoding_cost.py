@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compile.analysis import CoverageReport, analyze
+from compile.analysis import analyze
 from compile.analysis.roofline import core_of
 from compile.definition import Bucket, GraphVariant, Inputs, ModelDefinition
 from compile.errors import CompileError
@@ -118,14 +118,16 @@ def forms(step: nn.Module, inputs: Inputs) -> Iterator[tuple[nn.Module, Inputs]]
     Raises CompileError for another module.
     """
     places = inputs["slot"].shape[1]
-    if isinstance(step, parseq_graphs.StepGraph):
+    if isinstance(step, _STEPS):
         yield step, inputs
-        yield parseq_graphs.PrefixGraph(step), seq2seq.prefix_inputs(inputs, places)
-    elif isinstance(step, seq2seq.StepGraph):
-        yield step, inputs
-        yield seq2seq.PrefixGraph(step), seq2seq.prefix_inputs(inputs, places)
+        kind = parseq_graphs if isinstance(step, parseq_graphs.StepGraph) else seq2seq
+        yield kind.PrefixGraph(step), seq2seq.prefix_inputs(inputs, places)
     elif isinstance(step, _PREFIXES):
-        yield step.step, _cached_inputs(inputs, places)
+        # The cache has the cross-attention's shape, with a place a slot.
+        batch, layers, heads, _, width = inputs["cross_keys"].shape
+        cache = {name: torch.zeros(batch, layers, heads, places, width) for name in _CACHE}
+        kept = {name: value for name, value in inputs.items() if name != "tokens"}
+        yield step.step, {"token": inputs["tokens"][:, :1], **kept, **cache}
         yield step, inputs
     else:
         raise CompileError(
@@ -134,38 +136,17 @@ def forms(step: nn.Module, inputs: Inputs) -> Iterator[tuple[nn.Module, Inputs]]
         )
 
 
-def _cached_inputs(prefix: Inputs, places: int) -> Inputs:
-    """The step's inputs from the prefix graph's; the cache has the cross-attention's shape, with a place a slot."""
-    batch, layers, heads, _, width = prefix["cross_keys"].shape
-    kept = {name: value for name, value in prefix.items() if name != "tokens"}
-    cache = {name: torch.zeros(batch, layers, heads, places, width) for name in _CACHE}
-    return {"token": prefix["tokens"][:, :1], **kept, **cache}
-
-
 def _cost(module: nn.Module, inputs: Inputs, target: str, rewriting: Rewriting) -> Cost:
     core = core_of(target)
-    if core is None:
-        raise CompileError(f"The platform table knows no core of {target}.")
     parts = lowered(flat_module(module, inputs), tuple(inputs.values()), target, rewriting)
     report = analyze(parts.device, parts.device_inputs, target=target)
-    flops, left, weights, transfers = _account(report)
+    if report.safe is None:  # on Inf2 no partition is predicted: the whole graph is on the device
+        flops, left, weights = report.flops, 0, report.weight_bytes // 2
+        transfers = sum(tensor.bytes for tensor in (*report.inputs, *report.outputs))
+    else:
+        flops, left, details = report.safe.flops_device, report.safe.flops_host, report.safe.details
+        weights = sum(part.weight_bytes for part in details) // 2
+        transfers = sum(part.bytes_in + part.bytes_out for part in details)
     moving = (weights + transfers) / (core.bandwidth_gib_s * (1 << 30))
     milliseconds = 1e3 * max(flops / (core.tflops * 1e12), moving)
     return Cost(flops, weights, transfers, milliseconds, left + parts.report.host_flops)
-
-
-def _account(report: CoverageReport) -> tuple[int, int, int, int]:
-    """Operations on the device and on the host, bytes of weights in bfloat16, bytes that cross.
-
-    Where no partition is predicted (Inf2) the whole graph is on the device.
-    """
-    if report.safe is None:
-        crossing = sum(tensor.bytes for tensor in (*report.inputs, *report.outputs))
-        return report.flops, 0, report.weight_bytes // 2, crossing
-    details = report.safe.details
-    return (
-        report.safe.flops_device,
-        report.safe.flops_host,
-        sum(part.weight_bytes for part in details) // 2,
-        sum(part.bytes_in + part.bytes_out for part in details),
-    )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from compile.analysis.report import CoverageReport
 
@@ -33,7 +34,7 @@ def measure(report: CoverageReport, module: Any, inputs: Sequence[Any]) -> dict[
 
 
 def _run(module: Any, inputs: Sequence[Any]) -> float:
-    copies = [item.clone() if isinstance(item, torch.Tensor) else item for item in inputs]
+    copies = [item.clone() if isinstance(item, Tensor) else item for item in inputs]
     if isinstance(module, torch.nn.Module):
         module.eval()
     started = time.perf_counter()

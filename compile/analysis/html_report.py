@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from html import escape
 from pathlib import Path
 
-from compile.analysis.report import INF2_COVERAGE, CoverageReport, ModuleLoad, OperatorCount, Partition, Stage
+from compile.analysis.report import CoverageReport, ModuleLoad, Partition, Stage
+from compile.analysis.terminal_report import UNSUPPORTED, summary_rows, title, unsupported_rows
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; color: #1c2330; }
@@ -29,13 +30,8 @@ class _Module:
     children: dict[str, _Module] = field(default_factory=dict)
 
     def total(self) -> ModuleLoad:
-        loads = [self.own, *(child.total() for child in self.children.values())]
-        return ModuleLoad(
-            sum(load.device for load in loads),
-            sum(load.host for load in loads),
-            sum(load.flops_device for load in loads),
-            sum(load.flops_host for load in loads),
-        )
+        loads = [astuple(self.own), *(astuple(child.total()) for child in self.children.values())]
+        return ModuleLoad(*map(sum, zip(*loads, strict=True)))
 
 
 def write(reports: Sequence[CoverageReport], path: Path) -> None:
@@ -47,24 +43,28 @@ def write(reports: Sequence[CoverageReport], path: Path) -> None:
 
 def page(reports: Sequence[CoverageReport]) -> str:
     """The whole page."""
-    title = escape(", ".join(dict.fromkeys(report.name for report in reports)))
+    names = escape(", ".join(dict.fromkeys(report.name for report in reports)))
     body = "\n".join(_report(report) for report in reports)
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Coverage: {title}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Coverage: {names}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body>\n{body}\n'
         "</body></html>\n"
     )
 
 
 def _report(report: CoverageReport) -> str:
-    parts = [f"<h1>{escape(report.name)}</h1>", _summary(report)]
-    unsupported = {kind: found for kind, found in report.operators.items() if not found.supported}
+    parts = [f"<h1>{escape(title(report))}</h1>", _table((), list(summary_rows(report)))]
+    unsupported = unsupported_rows(report)
     if unsupported:
-        parts += ["<h2>Not supported</h2>", _unsupported(unsupported)]
+        parts += ["<h2>Not supported</h2>", _table(UNSUPPORTED, unsupported)]
     if report.safe:
-        parts += ["<h2>Partition (predicted)</h2>", _legend(), _drawing(report.safe.stages), _subgraphs(report.safe)]
-    parts += ["<h2>Modules</h2>", _legend() if report.safe else "", _tree(report.modules, report.safe is not None)]
-    parts += ["<h2>All operators</h2>", _operators(report.operators)]
+        parts += ["<h2>Partition (predicted)</h2>", _LEGEND, _drawing(report.safe.stages), _subgraphs(report.safe)]
+    parts += ["<h2>Modules</h2>", _LEGEND if report.safe else "", _tree(report.modules, report.safe is not None)]
+    operators = [
+        (kind, str(found.count), "yes" if found.supported else "no", found.since)
+        for kind, found in report.operators.items()
+    ]
+    parts += ["<h2>All operators</h2>", _table(("operator", "count", "supported", "since torch-neuron"), operators)]
     if report.notes:
         parts += ["<h2>Notes</h2>", "<ul>", *(f"<li>{escape(note)}</li>" for note in report.notes), "</ul>"]
     return "\n".join(parts)
@@ -80,49 +80,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="scroll"><table>{header}{"".join(lines)}</table></div>'
 
 
-def _summary(report: CoverageReport) -> str:
-    environment = report.environment
-    grad = "on" if environment["grad"] else "off"
-    rows = [
-        ("target", report.target + (f", operators of Neuron {report.release}" if report.release else "")),
-        ("traced by", f"torch {environment['torch']}, Python {environment['python']}, gradients {grad}"),
-        ("operators", str(report.total)),
-        ("supported", INF2_COVERAGE if report.supported is None else f"{report.supported} ({report.percent} %)"),
-        ("work", f"{report.flops / 1e9:.2f} GFLOP"),
-        ("weights", f"{report.weight_bytes / 1e6:.2f} MB"),
-    ]
-    if report.safe:
-        plan = report.safe
-        rows.append(("compiled, predicted", f"{plan.compiled} ({plan.percent} %) in {plan.subgraphs} subgraphs"))
-        rows.append(("work on the host, predicted", f"{plan.host_share:.1f} %"))
-    if report.as_logged:
-        plan = report.as_logged
-        logged = f"{plan.compiled} ({plan.percent} %) in {plan.subgraphs} subgraphs"
-        rows.append(("as torch-neuron would log, predicted", logged + ("; not safe" if plan.unsafe else "")))
-    return _table((), rows)
-
-
-def _unsupported(operators: Mapping[str, OperatorCount]) -> str:
-    rows = []
-    for kind, found in operators.items():
-        where = "\n".join(f"{place.count} x {place.module} {place.source}" for place in found.places)
-        rows.append((kind, str(found.count - found.supported_count), where, found.reason, found.advice))
-    return _table(("operator", "times", "where", "why", "what to do"), rows)
-
-
-def _operators(operators: Mapping[str, OperatorCount]) -> str:
-    rows = [
-        (kind, str(found.count), "yes" if found.supported else "no", found.since) for kind, found in operators.items()
-    ]
-    return _table(("operator", "count", "supported", "since torch-neuron"), rows)
-
-
-def _legend() -> str:
-    return (
-        '<p class="quiet"><svg width="330" height="14"><rect class="device" width="14" height="14"/>'
-        '<text x="20" y="11">device</text><rect class="host" x="90" width="14" height="14"/>'
-        '<text x="110" y="11">host</text></svg></p>'
-    )
+_LEGEND = (
+    '<p class="quiet"><svg width="330" height="14"><rect class="device" width="14" height="14"/>'
+    '<text x="20" y="11">device</text><rect class="host" x="90" width="14" height="14"/>'
+    '<text x="110" y="11">host</text></svg></p>'
+)
 
 
 def _drawing(stages: Sequence[Stage]) -> str:

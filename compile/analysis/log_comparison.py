@@ -1,18 +1,18 @@
-"""A prediction beside what a torch-neuron log says."""
+"""A prediction beside a torch-neuron log."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from compile.analysis.neuron_log import LogReport
-from compile.analysis.report import CoverageReport
+from compile.analysis.report import CoverageReport, percent
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of both sides; None where one of them does not say."""
+    """One figure of both sides; None where one of them has none."""
 
     what: str
     predicted: float | None
@@ -35,10 +35,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "rows": [
-                {"what": row.what, "predicted": row.predicted, "logged": row.logged, "difference": row.difference}
-                for row in self.rows
-            ],
+            "rows": [{**asdict(row), "difference": row.difference} for row in self.rows],
             "operators": {
                 kind: {"predicted": ours, "logged": theirs} for kind, (ours, theirs) in self.operators.items()
             },
@@ -49,31 +46,23 @@ def compare(report: CoverageReport, log: LogReport) -> Comparison:
     """The prediction as logged (data edges only) against the log: the two that are made by like rules."""
     plan = report.as_logged
     compiled = log.compiled if log.compiled else log.fused
+    fused = percent(compiled, log.total) if compiled is not None and log.total else None
     rows = [
         Row("operators", report.total, log.total),
         Row("supported by name", report.supported_by_name, log.supported),
         Row("fused (before compilation)", plan.compiled if plan else None, log.fused),
         Row("compiled", plan.compiled if plan else None, log.compiled),
-        Row("percent of operators fused", plan.percent if plan else None, _percent(compiled, log.total)),
+        Row("percent of operators fused", plan.percent if plan else None, fused),
         Row("subgraphs", plan.subgraphs if plan else None, log.subgraphs),
         Row("candidates", plan.candidates if plan else None, log.candidates),
     ]
-    return Comparison(rows, dict(_differing(report, log)))
-
-
-def _percent(part: int | None, whole: int | None) -> float | None:
-    return round(100.0 * part / whole, 2) if part is not None and whole else None
-
-
-def _differing(report: CoverageReport, log: LogReport) -> list[tuple[str, tuple[int | None, int | None]]]:
-    """Kinds counted differently. A log without operator tables is compared by what it calls unsupported alone."""
+    # A log without operator tables is compared by what it calls unsupported alone.
     logged = {kind: log.count(kind) for kind in log.operators()}
     complete = bool(log.compiled_operators or log.other_operators)
-    kinds = sorted({*report.operators, *logged}) if complete else sorted(logged)
-    rows: list[tuple[str, tuple[int | None, int | None]]] = []
-    for kind in kinds:
+    differing: dict[str, tuple[int | None, int | None]] = {}
+    for kind in sorted({*(report.operators if complete else ()), *logged}):
         ours = report.operators[kind].count if kind in report.operators else 0
         theirs = logged.get(kind, 0)
         if theirs is not None and ours != theirs:
-            rows.append((kind, (ours, theirs)))
-    return rows
+            differing[kind] = (ours, theirs)
+    return Comparison(rows, differing)

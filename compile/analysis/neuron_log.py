@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compile.analysis.report import percent
 from compile.errors import CompileError
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-# Where a message starts. What stands before it on the line is a prefix; a line without a start goes on with the last.
+# Where a message starts. What stands before it on the line is a prefix; a line without a start continues the last.
 _START = re.compile(
     r"(?:INFO|WARNING|ERROR|DEBUG|CRITICAL)\s*:\s*Neuron\s*:"
     r"|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?Z?(?:\s*[:-]?\s*(?:INFO|WARNING|ERROR|DEBUG)\s*:?)?"
@@ -32,7 +33,7 @@ class LogError(CompileError):
 
 @dataclass
 class LogReport:
-    """What a log says; None where it does not say. Counts are nodes of the counting rule."""
+    """What a log states; None where it does not. Counts are nodes of the counting rule."""
 
     name: str = ""
     total: int | None = None
@@ -46,7 +47,6 @@ class LogReport:
     compiled_operators: dict[str, int] = field(default_factory=dict)
     other_operators: dict[str, int] = field(default_factory=dict)
     unsupported: dict[str, int | None] = field(default_factory=dict)
-    listed_supported: set[str] = field(default_factory=set)
     exit_codes: list[int] = field(default_factory=list)
     subgraph_inputs: list[dict[str, Any]] = field(default_factory=list)
     failed_graphs: list[str] = field(default_factory=list)
@@ -67,9 +67,7 @@ class LogReport:
     @property
     def percent(self) -> float | None:
         """Supported nodes in percent of all."""
-        if self.total is None or self.supported is None:
-            return None
-        return round(100.0 * self.supported / self.total, 2) if self.total else 0.0
+        return None if self.total is None or self.supported is None else percent(self.supported, self.total)
 
     def operators(self) -> dict[str, dict[str, Any]]:
         """Per kind: count, how many were compiled, and whether torch-neuron supports it."""
@@ -92,32 +90,16 @@ class LogReport:
 
     def to_json(self) -> dict[str, Any]:
         """The same form as CoverageReport.to_json, with the partition as it was and not as predicted."""
+        names = ("name", "total", "supported", "percent", "fallback", "failed", "failed_graphs", "errors", "traces")
+        logged = {
+            name: getattr(self, name) for name in ("fused", "percent_fused", "compiled", "subgraphs", "candidates")
+        }
         return {
-            "format": 1,
-            "name": self.name,
-            "target": "inf1",
-            "source": "torch-neuron log",
-            "total": self.total,
-            "supported": self.supported,
-            "percent": self.percent,
+            **{"format": 1, "target": "inf1", "source": "torch-neuron log"},
+            **{name: getattr(self, name) for name in names},
             "operators": self.operators(),
-            "partition": {
-                "predicted": False,
-                "logged": {
-                    "fused": self.fused,
-                    "percent_fused": self.percent_fused,
-                    "compiled": self.compiled,
-                    "percent": self.percent_compiled,
-                    "subgraphs": self.subgraphs,
-                    "candidates": self.candidates,
-                },
-            },
-            "fallback": self.fallback,
-            "failed": self.failed,
-            "failed_graphs": self.failed_graphs,
+            "partition": {"predicted": False, "logged": {**logged, "percent": self.percent_compiled}},
             "compiler": {"exit_codes": self.exit_codes, "subgraph_inputs": self.subgraph_inputs},
-            "errors": self.errors,
-            "traces": self.traces,
         }
 
 
@@ -181,50 +163,15 @@ class _Reader:
     def __init__(self, report: LogReport) -> None:
         self.report = report
         self.seen = False
-        self.list: str = ""  # which list the coming lines belong to
+        self.list: str | None = None  # which list the coming lines belong to
         self.not_supported = 0
-        self.rules = [
-            (re.compile(pattern), handler)
-            for pattern, handler in (
-                (r"operations\s+are\s+currently\s+supported\s+in", self.supported_list),
-                (r"operations\s+are\s+currently\s+not\s+supported\s+in", self.unsupported_list),
-                (r"of\s+arithmetic\s+operations\s*\(\s*(\d+)\s+of\s+(\d+)\s*\)", self.arithmetic),
-                (r"There\s+are\s+(\d+)\s+ops\s+of\s+\d+\s+different\s+types.*?neuron-cc:(.*)", self.not_compiled),
-                (r"All\s+operators\s+are\s+compiled\s+by\s+neuron-cc", self.all_supported),
-                (
-                    r"\(pre-compilation\)\s+before\s*=\s*(\d+),\s*fused\s*=\s*(\d+)(?:,\s*percent\s+fused\s*=\s*([\d.]+))?",
-                    self.before,
-                ),
-                (
-                    r"\(post-compilation\)\s+before\s*=\s*(\d+),\s*compiled\s*=\s*(\d+)"
-                    r"(?:,\s*percent\s+compiled\s*=\s*([\d.]+))?",
-                    self.after,
-                ),
-                (r"partitioner\s+created\s+(\d+)\s+sub-graphs", self.partitioner),
-                (
-                    r"successfully\s+compiled\s+(\d+)\s+sub-graphs,\s*Total\s+fused\s+subgraphs\s*=\s*(\d+)",
-                    self.sub_graphs,
-                ),
-                (r"Not\s+compiled\s+operators\s*\(", self.other_table),
-                (r"Compiled\s+these\s+operators\s*\(", self.compiled_table),
-                (r"=>\s*((?:aten|prim)::\w+)\s*:\s*(\d+)\s*(\[\s*(not\s+)?supported\s*\])?", self.row),
-                (r"Compile\s+command\s+returned:\s*(-?\d+)", self.returned),
-                (r"--io-config\s+'?(\{.*?\})'?\s+--", self.io_config),
-                (r"trace\s+failed\s+on\s+(\S+?);?\s+falling\s+back", self.fell_back),
-                (r"No\s+operator\s+is\s+placed\s+on\s+Neuron", self.placed_nothing),
-                (r"(No\s+operations\s+were\s+successfully\s+partitioned[^!]*)", self.partitioned_nothing),
-                (r"ERROR\s*:\s*Neuron\s*:\s*(.+)", self.error),
-                (r"(PyTorch\s+to\s+TF\s+conversion\s+failed[^\[]*)", self.error),
-                (r":\s*((?:aten|prim)::\w+)\s*$", self.listed),
-            )
-        ]
 
     def take(self, message: str) -> None:
-        for pattern, handler in self.rules:
+        for pattern, handler in _RULES:
             match = pattern.search(message)
             if match:
-                self.seen = self.seen or handler not in (self.error, self.listed)
-                handler(*match.groups())
+                self.seen = self.seen or handler not in (_Reader.error, _Reader.listed)
+                handler(self, match)
                 return
 
     def finish(self) -> LogReport:
@@ -234,62 +181,37 @@ class _Reader:
         report.traces = max(report.traces, 1)
         return report
 
-    def supported_list(self) -> None:
-        self.list = "supported"
+    def opens_list(self, match: re.Match[str]) -> None:
+        self.list = match.lastgroup
 
-    def unsupported_list(self) -> None:
-        self.list = "unsupported"
+    def listed(self, match: re.Match[str]) -> None:
+        if self.list == "unsupported":
+            self.report.unsupported.setdefault(match[1], None)
 
-    def listed(self, kind: str) -> None:
-        if self.list == "supported":
-            self.report.listed_supported.add(kind)
-        elif self.list == "unsupported":
+    def figures(self, match: re.Match[str]) -> None:
+        """Each named group is a figure of the report."""
+        for name, text in match.groupdict().items():
+            setattr(self.report, name, text and (float(text) if name.startswith("percent") else int(text)))
+
+    def not_compiled(self, match: re.Match[str]) -> None:
+        self.not_supported = int(match[1])
+        for kind in re.findall(r"(?:aten|prim)::\w+", match[2].split("(For more", maxsplit=1)[0]):
             self.report.unsupported.setdefault(kind, None)
 
-    def arithmetic(self, supported: str, total: str) -> None:
-        self.report.supported, self.report.total = int(supported), int(total)
-        self.list = ""
-
-    def not_compiled(self, count: str, kinds: str) -> None:
-        self.not_supported = int(count)
-        for kind in re.findall(r"(?:aten|prim)::\w+", kinds.split("(For more", maxsplit=1)[0]):
-            self.report.unsupported.setdefault(kind, None)
-
-    def all_supported(self) -> None:
+    def all_supported(self, _: re.Match[str]) -> None:
         self.not_supported = 0
 
-    def before(self, total: str, fused: str, percent: str | None) -> None:
-        report = self.report
-        if (report.total, report.fused) != (int(total), int(fused)) or report.compiled is not None:
-            if report.fused is not None:
-                self.restart()
-                report = self.report
-            report.traces += 1
-        report.total, report.fused = int(total), int(fused)
-        report.percent_fused = float(percent) if percent else None
-
-    def restart(self) -> None:
-        """A further trace begins: forget the figures of the last, keep what announced this one."""
+    def before(self, match: re.Match[str]) -> None:
+        """Of a further trace: forget the figures of the last, keep what announced this one."""
         old = self.report
-        self.report = LogReport(old.name, traces=old.traces, unsupported=dict.fromkeys(old.unsupported))
+        if (old.total, old.fused) != (int(match["total"]), int(match["fused"])) or old.compiled is not None:
+            if old.fused is not None:
+                self.report = LogReport(old.name, traces=old.traces, unsupported=dict.fromkeys(old.unsupported))
+            self.report.traces += 1
+        self.figures(match)
 
-    def after(self, total: str, compiled: str, percent: str | None) -> None:
-        self.report.total, self.report.compiled = int(total), int(compiled)
-        self.report.percent_compiled = float(percent) if percent else None
-
-    def partitioner(self, count: str) -> None:
-        self.report.candidates = int(count)
-
-    def sub_graphs(self, compiled: str, fused: str) -> None:
-        self.report.subgraphs, self.report.candidates = int(compiled), int(fused)
-
-    def other_table(self) -> None:
-        self.list = "other"
-
-    def compiled_table(self) -> None:
-        self.list = "compiled"
-
-    def row(self, kind: str, count: str, mark: str | None, negated: str | None) -> None:
+    def row(self, match: re.Match[str]) -> None:
+        kind, count, mark, negated = match.groups()
         if mark is None and self.list == "compiled":
             self.report.compiled_operators[kind] = int(count)
             return
@@ -297,30 +219,69 @@ class _Reader:
         if negated:
             self.report.unsupported[kind] = int(count)
 
-    def returned(self, code: str) -> None:
-        self.report.exit_codes.append(int(code))
+    def returned(self, match: re.Match[str]) -> None:
+        self.report.exit_codes.append(int(match[1]))
 
-    def io_config(self, text: str) -> None:
+    def io_config(self, match: re.Match[str]) -> None:
         try:
-            parsed = json.loads(text)
+            _add(self.report.subgraph_inputs, json.loads(match[1]))
         except json.JSONDecodeError:
             return  # cut off where the log was published; the counts do not need it
-        if parsed not in self.report.subgraph_inputs:
-            self.report.subgraph_inputs.append(parsed)
 
-    def fell_back(self, graph: str) -> None:
-        name = graph.rstrip(";")
-        if name not in self.report.failed_graphs:
-            self.report.failed_graphs.append(name)
+    def fell_back(self, match: re.Match[str]) -> None:
+        _add(self.report.failed_graphs, match[1].rstrip(";"))
 
-    def placed_nothing(self) -> None:
+    def placed_nothing(self, _: re.Match[str]) -> None:
         self.report.cpu_trace = True
 
-    def partitioned_nothing(self, text: str) -> None:
+    def partitioned_nothing(self, match: re.Match[str]) -> None:
         self.report.compiled = 0
-        self.error(text)
+        self.error(match)
 
-    def error(self, text: str) -> None:
-        line = re.sub(r"\s+", " ", text).strip()[:400]
-        if line not in self.report.errors:
-            self.report.errors.append(line)
+    def error(self, match: re.Match[str]) -> None:
+        _add(self.report.errors, re.sub(r"\s+", " ", match[1]).strip()[:400])
+
+
+def _add(found: list[Any], item: Any) -> None:
+    if item not in found:
+        found.append(item)
+
+
+# The first that is found in a message takes it.
+_RULES: tuple[tuple[re.Pattern[str], Callable[[_Reader, re.Match[str]], None]], ...] = tuple(
+    (re.compile(pattern), handler)
+    for pattern, handler in (
+        (r"operations\s+are\s+currently\s+(?P<supported>supported)\s+in", _Reader.opens_list),
+        (r"operations\s+are\s+currently\s+not\s+(?P<unsupported>supported)\s+in", _Reader.opens_list),
+        (r"of\s+arithmetic\s+operations\s*\(\s*(?P<supported>\d+)\s+of\s+(?P<total>\d+)\s*\)", _Reader.figures),
+        (r"There\s+are\s+(\d+)\s+ops\s+of\s+\d+\s+different\s+types.*?neuron-cc:(.*)", _Reader.not_compiled),
+        (r"All\s+operators\s+are\s+compiled\s+by\s+neuron-cc", _Reader.all_supported),
+        (
+            r"\(pre-compilation\)\s+before\s*=\s*(?P<total>\d+),\s*fused\s*=\s*(?P<fused>\d+)"
+            r"(?:,\s*percent\s+fused\s*=\s*(?P<percent_fused>[\d.]+))?",
+            _Reader.before,
+        ),
+        (
+            r"\(post-compilation\)\s+before\s*=\s*(?P<total>\d+),\s*compiled\s*=\s*(?P<compiled>\d+)"
+            r"(?:,\s*percent\s+compiled\s*=\s*(?P<percent_compiled>[\d.]+))?",
+            _Reader.figures,
+        ),
+        (r"partitioner\s+created\s+(?P<candidates>\d+)\s+sub-graphs", _Reader.figures),
+        (
+            r"successfully\s+compiled\s+(?P<subgraphs>\d+)\s+sub-graphs,"
+            r"\s*Total\s+fused\s+subgraphs\s*=\s*(?P<candidates>\d+)",
+            _Reader.figures,
+        ),
+        (r"(?P<other>Not)\s+compiled\s+operators\s*\(", _Reader.opens_list),
+        (r"(?P<compiled>Compiled)\s+these\s+operators\s*\(", _Reader.opens_list),
+        (r"=>\s*((?:aten|prim)::\w+)\s*:\s*(\d+)\s*(\[\s*(not\s+)?supported\s*\])?", _Reader.row),
+        (r"Compile\s+command\s+returned:\s*(-?\d+)", _Reader.returned),
+        (r"--io-config\s+'?(\{.*?\})'?\s+--", _Reader.io_config),
+        (r"trace\s+failed\s+on\s+(\S+?);?\s+falling\s+back", _Reader.fell_back),
+        (r"No\s+operator\s+is\s+placed\s+on\s+Neuron", _Reader.placed_nothing),
+        (r"(No\s+operations\s+were\s+successfully\s+partitioned[^!]*)", _Reader.partitioned_nothing),
+        (r"ERROR\s*:\s*Neuron\s*:\s*(.+)", _Reader.error),
+        (r"(PyTorch\s+to\s+TF\s+conversion\s+failed[^\[]*)", _Reader.error),
+        (r":\s*((?:aten|prim)::\w+)\s*$", _Reader.listed),
+    )
+)

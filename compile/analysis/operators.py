@@ -84,31 +84,25 @@ def find_release(sdk: str | None) -> int:
     wanted = _version(sdk)
     if len(wanted) > 4:  # torch's version stands in front: 1.13.1.2.9.1.0
         wanted = wanted[3:]
-    by_package = len(wanted) == 4
-    if by_package:
+    if len(wanted) == 4:
         versions = [(_version(release.package), index) for index, release in enumerate(known)]
     else:
-        wanted = (*wanted, 0, 0)[:3]
+        wanted = wanted and (*wanted, 0, 0)[:3]
         versions = [(_version(release.sdk), index) for index, release in enumerate(known) if release.sdk]
-    fitting = [index for version, index in versions if version <= wanted]
+    fitting = [index for version, index in versions if wanted and version <= wanted]
     if not fitting:
-        raise _unknown(sdk)
+        raise UnknownReleaseError(
+            f"{sdk!r} is not a Neuron release of the operator table.",
+            f"Give an SDK version ({', '.join(release.sdk for release in known if release.sdk)}) or a torch-neuron "
+            "package version such as 2.9.1.0.",
+        )
     return max(fitting)
 
 
 def _version(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.removeprefix("v").split("."))
-    except ValueError:
-        raise _unknown(text) from None
-
-
-def _unknown(text: str) -> UnknownReleaseError:
-    known = ", ".join(release.sdk for release in releases() if release.sdk)
-    return UnknownReleaseError(
-        f"{text!r} is not a Neuron release of the operator table.",
-        f"Give an SDK version ({known}) or a torch-neuron package version such as 2.9.1.0.",
-    )
+    """The numbers of a version; none when it is not one."""
+    parts = text.removeprefix("v").split(".")
+    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
 
 
 @lru_cache(maxsize=8)

@@ -46,7 +46,6 @@ class Plan:
     `host_reasons` says why a supported node stays on the host.
     """
 
-    name: str
     segments: tuple[Segment, ...]
     levels: dict[int, int]
     device: frozenset[int]
@@ -74,7 +73,7 @@ def plan_as_logged(graph: Graph, verdicts: dict[int, Verdict], rules: Rules) -> 
     model writes through views: use `plan_safe` for anything but the comparison."""
     able = {index for index, verdict in verdicts.items() if verdict.supported and graph.nodes[index].owner is None}
     problem = _problem(graph, able, fixed=set(), edges=(), reasons={})
-    plan = _solve("as_logged", graph, problem, verdicts, rules)
+    plan = _solve(graph, problem, verdicts, rules)
     on_host = _numbers_for_host(graph, plan.device)
     return replace(plan, device=plan.device - on_host, host_reasons=dict.fromkeys(on_host, _NUMBER))
 
@@ -91,7 +90,7 @@ def plan_safe(graph: Graph, verdicts: dict[int, Verdict], aliases: Aliases, rule
         for index, verdict in verdicts.items()
         if verdict.supported and graph.nodes[index].owner is None and index not in reasons and index not in fixed
     }
-    return _solve("safe", graph, _problem(graph, able, fixed, aliases.edges, reasons), verdicts, rules)
+    return _solve(graph, _problem(graph, able, fixed, aliases.edges, reasons), verdicts, rules)
 
 
 _NUMBER = "makes a number that a host operator needs; a subgraph returns tensors only"
@@ -102,18 +101,18 @@ def _numbers_for_host(graph: Graph, device: Collection[int]) -> set[int]:
     needed: set[int] = set()
     found: set[int] = set()
     for node in reversed(graph.nodes):
-        if node.index in device and not (_numeric(graph, node) and any(output in needed for output in node.outputs)):
-            continue
+        read, values = (
+            any(output in needed for output in node.outputs),
+            [graph.values[output] for output in node.outputs],
+        )
         if node.index in device:
+            numbers = (not value.is_tensor or (value.shape == () and value.dtype in INTEGER_TYPES) for value in values)
+            if not (read and all(numbers)):
+                continue
             found.add(node.index)
-        if node.counted or node.kind in OPAQUE or any(output in needed for output in node.outputs):
+        if node.counted or node.kind in OPAQUE or read:
             needed.update(node.inputs)
     return found
-
-
-def _numeric(graph: Graph, node: Node) -> bool:
-    values = [graph.values[output] for output in node.outputs]
-    return all(not value.is_tensor or (value.shape == () and value.dtype in INTEGER_TYPES) for value in values)
 
 
 def _problem(
@@ -144,7 +143,7 @@ def _problem(
     return _Problem(units, before, able, reasons, fixed)
 
 
-def _solve(name: str, graph: Graph, problem: _Problem, verdicts: dict[int, Verdict], rules: Rules) -> Plan:
+def _solve(graph: Graph, problem: _Problem, verdicts: dict[int, Verdict], rules: Rules) -> Plan:
     earliest = _levels(problem, {})
     main = _main_level(problem, earliest)
     levels = _levels(problem, dict.fromkeys(_joining(problem, earliest, main), main))
@@ -152,7 +151,7 @@ def _solve(name: str, graph: Graph, problem: _Problem, verdicts: dict[int, Verdi
     segments = _segments(problem, levels, total, rules)
     device = {index for segment in segments if segment.compiled for index in segment.nodes}
     device |= _fixed_on_device(graph, problem.fixed, device, verdicts)
-    return Plan(name, segments, levels, frozenset(device), frozenset(problem.fixed), problem.reasons)
+    return Plan(segments, levels, frozenset(device), frozenset(problem.fixed), problem.reasons)
 
 
 def _levels(problem: _Problem, pulled: dict[int, int]) -> dict[int, int]:
@@ -225,20 +224,11 @@ def _segments(problem: _Problem, levels: dict[int, int], total: int, rules: Rule
         if unit in problem.able:
             members.setdefault(root(unit), []).append(unit)
     groups = sorted(members.values(), key=lambda group: (levels[group[0]], group[0]))
-    kept = _kept(groups, total, rules)
-    return tuple(
-        Segment(levels[group[0]], tuple(group), compiled=position in kept) for position, group in enumerate(groups)
-    )
-
-
-def _kept(groups: Sequence[Sequence[int]], total: int, rules: Rules) -> set[int]:
-    large = [index for index, group in enumerate(groups) if len(group) >= rules.minimum_segment_size]
-    if not large:
-        return set()
-    largest = max(large, key=lambda index: len(groups[index]))
-    if len(groups[largest]) > rules.single_fusion_ratio_threshold * total:
-        return {largest}
-    return set(large)
+    kept = [group for group in groups if len(group) >= rules.minimum_segment_size]
+    largest = max(kept, key=len, default=[])
+    if len(largest) > rules.single_fusion_ratio_threshold * total:
+        kept = [largest]
+    return tuple(Segment(levels[group[0]], tuple(group), compiled=group in kept) for group in groups)
 
 
 def _fixed_nodes(graph: Graph, verdicts: dict[int, Verdict], aliases: Aliases) -> set[int]:
@@ -256,7 +246,8 @@ def _fixed_nodes(graph: Graph, verdicts: dict[int, Verdict], aliases: Aliases) -
             continue
         if not free and not all(value in known for value in node.inputs):
             continue
-        if node.counted and not (verdicts[node.index].supported and _deterministic(node) and _small(graph, node)):
+        is_random = "rand" in node.kind or "!" in node.schema or node.kind.startswith("aten::empty")
+        if node.counted and (is_random or not (verdicts[node.index].supported and _small(graph, node))):
             continue
         if node.kind in OPAQUE:
             continue
@@ -264,10 +255,6 @@ def _fixed_nodes(graph: Graph, verdicts: dict[int, Verdict], aliases: Aliases) -
         if node.counted:
             fixed.add(node.index)
     return fixed
-
-
-def _deterministic(node: Node) -> bool:
-    return "rand" not in node.kind and "!" not in node.schema and not node.kind.startswith("aten::empty")
 
 
 def _small(graph: Graph, node: Node) -> bool:

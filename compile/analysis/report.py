@@ -32,6 +32,10 @@ class OperatorCount:
     places: tuple[Place, ...] = ()
 
     @property
+    def refused(self) -> int:
+        return self.count - self.supported_count
+
+    @property
     def supported(self) -> bool:
         return self.supported_count == self.count
 
@@ -153,81 +157,41 @@ class CoverageReport:
     @property
     def percent(self) -> float | None:
         """Supported nodes in percent of all, as torch-neuron rounds it."""
-        return None if self.supported is None else _percent(self.supported, self.total)
+        return None if self.supported is None else percent(self.supported, self.total)
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON-able data; field names are part of the contract of `compile analyze --json`."""
+        found = asdict(self)
+        for kind, one in self.operators.items():
+            found["operators"][kind]["supported"] = one.supported
         return {
             "format": FORMAT,
-            "name": self.name,
-            "target": self.target,
-            "release": self.release,
-            "environment": dict(self.environment),
-            "total": self.total,
-            "total_with_primitives": self.total_with_primitives,
-            "supported": self.supported,
-            "supported_by_name": self.supported_by_name,
+            **{name: found[name] for name in _IN_JSON},
             "percent": self.percent,
             "coverage": INF2_COVERAGE if self.supported is None else "operator table",
-            "operators": {kind: _operator_json(found) for kind, found in self.operators.items()},
-            "control_flow": dict(self.control_flow),
-            "partition": self._partition_json(),
-            "flops": self._flops_json(),
-            "inputs": [asdict(tensor) for tensor in self.inputs],
-            "outputs": [asdict(tensor) for tensor in self.outputs],
+            "partition": {"predicted": True, "safe": _plan_json(self.safe), "as_logged": _plan_json(self.as_logged)},
+            "flops": {"total": self.flops, "host": self.safe.flops_host if self.safe else None},
             "memory": {"weight_bytes": self.weight_bytes, "largest_activation_bytes": self.activation_bytes},
-            "modules": {path: asdict(load) for path, load in self.modules.items()},
-            "notes": list(self.notes),
             "seconds": {"trace": round(self.trace_seconds, 4), "analysis": round(self.analysis_seconds, 4)},
             **self.extra,
         }
 
-    def _partition_json(self) -> dict[str, Any]:
-        return {
-            "predicted": True,
-            "safe": _plan_json(self.safe),
-            "as_logged": _plan_json(self.as_logged),
-        }
 
-    def _flops_json(self) -> dict[str, Any]:
-        return {"total": self.flops, "host": self.safe.flops_host if self.safe else None}
+# Fields whose form in the JSON is their own.
+_IN_JSON = (
+    *("name", "target", "release", "environment", "total", "total_with_primitives", "supported", "supported_by_name"),
+    *("operators", "control_flow", "inputs", "outputs", "modules", "notes"),
+)
 
 
-def _percent(part: int, whole: int) -> float:
+def percent(part: int, whole: int) -> float:
+    """As torch-neuron rounds it."""
     return round(100.0 * part / whole, 2) if whole else 0.0
-
-
-def _operator_json(found: OperatorCount) -> dict[str, Any]:
-    return {
-        "count": found.count,
-        "supported": found.supported,
-        "supported_count": found.supported_count,
-        "supported_by_name": found.supported_by_name,
-        "since": found.since,
-        "reason": found.reason,
-        "advice": found.advice,
-        "places": [asdict(place) for place in found.places],
-    }
 
 
 def _plan_json(plan: Partition | None) -> dict[str, Any] | None:
     if plan is None:
         return None
-    return {
-        "predicted": True,
-        "compiled": plan.compiled,
-        "percent": plan.percent,
-        "subgraphs": plan.subgraphs,
-        "candidates": plan.candidates,
-        "flops": {
-            "total": plan.flops_device + plan.flops_host,
-            "device": plan.flops_device,
-            "host": plan.flops_host,
-        },
-        "host_reasons": dict(plan.host_reasons),
-        "unsafe": list(plan.unsafe),
-        "stages": [asdict(stage) for stage in plan.stages],
-        "details": [
-            {**asdict(part), "roofline": asdict(part.roofline) if part.roofline else None} for part in plan.details
-        ],
-    }
+    found = asdict(plan)
+    device, host = found.pop("flops_device"), found.pop("flops_host")
+    return {"predicted": True, **found, "flops": {"total": device + host, "device": device, "host": host}}

@@ -23,7 +23,7 @@ class Core:
 
 
 @lru_cache(maxsize=4)
-def core_of(target: str) -> Core | None:
+def core_of(target: str) -> Core:
     """The core of a target, from the platform table."""
     instance = _SMALLEST[target]
     platform = endpoint_spec.platforms.platform(instance)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
+import itertools
 import re
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from compile.errors import CompileError, UsageError
 from compile.frontend import loading
 from compile.frontend.project import endpoint, family
 from compile.ir.flat_module import flat_module
-from compile.ir.graph import short_path
+from compile.ir.graph import place_of
 from compile.lowering.config import ALL, Rewriting, of_spec
 
 _ROOM = str(Path(__file__).parents[1])
@@ -29,7 +31,7 @@ FORMS = "Give an endpoint's name, family:variant, package.module:function or pat
 
 @dataclass(frozen=True)
 class Subject:
-    """One graph to analyze. `target` is None when WHAT does not say which; `rewriting` is what a spec says."""
+    """One graph to analyze. `target` is None when WHAT does not state one; `rewriting` is that of a spec."""
 
     name: str
     module: Any
@@ -46,43 +48,36 @@ def subjects(what: str, root: Path) -> list[Subject]:
     if not left or not right:
         raise UsageError(f"{what!r} is not complete.", FORMS)
     if left.endswith(".py"):
-        return _returned(_file_function(left, right, root), what)
+        return _returned(_from_file(left, right, root), what)
     if left in models.families():
-        return _family(left, right)
+        return _graphs(family(left, right), what)
     if re.fullmatch(r"[A-Za-z_][\w.]*", left):
-        return _returned(_module_function(left, right), what)
+        return _returned(_from_module(left, right), what)
     raise UsageError(f"{what!r} is neither a built-in family nor a Python file or module.", FORMS)
 
 
 def _endpoint(name: str, root: Path) -> list[Subject]:
     spec = endpoint(name, root)
-    definition = loading.definition(spec)
-    buckets = spec.compile.buckets or definition.buckets
-    rewriting = of_spec(spec)
-    found = _graphs(definition, name, buckets, spec.compile.batch_sizes, spec.compile.target)
-    return [replace(subject, rewriting=rewriting) for subject in found]
-
-
-def _family(name: str, variant: str) -> list[Subject]:
-    definition = family(name, variant)
-    return list(_graphs(definition, f"{name}:{variant}", definition.buckets[:1], [1], None))
+    definition, rewriting = loading.definition(spec), of_spec(spec)
+    found = _graphs(definition, name, spec.compile.buckets or definition.buckets, spec.compile.batch_sizes)
+    return [replace(subject, target=spec.compile.target, rewriting=rewriting) for subject in found]
 
 
 def _graphs(
-    definition: ModelDefinition, name: str, buckets: Sequence[Bucket], batches: Sequence[int], target: str | None
-) -> Iterator[Subject]:
+    definition: ModelDefinition, name: str, buckets: Sequence[Bucket] = (), batches: Sequence[int] = (1,)
+) -> list[Subject]:
+    """Every graph at these buckets, by default at the definition's first."""
+    found = []
     for role, graph in definition.graphs.items():
-        for bucket in buckets:
-            for batch in batches:
-                example = dict(graph.example_inputs(bucket, batch))
-                sizes = ", ".join(f"{axis} {size}" for axis, size in bucket.items())
-                inputs = tuple(example.values())
-                yield Subject(
-                    f"{name} {role}, {sizes}, batch {batch}", flat_module(graph.module, example), inputs, target
-                )
+        for bucket, batch in itertools.product(buckets or definition.buckets[:1], batches):
+            example = dict(graph.example_inputs(bucket, batch))
+            sizes = ", ".join(f"{axis} {size}" for axis, size in bucket.items())
+            flat = flat_module(graph.module, example)
+            found.append(Subject(f"{name} {role}, {sizes}, batch {batch}", flat, tuple(example.values())))
+    return found
 
 
-def _file_function(file: str, function: str, root: Path) -> Callable[[], Any]:
+def _from_file(file: str, function: str, root: Path) -> Any:
     path = root / file
     if not path.is_file():
         raise UsageError(f"There is no file {path}.", FORMS)
@@ -90,10 +85,10 @@ def _file_function(file: str, function: str, root: Path) -> Callable[[], Any]:
         found = loading.entry_function(f"{file}:{function}", root)
     except CompileError as error:
         raise UsageError(error.problem.removeprefix("model.entry "), error.remedy or FORMS) from error
-    return _callable(found, path, root, f"{file}:{function}")
+    return _called(found, f"{file}:{function}", loading.importable(path, root))
 
 
-def _module_function(module: str, function: str) -> Callable[[], Any]:
+def _from_module(module: str, function: str) -> Any:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -110,39 +105,33 @@ def _module_function(module: str, function: str) -> Callable[[], Any]:
     found = getattr(loaded, function, None)
     if not callable(found):
         raise UsageError(f"{module} has no function {function!r}.", FORMS)
-    return _callable(found, None, Path.cwd(), f"{module}:{function}")
+    return _called(found, f"{module}:{function}", contextlib.nullcontext())
 
 
-def _callable(function: Callable[..., Any], file: Path | None, root: Path, what: str) -> Callable[[], Any]:
-    def call() -> Any:
-        try:
-            required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-            if any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in required):
-                names = ", ".join(p.name for p in required)
-                raise UsageError(f"{what} needs arguments ({names}).", "Name a function that takes none.")
-            if file is None:
-                return function()
-            with loading.importable(file, root):
-                return function()
-        except CompileError:
-            raise
-        except Exception as error:
-            raise _failed(f"{what} failed", error) from error
-
-    return call
+def _called(function: Callable[..., Any], what: str, place: AbstractContextManager[None]) -> Any:
+    """What a function of the user's returns, run inside `place`."""
+    try:
+        required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+        if any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in required):
+            names = ", ".join(p.name for p in required)
+            raise UsageError(f"{what} needs arguments ({names}).", "Name a function that takes none.")
+        with place:
+            return function()
+    except CompileError:
+        raise
+    except Exception as error:
+        raise _failed(f"{what} failed", error) from error
 
 
 def _failed(what: str, error: Exception) -> CompileError:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_ROOM)]
-    where = f" ({short_path(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
     first = (str(error).splitlines() or [""])[0]
-    return CompileError(f"{what}: {type(error).__name__}: {first}{where}", "Correct it there, then analyze again.")
+    described = f"{what}: {type(error).__name__}: {first}{place_of(error, _ROOM)}"
+    return CompileError(described, "Correct it there, then analyze again.")
 
 
-def _returned(function: Callable[[], Any], what: str) -> list[Subject]:
-    result = function()
+def _returned(result: Any, what: str) -> list[Subject]:
     if isinstance(result, ModelDefinition):
-        return list(_graphs(result, what, result.buckets[:1], [1], None))
+        return _graphs(result, what)
     if isinstance(result, tuple) and len(result) == 2 and (isinstance(result[0], nn.Module) or callable(result[0])):
         module, inputs = result
         return [Subject(what, module, _example(module, inputs))]

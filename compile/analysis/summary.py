@@ -23,7 +23,7 @@ def account(report: CoverageReport) -> Account:
     if report.supported is None or report.percent is None or report.safe is None:
         return Account(None, None)
     refused = {
-        kind: {"count": found.count - found.supported_count, "reason": found.reason, "advice": found.advice}
+        kind: {"count": found.refused, "reason": found.reason, "advice": found.advice}
         for kind, found in report.operators.items()
         if not found.supported
     }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from compile.analysis.log_comparison import Comparison
 from compile.analysis.neuron_log import LogReport
-from compile.analysis.report import INF2_COVERAGE, CoverageReport, OperatorCount, Partition, Tensor
+from compile.analysis.report import INF2_COVERAGE, CoverageReport, Partition, Tensor
 from compile.analysis.rewrite_hints import removed_by
 
 _SHOWN_SUBGRAPHS = 8
@@ -17,17 +19,26 @@ _SHOWN_PLACES = 4
 
 def show(report: CoverageReport, out: Console) -> None:
     """Print the whole report."""
-    out.print(_summary(report))
-    unsupported = {kind: found for kind, found in report.operators.items() if not found.supported}
+    summary = Table(title=escape(title(report)), title_justify="left", show_header=False)
+    for what, value in summary_rows(report):
+        summary.add_row(what, escape(value))
+    out.print(summary)
+    unsupported = unsupported_rows(report, _SHOWN_PLACES)
     if unsupported:
-        out.print(_unsupported(unsupported))
+        table = Table(*UNSUPPORTED, title="not supported", title_justify="left")
+        for row in unsupported:
+            table.add_row(*map(escape, row))
+        out.print(table)
     if report.control_flow:
         kinds = ", ".join(f"{kind} ({count})" for kind, count in report.control_flow.items())
         out.print(f"[yellow]Runs on the host, and is not counted:[/yellow] {kinds}")
     if report.safe and report.safe.details:
         out.print(_subgraphs(report.safe))
     if report.safe and report.safe.host_reasons:
-        out.print(_host_reasons(report.safe))
+        table = Table("times", "why", title="supported, but on the host in the safe partition", title_justify="left")
+        for reason, count in report.safe.host_reasons.items():
+            table.add_row(str(count), escape(reason))
+        out.print(table)
     if report.as_logged and report.as_logged.unsafe:
         out.print("[yellow]As logged, the partition ignores these writes into shared memory:[/yellow]")
         for line in report.as_logged.unsafe:
@@ -36,42 +47,41 @@ def show(report: CoverageReport, out: Console) -> None:
         out.print(f"[bold]note[/bold] {escape(note)}", highlight=False)
 
 
-def _summary(report: CoverageReport) -> Table:
+def title(report: CoverageReport) -> str:
+    """What was analyzed, for which target, and how it was traced."""
     grad = "on" if report.environment["grad"] else "off"
     release = f", operators of Neuron {report.release}" if report.release else ""
-    title = f"{report.name} for {report.target}{release} (traced by torch {report.environment['torch']}, grad {grad})"
-    table = Table(title=escape(title), title_justify="left", show_header=False)
-    table.add_row("operators", str(report.total))
+    return f"{report.name} for {report.target}{release} (traced by torch {report.environment['torch']}, grad {grad})"
+
+
+def summary_rows(report: CoverageReport) -> Iterator[tuple[str, str]]:
+    """The report at a glance: what, and its value."""
+    yield "operators", str(report.total)
     if report.supported is None:
-        table.add_row("coverage", INF2_COVERAGE)
+        yield "coverage", INF2_COVERAGE
     else:
         by_name = f"by name alone, as AWS's tool looks at it, {report.supported_by_name}"
-        table.add_row("supported", f"{_share(report.supported, report.total)}; {by_name}")
+        yield "supported", f"{_share(report.supported, report.total)}; {by_name}"
     for label, plan in (("compiled", report.safe), ("as torch-neuron would log", report.as_logged)):
         if plan:
-            table.add_row(label, f"{_share(plan.compiled, report.total)} in {_subgraph_count(plan)}, predicted")
-    table.add_row("work", _work(report.flops))
+            candidates = f" of {plan.candidates} candidates" if plan.candidates != plan.subgraphs else ""
+            count = f"{plan.subgraphs} subgraph{'' if plan.subgraphs == 1 else 's'}{candidates}"
+            yield label, f"{_share(plan.compiled, report.total)} in {count}, predicted"
+    yield "work", _work(report.flops)
     if report.safe:
-        work = f"{report.safe.host_share:.1f} % ({_work(report.safe.flops_host)}), predicted"
-        table.add_row("of it on the host", work)
-    table.add_row("weights", _bytes(report.weight_bytes))
-    table.add_row("largest activation", _bytes(report.activation_bytes))
-    table.add_row("inputs", escape(", ".join(_tensor(tensor) for tensor in report.inputs)))
-    table.add_row("outputs", escape(", ".join(_tensor(tensor) for tensor in report.outputs)))
+        yield "of it on the host", f"{report.safe.host_share:.1f} % ({_work(report.safe.flops_host)}), predicted"
+    yield "weights", _bytes(report.weight_bytes)
+    yield "largest activation", _bytes(report.activation_bytes)
+    yield "inputs", ", ".join(_tensor(tensor) for tensor in report.inputs)
+    yield "outputs", ", ".join(_tensor(tensor) for tensor in report.outputs)
     host_time = report.extra.get("host_time")
     if host_time:
-        table.add_row("host time", f"{host_time['host_seconds'] * 1e3:.1f} ms estimated, {host_time['how']}")
-    table.add_row("time", f"trace {report.trace_seconds:.2f} s, analysis {report.analysis_seconds:.2f} s")
-    return table
+        yield "host time", f"{host_time['host_seconds'] * 1e3:.1f} ms estimated, {host_time['how']}"
+    yield "time", f"trace {report.trace_seconds:.2f} s, analysis {report.analysis_seconds:.2f} s"
 
 
 def _share(part: int, whole: int) -> str:
     return f"{part} of {whole} ({100 * part / whole if whole else 0:.2f} %)"
-
-
-def _subgraph_count(plan: Partition) -> str:
-    candidates = f" of {plan.candidates} candidates" if plan.candidates != plan.subgraphs else ""
-    return f"{plan.subgraphs} subgraph{'' if plan.subgraphs == 1 else 's'}{candidates}"
 
 
 def _bytes(count: int) -> str:
@@ -87,17 +97,21 @@ def _tensor(tensor: Tensor) -> str:
     return f"{tensor.dtype} {shape}"
 
 
-def _unsupported(operators: dict[str, OperatorCount]) -> Table:
-    table = Table("operator", "times", "where", "why", "what to do", title="not supported", title_justify="left")
-    for kind, found in operators.items():
-        shown = [f"{place.count} x {place.module} {place.source}".strip() for place in found.places[:_SHOWN_PLACES]]
-        rest = len(found.places) - len(shown)
-        where = "\n".join(shown) + (f"\nand {rest} more places" if rest else "")
-        times = f"{found.count - found.supported_count} of {found.count}" if found.supported_count else str(found.count)
-        rewrite = removed_by(kind)
-        advice = f"{found.advice} (rewrite {rewrite})" if rewrite else found.advice
-        table.add_row(kind, times, escape(where), escape(found.reason), escape(advice))
-    return table
+UNSUPPORTED = ("operator", "times", "where", "why", "what to do")
+
+
+def unsupported_rows(report: CoverageReport, most: int | None = None) -> list[tuple[str, ...]]:
+    """The columns UNSUPPORTED of each kind that is not supported everywhere, with at most so many places."""
+    rows: list[tuple[str, ...]] = []
+    for kind, found in report.operators.items():
+        if not found.supported:
+            shown = [f"{place.count} x {place.module} {place.source}".strip() for place in found.places[:most]]
+            rest = len(found.places) - len(shown)
+            where = "\n".join(shown) + (f"\nand {rest} more places" if rest else "")
+            times = f"{found.refused} of {found.count}" if found.supported_count else str(found.count)
+            rewrite = removed_by(kind)
+            rows.append((kind, times, where, found.reason, found.advice + (f" (rewrite {rewrite})" if rewrite else "")))
+    return rows
 
 
 def _subgraphs(plan: Partition) -> Table:
@@ -114,13 +128,6 @@ def _subgraphs(plan: Partition) -> Table:
     if len(ordered) > _SHOWN_SUBGRAPHS:
         rest = sum(part.nodes for _, part in ordered[_SHOWN_SUBGRAPHS:])
         table.add_row(f"{len(ordered) - _SHOWN_SUBGRAPHS} more", str(rest))
-    return table
-
-
-def _host_reasons(plan: Partition) -> Table:
-    table = Table("times", "why", title="supported, but on the host in the safe partition", title_justify="left")
-    for reason, count in plan.host_reasons.items():
-        table.add_row(str(count), escape(reason))
     return table
 
 
@@ -142,7 +149,7 @@ def _variant(value: float | None) -> str:
 
 
 def show_log(log: LogReport, out: Console) -> None:
-    """What a log says."""
+    """What a log states."""
     table = Table(title=escape(f"{log.name}: torch-neuron compile log"), title_justify="left", show_header=False)
     rows = {
         "operators": log.total,
@@ -155,7 +162,7 @@ def show_log(log: LogReport, out: Console) -> None:
         "fell back to the CPU": ", ".join(log.failed_graphs) or ("everything" if log.cpu_trace else "no"),
     }
     for what, value in rows.items():
-        table.add_row(what, "not said" if value is None else str(value))
+        table.add_row(what, "not in the log" if value is None else str(value))
     out.print(table)
     for kind, count in log.unsupported.items():
         out.print(f"  not supported: {kind}" + (f" ({count})" if count else ""), highlight=False)

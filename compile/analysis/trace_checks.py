@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compile.analysis.report import Partition
 from compile.errors import CompileError
 from compile.ir import graph as graphs
-from compile.ir.graph import INTEGER_TYPES, Graph, short_path, trace
+from compile.ir.flops import dtype_name
+from compile.ir.graph import INTEGER_TYPES, Graph, place_of, short_path, trace
 
 # torch_neuron.trace fails above this unless it is called with separate_weights=True.
 CONSTANT_LIMIT = 1_900_000_000
@@ -41,7 +42,7 @@ def checked_trace(module: Any, inputs: tuple[Any, ...], *, grad: bool) -> Graph:
     found = [*_input_problems(inputs), *_module_problems(model)]
     if found:
         raise CompileError(
-            f"{_name(module)} cannot be analyzed:\n  " + "\n  ".join(problem for problem, _ in found),
+            f"{name_of(module)} cannot be analyzed:\n  " + "\n  ".join(problem for problem, _ in found),
             "\n  -> ".join(dict.fromkeys(remedy for _, remedy in found)),
         )
     seen: list[str] = []
@@ -68,7 +69,7 @@ class _Function(nn.Module):
 def _as_module(module: Any) -> nn.Module:
     if isinstance(module, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         raise CompileError(
-            f"{_name(module)} is already TorchScript: torch_neuron.trace returns such a module unchanged, on the CPU.",
+            f"{name_of(module)} is already TorchScript, which torch_neuron.trace returns unchanged, on the CPU.",
             "Give the eager nn.Module that it was made from.",
         )
     if isinstance(module, nn.Module):
@@ -81,8 +82,9 @@ def _as_module(module: Any) -> nn.Module:
     )
 
 
-def _name(module: Any) -> str:
-    return type(module).__name__ if isinstance(module, nn.Module) else getattr(module, "__name__", str(type(module)))
+def name_of(module: Any) -> str:
+    """The name of a module's class, or of a function."""
+    return type(module).__name__ if isinstance(module, nn.Module) else getattr(module, "__name__", "function")
 
 
 def _tensors(item: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -99,7 +101,7 @@ def _tensors(item: Any, path: str) -> Iterator[tuple[str, Any]]:
 def _input_problems(inputs: tuple[Any, ...]) -> list[tuple[str, str]]:
     found = []
     for path, item in _tensors(inputs, "input"):
-        if not isinstance(item, torch.Tensor):
+        if not isinstance(item, Tensor):
             problem = f"{path} is {type(item).__name__} ({item!r:.60}): only tensors, and nests of them, can be traced."
             found.append((problem, "Fix such arguments in a wrapper module whose forward takes tensors only."))
         elif item.dtype == torch.float64:
@@ -108,82 +110,60 @@ def _input_problems(inputs: tuple[Any, ...]) -> list[tuple[str, str]]:
         elif item.is_complex():
             problem = f"{path} is {item.dtype}: neuron-cc has no complex numbers."
             found.append((problem, "Pass the real and imaginary parts as two inputs."))
-    if not any(isinstance(item, torch.Tensor) for _, item in _tensors(inputs, "input")):
+    if not any(isinstance(item, Tensor) for _, item in _tensors(inputs, "input")):
         found.append(("There is no tensor among the example inputs.", "Give at least one example tensor."))
     return found
 
 
 def _module_problems(model: nn.Module) -> list[tuple[str, str]]:
     doubles = [name for name, tensor in model.state_dict(keep_vars=True).items() if tensor.dtype == torch.float64]
-    if not doubles:
-        return []
     more = f" and {len(doubles) - 1} more" if len(doubles) > 1 else ""
-    return [
-        (f"{doubles[0]}{more}: the weights are float64; neuron-cc has no float64.", "Cast the model: model.float().")
-    ]
+    remedy = "Cast the model: model.float()."
+    return [(f"{name}{more}: the weights are float64; neuron-cc has no float64.", remedy) for name in doubles[:1]]
 
 
 def _trace_error(module: Any, model: nn.Module, inputs: tuple[Any, ...], error: Exception) -> CompileError:
     text = str(error).strip()
     first = text.splitlines()[0] if text else type(error).__name__
-    where = _where(error)
-    if isinstance(error, TypeError) and "positional argument" in text and _mismatch(model, inputs):
+    where = place_of(error, *_OWN)
+    signature = inspect.signature(model.function if isinstance(model, _Function) else model.forward)
+    if isinstance(error, TypeError) and "positional argument" in text and not _takes(signature, inputs):
         return CompileError(
-            f"{_name(module)}.forward{_signature(model)} does not take {len(inputs)} example inputs: {first}.",
+            f"{name_of(module)}.forward{signature} does not take {len(inputs)} example inputs: {first}.",
             "Give one tensor per required argument, in order, or wrap the model in a module that fills in the rest.",
         )
-    if _unsupported_structure(text):
+    if any(mark in text for mark in _STRUCTURE):
         return CompileError(
-            f"{_name(module)} returns or takes a structure that cannot be traced: {first}",
+            f"{name_of(module)} returns or takes a structure that cannot be traced: {first}",
             "Wrap it in a module whose forward returns a tensor or a tuple of tensors. "
             "A dict of tensors works with torch_neuron.trace(..., strict=False).",
         )
-    if _data_dependent(text):
+    if "is ambiguous" in text or "data-dependent" in text:
         return CompileError(
-            f"{_name(module)} decides by the data which code runs or which sizes result: {first}{where}",
+            f"{name_of(module)} decides by the data which code runs or which sizes result: {first}{where}",
             "Compute both branches and blend them with a mask, fix the size, or split the model there and keep the "
             "decision in the handler.",
         )
     return CompileError(
-        f"{_name(module)} cannot be traced: {type(error).__name__}: {first}{where}",
+        f"{name_of(module)} cannot be traced: {type(error).__name__}: {first}{where}",
         "Call the model with the example inputs first: model.eval()(*example_inputs) must work without tracing. "
         "If it does, wrap the part that fails in a module of plain tensor operations.",
     )
 
 
-def _mismatch(model: nn.Module, inputs: tuple[Any, ...]) -> bool:
+def _takes(signature: inspect.Signature, inputs: tuple[Any, ...]) -> bool:
     try:
-        inspect.signature(_forward(model)).bind(*inputs)
+        signature.bind(*inputs)
     except TypeError:
-        return True
-    return False
+        return False
+    return True
 
 
-def _forward(model: nn.Module) -> Any:
-    return model.function if isinstance(model, _Function) else model.forward
-
-
-def _signature(model: nn.Module) -> str:
-    return str(inspect.signature(_forward(model)))
-
-
-def _unsupported_structure(text: str) -> bool:
-    marks = (
-        *("Only tuples, lists and Variables", "Tracer cannot infer type", "Type inference failed", "outputs of type"),
-        *("JIT inputs/outputs", "not a supported type", "cannot be understood by the tracer"),
-    )
-    return any(mark in text for mark in marks)
-
-
-def _data_dependent(text: str) -> bool:
-    return "is ambiguous" in text or "data-dependent" in text
-
-
-def _where(error: Exception) -> str:
-    """The last line of the user's own code that the error passed through."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
-    own = [frame for frame in frames if not frame.filename.startswith(_OWN)]
-    return f" ({short_path(own[-1].filename)}:{own[-1].lineno})" if own else ""
+# What PyTorch writes of inputs and outputs that its tracer cannot take.
+_STRUCTURE = (
+    *("Only tuples, lists and Variables", "Tracer cannot infer type", "Type inference failed", "outputs of type"),
+    *("JIT inputs/outputs", "not a supported type", "cannot be understood by the tracer"),
+)
 
 
 @contextmanager
@@ -194,22 +174,22 @@ def _watch_decisions(seen: list[str]) -> Iterator[None]:
     input are noted. torch.Tensor has these methods from its base class, so deleting ours restores them.
     """
     names = ("__bool__", "item", "tolist", "__float__")
-    own = {name: torch.Tensor.__dict__[name] for name in names if name in torch.Tensor.__dict__}
+    own = {name: Tensor.__dict__[name] for name in names if name in Tensor.__dict__}
     for name in names:
-        setattr(torch.Tensor, name, _watching(getattr(torch.Tensor, name), seen))
+        setattr(Tensor, name, _watching(getattr(Tensor, name), seen))
     try:
         yield
     finally:
         for name in names:
             if name in own:
-                setattr(torch.Tensor, name, own[name])
+                setattr(Tensor, name, own[name])
             else:
-                delattr(torch.Tensor, name)
+                delattr(Tensor, name)
 
 
 def _watching(original: Any, seen: list[str]) -> Any:
-    def watched(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if torch._C._get_tracing_state() and _depends_on_data(_value_of(self)):
+    def watched(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if torch._C._get_tracing_state() and _depends_on_data(torch._C._get_value_trace(self)):  # type: ignore[attr-defined]
             frames = [frame for frame in traceback.extract_stack(limit=12)[:-1] if "/torch/" not in frame.filename]
             if frames:
                 seen.append(f"{short_path(frames[-1].filename)}:{frames[-1].lineno}")
@@ -218,16 +198,12 @@ def _watching(original: Any, seen: list[str]) -> Any:
     return watched
 
 
-def _value_of(tensor: torch.Tensor) -> Any:
-    return torch._C._get_value_trace(tensor)  # type: ignore[attr-defined]
-
-
 def _depends_on_data(value: Any) -> bool:
     """Whether a traced value was computed from tensor data and not from sizes and constants alone."""
     waiting, done = [value], set()
     while waiting:
         node = waiting.pop().node()
-        if node.kind() in ("prim::Param",):
+        if node.kind() == "prim::Param":
             return True
         if node.kind() in ("aten::size", "prim::Constant", "aten::dim", "aten::numel") or node in done:
             continue
@@ -238,48 +214,34 @@ def _depends_on_data(value: Any) -> bool:
 
 def notes(graph: Graph, module: Any, as_logged: Partition | None) -> tuple[str, ...]:
     """What the reader of a report should know about this trace."""
-    return (
-        *_decision_notes(graph),
-        *_fused_path_notes(graph),
-        *_version_notes(graph, module),
-        *_size_notes(graph),
-        *_integer_notes(as_logged),
-        *_structure_notes(graph),
-        *_mode_notes(module),
-    )
+    return (*_graph_notes(graph), *_version_notes(graph, module), *_structure_notes(graph, module, as_logged))
 
 
-def _decision_notes(graph: Graph) -> list[str]:
-    places = graph.decisions
-    if not places:
-        return []
-    shown = ", ".join(places[:5]) + (f" and {len(places) - 5} more" if len(places) > 5 else "")
-    return [
-        f"Data-dependent control flow: Python decides by a tensor's value at {shown}. The trace keeps only the way "
-        "that the example input took. Compute both branches and blend them with a mask, or split the model there."
-    ]
-
-
-def _fused_path_notes(graph: Graph) -> list[str]:
-    kinds: set[str] = {node.kind for node in graph.nodes}
+def _graph_notes(graph: Graph) -> Iterator[str]:
+    places, kinds = graph.decisions, {node.kind for node in graph.nodes}
+    if places:
+        shown = ", ".join(places[:5]) + (f" and {len(places) - 5} more" if len(places) > 5 else "")
+        yield (
+            f"Data-dependent control flow: Python decides by a tensor's value at {shown}. The trace keeps only the way "
+            "that the example input took. Compute both branches and blend them with a mask, or split the model there."
+        )
     layers = sorted({layer for kind, layer in FUSED_PATH.items() if kind in kinds})
-    if not layers:
-        return []
-    return [
-        f"PyTorch's fused inference path replaced {', '.join(layers)} by one operator that torch-neuron does not know. "
-        "It is taken only with gradients off: trace with --grad, as torch_neuron.trace does by default."
-    ]
+    if layers:
+        yield (
+            f"PyTorch's fused inference path replaced {', '.join(layers)} by one operator that torch-neuron does not "
+            "know. It is taken only with gradients off: trace with --grad, as torch_neuron.trace does by default."
+        )
 
 
-def _version_notes(graph: Graph, module: Any) -> list[str]:
+def _version_notes(graph: Graph, module: Any) -> Iterator[str]:
     version = str(torch.__version__)
     if version.startswith(CONTAINER_TORCH + "."):
-        return []
-    kinds: set[str] = {node.kind for node in graph.nodes}
+        return
+    kinds = {node.kind for node in graph.nodes}
     known = [f"{kind}: {text}" for kind, text in NEWER_KINDS.items() if kind in kinds]
-    if any(isinstance(part, nn.MultiheadAttention) for part in (module.modules() if _is_module(module) else ())):
+    if isinstance(module, nn.Module) and any(isinstance(part, nn.MultiheadAttention) for part in module.modules()):
         known.append("nn.MultiheadAttention: its reshapes and its mean over the heads are recorded differently")
-    return [
+    yield (
         f"Traced with torch {version}; the Inf1 container has torch 1.13.1, which records some code with other "
         "operators, so the numbers can differ from a torch-neuron log. "
         + (
@@ -287,45 +249,28 @@ def _version_notes(graph: Graph, module: Any) -> list[str]:
             if known
             else "No operator of this model is one of those known to be recorded differently."
         )
-    ]
+    )
 
 
-def _size_notes(graph: Graph) -> list[str]:
+def _structure_notes(graph: Graph, module: Any, as_logged: Partition | None) -> Iterator[str]:
     constants = sum(graph.values[value].bytes for value in graph.parameters)
     constants += sum(graph.values[n.outputs[0]].bytes for n in graph.nodes if n.kind == "prim::Constant")
-    if constants <= CONSTANT_LIMIT:
-        return []
-    return [
-        f"The weights and constants are {constants / 1e9:.2f} GB, above the 1.9 GB that one compiled graph can hold: "
-        "pass separate_weights=True to torch_neuron.trace, or split the model."
-    ]
-
-
-def _integer_notes(as_logged: Partition | None) -> list[str]:
-    names = {str(dtype).removeprefix("torch.") for dtype in INTEGER_TYPES}
+    if constants > CONSTANT_LIMIT:
+        yield (
+            f"The weights and constants are {constants / 1e9:.2f} GB, above the 1.9 GB that one compiled graph can "
+            "hold: pass separate_weights=True to torch_neuron.trace, or split the model."
+        )
+    names = {dtype_name(dtype) for dtype in INTEGER_TYPES}
     details = as_logged.details if as_logged else ()
     entering = [t for part in details if part.compiled for t in part.inputs if t.dtype in names]
-    if not entering:
-        return []
-    shapes = ", ".join(f"{tensor.dtype} {list(tensor.shape or ())}" for tensor in entering[:4])
-    return [
-        f"Integer data would enter a device subgraph ({shapes}), which the Neuron runtime does not take as int64: the "
-        "safe partition keeps it on the host. To move that part to the device, cast it before the model "
-        "(input.float() or input.int())."
-    ]
-
-
-def _structure_notes(graph: Graph) -> list[str]:
-    if not graph.returns_dict:
-        return []
-    return ["The model returns a dict: torch_neuron.trace needs strict=False, or a wrapper that returns a tuple."]
-
-
-def _is_module(module: Any) -> bool:
-    return isinstance(module, nn.Module)
-
-
-def _mode_notes(module: Any) -> list[str]:
-    if not (_is_module(module) and module.training):
-        return []
-    return ["The model was in training mode; it was traced in evaluation mode, as it is served."]
+    if entering:
+        shapes = ", ".join(f"{tensor.dtype} {list(tensor.shape or ())}" for tensor in entering[:4])
+        yield (
+            f"Integer data would enter a device subgraph ({shapes}), which the Neuron runtime does not take as int64: "
+            "the safe partition keeps it on the host. To move that part to the device, cast it before the model "
+            "(input.float() or input.int())."
+        )
+    if graph.returns_dict:
+        yield "The model returns a dict: torch_neuron.trace needs strict=False, or a wrapper that returns a tuple."
+    if isinstance(module, nn.Module) and module.training:
+        yield "The model was in training mode; it was traced in evaluation mode, as it is served."

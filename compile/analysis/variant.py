@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
+from torch import Tensor
 
 from compile.analysis import CoverageReport, analyze
 from compile.definition import GraphDefinition, GraphVariant, Inputs, checked_inputs
@@ -37,7 +37,7 @@ class AnalyzedVariant:
     report: CoverageReport
 
     @property
-    def tensors(self) -> tuple[torch.Tensor, ...]:
+    def tensors(self) -> tuple[Tensor, ...]:
         """The example inputs in the order of the graph's parameters."""
         return tuple(self.example.values())
 

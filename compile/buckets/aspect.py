@@ -96,8 +96,9 @@ def _served(pictures: Histogram, buckets: Sequence[Size], rule: ResizeRule) -> S
     """Send every picture where the handler sends it (to the reference's own size where it is there)."""
     groups: dict[Size, list[tuple[float, int]]] = {bucket: [] for bucket in buckets}
     for size, count in pictures.counts.items():
-        home = nearest((size[0], size[1]), [(h, w) for h, w in buckets], rule)
-        groups[home].append((squeeze((size[0], size[1]), home), count))
+        picture = (size[0], size[1])
+        home = nearest(picture, [(h, w) for h, w in buckets], rule)
+        groups[home].append((squeeze(picture, home), count))
     loads = []
     for bucket, found in groups.items():
         items = sum(count for _, count in found)
@@ -120,10 +121,6 @@ def _best(shapes: Sequence[float], pictures: Sequence[tuple[float, int]], most: 
             following[j], chosen[j] = totals[i] + between[i, j], i
         totals = following
         choices.append(chosen)
-    return _chosen(totals, right, choices)
-
-
-def _chosen(totals: Sequence[float], right: Sequence[float], choices: Sequence[Sequence[int]]) -> list[int]:
     j = min(range(len(totals)), key=lambda j: totals[j] + right[j])
     found = [j]
     for chosen in reversed(choices):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from compile.analysis.capacity import Capacity, VariantSize, capacity, shown, size
+from compile.analysis.capacity import VariantSize, capacity, shown, size
 from compile.analysis.variant import analyzed
 from compile.buckets.sizes import Size
 from compile.definition import GraphVariant
@@ -34,9 +34,6 @@ class Room:
     reason: str
     weights: int
     activations: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {"most": self.most, "reason": self.reason, "weights": self.weights, "activations": self.activations}
 
 
 def parsed(option: str, text: str) -> int:
@@ -76,13 +73,13 @@ def by_spec(spec: EndpointSpec, largest: Size, memory: int | None, wanted: int) 
         for role, graph in definition.graphs.items()
         for batch in spec.compile.batch_sizes
     ]
-    weights, activations = (
-        sum(variant.weights for variant in variants),
-        max(variant.activations for variant in variants),
-    )
+    weights = sum(variant.weights for variant in variants)
+    activations = max(variant.activations for variant in variants)
     if memory is not None:
         return by_bytes(memory, weights, activations), name
-    most = _largest(lambda count: _short(spec, variants, count) == [], wanted)
+    most = 0
+    while most < wanted and not _short(spec, variants, most + 1):
+        most += 1
     short = _short(spec, variants, most + 1)
     if most < 1:
         raise CompileError(f"Not even one bucket of {bucket} fits {spec.serve.instance_type}:\n  " + "\n  ".join(short))
@@ -90,19 +87,11 @@ def by_spec(spec: EndpointSpec, largest: Size, memory: int | None, wanted: int) 
     return Room(most, reason, weights, activations), name
 
 
-def _largest(fits: Callable[[int], bool], wanted: int) -> int:
-    count = 0
-    while count < wanted and fits(count + 1):
-        count += 1
-    return count
-
-
 def _short(spec: EndpointSpec, variants: Sequence[VariantSize], count: int) -> list[str]:
     """The resources of the instance that `count` buckets of these variants do not fit."""
-    found: Capacity = capacity(spec, list(variants) * count, spec.root)
     return [
         f"{demand.resource} needs {shown(demand.needed)} (predicted), there are {shown(demand.available)}"
-        for demand in found.demands
+        for demand in capacity(spec, list(variants) * count, spec.root).demands
         if demand.resource != _DISK and not demand.fits
     ]
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +63,9 @@ class Histogram:
 
 def collected(entries: Iterable[tuple[Size, int]]) -> Histogram:
     """A histogram of (size, count)."""
-    counts: dict[Size, int] = {}
+    counts: Counter[Size] = Counter()
     for size, count in entries:
-        counts[size] = counts.get(size, 0) + count
+        counts[size] += count
     return Histogram(dict(sorted(counts.items())))
 
 
@@ -85,8 +86,8 @@ def read(path: Path) -> Histogram:
     problems: list[str] = []
     for where, entry in _entries(path, text):
         try:
-            size, count = entry if isinstance(entry, tuple) else _entry(entry)
-            found.append((_checked(size, found), _count(count)))
+            size, count = _entry(entry)
+            found.append((_checked(size, found), _whole(count, _MOST, "count")))
         except _FaultError as fault:
             problems.append(f"{where}: {fault}")
     if not found and not problems:
@@ -115,7 +116,7 @@ def _entries(path: Path, text: str) -> Iterator[tuple[str, Any]]:
 def _json_entries(data: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(data, dict):
         for key, count in data.items():
-            yield f"key {key!r}", _Pair(key, count)
+            yield f"key {key!r}", (key, count)
     elif isinstance(data, list):
         for number, value in enumerate(data, 1):
             yield f"entry {number}", value
@@ -123,40 +124,27 @@ def _json_entries(data: Any) -> Iterator[tuple[str, Any]]:
         yield "the file", data
 
 
-@dataclass(frozen=True)
-class _Pair:
-    size: Any
-    count: Any
-
-
 def _csv_entries(text: str) -> Iterator[tuple[str, Any]]:
     """Rows by the header's names; without a header, rows of one column."""
     rows = csv.reader(io.StringIO(text))
     header: list[str] | None = None
     for row in rows:
-        variants = [variant.strip() for variant in row]
-        if not any(variants):
+        columns = [column.strip() for column in row]
+        if not any(columns):
             continue
         where = f"line {rows.line_num}"
-        if header is None:
-            header = [variant.lower() for variant in variants]
-            if len(variants) == 1 and _SIZE.fullmatch(variants[0]):
-                header = ["length"]
-            else:
-                problem = _header_problem(header)
-                if problem:
-                    yield where, _Bad(problem)
-                    return
-                continue
-        if len(variants) != len(header):
-            yield where, _Bad(f"has {len(variants)} columns, the header has {len(header)}")
+        if header is None and not (len(columns) == 1 and _SIZE.fullmatch(columns[0])):
+            header = [column.lower() for column in columns]
+            problem = _header_problem(header)
+            if problem:
+                yield where, _FaultError(problem)
+                return
+            continue
+        header = header or ["length"]
+        if len(columns) != len(header):
+            yield where, _FaultError(f"has {len(columns)} columns, the header has {len(header)}")
         else:
-            yield where, dict(zip(header, variants, strict=True))
-
-
-@dataclass(frozen=True)
-class _Bad:
-    problem: str
+            yield where, dict(zip(header, columns, strict=True))
 
 
 def _header_problem(header: list[str]) -> str:
@@ -172,10 +160,10 @@ def _header_problem(header: list[str]) -> str:
 
 def _entry(entry: Any) -> tuple[Any, Any]:
     """(size, count) of one entry, neither checked yet."""
-    if isinstance(entry, _Bad):
-        raise _FaultError(entry.problem)
-    if isinstance(entry, _Pair):
-        return entry.size, entry.count
+    if isinstance(entry, _FaultError):
+        raise entry
+    if isinstance(entry, tuple):
+        return entry
     if isinstance(entry, dict):
         return _from_names(entry)
     if isinstance(entry, str):
@@ -207,10 +195,6 @@ def _checked(size: Any, before: list[tuple[Size, int]]) -> Size:
         kinds = {1: "a length", 2: "a picture"}
         raise _FaultError(f"{_shown(size)} is {kinds[len(found)]}, the file begins with {kinds[len(before[0][0])]}")
     return found
-
-
-def _count(value: Any) -> int:
-    return _whole(value, _MOST, "count")
 
 
 def _whole(value: Any, most: int, what: str) -> int:

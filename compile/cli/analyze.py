@@ -25,7 +25,7 @@ from compile.analysis.operators import find_release
 from compile.analysis.partition import Rules
 from compile.analysis.report import CoverageReport
 from compile.analysis.subjects import FORMS, Subject, subjects
-from compile.cli.options import Root, err, out
+from compile.cli.options import Root, Verbose, err, log_to_stderr, out
 from compile.cli.plan_tables import decoding_table
 from compile.errors import CompileError, UsageError
 from compile.ir.flat_module import FlatModule, flat_module
@@ -91,11 +91,13 @@ def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
     minimum_segment_size: Annotated[int, typer.Option(help="As torch_neuron.trace takes it.")] = 2,
     single_fusion_ratio_threshold: Annotated[float, typer.Option(help="As torch_neuron.trace takes it.")] = 0.6,
     root: Root = Path(),
+    verbose: Verbose = 0,
 ) -> None:
     """Will it compile? Operators, the predicted partition and the work of a model, without the Neuron SDK.
 
     Exit 1 when less than --fail-under is supported or the model cannot be traced, 2 on wrong use.
     """
+    log_to_stderr(verbose)
     _check(fail_under, sdk, json_, html)
     extra = _rewrites(rewrites, lowered, root)
     whitelist = _kinds(op_whitelist, "--op-whitelist")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from compile.cli.options import Json, Root, err, out
+from compile.cli.options import Json, Root, Verbose, err, log_to_stderr, out
 from compile.errors import UsageError
 from compile.frontend.project import endpoint
 
@@ -64,6 +65,7 @@ def buckets_command(  # noqa: PLR0913, PLR0917  (a command line)
     plot: PlotPath = None,
     json_: Json = False,
     root: Root = Path(),
+    verbose: Verbose = 0,
 ) -> None:
     """Find the buckets that waste least: exactly for lengths, for pictures by a rule with a proven bound.
 
@@ -79,6 +81,7 @@ def buckets_command(  # noqa: PLR0913, PLR0917  (a command line)
     inferentia buckets depth --sizes photographs.csv --multiple-of 14 --shorter-side 518
     ```
     """
+    log_to_stderr(verbose)
     from compile.buckets import aspect, planning  # noqa: PLC0415  (seconds of imports, --help need not wait)
     from compile.buckets.sizes import read, rounded_up  # noqa: PLC0415
     from inference_code.tasks.resize import ResizeRule  # noqa: PLC0415
@@ -195,7 +198,7 @@ def _print_json(planned: Plan | ShapePlan, cost: Cost, room: Room | None, snippe
     data = {
         **planned.to_json(),
         "cost": counted,
-        "memory": room.to_json() if room else None,
+        "memory": asdict(room) if room else None,
         "yaml": snippet,
         "plot": str(picture) if picture else None,
     }

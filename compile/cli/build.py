@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compile.cli.options import Json, Name, Rehearse, Root, err, facts, out
+from compile.cli.options import Json, Name, Rehearse, Root, Verbose, err, facts, log_to_stderr, out
 from compile.cli.plan_tables import show_capacity
 from compile.frontend.project import endpoint
 from compile.progress import Bars, Reporter, Silent
@@ -54,6 +54,7 @@ def build_command(
     no_cache: NoCache = False,
     json_: Json = False,
     root: Root = Path(),
+    verbose: Verbose = 0,
 ) -> None:
     """Trace or compile the model, prove that it equals the original, and write model.tar.gz and its lock.
 
@@ -63,6 +64,7 @@ def build_command(
 
     Graphs that were compiled before, of the same weights, code, options and versions, come from build/cache.
     """
+    log_to_stderr(verbose)
     from compile.pipeline.build import build  # noqa: PLC0415  (seconds of imports, --help need not wait)
     from compile.pipeline.cache import of_project  # noqa: PLC0415
     from compile.pipeline.plan import plan, resolve, survey  # noqa: PLC0415
@@ -89,8 +91,11 @@ def build_command(
         _show_result(result)
 
 
-def package_command(name: Name, rehearse: Rehearse = False, json_: Json = False, root: Root = Path()) -> None:
+def package_command(
+    name: Name, rehearse: Rehearse = False, json_: Json = False, root: Root = Path(), verbose: Verbose = 0
+) -> None:
     """Pack the graphs that are built already with the handler code of now; nothing is compiled again."""
+    log_to_stderr(verbose)
     from compile.pipeline.repackage import repackage  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 
     spec = endpoint(name, root)

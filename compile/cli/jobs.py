@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compile.cli.build import reporting
-from compile.cli.options import Json, Name, Rehearse, Root, err, facts, out
+from compile.cli.options import Json, Name, Rehearse, Root, Verbose, err, facts, log_to_stderr, out
 from compile.errors import CompileError, said
 from compile.frontend.project import endpoint
 from compile.progress import Lines
@@ -51,11 +51,13 @@ def bundle_command(
     environment: Environment = "",
     json_: Json = False,
     root: Root = Path(),
+    verbose: Verbose = 0,
 ) -> None:
     """Pack what a compile job needs: start.sh, the code, the spec with your own files, the weights, and the plan.
 
     `inferentia submit` does it for you. For the target itself the matrix of graphs must fit the instance.
     """
+    log_to_stderr(verbose)
     from compile.remote import bundle  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 
     spec = endpoint(name, root)
@@ -82,8 +84,10 @@ def variant_command(
     inputs: Inputs,
     outputs: Outputs,
     root: Root = Path(),
+    verbose: Verbose = 0,
 ) -> None:
     """Compile one variant: OUTPUTS/variant/variant.tar, and in OUTPUTS/record what the compiler said."""
+    log_to_stderr(verbose)
     with _message():
         from compile.remote import job as run  # noqa: PLC0415  (within, so that a missing package is reported too)
         from compile.remote import log_tail  # noqa: PLC0415
@@ -98,8 +102,9 @@ def _say(line: str) -> None:
     err.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def gather_command(inputs: Inputs, outputs: Outputs, root: Root = Path()) -> None:
+def gather_command(inputs: Inputs, outputs: Outputs, root: Root = Path(), verbose: Verbose = 0) -> None:
     """Make artifact and lock from compiled variants: OUTPUTS/result with model.tar.gz, lock.json, result.json."""
+    log_to_stderr(verbose)
     with _message():
         from compile.remote import job as run  # noqa: PLC0415  (within, so that a missing package is reported too)
 

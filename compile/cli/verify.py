@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from compile.cli.build import reporting
-from compile.cli.options import Json, Rehearse, Root, out
+from compile.cli.options import Json, Rehearse, Root, Verbose, log_to_stderr, out
 from compile.errors import UsageError
 from compile.frontend.project import endpoint
 
@@ -69,7 +69,7 @@ def register(app: typer.Typer) -> None:
     app.command("verify")(verify_command)
 
 
-def verify_command(
+def verify_command(  # noqa: PLR0913, PLR0917  (a command line)
     name: What,
     rehearse: Rehearse = False,
     per_module: PerModuleOption = False,
@@ -78,12 +78,14 @@ def verify_command(
     rewrites: Rewrites = None,
     json_: Json = False,
     root: Root = Path(),
+    verbose: Verbose = 0,
 ) -> None:
     """Check the built artifact again: digests, parity with the model, and the sample's answer. Exit 1 if one fails.
 
     With --per-module or --precision the model is made anew and lowered; no artifact is needed. Exit 1 when a block
     diverges, or when the precision asked for misses device_tolerance.
     """
+    log_to_stderr(verbose)
     if not per_module and precision is None:
         if leaves or rewrites:
             raise UsageError("--leaves and --rewrites belong to --per-module or --precision.", "Add one of them.")

@@ -11,39 +11,25 @@ import io
 import pickle
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
+from torch import Tensor
 
 from compile.errors import CompileError
 from endpoint_spec.archives import ArchiveError, ZipReader
 
 _DTYPES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
+    **{"FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16},
+    **{"BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32},
+    **{"ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool},
 }
 
 
-class _StorageType(NamedTuple):
-    dtype: torch.dtype
-
-
-def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
-    if not isinstance(storage, torch.Tensor):
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    if not isinstance(storage, Tensor):
         raise pickle.UnpicklingError("a tensor without a storage")
     return torch.as_strided(storage, tuple(size), tuple(stride), offset)
-
-
-def _rebuild_parameter(data: Any, *_: Any) -> Any:
-    return data
 
 
 class _StateDictUnpickler(pickle.Unpickler):
@@ -52,15 +38,15 @@ class _StateDictUnpickler(pickle.Unpickler):
     _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
         ("collections", "OrderedDict"): OrderedDict,
         ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-        ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-        **{("torch", name): _StorageType(dtype) for name, dtype in _DTYPES.items()},
+        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+        **{("torch", name): dtype for name, dtype in _DTYPES.items()},
     }
 
     def __init__(self, archive: ZipReader, root: str) -> None:
         super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
         self._archive = archive
         self._root = root
-        self._storages: dict[str, torch.Tensor] = {}
+        self._storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         found = self._ALLOWED.get((module, name))
@@ -68,22 +54,20 @@ class _StateDictUnpickler(pickle.Unpickler):
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no part of a state dict")
         return found
 
-    def persistent_load(self, pid: Any) -> torch.Tensor:
-        kind, storage_type, key, _location, size = pid
-        if kind != "storage" or not isinstance(storage_type, _StorageType):
+    def persistent_load(self, pid: Any) -> Tensor:
+        kind, dtype, key, _location, size = pid
+        if kind != "storage" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError(f"an unknown reference {kind!r}")
         if key not in self._storages:
             data = self._archive.read(f"{self._root}/data/{key}")
-            tensor = (
-                torch.frombuffer(data, dtype=storage_type.dtype) if data else torch.empty(0, dtype=storage_type.dtype)
-            )
+            tensor = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             if tensor.numel() < size:
                 raise pickle.UnpicklingError(f"storage {key} holds {tensor.numel()} values, {size} are announced")
             self._storages[key] = tensor
         return self._storages[key]
 
 
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The state dict in a .pth file written by torch 1.6 or newer; also one under the key state_dict or model.
 
     Raises CompileError when the file is not such an archive, asks for any other constructor, or holds no tensors.
@@ -105,7 +89,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not content:
         _refuse(path, "it holds no dictionary of tensors")
-    others = [key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, torch.Tensor))]
+    others = [key for key, value in content.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if others:
         _refuse(path, f"these entries are no tensors: {', '.join(map(str, others[:5]))}")
     return dict(content)

@@ -89,11 +89,10 @@ def _module_name(path: Path, root: Path) -> str:
     Two entry files of one name must not be taken for each other.
     """
     file, folder = path.resolve(), root.resolve()
-    if folder not in file.parents:  # an analysis takes a file from anywhere
-        return "endpoint_entry_" + path.stem
-    inside = file.relative_to(folder).with_suffix("").parts
-    if (path.parent / "__init__.py").is_file() and len(inside) > 1 and all(part.isidentifier() for part in inside):
-        return ".".join(inside)
+    if folder in file.parents and (path.parent / "__init__.py").is_file():  # an analysis takes a file from anywhere
+        inside = file.relative_to(folder).with_suffix("").parts
+        if len(inside) > 1 and all(part.isidentifier() for part in inside):
+            return ".".join(inside)
     return "endpoint_entry_" + path.stem
 
 

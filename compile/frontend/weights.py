@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from compile.definition import ModelDefinition
 from compile.errors import CompileError
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from endpoint_spec import EndpointSpec
 
+_LOG = logging.getLogger(__name__)
 _SHOWN = 20
 
 
@@ -58,12 +61,13 @@ def fill(spec: EndpointSpec, definition: ModelDefinition, resolved: ResolvedWeig
 
     Raises CompileError: file absent or with another digest, unreadable, keys missing or unexpected, shapes that differ.
     """
-    weights, found = spec.model.weights, resolved or resolve(spec)
+    started, weights, found = time.perf_counter(), spec.model.weights, resolved or resolve(spec)
     if isinstance(weights, RandomWeights):
         if definition.initialise is not None:
             definition.initialise(definition.weights, torch.Generator().manual_seed(weights.seed))
     elif found.path is not None:
         load(definition, read(found.path), str(found.path))
+    _LOG.info("%s Filled in %.3f s.", found.report.statement, time.perf_counter() - started)
     return found.report
 
 
@@ -73,8 +77,9 @@ def resolve(spec: EndpointSpec) -> ResolvedWeights:
     if isinstance(weights, RandomWeights):
         said = f"Weights are random (seed {weights.seed}): outputs follow the input, but mean nothing."
         return ResolvedWeights(None, WeightsReport(weights.source, None, said))
-    path = locate(spec, weights)
+    path, started = locate(spec, weights), time.perf_counter()
     digest = file_digest(path)
+    _LOG.info("hashed %s, %d bytes, in %.3f s", path, path.stat().st_size, time.perf_counter() - started)
     declared = getattr(weights, "sha256", None)
     if declared is not None and digest != declared:
         raise CompileError(
@@ -87,28 +92,30 @@ def resolve(spec: EndpointSpec) -> ResolvedWeights:
 
 def locate(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -> Path:
     """The file on this machine. Raises CompileError where it is absent and cannot be fetched."""
-    if isinstance(weights, S3Weights):
-        if weights.sha256 is None:
-            raise CompileError(
-                f"{spec.path}: model.weights: {weights.uri} has no digest.",
-                "Write weights: {s3: s3://bucket/key, sha256: ...}: a build takes no file that it cannot recognise.",
-            )
-        path = carried(spec, weights)
-        if not path.is_file():
-            raise CompileError(
-                f"{spec.path}: model.weights: {weights.uri} is not on this machine "
-                f"(looked for build/weights/{weights.sha256}).",
-                f"Fetch it with: inferentia fetch-weights {spec.name}",
-            )
-        return path
-    if isinstance(weights, HubWeights):
-        return _from_hub(spec, weights)
-    path = carried(spec, weights)
-    if not path.is_file():
+    where, path = f"{spec.path}: model.weights:", carried(spec, weights)
+    if isinstance(weights, S3Weights) and weights.sha256 is None:
         raise CompileError(
-            f"{spec.path}: model.weights: there is no file {weights.path}.", "Paths are relative to the project."
+            f"{where} {weights.uri} has no digest.",
+            "Write weights: {s3: s3://bucket/key, sha256: ...}: a build takes no file that it cannot recognise.",
         )
-    return path
+    if path.is_file():
+        return path
+    if isinstance(weights, S3Weights):
+        raise CompileError(
+            f"{where} {weights.uri} is not on this machine (looked for build/weights/{weights.sha256}).",
+            f"Fetch it with: inferentia fetch-weights {spec.name}",
+        )
+    if isinstance(weights, FileWeights):
+        raise CompileError(f"{where} there is no file {weights.path}.", "Paths are relative to the project.")
+    try:
+        return Path(hf_hub_download(weights.id, "model.safetensors", revision=weights.revision))
+    except Exception as error:  # the client raises its own, its HTTP library's and OSError kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CompileError(
+            f"{where} hub:{weights.id} could not be fetched: {reason}",
+            "Where the hub cannot be reached, download model.safetensors elsewhere and write "
+            "weights: {file: weights/model.safetensors, sha256: ...}; or weights: 'random:0' to try the pipeline.",
+        ) from error
 
 
 def carried(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -> Path:
@@ -121,23 +128,7 @@ def carried(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -
     return folder / f"{weights.id}@{weights.revision or 'main'}".replace("/", "--") / "model.safetensors"
 
 
-def _from_hub(spec: EndpointSpec, weights: HubWeights) -> Path:
-    """model.safetensors of a hub repository: brought along by a compile job's bundle, from the cache, or the hub."""
-    brought = carried(spec, weights)
-    if brought.is_file():
-        return brought
-    try:
-        return Path(hf_hub_download(weights.id, "model.safetensors", revision=weights.revision))
-    except Exception as error:  # the client raises its own, its HTTP library's and OSError kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CompileError(
-            f"{spec.path}: model.weights: hub:{weights.id} could not be fetched: {reason}",
-            "Where the hub cannot be reached, download model.safetensors elsewhere and write "
-            "weights: {file: weights/model.safetensors, sha256: ...}; or weights: 'random:0' to try the pipeline.",
-        ) from error
-
-
-def read(path: Path) -> dict[str, torch.Tensor]:
+def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors or .pth file, recognised by their first bytes. Nothing is unpickled freely."""
     with path.open("rb") as stream:
         start = stream.read(9)
@@ -145,17 +136,16 @@ def read(path: Path) -> dict[str, torch.Tensor]:
         return read_state_dict(path)
     if start[8:9] == b"{":
         try:
-            state: dict[str, torch.Tensor] = load_file(path)
+            return dict(load_file(path))
         except SafetensorError as error:
             raise CompileError(f"The weights {path} are damaged: {error}.", "Get the file again.") from None
-        return state
     raise CompileError(
         f"The weights {path} are neither safetensors nor a .pth archive of torch 1.6 or newer.",
         "Write them with safetensors.torch.save_file(model.state_dict(), path).",
     )
 
 
-def load(definition: ModelDefinition, state: dict[str, torch.Tensor], where: str) -> None:
+def load(definition: ModelDefinition, state: dict[str, Tensor], where: str) -> None:
     """Loads a state dict under the definition's names.
 
     A tied weight may be in the file once. Raises CompileError naming missing and unexpected keys and other shapes.
@@ -164,7 +154,9 @@ def load(definition: ModelDefinition, state: dict[str, torch.Tensor], where: str
     if definition.checkpoint_keys is not None:
         state = definition.checkpoint_keys(state)
     own = module.state_dict()
-    missing = sorted(key for key in own if key not in state and not _has_twin(key, own, state))
+    # Another name of the same (tied) tensor may be in the file instead.
+    given = {own[key].data_ptr() for key in state if key in own}
+    missing = sorted(key for key in own if key not in state and own[key].data_ptr() not in given)
     unexpected = sorted(set(state) - set(own))
     shapes = [
         f"{key} is {tuple(state[key].shape)}, the model needs {tuple(own[key].shape)}"
@@ -180,11 +172,6 @@ def load(definition: ModelDefinition, state: dict[str, torch.Tensor], where: str
     with torch.no_grad():
         for key, value in state.items():
             own[key].copy_(value)
-
-
-def _has_twin(key: str, own: dict[str, torch.Tensor], state: Iterable[str]) -> bool:
-    """True when another name of the same (tied) tensor is in the file."""
-    return any(other in state and own[other].data_ptr() == own[key].data_ptr() for other in own if other != key)
 
 
 def _list(kind: str, entries: list[Any]) -> list[str]:

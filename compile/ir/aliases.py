@@ -82,7 +82,9 @@ def effects(schema: str) -> Effects:
     returned = set(re.findall(r"\((\w+)[!)\s|]", match.group(2)))
     returned |= set(re.findall(r"\(\w+ -> (\w+)", match.group(2)))
     writes, views = [], []
-    for position, argument in enumerate(_arguments(match.group(1))):
+    # Split at commas outside brackets; a lone `*` only says that what follows has names.
+    arguments = [part for part in re.split(r",\s*(?![^\[(]*[\])])", match.group(1)) if part and part != "*"]
+    for position, argument in enumerate(arguments):
         marked = re.match(r"[\w?\[\]]+\((\w+)(!?)( -> \*)?", argument)
         if marked is None:
             continue
@@ -91,12 +93,6 @@ def effects(schema: str) -> Effects:
         if marked.group(1) in returned or marked.group(3):
             views.append(position)
     return Effects(tuple(writes), tuple(views))
-
-
-def _arguments(text: str) -> list[str]:
-    """Split at commas outside brackets; a lone `*` only says that what follows has names."""
-    parts = re.split(r",\s*(?![^\[(]*[\])])", text)
-    return [part for part in parts if part and part != "*"]
 
 
 Pair = tuple[Storage, int]
@@ -137,7 +133,8 @@ class _Walk:
             if self.graph.values[node.outputs[0]].is_tensor:
                 self.fresh(node.outputs[0], "constant")
         elif node.kind in _CONTAINERS:
-            self.contain(node)
+            together = self.pairs(node.inputs, node)
+            self.held.update(dict.fromkeys(node.outputs if together else (), together))
         else:
             self.operate(node)
 
@@ -154,12 +151,6 @@ class _Walk:
             return self.held.get(value, ())
         owner = self.graph.nodes[node.owner]
         return tuple(pair for given in owner.inputs for pair in self.held.get(given, ()))
-
-    def contain(self, node: Node) -> None:
-        together = self.pairs(node.inputs, node)
-        for output in node.outputs:
-            if together:
-                self.held[output] = together
 
     def enclose(self, node: Node, owner: Node) -> None:
         touched = self.touched.setdefault(owner.index, {})

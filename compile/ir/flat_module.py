@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compile.definition import Inputs
 from compile.errors import CompileError, users_code
@@ -28,10 +28,10 @@ class FlatModule(nn.Module):
         self.names = tuple(names)
         self.train(model.training)
 
-    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         return flatten_outputs(self.call(tensors)).leaves
 
-    def call(self, tensors: Sequence[torch.Tensor]) -> Any:
+    def call(self, tensors: Sequence[Tensor]) -> Any:
         """What the model itself returns, not flattened."""
         return self.model(**dict(zip(self.names, tensors, strict=True)))
 
@@ -61,7 +61,7 @@ def flat_module(model: nn.Module, example: Inputs) -> FlatModule:
 def flatten_outputs(value: Any) -> Flattened:
     """Named tensors of a model's return value. Raises CompileError for what cannot be described."""
     try:
-        return flatten(value, lambda node: isinstance(node, torch.Tensor))
+        return flatten(value, lambda node: isinstance(node, Tensor))
     except StructureError as error:
         raise CompileError(
             f"What the model returns cannot be an artifact's output: {error}.",
@@ -87,7 +87,7 @@ def signature(flat: FlatModule, example: Inputs) -> Signature:
     )
 
 
-def describe(name: str, tensor: torch.Tensor) -> TensorDescription:
+def describe(name: str, tensor: Tensor) -> TensorDescription:
     """Name, shape and dtype (without torch's prefix) of a tensor."""
     return TensorDescription(name=name, shape=tuple(tensor.shape), dtype=str(tensor.dtype).removeprefix("torch."))
 

@@ -6,8 +6,10 @@ that is not a `prim::` one. No optimisation pass runs, because torch-neuron logs
 
 from __future__ import annotations
 
+import math
 import re
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
 
 INTEGER_TYPES = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
 # A frame of Python code, and a line of TorchScript: `path.py(12): function` and `File "path.py", line 12`.
@@ -41,10 +45,7 @@ class Value:
     @property
     def elements(self) -> int:
         """Number of elements; 0 when the shape is unknown."""
-        count = 1 if self.shape is not None else 0
-        for size in self.shape or ():
-            count *= size
-        return count
+        return math.prod(self.shape) if self.shape is not None else 0
 
     @property
     def bytes(self) -> int:
@@ -80,7 +81,11 @@ class Node:
 
     def source(self) -> str:
         """File and line of the first frame outside PyTorch, as `path:line`, or empty."""
-        return _first_frame(self.handle.sourceRange())
+        for line in self.handle.sourceRange().splitlines():
+            match = _PYTHON_FRAME.match(line) or _SCRIPT_FRAME.search(line)
+            if match and "/torch/" not in match.group(1):
+                return f"{short_path(match.group(1))}:{match.group(2)}"
+        return ""
 
 
 @dataclass
@@ -92,11 +97,9 @@ class Graph:
     inputs: list[int]
     parameters: dict[int, str]
     outputs: list[int]
-    grad: bool
-    trace_seconds: float
     raw: Any = field(repr=False)
+    trace_seconds: float = 0.0
     read_seconds: float = 0.0
-    warnings: tuple[str, ...] = ()
     returns_dict: bool = False
     decisions: tuple[str, ...] = ()  # places where Python decided by the data of a tensor
 
@@ -121,39 +124,22 @@ def trace(module: torch.nn.Module, example_inputs: Sequence[Any], *, grad: bool 
 
     Raises what PyTorch's tracer raises; compile.analysis.trace_checks turns it into a message.
     """
-    inputs = tuple(_clone(item) for item in example_inputs)
+    inputs = tree_map(lambda item: item.detach().clone() if isinstance(item, Tensor) else item, tuple(example_inputs))
     training = module.training
     started = time.perf_counter()
     try:
         module.eval()
-        with torch.set_grad_enabled(grad), _scopes(module), warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with torch.set_grad_enabled(grad), _scopes(module), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a trace fixes is noted by compile.analysis.trace_checks
             raw, result = torch.jit._get_trace_graph(module, inputs)  # type: ignore[attr-defined,no-untyped-call]
             torch._C._jit_pass_inline(raw)
     finally:
         module.train(training)
-    seconds = time.perf_counter() - started
-    texts = tuple(dict.fromkeys(_warning(item) for item in caught if "TracerWarning" in item.category.__name__))
-    started = time.perf_counter()
-    graph = _read(raw, module, grad, seconds)
-    graph.warnings = texts
+    traced = time.perf_counter()
+    graph = _read(raw, module)
     graph.returns_dict = isinstance(result, dict)
-    graph.read_seconds = time.perf_counter() - started
+    graph.trace_seconds, graph.read_seconds = traced - started, time.perf_counter() - traced
     return graph
-
-
-def _clone(item: Any) -> Any:
-    if isinstance(item, torch.Tensor):
-        return item.detach().clone()
-    if isinstance(item, (list, tuple)):
-        return type(item)(_clone(part) for part in item)
-    if isinstance(item, dict):
-        return {key: _clone(part) for key, part in item.items()}
-    return item
-
-
-def _warning(item: warnings.WarningMessage) -> str:
-    return f"{item.filename}:{item.lineno}: {str(item.message).splitlines()[0]}"
 
 
 @contextmanager
@@ -169,7 +155,7 @@ def _scopes(module: torch.nn.Module) -> Iterator[None]:
         _trace._trace_module_map = before
 
 
-def _read(raw: Any, module: torch.nn.Module, grad: bool, seconds: float) -> Graph:
+def _read(raw: Any, module: torch.nn.Module) -> Graph:
     values: dict[int, Value] = {}
     nodes: list[Node] = []
     handles = list(raw.inputs())
@@ -185,8 +171,6 @@ def _read(raw: Any, module: torch.nn.Module, grad: bool, seconds: float) -> Grap
         inputs=[handle.unique() for handle in handles[: len(handles) - len(names)]],
         parameters={handle.unique(): name for handle, name in zip(state, names, strict=True)},
         outputs=[handle.unique() for handle in raw.outputs()],
-        grad=grad,
-        trace_seconds=seconds,
         raw=raw,
     )
 
@@ -199,7 +183,8 @@ def _read_block(block: Any, values: dict[int, Value], nodes: list[Node], owner: 
         inputs = tuple([handle.inputsAt(i).unique() for i in range(handle.inputsSize())])
         counted = not kind.startswith("prim::")
         schema = handle.schema() if counted else ""
-        scope = _path(handle.scopeName()) if counted or kind in _CONTROL_FLOW else ""
+        # The tracer separates the modules that it is inside of by slashes; the innermost is the last.
+        scope = (handle.scopeName() or ".").rsplit("/", 1)[-1] if counted or kind in _CONTROL_FLOW else ""
         node = Node(len(nodes), kind, inputs, outputs, scope, schema, owner, counted, handle)
         nodes.append(node)
         if kind in _CONTROL_FLOW:
@@ -212,30 +197,22 @@ def _read_block(block: Any, values: dict[int, Value], nodes: list[Node], owner: 
 def _value(handle: Any, values: dict[int, Value]) -> int:
     identity: int = handle.unique()
     type_ = handle.type()
-    name = type_.kind()
-    if name == "TensorType":
+    value = values[identity] = Value(identity, type_.kind())
+    if value.is_tensor:
         sizes = type_.sizes()
-        known = tuple(sizes) if sizes is not None and None not in sizes else None
-        values[identity] = Value(identity, name, known, type_.dtype())
-    else:
-        values[identity] = Value(identity, name)
+        value.shape = tuple(sizes) if sizes is not None and None not in sizes else None
+        value.dtype = type_.dtype()
     return identity
 
 
-def _path(scope: str) -> str:
-    """The innermost module of a scope: the tracer separates the modules that it is inside of by slashes."""
-    return scope.rsplit("/", 1)[-1] if scope else "."
+def place_of(error: BaseException, *not_own: str) -> str:
+    """` (path:line)` of the last code that an error passed outside PyTorch and folders `not_own`, or nothing."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/torch/" not in frame.filename]
+    own = [frame for frame in frames if not frame.filename.startswith(not_own)]
+    return f" ({short_path(own[-1].filename)}:{own[-1].lineno})" if own else ""
 
 
 def short_path(file: str) -> str:
     """A source file's path from its package, or from the current folder, so that reports agree between machines."""
     _, installed, inside = file.rpartition("site-packages/")
     return inside if installed else file.removeprefix(f"{Path.cwd()}/")
-
-
-def _first_frame(text: str) -> str:
-    for line in text.splitlines():
-        match = _PYTHON_FRAME.match(line) or _SCRIPT_FRAME.search(line)
-        if match and "/torch/" not in match.group(1):
-            return f"{short_path(match.group(1))}:{match.group(2)}"
-    return ""

@@ -69,14 +69,12 @@ class Rewriting:
             raise CompileError(f"A rewrite of your own failed: {said(error)}.", "Correct it there.") from error
 
     def _passed(self, error: Exception) -> bool:
-        files = {str(file) for file in self.files}
-        return any(frame.filename in files for frame in traceback.extract_tb(error.__traceback__))
+        return any(Path(frame.filename) in self.files for frame in traceback.extract_tb(error.__traceback__))
 
     def __str__(self) -> str:
         """For a plan; empty where nothing is said."""
-        said_ = [f"off: {', '.join(self.off)}"] if self.off else []
-        own = [f"own: {', '.join(rewrite.name for rewrite in self.own)}"] if self.own else []
-        return "; ".join([*said_, *own])
+        names = {"off": self.off, "own": [rewrite.name for rewrite in self.own]}
+        return "; ".join(f"{kind}: {', '.join(found)}" for kind, found in names.items() if found)
 
 
 ALL = Rewriting()

@@ -29,8 +29,7 @@ def unwrapped(tensor: Tensor) -> Tensor:
 
 def is_wrapped(tensor: Tensor) -> bool:
     """Whether the tensor only lives inside ``torch.vmap`` or its like."""
-    functorch = getattr(torch._C, "_functorch", None)
-    return functorch is not None and bool(functorch.is_functorch_wrapped_tensor(tensor))
+    return unwrapped(tensor) is not tensor
 
 
 class Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -56,17 +55,14 @@ class Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         busy, self.busy = self.busy, True
         try:
-            return self._followed(func, args, kwargs or {})
+            result = func(*args, **(kwargs or {}))
+            name = str(func).split(".")[1] if "." in str(func) else str(func)
+            if name not in LIKE and any(self.depends(tensor) for tensor in tensors((args, kwargs))):
+                for tensor in tensors(result):
+                    self._remember(tensor)
+            return result
         finally:
             self.busy = busy
-
-    def _followed(self, func: Any, args: Any, kwargs: Any) -> Any:
-        result = func(*args, **kwargs)
-        name = str(func).split(".")[1] if "." in str(func) else str(func)
-        if name not in LIKE and any(self.depends(tensor) for tensor in tensors((args, kwargs))):
-            for tensor in tensors(result):
-                self._remember(tensor)
-        return result
 
 
 def _storage(tensor: Tensor) -> Any:

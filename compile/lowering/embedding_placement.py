@@ -9,7 +9,7 @@ in every precision that holds 0 and 1, as long as the table is finite.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -72,16 +72,16 @@ class Table:
         return {**asdict(self), **{name: getattr(self, name) for name in costs}}
 
 
-def choose(tables: Sequence[Table], finite: Sequence[bool], budget: Budget) -> list[tuple[str, str]]:
-    """(choice, reason) for each table; the cheapest products are taken first while the budget lasts.
+def choose(tables: Sequence[Table], finite: Sequence[bool], budget: Budget) -> list[Table]:
+    """The tables with choice and reason; the cheapest products are taken first while the budget lasts.
 
     A product is chosen only where fewer bytes cross for it.
     """
     flops, bytes_ = budget.flops, budget.bytes
-    found = [("host", "")] * len(tables)
+    found = list(tables)
     for number in sorted(range(len(tables)), key=lambda place: tables[place].product_flops):
         table = tables[number]
-        held = 0 if table.shared else table.bytes
+        held, choice = 0 if table.shared else table.bytes, "host"
         if table.sums:
             reason = "its rows are summed where they are read: fewer bytes cross"
         elif not finite[number]:
@@ -94,8 +94,7 @@ def choose(tables: Sequence[Table], finite: Sequence[bool], budget: Budget) -> l
             reason = f"its product holds {held:,} bytes on the device, {bytes_:,} of the budget are left"
         else:
             flops, bytes_ = flops - table.product_flops, bytes_ - held
-            saved = table.host_bytes - table.product_bytes
-            found[number] = ("product", f"{saved:,} bytes fewer cross, for {table.product_flops:,} FLOP")
-            continue
-        found[number] = ("host", reason)
+            saved, choice = table.host_bytes - table.product_bytes, "product"
+            reason = f"{saved:,} bytes fewer cross, for {table.product_flops:,} FLOP"
+        found[number] = replace(table, choice=choice, reason=reason)
     return found

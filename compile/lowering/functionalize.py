@@ -10,24 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compile.lowering.operator_names import tensors
+from compile.lowering.operator_names import as_tensor, bound, places_of, tensors
 
 Back = Callable[[Tensor, Tensor], Tensor]  # (base, value written into the view) -> new base
 
 # Views that keep all elements in the same order.
 _REARRANGED = ("view", "reshape", "squeeze", "unsqueeze", "flatten", "unflatten", "view_as", "reshape_as", "ravel")
 _SAME = (
-    "contiguous",
-    "to",
-    "type",
-    "float",
-    "double",
-    "half",
-    "bfloat16",
-    "type_as",
-    "detach",
-    "data",
-    "dropout",
+    *("contiguous", "to", "type", "float", "double", "half", "bfloat16", "type_as", "detach", "data", "dropout"),
     "alias",
 )
 _SAME_ORDER = frozenset(_REARRANGED + _SAME)
@@ -48,29 +38,12 @@ def back(  # noqa: PLR0911 - one for each operator
     if operator == "T":
         return lambda base, value: value.permute(*range(base.dim() - 1, -1, -1))
     if operator == "permute":
-        return functools.partial(
-            _permuted_back, tuple(args[0] if args and isinstance(args[0], (list, tuple)) else args or kwargs["dims"])
-        )
+        order = tuple(args[0] if args and isinstance(args[0], (list, tuple)) else args or kwargs["dims"])
+        return lambda base, value: value.permute(sorted(range(len(order)), key=lambda at: order[at] % base.dim()))
     if operator in ("unfold", "as_strided"):
-        return functools.partial(_rewritten_windows, operator, args)
+        return lambda base, value: _selected(base, getattr(places_of(base), operator)(*args), value)
     index = _index_of(operator, args, kwargs, place)
-    return None if index is None else functools.partial(_written_back, index)
-
-
-def _permuted_back(order: tuple[int, ...], base: Tensor, value: Tensor) -> Tensor:
-    inverse = [0] * len(order)
-    for place, dim in enumerate(order):
-        inverse[dim % base.dim()] = place
-    return value.permute(inverse)
-
-
-def _written_back(index: Callable[[Tensor], Any], base: Tensor, value: Tensor) -> Tensor:
-    return written(base, index(base), value)
-
-
-def _rewritten_windows(operator: str, args: tuple[Any, ...], base: Tensor, value: Tensor) -> Tensor:
-    places = torch.arange(base.numel()).reshape(base.shape)
-    return _selected(base, getattr(places, operator)(*args), value)
+    return None if index is None else lambda base, value: written(base, index(base), value)
 
 
 def _along(dim: int, part: Any, base: Tensor) -> tuple[Any, ...]:
@@ -86,10 +59,10 @@ def _index_of(  # noqa: PLR0911 - one for each operator
     if operator == "__getitem__":
         return lambda _: args[0]
     if operator == "select":
-        dim, number = (*args, *(kwargs[key] for key in ("dim", "index") if key in kwargs))[:2]
+        dim, number = bound(args, kwargs, "dim", "index")
         return functools.partial(_along, dim, number)
     if operator == "narrow":
-        dim, start, length = (*args, *(kwargs[key] for key in ("dim", "start", "length") if key in kwargs))[:3]
+        dim, start, length = bound(args, kwargs, "dim", "start", "length")
         return functools.partial(_along, dim, slice(start, start + length))
     if operator == "unbind":
         return functools.partial(_along, args[0] if args else kwargs.get("dim", 0), place)
@@ -99,9 +72,8 @@ def _index_of(  # noqa: PLR0911 - one for each operator
 
 
 def _part(operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], place: int, base: Tensor) -> Any:
-    places = torch.arange(base.numel()).reshape(base.shape)
     dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % base.dim()
-    parts = getattr(places, operator)(*args, **kwargs)
+    parts = getattr(places_of(base), operator)(*args, **kwargs)
     start = sum(part.shape[dim] for part in parts[:place])
     return _along(dim, slice(start, start + parts[place].shape[dim]), base)
 
@@ -111,10 +83,8 @@ def written(base: Tensor, index: Any, value: Any) -> Tensor:
 
     Slices become concatenations; any other index a selection and a mask (one gather of base's size).
     """
-    places = torch.arange(base.numel()).reshape(base.shape)[index]
-    if not isinstance(value, Tensor):
-        value = torch.full((), value, dtype=base.dtype)
-    value = value.to(base.dtype)
+    places = places_of(base)[index]
+    value = as_tensor(value, base.dtype)
     while value.dim() > places.dim() and value.shape[0] == 1:  # PyTorch drops leading ones
         value = value.reshape(value.shape[1:])
     value = value.expand(places.shape)
@@ -132,9 +102,7 @@ def _ranges(base: Tensor, index: Any) -> list[tuple[int, int]] | None:
     parts = [part for part in parts if part is not None]
     if Ellipsis in parts:
         at = parts.index(Ellipsis)
-        parts = parts[: at + 1] + [
-            part for part in parts[at + 1 :] if part is not Ellipsis
-        ]  # only the first one counts
+        parts[at + 1 :] = [part for part in parts[at + 1 :] if part is not Ellipsis]  # only the first one counts
         parts[at : at + 1] = [slice(None)] * (base.dim() - len(parts) + 1)
     parts += [slice(None)] * (base.dim() - len(parts))
     ranges = []
@@ -155,10 +123,9 @@ def _placed(base: Tensor, ranges: list[tuple[int, int]], value: Tensor, dim: int
     if start == stop:
         return base
     middle = _placed(base.narrow(dim, start, stop - start), ranges, value, dim + 1)
-    parts = [base.narrow(dim, 0, start)] if start else []
-    parts.append(middle)
-    if stop < base.shape[dim]:
-        parts.append(base.narrow(dim, stop, base.shape[dim] - stop))
+    before = [base.narrow(dim, 0, start)] if start else []
+    behind = [base.narrow(dim, stop, base.shape[dim] - stop)] if stop < base.shape[dim] else []
+    parts = [*before, middle, *behind]
     return torch.cat(parts, dim) if len(parts) > 1 else middle
 
 

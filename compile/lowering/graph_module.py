@@ -6,14 +6,15 @@ Sizes are fixed, as they are in a lowered module; control flow and what only Tor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
 
-from compile.ir.aliases import effects
+from compile.ir.aliases import Effects, effects
 from compile.ir.graph import Graph, Node
 
 _UNPACK = frozenset({"prim::ListUnpack", "prim::TupleUnpack"})
@@ -35,6 +36,9 @@ class Ref:
 
     value: int
 
+    def __repr__(self) -> str:
+        return f"%{self.value}"
+
 
 @dataclass
 class Step:
@@ -49,17 +53,15 @@ class Step:
     refs: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.refs = tuple(dict.fromkeys(_refs((self.args, self.kwargs))))
+        self.refs = tuple(dict.fromkeys(refs((self.args, self.kwargs))))
+
+    def __str__(self) -> str:
+        return f"  {', '.join(f'%{value}' for value in self.outputs)} = {self.kind}{self.args}"
 
     @property
-    def schema(self) -> str:
-        """PyTorch's description of the operator, empty for unpacking."""
-        return self.node.schema if self.node else ""
-
-    @property
-    def writes(self) -> bool:
-        """Whether it writes into one of its arguments."""
-        return bool(self.schema and effects(self.schema).writes)
+    def effects(self) -> Effects:
+        """What it writes into and returns a view of; unpacking gives views of what is unpacked."""
+        return effects(self.node.schema) if self.node else Effects(views=(0,))
 
     @property
     def random(self) -> bool:
@@ -75,9 +77,7 @@ def aten(name: str, args: tuple[Any, ...], output: int, overload: str = "default
 def read(graph: Graph) -> tuple[list[Step], list[int]]:
     """The graph in program order, with what is fixed folded away, and its outputs. Raises UnplayableError."""
     reader = _Reader(graph)
-    found = reader.read()
-    outputs = [reader.argument(value) for value in graph.outputs]
-    return found, list(_refs(outputs))
+    return reader.read(), refs([reader.argument(value) for value in graph.outputs])
 
 
 class _Reader:
@@ -111,7 +111,7 @@ class _Reader:
             self.known[node.outputs[0]] = list(shape) if len(node.inputs) == 1 else shape[self.argument(node.inputs[1])]
             return True
         args = tuple(self.argument(value) for value in node.inputs)
-        fixed = not any(True for _ in _refs(args))
+        fixed = not refs(args)
         if node.kind in _NUMBERS:
             if not fixed:
                 raise UnplayableError(f"{node.kind} of a value that depends on the inputs")
@@ -130,32 +130,20 @@ class _Reader:
             return Step(node.kind, list, args, {}, node.outputs)
         if not node.counted:
             raise UnplayableError(f"{node.kind}, which only a trace of Python code can hold")
-        function, names = _operator(node)
-        positional = tuple(arg for arg, name in zip(args, names, strict=True) if name is None)
-        named = {name: arg for arg, name in zip(args, names, strict=True) if name is not None}
+        schema = torch._C.parse_schema(node.schema)
+        space, _, name = node.kind.partition("::")
+        try:
+            function = getattr(getattr(getattr(torch.ops, space), name), schema.overload_name or "default")
+        except AttributeError:
+            raise UnplayableError(f"{node.kind}, which Python cannot call") from None
+        positional = tuple(arg for arg, known in zip(args, schema.arguments, strict=True) if not known.kwarg_only)
+        named = {known.name: arg for arg, known in zip(args, schema.arguments, strict=True) if known.kwarg_only}
         return Step(node.kind, function, positional, named, node.outputs, node)
 
 
-def _operator(node: Node) -> tuple[Callable[..., Any], list[str | None]]:
-    """The operator of a node, and the names of those of its arguments that are given by name."""
-    schema = torch._C.parse_schema(node.schema)
-    space, _, name = node.kind.partition("::")
-    try:
-        function = getattr(getattr(getattr(torch.ops, space), name), schema.overload_name or "default")
-    except AttributeError:
-        raise UnplayableError(f"{node.kind}, which Python cannot call") from None
-    return function, [argument.name if argument.kwarg_only else None for argument in schema.arguments]
-
-
-def _refs(value: Any) -> Iterator[int]:
-    if isinstance(value, Ref):
-        yield value.value
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _refs(part)
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _refs(part)
+def refs(value: Any) -> list[int]:
+    """The values of the graph in nested arguments."""
+    return [leaf.value for leaf in tree_flatten(value)[0] if isinstance(leaf, Ref)]
 
 
 class GraphPart(nn.Module):
@@ -185,7 +173,10 @@ class GraphPart(nn.Module):
             path, _, leaf = name.rpartition(".")
             values[value] = getattr(self.state.get_submodule(path), leaf)
         for step, forgotten in zip(self.steps, self.forgotten, strict=True):
-            result = step.function(*_given(step.args, values), **_given(step.kwargs, values))
+            args, kwargs = tree_map(
+                lambda leaf: values[leaf.value] if isinstance(leaf, Ref) else leaf, (step.args, step.kwargs)
+            )
+            result = step.function(*args, **kwargs)
             if len(step.outputs) == 1:
                 values[step.outputs[0]] = result[0] if step.kind in _UNPACK else result
             else:
@@ -217,13 +208,3 @@ def _last_uses(parts: Sequence[Step], outputs: Collection[int]) -> list[tuple[in
         if value not in outputs:
             found[number].append(value)
     return [tuple(values) for values in found]
-
-
-def _given(value: Any, values: dict[int, Any]) -> Any:
-    if isinstance(value, Ref):
-        return values[value.value]
-    if isinstance(value, (list, tuple)):
-        return type(value)(_given(part, values) for part in value)
-    if isinstance(value, dict):
-        return {key: _given(part, values) for key, part in value.items()}
-    return value

@@ -6,20 +6,22 @@ dense tensors and is a whole graph again. Both parts are made of the lowered mod
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from compile.ir.aliases import effects
 from compile.ir.flops import flops
 from compile.ir.graph import Graph, trace
 from compile.lowering.embedding_placement import Budget, Table, choose
-from compile.lowering.graph_module import GraphPart, Ref, Step, UnplayableError, aten, read
+from compile.lowering.graph_module import GraphPart, Ref, Step, UnplayableError, aten, read, refs
 
+_LOG = logging.getLogger(__name__)
 _LOOK_UPS = frozenset({"aten::embedding", "aten::embedding_bag", "aten::index_select", "aten::index", "aten::gather"})
 _WHOLE = frozenset({torch.int64, torch.int32, torch.int16})
 
@@ -111,19 +113,30 @@ def split(lowered: nn.Module, example_inputs: Sequence[Tensor], budget: Budget |
     Where nothing belongs on the host, or the trace cannot be split, the module stays whole and the report says
     why; it never guesses.
     """
-    inputs = tuple(example_inputs)
+    inputs, started = tuple(example_inputs), time.perf_counter()
     try:
         with torch.no_grad():
             graph = trace(lowered, inputs, grad=False)
-            splitter = _Splitter(graph, _state(lowered, graph), budget or Budget())
-            return splitter.split(lowered, inputs)
+            tensors = torch.jit._unique_state_dict(lowered, keep_vars=True)  # type: ignore[attr-defined,no-untyped-call]
+            state = {value: (name, tensors[name]) for value, name in graph.parameters.items()}
+            found = _Splitter(graph, state, budget or Budget()).split(lowered, inputs)
     except UnplayableError as error:
-        return Prologue(None, lowered, inputs, PrologueReport(notes=[f"not split: the graph has {error}"]))
+        found = Prologue(None, lowered, inputs, PrologueReport(notes=[f"not split: the graph has {error}"]))
+    _log(found, time.perf_counter() - started)
+    return found
 
 
-def _state(lowered: nn.Module, graph: Graph) -> dict[int, tuple[str, Tensor]]:
-    tensors = torch.jit._unique_state_dict(lowered, keep_vars=True)  # type: ignore[attr-defined,no-untyped-call]
-    return {value: (name, tensors[name]) for value, name in graph.parameters.items()}
+def _log(found: Prologue, seconds: float) -> None:
+    report = found.report
+    count = sum(report.operators.values())
+    _LOG.info("host split in %.3f s: %d operators go to the host, %d tables", seconds, count, len(report.tables))
+    for table in report.tables:
+        _LOG.info("table %s on the %s: %s", table.name, "host" if table.choice == "host" else "device", table.reason)
+    for note in report.notes:
+        _LOG.info("note: %s", note)
+    for name, part in (("host", found.host), ("device", found.device)):
+        if isinstance(part, GraphPart):
+            _LOG.debug("%s part, %d steps:\n%s", name, len(part.steps), "\n".join(map(str, part.steps)))
 
 
 @dataclass(frozen=True)
@@ -177,8 +190,9 @@ class _Splitter:
             if reason is None:
                 early.append(found)
                 continue
-            name = self.name(found.table)
-            small = found.plain and self.fits_late(found)
+            name, table = self.name(found.table), self.state[found.table][1]
+            work = 2 * self.graph.values[found.index].elements * table.numel()
+            small = found.plain and work <= self.budget.flops and bool(torch.isfinite(table).all())
             done = "a one-hot product on the device" if small else "left as it is"
             self.report.notes.append(f"{name}: its indices depend on {reason}: {done}")
             late += [found] if small else []
@@ -188,7 +202,7 @@ class _Splitter:
         table, *rest = step.args if step.kind in _LOOK_UPS else (None,)
         if not isinstance(table, Ref) or table.value not in self.state:
             return None
-        index = next((value for part in rest for value in _values(part) if value in self.data), None)
+        index = next((value for value in refs(rest) if value in self.data), None)
         return None if index is None else _LookUp(step, table.value, index)
 
     def heavy(self, step: Step) -> str | None:
@@ -198,18 +212,11 @@ class _Splitter:
             before = self.steps[number]
             if before.random:
                 return f"{before.kind}, which is random"
-            if any(self.is_weight(value) for value in before.refs):
+            weights = [self.state[value][1] for value in before.refs if value in self.state]
+            if any(weight.is_floating_point() and weight.dim() > 0 for weight in weights):
                 return f"{before.kind} with weights"
-            work += flops(self.graph, before.node) if before.node else 0
+            work += self.work(before)
         return f"{work:,} FLOP" if work > self.budget.host_flops else None
-
-    def is_weight(self, value: int) -> bool:
-        return value in self.state and self.state[value][1].is_floating_point() and self.state[value][1].dim() > 0
-
-    def fits_late(self, found: _LookUp) -> bool:
-        table = self.state[found.table][1]
-        work = 2 * self.graph.values[found.index].elements * table.numel()
-        return work <= self.budget.flops and bool(torch.isfinite(table).all())
 
     def behind(self, after: Sequence[Step]) -> set[int]:
         """Numbers of the steps given and of all that they need."""
@@ -228,24 +235,20 @@ class _Splitter:
         for step in self.steps:
             needs = [value for value in step.refs if value in self.data]
             made = all(value in self.graph.inputs or self.maker.get(value) in host for value in needs)
-            if needs and made and not step.random and self.is_whole(step, needs) and self.is_light(step):
+            # whole numbers that are data go in, or come out
+            whole = any(self.graph.values[value].dtype in _WHOLE for value in (*needs, *step.outputs))
+            if needs and made and whole and not step.random and self.work(step) <= self.budget.host_flops:
                 host |= self.behind([step])
         return host
 
-    def is_whole(self, step: Step, needs: Sequence[int]) -> bool:
-        """Whether whole numbers that are data go in, or come out."""
-        return any(self.graph.values[value].dtype in _WHOLE for value in (*needs, *step.outputs))
-
-    def is_light(self, step: Step) -> bool:
-        return step.node is None or flops(self.graph, step.node) <= self.budget.host_flops
+    def work(self, step: Step) -> int:
+        return flops(self.graph, step.node) if step.node else 0
 
     def check_writes(self, host: set[int]) -> None:
         """Raises UnplayableError where something is written into memory that the other part could see."""
         for number, step in enumerate(self.steps):
-            if not step.writes or step.node is None:
-                continue
-            for place in effects(step.schema).writes:
-                root = self.root(step.node.inputs[place])
+            written = [step.node.inputs[place] for place in step.effects.writes] if step.node else []
+            for root in map(self.root, written):
                 if number in host or root not in self.maker or self.maker[root] in host:
                     raise UnplayableError(f"{step.kind} writing into what both parts may see")
 
@@ -253,10 +256,9 @@ class _Splitter:
         """The value whose memory this one is a view of."""
         while value in self.maker:
             step = self.steps[self.maker[value]]
-            views = effects(step.schema).views if step.node else (0,)
-            if not views or not step.refs:
+            if not step.effects.views or not step.refs:
                 break
-            value = step.node.inputs[views[0]] if step.node else step.refs[0]
+            value = step.node.inputs[step.effects.views[0]] if step.node else step.refs[0]
         return value
 
     # -- tables
@@ -268,11 +270,8 @@ class _Splitter:
             groups.setdefault(found.table, []).append(found)
         tables = [self.table(value, found) for value, found in groups.items()]
         finite = [bool(torch.isfinite(self.state[value][1]).all()) for value in groups]
-        chosen = choose(tables, finite, self.budget)
-        self.report.tables = [
-            replace(table, choice=choice, reason=reason) for table, (choice, reason) in zip(tables, chosen, strict=True)
-        ]
-        return {value for value, (choice, _) in zip(groups, chosen, strict=True) if choice == "product"}
+        self.report.tables = choose(tables, finite, self.budget)
+        return {value for value, table in zip(groups, self.report.tables, strict=True) if table.choice == "product"}
 
     def table(self, value: int, found: Sequence[_LookUp]) -> Table:
         tensor = self.state[value][1]
@@ -397,7 +396,7 @@ class _Splitter:
     ) -> None:
         report = self.report
         report.operators = dict(Counter(step.kind for step in before if step.kind.startswith("aten::")))
-        report.host_flops = sum(flops(self.graph, step.node) for step in before if step.node)
+        report.host_flops = sum(self.work(step) for step in before)
         report.crossing_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         names = _distinct([self.label(value) for value in values])
         report.dense = tuple(
@@ -433,9 +432,3 @@ def _distinct(names: Sequence[str]) -> list[str]:
         seen[name] += 1
         found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return found
-
-
-def _values(part: Any) -> list[int]:
-    if isinstance(part, Ref):
-        return [part.value]
-    return [value for item in part for value in _values(item)] if isinstance(part, (list, tuple)) else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compile.lowering.host_split import Prologue
 
@@ -14,7 +14,7 @@ class _Empty(nn.Module):
     """What becomes the joined module."""
 
 
-def joined(prologue: Prologue, device: torch.jit.ScriptModule, example: tuple[torch.Tensor, ...]) -> Any:
+def joined(prologue: Prologue, device: torch.jit.ScriptModule, example: tuple[Tensor, ...]) -> Any:
     """The prologue's host part, traced for `example`, in front of a compiled device part, which is not run here.
 
     A trace would run the device part, which only its own hardware can; so the two calls are written as TorchScript.

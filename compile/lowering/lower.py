@@ -4,47 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
+import time
 import weakref
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compile.lowering.dataflow import Dataflow
+from compile.lowering.graph_log import log_graphs
 from compile.lowering.module_copy import duplicate
 from compile.lowering.operator_names import tensors
-from compile.lowering.recorder import FOLD, Findings, NotFoldableError, Recorder
+from compile.lowering.recorder import FOLD, Findings, NotFoldableError, Plan, Recorder
 from compile.lowering.registry import REWRITES
 from compile.lowering.report import LeftAlone, LoweringReport, RewriteUse
 from compile.lowering.rewrite import FunctionRewrite, Left, LoweringError, ModuleRewrite, Rewrite
 
-
-@dataclass
-class Plan:
-    """What the finding run decided; the same in every later run."""
-
-    rewrites: tuple[FunctionRewrite, ...]
-    signature: tuple[tuple[torch.Size, torch.dtype], ...]
-    fold: bool
-    strict: bool = True
-    says_tracing: bool = False
-    watched: bool = True  # below Python as well; TorchScript's interpreter does not run under that
-    unseen_data: tuple[bool, ...] = ()
-    kept: frozenset[int] = frozenset()
-    positions: tuple[int, ...] = ()  # which buffer holds the n-th constant
-    survivors: list[weakref.ReferenceType[Tensor]] = field(default_factory=list)
-
-    def known(self) -> Iterator[Tensor]:
-        """Constants that an earlier run left in a cache of the model."""
-        for reference in self.survivors:
-            tensor = reference()
-            if tensor is not None:
-                yield tensor
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "survivors": []}
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,26 +36,13 @@ class Lowered:
     report: LoweringReport
 
 
-class Constants(nn.Module):
-    """The values that were folded, as buffers ``c0``, ``c1`` ..."""
-
-    def __init__(self, values: Sequence[Tensor]) -> None:
-        super().__init__()
-        for number, value in enumerate(values):
-            self.register_buffer(f"c{number}", value)
-
-    def values(self) -> list[Tensor]:
-        """The buffers in order."""
-        return list(self._buffers.values())  # type: ignore[arg-type]
-
-
 class LoweredModule(nn.Module):
     """Runs the copied module under a recorder of its own, so that a trace records the lowered operators."""
 
     def __init__(self, inner: nn.Module, plan: Plan) -> None:
         super().__init__()
         self.inner = inner
-        self.constants = Constants(())
+        self.constants = nn.Module()  # the values that were folded, as buffers c0, c1 ...
         self.plan = plan
         self.training = False
 
@@ -84,28 +51,21 @@ class LoweredModule(nn.Module):
 
         Raises LoweringError when the inputs differ from the example's, since shapes became constants.
         """
-        constants = self.constants.values()
-        result, _ = self.run(inputs, [constants[position] for position in self.plan.positions])
-        return result
+        return self.run(inputs, [self.constants.get_buffer(f"c{number}") for number in self.plan.positions])[0]
 
     def run(
         self, inputs: tuple[Tensor, ...], constants: Sequence[Tensor] | None, watch: bool = False
     ) -> tuple[Any, Findings]:
         """One run; ``constants`` None finds them, ``watch`` follows which submodule runs."""
         flow = Dataflow(inputs) if constants is None and self.plan.watched and self.plan.strict else None
-        recorder = Recorder(
-            self.plan.rewrites,
-            owned=[*self.inner.parameters(), *self.inner.buffers()],
-            attributes=[*_attributes(self.inner), *self.plan.known()],
-            constants=constants,
-            kept=self.plan.kept,
-            fold=self.plan.fold,
-            strict=self.plan.strict,
-            says_tracing=self.plan.says_tracing,
-            flow=flow,
-            unseen_data=self.plan.unseen_data,
-        )
-        self._check(inputs, recorder)
+        owned = [*self.inner.parameters(), *self.inner.buffers()]
+        recorder = Recorder(self.plan, owned, _attributes(self.inner), constants, flow)
+        with recorder._recording(on=False):
+            given = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+        if given != self.plan.signature:
+            raise LoweringError(
+                f"lowered for inputs {_words(self.plan.signature)} and called with {_words(given)}; lower it for these"
+            )
         hooks = list(_watch(self.inner, recorder)) if watch else []
         try:
             with flow or contextlib.nullcontext(), recorder.running(inputs):
@@ -116,14 +76,6 @@ class LoweredModule(nn.Module):
                 hook.remove()
             if constants is None:
                 self.plan.survivors += [weakref.ref(tensor) for tensor in recorder.survivors()]
-
-    def _check(self, inputs: tuple[Tensor, ...], recorder: Recorder) -> None:
-        with recorder._recording(on=False):
-            given = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
-        if given != self.plan.signature:
-            raise LoweringError(
-                f"lowered for inputs {_words(self.plan.signature)} and called with {_words(given)}; lower it for these"
-            )
 
 
 def _outputs(result: Any, recorder: Recorder) -> Any:
@@ -161,14 +113,18 @@ def _watch(module: nn.Module, recorder: Recorder) -> Iterator[Any]:
             yield part.register_forward_hook(leave)
 
 
-def _replace_modules(module: nn.Module, rewrites: Sequence[ModuleRewrite], report: LoweringReport) -> nn.Module:
+def _replace_modules(
+    module: nn.Module, rewrites: Sequence[ModuleRewrite], report: LoweringReport, seconds: Counter[str]
+) -> nn.Module:
     """Apply module rewrites to a module that may be changed; returns the module to use in its place."""
     done: dict[int, nn.Module] = {}
     for path, part in list(module.named_modules()):
         for rewrite in rewrites:
             if isinstance(part, torch.jit.ScriptModule) or not rewrite.matches(part):
                 continue
+            started = time.perf_counter()
             replacement = done[id(part)] if id(part) in done else rewrite.replace(part)
+            seconds[rewrite.name] += time.perf_counter() - started  # type: ignore[assignment]
             if isinstance(replacement, Left):
                 report.left[LeftAlone(rewrite.name, type(part).__name__, path, replacement.reason)] += 1
                 continue
@@ -180,15 +136,6 @@ def _replace_modules(module: nn.Module, rewrites: Sequence[ModuleRewrite], repor
             setattr(module.get_submodule(parent), child, replacement)
             break
     return module
-
-
-def _chosen(disabled: Collection[str], extra: Sequence[Rewrite]) -> list[Rewrite]:
-    rewrites = [*extra, *REWRITES]
-    known = {rewrite.name for rewrite in rewrites} | {FOLD}
-    unknown = sorted(set(disabled) - known)
-    if unknown:
-        raise LoweringError(f"no rewrite is called {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-    return [rewrite for rewrite in rewrites if rewrite.name not in disabled]
 
 
 def lower(
@@ -207,10 +154,17 @@ def lower(
     """
     if any(part.training for part in module.modules()):
         raise LoweringError("the module is in training mode; call .eval() before lowering")
-    chosen = _chosen(disabled, extra)
+    started = time.perf_counter()
+    known = {rewrite.name for rewrite in (*extra, *REWRITES)} | {FOLD}
+    unknown = sorted(set(disabled) - known)
+    if unknown:
+        raise LoweringError(f"no rewrite is called {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    chosen = [rewrite for rewrite in (*extra, *REWRITES) if rewrite.name not in disabled]
     report = LoweringReport(disabled=tuple(sorted(disabled)))
     report.uses = {item.name: RewriteUse(item.name, item.mechanism, item.why, item.cost) for item in chosen}
-    inner = _replace_modules(duplicate(module), [item for item in chosen if isinstance(item, ModuleRewrite)], report)
+    seconds: Counter[str] = Counter()
+    modules = [item for item in chosen if isinstance(item, ModuleRewrite)]
+    inner = _replace_modules(duplicate(module), modules, report, seconds)
     functions = tuple(item for item in chosen if isinstance(item, FunctionRewrite))
     with torch.no_grad():
         signature = tuple((tensor.shape, tensor.dtype) for tensor in example_inputs)
@@ -218,7 +172,23 @@ def lower(
         findings = _find(lowered, tuple(example_inputs))
     _keep_constants(lowered, findings, report)
     _account(findings, report)
+    _log(report, seconds + findings.seconds, time.perf_counter() - started)
+    log_graphs(module, lowered, tuple(example_inputs), report, chosen)
     return Lowered(lowered, report)
+
+
+def _log(report: LoweringReport, seconds: Counter[str], total: float) -> None:
+    for name, use in report.uses.items():
+        if name in seconds:
+            places = [f"{where or 'the module'} ({times}x)" for where, times in use.where.items()] or ["nowhere"]
+            _LOG.info("%s: %d rewritten in %.3f s: %s", name, use.applied, seconds[name], ", ".join(places))
+    _LOG.info("nothing to rewrite for: %s", ", ".join(name for name in report.uses if name not in seconds))
+    for left, times in report.left.items():
+        where = left.where or "the module"
+        _LOG.info("%s: %s in %s left alone (%dx): %s", left.rewrite, left.operator, where, times, left.reason)
+    for note in report.notes:
+        _LOG.info("note: %s", note)
+    _LOG.info("lowered in %.3f s: %d constants of %d bytes", total, report.constants, report.constant_bytes)
 
 
 def _find(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
@@ -227,23 +197,28 @@ def _find(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
     A constant that is really written into is none; what the mode cannot see is recorded as it runs; and where the
     model's Python code branches on data, it sees that it is traced, so that it may leave its shortcuts out.
     """
-    plan = lowered.plan
-    findings = _find_once(lowered, inputs)
+    findings = _attempt(lowered, inputs, "follow its Python code")
     if findings.frozen:
-        plan.says_tracing = True
         try:
-            findings = _find_once(lowered, inputs)
+            findings = _attempt(lowered, inputs, "report that it is traced", says_tracing=True)
         except (TypeError, AttributeError):  # its code for tracing expects shapes to be tensors
-            plan.says_tracing = False
-            findings = _find_once(lowered, inputs)
+            findings = _attempt(lowered, inputs, "do not report that it is traced", says_tracing=False)
     if findings.adopted and not _stay(lowered, inputs, findings.adopted):
-        plan.watched, plan.kept = False, frozenset()
-        findings = _find_once(lowered, inputs)
+        findings = _attempt(lowered, inputs, "take what is unseen for data", watched=False, kept=frozenset())
     if findings.unseen:
-        plan.strict = False
-        findings = _find_once(lowered, inputs)
-    plan.unseen_data = tuple(findings.unseen_data)
+        findings = _attempt(lowered, inputs, "record it as it runs", strict=False)
+    lowered.plan.unseen_data = tuple(findings.unseen_data)
     return findings
+
+
+def _attempt(lowered: LoweredModule, inputs: tuple[Tensor, ...], strategy: str, **changes: Any) -> Findings:
+    """What a run finds with changes to the plan, which stay; or what it raises."""
+    started = time.perf_counter()
+    lowered.plan = replace(lowered.plan, **changes)
+    try:
+        return _find_once(lowered, inputs)
+    finally:
+        _LOG.info("strategy: %s, %.3f s", strategy, time.perf_counter() - started)
 
 
 def _stay(lowered: LoweredModule, inputs: tuple[Tensor, ...], adopted: Sequence[Tensor]) -> bool:
@@ -290,25 +265,22 @@ def _find_once(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
                 ) from error
 
 
-class _Finding(nn.Module):
-    """A finding run that can be traced, for modules whose scripted parts behave differently there."""
-
-    def __init__(self, lowered: LoweredModule) -> None:
-        super().__init__()
-        self.lowered = lowered
-        self.found: list[Findings] = []
-        self.training = False
-
-    def forward(self, *inputs: Tensor) -> Any:
-        result, findings = self.lowered.run(inputs, None, watch=True)
-        self.found.append(findings)
-        return result
-
-
 def _found_in_trace(lowered: LoweredModule, inputs: tuple[Tensor, ...]) -> Findings:
-    finding = _Finding(lowered)
-    torch.jit.trace(finding, inputs, check_trace=False)  # type: ignore[no-untyped-call]
-    return finding.found[-1]
+    """A finding run that is traced, for modules whose scripted parts behave differently there."""
+    found: list[Findings] = []
+
+    class Finding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lowered, self.training = lowered, False
+
+        def forward(self, *inputs: Tensor) -> Any:
+            result, findings = self.lowered.run(inputs, None, watch=True)
+            found.append(findings)
+            return result
+
+    torch.jit.trace(Finding(), inputs, check_trace=False)  # type: ignore[no-untyped-call]
+    return found[-1]
 
 
 def _keep_constants(lowered: LoweredModule, findings: Findings, report: LoweringReport) -> None:
@@ -319,7 +291,8 @@ def _keep_constants(lowered: LoweredModule, findings: Findings, report: Lowering
         if place == len(unique):
             unique.append(value)
         positions.append(place)
-    lowered.constants = Constants(unique).eval()
+    for number, value in enumerate(unique):
+        lowered.constants.register_buffer(f"c{number}", value)
     lowered.plan.positions = tuple(positions)
     report.constants = len(unique)
     report.constant_bytes = sum(value.numel() * value.element_size() for value in unique)
@@ -332,9 +305,8 @@ def _same(one: Tensor, other: Tensor) -> bool:
 def _account(findings: Findings, report: LoweringReport) -> None:
     for (name, where), times in findings.applied.items():
         report.uses[name].where[where] += times
-    for name, (flops, bytes_) in findings.added.items():
-        report.uses[name].flops += flops
-        report.uses[name].bytes += bytes_
+    for name, use in report.uses.items():
+        use.flops, use.bytes = findings.flops[name], findings.bytes[name]
     report.left.update(findings.left)
     for (name, where), times in findings.unseen.items():
         report.notes.append(

@@ -2,93 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 # What these return follows from shape, dtype and device alone.
 METADATA = frozenset(
-    [
-        "shape",
-        "size",
-        "dim",
-        "ndim",
-        "dtype",
-        "device",
-        "numel",
-        "nelement",
-        "stride",
-        "is_contiguous",
-        "__len__",
-        "layout",
-        "requires_grad",
-        "element_size",
-        "get_device",
-        "is_floating_point",
-        "is_complex",
-        "is_signed",
-        "storage_offset",
-        "data_ptr",
-        "is_sparse",
-        "is_quantized",
-        "is_nested",
-        "names",
-        "itemsize",
-        "nbytes",
-        "is_mkldnn",
-        "is_meta",
-        "is_cuda",
-        "is_cpu",
-        "is_mps",
-        "is_xpu",
-        "is_xla",
-        "grad",
-        "grad_fn",
-        "is_leaf",
-        "__hash__",
-        "is_inference",
-        "_version",
-        "untyped_storage",
-        "storage",
-        "result_type",
-        "can_cast",
-        "is_tensor",
-        "ndimension",
-        "is_conj",
-        "is_neg",
-        "is_same_size",
-        "retains_grad",
-        "is_nonzero_static",
-        "is_shared",
-        "is_pinned",
-        "is_sparse_csr",
-        "is_vulkan",
-        "is_ipu",
-        "is_hpu",
-        "is_mtia",
-        "is_maia",
-        "output_nr",
-        "_is_view",
-        "_base",
-    ]
+    {
+        *("shape", "size", "dim", "ndim", "dtype", "device", "numel", "nelement", "stride", "is_contiguous"),
+        *("__len__", "layout", "requires_grad", "element_size", "get_device", "is_floating_point", "is_complex"),
+        *("is_signed", "storage_offset", "data_ptr", "is_sparse", "is_quantized", "is_nested", "names", "itemsize"),
+        *("nbytes", "is_mkldnn", "is_meta", "is_cuda", "is_cpu", "is_mps", "is_xpu", "is_xla", "grad", "grad_fn"),
+        *("is_leaf", "__hash__", "is_inference", "_version", "untyped_storage", "storage", "result_type", "can_cast"),
+        *("is_tensor", "ndimension", "is_conj", "is_neg", "is_same_size", "retains_grad", "is_nonzero_static"),
+        *("is_shared", "is_pinned", "is_sparse_csr", "is_vulkan", "is_ipu", "is_hpu", "is_mtia", "is_maia"),
+        *("output_nr", "_is_view", "_base"),
+    }
 )
 
 # Tensors that take only metadata of their first argument.
 LIKE = frozenset(
-    [
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "empty_like",
-        "new_zeros",
-        "new_ones",
-        "new_full",
-        "new_empty",
-        "new_tensor",
-        "new_empty_strided",
-        "_shape_as_tensor",
-    ]
+    {
+        *("zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"),
+        *("new_tensor", "new_empty_strided", "_shape_as_tensor"),
+    }
 )
 
 # Tensors that take only metadata of their second argument.
@@ -96,62 +35,22 @@ AS_OTHER = frozenset(["type_as", "expand_as", "view_as", "reshape_as", "to"])
 
 # A new draw in every inference: never a constant.
 RANDOM = frozenset(
-    [
-        "rand",
-        "randn",
-        "randint",
-        "randperm",
-        "bernoulli",
-        "multinomial",
-        "normal",
-        "poisson",
-        "rand_like",
-        "randn_like",
-        "randint_like",
-        "bernoulli_",
-        "normal_",
-        "uniform_",
-        "random_",
-        "exponential_",
-        "geometric_",
-        "log_normal_",
-        "cauchy_",
-        "dropout",
-        "dropout_",
-        "feature_dropout",
-        "alpha_dropout",
-        "alpha_dropout_",
-        "feature_dropout_",
-        "feature_alpha_dropout",
-        "feature_alpha_dropout_",
-        "rrelu_with_noise",
+    {
+        *("rand", "randn", "randint", "randperm", "bernoulli", "multinomial", "normal", "poisson", "rand_like"),
+        *("randn_like", "randint_like", "bernoulli_", "normal_", "uniform_", "random_", "exponential_", "geometric_"),
+        *("log_normal_", "cauchy_", "dropout", "dropout_", "feature_dropout", "alpha_dropout", "alpha_dropout_"),
+        *("feature_dropout_", "feature_alpha_dropout", "feature_alpha_dropout_", "rrelu_with_noise"),
         "gumbel_softmax",
-    ]
+    }
 )
 
 # Their whole numbers behind the tensor are sizes, steps and positions.
 TAKES_SIZES = frozenset(
-    [
-        "view",
-        "reshape",
-        "expand",
-        "repeat",
-        "as_strided",
-        "narrow",
-        "select",
-        "split",
-        "split_with_sizes",
-        "chunk",
-        "unflatten",
-        "unfold",
-        "roll",
-        "tile",
-        "new_zeros",
-        "new_ones",
-        "new_empty",
-        "__getitem__",
+    {
+        *("view", "reshape", "expand", "repeat", "as_strided", "narrow", "select", "split", "split_with_sizes"),
+        *("chunk", "unflatten", "unfold", "roll", "tile", "new_zeros", "new_ones", "new_empty", "__getitem__"),
         "__setitem__",
-    ]
+    }
 )
 
 # Names that end in an underscore, or take the augmented form, and write nothing.
@@ -170,19 +69,7 @@ def operator_name(function: Callable[..., Any]) -> str:
 AUGMENTED = {
     f"__i{name}__": f"__{name}__"
     for name in [
-        "add",
-        "sub",
-        "mul",
-        "truediv",
-        "floordiv",
-        "mod",
-        "pow",
-        "and",
-        "or",
-        "xor",
-        "lshift",
-        "rshift",
-        "matmul",
+        *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift", "matmul"),
         "div",
     ]
 }
@@ -207,6 +94,26 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(part)
     elif isinstance(value, slice):
         yield from tensors((value.start, value.stop, value.step))
+
+
+def bound(args: Sequence[Any], kwargs: Mapping[str, Any], *names: str) -> list[Any]:
+    """The first arguments, of these names, whether they are given by place or by name; None for one that is not."""
+    return [args[place] if place < len(args) else kwargs.get(name) for place, name in enumerate(names)]
+
+
+def is_whole(index: Any) -> bool:
+    """Whether an index takes all of its dimension."""
+    return isinstance(index, slice) and index == slice(None)
+
+
+def places_of(x: Tensor) -> Tensor:
+    """Of each element of a tensor its place in the flattened one."""
+    return torch.arange(x.numel()).reshape(x.shape)
+
+
+def as_tensor(value: Any, dtype: torch.dtype) -> Tensor:
+    """A value that is written, as a tensor of the target's dtype."""
+    return value.to(dtype) if isinstance(value, Tensor) else torch.full((), value, dtype=dtype)
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:

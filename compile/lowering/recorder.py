@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 import types
 import weakref
 from collections import Counter
@@ -41,19 +42,10 @@ from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left, Lowe
 FOLD = "fold_constants"
 # Hand a value to Python, where a trace loses it.
 READS_VALUES = frozenset(
-    [
-        "item",
-        "__int__",
-        "__float__",
-        "__bool__",
-        "__index__",
-        "__complex__",
-        "tolist",
-        "numpy",
-        "__array__",
-        "is_nonzero",
-        "equal",
-    ]
+    {
+        *("item", "__int__", "__float__", "__bool__", "__index__", "__complex__", "tolist", "numpy", "__array__"),
+        *("is_nonzero", "equal"),
+    }
 )
 
 
@@ -63,6 +55,32 @@ class NotFoldableError(Exception):
     def __init__(self, ordinals: frozenset[int]) -> None:
         super().__init__(ordinals)
         self.ordinals = ordinals
+
+
+@dataclass
+class Plan:
+    """What the finding run decided; the same in every later run."""
+
+    rewrites: tuple[FunctionRewrite, ...]
+    signature: tuple[tuple[torch.Size, torch.dtype], ...]
+    fold: bool
+    strict: bool = True  # Python code runs unrecorded
+    says_tracing: bool = False  # what torch.jit.is_tracing() answers
+    watched: bool = True  # below Python as well; TorchScript's interpreter does not run under that
+    unseen_data: tuple[bool, ...] = ()
+    kept: frozenset[int] = frozenset()  # ordinals of folded calls that must not be folded
+    positions: tuple[int, ...] = ()  # which buffer holds the n-th constant
+    survivors: list[weakref.ReferenceType[Tensor]] = field(default_factory=list)
+
+    def known(self) -> Iterator[Tensor]:
+        """Constants that an earlier run left in a cache of the model."""
+        for reference in self.survivors:
+            tensor = reference()
+            if tensor is not None:
+                yield tensor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "survivors": []}
 
 
 @dataclass
@@ -85,7 +103,9 @@ class Findings:
 
     constants: list[Tensor] = field(default_factory=list)
     applied: Counter[tuple[str, str]] = field(default_factory=Counter)
-    added: dict[str, list[int]] = field(default_factory=dict)
+    flops: Counter[str] = field(default_factory=Counter)  # that a rewrite adds
+    bytes: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)  # by rewrite
     left: Counter[LeftAlone] = field(default_factory=Counter)
     unseen: Counter[tuple[str, str]] = field(default_factory=Counter)
     unseen_data: list[bool] = field(default_factory=list)
@@ -93,18 +113,14 @@ class Findings:
     frozen: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
-def _never(*_: Any) -> bool:
-    return False
-
-
 @functools.cache
 def _opened(function: types.FunctionType) -> types.FunctionType | None:
-    """A copy of a PyTorch function written in Python that goes on to its body instead of asking the mode again, or
+    """A copy of a PyTorch function written in Python that runs its body instead of asking the mode again, or
     None."""
     asks = [name for name in function.__code__.co_names if name.startswith("has_torch_function")]
     if not asks or not str(function.__module__).startswith("torch"):
         return None
-    names = {**function.__globals__, **dict.fromkeys(asks, _never)}
+    names = {**function.__globals__, **dict.fromkeys(asks, lambda *_: False)}
     copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
@@ -122,47 +138,36 @@ def storage_of(tensor: Tensor) -> int:
 class Recorder(TorchFunctionMode):
     """One run of one module; make a new one for every call of forward.
 
-    ``owned`` are the module's parameters and buffers, ``constants`` the values that an earlier run found (None while
-    finding them), ``kept`` the ordinals of folded calls that must not be folded, ``strict`` whether Python code runs
-    unrecorded, ``says_tracing`` what ``torch.jit.is_tracing()`` answers. Tensors whose making the mode has not seen
-    are data or constants: ``flow`` finds out which in the finding run, ``unseen_data`` repeats what it found.
+    ``owned`` are the module's parameters and buffers, ``attributes`` its other tensors, ``constants`` the values that
+    an earlier run found (None while finding them). Tensors whose making the mode has not seen are data or constants:
+    ``flow`` finds out which in the finding run, the plan's ``unseen_data`` repeats what it found.
     """
 
-    def __init__(  # noqa: PLR0913 - all by name
+    def __init__(
         self,
-        rewrites: Sequence[FunctionRewrite],
-        *,
+        plan: Plan,
         owned: Iterable[Tensor],
-        attributes: Iterable[Tensor] = (),
-        constants: Sequence[Tensor] | None = None,
-        kept: frozenset[int] = frozenset(),
-        fold: bool = True,
-        strict: bool = True,
-        says_tracing: bool = False,
-        flow: Dataflow | None = None,
-        unseen_data: Sequence[bool] = (),
+        attributes: Iterable[Tensor],
+        constants: Sequence[Tensor] | None,
+        flow: Dataflow | None,
     ) -> None:
         super().__init__()
         self.findings = Findings()
         self.path: list[str] = []
+        self._plan = plan
         self._rewrites: dict[str, list[FunctionRewrite]] = {}
-        for rewrite in rewrites:
+        for rewrite in plan.rewrites:
             for operator in rewrite.operators:
                 self._rewrites.setdefault(operator, []).append(rewrite)
         self._owned = {id(tensor): tensor for tensor in owned}
         self._entries: dict[int, Entry] = {}
         self._constants = constants
         self._given: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-        self._kept = kept
-        self._fold = fold
-        self._strict = strict
-        self._says_tracing = says_tracing
         self._flow = flow
-        self._unseen_data = unseen_data
         self._calls = 0
         self._busy: set[Any] = set()
         self._tracing = torch._C._get_tracing_state()
-        for tensor in attributes:
+        for tensor in (*attributes, *plan.known()):
             self._mark(tensor, static=True)
 
     # -- running
@@ -173,8 +178,8 @@ class Recorder(TorchFunctionMode):
         case."""
         for tensor in inputs:
             self._mark(tensor, static=False)
-        wishes = thread_patches.Wishes(self._says_tracing, functools.partial(self._recording, on=False))
-        with thread_patches.patched(wishes), self._recording(on=not self._strict), self:
+        wishes = thread_patches.Wishes(self._plan.says_tracing, functools.partial(self._recording, on=False))
+        with thread_patches.patched(wishes), self._recording(on=not self._plan.strict), self:
             yield
 
     @contextlib.contextmanager
@@ -195,7 +200,7 @@ class Recorder(TorchFunctionMode):
         """Python code that again passes through this mode, except for what ``key`` names."""
         self._busy.add(key)
         try:
-            with self._recording(on=not self._strict), self:
+            with self._recording(on=not self._plan.strict), self:
                 yield
         finally:
             self._busy.discard(key)
@@ -228,13 +233,18 @@ class Recorder(TorchFunctionMode):
             }
         if not self._needs_inputs(name, args, kwargs):
             self._calls += 1
-            if self._may_fold(name, args):
+            writes_owned = writes(name) and args and isinstance(args[0], Tensor) and id(args[0]) in self._owned
+            if self._plan.fold and self._calls not in self._plan.kept and not writes_owned:
                 return self._folded(func, args, kwargs)
         for rewrite in self._rewrites.get(name, ()):
             result = self._rewritten(rewrite, name, args, kwargs)
             if result is not NOT_MINE:
                 return result
-        return self._opened_or_recorded(func, name, args, kwargs)
+        body = _opened(func) if isinstance(func, types.FunctionType) and func not in self._busy else None
+        if body is None:
+            return self._recorded(func, name, args, kwargs)
+        with self._inside(func):
+            return body(*args, **kwargs)
 
     def _needs_inputs(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if name in RANDOM:
@@ -245,11 +255,6 @@ class Recorder(TorchFunctionMode):
             args = args[:1]
             kwargs = {key: value for key, value in kwargs.items() if key != "other"}
         return not all(self.is_static(tensor) for tensor in tensors((args, kwargs)))
-
-    def _may_fold(self, name: str, args: tuple[Any, ...]) -> bool:
-        if not self._fold or self._calls in self._kept:
-            return False
-        return not (writes(name) and args and isinstance(args[0], Tensor) and id(args[0]) in self._owned)
 
     def _folded(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result as a constant: computed now, unrecorded."""
@@ -263,8 +268,10 @@ class Recorder(TorchFunctionMode):
         key = (rewrite.name, name)
         if key in self._busy:
             return NOT_MINE
+        started = time.perf_counter()
         with self._inside(key):
             result = rewrite.attempt(Call(self, rewrite.name, name), args, kwargs)
+        self.findings.seconds[rewrite.name] += time.perf_counter() - started  # type: ignore[assignment]
         if isinstance(result, Left):
             self.findings.left[LeftAlone(rewrite.name, name, self.where, result.reason)] += 1
             return NOT_MINE
@@ -277,18 +284,12 @@ class Recorder(TorchFunctionMode):
         is_number = tensor.dim() == 0 and tensor.dtype in (torch.int64, torch.int32) and self.is_static(tensor)
         return int(tensor) if is_number else tensor
 
-    def _opened_or_recorded(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if isinstance(func, types.FunctionType) and func not in self._busy:
-            body = _opened(func)
-            if body is not None:
-                with self._inside(func):
-                    return body(*args, **kwargs)
-        return self._recorded(func, name, args, kwargs)
-
     def _recorded(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call as a graph node; constants that it takes are handed to it as buffers."""
-        if writes(name):
-            self._really_written(args)
+        if writes(name) and args and isinstance(args[0], Tensor):
+            for tensor in (args[0], *self._aliases(args[0])):  # constants over memory that is written are none
+                if self.is_static(tensor) and id(tensor) not in self._owned:
+                    raise NotFoldableError(self._origins(tensor))
         if name in READS_VALUES:
             self.findings.frozen[name, self.where] += 1
         handed_args, handed_kwargs = map_tensors(args, self._handed), map_tensors(kwargs, self._handed)
@@ -312,7 +313,7 @@ class Recorder(TorchFunctionMode):
         if self._flow is not None:
             is_data = self._flow.depends(tensor)
         else:
-            is_data = self._unseen_data[number] if number < len(self._unseen_data) else True
+            is_data = self._plan.unseen_data[number] if number < len(self._plan.unseen_data) else True
         self.findings.unseen_data.append(is_data)
         if is_data:
             self.findings.unseen[name, self.where] += 1
@@ -352,9 +353,20 @@ class Recorder(TorchFunctionMode):
             if not is_new or entry is None or not isinstance(base, Tensor) or tensor is base:
                 continue
             if entry.storage and entry.storage == storage_of(base):
-                entry.base = base
-                entry.again = functools.partial(self._view_again, func, args[1:], kwargs, place)
-                entry.back = functionalize.back(operator_name(func), args[1:], kwargs, place)
+                self._link(entry, base, func, args[1:], kwargs, place)
+
+    def _link(
+        self,
+        entry: Entry,
+        base: Tensor,
+        view: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        place: int = 0,
+    ) -> None:
+        entry.base = base
+        entry.again = functools.partial(self._view_again, view, args, kwargs, place)
+        entry.back = functionalize.back(operator_name(view), args, kwargs, place)
 
     def _view_again(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], place: int, base: Tensor
@@ -366,9 +378,7 @@ class Recorder(TorchFunctionMode):
         """See ``Call.follow``."""
         entry = self._entry(result)
         if entry is not None:
-            entry.base = base
-            entry.again = functools.partial(self._view_again, view, args, {}, 0)
-            entry.back = functionalize.back(operator_name(view), args, {}, 0)
+            self._link(entry, base, view, args, {})
 
     def is_static(self, tensor: Tensor) -> bool:
         """Whether the tensor depends only on weights, constants and shapes; what the mode has not seen being made
@@ -476,15 +486,6 @@ class Recorder(TorchFunctionMode):
             entry.value = value
             return None
 
-    def _really_written(self, args: tuple[Any, ...]) -> None:
-        """A write that stays a write: constants over that memory cannot be constants."""
-        target = args[0] if args else None
-        if not isinstance(target, Tensor):
-            return
-        for tensor in (target, *self._aliases(target)):
-            if self.is_static(tensor) and id(tensor) not in self._owned:
-                raise NotFoldableError(self._origins(tensor))
-
     # -- account
 
     def survivors(self) -> list[Tensor]:
@@ -493,12 +494,6 @@ class Recorder(TorchFunctionMode):
         self._given.clear()
         found = (entry.reference() for entry in self._entries.values() if entry.static and entry.value is None)
         return [tensor for tensor in found if tensor is not None]
-
-    def account(self, rewrite: str, flops: int, bytes_: int) -> None:
-        """Add to what a rewrite costs."""
-        sums = self.findings.added.setdefault(rewrite, [0, 0])
-        sums[0] += flops
-        sums[1] += bytes_
 
     def output(self, tensor: Tensor) -> Tensor:
         """The tensor as an output of the graph; an output that no node made gets one."""

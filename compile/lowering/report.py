@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -47,10 +47,6 @@ class LeftAlone:
     where: str
     reason: str
 
-    def to_json(self) -> dict[str, str]:
-        """A JSON-able description."""
-        return {"rewrite": self.rewrite, "operator": self.operator, "where": self.where, "reason": self.reason}
-
 
 @dataclass
 class LoweringReport:
@@ -83,7 +79,7 @@ class LoweringReport:
         """A JSON-able description, rewrites in the order of the registry."""
         return {
             "rewrites": [use.to_json() for use in self.uses.values() if use.applied],
-            "left_alone": [dict(left.to_json(), times=times) for left, times in self.left.items()],
+            "left_alone": [{**asdict(left), "times": times} for left, times in self.left.items()],
             "notes": list(self.notes),
             "disabled": list(self.disabled),
             "constants": self.constants,

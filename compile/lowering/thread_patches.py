@@ -1,6 +1,6 @@
 """A few functions that a recorder needs to see differently, in its own thread only and only while it is open.
 
-- PyTorch 1.13 does not tell a function mode about ``x[i]`` and ``x[i] = v`` (later versions do): ``torch.Tensor``
+- PyTorch 1.13 does not pass ``x[i]`` and ``x[i] = v`` to a function mode (later versions do): ``torch.Tensor``
   carries Python versions of both that ask the mode first.
 - ``torch.autograd.Function.apply`` becomes one opaque node of a trace: its forward runs as the Python code that it
   is.
@@ -108,27 +108,17 @@ def _masks_by_broadcasting(original: Any) -> Any:
     def mapped(mask_function: Any, bh_indices: bool = True) -> Any:
         if _current() is None:
             return original(mask_function, bh_indices)
-        if not bh_indices:
-            return lambda batch, head, q, kv: mask_function(batch, head, q[:, None], kv[None, :]).expand(
-                len(q), len(kv)
-            )
+        axes = range(0 if bh_indices else 2, 4)  # of batch, head, query and key
 
-        def masks(batch: Tensor, head: Tensor, q: Tensor, kv: Tensor) -> Any:
-            shaped = (
-                batch[:, None, None, None],
-                head[None, :, None, None],
-                q[None, None, :, None],
-                kv[None, None, None, :],
-            )
-            return mask_function(*shaped).expand(len(batch), len(head), len(q), len(kv))
+        def masks(*indices: Tensor) -> Any:
+            spread = list(indices)
+            for axis in axes:
+                spread[axis] = indices[axis].reshape([-1 if other == axis else 1 for other in axes])
+            return mask_function(*spread).expand([len(indices[axis]) for axis in axes])
 
         return masks
 
     return mapped
-
-
-def _plain_indexing(original: Any) -> Any:
-    return lambda: contextlib.nullcontext() if _current() else original()
 
 
 def _replace(home: Any, name: str, value: Any) -> None:
@@ -151,7 +141,7 @@ _AS_SEQUENCE, _ITEM_SLOTS = 13, (3, 5)
 
 def _item_slots() -> list[tuple[Any, int, int | None]]:
     """The sequence slots for items of Tensor and its subclasses: (methods, number, value)."""
-    kinds: list[Any] = [torch.Tensor]
+    kinds: list[Any] = [Tensor]
     for kind in kinds:
         kinds += kind.__subclasses__()
     found = []
@@ -177,7 +167,7 @@ def _replace_indexing() -> None:
 
     _undo.append(restore)
     for name in _INDEXING:
-        _replace(torch.Tensor, name, _indexing(name))
+        _replace(Tensor, name, _indexing(name))
     restore()
 
 
@@ -194,7 +184,7 @@ def patched(wishes: Wishes) -> Iterator[None]:
             masks = sys.modules.get("transformers.masking_utils")
             for name, wrap in (
                 ("_vmap_for_bhqkv", _masks_by_broadcasting),
-                ("TransformGetItemToIndex", _plain_indexing),
+                ("TransformGetItemToIndex", lambda plain: lambda: contextlib.nullcontext() if _current() else plain()),
             ):
                 if hasattr(masks, name):
                     _replace(masks, name, wrap(getattr(masks, name)))

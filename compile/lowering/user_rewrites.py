@@ -39,5 +39,5 @@ def load_rewrites(path: Path) -> list[Rewrite]:
         if isinstance(rewrite, FunctionRewrite) and not hasattr(rewrite, "operators"):
             missing.append("operators")
         if missing:
-            raise LoweringError(f"{path}: {type(rewrite).__name__} does not say its {', '.join(missing)}")
+            raise LoweringError(f"{path}: {type(rewrite).__name__} does not define its {', '.join(missing)}")
     return rewrites

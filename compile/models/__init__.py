@@ -1,7 +1,7 @@
 """The built-in families, one a file, found by their names.
 
-A file here defines `build(variant, options) -> ModelDefinition` and registers it with `@family(...)`: nothing that a
-user's own entry file could not do.
+A file here defines `build(sizes) -> ModelDefinition` and registers it with `@family(...)`: nothing that a user's own
+entry file could not do.
 """
 
 from __future__ import annotations
@@ -14,25 +14,33 @@ from typing import Any
 
 from compile.definition import ModelDefinition
 from compile.errors import CompileError
+from compile.models.parts.options import with_options
 
-Builder = Callable[[str, Mapping[str, Any]], ModelDefinition]
+# From a family's own dataclass of sizes.
+Builder = Callable[[Any], ModelDefinition]
 
 
 @dataclass(frozen=True)
 class Family:
-    """A registered family: its variants, the task it serves, where it comes from, and its builder."""
+    """A registered family: the sizes of its variants, the task it serves, where it comes from, and its builder."""
 
     name: str
-    variants: tuple[str, ...]
+    variants: Mapping[str, Any]
     task: str
     source: str
-    build: Builder
+    builder: Builder
+
+    def build(self, variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+        """A variant, its sizes changed by the spec's model.options. Raises CompileError for impossible ones."""
+        return self.builder(with_options(self.name, self.variants[variant], options))
 
 
 _FAMILIES: dict[str, Family] = {}
 
 
-def family(*, name: str, variants: tuple[str, ...], task: str, source: str) -> Callable[[Builder], Builder]:
+def family(
+    *, name: str, variants: Mapping[str, Any], source: str, task: str = "tensor"
+) -> Callable[[Builder], Builder]:
     """Registers a builder. The file must bear the family's name: digests find the code by it."""
 
     def register(build: Builder) -> Builder:
@@ -64,7 +72,7 @@ def find(name: str, variant: str | None) -> tuple[Family, str]:
             "Use one of them, or your own model with model.entry: path.py:function.",
         )
     found = known[name]
-    chosen = variant or found.variants[0]
+    chosen = variant or next(iter(found.variants))
     if chosen not in found.variants:
         raise CompileError(
             f"model.variant {chosen!r} is not a variant of {name}. Variants: {', '.join(found.variants)}."

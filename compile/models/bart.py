@@ -6,17 +6,14 @@ and facebook/bart-large-cnn. Decoding is an encoder and a step of fixed shape (a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
+from torch import Tensor
 from transformers import BartConfig, BartForConditionalGeneration
 
 from compile.definition import ModelDefinition
 from compile.models import family
-from compile.models.autoregression.seq2seq import Sizes, graphs, search_settings
+from compile.models.autoregression.seq2seq import Sizes, definition
 from compile.models.parts.draw import drawer
-from compile.models.parts.options import with_options
 from compile.models.parts.tokens import Tokens
 
 VARIANTS = {
@@ -29,36 +26,25 @@ BEGINNING, PADDING, END = 0, 1, 2
 DRAW = drawer(gains={"q_proj.weight": 2.0, "lm_head.weight": 1.5, "embed_positions.weight": 0.04})
 
 
-@family(name="bart", variants=tuple(VARIANTS), task="generation", source="https://arxiv.org/abs/1910.13461")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="bart", variants=VARIANTS, task="generation", source="https://arxiv.org/abs/1910.13461")
+def build(sizes: Sizes) -> ModelDefinition:
     """Graphs encoder and step. Decoding begins with the end token. Options: see `seq2seq.Sizes`."""
-    sizes = with_options("bart", VARIANTS[variant], options)
-    sizes.check("bart")
-    configuration = BartConfig(
-        **sizes.configuration(),
+    return definition(
+        sizes,
+        Tokens("bart", sizes.vocabulary, PADDING, 4, sizes.positions),
+        BartForConditionalGeneration,
+        BartConfig,
+        start=END,
+        end=END,
+        draw=DRAW,
+        names=lambda state: with_head(state, sizes.vocabulary),
         activation_function="gelu",
         scale_embedding=False,
         bos_token_id=BEGINNING,
-        pad_token_id=PADDING,
-        eos_token_id=END,
-        decoder_start_token_id=END,
-        forced_eos_token_id=END,
-    )
-    model = BartForConditionalGeneration(configuration).eval()
-    tokens = Tokens("bart", sizes.vocabulary, PADDING, 4, sizes.positions)
-    return ModelDefinition(
-        graphs=graphs(model, sizes, tokens, normalise_first=False),
-        buckets=[{"tokens": sizes.tokens}],
-        task="generation",
-        sample=tokens.sample,
-        task_settings=search_settings(sizes, start=END, end=END, padding=PADDING),
-        weights_module=model,
-        checkpoint_keys=lambda state: with_head(state, sizes.vocabulary),
-        initialise=DRAW,
     )
 
 
-def with_head(state: dict[str, torch.Tensor], vocabulary: int) -> dict[str, torch.Tensor]:
+def with_head(state: dict[str, Tensor], vocabulary: int) -> dict[str, Tensor]:
     """facebook/bart-{base,large} hold the network without its output layer, which is tied and has no bias."""
     if any(key.startswith("model.") for key in state):
         return state

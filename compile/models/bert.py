@@ -6,9 +6,6 @@ bert-base-cased and dmis-lab/biobert-base-cased-v1.1 (a BERT with the cased voca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from transformers import BertConfig, BertForSequenceClassification
 
 from compile.definition import ModelDefinition
@@ -24,10 +21,10 @@ VARIANTS = {
 CLASSIFIER = Classifier("bert", BertForSequenceClassification, BertConfig, segments=True)
 
 
-@family(name="bert", variants=tuple(VARIANTS), task="tensor", source="https://github.com/google-research/bert")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="bert", variants=VARIANTS, source="https://github.com/google-research/bert")
+def build(sizes: Sizes) -> ModelDefinition:
     """Inputs input_ids, attention_mask, token_type_ids int64 (batch, tokens); output logits float32 (batch, labels).
 
     Options: any field of `Sizes`.
     """
-    return CLASSIFIER.build(VARIANTS[variant], options)
+    return CLASSIFIER.build(sizes)

@@ -7,18 +7,16 @@ Network: our own (networks/craft.py). Files of clovaai/CRAFT-pytorch load (craft
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import torch
+from torch import Tensor
 
-from compile.definition import GraphDefinition, ModelDefinition
+from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.networks.craft import CRAFT
 from compile.models.networks.vgg import VGG16
 from compile.models.parts.draw import drawer
-from compile.models.parts.options import require, with_options
+from compile.models.parts.options import require
 from compile.models.parts.pictures import Pictures
 
 
@@ -38,31 +36,24 @@ PICTURES = Pictures("craft", multiple=32)
 DRAW = drawer(gain=math.sqrt(2))
 
 
-@family(name="craft", variants=tuple(VARIANTS), task="tensor", source="https://github.com/clovaai/CRAFT-pytorch")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="craft", variants=VARIANTS, source="https://github.com/clovaai/CRAFT-pytorch")
+def build(sizes: Sizes) -> ModelDefinition:
     """Input `pixel_values` float32 (batch, 3, height, width), normalised, sides multiples of 32.
 
     Outputs at half the size: scores (batch, height / 2, width / 2, 2) and features (batch, 32, height / 2, width / 2).
     Options: any field of `Sizes`.
     """
-    sizes = with_options("craft", VARIANTS[variant], options)
     require(
         "craft",
         (tuple(map(len, sizes.stages)) == tuple(map(len, VGG16)), "stages needs 2, 2, 3, 3 and 3 channels"),
         (len(sizes.upper) == 4, f"upper needs 4 numbers, not {sizes.upper}"),
         (len(sizes.image_size) == 2, f"image_size is (height, width), not {sizes.image_size}"),
     )
-    module = CRAFT(sizes.stages, sizes.deep, sizes.upper, sizes.head).eval()
-    return ModelDefinition(
-        graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
-        buckets=[{"image": sizes.image_size}],
-        task="tensor",
-        checkpoint_keys=without_parallel_prefix,
-        initialise=DRAW,
-    )
+    module = CRAFT(sizes.stages, sizes.deep, sizes.upper, sizes.head)
+    return PICTURES.definition(module, sizes.image_size, DRAW, checkpoint_keys=without_parallel_prefix)
 
 
-def without_parallel_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_parallel_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The published files were saved from nn.DataParallel: every key starts with "module."."""
     if not all(key.startswith("module.") for key in state):
         return state

@@ -8,23 +8,19 @@ the official repository (depth_anything_v2_{vits,vitb,vitl}.pth, names of its dp
 
 from __future__ import annotations
 
-import io
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-from compile.definition import Bucket, GraphDefinition, ModelDefinition, SampleRequest
+from compile.definition import Bucket, ModelDefinition, SampleRequest
 from compile.models import family
 from compile.models.parts.dinov2 import with_official_positions
-from compile.models.parts.options import require, with_options
-from compile.models.parts.pictures import Pictures, picture
+from compile.models.parts.options import divides, require
+from compile.models.parts.pictures import Pictures, png
 
 PATCH = 14
 # ImageNet statistics, as the official transform and the published preprocessor_config.json have them.
@@ -54,37 +50,33 @@ VARIANTS = {
 
 @family(
     name="depth_anything_v2",
-    variants=tuple(VARIANTS),
+    variants=VARIANTS,
     task="depth",
     source="https://github.com/DepthAnything/Depth-Anything-V2",
 )
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+def build(sizes: Sizes) -> ModelDefinition:
     """Input `pixel_values` float32 (batch, 3, height, width), normalised; output `predicted_depth` float32
     (batch, height, width), larger is nearer. Height and width are multiples of 14.
 
     Options: any field of `Sizes`, for a network smaller or larger than the published ones.
     """
-    sizes = with_options("depth_anything_v2", VARIANTS[variant], options)
     require(
         "depth_anything_v2",
         (
             len(sizes.layers_out) == 4 and len(sizes.neck) == 4,
             f"layers_out and neck need 4 values each, not {sizes.layers_out} and {sizes.neck}",
         ),
-        (
-            sizes.hidden_size % sizes.heads == 0,
-            f"hidden_size {sizes.hidden_size} is no multiple of heads {sizes.heads}",
-        ),
+        divides(sizes, "hidden_size", "heads"),
         (
             max(sizes.layers_out, default=0) <= sizes.layers,
             f"layers_out {sizes.layers_out} goes beyond layers {sizes.layers}",
         ),
         (sizes.image_size % PATCH == 0, f"image_size {sizes.image_size} is no multiple of {PATCH}"),
     )
-    module = with_official_positions(DepthAnythingForDepthEstimation(_configuration(sizes))).eval()
-    return ModelDefinition(
-        graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
-        buckets=[{"image": (sizes.image_size, sizes.image_size)}],
+    return PICTURES.definition(
+        with_official_positions(DepthAnythingForDepthEstimation(_configuration(sizes))),
+        sizes.image_size,
+        draw,
         task="depth",
         task_settings={
             "mean": list(PICTURES.mean),
@@ -93,7 +85,6 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
             "resize": {"least": sizes.image_size, "multiple": PATCH},
         },
         checkpoint_keys=lambda state: transformers_names(state, sizes),
-        initialise=draw,
         sample=_sample,
     )
 
@@ -144,7 +135,7 @@ def draw(module: nn.Module, generator: torch.Generator) -> None:
         module.get_submodule("head.conv3").get_parameter("weight").abs_()
 
 
-def _smooth_kernel(parameter: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def _smooth_kernel(parameter: Tensor, generator: torch.Generator) -> Tensor:
     """Upsampling kernels that differ little over a patch: independent values would print the patch grid on the map."""
     inputs, outputs, height, width = parameter.shape
     base = torch.randn(inputs, outputs, 1, 1, generator=generator)
@@ -152,13 +143,9 @@ def _smooth_kernel(parameter: torch.Tensor, generator: torch.Generator) -> torch
     return (base + 0.2 * detail) / math.sqrt(inputs)
 
 
-def _sample(bucket: Bucket) -> SampleRequest:
+def _sample(_: Bucket) -> SampleRequest:
     """A small PNG (lossless, so every decoder gives the same pixels) answered at the model's own size."""
-    del bucket
-    drawn = (picture(7, 96, 128) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-    body = io.BytesIO()
-    Image.frombytes("RGB", (128, 96), bytes(drawn.flatten().tolist())).save(body, "PNG")
-    return SampleRequest(body.getvalue(), "image/png", "application/x-npy")
+    return SampleRequest(png(7, 96, 128), "image/png", "application/x-npy")
 
 
 # --- official checkpoints -------------------------------------------------------------------------------------------
@@ -184,7 +171,7 @@ _REFINE = re.compile(r"depth_head\.scratch\.refinenet([1-4])\.(out_conv|resConfU
 _RN = re.compile(r"depth_head\.scratch\.layer([1-4])_rn\.(.+)")
 
 
-def transformers_names(state: dict[str, torch.Tensor], sizes: Sizes) -> dict[str, torch.Tensor]:
+def transformers_names(state: dict[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
     """An official .pth state dict under transformers' names; one that has those names already comes back unchanged.
 
     The fused qkv matrix (3 x hidden, hidden) becomes query, key and value. Names that neither side knows are kept, so
@@ -192,7 +179,7 @@ def transformers_names(state: dict[str, torch.Tensor], sizes: Sizes) -> dict[str
     """
     if not any(key.startswith(("pretrained.", "depth_head.")) for key in state):
         return state
-    renamed: dict[str, torch.Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         qkv = _QKV.fullmatch(key)
         if qkv and value.shape[0] == 3 * sizes.hidden_size:

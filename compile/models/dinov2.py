@@ -6,17 +6,15 @@ Position embeddings are resized as facebookresearch/dinov2 does it, with every v
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import Dinov2Config, Dinov2Model
 
-from compile.definition import GraphDefinition, ModelDefinition
+from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.parts.dinov2 import with_official_positions
 from compile.models.parts.draw import drawer
-from compile.models.parts.options import require, with_options
+from compile.models.parts.options import divides, require
 from compile.models.parts.pictures import Pictures
 
 PATCH = 14
@@ -44,20 +42,16 @@ PICTURES = Pictures("dinov2", multiple=PATCH)
 DRAW = drawer()
 
 
-@family(name="dinov2", variants=tuple(VARIANTS), task="tensor", source="https://github.com/facebookresearch/dinov2")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="dinov2", variants=VARIANTS, source="https://github.com/facebookresearch/dinov2")
+def build(sizes: Sizes) -> ModelDefinition:
     """Input `pixel_values` float32 (batch, 3, height, width), normalised, sides multiples of 14.
 
     Outputs: last_hidden_state (batch, 1 + patches, hidden_size) and pooler_output (batch, hidden_size), the class
     token's. Options: any field of `Sizes`.
     """
-    sizes = with_options("dinov2", VARIANTS[variant], options)
     require(
         "dinov2",
-        (
-            sizes.hidden_size % sizes.heads == 0,
-            f"hidden_size {sizes.hidden_size} is no multiple of heads {sizes.heads}",
-        ),
+        divides(sizes, "hidden_size", "heads"),
         (sizes.pretrained_size % PATCH == 0, f"pretrained_size {sizes.pretrained_size} is no multiple of {PATCH}"),
     )
     configuration = Dinov2Config(
@@ -69,10 +63,5 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
         patch_size=PATCH,
         attn_implementation="eager",
     )
-    module = with_official_positions(Dinov2Model(configuration)).eval()
-    return ModelDefinition(
-        graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
-        buckets=[{"image": (sizes.image_size, sizes.image_size)}],
-        task="tensor",
-        initialise=DRAW,
-    )
+    module = with_official_positions(Dinov2Model(configuration))
+    return PICTURES.definition(module, sizes.image_size, DRAW)

@@ -6,9 +6,6 @@ distilbert-base-{uncased,cased}, whose files load.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from compile.definition import ModelDefinition
@@ -25,10 +22,10 @@ CLASSIFIER = Classifier(
 )
 
 
-@family(name="distilbert", variants=tuple(VARIANTS), task="tensor", source="https://arxiv.org/abs/1910.01108")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="distilbert", variants=VARIANTS, source="https://arxiv.org/abs/1910.01108")
+def build(sizes: Sizes) -> ModelDefinition:
     """Inputs input_ids, attention_mask int64 (batch, tokens); output logits float32 (batch, labels).
 
     Options: any field of `Sizes`.
     """
-    return CLASSIFIER.build(VARIANTS[variant], options)
+    return CLASSIFIER.build(sizes)

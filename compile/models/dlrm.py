@@ -6,18 +6,18 @@ Network: our own (networks/dlrm.py). Files of facebookresearch/dlrm load, under 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs, ModelDefinition
+from compile.definition import Bucket, Inputs, ModelDefinition
 from compile.errors import CompileError
 from compile.models import family
 from compile.models.networks.dlrm import DLRM
 from compile.models.parts.draw import drawer
-from compile.models.parts.options import require, with_options
+from compile.models.parts.drawn import drawn
+from compile.models.parts.options import require
 
 # Rows of each table for the Criteo Kaggle data set, as the original's scripts print them.
 KAGGLE = (
@@ -42,13 +42,12 @@ VARIANTS = {"kaggle_10k": Sizes(max_rows=10_000), "kaggle": Sizes()}
 DRAW = drawer(gain=1.4)
 
 
-@family(name="dlrm", variants=tuple(VARIANTS), task="tensor", source="https://github.com/facebookresearch/dlrm")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="dlrm", variants=VARIANTS, source="https://github.com/facebookresearch/dlrm")
+def build(sizes: Sizes) -> ModelDefinition:
     """Inputs `dense` float32 (batch, numbers) and `sparse` int64 (batch, tables); output float32 (batch, 1).
 
     The bucket {numbers: 13, tables: 26} is the only one: sizes are the network's. Options: any field of `Sizes`.
     """
-    sizes = with_options("dlrm", VARIANTS[variant], options)
     require(
         "dlrm",
         (bool(sizes.rows) and min(sizes.rows) > 0, f"rows needs one positive number a table, not {sizes.rows}"),
@@ -58,25 +57,18 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
     rows = tuple(min(count, sizes.max_rows or count) for count in sizes.rows)
     module = DLRM(sizes.numbers, rows, sizes.bottom, sizes.top).eval()
 
-    def draw(seed: int, batch: int) -> dict[str, torch.Tensor]:
+    only = {"numbers": sizes.numbers, "tables": len(rows)}
+
+    def draw(seed: int, bucket: Bucket, batch: int) -> Inputs:
+        check_bucket(bucket, only)
         generator = torch.Generator().manual_seed(seed)
         # Counts under a logarithm, as the original prepares them.
         dense = torch.log1p(torch.rand(batch, sizes.numbers, generator=generator) * 100)
         columns = [torch.randint(0, count, (batch,), generator=generator) for count in rows]
         return {"dense": dense, "sparse": torch.stack(columns, 1)}
 
-    only = {"numbers": sizes.numbers, "tables": len(rows)}
-
-    def example(bucket: Bucket, batch: int) -> Inputs:
-        check_bucket(bucket, only)
-        return draw(0, batch)
-
-    def references(bucket: Bucket, batch: int) -> Sequence[Inputs]:
-        check_bucket(bucket, only)
-        return [draw(seed, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
-
     return ModelDefinition(
-        graphs={"main": GraphDefinition(module, example, references)},
+        graphs={"main": drawn(module, draw)},
         buckets=[only],
         task="tensor",
         task_settings={"ranges": {"sparse": [0, [count - 1 for count in rows]]}},

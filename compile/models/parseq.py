@@ -9,40 +9,37 @@ grow; here it is three graphs of fixed shape with the same tokens (autoregressio
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
 import torch
+from torch import Tensor
 
-from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs, ModelDefinition, SampleRequest
+from compile.definition import Bucket, Inputs, ModelDefinition, SampleRequest
 from compile.models import family
 from compile.models.autoregression.parseq_graphs import (
     EncoderGraph,
     PrefixGraph,
     RefineGraph,
     StepGraph,
-    empty_cache,
 )
 from compile.models.autoregression.seq2seq import DECODINGS, prefix_inputs
-from compile.models.autoregression.slots import one_hot
+from compile.models.autoregression.slots import cache, one_hot
 from compile.models.networks.parseq import PARSeq, Sizes
 from compile.models.parts.draw import drawer
-from compile.models.parts.options import require, with_options
+from compile.models.parts.drawn import drawn
+from compile.models.parts.options import divides, require
 from compile.models.parts.pictures import Pictures, png
 
 CHARSET = string.digits + string.ascii_letters + string.punctuation
 VARIANTS = {"base": Sizes(), "tiny": Sizes(width=192, encoder_heads=3, decoder_heads=6)}
 
 
-@family(name="parseq", variants=tuple(VARIANTS), task="reading", source="https://github.com/baudm/parseq")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="parseq", variants=VARIANTS, task="reading", source="https://github.com/baudm/parseq")
+def build(sizes: Sizes) -> ModelDefinition:
     """Graphs encoder, step and refine; pictures are float32 (batch, 3, 32, 128) in -1..1. Options: see `Sizes`."""
-    sizes = with_options("parseq", VARIANTS[variant], options)
     require(
         "parseq",
-        (sizes.width % sizes.encoder_heads == 0, f"width {sizes.width} is no multiple of encoder_heads"),
-        (sizes.width % sizes.decoder_heads == 0, f"width {sizes.width} is no multiple of decoder_heads"),
+        divides(sizes, "width", "encoder_heads"),
+        divides(sizes, "width", "decoder_heads"),
         (sizes.decoder_layers > 0, "decoder_layers must be at least 1"),
         (sizes.decoding in DECODINGS, f"decoding {sizes.decoding!r} is none of {', '.join(DECODINGS)}"),
         (sizes.max_label_length > 0, "max_label_length must be at least 1"),
@@ -51,13 +48,11 @@ def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
     inputs = _Inputs(sizes, Pictures("parseq", fixed=sizes.image, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
     step = StepGraph(model)
     graphs = {
-        "encoder": GraphDefinition(EncoderGraph(model), inputs.pictures.example, inputs.pictures.references),
-        "step": GraphDefinition(
-            step if sizes.decoding == "cached" else PrefixGraph(step), inputs.step_example, inputs.step_references
-        ),
+        "encoder": drawn(EncoderGraph(model), inputs.pictures.batch),
+        "step": drawn(step if sizes.decoding == "cached" else PrefixGraph(step), inputs.step),
     }
     if sizes.refinements:
-        graphs["refine"] = GraphDefinition(RefineGraph(model), inputs.refine_example, inputs.refine_references)
+        graphs["refine"] = drawn(RefineGraph(model), inputs.refine)
     return ModelDefinition(
         graphs=graphs,
         buckets=[{"image": sizes.image}],
@@ -86,7 +81,7 @@ def draw(module: torch.nn.Module, generator: torch.Generator) -> None:
     drawer(gains=gains)(module, generator)
 
 
-def without_lightning_prefix(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_lightning_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Checkpoints of newer training runs hold the network as "model."; the released files do not."""
     if not all(key.startswith("model.") for key in state):
         return state
@@ -104,35 +99,18 @@ class _Inputs:
         self.sizes = sizes
         self.pictures = pictures
 
-    def step_example(self, bucket: Bucket, batch: int) -> Inputs:
-        return self._step(0, bucket, batch)
-
-    def step_references(self, bucket: Bucket, batch: int) -> Sequence[Inputs]:
-        return [self._step(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
-
-    def refine_example(self, bucket: Bucket, batch: int) -> Inputs:
-        return self._refine(0, bucket, batch)
-
-    def refine_references(self, bucket: Bucket, batch: int) -> Sequence[Inputs]:
-        return [self._refine(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
-
-    def _step(self, seed: int, bucket: Bucket, batch: int) -> Inputs:
+    def step(self, seed: int, bucket: Bucket, batch: int) -> Inputs:
         """A step in the middle of a text: the cache is filled before the slot and empty from there."""
         self.pictures.size(bucket)
         generator = torch.Generator().manual_seed(seed)
         place = (3 * seed) % self.sizes.steps
-        cache = {
-            name: torch.randn(empty.shape, generator=generator)
-            for name, empty in empty_cache(replace(self.sizes, decoding="cached"), batch).items()
-        }
-        for tensor in cache.values():
-            tensor[:, :, :, place:] = 0
+        filled = cache(self.sizes.cache_shape(batch, self.sizes.steps), place, generator)
         token = torch.randint(1, self.sizes.beginning, (batch, 1), generator=generator)
         slot = one_hot(place, self.sizes.steps, batch)
-        inputs = {"token": token, "slot": slot, **self._cross(generator, batch), **cache}
+        inputs = {"token": token, "slot": slot, **self._cross(generator, batch), **filled}
         return inputs if self.sizes.decoding == "cached" else prefix_inputs(inputs, self.sizes.steps)
 
-    def _refine(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+    def refine(self, seed: int, bucket: Bucket, batch: int) -> dict[str, Tensor]:
         self.pictures.size(bucket)
         generator = torch.Generator().manual_seed(seed)
         tokens = torch.randint(1, self.sizes.beginning, (batch, self.sizes.steps), generator=generator)
@@ -141,8 +119,8 @@ class _Inputs:
         visible = (torch.arange(self.sizes.steps)[None, :] < lengths).float()
         return {"tokens": tokens, "visible": visible, **self._cross(generator, batch)}
 
-    def _cross(self, generator: torch.Generator, batch: int) -> dict[str, torch.Tensor]:
+    def _cross(self, generator: torch.Generator, batch: int) -> dict[str, Tensor]:
         sizes = self.sizes
         patches = (sizes.image[0] // sizes.patch[0]) * (sizes.image[1] // sizes.patch[1])
-        shape = (batch, sizes.decoder_layers, sizes.decoder_heads, patches, sizes.width // sizes.decoder_heads)
+        shape = sizes.cache_shape(batch, patches)
         return {name: torch.randn(shape, generator=generator) for name in ("cross_keys", "cross_values")}

@@ -6,15 +6,13 @@ Network: our own (networks/resnet.py), with torchvision's parameter names, so th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from compile.definition import GraphDefinition, ModelDefinition
+from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.networks.resnet import ResNet
 from compile.models.parts.draw import drawer
-from compile.models.parts.options import require, with_options
+from compile.models.parts.options import require
 from compile.models.parts.pictures import Pictures
 
 
@@ -38,21 +36,14 @@ DRAW = drawer(gain=math.sqrt(2), gains={"bn3.weight": 0.5})
 
 @family(
     name="resnet",
-    variants=tuple(VARIANTS),
-    task="tensor",
+    variants=VARIANTS,
     source="https://github.com/pytorch/vision/blob/main/torchvision/models/resnet.py",
 )
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+def build(sizes: Sizes) -> ModelDefinition:
     """Input `pixel_values` float32 (batch, 3, height, width), normalised; output logits float32 (batch, classes).
 
     Options: any field of `Sizes`.
     """
-    sizes = with_options("resnet", VARIANTS[variant], options)
     require("resnet", (len(sizes.layers) == 4, f"layers needs 4 numbers, not {sizes.layers}"))
-    module = ResNet(sizes.layers, sizes.groups, sizes.group_width, sizes.classes, sizes.stem).eval()
-    return ModelDefinition(
-        graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
-        buckets=[{"image": (sizes.image_size, sizes.image_size)}],
-        task="tensor",
-        initialise=DRAW,
-    )
+    module = ResNet(sizes.layers, sizes.groups, sizes.group_width, sizes.classes, sizes.stem)
+    return PICTURES.definition(module, sizes.image_size, DRAW)

@@ -6,9 +6,6 @@ roberta-{base,large}, whose files load.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from compile.definition import ModelDefinition
@@ -22,10 +19,10 @@ VARIANTS = {
 CLASSIFIER = Classifier("roberta", RobertaForSequenceClassification, RobertaConfig, **ROBERTA)
 
 
-@family(name="roberta", variants=tuple(VARIANTS), task="tensor", source="https://arxiv.org/abs/1907.11692")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="roberta", variants=VARIANTS, source="https://arxiv.org/abs/1907.11692")
+def build(sizes: Sizes) -> ModelDefinition:
     """Inputs input_ids, attention_mask int64 (batch, tokens); output logits float32 (batch, labels).
 
     Options: any field of `Sizes`.
     """
-    return CLASSIFIER.build(VARIANTS[variant], options)
+    return CLASSIFIER.build(sizes)

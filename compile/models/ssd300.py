@@ -8,16 +8,14 @@ and larger boxes: options {classes: 21, scales: [0.1, 0.2, 0.37, 0.54, 0.71, 0.8
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from compile.definition import GraphDefinition, ModelDefinition
+from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.networks.ssd300 import SCALES, SIZE, SSD300, ssd_pytorch_names
 from compile.models.networks.vgg import VGG16
 from compile.models.parts.draw import drawer
-from compile.models.parts.options import require, with_options
+from compile.models.parts.options import require
 from compile.models.parts.pictures import Pictures
 
 
@@ -49,28 +47,20 @@ DRAW = drawer(
 
 @family(
     name="ssd300",
-    variants=tuple(VARIANTS),
-    task="tensor",
+    variants=VARIANTS,
     source="https://github.com/pytorch/vision/blob/main/torchvision/models/detection/ssd.py",
 )
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+def build(sizes: Sizes) -> ModelDefinition:
     """Input `pixel_values` float32 (batch, 3, 300, 300), normalised.
 
     Outputs: boxes (batch, 8732, 4) as left, top, right, bottom in pixels; probabilities (batch, 8732, classes).
     Options: any field of `Sizes`.
     """
-    sizes = with_options("ssd300", VARIANTS[variant], options)
     require(
         "ssd300",
         (tuple(map(len, sizes.stages)) == tuple(map(len, VGG16)), "stages needs 2, 2, 3, 3 and 3 channels"),
         (len(sizes.extra) == 4, f"extra needs 4 numbers, not {sizes.extra}"),
         (len(sizes.scales) == 7, f"scales needs 7 numbers, not {sizes.scales}"),
     )
-    module = SSD300(sizes.classes, sizes.stages, sizes.deep, sizes.extra, sizes.scales).eval()
-    return ModelDefinition(
-        graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
-        buckets=[{"image": (SIZE, SIZE)}],
-        task="tensor",
-        checkpoint_keys=ssd_pytorch_names,
-        initialise=DRAW,
-    )
+    module = SSD300(sizes.classes, sizes.stages, sizes.deep, sizes.extra, sizes.scales)
+    return PICTURES.definition(module, SIZE, DRAW, checkpoint_keys=ssd_pytorch_names)

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import VitDetConfig, VitMatteConfig, VitMatteForImageMatting
 
-from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs, ModelDefinition
+from compile.definition import Bucket, ModelDefinition
 from compile.models import family
 from compile.models.parts.draw import drawer
-from compile.models.parts.options import require, with_options
+from compile.models.parts.drawn import drawn
+from compile.models.parts.options import divides, require
 from compile.models.parts.pictures import Pictures
 
 PATCH = 16
@@ -46,30 +46,23 @@ PICTURES = Pictures("vitmatte", multiple=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5
 DRAW = drawer(gain=math.sqrt(2), embedding=0.2, gains={"matting_convs.3.weight": 0.5})
 
 
-@family(name="vitmatte", variants=tuple(VARIANTS), task="tensor", source="https://github.com/hustvl/ViTMatte")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="vitmatte", variants=VARIANTS, source="https://github.com/hustvl/ViTMatte")
+def build(sizes: Sizes) -> ModelDefinition:
     """Input `pixel_values` float32 (batch, 4, height, width): a picture in -1..1 and the trimap (0 background, 0.5
     unknown, 1 foreground); sides multiples of 32. Output alphas float32 (batch, 1, height, width) in 0..1.
 
     Options: any field of `Sizes`.
     """
-    sizes = with_options("vitmatte", VARIANTS[variant], options)
     require(
         "vitmatte",
-        (
-            sizes.hidden_size % sizes.heads == 0,
-            f"hidden_size {sizes.hidden_size} is no multiple of heads {sizes.heads}",
-        ),
+        divides(sizes, "hidden_size", "heads"),
         (len(sizes.detail) == 3 and len(sizes.fusion) == 4, "detail needs 3 numbers and fusion 4"),
         (max(sizes.residual_layers, default=0) < sizes.layers, "residual_layers count from 0, below layers"),
     )
     module = VitMatteForImageMatting(_configuration(sizes)).eval()
-    return ModelDefinition(
-        graphs={"main": GraphDefinition(module, _example, _references)},
-        buckets=[{"image": sizes.image_size}],
-        task="tensor",
-        checkpoint_keys=transformers_names,
-        initialise=DRAW,
+    graph = drawn(module, _pixels)
+    return PICTURES.definition(
+        module, sizes.image_size, DRAW, checkpoint_keys=transformers_names, graphs={"main": graph}
     )
 
 
@@ -84,7 +77,7 @@ _RENAMES = (
 )
 
 
-def transformers_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def transformers_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint of hustvl/ViTMatte under transformers' names; one that has these already comes back unchanged."""
     return {_transformers_name(key): value for key, value in state.items()}
 
@@ -118,7 +111,7 @@ def _configuration(sizes: Sizes) -> VitMatteConfig:
     )
 
 
-def _pixels(seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+def _pixels(seed: int, bucket: Bucket, batch: int) -> dict[str, Tensor]:
     """Pictures with a trimap: a disc of foreground, a ring of unknown around it."""
     pictures = PICTURES.batch(seed, bucket, batch)[PICTURES.name]
     height, width = pictures.shape[2:]
@@ -127,11 +120,3 @@ def _pixels(seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
     distance = ((rows - centres[:, :1]) ** 2 + (columns - centres[:, 1:]) ** 2).sqrt()
     trimap = (distance < 0.2).float() * 0.5 + (distance < 0.35).float() * 0.5
     return {PICTURES.name: torch.cat([pictures, trimap], 1)}
-
-
-def _example(bucket: Bucket, batch: int) -> Inputs:
-    return _pixels(0, bucket, batch)
-
-
-def _references(bucket: Bucket, batch: int) -> Sequence[Inputs]:
-    return [_pixels(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]

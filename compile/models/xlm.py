@@ -6,20 +6,13 @@ xlm-mlm-en-2048 and xlm-mlm-100-1280.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from transformers import XLMConfig, XLMForSequenceClassification
 
-from compile.definition import GraphDefinition, ModelDefinition
+from compile.definition import ModelDefinition
 from compile.models import family
-from compile.models.parts.draw import drawer
-from compile.models.parts.options import require, with_options
-from compile.models.parts.tokens import Tokens, without_position_ids
-
-PADDING = 2
-FIRST_WORD = 14  # <s>, </s>, <pad>, <unk> and ten special tokens come before
+from compile.models.parts.classifiers import Classifier
 
 
 @dataclass(frozen=True)
@@ -42,38 +35,24 @@ VARIANTS = {
     "mlm-en-2048": Sizes(30145, 2048, 16, 12, languages=1, language_embeddings=False),
     "mlm-100-1280": Sizes(200000, 1280, 16, 16, languages=100, language_embeddings=False),
 }
-# Sharper attention than by default, so that the logits follow single words.
-DRAW = drawer(gains={"q_lin.weight": 3.0})
+CLASSIFIER = Classifier(
+    "xlm",
+    XLMForSequenceClassification,
+    XLMConfig,
+    names={
+        **{"hidden_size": "emb_dim", "heads": "n_heads", "layers": "n_layers"},
+        **{"languages": "n_langs", "language_embeddings": "use_lang_emb"},
+    },
+    constants={"gelu_activation": True},
+    padding=2,
+    first=14,  # <s>, </s>, <pad>, <unk> and ten special tokens come before
+    query="q_lin.weight",
+)
 
 
-@family(name="xlm", variants=tuple(VARIANTS), task="tensor", source="https://github.com/facebookresearch/XLM")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="xlm", variants=VARIANTS, source="https://github.com/facebookresearch/XLM")
+def build(sizes: Sizes) -> ModelDefinition:
     """Inputs input_ids, attention_mask and, where languages have embeddings, langs (the number of each token's
     language), int64 (batch, tokens); output logits float32 (batch, labels). Options: any field of `Sizes`.
     """
-    sizes = with_options("xlm", VARIANTS[variant], options)
-    divisible = sizes.hidden_size % sizes.heads == 0
-    require("xlm", (divisible, f"hidden_size {sizes.hidden_size} is no multiple of heads {sizes.heads}"))
-    configuration = XLMConfig(
-        vocab_size=sizes.vocabulary,
-        emb_dim=sizes.hidden_size,
-        n_heads=sizes.heads,
-        n_layers=sizes.layers,
-        max_position_embeddings=sizes.positions,
-        n_langs=sizes.languages,
-        use_lang_emb=sizes.language_embeddings,
-        gelu_activation=True,
-        num_labels=sizes.labels,
-    )
-    module = XLMForSequenceClassification(configuration).eval()
-    first = min(FIRST_WORD, sizes.vocabulary // 2)
-    languages = sizes.languages if sizes.language_embeddings else 0
-    tokens = Tokens("xlm", sizes.vocabulary, PADDING, first, sizes.positions, languages=languages)
-    return ModelDefinition(
-        graphs={"main": GraphDefinition(module, tokens.example, tokens.references)},
-        buckets=[{"tokens": sizes.tokens}],
-        task="tensor",
-        task_settings=tokens.task_settings(),
-        checkpoint_keys=without_position_ids,
-        initialise=DRAW,
-    )
+    return CLASSIFIER.build(sizes, sizes.languages if sizes.language_embeddings else 0)

@@ -6,9 +6,6 @@ xlm-roberta-{base,large}, whose files load.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from transformers import XLMRobertaConfig, XLMRobertaForSequenceClassification
 
 from compile.definition import ModelDefinition
@@ -22,10 +19,10 @@ VARIANTS = {
 CLASSIFIER = Classifier("xlm_roberta", XLMRobertaForSequenceClassification, XLMRobertaConfig, **ROBERTA)
 
 
-@family(name="xlm_roberta", variants=tuple(VARIANTS), task="tensor", source="https://arxiv.org/abs/1911.02116")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="xlm_roberta", variants=VARIANTS, source="https://arxiv.org/abs/1911.02116")
+def build(sizes: Sizes) -> ModelDefinition:
     """Inputs input_ids, attention_mask int64 (batch, tokens); output logits float32 (batch, labels).
 
     Options: any field of `Sizes`.
     """
-    return CLASSIFIER.build(VARIANTS[variant], options)
+    return CLASSIFIER.build(sizes)

@@ -8,16 +8,14 @@ ultralytics is installed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from compile.definition import GraphDefinition, ModelDefinition
+from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.networks.yolo import ACTIVATIONS
 from compile.models.networks.yolov3 import BOXES, YOLOv3
 from compile.models.parts.draw import drawer
-from compile.models.parts.options import require, with_options
+from compile.models.parts.options import require
 from compile.models.parts.pictures import Pictures
 
 
@@ -44,23 +42,17 @@ HEADS = {f"28.m.{scale}.weight": 0.3 for scale in range(3)}
 DRAW = drawer(gain=1.4, gains={"cv2.bn.weight": 0.25, **HEADS})
 
 
-@family(name="yolov3", variants=tuple(VARIANTS), task="tensor", source="https://github.com/ultralytics/yolov3")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="yolov3", variants=VARIANTS, source="https://github.com/ultralytics/yolov3")
+def build(sizes: Sizes) -> ModelDefinition:
     """Input `images` float32 (batch, 3, height, width) in 0..1, sides multiples of 32.
 
     Output float32 (batch, boxes, 5 + classes): centre, size in pixels, objectness, classes. Options: see `Sizes`.
     """
-    sizes = with_options("yolov3", VARIANTS[variant], options)
     require(
         "yolov3",
         (len(sizes.blocks) == 5, f"blocks needs 5 numbers, not {sizes.blocks}"),
         (sizes.activation in ACTIVATIONS, f"activation {sizes.activation!r} is none of {', '.join(ACTIVATIONS)}"),
         (sizes.boxes in BOXES, f"boxes {sizes.boxes!r} is none of {', '.join(BOXES)}"),
     )
-    module = YOLOv3(sizes.classes, sizes.width, sizes.blocks, sizes.activation, sizes.boxes).eval()
-    return ModelDefinition(
-        graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
-        buckets=[{"image": (sizes.image_size, sizes.image_size)}],
-        task="tensor",
-        initialise=DRAW,
-    )
+    module = YOLOv3(sizes.classes, sizes.width, sizes.blocks, sizes.activation, sizes.boxes)
+    return PICTURES.definition(module, sizes.image_size, DRAW)

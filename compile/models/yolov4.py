@@ -7,15 +7,13 @@ were trained with; options {scales: [1.0, 1.0, 1.0]} give its boxes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from compile.definition import GraphDefinition, ModelDefinition
+from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.networks.yolov4 import SCALES, YOLOv4, current_names
 from compile.models.parts.draw import drawer
-from compile.models.parts.options import require, with_options
+from compile.models.parts.options import require
 from compile.models.parts.pictures import Pictures
 
 
@@ -43,23 +41,16 @@ HEADS = {f"head.conv{number}.conv.0.weight": 0.3 for number in (2, 10, 18)}
 DRAW = drawer(gain=1.4, gains={**RESIDUALS, **HEADS})
 
 
-@family(name="yolov4", variants=tuple(VARIANTS), task="tensor", source="https://github.com/AlexeyAB/darknet")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="yolov4", variants=VARIANTS, source="https://github.com/AlexeyAB/darknet")
+def build(sizes: Sizes) -> ModelDefinition:
     """Input `images` float32 (batch, 3, height, width) in 0..1, sides multiples of 32.
 
     Output float32 (batch, boxes, 5 + classes): centre, size in pixels, objectness, classes. Options: see `Sizes`.
     """
-    sizes = with_options("yolov4", VARIANTS[variant], options)
     require(
         "yolov4",
         (len(sizes.blocks) == 4, f"blocks needs 4 numbers, not {sizes.blocks}"),
         (len(sizes.scales) == 3, f"scales needs 3 numbers, not {sizes.scales}"),
     )
-    module = YOLOv4(sizes.classes, sizes.width, sizes.blocks, sizes.scales).eval()
-    return ModelDefinition(
-        graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
-        buckets=[{"image": (sizes.image_size, sizes.image_size)}],
-        task="tensor",
-        checkpoint_keys=current_names,
-        initialise=DRAW,
-    )
+    module = YOLOv4(sizes.classes, sizes.width, sizes.blocks, sizes.scales)
+    return PICTURES.definition(module, sizes.image_size, DRAW, checkpoint_keys=current_names)

@@ -6,15 +6,12 @@ models; export the weights once with `torch.save(model.float().state_dict(), pat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from compile.definition import GraphDefinition, ModelDefinition
+from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.networks.yolov5 import YOLOv5
 from compile.models.parts.draw import drawer
-from compile.models.parts.options import with_options
 from compile.models.parts.pictures import Pictures
 
 
@@ -40,17 +37,11 @@ PICTURES = Pictures("yolov5", name="images", multiple=32, mean=(0, 0, 0), std=(1
 DRAW = drawer(gain=1.6)
 
 
-@family(name="yolov5", variants=tuple(VARIANTS), task="tensor", source="https://github.com/ultralytics/yolov5")
-def build(variant: str, options: Mapping[str, Any]) -> ModelDefinition:
+@family(name="yolov5", variants=VARIANTS, source="https://github.com/ultralytics/yolov5")
+def build(sizes: Sizes) -> ModelDefinition:
     """Input `images` float32 (batch, 3, height, width) in 0..1, sides multiples of 32.
 
     Output float32 (batch, boxes, 5 + classes): centre, size in pixels, objectness, classes. Options: see `Sizes`.
     """
-    sizes = with_options("yolov5", VARIANTS[variant], options)
-    module = YOLOv5(sizes.depth, sizes.width, sizes.classes).eval()
-    return ModelDefinition(
-        graphs={"main": GraphDefinition(module, PICTURES.example, PICTURES.references)},
-        buckets=[{"image": (sizes.image_size, sizes.image_size)}],
-        task="tensor",
-        initialise=DRAW,
-    )
+    module = YOLOv5(sizes.depth, sizes.width, sizes.classes)
+    return PICTURES.definition(module, sizes.image_size, DRAW)

@@ -12,10 +12,6 @@ from torch.nn import functional
 from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite
 
 
-def _mish(x: Tensor) -> Tensor:
-    return x * torch.tanh(functional.softplus(x))
-
-
 def exp_minus_one(x: Tensor) -> Tensor:
     """exp(x) - 1 without the cancellation near 0: tanh(x/2) (exp(x) + 1)."""
     return torch.tanh(x * 0.5) * (torch.exp(x) + 1.0)
@@ -27,15 +23,6 @@ def _elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float =
 
 def _celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     return torch.relu(x) + alpha * exp_minus_one(torch.clamp(x, max=0.0) / alpha)
-
-
-def _selu(x: Tensor) -> Tensor:
-    # The constants of the paper (Klambauer et al. 2017) as PyTorch writes them.
-    return _elu(x, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
-
-
-def _relu6(x: Tensor) -> Tensor:
-    return functional.hardtanh(x, 0.0, 6.0)
 
 
 def _log_sigmoid(x: Tensor) -> Tensor:
@@ -53,11 +40,12 @@ class Activations(FunctionRewrite):
 
     name = "activations"
     forms: ClassVar[dict[str, Callable[..., Any]]] = {
-        "mish": _mish,
+        "mish": lambda x: x * torch.tanh(functional.softplus(x)),
         "elu": _elu,
         "celu": _celu,
-        "selu": _selu,
-        "relu6": _relu6,
+        # The constants of the paper (Klambauer et al. 2017) as PyTorch writes them.
+        "selu": lambda x: _elu(x, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946),
+        "relu6": lambda x: functional.hardtanh(x, 0.0, 6.0),
         "logsigmoid": _log_sigmoid,
         "log_sigmoid": _log_sigmoid,
         "glu": _glu,

@@ -19,14 +19,10 @@ def _fill(target: Tensor, value: Any) -> Tensor:
     return torch.full_like(target, value)
 
 
-def _copy(target: Tensor, source: Tensor, _non_blocking: bool = False) -> Tensor:
-    return source.to(target.dtype).expand(target.shape).clone()
-
-
 SPECIAL: dict[str, Callable[..., Tensor]] = {
     "fill_": _fill,
     "zero_": torch.zeros_like,
-    "copy_": _copy,
+    "copy_": lambda target, source, _non_blocking=False: _fill(target, source),
     "hardtanh_": functional.hardtanh,
     "clamp_": torch.clamp,
     "clip_": torch.clamp,
@@ -42,7 +38,7 @@ def functional_form(operator: str) -> Callable[..., Any] | None:
     if operator in SPECIAL:
         return SPECIAL[operator]
     name = AUGMENTED.get(operator, operator[:-1])
-    for home in (torch.Tensor, torch, functional, torch._C._nn):
+    for home in (Tensor, torch, functional, torch._C._nn):
         found = getattr(home, name, None)
         if callable(found):
             return found  # type: ignore[no-any-return]
@@ -58,7 +54,7 @@ class InPlace(FunctionRewrite):
     name = "in_place"
     operators = frozenset(
         name
-        for home in (torch.Tensor, torch, functional, torch._C._nn)
+        for home in (Tensor, torch, functional, torch._C._nn)
         for name in dir(home)
         if writes(name) and not name.startswith("_") and functional_form(name) is not None
     ) | frozenset(AUGMENTED)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compile.lowering.operator_names import tensors
+from compile.lowering.operator_names import bound, is_whole, places_of, tensors
 from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left
 
 # Above this a one-hot product is dearer than leaving the gather to the host.
@@ -29,29 +29,23 @@ class IndexedReads(FunctionRewrite):
         if call.operator == "__getitem__":
             return self._item(call, input, args[0])
         if call.operator == "take":
-            index = args[0] if args else kwargs["index"]
-            return (
-                self._selected(input.flatten(), 0, index)
-                if call.is_static(index)
-                else Left("positions depend on the data")
-            )
+            (index,) = bound(args, kwargs, "index")
+            return _selected(input, index) if call.is_static(index) else Left("positions depend on the data")
         return self._along(call, input, *args, **kwargs)
 
     def _item(self, call: Call, x: Tensor, index: Any) -> Any:
         parts = index if isinstance(index, tuple) else (index,)
         if not any(isinstance(part, (Tensor, list)) for part in parts):
             return NOT_MINE
-        if all(call.is_static(tensor) for tensor in tensors(index)):
-            places = torch.arange(x.numel()).reshape(x.shape)[index]
-            return self._known(x, parts, places)
         at = [number for number, part in enumerate(parts) if isinstance(part, (Tensor, list))]
-        indices = [
-            part if isinstance(part, Tensor) else torch.tensor(part) for part in (parts[number] for number in at)
-        ]
+        others_whole = all(is_whole(part) for number, part in enumerate(parts) if number not in at)
+        if all(map(call.is_static, tensors(index))):
+            return _known(x, parts, at, others_whole, places_of(x)[index])
+        indices = [torch.as_tensor(parts[number]) for number in at]
         if any(index.dtype == torch.bool for index in indices):
             return Left("the size of its result depends on the data")
         if len(at) > 1:
-            return self._one_of_several(call, x, parts, at, indices)
+            return self._one_of_several(call, x, at, indices, others_whole)
         part = indices[0]
         if any(other is Ellipsis or other is None for other in parts):
             return Left("an index that depends on the data beside None or Ellipsis")
@@ -59,13 +53,10 @@ class IndexedReads(FunctionRewrite):
         dim = at[0] - sum(isinstance(other, int) for other in parts[: at[0]])
         return self._one_hot(call, x, dim, part)
 
-    def _one_of_several(
-        self, call: Call, x: Tensor, parts: tuple[Any, ...], at: list[int], indices: list[Tensor]
-    ) -> Any:
+    def _one_of_several(self, call: Call, x: Tensor, at: list[int], indices: list[Tensor], others_whole: bool) -> Any:
         """Neighbouring dimensions, each with an index: one index of both as one dimension."""
         first, last = at[0], at[-1]
-        whole = all(isinstance(part, slice) and part == slice(None) for n, part in enumerate(parts) if n not in at)
-        if at != list(range(first, last + 1)) or not whole:
+        if at != list(range(first, last + 1)) or not others_whole:
             return Left("several indices that depend on the data, with other dimensions between or sliced")
         lengths = x.shape[first : last + 1]
         flat: Any = 0
@@ -74,43 +65,25 @@ class IndexedReads(FunctionRewrite):
         joined = x.reshape(*x.shape[:first], math.prod(lengths), *x.shape[last + 1 :])
         return self._one_hot(call, joined, first, flat)
 
-    def _known(self, x: Tensor, parts: tuple[Any, ...], places: Tensor) -> Tensor:
-        """One selection along one dimension where the index has that form, else of the flattened tensor."""
-        at = [number for number, part in enumerate(parts) if isinstance(part, (Tensor, list))]
-        if len(at) == 1 and all(
-            isinstance(part, slice) and part == slice(None) for number, part in enumerate(parts) if number != at[0]
-        ):
-            index = torch.as_tensor(parts[at[0]])
-            if index.dtype != torch.bool:
-                dim, length = at[0], x.shape[at[0]]
-                flat = torch.remainder(index.reshape(-1), length)
-                return x.index_select(dim, flat).reshape(*x.shape[:dim], *index.shape, *x.shape[dim + 1 :])
-        return x.flatten().index_select(0, places.flatten()).reshape(places.shape)
-
     def _along(self, call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         if call.operator == "take_along_dim":
-            index, dim = (*args, *(kwargs[key] for key in ("indices", "dim") if key in kwargs), None)[:2]
+            index, dim = bound(args, kwargs, "indices", "dim")
         else:
-            dim, index = (*args, *(kwargs[key] for key in ("dim", "index") if key in kwargs))[:2]
+            dim, index = bound(args, kwargs, "dim", "index")
         if dim is None:
             return Left("it selects from the flattened tensor")
         dim = dim % x.dim()
         if call.operator == "index_select":
             return NOT_MINE if call.is_static(index) else self._one_hot(call, x, dim, index)
         if call.operator == "take_along_dim":
-            shape = [
-                max(a, b) if number != dim else b
-                for number, (a, b) in enumerate(zip(x.shape, index.shape, strict=True))
-            ]
+            shape = [max(a, b) for a, b in zip(x.shape, index.shape, strict=True)]
+            shape[dim] = index.shape[dim]
             x = x.expand([*shape[:dim], x.shape[dim], *shape[dim + 1 :]])
             index = index.expand(shape)
         if call.is_static(index):
-            places = torch.gather(torch.arange(x.numel()).reshape(x.shape), dim, index)
-            return self._selected(x.flatten(), 0, places)
+            places = torch.gather(places_of(x), dim, index)
+            return _selected(x, places)
         return self._gathered(call, x, dim, index)
-
-    def _selected(self, flat: Tensor, dim: int, places: Tensor) -> Tensor:
-        return flat.index_select(dim, torch.remainder(places.flatten(), flat.shape[dim])).reshape(places.shape)
 
     def _one_hot(self, call: Call, x: Tensor, dim: int, index: Tensor) -> Any:
         """x taken at ``index`` along ``dim``, as a product with a one-hot matrix [positions, length]."""
@@ -141,6 +114,21 @@ class IndexedReads(FunctionRewrite):
         if x.is_floating_point():
             return (chosen.to(x.dtype) * moved).sum(-1).movedim(-1, dim)
         return _whole_numbers(chosen, moved, -1).movedim(-1, dim)
+
+
+def _known(x: Tensor, parts: tuple[Any, ...], at: list[int], others_whole: bool, places: Tensor) -> Tensor:
+    """One selection along one dimension where the index has that form, else of the flattened tensor."""
+    index = torch.as_tensor(parts[at[0]])
+    if len(at) == 1 and others_whole and index.dtype != torch.bool:
+        dim, length = at[0], x.shape[at[0]]
+        flat = torch.remainder(index.reshape(-1), length)
+        return x.index_select(dim, flat).reshape(*x.shape[:dim], *index.shape, *x.shape[dim + 1 :])
+    return x.flatten().index_select(0, places.flatten()).reshape(places.shape)
+
+
+def _selected(x: Tensor, places: Tensor) -> Tensor:
+    """The elements at places of the flattened tensor."""
+    return x.flatten().index_select(0, torch.remainder(places.flatten(), x.numel())).reshape(places.shape)
 
 
 def _too_dear(flops: int) -> Left:

@@ -47,13 +47,8 @@ class Interpolate(FunctionRewrite):
             return NOT_MINE  # PyTorch's own error message is the right one
         sizes = _per_axis(size, AXES[mode])
         scales = _per_axis(scale_factor, AXES[mode])
-        options = {
-            "mode": KERNEL[mode],
-            "align_corners": align_corners,
-            "recompute_scale_factor": recompute_scale_factor,
-        }
-        if antialias:
-            options["antialias"] = True
+        options = {"mode": KERNEL[mode], "align_corners": align_corners, **({"antialias": True} if antialias else {})}
+        options["recompute_scale_factor"] = recompute_scale_factor
         matrices = {
             axis: axis_matrix(input.shape[axis + 2], sizes[axis], scales[axis], input.dtype, options)
             for axis in range(AXES[mode])

@@ -43,14 +43,11 @@ def _arguments(operator: str, *args: Any, **kwargs: Any) -> tuple[Any, Any, bool
     order, dim, keepdim = given.pop("p", 2), given.pop("dim", None), bool(given.pop("keepdim", False))
     dtype, out = given.pop("dtype", None), given.pop("out", None)
     if order in (None, "fro"):
-        order = 2
-        matrix = False
-    else:  # an order other than 2 over two dimensions is a matrix norm in linalg.norm
-        matrix = (
-            operator == "linalg_norm"
-            and not isinstance(dim, int)
-            and not (isinstance(dim, (tuple, list)) and len(dim) == 1)
-        )
+        return 2, dim, keepdim, not (given or dtype is not None or out is not None)
+    # An order other than 2 over two dimensions is a matrix norm in linalg.norm.
+    matrix = operator == "linalg_norm" and not (
+        isinstance(dim, int) or (isinstance(dim, (tuple, list)) and len(dim) == 1)
+    )
     return order, dim, keepdim, not (given or matrix or isinstance(order, str) or dtype is not None or out is not None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -17,22 +18,6 @@ def _unflatten(x: Tensor, dim: int, sizes: Any) -> Tensor:
     return x.reshape(*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
 
 
-def _reshape_as(x: Tensor, other: Tensor) -> Tensor:
-    return x.reshape(other.shape)
-
-
-def _transposed(x: Tensor, dim0: Any, dim1: Any) -> Tensor:
-    return x.transpose(dim0, dim1)
-
-
-def _matrix_transposed(x: Tensor) -> Tensor:
-    return x.transpose(-2, -1)
-
-
-def _reversed_axes(x: Tensor) -> Tensor:
-    return x.permute(*range(x.dim() - 1, -1, -1))
-
-
 def _narrow(x: Tensor, dim: int, start: int, length: int) -> Any:
     if isinstance(start, Tensor):
         return NOT_MINE
@@ -40,28 +25,24 @@ def _narrow(x: Tensor, dim: int, start: int, length: int) -> Any:
     return x[(slice(None),) * (dim % x.dim()) + (slice(start, start + length),)]
 
 
-def _bitwise_not(x: Tensor) -> Any:
-    return torch.logical_not(x) if x.dtype == torch.bool else NOT_MINE
+def _logical(function: Callable[..., Tensor]) -> Callable[..., Any]:
+    """A bitwise operator where all that it takes is boolean."""
 
-
-def _logical(name: str) -> Callable[[Any, Any], Any]:
-    function = getattr(torch, f"logical_{name}")
-
-    def form(x: Any, other: Any) -> Any:
-        if (
-            not isinstance(x, Tensor)
-            or not isinstance(other, Tensor)
-            or x.dtype != torch.bool
-            or other.dtype != torch.bool
-        ):
-            return NOT_MINE
-        return function(x, other)
+    def form(*operands: Any, **other: Any) -> Any:
+        is_mine = all(isinstance(one, Tensor) and one.dtype == torch.bool for one in (*operands, *other.values()))
+        return function(*operands, **other) if is_mine else NOT_MINE
 
     return form
 
 
-def _square(x: Tensor) -> Tensor:
-    return x * x
+def _fused(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """x + value * function(tensor1, tensor2)."""
+
+    def form(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
+        found = function(tensor1, tensor2)
+        return x + (found if value == 1 else found * value)
+
+    return form
 
 
 def _var(x: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False, *, correction: Any = None) -> Any:
@@ -70,9 +51,7 @@ def _var(x: Tensor, dim: Any = None, unbiased: Any = None, keepdim: bool = False
     if correction is None:
         correction = 0 if unbiased is False else 1
     dims = tuple(range(x.dim())) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
-    count = 1
-    for one in dims:
-        count *= x.shape[one]
+    count = math.prod(x.shape[one] for one in dims)
     if count - correction <= 0:
         return NOT_MINE
     centred = x - x.mean(dims, keepdim=True)
@@ -84,27 +63,9 @@ def _std(x: Tensor, *args: Any, **kwargs: Any) -> Any:
     return variance if variance is NOT_MINE else torch.sqrt(variance)
 
 
-def _cat(parts: Any, dim: int = 0, axis: int | None = None) -> Tensor:
-    return torch.cat(list(parts), dim if axis is None else axis)
-
-
 def _tile(x: Tensor, *dims: Any) -> Tensor:
     sizes = list(dims[0]) if dims and isinstance(dims[0], (list, tuple)) else list(dims)
     return x.repeat([1] * (x.dim() - len(sizes)) + sizes)
-
-
-def _addcmul(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
-    product = tensor1 * tensor2
-    return x + (product if value == 1 else product * value)
-
-
-def _addcdiv(x: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: float = 1) -> Tensor:
-    quotient = tensor1 / tensor2
-    return x + (quotient if value == 1 else quotient * value)
-
-
-def _lerp(x: Tensor, end: Tensor, weight: Any) -> Any:
-    return x + weight * (end - x)
 
 
 def _pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
@@ -148,15 +109,13 @@ def _first_as_2d(pool: Callable[..., Tensor]) -> Callable[..., Any]:
 
         if kwargs.pop("return_indices", False):
             return NOT_MINE
-        args = tuple(
-            pair(arg, 1) if pool is torch.max_pool2d and number == 0 else arg for number, arg in enumerate(args)
-        )
+        if pool is torch.max_pool2d and args:  # its dilation
+            args = (pair(args[0], 1), *args[1:])
         if "dilation" in kwargs:
             kwargs["dilation"] = pair(kwargs["dilation"], 1)
         stride = kernel_size if stride is None or stride in ([], ()) else stride
-        return pool(x.unsqueeze(-2), pair(kernel_size, 1), pair(stride, 1), pair(padding, 0), *args, **kwargs).squeeze(
-            -2
-        )
+        sizes = (pair(kernel_size, 1), pair(stride, 1), pair(padding, 0))
+        return pool(x.unsqueeze(-2), *sizes, *args, **kwargs).squeeze(-2)
 
     return form
 
@@ -167,33 +126,30 @@ class Names(FunctionRewrite):
     name = "names"
     forms: ClassVar[dict[str, Callable[..., Any]]] = {
         "unflatten": _unflatten,
-        "reshape_as": _reshape_as,
-        "view_as": _reshape_as,
+        **dict.fromkeys(("reshape_as", "view_as"), lambda x, other: x.reshape(other.shape)),
         "ravel": lambda x: x.flatten(),
-        "swapaxes": _transposed,
-        "swapdims": _transposed,
+        **dict.fromkeys(("swapaxes", "swapdims"), torch.transpose),
         "moveaxis": torch.movedim,
-        "mT": _matrix_transposed,
-        "T": _reversed_axes,
+        "mT": lambda x: x.transpose(-2, -1),
+        "T": lambda x: x.permute(*range(x.dim() - 1, -1, -1)),
         "narrow": _narrow,
-        "bitwise_not": _bitwise_not,
-        "__invert__": _bitwise_not,
-        "bitwise_and": _logical("and"),
-        "bitwise_or": _logical("or"),
-        "bitwise_xor": _logical("xor"),
-        "__or__": _logical("or"),
-        "__xor__": _logical("xor"),
-        "square": _square,
+        **dict.fromkeys(("bitwise_not", "__invert__"), _logical(torch.logical_not)),
+        "bitwise_and": _logical(torch.logical_and),
+        **dict.fromkeys(("bitwise_or", "__or__"), _logical(torch.logical_or)),
+        **dict.fromkeys(("bitwise_xor", "__xor__"), _logical(torch.logical_xor)),
+        "square": lambda x: x * x,
         "var": _var,
         "std": _std,
-        "concat": _cat,
-        "concatenate": _cat,
+        **dict.fromkeys(
+            ("concat", "concatenate"),
+            lambda parts, dim=0, axis=None: torch.cat(list(parts), dim if axis is None else axis),
+        ),
         "hstack": lambda parts: torch.cat(list(parts), 0 if parts[0].dim() == 1 else 1),
         "vstack": lambda parts: torch.cat([part if part.dim() > 1 else part.reshape(1, -1) for part in parts], 0),
         "tile": _tile,
-        "addcmul": _addcmul,
-        "addcdiv": _addcdiv,
-        "lerp": _lerp,
+        "addcmul": _fused(torch.mul),
+        "addcdiv": _fused(torch.div),
+        "lerp": lambda x, end, weight: x + weight * (end - x),
         "outer": lambda x, vec2: x.unsqueeze(1) * vec2,
         "pixel_unshuffle": _pixel_unshuffle,
         "channel_shuffle": _channel_shuffle,
@@ -201,17 +157,9 @@ class Names(FunctionRewrite):
         "logsumexp": _log_sum_exp,
         "max_pool1d": _first_as_2d(torch.max_pool2d),
         "avg_pool1d": _first_as_2d(torch.nn.functional.avg_pool2d),
-        "multiply": torch.mul,
-        "subtract": torch.sub,
-        "divide": torch.div,
-        "negative": torch.neg,
-        "absolute": torch.abs,
-        "greater": torch.gt,
-        "greater_equal": torch.ge,
-        "less": torch.lt,
-        "less_equal": torch.le,
-        "not_equal": torch.ne,
-        "fix": torch.trunc,
+        **{"multiply": torch.mul, "subtract": torch.sub, "divide": torch.div, "negative": torch.neg},
+        **{"absolute": torch.abs, "greater": torch.gt, "greater_equal": torch.ge, "less": torch.lt},
+        **{"less_equal": torch.le, "not_equal": torch.ne, "fix": torch.trunc},
         "minimum": lambda x, other: torch.where(x < other, x, other),
         "maximum": lambda x, other: torch.where(x > other, x, other),
         "log1p": _log_plus_one,

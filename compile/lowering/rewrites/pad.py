@@ -45,7 +45,6 @@ class Pad(FunctionRewrite):
 
 def _extend(image: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
     length = image.shape[axis]
-    parts = [image]
     if mode == "circular":
         first, last = image.narrow(axis, length - before, before), image.narrow(axis, 0, after)
     elif mode == "reflect":

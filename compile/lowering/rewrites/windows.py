@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compile.lowering.operator_names import tensors
+from compile.lowering.operator_names import places_of, tensors
 from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left
 
 
@@ -48,13 +48,18 @@ def _slid(call: Call, x: Tensor, dimension: int, size: int, step: int) -> Tensor
     return windows
 
 
+def _places(height: int, width: int, *window: Any) -> Tensor:
+    """[kernel, windows]: which pixel each window reads; -1 in the padding."""
+    pixels = torch.arange(1, height * width + 1, dtype=torch.float64).reshape(1, 1, height, width)
+    return functional.unfold(pixels, *window)[0].long() - 1
+
+
 def _columns(call: Call, x: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Any:
     """[N, C, H, W] -> [N, C x kernel, windows]; padding reads a column of zeros that is put behind the image."""
     if x.dim() != 4:
         return NOT_MINE
     batch, channels, height, width = x.shape
-    places = torch.arange(1, height * width + 1, dtype=torch.float64).reshape(1, 1, height, width)
-    places = functional.unfold(places, kernel_size, dilation, padding, stride)[0].long() - 1
+    places = _places(height, width, kernel_size, dilation, padding, stride)
     flat = x.flatten(2)
     if bool((places < 0).any()):
         flat = torch.constant_pad_nd(flat, [0, 1])
@@ -69,8 +74,7 @@ def _folded(
     if x.dim() != 3:
         return NOT_MINE
     height, width = (output_size, output_size) if isinstance(output_size, int) else output_size
-    targets = torch.arange(1, height * width + 1, dtype=torch.float64).reshape(1, 1, height, width)
-    targets = functional.unfold(targets, kernel_size, dilation, padding, stride)[0].long() - 1
+    targets = _places(height, width, kernel_size, dilation, padding, stride)
     kernel, windows = targets.shape
     sources: list[list[int]] = [[] for _ in range(height * width)]
     for source, target in enumerate(targets.flatten().tolist()):
@@ -91,7 +95,7 @@ def _folded(
 def _strided(call: Call, x: Tensor, size: Any, stride: Any, storage_offset: int | None = None) -> Any:
     span = 1 + sum((length - 1) * step for length, step in zip(x.shape, x.stride(), strict=True))
     memory = torch.full((span,), -1)
-    memory.as_strided(x.shape, x.stride()).copy_(torch.arange(x.numel()).reshape(x.shape))
+    memory.as_strided(x.shape, x.stride()).copy_(places_of(x))
     start = 0 if storage_offset is None else storage_offset - x.storage_offset()
     try:
         places = memory.as_strided(tuple(size), tuple(stride), start)

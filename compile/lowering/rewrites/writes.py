@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compile.lowering.functionalize import written
-from compile.lowering.operator_names import tensors
+from compile.lowering.operator_names import as_tensor, is_whole, tensors
 from compile.lowering.rewrite import Call, FunctionRewrite, Left
 
 WHOLE = (torch.int64, torch.int32)
@@ -39,26 +39,20 @@ class IndexedWrites(FunctionRewrite):
         return left if left is not None else (value if call.operator == "index_copy_" else None)
 
     def _set(self, call: Call, target: Tensor, index: Any, value: Any) -> Tensor | Left:
-        if all(call.is_static(tensor) for tensor in tensors(index)):
+        if all(map(call.is_static, tensors(index))):
             return written(target, index, value)
         parts = index if isinstance(index, tuple) else (index,)
-        at = [
-            number for number, part in enumerate(parts) if not all(call.is_static(tensor) for tensor in tensors(part))
-        ]
+        at = [number for number, part in enumerate(parts) if not all(map(call.is_static, tensors(part)))]
         part = parts[at[0]]
         if (len(at) > 1 or len(parts) > 1) and (not isinstance(value, Tensor) or value.numel() == 1):
             mask = _anywhere(target, parts)
             if mask is not None:
-                value = value if isinstance(value, Tensor) else torch.full((), value, dtype=target.dtype)
-                return torch.where(mask, value.to(target.dtype).reshape(()), target)
+                return torch.where(mask, as_tensor(value, target.dtype).reshape(()), target)
         if not isinstance(part, Tensor) or len(at) > 1:
             return Left("it writes to positions that depend on the data in more than one dimension")
         if part.dtype == torch.bool:
             return _masked(target, index, value)
-        full = all(
-            isinstance(other, slice) and other == slice(None) for number, other in enumerate(parts) if number != at[0]
-        )
-        if part.numel() == 1 and full and Ellipsis not in parts:
+        if part.numel() == 1 and all(map(is_whole, (*parts[: at[0]], *parts[at[0] + 1 :]))):
             return _at_position(target, at[0], part, value, keeps_dim=part.dim() > 0)
         return Left("it writes to several positions that depend on the data")
 
@@ -102,20 +96,18 @@ def _scattered(target: Tensor, dim: int, index: Tensor, *args: Any, **kwargs: An
     places = torch.arange(target.shape[dim])
     mask = (index.movedim(dim, -1).unsqueeze(-2) == places.unsqueeze(-1)).any(-1).movedim(-1, dim)
     if isinstance(source, Tensor):
-        part = source[tuple(slice(0, size) for size in index.shape)].to(target.dtype)
-        return torch.where(mask, part, target)
-    return torch.where(mask, torch.full((), source, dtype=target.dtype), target)
+        source = source[tuple(slice(0, size) for size in index.shape)]
+    return torch.where(mask, as_tensor(source, target.dtype), target)
 
 
 def _masked(target: Tensor, mask: Any, value: Any) -> Tensor | Left:
     if not isinstance(mask, Tensor):
         return Left("a mask that depends on the data is combined with another index")
-    value = value if isinstance(value, Tensor) else torch.full((), value, dtype=target.dtype)
-    if value.numel() != 1:
+    if isinstance(value, Tensor) and value.numel() != 1:
         return Left("it writes as many values as a mask that depends on the data has")
     while mask.dim() < target.dim():
         mask = mask.unsqueeze(-1)
-    return torch.where(mask, value.to(target.dtype).reshape(()), target)
+    return torch.where(mask, as_tensor(value, target.dtype).reshape(()), target)
 
 
 def _at_position(target: Tensor, dim: int, position: Tensor, value: Any, *, keeps_dim: bool) -> Tensor:

@@ -8,15 +8,9 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from compile.models.autoregression.slots import (
-    HIDDEN,
-    hidden_unless,
-    lower_triangle,
-    reached,
-    written,
-)
+from compile.models.autoregression.slots import HIDDEN, cache, hidden_unless, lower_triangle, reached, written
 from compile.models.networks.parseq import Attention, DecoderLayer, PARSeq, Sizes
 
 
@@ -29,7 +23,7 @@ class EncoderGraph(nn.Module):
         self.attentions = nn.ModuleList(layer.cross_attn for layer in model.decoder.each())
         self.eval()
 
-    def forward(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
         memory = self.encoder(pixel_values)
         pairs = [cast(Attention, attention).keys_values(memory) for attention in self.attentions]
         return {
@@ -49,7 +43,7 @@ class _Decoding(nn.Module):
         self.text_embed = model.text_embed
         self.pos_queries = model.pos_queries
 
-    def content(self, tokens: torch.Tensor) -> torch.Tensor:
+    def content(self, tokens: Tensor) -> Tensor:
         """A text (batch, places) with its positions, (batch, places, width); its beginning has none."""
         embedded = self.text_embed(tokens)
         return torch.cat([embedded[:, :1], embedded[:, 1:] + self.pos_queries[:, :-1]], 1)
@@ -57,12 +51,12 @@ class _Decoding(nn.Module):
     def through(
         self,
         layer: DecoderLayer,
-        streams: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-        characters: tuple[torch.Tensor, torch.Tensor],
-        picture: tuple[torch.Tensor, torch.Tensor],
-        mask: torch.Tensor,
-        content_mask: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        streams: tuple[Tensor, Tensor, Tensor],
+        characters: tuple[Tensor, Tensor],
+        picture: tuple[Tensor, Tensor],
+        mask: Tensor,
+        content_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """One layer for both streams; streams are query, content and the normalised content.
 
         content_mask: where the content sees something else than the query.
@@ -75,13 +69,23 @@ class _Decoding(nn.Module):
             )
         return query, content
 
+    def whole(self, query: Tensor, content: Tensor, cross: tuple[Tensor, Tensor], *masks: Tensor) -> Tensor:
+        """Logits of the queries with all of the content at hand; cross: keys and values of the picture."""
+        for index, layer in enumerate(self.decoder.each()):
+            content_norm = layer.norm_c(content)
+            characters = layer.self_attn.keys_values(content_norm)
+            picture = (cross[0][:, index], cross[1][:, index])
+            query, content = self.through(layer, (query, content, content_norm), characters, picture, *masks)
+        logits: Tensor = self.head(self.decoder.norm(query))
+        return logits
+
 
 class StepGraph(_Decoding):
     """One character: token int64 (batch, 1), slot float32 (batch, places), cross_keys, cross_values, cache_keys and
     cache_values (batch, layers, heads, places, width / heads) to logits (batch, characters + 1) and the new caches.
     """
 
-    triangle: torch.Tensor
+    triangle: Tensor
 
     def __init__(self, model: PARSeq) -> None:
         super().__init__(model)
@@ -90,13 +94,13 @@ class StepGraph(_Decoding):
 
     def forward(
         self,
-        token: torch.Tensor,
-        slot: torch.Tensor,
-        cross_keys: torch.Tensor,
-        cross_values: torch.Tensor,
-        cache_keys: torch.Tensor,
-        cache_values: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
+        token: Tensor,
+        slot: Tensor,
+        cross_keys: Tensor,
+        cross_values: Tensor,
+        cache_keys: Tensor,
+        cache_values: Tensor,
+    ) -> dict[str, Tensor]:
         positions = self.pos_queries[0]
         query = torch.matmul(slot, positions)[:, None, :]
         # The first token, the beginning, has no position; the one in slot n has that of query n - 1.
@@ -128,19 +132,12 @@ class PrefixGraph(nn.Module):
         self.step = step
         self.eval()
 
-    def forward(
-        self, tokens: torch.Tensor, slot: torch.Tensor, cross_keys: torch.Tensor, cross_values: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def forward(self, tokens: Tensor, slot: Tensor, cross_keys: Tensor, cross_values: Tensor) -> dict[str, Tensor]:
         step = self.step
         query = torch.matmul(slot, step.pos_queries[0])[:, None, :]
         content = step.content(tokens)
         masks = (hidden_unless(reached(slot, step.triangle)), (1 - step.triangle) * HIDDEN)
-        for index, layer in enumerate(step.decoder.each()):
-            content_norm = layer.norm_c(content)
-            characters = layer.self_attn.keys_values(content_norm)
-            picture = (cross_keys[:, index], cross_values[:, index])
-            query, content = step.through(layer, (query, content, content_norm), characters, picture, *masks)
-        return {"logits": step.head(step.decoder.norm(query))[:, 0]}
+        return {"logits": step.whole(query, content, (cross_keys, cross_values), *masks)[:, 0]}
 
 
 class RefineGraph(_Decoding):
@@ -148,7 +145,7 @@ class RefineGraph(_Decoding):
     places), 1 up to the text's end, cross_keys and cross_values to logits (batch, places, characters + 1).
     """
 
-    cloze: torch.Tensor
+    cloze: Tensor
 
     def __init__(self, model: PARSeq) -> None:
         super().__init__(model)
@@ -158,23 +155,13 @@ class RefineGraph(_Decoding):
         self.register_buffer("cloze", own * HIDDEN, persistent=False)
         self.eval()
 
-    def forward(
-        self, tokens: torch.Tensor, visible: torch.Tensor, cross_keys: torch.Tensor, cross_values: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def forward(self, tokens: Tensor, visible: Tensor, cross_keys: Tensor, cross_values: Tensor) -> dict[str, Tensor]:
         content = self.content(tokens)
         query = self.pos_queries.expand(tokens.shape[0], -1, -1)
         mask = self.cloze + hidden_unless(visible)
-        for index, layer in enumerate(self.decoder.each()):
-            content_norm = layer.norm_c(content)
-            characters = layer.self_attn.keys_values(content_norm)
-            picture = (cross_keys[:, index], cross_values[:, index])
-            query, content = self.through(layer, (query, content, content_norm), characters, picture, mask)
-        return {"logits": self.head(self.decoder.norm(query))}
+        return {"logits": self.whole(query, content, (cross_keys, cross_values), mask)}
 
 
-def empty_cache(sizes: Sizes, batch: int) -> dict[str, torch.Tensor]:
+def empty_cache(sizes: Sizes, batch: int) -> dict[str, Tensor]:
     """cache_keys and cache_values before the first step; nothing where every step computes the whole prefix."""
-    if sizes.decoding == "prefix":
-        return {}
-    shape = (batch, sizes.decoder_layers, sizes.decoder_heads, sizes.steps, sizes.width // sizes.decoder_heads)
-    return {"cache_keys": torch.zeros(shape), "cache_values": torch.zeros(shape)}
+    return {} if sizes.decoding == "prefix" else cache(sizes.cache_shape(batch, sizes.steps))

@@ -8,20 +8,23 @@ embeddings are scaled.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from compile.definition import MINIMUM_REFERENCES, Bucket, GraphDefinition, Inputs
-from compile.models.autoregression.slots import HIDDEN, hidden_unless, lower_triangle, one_hot, reached, written
+from compile.definition import Bucket, Inputs, ModelDefinition
+from compile.models.autoregression.slots import HIDDEN, cache, hidden_unless, lower_triangle, one_hot, reached, written
 from compile.models.networks.attention import attend, split_heads
-from compile.models.parts.options import require
+from compile.models.parts.drawn import drawn
+from compile.models.parts.options import divides, require
 from compile.models.parts.tokens import Tokens
 
+Initialiser = Callable[[nn.Module, torch.Generator], None]
+Renaming = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 DECODINGS = ("cached", "prefix")
 
 
@@ -47,11 +50,15 @@ class Sizes:
         """Raises CompileError naming what does not fit together."""
         require(
             family,
-            (self.width % self.heads == 0, f"width {self.width} is no multiple of heads {self.heads}"),
+            divides(self, "width", "heads"),
             (0 < self.target <= self.positions, f"target {self.target} is not within positions {self.positions}"),
             (self.decoding in DECODINGS, f"decoding {self.decoding!r} is none of {', '.join(DECODINGS)}"),
             (0 < self.tokens <= self.positions, f"tokens {self.tokens} is not within positions {self.positions}"),
         )
+
+    def cache_shape(self, batch: int) -> tuple[int, ...]:
+        """(batch, layers, heads, places, width of a head)."""
+        return batch, self.layers, self.heads, self.target, self.width // self.heads
 
     def configuration(self) -> dict[str, Any]:
         """The part of a transformers configuration that the three families share."""
@@ -85,7 +92,7 @@ class EncoderGraph(nn.Module):
         self.values = nn.ModuleList(attention.v_proj for attention in attentions)
         self.eval()
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         memory = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0]
         return {
             "cross_keys": torch.stack([split_heads(project(memory), self.heads) for project in self.keys], 1),
@@ -111,21 +118,19 @@ class StepLayer(nn.Module):
 
     def forward(
         self,
-        x: torch.Tensor,
-        slot: torch.Tensor,
-        cache: tuple[torch.Tensor, torch.Tensor],
-        cross: tuple[torch.Tensor, torch.Tensor],
-        masks: tuple[torch.Tensor, torch.Tensor],
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        x: Tensor,
+        slot: Tensor,
+        cache: tuple[Tensor, Tensor],
+        cross: tuple[Tensor, Tensor],
+        masks: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """x (batch, 1, width) behind the layer, and the two caches (batch, heads, places, width / heads) written."""
         y = self._before(x, self.self_norm)
         keys = written(cache[0], slot, split_heads(self.key(y), self.heads))
         values = written(cache[1], slot, split_heads(self.value(y), self.heads))
         return self._rest(x, y, (keys, values), cross, masks), keys, values
 
-    def whole(
-        self, x: torch.Tensor, cross: tuple[torch.Tensor, torch.Tensor], masks: tuple[torch.Tensor, torch.Tensor]
-    ) -> torch.Tensor:
+    def whole(self, x: Tensor, cross: tuple[Tensor, Tensor], masks: tuple[Tensor, Tensor]) -> Tensor:
         """All tokens (batch, n, width) at once, without a cache."""
         y = self._before(x, self.self_norm)
         own = (split_heads(self.key(y), self.heads), split_heads(self.value(y), self.heads))
@@ -133,12 +138,12 @@ class StepLayer(nn.Module):
 
     def _rest(
         self,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        own: tuple[torch.Tensor, torch.Tensor],
-        cross: tuple[torch.Tensor, torch.Tensor],
-        masks: tuple[torch.Tensor, torch.Tensor],
-    ) -> torch.Tensor:
+        x: Tensor,
+        y: Tensor,
+        own: tuple[Tensor, Tensor],
+        cross: tuple[Tensor, Tensor],
+        masks: tuple[Tensor, Tensor],
+    ) -> Tensor:
         """Everything behind the keys and values; y is what self-attention reads of x."""
         found = attend(split_heads(self.query(y), self.heads), *own, masks[0])
         x = self._after(x + self.out(found), self.self_norm)
@@ -147,12 +152,12 @@ class StepLayer(nn.Module):
         dense = self.fc2(self.activation(self.fc1(self._before(x, self.final_norm))))
         return self._after(x + dense, self.final_norm)
 
-    def _before(self, x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-        y: torch.Tensor = norm(x) if self.normalise_first else x
+    def _before(self, x: Tensor, norm: nn.Module) -> Tensor:
+        y: Tensor = norm(x) if self.normalise_first else x
         return y
 
-    def _after(self, x: torch.Tensor, norm: nn.Module) -> torch.Tensor:
-        y: torch.Tensor = x if self.normalise_first else norm(x)
+    def _after(self, x: Tensor, norm: nn.Module) -> Tensor:
+        y: Tensor = x if self.normalise_first else norm(x)
         return y
 
 
@@ -163,8 +168,8 @@ class StepGraph(nn.Module):
     normalise_first: whether layers normalise what they read (Pegasus) or what they leave (Marian, BART).
     """
 
-    triangle: torch.Tensor
-    bias: torch.Tensor
+    triangle: Tensor
+    bias: Tensor
 
     def __init__(self, model: Any, target: int, *, normalise_first: bool) -> None:
         super().__init__()
@@ -184,14 +189,14 @@ class StepGraph(nn.Module):
 
     def forward(
         self,
-        token: torch.Tensor,
-        slot: torch.Tensor,
-        cross_keys: torch.Tensor,
-        cross_values: torch.Tensor,
-        cross_visible: torch.Tensor,
-        cache_keys: torch.Tensor,
-        cache_values: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
+        token: Tensor,
+        slot: Tensor,
+        cross_keys: Tensor,
+        cross_values: Tensor,
+        cross_visible: Tensor,
+        cache_keys: Tensor,
+        cache_values: Tensor,
+    ) -> dict[str, Tensor]:
         x = self.first_norm(self.embedded(token) + torch.matmul(slot, self.table())[:, None, :])
         masks = (hidden_unless(reached(slot, self.triangle)), hidden_unless(cross_visible))
         keys, values = [], []
@@ -207,13 +212,13 @@ class StepGraph(nn.Module):
             "cache_values": torch.stack(values, 1),
         }
 
-    def embedded(self, tokens: torch.Tensor) -> torch.Tensor:
+    def embedded(self, tokens: Tensor) -> Tensor:
         """Embeddings of tokens (batch, n, width), without positions."""
         return functional.embedding(tokens, self.embed_tokens.weight) * self.scale
 
-    def table(self) -> torch.Tensor:
+    def table(self) -> Tensor:
         """The embeddings of all places, (target, width)."""
-        rows: torch.Tensor = self.embed_positions.weight
+        rows: Tensor = self.embed_positions.weight
         return rows[self.offset : self.offset + self.target]
 
 
@@ -229,13 +234,8 @@ class PrefixGraph(nn.Module):
         self.eval()
 
     def forward(
-        self,
-        tokens: torch.Tensor,
-        slot: torch.Tensor,
-        cross_keys: torch.Tensor,
-        cross_values: torch.Tensor,
-        cross_visible: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
+        self, tokens: Tensor, slot: Tensor, cross_keys: Tensor, cross_values: Tensor, cross_visible: Tensor
+    ) -> dict[str, Tensor]:
         step = self.step
         x = step.first_norm(step.embedded(tokens) + step.table())
         masks = ((1 - step.triangle) * HIDDEN, hidden_unless(cross_visible))
@@ -251,32 +251,66 @@ def prefix_inputs(step: Inputs, target: int) -> Inputs:
     return {"tokens": step["token"].expand(-1, target).contiguous(), **kept}
 
 
-def graphs(model: Any, sizes: Sizes, tokens: Tokens, *, normalise_first: bool) -> dict[str, GraphDefinition]:
-    """The two graphs over one model's weights, with made-up inputs."""
-    inputs = _StepInputs(sizes, tokens)
+def definition(  # noqa: PLR0913 - all by name
+    sizes: Sizes,
+    tokens: Tokens,
+    network: Any,
+    configuration: Any,
+    *,
+    start: int,
+    end: int,
+    draw: Initialiser,
+    normalise_first: bool = False,
+    bad_words: Sequence[int] = (),
+    names: Renaming = dict,
+    **constants: Any,
+) -> ModelDefinition:
+    """Graphs encoder and step over the weights of one model, with made-up inputs; a text ends at the longest.
+
+    network, configuration: transformers' classes; constants: further keys of the configuration. draw: of the weights
+    that are learned. names: of published checkpoints, to the library's.
+    """
+    sizes.check(tokens.family)
+    special = {"pad_token_id": tokens.padding, "decoder_start_token_id": start, "eos_token_id": end}
+    configured = configuration(**sizes.configuration(), **special, forced_eos_token_id=end, **constants)
+    model = network(configured).eval()
     step: nn.Module = StepGraph(model, sizes.target, normalise_first=normalise_first)
     if sizes.decoding == "prefix":
         step = PrefixGraph(cast(StepGraph, step))
-    return {
-        "encoder": GraphDefinition(EncoderGraph(model), tokens.example, tokens.references),
-        "step": GraphDefinition(step, inputs.example, inputs.references),
-    }
+
+    def initialise(module: nn.Module, generator: torch.Generator) -> None:
+        kept = {name: value.clone() for name, value in _computed(module).items()}
+        draw(module, generator)
+        with torch.no_grad():
+            for name, value in kept.items():
+                module.get_parameter(name).copy_(value)
+
+    return ModelDefinition(
+        graphs={
+            "encoder": drawn(EncoderGraph(model), tokens.batch),
+            "step": drawn(step, _StepInputs(sizes, tokens).draw),
+        },
+        buckets=[{"tokens": sizes.tokens}],
+        task="generation",
+        sample=tokens.sample,
+        task_settings={
+            **{"vocabulary": sizes.vocabulary, "start": start, "end": end, "padding": tokens.padding},
+            **{"forced_eos": end, "bad_words": list(bad_words)},
+        },
+        weights_module=model,
+        checkpoint_keys=lambda state: {**_computed(model), **names(state)},
+        initialise=initialise,
+    )
 
 
-def search_settings(
-    sizes: Sizes, *, start: int, end: int, padding: int, bad_words: Sequence[int] = ()
-) -> dict[str, Any]:
-    """The settings of the task generation. The end is forced at the longest text, as published configurations do."""
-    special = {"start": start, "end": end, "padding": padding, "forced_eos": end, "bad_words": list(bad_words)}
-    return {"vocabulary": sizes.vocabulary, **special}
+def _computed(module: nn.Module) -> dict[str, Tensor]:
+    """Tables that are computed and not learned, sinusoidal positions: published files leave them out."""
+    return {name: value.detach() for name, value in module.named_parameters() if not value.requires_grad}
 
 
-def empty_cache(sizes: Sizes, batch: int) -> dict[str, torch.Tensor]:
+def empty_cache(sizes: Sizes, batch: int) -> dict[str, Tensor]:
     """cache_keys and cache_values before the first step; nothing where every step computes the whole prefix."""
-    if sizes.decoding == "prefix":
-        return {}
-    shape = (batch, sizes.layers, sizes.heads, sizes.target, sizes.width // sizes.heads)
-    return {"cache_keys": torch.zeros(shape), "cache_values": torch.zeros(shape)}
+    return {} if sizes.decoding == "prefix" else cache(sizes.cache_shape(batch))
 
 
 @dataclass(frozen=True)
@@ -286,45 +320,18 @@ class _StepInputs:
     sizes: Sizes
     tokens: Tokens
 
-    def example(self, bucket: Bucket, batch: int) -> Inputs:
-        return self._inputs(0, bucket, batch)
-
-    def references(self, bucket: Bucket, batch: int) -> Sequence[Inputs]:
-        return [self._inputs(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
-
-    def _inputs(self, seed: int, bucket: Bucket, batch: int) -> Inputs:
-        cached = self._draw(seed, bucket, batch)
-        return cached if self.sizes.decoding == "cached" else prefix_inputs(cached, self.sizes.target)
-
-    def _draw(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+    def draw(self, seed: int, bucket: Bucket, batch: int) -> Inputs:
         sizes, generator = self.sizes, torch.Generator().manual_seed(seed)
         place = (7 * seed) % sizes.target
         text = self.tokens.batch(seed, bucket, batch)
         shape = (batch, sizes.layers, sizes.heads, self.tokens.length(bucket), sizes.width // sizes.heads)
-        cached = replace(sizes, decoding="cached")
-        cache = {k: torch.randn(v.shape, generator=generator) for k, v in empty_cache(cached, batch).items()}
-        for tensor in cache.values():
-            tensor[:, :, :, place:] = 0
-        return {
+        filled = cache(sizes.cache_shape(batch), place, generator)
+        inputs = {
             "token": text["input_ids"][:, :1],
             "slot": one_hot(place, sizes.target, batch),
             "cross_keys": torch.randn(shape, generator=generator),
             "cross_values": torch.randn(shape, generator=generator),
             "cross_visible": text["attention_mask"].float(),
-            **cache,
+            **filled,
         }
-
-
-def draw_around(draw: Any, module: nn.Module, generator: torch.Generator) -> None:
-    """Draws weights, but keeps tables that are computed and not learned: sinusoidal positions."""
-    kept = {name: value.detach().clone() for name, value in module.named_parameters() if not value.requires_grad}
-    draw(module, generator)
-    with torch.no_grad():
-        for name, value in kept.items():
-            module.get_parameter(name).copy_(value)
-
-
-def with_computed_positions(model: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A checkpoint with the sinusoidal positions that published files leave out."""
-    computed = {name: value for name, value in model.named_parameters() if not value.requires_grad}
-    return {**{name: value.detach() for name, value in computed.items()}, **state}
+        return inputs if sizes.decoding == "cached" else prefix_inputs(inputs, sizes.target)

@@ -8,17 +8,16 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 
-def split_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
+def split_heads(x: Tensor, heads: int) -> Tensor:
     """(batch, n, width) to (batch, heads, n, width / heads)."""
     batch, n, width = x.shape
     return x.view(batch, n, heads, width // heads).transpose(1, 2)
 
 
-def attend(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None = None
-) -> torch.Tensor:
+def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
     """softmax(query keys^T / sqrt(d) + mask) values with the heads joined again: (batch, n, width)."""
     scores = torch.matmul(query / math.sqrt(query.shape[-1]), keys.transpose(-2, -1))
     if mask is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from compile.models.networks.vgg import VGG16, convolutions
@@ -43,7 +43,7 @@ class Backbone(nn.Module):
             nn.Conv2d(deep, deep, 1),
         )
 
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, x: Tensor) -> list[Tensor]:
         features = []
         for name in ("slice1", "slice2", "slice3"):
             x = functional.relu(self.get_submodule(name)(x))
@@ -66,8 +66,8 @@ class UpConvolution(nn.Module):
             nn.ReLU(),
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.conv(x)
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
         return y
 
 
@@ -105,7 +105,7 @@ class CRAFT(nn.Module):
             nn.Conv2d(head, 2, 1),
         )
 
-    def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         second, third, fourth, fifth, deep = self.basenet(pixel_values)
         y = self.upconv1(torch.cat([deep, fifth], 1))
         for skip, step in ((fourth, self.upconv2), (third, self.upconv3), (second, self.upconv4)):

@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class DLRM(nn.Module):
@@ -28,14 +28,14 @@ class DLRM(nn.Module):
         self.bot_l = _dense([numbers, *bottom], last=nn.ReLU())
         self.top_l = _dense([width + vectors * (vectors - 1) // 2, *top], last=nn.Sigmoid())
 
-    def forward(self, dense: torch.Tensor, sparse: torch.Tensor) -> torch.Tensor:
+    def forward(self, dense: Tensor, sparse: Tensor) -> Tensor:
         x = self.bot_l(dense)
         looked_up = [table(sparse[:, index]) for index, table in enumerate(self.emb_l)]
-        probability: torch.Tensor = self.top_l(torch.cat([x, interactions([x, *looked_up])], 1))
+        probability: Tensor = self.top_l(torch.cat([x, interactions([x, *looked_up])], 1))
         return probability
 
 
-def interactions(vectors: Sequence[torch.Tensor]) -> torch.Tensor:
+def interactions(vectors: Sequence[Tensor]) -> Tensor:
     """Dot products of every two of n vectors (batch, width): (batch, n * (n - 1) / 2), the lower triangle row by row.
 
     Row i is taken as a slice, since gathering by an index tensor is no operator of Neuron's.

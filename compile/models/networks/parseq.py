@@ -9,12 +9,13 @@ text_embed.embedding, pos_queries).
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from compile.models.networks.attention import attend, split_heads
@@ -60,6 +61,10 @@ class Sizes:
         """The token of places that nothing was written to."""
         return self.characters + 2
 
+    def cache_shape(self, batch: int, places: int) -> tuple[int, ...]:
+        """(batch, layers, heads, places, width of a head) of keys or values in the decoder."""
+        return batch, self.decoder_layers, self.decoder_heads, places, self.width // self.decoder_heads
+
     @property
     def steps(self) -> int:
         """Characters of the longest text and its end."""
@@ -74,11 +79,13 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(width, eps=ENCODER_EPS)
         self.attn = _EncoderAttention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=ENCODER_EPS)
-        self.mlp = _Mlp(width, mlp_ratio * width)
+        hidden = mlp_ratio * width
+        dense = {"fc1": nn.Linear(width, hidden), "act": nn.GELU(), "fc2": nn.Linear(hidden, width)}
+        self.mlp = nn.Sequential(OrderedDict(dense))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
-        y: torch.Tensor = x + self.mlp(self.norm2(x))
+        y: Tensor = x + self.mlp(self.norm2(x))
         return y
 
 
@@ -89,20 +96,9 @@ class _EncoderAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         query, keys, values = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, -1))
-        y: torch.Tensor = self.proj(attend(query, keys, values))
-        return y
-
-
-class _Mlp(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.fc2(functional.gelu(self.fc1(x)))
+        y: Tensor = self.proj(attend(query, keys, values))
         return y
 
 
@@ -112,8 +108,8 @@ class _PatchEmbedding(nn.Module):
         height, columns = patch
         self.proj = nn.Conv2d(3, width, (height, columns), stride=(height, columns))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.proj(x).flatten(2).transpose(1, 2)
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.proj(x).flatten(2).transpose(1, 2)
         return y
 
 
@@ -130,8 +126,8 @@ class Encoder(nn.Module):
         )
         self.norm = nn.LayerNorm(sizes.width, eps=ENCODER_EPS)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.norm(self.blocks(self.patch_embed(x) + self.pos_embed))
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.blocks(self.patch_embed(x) + self.pos_embed))
         return y
 
 
@@ -149,22 +145,20 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def query(self, x: torch.Tensor) -> torch.Tensor:
+    def query(self, x: Tensor) -> Tensor:
         """(batch, n, width) to (batch, heads, n, width / heads)."""
         return self._project(x, 0)
 
-    def keys_values(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values, each (batch, heads, n, width / heads)."""
         return self._project(x, 1), self._project(x, 2)
 
-    def forward(
-        self, query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
         """What `query` finds, (batch, n, width); `mask` is added to the scores."""
-        y: torch.Tensor = self.out_proj(attend(query, keys, values, mask))
+        y: Tensor = self.out_proj(attend(query, keys, values, mask))
         return y
 
-    def _project(self, x: torch.Tensor, part: int) -> torch.Tensor:
+    def _project(self, x: Tensor, part: int) -> Tensor:
         width = x.shape[-1]
         rows = slice(part * width, (part + 1) * width)
         return split_heads(functional.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows]), self.heads)
@@ -186,16 +180,16 @@ class DecoderLayer(nn.Module):
 
     def stream(
         self,
-        x: torch.Tensor,
-        x_norm: torch.Tensor,
-        characters: tuple[torch.Tensor, torch.Tensor],
-        picture: tuple[torch.Tensor, torch.Tensor],
-        mask: torch.Tensor | None,
-    ) -> torch.Tensor:
+        x: Tensor,
+        x_norm: Tensor,
+        characters: tuple[Tensor, Tensor],
+        picture: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+    ) -> Tensor:
         """One stream through the layer. characters, picture: keys and values of the two attentions."""
         x = x + self.self_attn(self.self_attn.query(x_norm), *characters, mask)
         x = x + self.cross_attn(self.cross_attn.query(self.norm1(x)), *picture)
-        y: torch.Tensor = x + self.linear2(functional.gelu(self.linear1(self.norm2(x))))
+        y: Tensor = x + self.linear2(functional.gelu(self.linear1(self.norm2(x))))
         return y
 
 
@@ -219,8 +213,8 @@ class _TextEmbedding(nn.Module):
         self.embedding = nn.Embedding(tokens, width)
         self.scale = math.sqrt(width)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.scale * self.embedding(tokens)
+    def forward(self, tokens: Tensor) -> Tensor:
+        y: Tensor = self.scale * self.embedding(tokens)
         return y
 
 
@@ -240,17 +234,17 @@ class PARSeq(nn.Module):
         self.text_embed = _TextEmbedding(sizes.characters + 3, sizes.width)
         self.pos_queries = nn.Parameter(torch.zeros(1, sizes.steps, sizes.width))
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixel_values: Tensor) -> Tensor:
         memory = self.encoder(pixel_values)
         logits = self.spell(memory)
         for _ in range(self.sizes.refinements):
             logits = self.refine(memory, logits)
         return logits
 
-    def spell(self, memory: torch.Tensor) -> torch.Tensor:
+    def spell(self, memory: Tensor) -> Tensor:
         """Character by character: logits (batch, n, characters + 1), n up to `steps`."""
         text = memory.new_full((memory.shape[0], 1), self.sizes.beginning, dtype=torch.int64)
-        logits: list[torch.Tensor] = []
+        logits: list[Tensor] = []
         for place in range(self.sizes.steps):
             causal = _future(place + 1, 1, memory)
             query = self.pos_queries[:, place : place + 1]
@@ -260,7 +254,7 @@ class PARSeq(nn.Module):
                 break
         return torch.cat(logits, 1)
 
-    def refine(self, memory: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    def refine(self, memory: Tensor, logits: Tensor) -> Tensor:
         """Every place once more, seeing all characters but its own, up to the text's end."""
         beginning = logits.new_full((logits.shape[0], 1), self.sizes.beginning, dtype=torch.int64)
         text = torch.cat([beginning, logits[:, :-1].argmax(-1)], 1)
@@ -272,14 +266,7 @@ class PARSeq(nn.Module):
         # The original's causal mask is the same tensor as its cloze mask, so both streams see the future here.
         return self.decode(text, memory, self.pos_queries, cloze[:, :length] + hidden, cloze[:length, :length] + hidden)
 
-    def decode(
-        self,
-        text: torch.Tensor,
-        memory: torch.Tensor,
-        query: torch.Tensor,
-        query_mask: torch.Tensor,
-        text_mask: torch.Tensor,
-    ) -> torch.Tensor:
+    def decode(self, text: Tensor, memory: Tensor, query: Tensor, query_mask: Tensor, text_mask: Tensor) -> Tensor:
         """Logits (batch, queries, characters + 1) for a text (batch, n) that starts with the beginning token."""
         query = query.expand(text.shape[0], -1, -1)
         first, rest = self.text_embed(text[:, :1]), self.text_embed(text[:, 1:])
@@ -291,10 +278,10 @@ class PARSeq(nn.Module):
             query = layer.stream(query, layer.norm_q(query), characters, picture, query_mask)
             if index + 1 < len(self.decoder.layers):
                 content = layer.stream(content, content_norm, characters, picture, text_mask)
-        logits: torch.Tensor = self.head(self.decoder.norm(query))
+        logits: Tensor = self.head(self.decoder.norm(query))
         return logits
 
 
-def _future(n: int, diagonal: int, like: torch.Tensor) -> torch.Tensor:
+def _future(n: int, diagonal: int, like: Tensor) -> Tensor:
     """(n, n): -inf from the given diagonal upwards, 0 elsewhere."""
     return torch.full((n, n), -math.inf, dtype=like.dtype, device=like.device).triu(diagonal)

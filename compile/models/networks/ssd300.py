@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from compile.models.networks.vgg import VGG16, convolutions
@@ -28,7 +28,7 @@ RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
 VARIANCES = (10.0, 5.0)  # offsets are a tenth of a box, sizes a fifth on a logarithmic scale
 
 
-def default_boxes(scales: Sequence[float] = SCALES) -> torch.Tensor:
+def default_boxes(scales: Sequence[float] = SCALES) -> Tensor:
     """(8732, 4) float32: centre x, centre y, width, height in pixels, map by map, row by row.
 
     scales: the smallest box of each map as a share of the side, and the one that would come next.
@@ -77,7 +77,7 @@ class Backbone(nn.Module):
             ]
         )
 
-    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, x: Tensor) -> list[Tensor]:
         x = self.features(x)
         maps = [self.scale_weight.view(1, -1, 1, 1) * functional.normalize(x)]
         for block in self.extra:
@@ -107,7 +107,7 @@ class Predictor(nn.Module):
             nn.Conv2d(inputs, count * values, 3, padding=1) for inputs, count in zip(channels, boxes, strict=True)
         )
 
-    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
         rows = []
         for convolution, features in zip(self.module_list, maps, strict=True):
             y = convolution(features).permute(0, 2, 3, 1)
@@ -131,7 +131,7 @@ class SSD300(nn.Module):
     stages, deep, extra: channels, the paper's by default. scales: as of default_boxes; torchvision's by default.
     """
 
-    default_boxes: torch.Tensor
+    default_boxes: Tensor
 
     def __init__(
         self,
@@ -146,16 +146,16 @@ class SSD300(nn.Module):
         self.head = Head([stages[3][-1], deep, *extra], classes)
         self.register_buffer("default_boxes", default_boxes(scales), persistent=False)
 
-    def forward(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
         offsets, scores = self.predictions(pixel_values)
         return {"boxes": self.boxes(offsets), "probabilities": torch.softmax(scores, -1)}
 
-    def predictions(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def predictions(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Box offsets (batch, 8732, 4) and class scores (batch, 8732, classes) before softmax."""
         maps = self.backbone(pixel_values)
         return self.head.regression_head(maps), self.head.classification_head(maps)
 
-    def boxes(self, offsets: torch.Tensor) -> torch.Tensor:
+    def boxes(self, offsets: Tensor) -> Tensor:
         """The boxes that offsets mean, (batch, 8732, 4) as left, top, right, bottom."""
         centres, sizes = self.default_boxes[:, :2], self.default_boxes[:, 2:]
         middle = centres + offsets[..., :2] * (sizes / VARIANCES[0])
@@ -170,7 +170,7 @@ _SSD_PYTORCH = (
 )
 
 
-def ssd_pytorch_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def ssd_pytorch_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint of amdegroot/ssd.pytorch under torchvision's names; another one comes back unchanged."""
     if "L2Norm.weight" not in state:
         return state

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 # Configuration D: channels of each convolution, stage by stage; a 2x2 pooling ends each stage.
@@ -48,9 +48,9 @@ class VGG(nn.Module):
             nn.Linear(hidden, classes),
         )
 
-    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixel_values: Tensor) -> Tensor:
         x = self.features(pixel_values)
         if x.shape[-2:] != (POOLED, POOLED):  # at 224x224 the pooling changes nothing
             x = functional.adaptive_avg_pool2d(x, (POOLED, POOLED))
-        logits: torch.Tensor = self.classifier(torch.flatten(x, 1))
+        logits: Tensor = self.classifier(torch.flatten(x, 1))
         return logits

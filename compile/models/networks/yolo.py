@@ -6,37 +6,22 @@ Parameter names of the blocks: ultralytics/yolov5 and ultralytics/yolov3 (conv, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
-from torch import nn
-from torch.nn import functional
+from torch import Tensor, nn
 
 BATCH_NORM_EPS = 1e-3  # ultralytics sets it on every batch norm
 
 
-class LeakyReLU(nn.Module):
-    """Darknet's leaky: slope 0.1 below zero."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.leaky_relu(x, 0.1)
-
-
-class SiLU(nn.Module):
-    """x * sigmoid(x)."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.silu(x)
-
-
-class Mish(nn.Module):
-    """x * tanh(softplus(x)); Misra, 2019."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.mish(x)
-
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"leaky": LeakyReLU, "silu": SiLU, "mish": Mish, "linear": nn.Identity}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "leaky": functools.partial(nn.LeakyReLU, 0.1),  # Darknet's slope below zero
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "linear": nn.Identity,
+}
 
 
 class Conv(nn.Module):
@@ -57,8 +42,8 @@ class Conv(nn.Module):
         self.bn = nn.BatchNorm2d(outputs, eps=BATCH_NORM_EPS)
         self.act = ACTIVATIONS[activation]()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.act(self.bn(self.conv(x)))
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.act(self.bn(self.conv(x)))
         return y
 
 
@@ -71,31 +56,31 @@ class Bottleneck(nn.Module):
         self.cv2 = Conv(hidden, outputs, 3, 1, activation)
         self.add = shortcut and inputs == outputs
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.cv2(self.cv1(x))
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.cv2(self.cv1(x))
         return x + y if self.add else y
 
 
-def cells(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
+def cells(height: int, width: int, like: Tensor) -> Tensor:
     """(height, width, 2): x and y of each cell's corner, in cells."""
     columns = torch.arange(width, dtype=like.dtype, device=like.device)[None, :].expand(height, width)
     rows = torch.arange(height, dtype=like.dtype, device=like.device)[:, None].expand(height, width)
     return torch.stack([columns, rows], -1)
 
 
-def anchors_last(head: torch.Tensor, anchors: int) -> torch.Tensor:
+def anchors_last(head: Tensor, anchors: int) -> Tensor:
     """(batch, anchors * values, height, width) to (batch, anchors, height, width, values)."""
     batch, channels, height, width = head.shape
     return head.view(batch, anchors, channels // anchors, height, width).permute(0, 1, 3, 4, 2)
 
 
-def flat(centres: torch.Tensor, sizes: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+def flat(centres: Tensor, sizes: Tensor, scores: Tensor) -> Tensor:
     """(batch, anchors * height * width, 4 + scores): the predictions of one head as rows."""
     joined = torch.cat([centres, sizes, scores], -1)
     return joined.reshape(joined.shape[0], -1, joined.shape[-1])
 
 
-def exponential_boxes(head: torch.Tensor, anchors: torch.Tensor, stride: int, scale: float = 1.0) -> torch.Tensor:
+def exponential_boxes(head: Tensor, anchors: Tensor, stride: int, scale: float = 1.0) -> Tensor:
     """YOLOv2 to v4: rows of (x, y, width, height in pixels, objectness, classes).
 
     anchors (n, 2) in pixels. scale: YOLOv4's grid sensitivity, which lets a centre reach its cell's border.
@@ -107,7 +92,7 @@ def exponential_boxes(head: torch.Tensor, anchors: torch.Tensor, stride: int, sc
     return flat(centres, sizes, torch.sigmoid(y[..., 4:]))
 
 
-def squared_boxes(head: torch.Tensor, anchors: torch.Tensor, stride: int) -> torch.Tensor:
+def squared_boxes(head: Tensor, anchors: Tensor, stride: int) -> Tensor:
     """YOLOv5: rows as of exponential_boxes; sizes are bounded by four times the anchor."""
     y = torch.sigmoid(anchors_last(head, anchors.shape[0]))
     corner = cells(y.shape[2], y.shape[3], y)
@@ -122,7 +107,7 @@ class Detect(nn.Module):
     anchors: buffer (scales, anchors, 2) in units of the scale's stride, as in ultralytics checkpoints.
     """
 
-    anchors: torch.Tensor
+    anchors: Tensor
 
     def __init__(
         self, channels: Sequence[int], classes: int, anchors: Sequence[Sequence[float]], strides: Sequence[int]
@@ -133,6 +118,35 @@ class Detect(nn.Module):
         self.register_buffer("anchors", pairs / torch.tensor(strides).view(-1, 1, 1))
         self.m = nn.ModuleList(nn.Conv2d(c, pairs.shape[1] * (5 + classes), 1) for c in channels)
 
-    def heads(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    def heads(self, features: Sequence[Tensor]) -> list[Tensor]:
         """The raw values of each scale, (batch, anchors * (5 + classes), height, width)."""
         return [convolution(feature) for convolution, feature in zip(self.m, features, strict=True)]
+
+
+class Numbered(nn.Module):
+    """A network of layers that checkpoints number; the last one is a Detect.
+
+    boxes: how a head's values are read. Inputs (batch, 3, height, width) float32 in 0..1, sides multiples of 32; the
+    result is (batch, boxes, 5 + classes), the finest scale first.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], boxes: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.model = nn.ModuleList(layers)
+        self.boxes = boxes
+
+    def forward(self, images: Tensor) -> Tensor:
+        detect = cast(Detect, self.model[-1])
+        heads = zip(detect.heads(self.features(images)), detect.strides, strict=True)
+        rows = [self.boxes(head, detect.anchors[n] * stride, stride) for n, (head, stride) in enumerate(heads)]
+        return torch.cat(rows, 1)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What the heads read, finest first."""
+        raise NotImplementedError
+
+    def run(self, start: int, end: int, x: Tensor) -> Tensor:
+        """x through the layers from `start` to before `end`."""
+        for index in range(start, end):
+            x = self.model[index](x)
+        return x

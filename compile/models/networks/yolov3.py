@@ -8,13 +8,12 @@ weights were converted from the original Darknet file, layer by layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from compile.models.networks.yolo import Bottleneck, Conv, Detect, exponential_boxes, squared_boxes
+from compile.models.networks.yolo import Bottleneck, Conv, Detect, Numbered, exponential_boxes, squared_boxes
 
 ANCHORS = ((10, 13, 16, 30, 33, 23), (30, 61, 62, 45, 59, 119), (116, 90, 156, 198, 373, 326))
 STRIDES = (8, 16, 32)
@@ -24,7 +23,7 @@ STRIDES = (8, 16, 32)
 BOXES = {"exponential": exponential_boxes, "squared": squared_boxes}
 
 
-class YOLOv3(nn.Module):
+class YOLOv3(Numbered):
     """(batch, 3, height, width) float32 in 0..1, sides multiples of 32, to (batch, boxes, 5 + classes).
 
     A row: centre x, centre y, width, height in pixels, objectness, one probability a class; finest scale first.
@@ -41,39 +40,24 @@ class YOLOv3(nn.Module):
         boxes: str = "exponential",
         anchors: Sequence[Sequence[float]] = ANCHORS,
     ) -> None:
-        super().__init__()
-        self.boxes = BOXES[boxes]
         channels = [width << stage for stage in range(6)]  # 32, 64, 128, 256, 512, 1024
         layers: list[nn.Module] = [Conv(3, width, 3, 1, activation)]
         for inputs, outputs, count in zip(channels[:-1], channels[1:], blocks, strict=True):
             layers += [Conv(inputs, outputs, 3, 2, activation), _residuals(outputs, count, activation)]
         layers += _neck(width, activation)
         layers.append(Detect([8 * width, 16 * width, 32 * width], classes, anchors, STRIDES))
-        self.model = nn.ModuleList(layers)
+        super().__init__(layers, BOXES[boxes])
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        detect = cast(Detect, self.model[28])
-        rows = [
-            self.boxes(head, detect.anchors[scale] * STRIDES[scale], STRIDES[scale])
-            for scale, head in enumerate(detect.heads(self.features(images)))
-        ]
-        return torch.cat(rows, 1)
-
-    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def features(self, x: Tensor) -> list[Tensor]:
         """What the three heads read, finest first. The numbers are those of the checkpoint's layers."""
-        fine = self._run(0, 7, x)
-        middle = self._run(7, 9, fine)
-        coarse = self._run(9, 15, middle)
-        x = functional.interpolate(self._run(16, 17, coarse), scale_factor=2.0, mode="nearest")
-        x = self._run(19, 22, torch.cat([x, middle], 1))
-        up = functional.interpolate(self._run(23, 24, x), scale_factor=2.0, mode="nearest")
-        finest = self._run(26, 28, torch.cat([up, fine], 1))
-        return [finest, self._run(22, 23, x), self._run(15, 16, coarse)]
-
-    def _run(self, start: int, end: int, x: torch.Tensor) -> torch.Tensor:
-        for index in range(start, end):
-            x = self.model[index](x)
-        return x
+        fine = self.run(0, 7, x)
+        middle = self.run(7, 9, fine)
+        coarse = self.run(9, 15, middle)
+        x = functional.interpolate(self.run(16, 17, coarse), scale_factor=2.0, mode="nearest")
+        x = self.run(19, 22, torch.cat([x, middle], 1))
+        up = functional.interpolate(self.run(23, 24, x), scale_factor=2.0, mode="nearest")
+        finest = self.run(26, 28, torch.cat([up, fine], 1))
+        return [finest, self.run(22, 23, x), self.run(15, 16, coarse)]
 
 
 def _residuals(channels: int, count: int, activation: str) -> nn.Module:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from compile.models.networks.yolo import ACTIVATIONS, exponential_boxes
@@ -34,8 +34,8 @@ class Conv(nn.Module):
         layers.append(ACTIVATIONS[activation]())
         self.conv = nn.Sequential(*layers)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.conv(x)
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
         return y
 
 
@@ -48,7 +48,7 @@ class Residuals(nn.Module):
             nn.ModuleList([Conv(channels, channels, 1), Conv(channels, channels, 3)]) for _ in range(count)
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         for block in self.module_list:
             first, second = block.children()
             x = x + second(first(x))
@@ -70,11 +70,11 @@ class FirstStage(nn.Module):
         self.conv7 = Conv(double, double, 1)
         self.conv8 = Conv(2 * double, double, 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         x = self.conv2(self.conv1(x))
         beside, main = self.conv3(x), self.conv4(x)
         main = self.conv7(main + self.conv6(self.conv5(main)))
-        joined: torch.Tensor = self.conv8(torch.cat([main, beside], 1))
+        joined: Tensor = self.conv8(torch.cat([main, beside], 1))
         return joined
 
 
@@ -91,11 +91,11 @@ class Stage(nn.Module):
         self.conv4 = Conv(inputs, inputs, 1)
         self.conv5 = Conv(outputs, outputs, 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
         beside = self.conv2(x)
         main = self.conv4(self.resblock(self.conv3(x)))
-        joined: torch.Tensor = self.conv5(torch.cat([main, beside], 1))
+        joined: Tensor = self.conv5(torch.cat([main, beside], 1))
         return joined
 
 
@@ -112,7 +112,7 @@ class _Numbered(nn.Module):
         for number, layer in enumerate(layers, 1):
             self.add_module(f"conv{number}", layer)
 
-    def run(self, first: int, last: int, x: torch.Tensor) -> torch.Tensor:
+    def run(self, first: int, last: int, x: Tensor) -> Tensor:
         """x through conv`first` to conv`last`."""
         for number in range(first, last + 1):
             x = self.get_submodule(f"conv{number}")(x)
@@ -146,9 +146,7 @@ class Neck(_Numbered):
             *_alternating(8 * c, 4 * c, 5),
         )
 
-    def forward(
-        self, coarse: torch.Tensor, middle: torch.Tensor, fine: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, coarse: Tensor, middle: Tensor, fine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.run(1, 3, coarse)
         pools = [functional.max_pool2d(x, size, stride=1, padding=size // 2) for size in (13, 9, 5)]
         deep = self.run(4, 6, torch.cat([*pools, x], 1))
@@ -173,9 +171,7 @@ class Head(_Numbered):
             *_output(32 * c, outputs),
         )
 
-    def forward(
-        self, fine: torch.Tensor, middle: torch.Tensor, deep: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, fine: Tensor, middle: Tensor, deep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.run(4, 8, torch.cat([self.run(3, 3, fine), middle], 1))
         y = self.run(12, 16, torch.cat([self.run(11, 11, x), deep], 1))
         return self.run(1, 2, fine), self.run(9, 10, x), self.run(17, 18, y)
@@ -188,14 +184,10 @@ class YOLOv4(nn.Module):
     scales: grid sensitivity of the three heads, finest first.
     """
 
-    anchors: torch.Tensor
+    anchors: Tensor
 
     def __init__(
-        self,
-        classes: int = 80,
-        width: int = 32,
-        blocks: Sequence[int] = (2, 8, 8, 4),
-        scales: Sequence[float] = SCALES,
+        self, classes: int = 80, width: int = 32, blocks: Sequence[int] = (2, 8, 8, 4), scales: Sequence[float] = SCALES
     ) -> None:
         super().__init__()
         self.scales = tuple(scales)
@@ -206,7 +198,7 @@ class YOLOv4(nn.Module):
         self.head = Head(width, 3 * (5 + classes))
         self.register_buffer("anchors", torch.tensor(ANCHORS).float().view(3, 3, 2), persistent=False)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         fine = self.down3(self.down2(self.down1(images)))
         middle = self.down4(fine)
         heads = self.head(*self.neck(self.down5(middle), middle, fine))
@@ -217,6 +209,6 @@ class YOLOv4(nn.Module):
         return torch.cat(rows, 1)
 
 
-def current_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def current_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The older spelling of the neck's keys, corrected."""
     return {"neck" + key[4:] if key.startswith("neek.") else key: value for key, value in state.items()}

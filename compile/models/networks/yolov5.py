@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from compile.models.networks.yolo import Bottleneck, Conv, Detect, squared_boxes
-
-ANCHORS = ((10, 13, 16, 30, 33, 23), (30, 61, 62, 45, 59, 119), (116, 90, 156, 198, 373, 326))
-STRIDES = (8, 16, 32)
+from compile.models.networks.yolo import Bottleneck, Conv, Detect, Numbered, squared_boxes
+from compile.models.networks.yolov3 import ANCHORS, STRIDES
 
 
 class C3(nn.Module):
@@ -31,8 +28,8 @@ class C3(nn.Module):
         self.cv3 = Conv(2 * half, outputs)
         self.m = nn.Sequential(*(Bottleneck(half, half, half, "silu", shortcut) for _ in range(count)))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.cv3(torch.cat([self.m(self.cv1(x)), self.cv2(x)], 1))
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.cv3(torch.cat([self.m(self.cv1(x)), self.cv2(x)], 1))
         return y
 
 
@@ -44,15 +41,15 @@ class SPPF(nn.Module):
         self.cv1 = Conv(inputs, inputs // 2)
         self.cv2 = Conv(inputs // 2 * 4, outputs)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         pooled = [self.cv1(x)]
         for _ in range(3):
             pooled.append(functional.max_pool2d(pooled[-1], 5, stride=1, padding=2))
-        y: torch.Tensor = self.cv2(torch.cat(pooled, 1))
+        y: Tensor = self.cv2(torch.cat(pooled, 1))
         return y
 
 
-class YOLOv5(nn.Module):
+class YOLOv5(Numbered):
     """(batch, 3, height, width) float32 in 0..1, sides multiples of 32, to (batch, boxes, 5 + classes).
 
     Rows: centre x, centre y, width, height in pixels, objectness, one probability a class; finest scale first.
@@ -60,13 +57,8 @@ class YOLOv5(nn.Module):
     """
 
     def __init__(
-        self,
-        depth: float = 0.33,
-        width: float = 0.50,
-        classes: int = 80,
-        anchors: Sequence[Sequence[float]] = ANCHORS,
+        self, depth: float = 0.33, width: float = 0.50, classes: int = 80, anchors: Sequence[Sequence[float]] = ANCHORS
     ) -> None:
-        super().__init__()
         c64, c128, c256, c512, c1024 = (math.ceil(c * width / 8) * 8 for c in (64, 128, 256, 512, 1024))
 
         def count(blocks: int) -> int:
@@ -102,30 +94,17 @@ class YOLOv5(nn.Module):
             C3(2 * c512, c1024, count(3), shortcut=False),
             Detect([c256, c512, c1024], classes, anchors, STRIDES),
         ]
-        self.model = nn.ModuleList([*backbone, *head])
+        super().__init__([*backbone, *head], squared_boxes)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        detect = cast(Detect, self.model[24])
-        rows = [
-            squared_boxes(head, detect.anchors[scale] * STRIDES[scale], STRIDES[scale])
-            for scale, head in enumerate(detect.heads(self.features(images)))
-        ]
-        return torch.cat(rows, 1)
-
-    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def features(self, x: Tensor) -> list[Tensor]:
         """What the three heads read, finest first. The numbers are those of the checkpoint's layers."""
-        fine = self._run(0, 5, x)
-        middle = self._run(5, 7, fine)
-        tenth = self._run(7, 11, middle)
+        fine = self.run(0, 5, x)
+        middle = self.run(5, 7, fine)
+        tenth = self.run(7, 11, middle)
         up = functional.interpolate(tenth, scale_factor=2.0, mode="nearest")
-        fourteenth = self._run(13, 15, torch.cat([up, middle], 1))
+        fourteenth = self.run(13, 15, torch.cat([up, middle], 1))
         up = functional.interpolate(fourteenth, scale_factor=2.0, mode="nearest")
-        finest = self._run(17, 18, torch.cat([up, fine], 1))
-        down = self._run(20, 21, torch.cat([self._run(18, 19, finest), fourteenth], 1))
-        deepest = self._run(23, 24, torch.cat([self._run(21, 22, down), tenth], 1))
+        finest = self.run(17, 18, torch.cat([up, fine], 1))
+        down = self.run(20, 21, torch.cat([self.run(18, 19, finest), fourteenth], 1))
+        deepest = self.run(23, 24, torch.cat([self.run(21, 22, down), tenth], 1))
         return [finest, down, deepest]
-
-    def _run(self, start: int, end: int, x: torch.Tensor) -> torch.Tensor:
-        for index in range(start, end):
-            x = self.model[index](x)
-        return x

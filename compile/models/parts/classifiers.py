@@ -1,4 +1,4 @@
-"""A class for a text: what BERT, DistilBERT, RoBERTa and XLM-RoBERTa have in common.
+"""A class for a text: what BERT, DistilBERT, RoBERTa, XLM and XLM-RoBERTa have in common.
 
 Networks are transformers' ...ForSequenceClassification, built from a configuration, so no hub is needed. Published
 files of these networks load under transformers' own names (see `without_position_ids` for what older ones carry).
@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compile.definition import GraphDefinition, ModelDefinition
+from compile.definition import ModelDefinition
 from compile.models.parts.draw import drawer
-from compile.models.parts.options import require, with_options
+from compile.models.parts.drawn import drawn
+from compile.models.parts.options import divides, require
 from compile.models.parts.tokens import Tokens, without_position_ids
 
 
@@ -63,18 +64,17 @@ class Classifier:
     segments: bool = False
     query: str = "query.weight"
 
-    def build(self, variant: Sizes, options: Mapping[str, Any]) -> ModelDefinition:
-        """The definition of a variant, changed by the spec's options. Raises CompileError for impossible ones."""
-        sizes = with_options(self.family, variant, options)
-        divisible = sizes.hidden_size % sizes.heads == 0
-        require(self.family, (divisible, f"hidden_size {sizes.hidden_size} is no multiple of heads {sizes.heads}"))
-        given = {{**NAMES, **self.names}[name]: size for name, size in asdict(sizes).items() if name in NAMES}
+    def build(self, sizes: Any, languages: int = 0) -> ModelDefinition:
+        """The definition of a `Sizes`, or of a family's own. Raises CompileError for impossible ones."""
+        require(self.family, divides(sizes, "hidden_size", "heads"))
+        names = {**NAMES, **self.names}
+        given = {names[name]: size for name, size in asdict(sizes).items() if name in names}
         configuration = self.configuration(**given, **self.constants, attn_implementation="eager")
         longest, first = sizes.positions - self.reserved, min(self.first, sizes.vocabulary // 2)
-        tokens = Tokens(self.family, sizes.vocabulary, self.padding, first, longest, segments=self.segments)
+        tokens = Tokens(self.family, sizes.vocabulary, self.padding, first, longest, self.segments, languages)
         module = self.network(configuration).eval()
         return ModelDefinition(
-            graphs={"main": GraphDefinition(module, tokens.example, tokens.references)},
+            graphs={"main": drawn(module, tokens.batch)},
             buckets=[{"tokens": sizes.tokens}],
             task="tensor",
             task_settings=tokens.task_settings(),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
 
@@ -21,9 +21,9 @@ OFFSET = 0.1
 class OfficialEmbeddings(Dinov2Embeddings):  # type: ignore[misc]
     """transformers' embeddings with the official resizing."""
 
-    def interpolate_pos_encoding(self, embeddings: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """(1, 1 + patches, width of the model) for a picture of height x width pixels; embeddings tell the patches."""
-        positions: torch.Tensor = self.position_embeddings
+    def interpolate_pos_encoding(self, embeddings: Tensor, height: int, width: int) -> Tensor:
+        """(1, 1 + patches, width of the model) for a picture of height x width pixels; embeddings hold the patches."""
+        positions: Tensor = self.position_embeddings
         known = positions.shape[1] - 1
         if embeddings.shape[1] - 1 == known and height == width:
             return positions

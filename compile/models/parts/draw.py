@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 SPREAD = 0.1
@@ -43,7 +43,7 @@ def drawer(
     return draw
 
 
-def _distribution(owner: nn.Module, parameter: torch.Tensor, gain: float, embedding: float) -> tuple[float, float]:
+def _distribution(owner: nn.Module, parameter: Tensor, gain: float, embedding: float) -> tuple[float, float]:
     """Mean and standard deviation of one parameter, from the layer that owns it."""
     if isinstance(owner, (*_BATCH_NORMS, nn.LayerNorm, nn.GroupNorm)):
         return (1.0 if parameter is owner.weight else 0.0), SPREAD

@@ -39,6 +39,12 @@ def require(family: str, *checks: tuple[bool, str]) -> None:
         raise CompileError(f"model.options of {family}:\n  " + "\n  ".join(problems))
 
 
+def divides(sizes: Any, number: str, part: str) -> tuple[bool, str]:
+    """The check, for `require`, that one size is a multiple of another."""
+    whole, count = getattr(sizes, number), getattr(sizes, part)
+    return whole % count == 0, f"{number} {whole} is no multiple of {part} {count}"
+
+
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
 

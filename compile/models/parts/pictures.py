@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
-from compile.definition import MINIMUM_REFERENCES, Bucket, Inputs
+from compile.definition import Bucket, ModelDefinition
 from compile.errors import CompileError
+from compile.models.parts.drawn import drawn
 
 # ImageNet statistics, used by torchvision, timm and the families trained with them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def picture(seed: int, height: int, width: int) -> torch.Tensor:
+def picture(seed: int, height: int, width: int) -> Tensor:
     """(3, height, width) float32 in 0..1: discs of one colour on a gradient, and noise of standard deviation 0.02."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.linspace(0, 1, height)[:, None]
@@ -65,17 +68,21 @@ class Pictures:
             raise CompileError(f"compile.buckets: {dict(bucket)} does not fit {self.family}.", f"Give image: {wanted}.")
         return size[0], size[1]
 
-    def batch(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+    def batch(self, seed: int, bucket: Bucket, batch: int) -> dict[str, Tensor]:
         """float32 (batch, 3, height, width); every picture of every seed differs."""
         height, width = self.size(bucket)
         pictures = torch.stack([picture(1000 * seed + index, height, width) for index in range(batch)])
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         return {self.name: (pictures - mean) / std}
 
-    def example(self, bucket: Bucket, batch: int) -> Inputs:
-        """The input that the graph is traced with."""
-        return self.batch(0, bucket, batch)
-
-    def references(self, bucket: Bucket, batch: int) -> Sequence[Inputs]:
-        """The inputs that the artifact is compared on."""
-        return [self.batch(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
+    def definition(
+        self,
+        module: nn.Module,
+        size: int | tuple[int, int],
+        initialise: Callable[[nn.Module, torch.Generator], None],
+        **more: Any,
+    ) -> ModelDefinition:
+        """A model of one graph for pictures of `size`; more: further fields, or others than the usual."""
+        bucket: Bucket = {"image": (size, size) if isinstance(size, int) else size}
+        usual = {"graphs": {"main": drawn(module.eval(), self.batch)}, "task": "tensor"}
+        return ModelDefinition(buckets=[bucket], initialise=initialise, **{**usual, **more})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from compile.definition import MINIMUM_REFERENCES, Bucket, Inputs, SampleRequest
+from compile.definition import Bucket, SampleRequest
 from compile.errors import CompileError
 
 
@@ -41,7 +41,7 @@ class Tokens:
             )
         return length
 
-    def batch(self, seed: int, bucket: Bucket, batch: int) -> dict[str, torch.Tensor]:
+    def batch(self, seed: int, bucket: Bucket, batch: int) -> dict[str, Tensor]:
         """int64 (batch, tokens): input_ids, attention_mask and, where the network reads it, token_type_ids.
 
         A quarter to all of each row is text, the rest padding.
@@ -61,10 +61,11 @@ class Tokens:
 
     def task_settings(self) -> dict[str, Any]:
         """Settings of the task tensor: shorter texts are padded, masks made, ids that do not exist refused."""
-        highest = {"input_ids": self.vocabulary - 1, "attention_mask": 1}
-        highest |= {"token_type_ids": 1} if self.segments else {}
-        defaults = {"attention_mask": 1, **({"token_type_ids": 0} if self.segments else {})}
-        highest |= {"langs": self.languages - 1} if self.languages else {}
+        highest, defaults = {"input_ids": self.vocabulary - 1, "attention_mask": 1}, {"attention_mask": 1}
+        if self.segments:
+            highest["token_type_ids"], defaults["token_type_ids"] = 1, 0
+        if self.languages:
+            highest["langs"] = self.languages - 1
         return {
             "padding": {name: self.padding if name == "input_ids" else 0 for name in highest},
             "defaults": defaults,
@@ -78,16 +79,8 @@ class Tokens:
         body = json.dumps({"input_ids": ids, "num_beams": 2})
         return SampleRequest(body.encode(), "application/json", "application/json")
 
-    def example(self, bucket: Bucket, batch: int) -> Inputs:
-        """The input that the graph is traced with."""
-        return self.batch(0, bucket, batch)
 
-    def references(self, bucket: Bucket, batch: int) -> Sequence[Inputs]:
-        """The inputs that the artifact is compared on."""
-        return [self.batch(seed, bucket, batch) for seed in range(1, MINIMUM_REFERENCES + 1)]
-
-
-def without_position_ids(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_position_ids(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A checkpoint of an older transformers, which stored 0, 1, 2 ... as a weight, without these.
 
     Raises CompileError when they are anything else.

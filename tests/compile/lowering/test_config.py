@@ -136,7 +136,7 @@ WRONG = {
     ),
     "ends Python": (SINC + "\nraise SystemExit(3)\n", "sinc.py ends Python when it is run: SystemExit: 3"),
     "defines none": ("x = 1\n", "sinc.py: defines no subclass of FunctionRewrite or ModuleRewrite"),
-    "says too little": (SINC.replace("    cost =", "    costs ="), "Sinc does not say its cost"),
+    "says too little": (SINC.replace("    cost =", "    costs ="), "Sinc does not define its cost"),
     "has a taken name": (SINC.replace('name = "sinc"', 'name = "pad"'), "the name 'pad' is another rewrite's"),
 }
 

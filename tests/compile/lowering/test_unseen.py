@@ -192,7 +192,7 @@ def test_a_users_rewrite_from_a_file(tmp_path: Path) -> None:
         ("raise ValueError('broken')\n", "cannot be run: ValueError: broken"),
         (
             "from compile.lowering import FunctionRewrite\nclass Mine(FunctionRewrite):\n    name = 'mine'\n",
-            "Mine does not say its why, cost, operators",
+            "Mine does not define its why, cost, operators",
         ),
     ],
 )
