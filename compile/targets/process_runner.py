@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from typing import Any
 from compile.targets.base import Cost, LoweredVariant
 from compile.targets.diagnosis import Failure
 
+_LOG = logging.getLogger(__name__)
 LOG = "compile.log"
 # The SDK's own timeout (compiler_timeout) comes first where there is one: its message says more than ours.
 GRACE_SECONDS = 60.0
@@ -57,6 +59,7 @@ def run(lowered: LoweredVariant, keywords: dict[str, Any]) -> Finished:
     code, timed_out, cost = _watch(
         lowered.work, log, lowered.spec.compile.timeout / timedelta(seconds=1) + GRACE_SECONDS
     )
+    _LOG.info("%s: compiler's exit code %d after %.1f s, see %s", lowered.variant, code, cost.seconds, log)
     text = log.read_text(encoding="utf-8", errors="replace")
     (lowered.work / "cost.json").write_text(json.dumps(cost.to_json(), indent=2) + "\n", encoding="utf-8")
     result = lowered.work / "result.json"
