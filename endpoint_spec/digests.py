@@ -130,7 +130,7 @@ def local_sources(path: Path, root: Path | None = None) -> tuple[Path, ...]:
     """
     path = path.resolve()
     home = root.resolve() if root is not None else path.parent
-    found = _closure(path, (path.parent, home), _of_no_room)
+    found = _closure([path], (path.parent, home), _of_no_room)
     for file in found:
         if not file.is_relative_to(home):
             remedy = "Keep the code of the project inside its root."
@@ -145,7 +145,7 @@ def family_sources(family: str) -> tuple[Path, ...]:
     """
     folder = INSTALLED / "compile" / "models"
     keep = {file.resolve() for file in folder.rglob("*.py")} - {(folder / "__init__.py").resolve()}
-    return _closure(family_file(family).resolve(), (INSTALLED,), keep.__contains__)
+    return _closure([family_file(family).resolve()], (INSTALLED,), keep.__contains__)
 
 
 def code_of(roots: Iterable[Path], folders: Iterable[str], left_out: Iterable[str] = ()) -> dict[str, str]:
@@ -159,14 +159,13 @@ def code_of(roots: Iterable[Path], folders: Iterable[str], left_out: Iterable[st
     def counts(file: Path) -> bool:
         return any(map(file.is_relative_to, inside)) and not any(map(file.is_relative_to, outside))
 
-    found = {file for root in roots for file in _closure(root.resolve(), (INSTALLED,), counts)}
-    return _contents(sorted(found), INSTALLED)
+    return _contents(_closure([root.resolve() for root in roots], (INSTALLED,), counts), INSTALLED)
 
 
-def _closure(path: Path, bases: tuple[Path, ...], keep: Callable[[Path], bool]) -> tuple[Path, ...]:
-    """A file and everything that it imports, directly or not, as far as `keep` holds."""
+def _closure(paths: Iterable[Path], bases: tuple[Path, ...], keep: Callable[[Path], bool]) -> tuple[Path, ...]:
+    """Files and everything that they import, directly or not, as far as `keep` holds."""
     found: set[Path] = set()
-    waiting = [path]
+    waiting = [*paths]
     while waiting:
         file = waiting.pop()
         if file not in found:

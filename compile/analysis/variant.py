@@ -10,8 +10,7 @@ import torch
 
 from compile.analysis import CoverageReport, analyze
 from compile.definition import GraphDefinition, GraphVariant, Inputs, checked_inputs
-from compile.ir.flat_module import FlatModule, Signature, flat_module
-from compile.ir.flat_module import signature as signature_of
+from compile.ir.flat_module import FlatModule, Signature, described, flat_module
 from compile.lowering import Prologue
 from compile.lowering.config import of_spec
 from compile.lowering.for_target import lowered
@@ -26,6 +25,7 @@ class AnalyzedVariant:
     """A variant with its original (`flat`), its lowered graph (`parts`) and the prediction for the target (`report`).
 
     signature: of the original. example: the inputs it is traced with, by name. references: those it is compared on.
+    first: what the original returned for the first reference.
     """
 
     variant: GraphVariant
@@ -33,6 +33,7 @@ class AnalyzedVariant:
     signature: Signature
     example: Inputs
     references: Sequence[Inputs]
+    first: Sequence[torch.Tensor]
     parts: Prologue
     report: CoverageReport
 
@@ -50,8 +51,8 @@ def analyzed(variant: GraphVariant, graph: GraphDefinition, spec: EndpointSpec, 
     example, references = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
     flat, tensors = flat_module(graph.module, example), tuple(example.values())
     with reporter.step(f"lower: {variant}"):
-        signature = signature_of(flat, example)
+        signature, first = described(flat, references[0])
         parts = lowered(flat, tensors, spec.compile.target, of_spec(spec))
     with reporter.step(f"operators: {variant}"):
         report = analyze(parts.device, parts.device_inputs, target=spec.compile.target)
-    return AnalyzedVariant(variant, flat, signature, example, references, parts, report)
+    return AnalyzedVariant(variant, flat, signature, example, references, first, parts, report)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
+import io
 import shutil
 import tarfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import inference_code
 from compile.errors import CompileError
@@ -25,8 +26,10 @@ CODE = "code"
 HANDLER = "handler"
 # 1980-01-01: the oldest moment that every unpacker takes without a warning.
 _TIME = 315532800
-# Float weights hardly compress; level 1 takes what there is (zeros, code) at the speed of the disk.
-_LEVEL = 1
+# Float weights hold no repeated strings to search for: Huffman codes and runs of zeros are all that makes them smaller.
+_STRATEGY = zlib.Z_RLE
+_PIECE = 1 << 20
+_GZIP = 16 + zlib.MAX_WBITS  # with gzip's header (no name, no time) and checksum, not zlib's
 
 
 def write_code(spec: EndpointSpec, folder: Path) -> str | None:
@@ -73,13 +76,27 @@ def write_archive(folder: Path, archive: Path, advance: Callable[[int], None] = 
     Sorted names, fixed owner, mode and time, no file name in the gzip header: the same content gives the same bytes
     from any directory on any day (with the same zlib). `advance` is called with the bytes of each file.
     """
-    with (
-        archive.open("wb") as raw,
-        gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=_LEVEL, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
-    ):
-        _add_all(tar, folder, advance)
+    with archive.open("wb") as raw, _GzipStream(raw) as packed:
+        with tarfile.open(fileobj=packed, mode="w|", bufsize=_PIECE, format=tarfile.GNU_FORMAT) as tar:
+            _add_all(tar, folder, advance)
     return manifests.file_sha256(archive)
+
+
+class _GzipStream(io.RawIOBase):
+    """Writes gzip as gzip.GzipFile does, which cannot be given a strategy."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._compressor = zlib.compressobj(1, zlib.DEFLATED, _GZIP, strategy=_STRATEGY)
+
+    def write(self, data: Any) -> int:
+        self._raw.write(self._compressor.compress(data))
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.write(self._compressor.flush())
+        super().close()
 
 
 def write_tar(folder: Path, archive: Path) -> None:

@@ -99,7 +99,7 @@ def make(
     names, references = [output.name for output in analyzed.signature.outputs], analyzed.references
     with reporter.step(f"parity: {variant}", len(references)) as advance:
         saved = torch.jit.load(str(on_cpu))  # type: ignore[no-untyped-call]
-        parity = compare(flat, saved, references, names, advance=lambda: advance(1))
+        parity = compare(flat, saved, references, names, seen=analyzed.first, advance=lambda: advance(1))
     device = None
     if not target.rehearsal:
         if target.runs_here:
