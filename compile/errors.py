@@ -41,6 +41,11 @@ def users_code(what: str) -> Iterator[None]:
         raise CompileError(f"{what} failed: {said(error)}.", "Correct it there; nothing was written.") from error
 
 
+def one_line(error: BaseException) -> str:
+    """The last line of an exception's text, where torch and the Neuron SDK put the reason; its type without a text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
 def said(error: BaseException) -> str:
     """An exception in one line: its type, the first line of its text, and the last line of a user's file it passed."""
     text = (str(error).strip().splitlines() or [""])[0][:300].rstrip(".")

@@ -20,8 +20,13 @@ from .weights import FileWeights, HubWeights, RandomWeights, S3Weights
 _ROOMS = ("endpoint_spec", "compile", "inference_code", "cdk", "operations", "embedded_aws")
 
 
-def build_digest(spec: EndpointSpec, weights_sha256: str | None = None) -> str:
-    """sha256, in hex, of everything that decides what is built. weights_sha256: of a file that was hashed before.
+def build_digest(spec: EndpointSpec) -> str:
+    """sha256, in hex, of everything that decides what is built."""
+    return digest(build_content(spec))
+
+
+def build_content(spec: EndpointSpec, weights_sha256: str | None = None) -> dict[str, Any]:
+    """Everything that decides what is built. weights_sha256: of a file that was hashed before.
 
     The model and compile sections with their defaults, the digest of the weights, and the code of the definition: a
     family's file with its parts, or the entry's file with the local modules that it imports.
@@ -33,12 +38,7 @@ def build_digest(spec: EndpointSpec, weights_sha256: str | None = None) -> str:
         "weights": weights_identity(spec, weights_sha256),
         "options": spec.model.options,
     }
-    content = {
-        "model": model,
-        "compile": compile_section(spec),
-        "code": definition_code(spec),
-    }
-    return _digest(content)
+    return {"model": model, "compile": compile_section(spec), "code": definition_code(spec)}
 
 
 def compile_section(spec: EndpointSpec) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def handler_digest(spec: EndpointSpec) -> str:
     if spec.serve.handler is not None:
         sources = local_sources(spec.root / spec.serve.handler, spec.root)
         content["handler"] = {"file": spec.serve.handler, "code": _contents(sources, spec.root)}
-    return _digest(content)
+    return digest(content)
 
 
 def definition_code(spec: EndpointSpec) -> dict[str, str]:
@@ -244,5 +244,6 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def _digest(content: Any) -> str:
+def digest(content: Any) -> str:
+    """sha256, in hex, of a value that JSON has."""
     return hashlib.sha256(canonical(content).encode()).hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,12 +11,9 @@ from compile.analysis import CoverageReport, analyze
 from compile.definition import GraphDefinition, GraphVariant, Inputs, checked_inputs
 from compile.ir.flat_module import FlatModule, Signature, described, flat_module
 from compile.lowering import Prologue
-from compile.lowering.config import of_spec
+from compile.lowering.config import Rewriting
 from compile.lowering.for_target import lowered
 from compile.progress import Reporter
-
-if TYPE_CHECKING:
-    from endpoint_spec import EndpointSpec
 
 
 @dataclass(frozen=True)
@@ -43,8 +39,10 @@ class AnalyzedVariant:
         return tuple(self.example.values())
 
 
-def analyzed(variant: GraphVariant, graph: GraphDefinition, spec: EndpointSpec, reporter: Reporter) -> AnalyzedVariant:
-    """Lower a variant and account for its operators.
+def analyzed(
+    variant: GraphVariant, graph: GraphDefinition, target: str, rewriting: Rewriting, reporter: Reporter
+) -> AnalyzedVariant:
+    """Lower a variant for a target and account for its operators.
 
     Raises CompileError when the model fails on its example inputs, and when it cannot be lowered or traced.
     """
@@ -52,7 +50,7 @@ def analyzed(variant: GraphVariant, graph: GraphDefinition, spec: EndpointSpec, 
     flat, tensors = flat_module(graph.module, example), tuple(example.values())
     with reporter.step(f"lower: {variant}"):
         signature, first = described(flat, references[0])
-        parts = lowered(flat, tensors, spec.compile.target, of_spec(spec))
+        parts = lowered(flat, tensors, target, rewriting)
     with reporter.step(f"operators: {variant}"):
-        report = analyze(parts.device, parts.device_inputs, target=spec.compile.target)
+        report = analyze(parts.device, parts.device_inputs, target=target)
     return AnalyzedVariant(variant, flat, signature, example, references, first, parts, report)

@@ -14,14 +14,14 @@ from compile.cli.options import Json, Name, Rehearse, Root, err, facts, out
 from compile.cli.plan_tables import show_capacity
 from compile.frontend.project import endpoint
 from compile.progress import Bars, Reporter, Silent
-from endpoint_spec.lock import Lock, lock_path
+from endpoint_spec.lock import Lock
 from endpoint_spec.quantities import format_duration
 
 if TYPE_CHECKING:
     from compile.analysis.decoding_cost import DecodingPlan
     from compile.definition import GraphVariant
     from compile.pipeline.build import Result
-    from compile.pipeline.graph import BuiltVariant
+    from compile.pipeline.graph import CompiledVariant
     from compile.pipeline.plan import Plan
 
 PlanOnly = Annotated[
@@ -81,7 +81,7 @@ def build_command(
     with reporting(json_) as reporter:
         resolved = resolve(planned, reporter)
         if not json_:
-            _show_plan(planned, weighed, resolved.cached(cache) if cache else [])
+            _show_plan(planned, weighed, [v for v in planned.variants if cache and cache.has(resolved.keys[v.file])])
         result = build(resolved, reporter, cache)
     if json_:
         typer.echo(json.dumps({**_summary(result), "decoding": [one.to_json() for one in weighed]}, indent=2))
@@ -176,24 +176,23 @@ def _show_result(result: Result) -> None:
     for row in _artifact_rows(result.lock, result.changed):
         table.add_row(*row)
     out.print(table)
-    path = lock_path(result.spec, result.lock.rehearsal).relative_to(result.spec.root)
+    path = result.lock_path.relative_to(result.spec.root)
     flag = " --rehearse" if result.lock.rehearsal else ""
     out.print(f"Lock: {path}. Next: inferentia verify {result.spec.name}{flag}", highlight=False)
 
 
-def _compiler_rows(graph: BuiltVariant, root: Path) -> Iterator[tuple[str, str]]:
+def _compiler_rows(graph: CompiledVariant, root: Path) -> Iterator[tuple[str, str]]:
     """What the compiler took, and where its log differs from the prediction; nothing in a rehearsal."""
-    compiled = graph.compiled
-    if compiled.cost is not None:
-        yield "compiler", f"{compiled.cost.seconds:.1f} s, {compiled.cost.peak_bytes / 2**20:.0f} MiB at most"
-    rows = (compiled.comparison or {}).get("rows", ())
+    if graph.cost is not None:
+        yield "compiler", f"{graph.cost.seconds:.1f} s, {graph.cost.peak_bytes / 2**20:.0f} MiB at most"
+    rows = (graph.comparison or {}).get("rows", ())
     differing = [row for row in rows if row["difference"]]
     for row in differing:
         yield "predicted", f"{row['what']}: {row['predicted']}, the log says {row['logged']}"
     if rows and not differing:
         yield "predicted", "the log says the same as the prediction"
-    if compiled.record is not None:
-        yield "record", _inside(compiled.record, root)
+    if graph.record is not None:
+        yield "record", _inside(graph.record, root)
 
 
 def _operators(coverage: Any, subgraphs: Any) -> str:
@@ -230,22 +229,21 @@ def _summary(result: Result) -> dict[str, Any]:
         "name": spec.name,
         "changed": result.changed,
         "artifact": result.artifact.relative_to(spec.root).as_posix(),
-        "lock_path": lock_path(spec, result.lock.rehearsal).relative_to(spec.root).as_posix(),
+        "lock_path": result.lock_path.relative_to(spec.root).as_posix(),
         "weights": result.weights,
         "cached": [str(variant) for variant in result.cached],
-        "variants": [_variant(graph, spec.root) for graph in result.graphs if graph.compiled.cost is not None],
+        "variants": [_variant(graph, spec.root) for graph in result.graphs if graph.cost is not None],
         "lock": json.loads(result.lock.dump()),
     }
 
 
-def _variant(graph: BuiltVariant, root: Path) -> dict[str, Any]:
+def _variant(graph: CompiledVariant, root: Path) -> dict[str, Any]:
     """What compiling one graph took and said."""
-    compiled = graph.compiled
     return {
         "graph": str(graph.variant),
-        "cost": compiled.cost.to_json() if compiled.cost else None,
-        "comparison": compiled.comparison,
-        "record": _inside(compiled.record, root) if compiled.record else None,
+        "cost": graph.cost.to_json() if graph.cost else None,
+        "comparison": graph.comparison,
+        "record": _inside(graph.record, root) if graph.record else None,
     }
 
 

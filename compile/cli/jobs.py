@@ -91,7 +91,7 @@ def variant_command(
         job = run.opened(inputs.resolve(), outputs.resolve(), root.resolve())
         with log_tail.forward(job.outputs / "record", _say):
             made = run.compile_variant(job, index, Lines(err))
-    out.print(f"{made.graph.variant}: compiled, key {made.key}", highlight=False, soft_wrap=True)
+    out.print(f"{made.variant}: compiled, key {made.key}", highlight=False, soft_wrap=True)
 
 
 def _say(line: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compile.definition import Bucket, ModelDefinition, SampleRequest
+from compile.definition import SampleRequest
 from compile.errors import CompileError
 from compile.packaging import archive as package
 from compile.packaging.local_server import Answer, running
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 RELATIVE_TOLERANCE = 1e-4
 _VALUES = 64
 _SEED = 20
-
-
-def request(definition: ModelDefinition, bucket: Bucket) -> SampleRequest | None:
-    """The definition's sample request for a bucket, or None when it has none."""
-    return definition.sample(bucket) if definition.sample is not None else None
 
 
 def take(spec: EndpointSpec, draft: locks.Lock, asked: SampleRequest, archive: Path, scratch: Path) -> locks.Sample:

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compile.pipeline.graph import BuiltVariant
+    from compile.pipeline.graph import CompiledVariant
     from endpoint_spec import EndpointSpec
 
 
-def shortfalls(spec: EndpointSpec, graph: BuiltVariant) -> list[str]:
+def shortfalls(spec: EndpointSpec, graph: CompiledVariant) -> list[str]:
     """What compile.accept asks for and this graph does not reach, each with the key to change."""
     accept = spec.compile.accept
     problems = []

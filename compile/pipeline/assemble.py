@@ -12,12 +12,10 @@ from compile.packaging import archive as package
 from compile.packaging import golden_sample
 from compile.pipeline import lock as locking
 from compile.pipeline.acceptance import shortfalls
-from compile.pipeline.graph import BuiltVariant
-from compile.pipeline.graph_archive import CompiledVariant
+from compile.pipeline.graph import ARTIFACT, CPU, CompiledVariant
 from compile.pipeline.lock import Proof
 from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
-from compile.targets.inf2 import separates_weights
 from endpoint_spec.digests import handler_digest
 from endpoint_spec.lock import Lock
 from inference_code.artifact import manifest as manifests
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
 
 
-ARTIFACT, CPU, ARCHIVE = "artifact", "cpu", "model.tar.gz"  # in a build's scratch folder
+ARCHIVE = "model.tar.gz"  # in a build's scratch folder
 
 
 def assemble(resolved: ResolvedPlan, variants: Sequence[CompiledVariant], scratch: Path, reporter: Reporter) -> Lock:
@@ -37,12 +35,17 @@ def assemble(resolved: ResolvedPlan, variants: Sequence[CompiledVariant], scratc
     """
     planned, folder = resolved.plan, scratch / ARTIFACT
     spec = planned.spec
-    built = [compiled.graph for compiled in variants]
-    require_parity(built)
-    _require_accepted(spec, built)
+    require_parity(variants)
+    problems = [problem for compiled in variants for problem in shortfalls(spec, compiled)]
+    if problems:
+        raise CompileError(
+            "The model does not reach what compile.accept asks for:\n  " + "\n  ".join(problems),
+            f"No artifact was written. See inferentia analyze {spec.name}, or accept less in the spec.",
+        )
     manifest = _manifest(resolved, variants, package.write_code(spec, folder), folder)
-    asked = golden_sample.request(planned.definition, planned.variants[0].bucket)
-    return pack(spec, manifest, locking.proof(built, variants[0].weights), asked, scratch, reporter)
+    sample = planned.definition.sample
+    asked = sample(planned.variants[0].bucket) if sample is not None else None
+    return pack(spec, manifest, locking.proof(variants), asked, scratch, reporter)
 
 
 def pack(
@@ -72,7 +75,7 @@ def pack(
     return lock.model_copy(update={"sample": sample})
 
 
-def require_parity(built: Sequence[BuiltVariant]) -> None:
+def require_parity(built: Sequence[CompiledVariant]) -> None:
     """Raises CompileError for graphs that compute something else than the model, with both errors."""
     problems = [
         f"{graph.variant}: output {output.name}: error {output.error:.3e} exceeds the bound {output.bound:.3e} "
@@ -85,15 +88,6 @@ def require_parity(built: Sequence[BuiltVariant]) -> None:
         raise CompileError(
             "The artifact does not compute what the model computes:\n  " + "\n  ".join(problems),
             "No artifact was written. A trace fixes every branch of Python code: does forward branch on its input?",
-        )
-
-
-def _require_accepted(spec: EndpointSpec, built: Sequence[BuiltVariant]) -> None:
-    problems = [problem for graph in built for problem in shortfalls(spec, graph)]
-    if problems:
-        raise CompileError(
-            "The model does not reach what compile.accept asks for:\n  " + "\n  ".join(problems),
-            f"No artifact was written. See inferentia analyze {spec.name}, or accept less in the spec.",
         )
 
 
@@ -115,10 +109,10 @@ def _manifest(
         digests=Digests(build=resolved.digest, handler=handler_digest(spec)),
         task=TaskEntry(name=definition.task, settings=dict(definition.task_settings)),
         handler=handler,
-        graphs=tuple(compiled.graph.entry for compiled in variants),
+        graphs=tuple(compiled.entry for compiled in variants),
         versions=variants[0].versions,
         cores_per_copy=spec.compile.pipeline_cores,
         environment={},
-        separate_weights=separates_weights(spec) and not planned.target.rehearsal,
+        separate_weights=planned.target.separates_weights(spec),
         files=package.file_digests(folder),
     )

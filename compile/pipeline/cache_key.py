@@ -7,7 +7,6 @@ of a finished graph (compile.accept), how long it may take, and the other graphs
 from __future__ import annotations
 
 import functools
-import hashlib
 import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,11 @@ import transformers
 
 from compile.definition import GraphVariant
 from compile.frontend.weights import WeightsReport
-from endpoint_spec.digests import canonical, code_of, compile_section, definition_code, file_digest
+from endpoint_spec.digests import code_of, digest, file_digest
 from endpoint_spec.places import INSTALLED
 
 if TYPE_CHECKING:
     from compile.targets import Target
-    from endpoint_spec import EndpointSpec
 
 # A change of what a variant's file holds, or of what its key means, makes other keys.
 FORMAT = 1
@@ -43,33 +41,35 @@ def versions(target: Target) -> dict[str, str]:
 
 
 def here(target: Target) -> dict[str, str]:
-    """The environment of a compilation on this machine, for `Identity`."""
+    """The environment of a compilation on this machine, for `shared`."""
     return {**versions(target), "stand_in": str(target.stand_in)}
 
 
-class Identity:
-    """The part of the keys that all variants of a build share; `key` adds one variant's own."""
+def shared(
+    content: Mapping[str, Any], weights: WeightsReport, rehearsal: bool, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """The part of the keys that all variants of a build share.
 
-    def __init__(self, spec: EndpointSpec, weights: WeightsReport, rehearsal: bool, environment: Mapping[str, str]):
-        """environment: what is known of the machine that compiles: versions, or the image that has them."""
-        model, section = spec.model, compile_section(spec)
-        self.environment = dict(environment)
-        self._shared: dict[str, Any] = {
-            "format": FORMAT,
-            "model": {"family": model.family, "variant": model.variant, "entry": model.entry, "options": model.options},
-            "definition": definition_code(spec),
-            "weights": weights.sha256 or weights.source,
-            "compile": {key: value for key, value in section.items() if key not in _BESIDE_A_GRAPH},
-            "code": _code(),
-            "rehearsal": rehearsal,
-            "grad": torch.is_grad_enabled(),
-            "environment": self.environment,
-        }
+    content: of the build, as digests.build_content has it. environment: what is known of the machine that compiles:
+    versions, or the image that has them.
+    """
+    return {
+        "format": FORMAT,
+        "model": {name: value for name, value in content["model"].items() if name != "weights"},
+        "definition": content["code"],
+        "weights": weights.sha256 or weights.source,
+        "compile": {name: value for name, value in content["compile"].items() if name not in _BESIDE_A_GRAPH},
+        "code": _code(),
+        "rehearsal": rehearsal,
+        "grad": torch.is_grad_enabled(),
+        "environment": dict(environment),
+    }
 
-    def key(self, variant: GraphVariant) -> str:
-        """64 hex digits."""
-        own = {"role": variant.role, "bucket": dict(variant.bucket), "batch": variant.batch}
-        return hashlib.sha256(canonical({**self._shared, "variant": own}).encode()).hexdigest()
+
+def key(known: Mapping[str, Any], variant: GraphVariant) -> str:
+    """64 hex digits. known: what `shared` returned."""
+    own = {"role": variant.role, "bucket": dict(variant.bucket), "batch": variant.batch}
+    return digest({**known, "variant": own})
 
 
 @functools.cache

@@ -46,7 +46,7 @@ def repackage(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> tup
         )
         (files.folder / manifests.FILE_NAME).unlink()
         if not manifest.rehearsal and lock.sample is not None:
-            _graphs_for_cpu(spec, manifest, files.scratch / assemble.CPU, reporter)
+            _graphs_for_cpu(spec, manifest, files.scratch / graph.CPU, reporter)
         proven = Proof(lock.weights, lock.graphs, lock.parity)
         packed = assemble.pack(spec, manifest, proven, _sample_request(lock), files.scratch, reporter)
         return locking.publish(spec, packed, files.scratch / assemble.ARCHIVE)

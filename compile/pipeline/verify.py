@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import json
 import platform
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,13 +14,13 @@ import torch
 
 from compile.definition import GraphVariant, ModelDefinition, checked_inputs
 from compile.errors import CompileError
+from compile.files import write_json
 from compile.frontend import loading, weights
 from compile.ir.flat_module import flat_module
 from compile.packaging import artifact, golden_sample
 from compile.packaging.local_server import running
 from compile.progress import Reporter
 from compile.targets import resolve
-from compile.targets.inf2 import separates_weights
 from compile.verification.device_parity import on_device
 from compile.verification.parity import Parity, compare
 from endpoint_spec import lock as locks
@@ -57,7 +56,7 @@ def verify(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> list[C
             return [*checks, Check("graphs", True, "not run: only a machine with a NeuronCore runs what is compiled")]
         for entry in files.manifest.graphs:
             check = _parity if built.lock.rehearsal else partial(_device, spec)
-            checks.append(check(entry, definition, files.folder, reporter))
+            checks.append(check(entry, definition, files, reporter))
         if built.lock.sample is not None and not built.lock.stand_in:
             with reporter.step("sample answer from the packaged code"):
                 checks.append(_sample(spec, built.lock, files))
@@ -72,18 +71,14 @@ def kept_at(spec: EndpointSpec, rehearsal: bool) -> Path:
 
 def keep(spec: EndpointSpec, rehearsal: bool, checks: list[Check]) -> None:
     """Keeps what `verify` said, with the artifact's digest, the machine and the time."""
-    path = kept_at(spec, rehearsal)
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    said = {
+    record = {
         "artifact": artifact.find(spec, rehearsal=rehearsal).lock.digests.artifact,
         "machine": platform.node(),
         "date": now,
         "checks": [asdict(check) for check in checks],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.new")
-    draft.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
-    draft.replace(path)
+    write_json(kept_at(spec, rehearsal), record)
 
 
 def _runs_here(lock: locks.Lock) -> bool:
@@ -95,7 +90,11 @@ def _runs_here(lock: locks.Lock) -> bool:
 
 
 def _device(
-    spec: EndpointSpec, entry: PackagedVariant, definition: ModelDefinition, folder: Path, reporter: Reporter
+    spec: EndpointSpec,
+    entry: PackagedVariant,
+    definition: ModelDefinition,
+    files: artifact.Unpacked,
+    reporter: Reporter,
 ) -> Check:
     """A compiled graph on its own hardware, within compile.accept.device_tolerance."""
     variant = GraphVariant(entry.role, entry.bucket, entry.batch_size)
@@ -104,11 +103,11 @@ def _device(
     with reporter.step(f"device: {variant}"):
         names = [output.name for output in entry.outputs]
         found = on_device(
-            folder / entry.file,
+            files.folder / entry.file,
             flat_module(graph.module, example),
             references,
             names,
-            separate_weights=separates_weights(spec),
+            separate_weights=files.manifest.separate_weights,
         )
     tolerance = {str(metric): value for metric, value in spec.compile.accept.device_tolerance.items()}
     problems = [f"{name}: {said}" for name, output in found.items() for said in output.shortfalls(tolerance)]
@@ -116,7 +115,7 @@ def _device(
     return Check(f"device: {variant}", not problems, "; ".join(problems) or f"cosine similarity {cosine:.6f} at least")
 
 
-def _parity(entry: PackagedVariant, definition: ModelDefinition, folder: Path, reporter: Reporter) -> Check:
+def _parity(entry: PackagedVariant, definition: ModelDefinition, files: artifact.Unpacked, reporter: Reporter) -> Check:
     graph = definition.graphs.get(entry.role)
     if graph is None:
         raise CompileError(
@@ -126,7 +125,7 @@ def _parity(entry: PackagedVariant, definition: ModelDefinition, folder: Path, r
     example, references = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
     names = [output.name for output in entry.outputs]
     with reporter.step(f"parity: {variant}", len(references)) as advance:
-        saved = torch.jit.load(str(folder / entry.file))  # type: ignore[no-untyped-call]
+        saved = torch.jit.load(str(files.folder / entry.file))  # type: ignore[no-untyped-call]
         parity: Parity = compare(
             flat_module(graph.module, example), saved, references, names, advance=lambda: advance(1)
         )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from compile.errors import CompileError
+from compile.errors import CompileError, one_line
 from compile.profiling.latency import Modes, modes, percentiles
 from compile.progress import Reporter
 from compile.targets import resolve
@@ -296,8 +296,7 @@ def _load(
 def _require_calls(failures: Sequence[Exception], records: Sequence[Sequence[Any]]) -> None:
     real = [error for error in failures if not isinstance(error, threading.BrokenBarrierError)]
     if real:
-        reason = (str(real[0]).strip().splitlines() or [type(real[0]).__name__])[-1]
-        raise CompileError(f"A graph does not run here: {reason}", "Check it: inferentia verify NAME.")
+        raise CompileError(f"A graph does not run here: {one_line(real[0])}", "Check it: inferentia verify NAME.")
     if not any(records):
         raise CompileError("No call ended in the time that was given.", "Give more --seconds.")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from compile.analysis import capacity
 from compile.errors import CompileError, UsageError
-from compile.files import staging
+from compile.files import copy, staging
 from compile.frontend import weights
 from compile.packaging import archive as package
 from compile.pipeline import plan as plans
@@ -49,7 +49,7 @@ def make(spec: EndpointSpec, to: Path, *, rehearse: bool, reporter: Reporter, en
     with reporter.step("make the model"):
         planned = plans.plan(spec, rehearse=rehearse, check=False)
     if not rehearse:
-        capacity.require_fit(spec, plans.survey(planned, reporter))
+        capacity.require_fit(spec, plans.survey(planned, reporter).variants)
     known = _environment(planned.target, spec, environment)
     resolved = plans.resolve(planned, reporter, known)
     with staging(to.absolute().parent) as scratch, reporter.step("bundle"):
@@ -112,10 +112,10 @@ def stand_in(target: Target) -> bool:
 def _project(spec: EndpointSpec, tree: Path, archive: Path) -> None:
     for room in _ROOMS:
         for source in _code(INSTALLED / room):
-            _copy(source, tree / "code" / source.relative_to(INSTALLED))
-    _copy(spec.path, tree / "project" / "endpoints" / spec.path.name)
+            copy(source, tree / "code" / source.relative_to(INSTALLED))
+    copy(spec.path, tree / "project" / "endpoints" / spec.path.name)
     for name in _own_files(spec):
-        _copy(spec.root / name, tree / "project" / name)
+        copy(spec.root / name, tree / "project" / name)
     package.write_archive(tree, archive)
 
 
@@ -151,8 +151,3 @@ def _weights(spec: EndpointSpec, folder: Path) -> None:
         os.link(path, target)
     except OSError:  # another disk, or one without links
         shutil.copyfile(path, target)
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)

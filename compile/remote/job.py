@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import endpoint_spec as specs
-from compile.analysis.variant import analyzed
+from compile.analysis import capacity
 from compile.errors import CompileError
 from compile.files import place, staging
 from compile.frontend import weights
-from compile.pipeline import assemble, graph, matrix
+from compile.pipeline import assemble
+from compile.pipeline import graph as graphs
 from compile.pipeline import plan as plans
-from compile.pipeline.graph_archive import CompiledVariant, pack, unpack
+from compile.pipeline.graph import CompiledVariant, Places
+from compile.pipeline.graph_archive import pack, unpack
 from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
 from compile.remote.bundle import stand_in
@@ -80,14 +82,12 @@ def compile_variant(job: Job, index: int, reporter: Reporter) -> CompiledVariant
     planned, asked = resolved.plan, job.plan.variants[index]
     _require_same(job, resolved, asked)
     with staging(job.spec.root / "build") as scratch:
-        places = graph.Places(scratch / assemble.ARTIFACT, scratch / assemble.CPU, record)
-        places.artifact.mkdir()
+        places = Places.inside(scratch, record)
         with reporter.step("load the weights"):
             weights.fill(job.spec, planned.definition, resolved.weights)
-        variant = planned.variants[index]
-        ready = analyzed(variant, planned.definition.graphs[variant.role], job.spec, reporter)
-        made = matrix.compile_variant(resolved, ready, places, reporter)
-        assemble.require_parity([made.graph])
+        ready = planned.analyzed(planned.variants[index], reporter)
+        made = graphs.compile_variant(resolved, ready, places, reporter)
+        assemble.require_parity([made])
         with reporter.step("pack the variant"):
             pack(made, places, job.outputs / "variant" / jobs.VARIANT)
     return made
@@ -128,18 +128,17 @@ def gather(job: Job, reporter: Reporter) -> jobs.Result:
     resolved = _resolved(job, record, check=False, reporter=reporter)
     planned = resolved.plan
     with staging(spec.root / "build") as scratch:
-        places = graph.Places(scratch / assemble.ARTIFACT, scratch / assemble.CPU, record)
-        places.artifact.mkdir()
+        places = Places.inside(scratch, record)
         variants = [_gathered(job, planned, asked, places, reporter) for asked in job.plan.variants]
         _require_one_origin(variants)
         if not planned.target.rehearsal:
-            matrix.require_fit(planned, [made.footprint for made in variants])
+            capacity.require_fit(spec, [made.footprint for made in variants if made.footprint is not None])
         lock = assemble.assemble(resolved, variants, scratch, reporter)
         return _write(lock, scratch, job.outputs / "result")
 
 
 def _gathered(
-    job: Job, planned: plans.Plan, asked: jobs.VariantJob, places: graph.Places, reporter: Reporter
+    job: Job, planned: plans.Plan, asked: jobs.VariantJob, places: Places, reporter: Reporter
 ) -> CompiledVariant:
     file = job.inputs / "variants" / asked.key / jobs.VARIANT
     with reporter.step(f"variant: {asked.label}"):
@@ -162,8 +161,8 @@ def _require_one_origin(variants: list[CompiledVariant]) -> None:
         if differing:
             name = differing[0]
             raise CompileError(
-                f"The variants were not made alike: {name} is {expected.get(name)} for {first.graph.variant}, "
-                f"{said.get(name)} for {other.graph.variant}.",
+                f"The variants were not made alike: {name} is {expected.get(name)} for {first.variant}, "
+                f"{said.get(name)} for {other.variant}.",
                 "Compile them in one environment: remove the older variants from the artifact bucket and submit again.",
             )
 

@@ -87,6 +87,10 @@ class Target(Protocol):
         """Raises CompileError when this machine cannot compile the spec for the target."""
         ...
 
+    def separates_weights(self, spec: EndpointSpec) -> bool:
+        """Whether the runtime has to move the weights of a compiled graph to a core."""
+        ...
+
     def versions(self) -> dict[str, str]:
         """Versions of the compiler's packages, for the lock and the manifest."""
         ...

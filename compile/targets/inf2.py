@@ -41,11 +41,10 @@ class Inf2(neuron.NeuronTarget):
             file=finished.graph, account=account_of_nodes(finished), cost=finished.cost, record=lowered.work
         )
 
-
-def separates_weights(spec: EndpointSpec) -> bool:
-    """Whether torch_neuronx leaves the weights beside the program. torch_neuron's own option places them by itself."""
-    options = spec.compile.inf2
-    return spec.compile.target == "inf2" and options is not None and not options.inline_weights_to_neff
+    def separates_weights(self, spec: EndpointSpec) -> bool:
+        """Whether torch_neuronx leaves the weights beside the program."""
+        options = spec.compile.inf2
+        return options is not None and not options.inline_weights_to_neff
 
 
 def loaded(path: Path, separate_weights: bool, core: int = 0) -> torch.jit.ScriptModule:

@@ -19,6 +19,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from compile.files import write_json
 from compile.targets.base import Cost, LoweredVariant
 from compile.targets.diagnosis import Failure
 
@@ -42,7 +43,8 @@ class Finished:
 
 def run(lowered: LoweredVariant, keywords: dict[str, Any]) -> Finished:
     """Compiles a variant. Raises CompileError with the log's own line, the cause and the way out when that fails."""
-    _empty(lowered.work)
+    shutil.rmtree(lowered.work, ignore_errors=True)  # the record of the build before
+    (lowered.work / "compiler").mkdir(parents=True)
     request = {
         "spec": str(lowered.spec.path.resolve()),
         "root": str(lowered.spec.root.resolve()),
@@ -52,24 +54,18 @@ def run(lowered: LoweredVariant, keywords: dict[str, Any]) -> Finished:
         "batch": lowered.variant.batch,
         "keywords": keywords,
     }
-    (lowered.work / "request.json").write_text(json.dumps(request, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(lowered.work / "request.json", request)
     log = lowered.work / LOG
     code, timed_out, cost = _watch(
         lowered.work, log, lowered.spec.compile.timeout / timedelta(seconds=1) + GRACE_SECONDS
     )
     text = log.read_text(encoding="utf-8", errors="replace")
-    (lowered.work / "cost.json").write_text(json.dumps(cost.to_json(), indent=2) + "\n", encoding="utf-8")
+    write_json(lowered.work / "cost.json", cost.to_json())
     result = lowered.work / "result.json"
     if code != 0 or not result.is_file():
         raise Failure(lowered, log, text).ended(code, timed_out, cost)
     said = json.loads(result.read_text(encoding="utf-8"))
     return Finished(lowered.work / "graph.pt", log, text, cost, said["neuron_nodes"], said["operators"])
-
-
-def _empty(folder: Path) -> None:
-    """The record of the build before makes room for this one's."""
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "compiler").mkdir(parents=True)
 
 
 def _watch(work: Path, log: Path, limit: float) -> tuple[int, bool, Cost]:

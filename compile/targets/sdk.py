@@ -172,6 +172,11 @@ class NeuronTarget:
         check_versions(spec, self._module, self.packages)
         check_room(spec)
 
+    def separates_weights(self, spec: EndpointSpec) -> bool:
+        """See Target. torch_neuron's own option of this name places them by itself."""
+        del spec
+        return False
+
     def versions(self) -> dict[str, str]:
         """See Target."""
         return versions(self._module, self.packages)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compile.definition import Inputs
-from compile.errors import CompileError
+from compile.errors import CompileError, one_line
 from compile.targets.inf2 import loaded
 from compile.verification.tolerance import Closeness
 
@@ -25,8 +25,7 @@ def on_device(
         compiled = loaded(path, separate_weights)
         pairs = [_pairs(compiled, eager, tuple(reference.values())) for reference in references]
     except RuntimeError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise CompileError(f"The compiled graph {path.name} does not run here: {reason}") from error
+        raise CompileError(f"The compiled graph {path.name} does not run here: {one_line(error)}") from error
     return {name: _measure([pair[at] for pair in pairs], name) for at, name in enumerate(names)}
 
 

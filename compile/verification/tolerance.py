@@ -33,17 +33,16 @@ class Closeness:
         self.absolute = _larger(self.absolute, error)
         self.relative = _larger(self.relative, error / maximum if maximum else error)
 
-    def to_json(self) -> dict[str, float]:
-        return {"cosine": self.cosine, "absolute": self.absolute, "relative": self.relative}
-
     def shortfalls(self, tolerance: Mapping[str, float]) -> list[str]:
         """What device_tolerance asks for and this output does not reach."""
-        found = self.to_json()
-        return [
-            f"{metric} is {found[metric]:.6g}, {'at least' if metric == 'cosine' else 'at most'} {asked:g} is asked for"
-            for metric, asked in tolerance.items()
-            if not (found[metric] >= asked if metric == "cosine" else found[metric] <= asked)
-        ]
+        problems = []
+        for metric, asked in tolerance.items():
+            found: float = getattr(self, metric)
+            if metric == "cosine" and not found >= asked:
+                problems.append(f"cosine is {found:.6g}, at least {asked:g} is asked for")
+            elif metric != "cosine" and not found <= asked:
+                problems.append(f"{metric} is {found:.6g}, at most {asked:g} is asked for")
+        return problems
 
 
 def _larger(one: float, other: float) -> float:

@@ -24,12 +24,11 @@ from compile.cli.jobs import _leave
 from compile.frontend import weights
 from compile.packaging import archive as package
 from compile.packaging.archive import write_tar
-from compile.pipeline.graph_archive import _checksum
 from compile.progress import Silent
 from compile.remote import bundle, log_tail
 from compile.targets import process_runner as target_job
 from endpoint_spec import archives, jobs
-from endpoint_spec.digests import file_digest, handler_digest
+from endpoint_spec.digests import digest, file_digest, handler_digest
 from endpoint_spec.loading import load
 from endpoint_spec.lock import read_lock
 from tests.compile.projects import ROOT, WITH_SAMPLE, rehearse, run, write_entry
@@ -277,7 +276,7 @@ def test_variants_of_different_versions_are_not_mixed(job: Place) -> None:
     said = json.loads(described.read_text())
     said.pop("checksum")
     said["versions"]["transformers"] = "1.0"
-    described.write_text(json.dumps({**said, "checksum": _checksum(said)}))
+    described.write_text(json.dumps({**said, "checksum": digest(said)}))
     write_tar(job.folder / "open", variant)
     shutil.rmtree(job.folder / "open")
     refused(job.gather(), job, "transformers is ", "1.0 for main, x 8, batch 2")
