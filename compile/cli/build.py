@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -241,7 +242,7 @@ def _variant(graph: CompiledVariant, root: Path) -> dict[str, Any]:
     """What compiling one graph took and said."""
     return {
         "graph": str(graph.variant),
-        "cost": graph.cost.to_json() if graph.cost else None,
+        "cost": asdict(graph.cost) if graph.cost else None,
         "comparison": graph.comparison,
         "record": _inside(graph.record, root) if graph.record else None,
     }

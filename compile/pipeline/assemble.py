@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compile.definition import SampleRequest
 from compile.errors import CompileError
 from compile.packaging import archive as package
 from compile.packaging import golden_sample
 from compile.pipeline import lock as locking
-from compile.pipeline.acceptance import shortfalls
 from compile.pipeline.graph import ARTIFACT, CPU, CompiledVariant
 from compile.pipeline.lock import Proof
 from compile.pipeline.plan import ResolvedPlan
@@ -36,7 +35,7 @@ def assemble(resolved: ResolvedPlan, variants: Sequence[CompiledVariant], scratc
     planned, folder = resolved.plan, scratch / ARTIFACT
     spec = planned.spec
     require_parity(variants)
-    problems = [problem for compiled in variants for problem in shortfalls(spec, compiled)]
+    problems = [problem for compiled in variants for problem in _shortfalls(spec, compiled)]
     if problems:
         raise CompileError(
             "The model does not reach what compile.accept asks for:\n  " + "\n  ".join(problems),
@@ -77,13 +76,16 @@ def pack(
 
 def require_parity(built: Sequence[CompiledVariant]) -> None:
     """Raises CompileError for graphs that compute something else than the model, with both errors."""
-    problems = [
-        f"{graph.variant}: output {output.name}: error {output.error:.3e} exceeds the bound {output.bound:.3e} "
-        f"(the original's own distance from float64: {_number(output.eager_distance)}, maximum {output.maximum:.3e})"
-        for graph in built
-        for output in graph.parity.outputs
-        if not output.passed
-    ]
+    problems = []
+    for graph in built:
+        for output in graph.parity.outputs:
+            if not output.passed:
+                distance = "unknown" if output.eager_distance is None else f"{output.eager_distance:.3e}"
+                problems.append(
+                    f"{graph.variant}: output {output.name}: error {output.error:.3e} exceeds the bound "
+                    f"{output.bound:.3e} (the original's own distance from float64: {distance}, "
+                    f"maximum {output.maximum:.3e})"
+                )
     if problems:
         raise CompileError(
             "The artifact does not compute what the model computes:\n  " + "\n  ".join(problems),
@@ -91,8 +93,42 @@ def require_parity(built: Sequence[CompiledVariant]) -> None:
         )
 
 
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3e}"
+def _shortfalls(spec: EndpointSpec, graph: CompiledVariant) -> list[str]:
+    """What compile.accept asks for and this graph does not reach, each with the key to change.
+
+    Without the Neuron SDK coverage and subgraphs are predictions of compile.analysis, and every message states it. With
+    it they are the compiler's own figures, and `supported` counts the operators that were compiled.
+    """
+    accept = spec.compile.accept
+    problems = []
+    coverage, subgraphs = graph.coverage, graph.subgraphs
+    if coverage is not None and coverage["supported"] < accept.min_supported * coverage["total"]:
+        kinds = ", ".join(f"{kind} ({entry['count']})" for kind, entry in coverage["unsupported"].items())
+        problems.append(
+            f"{graph.variant}: {coverage['supported']} of {coverage['total']} operators are supported "
+            f"({_origin(coverage)}), compile.accept.min_supported asks for {accept.min_supported:.2%}. "
+            f"Not supported: {kinds}"
+        )
+    if subgraphs is not None and subgraphs["count"] > accept.max_subgraphs:
+        problems.append(
+            f"{graph.variant}: {subgraphs['count']} subgraphs ({_origin(subgraphs)}), "
+            f"compile.accept.max_subgraphs allows {accept.max_subgraphs}"
+        )
+    problems += [
+        f"{graph.variant}: output {output.name} is {output.error / output.maximum:.1e} of its maximum away from the "
+        f"original, compile.accept.lowering_tolerance allows {accept.lowering_tolerance:.1e}"
+        for output in graph.parity.outputs
+        if output.error > accept.lowering_tolerance * output.maximum
+    ]
+    return problems + [
+        f"{graph.variant}: output {name} on the device: {problem} (compile.accept.device_tolerance)"
+        for name, found in (graph.device or {}).items()
+        for problem in found.shortfalls(accept.device_tolerance)
+    ]
+
+
+def _origin(figure: Mapping[str, Any]) -> str:
+    return "predicted" if figure["predicted"] else "measured"
 
 
 def _manifest(

@@ -109,8 +109,8 @@ def _device(
             names,
             separate_weights=files.manifest.separate_weights,
         )
-    tolerance = {str(metric): value for metric, value in spec.compile.accept.device_tolerance.items()}
-    problems = [f"{name}: {said}" for name, output in found.items() for said in output.shortfalls(tolerance)]
+    tolerance = spec.compile.accept.device_tolerance
+    problems = [f"{name}: {line}" for name, output in found.items() for line in output.shortfalls(tolerance)]
     cosine = min(output.cosine for output in found.values())
     return Check(f"device: {variant}", not problems, "; ".join(problems) or f"cosine similarity {cosine:.6f} at least")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,6 @@ class Modes:
         return (
             f"two groups, around {self.low_ms:.3g} ms and {self.high_ms:.3g} ms ({self.share_high:.0%} in the slower)"
         )
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
 def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:

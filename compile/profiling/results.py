@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,13 +32,13 @@ class Kept:
 def keep(spec: EndpointSpec, lock: locks.Lock, report: Report) -> Kept:
     """Writes measured.json and, where matplotlib is installed, pareto.png; and the lock, from the target itself."""
     place = folder(spec, lock.rehearsal)
-    write_json(place / "measured.json", report.to_json())
+    write_json(place / "measured.json", asdict(report))
     plotted = can_plot()
     if plotted:
         plot(report, place / "pareto.png")
     if report.machine.target and report.artifact == lock.digests.artifact:
         path = locks.lock_path(spec, lock.rehearsal)
-        write_text(path, lock.model_copy(update={"measured": report.to_json()}).dump())
+        write_text(path, lock.model_copy(update={"measured": asdict(report)}).dump())
         return Kept(place, True, plotted)
     return Kept(place, False, plotted)
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def run(lowered: LoweredVariant, keywords: dict[str, Any]) -> Finished:
         lowered.work, log, lowered.spec.compile.timeout / timedelta(seconds=1) + GRACE_SECONDS
     )
     text = log.read_text(encoding="utf-8", errors="replace")
-    write_json(lowered.work / "cost.json", cost.to_json())
+    write_json(lowered.work / "cost.json", asdict(cost))
     result = lowered.work / "result.json"
     if code != 0 or not result.is_file():
         raise Failure(lowered, log, text).ended(code, timed_out, cost)
@@ -92,13 +92,10 @@ def _watch(work: Path, log: Path, limit: float) -> tuple[int, bool, Cost]:
                 process.wait(_SAMPLE_SECONDS)
     finally:
         _end(process)
-    return process.returncode, timed_out, Cost(time.monotonic() - started, max(peak, _own_peak(work)))
-
-
-def _own_peak(work: Path) -> int:
-    """What the process said of itself and its children at its end: short ones fall between two samples."""
+    # What the process measured of itself and its children at its end: short ones fall between two samples.
     result = work / "result.json"
-    return int(json.loads(result.read_text(encoding="utf-8"))["peak_bytes"]) if result.is_file() else 0
+    own_peak = json.loads(result.read_text(encoding="utf-8"))["peak_bytes"] if result.is_file() else 0
+    return process.returncode, timed_out, Cost(round(time.monotonic() - started, 3), max(peak, own_peak))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

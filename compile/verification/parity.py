@@ -19,6 +19,7 @@ from torch import nn
 from compile.definition import Inputs
 from compile.errors import CompileError
 from compile.lowering.module_copy import duplicate
+from compile.verification.tolerance import larger
 
 RELATIVE_FLOOR = 1e-6
 EAGER_FACTOR = 2.0
@@ -57,6 +58,38 @@ class OutputParity:
         if self.bound:
             return self.error / self.bound
         return math.inf if self.error else 0.0
+
+    @property
+    def relative(self) -> float:
+        """The error as a share of the maximum."""
+        return self.error / self.maximum if self.maximum else self.error
+
+    def add(self, expected: torch.Tensor, found: torch.Tensor, first: torch.Tensor) -> None:
+        """Accounts for one more input. first: what the original returned for the first one.
+
+        Raises CompileError when the artifact's output has another shape or dtype.
+        """
+        if found.shape != expected.shape or found.dtype != expected.dtype:
+            raise CompileError(
+                f"Output {self.name} of the artifact is {tuple(found.shape)} {found.dtype}, "
+                f"of the original {tuple(expected.shape)} {expected.dtype}."
+            )
+        self.exact = not expected.is_floating_point()
+        self.error = larger(self.error, _distance(found, expected))
+        # An infinity is right or wrong, but it is no measure: the bound follows from the finite values.
+        finite = ~torch.isinf(expected)
+        values = expected[finite]
+        self.maximum = larger(self.maximum, float(values.double().abs().max()) if values.numel() else 0.0)
+        both = finite & ~torch.isinf(first)
+        self.variation = larger(self.variation, _distance(expected[both], first[both]))
+
+    def add_exact(self, expected: torch.Tensor, exact: torch.Tensor | None) -> None:
+        """The original's own distance from float64, over the finite values; None where it does not run in float64."""
+        if exact is None:
+            self.eager_distance = None
+        elif self.eager_distance is not None:
+            finite = ~torch.isinf(expected)
+            self.eager_distance = larger(self.eager_distance, _distance(expected[finite], exact[finite]))
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "bound": self.bound}
@@ -115,9 +148,9 @@ def compare(
             if doubles is None or number < doubles:
                 exacts = _exact(double, tensors, expected, parity)
                 for output, one, exact in zip(parity.outputs, expected, exacts, strict=True):
-                    _account_exact(output, one, exact)
+                    output.add_exact(one, exact)
             for output, *values in zip(parity.outputs, expected, artifact(*tensors), first, strict=True):
-                _account(output, *values)
+                output.add(*values)
             advance()
     parity.notes += [
         f"output {output.name} hardly depends on the input (it varies by {output.variation:.1e} of its maximum "
@@ -161,39 +194,9 @@ def _exact(double: nn.Module, tensors: Tensors, expected: Tensors, parity: Parit
     return [None] * len(parity.outputs)
 
 
-def _account(output: OutputParity, expected: torch.Tensor, found: torch.Tensor, first: torch.Tensor) -> None:
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        raise CompileError(
-            f"Output {output.name} of the artifact is {tuple(found.shape)} {found.dtype}, "
-            f"of the original {tuple(expected.shape)} {expected.dtype}."
-        )
-    output.exact = not expected.is_floating_point()
-    output.error = _larger(output.error, _distance(found, expected))
-    # An infinity is right or wrong, but it is no measure: the bound follows from the finite values.
-    finite = ~torch.isinf(expected)
-    values = expected[finite]
-    output.maximum = _larger(output.maximum, float(values.double().abs().max()) if values.numel() else 0.0)
-    both = finite & ~torch.isinf(first)
-    output.variation = _larger(output.variation, _distance(expected[both], first[both]))
-
-
-def _account_exact(output: OutputParity, expected: torch.Tensor, exact: torch.Tensor | None) -> None:
-    """The original's own distance from float64, over the finite values; None where it does not run in float64."""
-    if exact is None:
-        output.eager_distance = None
-    elif output.eager_distance is not None:
-        finite = ~torch.isinf(expected)
-        output.eager_distance = _larger(output.eager_distance, _distance(expected[finite], exact[finite]))
-
-
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
     """max|one - other| in float64; places where both hold the same infinity count as equal."""
     if not one.numel():
         return 0.0
     one, other = one.double(), other.double()
     return float(torch.where(one == other, torch.zeros_like(one), (one - other).abs()).max())
-
-
-def _larger(one: float, other: float) -> float:
-    """max that keeps a NaN, so that a NaN in an output can never pass."""
-    return math.nan if math.isnan(one) or math.isnan(other) else max(one, other)
