@@ -49,6 +49,12 @@ def place(pairs: list[tuple[Path, Path]]) -> None:
         source.replace(target)
 
 
+def shown(path: Path, root: Path) -> str:
+    """A path as seen from the project, where it lies in it."""
+    full, home = path.resolve(), root.resolve()
+    return full.relative_to(home).as_posix() if full.is_relative_to(home) else str(path)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a file with Unix line ends in a folder that is made where there is none; whole under its name, or not."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import typer
 
 from compile.cli.options import Json, Name, Rehearse, Root, err, facts, out
 from compile.cli.plan_tables import show_capacity
+from compile.files import shown
 from compile.frontend.project import endpoint
 from compile.progress import Bars, Reporter, Silent
 from endpoint_spec.lock import Lock
@@ -193,7 +194,7 @@ def _compiler_rows(graph: CompiledVariant, root: Path) -> Iterator[tuple[str, st
     if rows and not differing:
         yield "predicted", "the log says the same as the prediction"
     if graph.record is not None:
-        yield "record", _inside(graph.record, root)
+        yield "record", shown(graph.record, root)
 
 
 def _operators(coverage: Any, subgraphs: Any) -> str:
@@ -233,22 +234,15 @@ def _summary(result: Result) -> dict[str, Any]:
         "lock_path": result.lock_path.relative_to(spec.root).as_posix(),
         "weights": result.weights,
         "cached": [str(variant) for variant in result.cached],
-        "variants": [_variant(graph, spec.root) for graph in result.graphs if graph.cost is not None],
+        "variants": [
+            {
+                "graph": str(graph.variant),
+                "cost": asdict(graph.cost),
+                "comparison": graph.comparison,
+                "record": shown(graph.record, spec.root) if graph.record else None,
+            }
+            for graph in result.graphs
+            if graph.cost is not None
+        ],
         "lock": json.loads(result.lock.dump()),
     }
-
-
-def _variant(graph: CompiledVariant, root: Path) -> dict[str, Any]:
-    """What compiling one graph took and said."""
-    return {
-        "graph": str(graph.variant),
-        "cost": asdict(graph.cost) if graph.cost else None,
-        "comparison": graph.comparison,
-        "record": _inside(graph.record, root) if graph.record else None,
-    }
-
-
-def _inside(path: Path, root: Path) -> str:
-    """A path as seen from the project, where it lies in it."""
-    full, home = path.resolve(), root.resolve()
-    return full.relative_to(home).as_posix() if full.is_relative_to(home) else str(path)

@@ -50,7 +50,8 @@ def rewrite(source: io.BytesIO | Path, path: Path) -> None:
             canonical = ROOT + name[name.index("/") :]
             if name.endswith((".py", ".pkl")):
                 data = _MANGLED.sub(b"", data)
-                canonical = _class_path(canonical)
+                # code/__torch__/pkg/___torch_mangle_3.py holds classes of pkg: it becomes code/__torch__/pkg.py
+                canonical = _MANGLED_PATH.sub("", canonical)
             _store(new, canonical, data)
 
 
@@ -63,11 +64,6 @@ def strip(source: Path, path: Path) -> None:
         for name in old.namelist():
             if not name.endswith(_DROPPED):
                 _store(new, name, old.read(name))
-
-
-def _class_path(name: str) -> str:
-    """code/__torch__/pkg/___torch_mangle_3.py holds classes of pkg; without the counter it is code/__torch__/pkg.py."""
-    return _MANGLED_PATH.sub("", name)
 
 
 def _store(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

@@ -66,11 +66,9 @@ def pack(
         return lock
     with reporter.step("sample answer from the packaged code"):
         if not manifest.rehearsal:
-            archive_of_cpu = scratch / "cpu.tar.gz"
-            package.write_cpu_archive(manifest, folder, scratch / CPU, archive_of_cpu)
-            sample = golden_sample.widened(golden_sample.take(spec, lock, asked, archive_of_cpu, scratch), spec)
-        else:
-            sample = golden_sample.take(spec, lock, asked, archive, scratch)
+            archive = scratch / "cpu.tar.gz"
+            package.write_cpu_archive(manifest, folder, scratch / CPU, archive)
+        sample = golden_sample.take(spec, lock, asked, archive, scratch)
     return lock.model_copy(update={"sample": sample})
 
 
