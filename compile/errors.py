@@ -14,7 +14,7 @@ _NOT_THE_USERS = (_ROOM, "<")
 class CompileError(Exception):
     """A build step could not be done.
 
-    `problem` says what is wrong, where, and with which value; `remedy` says what to do next.
+    problem: what is wrong, where, and with which value. remedy: what to do next.
     """
 
     def __init__(self, problem: str, remedy: str = "") -> None:

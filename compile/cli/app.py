@@ -64,7 +64,7 @@ def run(command: Callable[[], object]) -> int:
 
     With COMPILE_TRACEBACK=1 in the environment an unexpected exception is shown whole.
     """
-    # transformers tells of defaults that a build sets on purpose.
+    # transformers warns of defaults that a build sets on purpose.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", module=r"torch\..*|transformers\..*")
     try:

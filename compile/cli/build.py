@@ -59,7 +59,7 @@ def build_command(
 ) -> None:
     """Trace or compile the model, prove that it equals the original, and write model.tar.gz and its lock.
 
-    Compiling for the target needs the Neuron SDK; what it says and makes stays in build/record/NAME. With --plan only
+    Compiling for the target needs the Neuron SDK; its log and what it makes stay in build/record/NAME. With --plan only
     the matrix of graphs is shown, with what it would take of the instance: that needs no SDK. For a model that decodes
     step by step the plan weighs the cached step against computing the whole prefix anew.
 
@@ -190,9 +190,9 @@ def _compiler_rows(graph: CompiledVariant, root: Path) -> Iterator[tuple[str, st
     rows = (graph.comparison or {}).get("rows", ())
     differing = [row for row in rows if row["difference"]]
     for row in differing:
-        yield "predicted", f"{row['what']}: {row['predicted']}, the log says {row['logged']}"
+        yield "predicted", f"{row['what']}: {row['predicted']}, in the log {row['logged']}"
     if rows and not differing:
-        yield "predicted", "the log says the same as the prediction"
+        yield "predicted", "the log has the same figures as the prediction"
     if graph.record is not None:
         yield "record", shown(graph.record, root)
 
@@ -200,9 +200,9 @@ def _compiler_rows(graph: CompiledVariant, root: Path) -> Iterator[tuple[str, st
 def _operators(coverage: Any, subgraphs: Any) -> str:
     if coverage is None:
         return "unknown: there is no public operator table for this target"
-    said, what = ("predicted", "supported") if coverage["predicted"] else ("measured", "compiled")
+    origin, what = ("predicted", "supported") if coverage["predicted"] else ("measured", "compiled")
     pieces = f", {subgraphs['count']} subgraph(s)" if subgraphs else ""
-    return f"{coverage['supported']} of {coverage['total']} {what} ({coverage['percent']:.2f} %){pieces}; {said}"
+    return f"{coverage['supported']} of {coverage['total']} {what} ({coverage['percent']:.2f} %){pieces}; {origin}"
 
 
 def _host_rows(coverage: Any) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ Inputs = Annotated[Path, typer.Option(help="The job's inputs: project/, for gath
 Outputs = Annotated[Path, typer.Option(help="Where the job leaves what it makes.")]
 Environment = Annotated[
     str,
-    typer.Option(help="What else tells compiling machines apart, such as the AMI id; it enters the variants' keys."),
+    typer.Option(help="What else distinguishes compiling machines, such as the AMI id; it enters the variants' keys."),
 ]
 _MESSAGE_BYTES = 1000  # SageMaker's ExitMessage takes 1024
 _MESSAGE_VARIABLE = "INFERENTIA_MESSAGE_FILE"
@@ -83,7 +83,7 @@ def variant_command(
     outputs: Outputs,
     root: Root = Path(),
 ) -> None:
-    """Compile one variant: OUTPUTS/variant/variant.tar, and in OUTPUTS/record what the compiler said."""
+    """Compile one variant: OUTPUTS/variant/variant.tar, and in OUTPUTS/record the compiler's log."""
     with _message():
         from compile.remote import job as run  # noqa: PLC0415  (within, so that a missing package is reported too)
         from compile.remote import log_tail  # noqa: PLC0415
@@ -110,7 +110,7 @@ def gather_command(inputs: Inputs, outputs: Outputs, root: Root = Path()) -> Non
 
 @contextmanager
 def _message() -> Iterator[None]:
-    """Leaves the reason of a failure in the file that SageMaker shows it from; the command line says it as well."""
+    """Leaves the reason of a failure in the file that SageMaker shows it from; the command line prints it as well."""
     try:
         yield
     except jobs.JobError as error:
@@ -136,7 +136,7 @@ def adopt_command(
 ) -> None:
     """Take what a compile run brought back as the build of this project: artifact and lock at their places.
 
-    Nothing is taken that has another digest than result.json says, or that was built of another spec than the one here.
+    Nothing is taken that has another digest than result.json states, or was built of another spec than the one here.
     """
     from compile.remote import adopt  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 

@@ -1,4 +1,4 @@
-"""`verify`: is the artifact what its lock says; block by block, is the lowering the model; what does precision cost?"""
+"""`verify`: does the artifact equal its lock; does each lowered block equal the model; what does precision cost?"""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def find(spec: EndpointSpec, *, rehearsal: bool) -> Built:
     digest = manifests.file_sha256(archive)
     if digest != lock.digests.artifact:
         raise CompileError(
-            f"{archive.relative_to(spec.root)} has sha256 {digest}, its lock says {lock.digests.artifact}.", remedy
+            f"{archive.relative_to(spec.root)} has sha256 {digest}, its lock states {lock.digests.artifact}.", remedy
         )
     return Built(spec, lock, archive)
 

@@ -56,7 +56,7 @@ def rewrite(source: io.BytesIO | Path, path: Path) -> None:
 
 
 def strip(source: Path, path: Path) -> None:
-    """Copies a TorchScript archive without what tells of the machine that wrote it; class names stay as they are.
+    """Copies a TorchScript archive without traces of the machine that wrote it; class names stay as they are.
 
     For graphs of a Neuron compiler, whose classes belong to its runtime and cannot be frozen away.
     """

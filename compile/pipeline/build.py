@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What a build did. `changed` is False when the lock on the disk already said all of it.
+    """What a build did. `changed` is False when the lock on the disk was the same already.
 
     cached: what was taken from the cache instead of compiled.
     """

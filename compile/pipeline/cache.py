@@ -55,7 +55,7 @@ class Cache:
         return compiled
 
     def write(self, compiled: CompiledVariant, places: Places) -> None:
-        """Stores a variant whose graphs lie in `places`; where it cannot, reports so: the build goes on without."""
+        """Stores a variant whose graphs lie in `places`; where it cannot, reports so: the build continues without."""
         try:
             pack(compiled, places, self._file(compiled.key))
             self._shrink(compiled.key)

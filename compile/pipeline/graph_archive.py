@@ -1,7 +1,7 @@
-"""A compiled variant as one file: its graphs and everything that a build says of them, each with its sha256.
+"""A compiled variant as one file: its graphs and everything that a build knows of them, each with its sha256.
 
 variant.tar holds variant.json first, then artifact/ (the graph as it is served), cpu/ (the same graph for this CPU,
-where the target's own does not run here) and record/ (the compiler's log). A build that has it goes on as if it had
+where the target's own does not run here) and record/ (the compiler's log). A build that has it continues as if it had
 compiled the variant itself.
 """
 
@@ -27,7 +27,7 @@ from endpoint_spec.jobs import tree_digests
 
 _DESCRIPTION = "variant.json"
 _ARTIFACT, _CPU, _RECORD = "artifact", "cpu", "record"
-# Of a record what says how it went; the compiler's own work directory can be many times the graph.
+# Of a record what shows how it went; the compiler's own work directory can be many times the graph.
 _KEPT = ("compile.log", "cost.json", COMPARISON, "request.json", "result.json")
 _CHECKSUM = "checksum"
 _ADAPTER = TypeAdapter(CompiledVariant)
@@ -63,7 +63,7 @@ def _collect(compiled: CompiledVariant, places: Places, folder: Path) -> None:
 
 
 def unpack(file: Path, key: str, variant: GraphVariant, places: Places) -> CompiledVariant:
-    """Puts a variant's graphs into `places`, its record too, and returns what it says.
+    """Puts a variant's graphs into `places`, its record too, and returns its description.
 
     Raises CompileError in one line when the file is missing, damaged, or of another variant.
     """
@@ -87,7 +87,7 @@ def unpack(file: Path, key: str, variant: GraphVariant, places: Places) -> Compi
 
 
 def _verified(file: Path, folder: Path) -> dict[str, Any]:
-    """What variant.json says, after every file was found and has its digest."""
+    """variant.json's content, after every file was found and has its digest."""
     try:
         archives.extract(file, folder, compressed=False)
         content = dict(json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8")))
@@ -97,7 +97,7 @@ def _verified(file: Path, folder: Path) -> dict[str, Any]:
     except (OSError, archives.ArchiveError) as error:
         raise CompileError(f"{file} is damaged: {error}.") from None
     if content.pop(_CHECKSUM) != digest(content):
-        raise CompileError(f"{file} is damaged: {_DESCRIPTION} has another checksum than it says.")
+        raise CompileError(f"{file} is damaged: {_DESCRIPTION} has another checksum than it states.")
     (folder / _DESCRIPTION).unlink()
     found = tree_digests(folder)
     wrong = sorted({*found.items()} ^ {*content.pop("files").items()})

@@ -88,7 +88,7 @@ def resolve(planned: Plan, reporter: Reporter, environment: Mapping[str, str] | 
     """Find and hash the weights and make the keys. Asked before weights are loaded.
 
     environment: of the machine that compiles, by default this one's. Raises CompileError for weights that are absent or
-    have another digest than the spec says.
+    have another digest than the spec declares.
     """
     spec = planned.spec
     with reporter.step("weights"):

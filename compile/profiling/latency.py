@@ -1,4 +1,4 @@
-"""What a set of latencies says: mean, deviation, percentiles, and whether there are two kinds of them."""
+"""A set of latencies: mean, deviation, percentiles, and whether there are two kinds of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 PERCENTILES = (0, 50, 90, 95, 99, 99.9, 100)
-_FEWEST = 30  # below this many samples, nothing can be said about their shape
+_FEWEST = 30  # below this many samples, their shape is unknown
 _GRID = 512
 # Two peaks count when the valley between them is below this share of the lower one, and each holds this share.
 _VALLEY, _SHARE = 0.5, 0.05
@@ -48,7 +48,7 @@ def modes(milliseconds: Sequence[float]) -> Modes | None:
     )
     if spread == 0.0:
         return None
-    # The spread of two groups is their distance: a third of the usual bandwidth still tells them apart.
+    # The spread of two groups is their distance: a third of the usual bandwidth still separates them.
     width = 0.9 * spread * values.size ** (-0.2)
     grid = np.linspace(values.min() - 3 * width, values.max() + 3 * width, _GRID)
     sample = values if values.size <= 4000 else np.quantile(values, np.linspace(0, 1, 4000))

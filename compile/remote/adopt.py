@@ -71,7 +71,7 @@ def _take(folder: Path, name: str, to: Path, digest: str) -> None:
     found = file_sha256(to)
     if found != digest:
         raise CompileError(
-            f"{folder / name} has {to.stat().st_size} bytes and the sha256 {found}, {jobs.RESULT} says {digest}.",
+            f"{folder / name} has {to.stat().st_size} bytes and the sha256 {found}, {jobs.RESULT} states {digest}.",
             _AGAIN,
         )
 
@@ -87,6 +87,8 @@ def _require_one(result: jobs.Result, lock: Lock, size: int) -> None:
         "rehearsal": (result.rehearsal, lock.rehearsal),
         "stand_in": (result.stand_in, lock.stand_in),
     }
-    for what, (said, locked) in pairs.items():
-        if said != locked:
-            raise CompileError(f"{what}: {jobs.RESULT} says {said}, {jobs.LOCK} says {locked}.", "Nothing was changed.")
+    for what, (stated, locked) in pairs.items():
+        if stated != locked:
+            raise CompileError(
+                f"{what}: {jobs.RESULT} states {stated}, {jobs.LOCK} states {locked}.", "Nothing was changed."
+            )

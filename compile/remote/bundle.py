@@ -92,13 +92,13 @@ def _plan(resolved: plans.ResolvedPlan, environment: dict[str, str], files: dict
 
 def _environment(target: Target, spec: EndpointSpec, more: str) -> dict[str, str]:
     """What is known here of the machine that will compile: in a rehearsal its versions, otherwise what brings them."""
-    said = {"environment": more} if more else {}
+    known = {"environment": more} if more else {}
     if target.rehearsal:
-        return here(target) | said
+        return here(target) | known
     image = platforms.image(spec.compile.target, "torchserve")
-    said |= {"image": f"{image.repository}:{image.tag}", "stand_in": str(stand_in(target))}
+    known |= {"image": f"{image.repository}:{image.tag}", "stand_in": str(stand_in(target))}
     wheels = INSTALLED / "requirements" / f"job-{spec.compile.target}.txt"
-    return said | ({"wheels": file_digest(wheels)} if wheels.is_file() else {})
+    return known | ({"wheels": file_digest(wheels)} if wheels.is_file() else {})
 
 
 def stand_in(target: Target) -> bool:

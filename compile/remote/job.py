@@ -51,7 +51,7 @@ def opened(inputs: Path, outputs: Path, root: Path) -> Job:
     found = build_digest(spec)
     if found != plan.build_digest:
         raise CompileError(
-            f"The project that came with the plan has the build digest {found}, the plan says {plan.build_digest}.",
+            f"The project that came with the plan has the build digest {found}, the plan states {plan.build_digest}.",
             "Submit it again.",
         )
     return Job(spec, plan, inputs, outputs)
@@ -99,13 +99,13 @@ def _require_same(job: Job, resolved: ResolvedPlan, asked: jobs.VariantJob) -> N
     key = resolved.keys[planned.variants[asked.index].file]
     if key != asked.key:
         raise CompileError(
-            f"The variant {asked.label} has the key {key} here, the plan says {asked.key}.",
+            f"The variant {asked.label} has the key {key} here, the plan states {asked.key}.",
             "Weights or code are not those that the plan was made of; submit it again.",
         )
-    said = plan.environment.get("stand_in")
-    if said != str(stand_in(planned.target)):
+    planned_with = plan.environment.get("stand_in")
+    if planned_with != str(stand_in(planned.target)):
         raise CompileError(
-            f"A stand-in for the Neuron SDK: {stand_in(planned.target)} here, {said} where the plan was made.",
+            f"A stand-in for the Neuron SDK: {stand_in(planned.target)} here, {planned_with} where the plan was made.",
             "What a stand-in makes is for tests alone.",
         )
 
@@ -155,21 +155,21 @@ def _require_one_origin(variants: list[CompiledVariant]) -> None:
     """One artifact has one set of versions, and is a stand-in's altogether or not at all."""
     first = variants[0]
     for other in variants[1:]:
-        said = {**other.versions, "stand-in": other.stand_in, "rehearsal": other.rehearsal}
+        found = {**other.versions, "stand-in": other.stand_in, "rehearsal": other.rehearsal}
         expected = {**first.versions, "stand-in": first.stand_in, "rehearsal": first.rehearsal}
-        differing = [name for name in sorted({*said, *expected}) if said.get(name) != expected.get(name)]
+        differing = [name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)]
         if differing:
             name = differing[0]
             raise CompileError(
                 f"The variants were not made alike: {name} is {expected.get(name)} for {first.variant}, "
-                f"{said.get(name)} for {other.variant}.",
+                f"{found.get(name)} for {other.variant}.",
                 "Compile them in one environment: remove the older variants from the artifact bucket and submit again.",
             )
 
 
 def _write(lock: specs.lock.Lock, scratch: Path, folder: Path) -> jobs.Result:
     """Artifact, lock and result, each under its name only when all are there; the result comes last."""
-    text, said = scratch / jobs.LOCK, scratch / jobs.RESULT
+    text, described = scratch / jobs.LOCK, scratch / jobs.RESULT
     text.write_text(lock.dump(), encoding="utf-8", newline="\n")
     result = jobs.Result(
         name=lock.name,
@@ -179,9 +179,9 @@ def _write(lock: specs.lock.Lock, scratch: Path, folder: Path) -> jobs.Result:
         rehearsal=lock.rehearsal,
         stand_in=lock.stand_in,
     )
-    said.write_text(jobs.dump(result), encoding="utf-8", newline="\n")
+    described.write_text(jobs.dump(result), encoding="utf-8", newline="\n")
     folder.mkdir(parents=True, exist_ok=True)
-    pairs = [(scratch / assemble.ARCHIVE, jobs.ARTIFACT), (text, jobs.LOCK), (said, jobs.RESULT)]
+    pairs = [(scratch / assemble.ARCHIVE, jobs.ARTIFACT), (text, jobs.LOCK), (described, jobs.RESULT)]
     for source, name in pairs:  # OUTPUTS may be another disk than the scratch folder's
         draft = folder / f".{name}.new"
         shutil.move(source, draft)

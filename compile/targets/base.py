@@ -48,7 +48,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class CompilerOutput:
-    """A compiled graph, and what the compiler said about it. Exactly one of `module` and `file` is there.
+    """A compiled graph, and what the compiler reported of it. Exactly one of `module` and `file` is there.
 
     module: ready to be saved. file: saved already, in a form that only the target's own runtime loads.
     account: the compiler's own operators and subgraphs (not predicted), or None when there was no such compiler.

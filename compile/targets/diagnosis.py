@@ -86,7 +86,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         r"PyTorch to TF conversion failed",
         "torch_neuron could not hand the graph to the compiler",
-        "See which operator the log names; inferentia analyze NAME says what can be lowered.",
+        "See which operator the log names; inferentia analyze NAME lists what can be lowered.",
     ),
     Kind(
         r"Compile command returned: (?!0\b)-?\d+|neuronx?-cc failed with",
@@ -101,7 +101,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         r"falling back to native python function call|No operator is placed on Neuron",
         "a subgraph silently fell back to the host",
-        "Read what the log says before that line, and the compiler's own log in the record's folder compiler/.",
+        "Read the log before that line, and the compiler's own log in the record's folder compiler/.",
     ),
 )
 
@@ -124,7 +124,7 @@ def line_with(text: str, pattern: str) -> str:
 
 @dataclass(frozen=True)
 class Failure:
-    """A variant that failed, with what its log says."""
+    """A variant that failed, with its log."""
 
     lowered: LoweredVariant
     log: Path

@@ -24,7 +24,7 @@ from compile.targets.base import Cost, LoweredVariant
 from compile.targets.diagnosis import Failure
 
 LOG = "compile.log"
-# The SDK's own timeout (compiler_timeout) comes first where there is one: its message says more than ours.
+# The SDK's own timeout (compiler_timeout) comes first where there is one: its message is more precise than ours.
 GRACE_SECONDS = 60.0
 _SAMPLE_SECONDS = 0.1
 
@@ -64,8 +64,8 @@ def run(lowered: LoweredVariant, keywords: dict[str, Any]) -> Finished:
     result = lowered.work / "result.json"
     if code != 0 or not result.is_file():
         raise Failure(lowered, log, text).ended(code, timed_out, cost)
-    said = json.loads(result.read_text(encoding="utf-8"))
-    return Finished(lowered.work / "graph.pt", log, text, cost, said["neuron_nodes"], said["operators"])
+    made = json.loads(result.read_text(encoding="utf-8"))
+    return Finished(lowered.work / "graph.pt", log, text, cost, made["neuron_nodes"], made["operators"])
 
 
 def _watch(work: Path, log: Path, limit: float) -> tuple[int, bool, Cost]:

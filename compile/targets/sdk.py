@@ -147,7 +147,7 @@ def available_memory() -> int | None:
 
 
 class NeuronTarget:
-    """What both targets share; a subclass says its name and its packages, and compiles."""
+    """What both targets share; a subclass has its name and its packages, and compiles."""
 
     name: str
     packages: Packages

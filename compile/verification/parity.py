@@ -23,7 +23,7 @@ from compile.verification.tolerance import larger
 
 RELATIVE_FLOOR = 1e-6
 EAGER_FACTOR = 2.0
-# Below this share of its maximum an output hardly depends on the input, and equality says little.
+# Below this share of its maximum an output hardly depends on the input, and equality proves little.
 FAINT = 1e-3
 
 Tensors = Sequence[torch.Tensor]
@@ -154,7 +154,7 @@ def compare(
             advance()
     parity.notes += [
         f"output {output.name} hardly depends on the input (it varies by {output.variation:.1e} of its maximum "
-        f"{output.maximum:.3g}), so its parity says little"
+        f"{output.maximum:.3g}), so its parity proves little"
         for output in parity.outputs
         if output.variation <= FAINT * output.maximum
     ]
@@ -174,7 +174,7 @@ def _require_repeatable(once: Tensors, again: Tensors, names: Sequence[str]) -> 
 
 
 def _exact(double: nn.Module, tensors: Tensors, expected: Tensors, parity: Parity) -> Iterable[torch.Tensor | None]:
-    """The outputs in float64, or None for each when the model cannot run in float64 (said in the notes).
+    """The outputs in float64, or None for each when the model cannot run in float64 (with a note).
 
     It may also run and answer NaN where it does not in float32: a mask of float32 times float64's smallest number.
     """

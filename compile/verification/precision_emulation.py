@@ -58,7 +58,7 @@ def rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Emulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Inside, every PyTorch operator of this thread computes as the mode says. Use under torch.no_grad()."""
+    """Inside, every PyTorch operator of this thread computes in the mode's precision. Use under torch.no_grad()."""
 
     def __init__(self, mode: Mode) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -99,7 +99,7 @@ class Emulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Rounded(nn.Module):
-    """A module that computes as a mode says."""
+    """A module that computes in a mode's precision."""
 
     def __init__(self, module: nn.Module, mode: Mode) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class _Rounded(nn.Module):
 
 
 def emulated(parts: Prologue, inputs: tuple[Tensor, ...], mode: Mode) -> Any:
-    """The outputs of a lowered model whose device part computes as the mode says; its host part is exact.
+    """The outputs of a lowered model whose device part computes in the mode's precision; its host part is exact.
 
     Use under torch.no_grad().
     """

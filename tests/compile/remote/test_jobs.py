@@ -323,7 +323,7 @@ def test_a_plan_of_another_build_is_refused(job: Place) -> None:
 def test_a_variant_gets_under_no_key_but_its_own(job: Place) -> None:
     variants = [variant.model_copy(update={"key": f"{variant.index}" * 64}) for variant in job.plan.variants]
     (job.inputs / "project/plan.json").write_text(jobs.dump(job.plan.model_copy(update={"variants": variants})))
-    refused(job.variant(0), job, "the plan says " + "0" * 64)
+    refused(job.variant(0), job, "the plan states " + "0" * 64)
 
 
 def test_without_the_neuron_sdk_the_job_says_what_a_user_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -534,7 +534,7 @@ def test_what_adopt_refuses(result: Path, monkeypatch: pytest.MonkeyPatch, capsy
         whole = (result / "result" / name).read_bytes()
         (result / "result" / name).write_bytes(whole[:-10])
         code, said = adopt("--rehearse")
-        assert (code, f"{name} has {len(whole) - 10} bytes" in said, "says" in said) == (1, True, True)
+        assert (code, f"{name} has {len(whole) - 10} bytes" in said, "states" in said) == (1, True, True)
         (result / "result" / name).unlink()
         code, said = adopt("--rehearse")
         assert (code, f"{name} is not there" in said) == (1, True)
@@ -548,7 +548,7 @@ def test_what_adopt_refuses(result: Path, monkeypatch: pytest.MonkeyPatch, capsy
     code, said = adopt("--rehearse")
     assert (code, "is no rehearsal of own" in said) == (1, True)
     code, said = adopt()
-    assert (code, "rehearsal: result.json says False, lock.json says True" in said) == (1, True)
+    assert (code, "rehearsal: result.json states False, lock.json states True" in said) == (1, True)
     (result / "result" / jobs.RESULT).write_text(text)
 
     changed = result / "model.py"
