@@ -32,6 +32,7 @@ def save(module: torch.jit.ScriptModule, path: Path) -> None:
     """Writes a frozen ScriptModule canonically. Raises CompileError if it still has submodules (freeze it first)."""
     buffer = io.BytesIO()
     torch.jit.save(module, buffer)
+    path.parent.mkdir(parents=True, exist_ok=True)
     rewrite(buffer, path)
 
 
@@ -60,6 +61,7 @@ def strip(source: Path, path: Path) -> None:
 
     For graphs of a Neuron compiler, whose classes belong to its runtime and cannot be frozen away.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
         for name in old.namelist():
             if not name.endswith(_DROPPED):

@@ -149,15 +149,12 @@ def compile_variant(
 
 
 def write_for_cpu(variant: GraphVariant, graph: GraphDefinition, spec: EndpointSpec, folder: Path) -> None:
-    """Writes only the lowered graph, traced for the CPU, under `folder`. Raises CompileError as `make` does."""
+    """Writes only the lowered graph, traced for the CPU, under `folder`. Raises CompileError when it cannot."""
     example, _ = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
     tensors = tuple(example.values())
     parts = lowered(flat_module(graph.module, example), tensors, "inf1", of_spec(spec))
-    traced = trace_for_cpu(parts.whole, tensors, list(example))
-    assert traced.module is not None  # noqa: S101  (a trace for the CPU is a module)
-    path = folder / variant.file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torchscript.save(traced.module, path)
+    traced, _ = trace_for_cpu(parts.whole, tensors, list(example))
+    torchscript.save(traced, folder / variant.file)
 
 
 def _place(compiled: CompilerOutput, lowered: LoweredVariant, places: Places) -> tuple[Path, Path]:
@@ -167,17 +164,13 @@ def _place(compiled: CompilerOutput, lowered: LoweredVariant, places: Places) ->
     sample's answer, are found with it.
     """
     path, on_cpu = places.artifact / lowered.variant.file, places.cpu / lowered.variant.file
-    path.parent.mkdir(parents=True, exist_ok=True)
     if compiled.module is not None:
         torchscript.save(compiled.module, path)
         return path, path
     assert compiled.file is not None  # noqa: S101  (one of the two is there)
     torchscript.strip(compiled.file, path)
-    traced = trace_for_cpu(lowered.module, lowered.example, lowered.names)
-    assert traced.module is not None  # noqa: S101  (a trace for the CPU is a module)
-    compiled.unused_inputs[:] = traced.unused_inputs
-    on_cpu.parent.mkdir(parents=True, exist_ok=True)
-    torchscript.save(traced.module, on_cpu)
+    traced, compiled.unused_inputs[:] = trace_for_cpu(lowered.module, lowered.example, lowered.names)
+    torchscript.save(traced, on_cpu)
     return path, on_cpu
 
 

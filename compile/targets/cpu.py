@@ -37,11 +37,17 @@ class Rehearsal:
 
     def compile(self, lowered: LoweredVariant) -> CompilerOutput:
         """Raises CompileError with torch's own reason when the module cannot be traced."""
-        return trace_for_cpu(lowered.module, lowered.example, lowered.names)
+        traced, unused = trace_for_cpu(lowered.module, lowered.example, lowered.names)
+        return CompilerOutput(traced, unused_inputs=unused)
 
 
-def trace_for_cpu(module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str]) -> CompilerOutput:
-    """Traces and freezes a lowered module. Raises CompileError with torch's own reason when it cannot be traced."""
+def trace_for_cpu(
+    module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str]
+) -> tuple[torch.jit.ScriptModule, list[str]]:
+    """Traces and freezes a lowered module; returns it, and its inputs that nothing reads.
+
+    Raises CompileError with torch's own reason when it cannot be traced.
+    """
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     try:
@@ -56,4 +62,4 @@ def trace_for_cpu(module: nn.Module, example: tuple[torch.Tensor, ...], names: S
             f"The model cannot be traced: {one_line(error)}",
             "Its forward must take and return tensors of fixed shapes, without control flow that depends on data.",
         ) from error
-    return CompilerOutput(frozen, unused_inputs=unused_inputs(frozen.graph, names))
+    return frozen, unused_inputs(frozen.graph, names)
