@@ -49,6 +49,16 @@ def place(pairs: list[tuple[Path, Path]]) -> None:
         source.replace(target)
 
 
+def link(source: Path, target: Path) -> None:
+    """The same file at another path; a copy where the disk has no links, or is another one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def shown(path: Path, root: Path) -> str:
     """A path as seen from the project, where it lies in it."""
     full, home = path.resolve(), root.resolve()

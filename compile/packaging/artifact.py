@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 class Built:
     """An artifact and its lock."""
 
-    spec: EndpointSpec
     lock: locks.Lock
     archive: Path
 
@@ -55,7 +54,7 @@ def find(spec: EndpointSpec, *, rehearsal: bool) -> Built:
         raise CompileError(
             f"{archive.relative_to(spec.root)} has sha256 {digest}, its lock states {lock.digests.artifact}.", remedy
         )
-    return Built(spec, lock, archive)
+    return Built(lock, archive)
 
 
 @contextmanager

@@ -15,8 +15,7 @@ from compile.errors import CompileError
 from compile.frontend import loading, weights
 from compile.frontend.weights import ResolvedWeights
 from compile.lowering.config import Rewriting, of_spec
-from compile.pipeline import model_digest
-from compile.pipeline.cache_key import here, key, shared
+from compile.pipeline.cache_key import here, key, model_digest, shared
 from compile.progress import Reporter
 from compile.targets import Target
 from compile.targets import resolve as resolve_target
@@ -94,7 +93,7 @@ def resolve(planned: Plan, reporter: Reporter, environment: Mapping[str, str] | 
     with reporter.step("weights"):
         found = weights.resolve(spec)
     if environment is None:
-        environment = {**here(planned.target), "definition": model_digest.digest(planned.definition)}
+        environment = {**here(planned.target), "definition": model_digest(planned.definition)}
     content = build_content(spec, found.report.sha256)
     known = shared(content, found.report, planned.target.rehearsal, environment)
     keys = {variant.file: key(known, variant) for variant in planned.variants}

@@ -9,7 +9,6 @@ weights/         the weights file, at the path that it has in the project
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from compile.analysis import capacity
 from compile.errors import CompileError, UsageError
-from compile.files import copy, staging
+from compile.files import copy, link, staging
 from compile.frontend import weights
 from compile.packaging import archive as package
 from compile.pipeline import plan as plans
@@ -145,9 +144,4 @@ def _weights(spec: EndpointSpec, folder: Path) -> None:
     if isinstance(source, RandomWeights):
         return
     path = weights.locate(spec, source).resolve()
-    target = folder / weights.carried(spec, source).relative_to(spec.root)
-    target.parent.mkdir(parents=True)
-    try:
-        os.link(path, target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(path, target)
+    link(path, folder / weights.carried(spec, source).relative_to(spec.root))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import endpoint_spec as specs
 from compile.analysis import capacity
 from compile.errors import CompileError
-from compile.files import place, staging
+from compile.files import link, place, staging
 from compile.frontend import weights
 from compile.pipeline import assemble
 from compile.pipeline import graph as graphs
@@ -46,7 +45,9 @@ def opened(inputs: Path, outputs: Path, root: Path) -> Job:
     """
     bundle = inputs / "project"
     plan = jobs.read_plan(bundle / jobs.PLAN)
-    _link(bundle / jobs.WEIGHTS, root)
+    carried = bundle / jobs.WEIGHTS  # at the paths that they have in the project
+    for source in sorted(path for path in carried.rglob("*") if path.is_file()):
+        link(source, root / source.relative_to(carried))
     spec = specs.load(root / "endpoints" / f"{plan.name}.yaml", root=root)
     found = build_digest(spec)
     if found != plan.build_digest:
@@ -55,18 +56,6 @@ def opened(inputs: Path, outputs: Path, root: Path) -> Job:
             "Submit it again.",
         )
     return Job(spec, plan, inputs, outputs)
-
-
-def _link(folder: Path, root: Path) -> None:
-    """Files of the bundle at the same paths in the project; linked where the disk can, since weights are large."""
-    for source in sorted(path for path in folder.rglob("*") if path.is_file()):
-        target = root / source.relative_to(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:  # inputs lie on a disk of their own, or may only be read
-            shutil.copyfile(source, target)
 
 
 def compile_variant(job: Job, index: int, reporter: Reporter) -> CompiledVariant:
