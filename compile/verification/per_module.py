@@ -112,24 +112,16 @@ def per_module(
         notes = bench.in_place(flat, given, {visit.path: rows[visit.began] for visit in reversed(chosen)})
         first = _first(chosen, rows)
         if first is not None and not leaves and rows[first.began].diverges:
-            inner = [v for v in visits if not _is_block(v) and _is_within(v, first)]
+            inside = [v for v in visits if first.began <= v.began and v.ended <= first.ended]
+            inner = [v for v in inside if not _is_block(v)]
             rows.update({visit.began: bench.alone(visit) for visit in inner})
             first = _first([*inner, *chosen], rows)
     ordered = tuple(rows[began] for began in sorted(rows))
     return PerModule(trial.name, ordered, rows[first.began].module if first else None, tuple(notes))
 
 
-def _shown(path: str) -> str:
-    """The path inside the user's model, which the flat module has as `model`."""
-    return path.partition(".")[2] if "." in path else f"(whole model){path[len('model') :]}"
-
-
 def _is_block(visit: Visit) -> bool:
     return next(visit.module.children(), None) is not None
-
-
-def _is_within(inner: Visit, outer: Visit) -> bool:
-    return outer.began <= inner.began and inner.ended <= outer.ended
 
 
 def _first(visits: Sequence[Visit], rows: Mapping[int, Row]) -> Visit | None:
@@ -213,7 +205,9 @@ class _Bench:
 
     def alone(self, visit: Visit) -> Row:
         """The block lowered by itself, on what the original's block got."""
-        row = Row(_shown(visit.path), type(visit.module).__name__)
+        # The user's model is the flat module's `model`.
+        path = visit.path.partition(".")[2] if "." in visit.path else f"(whole model){visit.path[len('model') :]}"
+        row = Row(path, type(visit.module).__name__)
         block = Block(visit.module, visit.arguments)
         given = {f"given{place}": tensor for place, tensor in enumerate(visit.given)}
         try:

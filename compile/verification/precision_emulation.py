@@ -70,15 +70,12 @@ class Emulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with torch._C.DisableTorchFunction():
             if self._mode.dtype is None:
                 return func(*args, **kwargs)
-            if not self._mode.everywhere:
-                return self._product(func, self._mode.dtype, args, kwargs)
-            return self._all(func, self._mode.dtype, args, kwargs)
-
-    @staticmethod
-    def _product(func: Any, dtype: torch.dtype, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        places = _FACTORS.get(_name(func), ())
-        cast = [rounded(value, dtype) if place in places else value for place, value in enumerate(args)]
-        return func(*cast, **kwargs)
+            if self._mode.everywhere:
+                return self._all(func, self._mode.dtype, args, kwargs)
+            # The operator without namespace and overload: addmm of aten.addmm.default.
+            factors = _FACTORS.get(str(func._schema.name).rpartition("::")[2], ())
+            cast = [rounded(value, self._mode.dtype) if at in factors else value for at, value in enumerate(args)]
+            return func(*cast, **kwargs)
 
     @staticmethod
     def _all(func: Any, dtype: torch.dtype, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -119,8 +116,3 @@ def emulated(parts: Prologue, inputs: tuple[Tensor, ...], mode: Mode) -> Any:
     if parts.host is None or parts.wiring is None:
         return device(*inputs)
     return Joined(parts.host, device, parts.wiring)(*inputs)
-
-
-def _name(func: Any) -> str:
-    """The operator without namespace and overload: `addmm` of aten.addmm.default."""
-    return str(func._schema.name).rpartition("::")[2]
