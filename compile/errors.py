@@ -14,7 +14,7 @@ _NOT_THE_USERS = (_ROOM, "<")
 class CompileError(Exception):
     """A build step could not be done.
 
-    `problem` says what is wrong, where, and with which value; `remedy` says what to do next.
+    problem: what is wrong, where, and with which value. remedy: what to do next.
     """
 
     def __init__(self, problem: str, remedy: str = "") -> None:
@@ -38,10 +38,15 @@ def users_code(what: str) -> Iterator[None]:
     except CompileError:
         raise
     except (Exception, SystemExit) as error:
-        raise CompileError(f"{what} failed: {said(error)}.", "Correct it there; nothing was written.") from error
+        raise CompileError(f"{what} failed: {described(error)}.", "Correct it there; nothing was written.") from error
 
 
-def said(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The last line of an exception's text, where torch and the Neuron SDK put the reason; its type without a text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+def described(error: BaseException) -> str:
     """An exception in one line: its type, the first line of its text, and the last line of a user's file it passed."""
     text = (str(error).strip().splitlines() or [""])[0][:300].rstrip(".")
     frames = traceback.extract_tb(error.__traceback__)

@@ -14,7 +14,7 @@ Advance = Callable[[int], None]
 
 
 class Reporter(Protocol):
-    """Announces steps. Inside a step, `advance(n)` says that n of its `total` units are done."""
+    """Announces steps. Inside a step, `advance(n)` reports n of its `total` units as done."""
 
     def step(self, title: str, total: int = 1) -> AbstractContextManager[Advance]: ...
 

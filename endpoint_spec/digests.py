@@ -20,8 +20,13 @@ from .weights import FileWeights, HubWeights, RandomWeights, S3Weights
 _ROOMS = ("endpoint_spec", "compile", "inference_code", "cdk", "operations", "embedded_aws")
 
 
-def build_digest(spec: EndpointSpec, weights_sha256: str | None = None) -> str:
-    """sha256, in hex, of everything that decides what is built. weights_sha256: of a file that was hashed before.
+def build_digest(spec: EndpointSpec) -> str:
+    """sha256, in hex, of everything that decides what is built."""
+    return digest(build_content(spec))
+
+
+def build_content(spec: EndpointSpec, weights_sha256: str | None = None) -> dict[str, Any]:
+    """Everything that decides what is built. weights_sha256: of a file that was hashed before.
 
     The model and compile sections with their defaults, the digest of the weights, and the code of the definition: a
     family's file with its parts, or the entry's file with the local modules that it imports.
@@ -33,7 +38,7 @@ def build_digest(spec: EndpointSpec, weights_sha256: str | None = None) -> str:
         "weights": weights_identity(spec, weights_sha256),
         "options": spec.model.options,
     }
-    return _digest({"model": model, "compile": compile_section(spec), "code": definition_code(spec)})
+    return {"model": model, "compile": compile_section(spec), "code": definition_code(spec)}
 
 
 def compile_section(spec: EndpointSpec) -> dict[str, Any]:
@@ -78,7 +83,7 @@ def handler_digest(spec: EndpointSpec) -> str:
     if spec.serve.handler is not None:
         sources = local_sources(spec.root / spec.serve.handler, spec.root)
         content["handler"] = {"file": spec.serve.handler, "code": _contents(sources, spec.root)}
-    return _digest(content)
+    return digest(content)
 
 
 def definition_code(spec: EndpointSpec) -> dict[str, str]:
@@ -129,7 +134,7 @@ def local_sources(path: Path, root: Path | None = None) -> tuple[Path, ...]:
     path = path.resolve()
     home = root.resolve() if root is not None else path.parent
     rooms = [INSTALLED / room for room in _ROOMS]
-    found = _closure(path, (path.parent, home), lambda file: not any(map(file.is_relative_to, rooms)))
+    found = _closure([path], (path.parent, home), lambda file: not any(map(file.is_relative_to, rooms)))
     for file in found:
         if not file.is_relative_to(home):
             raise fault_of(file.name, "lies outside the project root", "Keep the code of the project inside its root.")
@@ -143,7 +148,7 @@ def family_sources(family: str) -> tuple[Path, ...]:
     """
     folder = INSTALLED / "compile" / "models"
     keep = {file.resolve() for file in folder.rglob("*.py")} - {(folder / "__init__.py").resolve()}
-    return _closure(family_file(family).resolve(), (INSTALLED,), keep.__contains__)
+    return _closure([family_file(family).resolve()], (INSTALLED,), keep.__contains__)
 
 
 def code_of(roots: Iterable[Path], folders: Iterable[str], left_out: Iterable[str] = ()) -> dict[str, str]:
@@ -157,14 +162,13 @@ def code_of(roots: Iterable[Path], folders: Iterable[str], left_out: Iterable[st
     def counts(file: Path) -> bool:
         return any(map(file.is_relative_to, inside)) and not any(map(file.is_relative_to, outside))
 
-    found = {file for root in roots for file in _closure(root.resolve(), (INSTALLED,), counts)}
-    return _contents(sorted(found), INSTALLED)
+    return _contents(_closure([root.resolve() for root in roots], (INSTALLED,), counts), INSTALLED)
 
 
-def _closure(path: Path, bases: tuple[Path, ...], keep: Callable[[Path], bool]) -> tuple[Path, ...]:
-    """A file and everything that it imports, directly or not, as far as `keep` holds."""
+def _closure(paths: Iterable[Path], bases: tuple[Path, ...], keep: Callable[[Path], bool]) -> tuple[Path, ...]:
+    """Files and everything that they import, directly or not, as far as `keep` holds."""
     found: set[Path] = set()
-    waiting = [path]
+    waiting = [*paths]
     while waiting:
         file = waiting.pop()
         if file not in found:
@@ -238,5 +242,6 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def _digest(content: Any) -> str:
+def digest(content: Any) -> str:
+    """sha256, in hex, of a value that JSON has."""
     return hashlib.sha256(canonical(content).encode()).hexdigest()

@@ -134,7 +134,7 @@ def _made_of(family: str, variant: str, options: Mapping[str, Any], bucket: Any)
         flat, tensors = flat_module(graph.module, example), tuple(example.values())
         lowered = lower(flat, tensors)
         parts = split(lowered.module, tensors)
-        traced = trace_for_cpu(parts.whole, tensors, list(example)).module
+        traced, _ = trace_for_cpu(parts.whole, tensors, list(example))
         text = re.sub(r"__torch__\.[\w.]+| # .*", "", str(traced.inlined_graph))
         constants = sorted(_sha(str((t.dtype, t.shape, t.flatten().tolist()))) for t in traced.state_dict().values())
         found.append([role, _figures(flat, tensors, lowered, parts), _sha(text), constants])

@@ -149,12 +149,12 @@ def _on_chip(spec: EndpointSpec, variants: Sequence[VariantSize]) -> tuple[Deman
     return core, device
 
 
-def require_fit(spec: EndpointSpec, found: Capacity) -> None:
-    """Raises CompileError naming every resource that is too small, with the levers."""
+def require_fit(spec: EndpointSpec, variants: Sequence[VariantSize]) -> None:
+    """Raises CompileError naming every resource that is too small for all variants together, with the levers."""
     problems = [
         f"{demand.resource}: {shown(demand.needed)} needed (predicted), {shown(demand.available)} there: "
         f"{demand.reason}.\n    levers: {demand.levers}"
-        for demand in found.demands
+        for demand in capacity(spec, variants, spec.root).demands
         if not demand.fits
     ]
     if problems:

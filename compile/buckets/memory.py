@@ -14,6 +14,7 @@ from compile.buckets.sizes import Size
 from compile.definition import GraphVariant
 from compile.errors import CompileError, UsageError
 from compile.frontend import loading
+from compile.lowering.config import of_spec
 from compile.progress import Silent
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def by_spec(spec: EndpointSpec, largest: Size, memory: int | None, wanted: int) 
     definition = loading.definition(spec)
     name = dimension(definition, len(largest))
     bucket = {name: largest[0] if len(largest) == 1 else list(largest)}
+    target, rewriting = spec.compile.target, of_spec(spec)
     variants = [
-        size(analyzed(GraphVariant(role, bucket, batch), graph, spec, Silent()), spec)
+        size(analyzed(GraphVariant(role, bucket, batch), graph, target, rewriting, Silent()), spec)
         for role, graph in definition.graphs.items()
         for batch in spec.compile.batch_sizes
     ]

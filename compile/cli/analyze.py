@@ -28,6 +28,7 @@ from compile.analysis.subjects import FORMS, Subject, subjects
 from compile.cli.options import Root, Verbose, err, log_to_stderr, out
 from compile.cli.plan_tables import decoding_table
 from compile.errors import CompileError, UsageError
+from compile.files import write_text
 from compile.ir.flat_module import FlatModule, flat_module
 from compile.lowering import Lowered as LoweredModel
 from compile.lowering.config import ALL, Rewriting, made
@@ -212,9 +213,7 @@ def _write_json(result: dict[str, Any], path: Path | None) -> None:
     if str(path) == "-":
         typer.echo(text, nl=False)
         return
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_text(path, text)
     err.print(f"wrote {path}", highlight=False)
 
 

@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 
 from compile.cli.options import err
-from compile.errors import CompileError, UsageError, said
+from compile.errors import CompileError, UsageError, described
 from endpoint_spec import SpecErrors
 from endpoint_spec.lock import LockError
 from inference_code.artifact.manifest import ManifestError
@@ -64,7 +64,7 @@ def run(command: Callable[[], object]) -> int:
 
     With COMPILE_TRACEBACK=1 in the environment an unexpected exception is shown whole.
     """
-    # transformers tells of defaults that a build sets on purpose.
+    # transformers warns of defaults that a build sets on purpose.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", module=r"torch\..*|transformers\..*")
     try:
@@ -83,7 +83,7 @@ def run(command: Callable[[], object]) -> int:
         if os.environ.get(_TRACEBACK):
             raise
         remedy = f"Set {_TRACEBACK}=1 to see where it came from."
-        return _fail(CompileError(f"unexpected {said(error)}.", remedy), 1)
+        return _fail(CompileError(f"unexpected {described(error)}.", remedy), 1)
     return 0
 
 

@@ -150,7 +150,7 @@ def _cost(name: str, hidden: int | None, patch: int | None) -> Cost:
 def _room(
     name: str | None, root: Path, largest: Size, count: int, given: tuple[str | None, str | None, str | None]
 ) -> tuple[Room | None, str | None]:
-    """How many buckets fit, and the name of the model's dimension; None for what nobody said anything about."""
+    """How many buckets fit, and the name of the model's dimension; None where there is no bound."""
     from compile.buckets import memory as room  # noqa: PLC0415
 
     sizes = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,16 +13,17 @@ import typer
 
 from compile.cli.options import Json, Name, Rehearse, Root, Verbose, err, facts, log_to_stderr, out
 from compile.cli.plan_tables import show_capacity
+from compile.files import shown
 from compile.frontend.project import endpoint
 from compile.progress import Bars, Reporter, Silent
-from endpoint_spec.lock import Lock, lock_path
+from endpoint_spec.lock import Lock
 from endpoint_spec.quantities import format_duration
 
 if TYPE_CHECKING:
     from compile.analysis.decoding_cost import DecodingPlan
     from compile.definition import GraphVariant
     from compile.pipeline.build import Result
-    from compile.pipeline.graph import BuiltVariant
+    from compile.pipeline.graph import CompiledVariant
     from compile.pipeline.plan import Plan
 
 PlanOnly = Annotated[
@@ -58,7 +60,7 @@ def build_command(
 ) -> None:
     """Trace or compile the model, prove that it equals the original, and write model.tar.gz and its lock.
 
-    Compiling for the target needs the Neuron SDK; what it says and makes stays in build/record/NAME. With --plan only
+    Compiling for the target needs the Neuron SDK; its log and what it makes stay in build/record/NAME. With --plan only
     the matrix of graphs is shown, with what it would take of the instance: that needs no SDK. For a model that decodes
     step by step the plan weighs the cached step against computing the whole prefix anew.
 
@@ -83,7 +85,7 @@ def build_command(
     with reporting(json_) as reporter:
         resolved = resolve(planned, reporter)
         if not json_:
-            _show_plan(planned, weighed, resolved.cached(cache) if cache else [])
+            _show_plan(planned, weighed, [v for v in planned.variants if cache and cache.has(resolved.keys[v.file])])
         result = build(resolved, reporter, cache)
     if json_:
         typer.echo(json.dumps({**_summary(result), "decoding": [one.to_json() for one in weighed]}, indent=2))
@@ -181,32 +183,31 @@ def _show_result(result: Result) -> None:
     for row in _artifact_rows(result.lock, result.changed):
         table.add_row(*row)
     out.print(table)
-    path = lock_path(result.spec, result.lock.rehearsal).relative_to(result.spec.root)
+    path = result.lock_path.relative_to(result.spec.root)
     flag = " --rehearse" if result.lock.rehearsal else ""
     out.print(f"Lock: {path}. Next: inferentia verify {result.spec.name}{flag}", highlight=False)
 
 
-def _compiler_rows(graph: BuiltVariant, root: Path) -> Iterator[tuple[str, str]]:
+def _compiler_rows(graph: CompiledVariant, root: Path) -> Iterator[tuple[str, str]]:
     """What the compiler took, and where its log differs from the prediction; nothing in a rehearsal."""
-    compiled = graph.compiled
-    if compiled.cost is not None:
-        yield "compiler", f"{compiled.cost.seconds:.1f} s, {compiled.cost.peak_bytes / 2**20:.0f} MiB at most"
-    rows = (compiled.comparison or {}).get("rows", ())
+    if graph.cost is not None:
+        yield "compiler", f"{graph.cost.seconds:.1f} s, {graph.cost.peak_bytes / 2**20:.0f} MiB at most"
+    rows = (graph.comparison or {}).get("rows", ())
     differing = [row for row in rows if row["difference"]]
     for row in differing:
-        yield "predicted", f"{row['what']}: {row['predicted']}, the log says {row['logged']}"
+        yield "predicted", f"{row['what']}: {row['predicted']}, in the log {row['logged']}"
     if rows and not differing:
-        yield "predicted", "the log says the same as the prediction"
-    if compiled.record is not None:
-        yield "record", _inside(compiled.record, root)
+        yield "predicted", "the log has the same figures as the prediction"
+    if graph.record is not None:
+        yield "record", shown(graph.record, root)
 
 
 def _operators(coverage: Any, subgraphs: Any) -> str:
     if coverage is None:
         return "unknown: there is no public operator table for this target"
-    said, what = ("predicted", "supported") if coverage["predicted"] else ("measured", "compiled")
+    origin, what = ("predicted", "supported") if coverage["predicted"] else ("measured", "compiled")
     pieces = f", {subgraphs['count']} subgraph(s)" if subgraphs else ""
-    return f"{coverage['supported']} of {coverage['total']} {what} ({coverage['percent']:.2f} %){pieces}; {said}"
+    return f"{coverage['supported']} of {coverage['total']} {what} ({coverage['percent']:.2f} %){pieces}; {origin}"
 
 
 def _host_rows(coverage: Any) -> Iterator[tuple[str, str]]:
@@ -235,26 +236,18 @@ def _summary(result: Result) -> dict[str, Any]:
         "name": spec.name,
         "changed": result.changed,
         "artifact": result.artifact.relative_to(spec.root).as_posix(),
-        "lock_path": lock_path(spec, result.lock.rehearsal).relative_to(spec.root).as_posix(),
+        "lock_path": result.lock_path.relative_to(spec.root).as_posix(),
         "weights": result.weights,
         "cached": [str(variant) for variant in result.cached],
-        "variants": [_variant(graph, spec.root) for graph in result.graphs if graph.compiled.cost is not None],
+        "variants": [
+            {
+                "graph": str(graph.variant),
+                "cost": asdict(graph.cost),
+                "comparison": graph.comparison,
+                "record": shown(graph.record, spec.root) if graph.record else None,
+            }
+            for graph in result.graphs
+            if graph.cost is not None
+        ],
         "lock": json.loads(result.lock.dump()),
     }
-
-
-def _variant(graph: BuiltVariant, root: Path) -> dict[str, Any]:
-    """What compiling one graph took and said."""
-    compiled = graph.compiled
-    return {
-        "graph": str(graph.variant),
-        "cost": compiled.cost.to_json() if compiled.cost else None,
-        "comparison": compiled.comparison,
-        "record": _inside(compiled.record, root) if compiled.record else None,
-    }
-
-
-def _inside(path: Path, root: Path) -> str:
-    """A path as seen from the project, where it lies in it."""
-    full, home = path.resolve(), root.resolve()
-    return full.relative_to(home).as_posix() if full.is_relative_to(home) else str(path)

@@ -13,7 +13,7 @@ import typer
 
 from compile.cli.build import reporting
 from compile.cli.options import Json, Name, Rehearse, Root, Verbose, err, facts, log_to_stderr, out
-from compile.errors import CompileError, said
+from compile.errors import CompileError, described
 from compile.frontend.project import endpoint
 from compile.progress import Lines
 from endpoint_spec import SpecErrors, jobs
@@ -28,7 +28,7 @@ Inputs = Annotated[Path, typer.Option(help="The job's inputs: project/, for gath
 Outputs = Annotated[Path, typer.Option(help="Where the job leaves what it makes.")]
 Environment = Annotated[
     str,
-    typer.Option(help="What else tells compiling machines apart, such as the AMI id; it enters the variants' keys."),
+    typer.Option(help="What else distinguishes compiling machines, such as the AMI id; it enters the variants' keys."),
 ]
 _MESSAGE_BYTES = 1000  # SageMaker's ExitMessage takes 1024
 _MESSAGE_VARIABLE = "INFERENTIA_MESSAGE_FILE"
@@ -86,7 +86,7 @@ def variant_command(
     root: Root = Path(),
     verbose: Verbose = 0,
 ) -> None:
-    """Compile one variant: OUTPUTS/variant/variant.tar, and in OUTPUTS/record what the compiler said."""
+    """Compile one variant: OUTPUTS/variant/variant.tar, and in OUTPUTS/record the compiler's log."""
     log_to_stderr(verbose)
     with _message():
         from compile.remote import job as run  # noqa: PLC0415  (within, so that a missing package is reported too)
@@ -95,7 +95,7 @@ def variant_command(
         job = run.opened(inputs.resolve(), outputs.resolve(), root.resolve())
         with log_tail.forward(job.outputs / "record", _say):
             made = run.compile_variant(job, index, Lines(err))
-    out.print(f"{made.graph.variant}: compiled, key {made.key}", highlight=False, soft_wrap=True)
+    out.print(f"{made.variant}: compiled, key {made.key}", highlight=False, soft_wrap=True)
 
 
 def _say(line: str) -> None:
@@ -115,7 +115,7 @@ def gather_command(inputs: Inputs, outputs: Outputs, root: Root = Path(), verbos
 
 @contextmanager
 def _message() -> Iterator[None]:
-    """Leaves the reason of a failure in the file that SageMaker shows it from; the command line says it as well."""
+    """Leaves the reason of a failure in the file that SageMaker shows it from; the command line prints it as well."""
     try:
         yield
     except jobs.JobError as error:
@@ -125,7 +125,7 @@ def _message() -> Iterator[None]:
         _leave(str(error))
         raise
     except Exception as error:
-        _leave(f"unexpected {said(error)}.")
+        _leave(f"unexpected {described(error)}.")
         raise
 
 
@@ -141,7 +141,7 @@ def adopt_command(
 ) -> None:
     """Take what a compile run brought back as the build of this project: artifact and lock at their places.
 
-    Nothing is taken that has another digest than result.json says, or that was built of another spec than the one here.
+    Nothing is taken that has another digest than result.json states, or was built of another spec than the one here.
     """
     from compile.remote import adopt  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,7 +69,7 @@ def measure_command(  # noqa: PLR0913, PLR0917  (a command line)
         report = measure(spec, built.lock, files.folder, files.manifest, settings, reporter)
     kept = keep(spec, built.lock, report)
     if json_:
-        typer.echo(json.dumps({**report.to_json(), "in_lock": kept.locked}, indent=2))
+        typer.echo(json.dumps({**asdict(report), "in_lock": kept.locked}, indent=2))
         return
     _show(report, kept.folder.relative_to(spec.root), kept)
 

@@ -81,8 +81,8 @@ def _write_checked(text: str, path: Path, root: Path) -> None:
             specs.load(draft, root=root)
         except specs.SpecErrors as errors:
             # The draft is gone when this is read: say what is wrong, not where it was.
-            said = "; ".join(f"{e.key}: {e.value} {e.problem}. {e.remedy}" for e in errors.errors)
-            raise CompileError(f"endpoints/{path.name} was not written: {said}") from None
+            faults = "; ".join(f"{e.key}: {e.value} {e.problem}. {e.remedy}" for e in errors.errors)
+            raise CompileError(f"endpoints/{path.name} was not written: {faults}") from None
         draft.replace(path)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import typer
 
 from compile.cli.options import Json, Name, Rehearse, Root, out
-from compile.files import place, staging
+from compile.files import write_json, write_text
 from compile.frontend.project import endpoint
 
 
@@ -23,23 +24,16 @@ def report_command(name: Name, rehearse: Rehearse = False, json_: Json = False, 
     It runs nothing: it reads the lock, the build's record, and what verify and measure left. What it cannot say stands
     at the top, with the command that would tell it.
     """
-    from compile.pipeline.report import (  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
-        collect,
-        markdown,
-    )
+    from compile.pipeline.report import collect, markdown  # noqa: PLC0415  (seconds of imports)
 
     spec = endpoint(name, root)
-    found = collect(spec, rehearsal=rehearse)
-    folder = spec.root / "build" / "report"
-    with staging(folder) as scratch:
-        stem = f"{name}.rehearsal" if rehearse else name
-        page, data = scratch / f"{stem}.md", scratch / f"{stem}.json"
-        page.write_text(markdown(found), encoding="utf-8", newline="\n")
-        data.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
-        place([(data, folder / data.name), (page, folder / page.name)])
+    report = collect(spec, rehearsal=rehearse)
+    folder, stem = spec.root / "build" / "report", f"{name}.rehearsal" if rehearse else name
+    write_json(folder / f"{stem}.json", asdict(report))
+    write_text(folder / f"{stem}.md", markdown(report))
     if json_:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(asdict(report), indent=2))
         return
-    for item in found["missing"]:
-        out.print(f"missing: {item['what']}. Run: {item['command']}", markup=False, highlight=False, soft_wrap=True)
+    for item in report.missing:
+        out.print(f"missing: {item.what}. Run: {item.command}", markup=False, highlight=False, soft_wrap=True)
     out.print(f"Report: build/report/{stem}.md (and .json)", highlight=False)

@@ -40,7 +40,11 @@ def serve_command(name: Name, port: Port = 8080, root: Root = Path()) -> None:
         err.print(f"Loading {name} ({'rehearsal' if rehearsal else spec.compile.target}) ...", highlight=False)
         with running(files.folder, environment, files.scratch / "worker.log", port) as worker:
             _introduce(spec, built, worker)
-            _wait(worker)
+            try:
+                code = worker.process.wait()
+            except KeyboardInterrupt:
+                return
+            raise CompileError(f"The worker stopped with exit code {code}.")
 
 
 def _introduce(spec: specs.EndpointSpec, built: artifact.Built, worker: Worker) -> None:
@@ -62,11 +66,3 @@ def _introduce(spec: specs.EndpointSpec, built: artifact.Built, worker: Worker) 
         f"{worker.url}/invocations -o answer.{answer}"
     )
     out.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _wait(worker: Worker) -> None:
-    try:
-        code = worker.process.wait()
-    except KeyboardInterrupt:
-        return
-    raise CompileError(f"The worker stopped with exit code {code}.")

@@ -1,4 +1,4 @@
-"""`verify`: is the artifact what its lock says; block by block, is the lowering the model; what does precision cost?"""
+"""`verify`: does the artifact equal its lock; does each lowered block equal the model; what does precision cost?"""
 
 from __future__ import annotations
 
@@ -93,11 +93,13 @@ def verify_command(  # noqa: PLR0913, PLR0917  (a command line)
         return
     if leaves and not per_module:
         raise UsageError("--leaves belongs to --per-module.", "Add it.")
-    from compile.verification.precision_emulation import MODES  # noqa: PLC0415  (seconds of imports, which --help need not wait for)
+    from compile.verification.inputs import trials  # noqa: PLC0415  (seconds of imports, --help need not wait)
+    from compile.verification.precision_emulation import MODES  # noqa: PLC0415
 
     mode = next((mode for mode in MODES if precision and mode.name == precision.value), None)
     with reporting(json_) as reporter:
-        found = _trials(name, root, rewrites, reporter)
+        with reporter.step("make the model"):
+            found = trials(name, root, rewrites)
         tables = [_per_module(trial, leaves, mode, reporter) for trial in found] if per_module else []
         graphs = [_precision(trial, reporter) for trial in found] if mode else []
     passed = all(table.first is None for table in tables)
@@ -132,13 +134,6 @@ def _artifact(name: str, rehearse: bool, json_: bool, root: Path) -> None:
         out.print(table)
     if not passed:
         raise typer.Exit(1)
-
-
-def _trials(name: str, root: Path, rewrites: Path | None, reporter: Reporter) -> list[VerifiedVariant]:
-    from compile.verification.inputs import trials  # noqa: PLC0415
-
-    with reporter.step("make the model"):
-        return trials(name, root, rewrites)
 
 
 def _per_module(trial: VerifiedVariant, leaves: bool, mode: Mode | None, reporter: Reporter) -> PerModule:

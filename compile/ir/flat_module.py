@@ -70,7 +70,12 @@ def flatten_outputs(value: Any) -> Flattened:
 
 
 def signature(flat: FlatModule, example: Inputs) -> Signature:
-    """Runs the model once on `example` (no gradients) and describes what goes in and out.
+    """What goes into the model and comes out of it. Raises CompileError as `described` does."""
+    return described(flat, example)[0]
+
+
+def described(flat: FlatModule, example: Inputs) -> tuple[Signature, Sequence[torch.Tensor]]:
+    """Runs the model once on `example` (no gradients); returns what goes in and out, and the output's tensors.
 
     Raises CompileError: forward raises, or returns what no artifact can hold.
     """
@@ -80,11 +85,12 @@ def signature(flat: FlatModule, example: Inputs) -> Signature:
     for name, leaf in zip(outputs.names, outputs.leaves, strict=True):
         if leaf.layout != torch.strided:
             raise CompileError(f"Output {name} is a tensor of layout {leaf.layout}.", "Return it as to_dense().")
-    return Signature(
+    found = Signature(
         inputs=tuple(describe(name, tensor) for name, tensor in example.items()),
         outputs=tuple(describe(name, tensor) for name, tensor in zip(outputs.names, outputs.leaves, strict=True)),
         structure=outputs.structure,
     )
+    return found, outputs.leaves
 
 
 def describe(name: str, tensor: Tensor) -> TensorDescription:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from compile.errors import CompileError, said
+from compile.errors import CompileError, described
 from compile.frontend.loading import importable
 from compile.lowering import REWRITES, Lowered, LoweringError, Rewrite, load_rewrites, lower
 
@@ -66,7 +66,7 @@ class Rewriting:
         except Exception as error:
             if not self._passed(error):
                 raise
-            raise CompileError(f"A rewrite of your own failed: {said(error)}.", "Correct it there.") from error
+            raise CompileError(f"A rewrite of your own failed: {described(error)}.", "Correct it there.") from error
 
     def _passed(self, error: Exception) -> bool:
         return any(Path(frame.filename) in self.files for frame in traceback.extract_tb(error.__traceback__))
@@ -107,12 +107,12 @@ def _loaded(path: Path, root: Path) -> list[Rewrite]:
         try:
             return load_rewrites(path)
         except SystemExit as error:
-            raise CompileError(f"{path.name} ends Python when it is run: {said(error)}.", _REMEDY) from error
+            raise CompileError(f"{path.name} ends Python when it is run: {described(error)}.", _REMEDY) from error
         except LoweringError as error:
             cause = error.__cause__
             if isinstance(cause, SyntaxError):
                 file = Path(cause.filename or path).name
                 raise CompileError(f"{file}, line {cause.lineno}: {cause.msg}.", "Correct it there.") from error
             if cause is not None:
-                raise CompileError(f"{path.name} cannot be run: {said(cause)}.", "Correct it there.") from error
+                raise CompileError(f"{path.name} cannot be run: {described(cause)}.", "Correct it there.") from error
             raise CompileError(str(error).replace(str(path), path.name), _REMEDY) from error

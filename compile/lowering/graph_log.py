@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compile.errors import said
+from compile.errors import described
 from compile.ir.graph import Node, trace
 from compile.lowering.module_copy import duplicate
 from compile.lowering.report import LoweringReport
@@ -37,7 +37,7 @@ def _log(title: str, module: nn.Module, inputs: tuple[Tensor, ...], is_marked: C
     try:
         nodes = [node for node in trace(duplicate(module), inputs, grad=False).nodes if node.counted]
     except Exception as error:  # for one log line nothing may fail
-        _LOG.debug("the graph %s lowering cannot be traced: %s", title, said(error))
+        _LOG.debug("the graph %s lowering cannot be traced: %s", title, described(error))
         return
     marked = {at for at, node in enumerate(nodes) if is_marked(node)}
     near = {one for at in marked for one in range(at - _AROUND, at + _AROUND + 1) if 0 <= one < len(nodes)}

@@ -54,10 +54,17 @@ def family(
 
 def families() -> dict[str, Family]:
     """Every built-in family by name, in alphabetical order."""
-    for module in pkgutil.iter_modules(__path__):
-        if not module.ispkg:
-            importlib.import_module(f"{__name__}.{module.name}")
-    return dict(sorted(_FAMILIES.items()))
+    return {name: _family(name) for name in _names()}
+
+
+def _names() -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+
+
+def _family(name: str) -> Family:
+    """The family of a file. Only that file is imported: all of them together take seconds."""
+    importlib.import_module(f"{__name__}.{name}")
+    return _FAMILIES[name]
 
 
 def find(name: str, variant: str | None) -> tuple[Family, str]:
@@ -65,13 +72,13 @@ def find(name: str, variant: str | None) -> tuple[Family, str]:
 
     Raises CompileError listing what exists.
     """
-    known = families()
+    known = _names()
     if name not in known:
         raise CompileError(
             f"model.family {name!r} is not known. Families: {', '.join(known)}.",
             "Use one of them, or your own model with model.entry: path.py:function.",
         )
-    found = known[name]
+    found = _family(name)
     chosen = variant or next(iter(found.variants))
     if chosen not in found.variants:
         raise CompileError(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
+import io
 import shutil
 import tarfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import inference_code
 from compile.errors import CompileError
+from compile.files import copy
 from endpoint_spec import archives
 from endpoint_spec.digests import local_sources
 from inference_code.artifact import manifest as manifests
@@ -25,8 +27,10 @@ CODE = "code"
 HANDLER = "handler"
 # 1980-01-01: the oldest moment that every unpacker takes without a warning.
 _TIME = 315532800
-# Float weights hardly compress; level 1 takes what there is (zeros, code) at the speed of the disk.
-_LEVEL = 1
+# Float weights hold no repeated strings to search for: Huffman codes and runs of zeros are all that makes them smaller.
+_STRATEGY = zlib.Z_RLE
+_PIECE = 1 << 20
+_GZIP = 16 + zlib.MAX_WBITS  # with gzip's header (no name, no time) and checksum, not zlib's
 
 
 def write_code(spec: EndpointSpec, folder: Path) -> str | None:
@@ -38,24 +42,16 @@ def write_code(spec: EndpointSpec, folder: Path) -> str | None:
     code.mkdir(parents=True)
     package = Path(inference_code.__file__).parent
     # SageMaker's containers load code/inference.py by its name.
-    _copy(package / "inference.py", code / "inference.py")
+    copy(package / "inference.py", code / "inference.py")
     for source in sorted(package.rglob("*.py")):
-        _copy(source, code / package.name / source.relative_to(package))
+        copy(source, code / package.name / source.relative_to(package))
     if spec.serve.handler is None:
         return None
-    handler = (spec.root / spec.serve.handler).resolve()
-    for source in local_sources(handler, spec.root):
-        _copy(source, code / HANDLER / _inside(source, spec.root))
-    return f"{HANDLER}/{_inside(handler, spec.root).as_posix()}"
-
-
-def _inside(source: Path, root: Path) -> Path:
-    return source.relative_to(root.resolve())
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    root = spec.root.resolve()
+    handler = (root / spec.serve.handler).resolve()
+    for source in local_sources(handler, root):
+        copy(source, code / HANDLER / source.relative_to(root))
+    return f"{HANDLER}/{handler.relative_to(root).as_posix()}"
 
 
 def file_digests(folder: Path) -> Mapping[str, str]:
@@ -75,11 +71,28 @@ def write_archive(folder: Path, archive: Path, advance: Callable[[int], None] = 
     """
     with (
         archive.open("wb") as raw,
-        gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=_LEVEL, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
+        _GzipStream(raw) as packed,
+        tarfile.open(fileobj=packed, mode="w|", bufsize=_PIECE, format=tarfile.GNU_FORMAT) as tar,
     ):
         _add_all(tar, folder, advance)
     return manifests.file_sha256(archive)
+
+
+class _GzipStream(io.RawIOBase):
+    """Writes gzip as gzip.GzipFile does, which cannot be given a strategy."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._compressor = zlib.compressobj(1, zlib.DEFLATED, _GZIP, strategy=_STRATEGY)
+
+    def write(self, data: Any) -> int:
+        self._raw.write(self._compressor.compress(data))
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.write(self._compressor.flush())
+        super().close()
 
 
 def write_tar(folder: Path, archive: Path) -> None:
@@ -91,17 +104,11 @@ def write_tar(folder: Path, archive: Path) -> None:
 def _add_all(tar: tarfile.TarFile, folder: Path, advance: Callable[[int], None]) -> None:
     for path in sorted(folder.rglob("*"), key=lambda p: p.relative_to(folder).as_posix()):
         if path.is_file():
-            _add(tar, path, path.relative_to(folder).as_posix())
-            advance(path.stat().st_size)
-
-
-def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = path.stat().st_size
-    info.mtime = _TIME
-    info.mode = 0o644
-    with path.open("rb") as stream:
-        tar.addfile(info, stream)
+            info = tarfile.TarInfo(path.relative_to(folder).as_posix())
+            info.size, info.mtime, info.mode = path.stat().st_size, _TIME, 0o644
+            with path.open("rb") as stream:
+                tar.addfile(info, stream)
+            advance(info.size)
 
 
 def extract(archive: Path, folder: Path) -> None:

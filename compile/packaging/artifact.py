@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 class Built:
     """An artifact and its lock."""
 
-    spec: EndpointSpec
     lock: locks.Lock
     archive: Path
 
@@ -53,9 +52,9 @@ def find(spec: EndpointSpec, *, rehearsal: bool) -> Built:
     digest = manifests.file_sha256(archive)
     if digest != lock.digests.artifact:
         raise CompileError(
-            f"{archive.relative_to(spec.root)} has sha256 {digest}, its lock says {lock.digests.artifact}.", remedy
+            f"{archive.relative_to(spec.root)} has sha256 {digest}, its lock states {lock.digests.artifact}.", remedy
         )
-    return Built(spec, lock, archive)
+    return Built(lock, archive)
 
 
 @contextmanager

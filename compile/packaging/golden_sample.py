@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compile.definition import Bucket, ModelDefinition, SampleRequest
+from compile.definition import SampleRequest
 from compile.errors import CompileError
 from compile.packaging import archive as package
 from compile.packaging.local_server import Answer, running
@@ -27,38 +27,26 @@ _VALUES = 64
 _SEED = 20
 
 
-def request(definition: ModelDefinition, bucket: Bucket) -> SampleRequest | None:
-    """The definition's sample request for a bucket, or None when it has none."""
-    return definition.sample(bucket) if definition.sample is not None else None
-
-
 def take(spec: EndpointSpec, draft: locks.Lock, asked: SampleRequest, archive: Path, scratch: Path) -> locks.Sample:
     """Unpacks the archive, runs its code in a process of its own, and records the answer.
 
+    Where the lock is of a target's graphs, the archive holds those for a CPU: the tolerance is then the device's.
     Raises CompileError with the worker's last lines when it does not answer.
     """
     folder = scratch / "unpacked"
     package.extract(archive, folder)
     with running(folder, environment(spec, draft), scratch / "worker.log") as worker:
         answer = worker.invoke(asked.body, asked.content_type, asked.accept)
-    return locks.Sample(
-        request=locks.SampleRequest(
-            content_type=asked.content_type, accept=asked.accept, body=base64.b64encode(asked.body).decode()
-        ),
-        answer=recorded(answer),
-    )
-
-
-def widened(sample: locks.Sample, spec: EndpointSpec) -> locks.Sample:
-    """A sample that was answered by a CPU, with the tolerance that compile.accept gives the device.
-
-    A cosine similarity c lets a vector be sqrt(2 (1 - c)) of its length away.
-    """
-    allowed = spec.compile.accept.device_tolerance
-    share = allowed.get("relative", math.sqrt(max(0.0, 2 * (1 - allowed.get("cosine", 1.0)))))
-    factor = max(1.0, share / RELATIVE_TOLERANCE)
-    tolerance = max(sample.answer.tolerance * factor, allowed.get("absolute", 0.0))
-    return sample.model_copy(update={"answer": sample.answer.model_copy(update={"tolerance": tolerance})})
+    found = recorded(answer)
+    if not draft.rehearsal:
+        allowed = spec.compile.accept.device_tolerance
+        # A cosine similarity c lets a vector be sqrt(2 (1 - c)) of its length away.
+        share = allowed.get("relative", math.sqrt(max(0.0, 2 * (1 - allowed.get("cosine", 1.0)))))
+        tolerance = max(found.tolerance * max(1.0, share / RELATIVE_TOLERANCE), allowed.get("absolute", 0.0))
+        found = found.model_copy(update={"tolerance": tolerance})
+    body = base64.b64encode(asked.body).decode()
+    request = locks.SampleRequest(content_type=asked.content_type, accept=asked.accept, body=body)
+    return locks.Sample(request=request, answer=found)
 
 
 def environment(spec: EndpointSpec, lock: locks.Lock) -> dict[str, str]:

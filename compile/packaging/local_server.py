@@ -82,7 +82,9 @@ def running(model_dir: Path, environment: Mapping[str, str], log: Path, port: in
 
     Only the artifact's code is importable, beside installed packages; what it prints goes to `log`.
     """
-    chosen = port or _free_port()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        chosen = port or probe.getsockname()[1]
     variables = {**os.environ, **environment, "PYTHONPATH": str(model_dir / "code"), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "inference_code.server", "--model-dir", str(model_dir), "--port", str(chosen)]
     with log.open("wb") as stream:
@@ -94,19 +96,9 @@ def running(model_dir: Path, environment: Mapping[str, str], log: Path, port: in
         worker.wait_until_ready()
         yield worker
     finally:
-        _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

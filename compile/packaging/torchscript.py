@@ -32,6 +32,7 @@ def save(module: torch.jit.ScriptModule, path: Path) -> None:
     """Writes a frozen ScriptModule canonically. Raises CompileError if it still has submodules (freeze it first)."""
     buffer = io.BytesIO()
     torch.jit.save(module, buffer)
+    path.parent.mkdir(parents=True, exist_ok=True)
     rewrite(buffer, path)
 
 
@@ -50,24 +51,21 @@ def rewrite(source: io.BytesIO | Path, path: Path) -> None:
             canonical = ROOT + name[name.index("/") :]
             if name.endswith((".py", ".pkl")):
                 data = _MANGLED.sub(b"", data)
-                canonical = _class_path(canonical)
+                # code/__torch__/pkg/___torch_mangle_3.py holds classes of pkg: it becomes code/__torch__/pkg.py
+                canonical = _MANGLED_PATH.sub("", canonical)
             _store(new, canonical, data)
 
 
 def strip(source: Path, path: Path) -> None:
-    """Copies a TorchScript archive without what tells of the machine that wrote it; class names stay as they are.
+    """Copies a TorchScript archive without traces of the machine that wrote it; class names stay as they are.
 
     For graphs of a Neuron compiler, whose classes belong to its runtime and cannot be frozen away.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
         for name in old.namelist():
             if not name.endswith(_DROPPED):
                 _store(new, name, old.read(name))
-
-
-def _class_path(name: str) -> str:
-    """code/__torch__/pkg/___torch_mangle_3.py holds classes of pkg; without the counter it is code/__torch__/pkg.py."""
-    return _MANGLED_PATH.sub("", name)
 
 
 def _store(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

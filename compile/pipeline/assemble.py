@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compile.definition import SampleRequest
 from compile.errors import CompileError
 from compile.packaging import archive as package
 from compile.packaging import golden_sample
 from compile.pipeline import lock as locking
-from compile.pipeline.acceptance import shortfalls
-from compile.pipeline.graph import BuiltVariant
-from compile.pipeline.graph_archive import CompiledVariant
+from compile.pipeline.graph import ARTIFACT, CPU, CompiledVariant
 from compile.pipeline.lock import Proof
 from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
-from compile.targets.inf2 import separates_weights
 from endpoint_spec.digests import handler_digest
 from endpoint_spec.lock import Lock
 from inference_code.artifact import manifest as manifests
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
 
 
-ARTIFACT, CPU, ARCHIVE = "artifact", "cpu", "model.tar.gz"  # in a build's scratch folder
+ARCHIVE = "model.tar.gz"  # in a build's scratch folder
 
 
 def assemble(resolved: ResolvedPlan, variants: Sequence[CompiledVariant], scratch: Path, reporter: Reporter) -> Lock:
@@ -37,12 +34,17 @@ def assemble(resolved: ResolvedPlan, variants: Sequence[CompiledVariant], scratc
     """
     planned, folder = resolved.plan, scratch / ARTIFACT
     spec = planned.spec
-    built = [compiled.graph for compiled in variants]
-    require_parity(built)
-    _require_accepted(spec, built)
+    require_parity(variants)
+    problems = [problem for compiled in variants for problem in _shortfalls(spec, compiled)]
+    if problems:
+        raise CompileError(
+            "The model does not reach what compile.accept asks for:\n  " + "\n  ".join(problems),
+            f"No artifact was written. See inferentia analyze {spec.name}, or accept less in the spec.",
+        )
     manifest = _manifest(resolved, variants, package.write_code(spec, folder), folder)
-    asked = golden_sample.request(planned.definition, planned.variants[0].bucket)
-    return pack(spec, manifest, locking.proof(built, variants[0].weights), asked, scratch, reporter)
+    sample = planned.definition.sample
+    asked = sample(planned.variants[0].bucket) if sample is not None else None
+    return pack(spec, manifest, locking.proof(variants), asked, scratch, reporter)
 
 
 def pack(
@@ -64,23 +66,24 @@ def pack(
         return lock
     with reporter.step("sample answer from the packaged code"):
         if not manifest.rehearsal:
-            archive_of_cpu = scratch / "cpu.tar.gz"
-            package.write_cpu_archive(manifest, folder, scratch / CPU, archive_of_cpu)
-            sample = golden_sample.widened(golden_sample.take(spec, lock, asked, archive_of_cpu, scratch), spec)
-        else:
-            sample = golden_sample.take(spec, lock, asked, archive, scratch)
+            archive = scratch / "cpu.tar.gz"
+            package.write_cpu_archive(manifest, folder, scratch / CPU, archive)
+        sample = golden_sample.take(spec, lock, asked, archive, scratch)
     return lock.model_copy(update={"sample": sample})
 
 
-def require_parity(built: Sequence[BuiltVariant]) -> None:
+def require_parity(built: Sequence[CompiledVariant]) -> None:
     """Raises CompileError for graphs that compute something else than the model, with both errors."""
-    problems = [
-        f"{graph.variant}: output {output.name}: error {output.error:.3e} exceeds the bound {output.bound:.3e} "
-        f"(the original's own distance from float64: {_number(output.eager_distance)}, maximum {output.maximum:.3e})"
-        for graph in built
-        for output in graph.parity.outputs
-        if not output.passed
-    ]
+    problems = []
+    for graph in built:
+        for output in graph.parity.outputs:
+            if not output.passed:
+                distance = "unknown" if output.eager_distance is None else f"{output.eager_distance:.3e}"
+                problems.append(
+                    f"{graph.variant}: output {output.name}: error {output.error:.3e} exceeds the bound "
+                    f"{output.bound:.3e} (the original's own distance from float64: {distance}, "
+                    f"maximum {output.maximum:.3e})"
+                )
     if problems:
         raise CompileError(
             "The artifact does not compute what the model computes:\n  " + "\n  ".join(problems),
@@ -88,17 +91,42 @@ def require_parity(built: Sequence[BuiltVariant]) -> None:
         )
 
 
-def _require_accepted(spec: EndpointSpec, built: Sequence[BuiltVariant]) -> None:
-    problems = [problem for graph in built for problem in shortfalls(spec, graph)]
-    if problems:
-        raise CompileError(
-            "The model does not reach what compile.accept asks for:\n  " + "\n  ".join(problems),
-            f"No artifact was written. See inferentia analyze {spec.name}, or accept less in the spec.",
+def _shortfalls(spec: EndpointSpec, graph: CompiledVariant) -> list[str]:
+    """What compile.accept asks for and this graph does not reach, each with the key to change.
+
+    Without the Neuron SDK coverage and subgraphs are predictions of compile.analysis, and every message states it. With
+    it they are the compiler's own figures, and `supported` counts the operators that were compiled.
+    """
+    accept = spec.compile.accept
+    problems = []
+    coverage, subgraphs = graph.coverage, graph.subgraphs
+    if coverage is not None and coverage["supported"] < accept.min_supported * coverage["total"]:
+        kinds = ", ".join(f"{kind} ({entry['count']})" for kind, entry in coverage["unsupported"].items())
+        problems.append(
+            f"{graph.variant}: {coverage['supported']} of {coverage['total']} operators are supported "
+            f"({_origin(coverage)}), compile.accept.min_supported asks for {accept.min_supported:.2%}. "
+            f"Not supported: {kinds}"
         )
+    if subgraphs is not None and subgraphs["count"] > accept.max_subgraphs:
+        problems.append(
+            f"{graph.variant}: {subgraphs['count']} subgraphs ({_origin(subgraphs)}), "
+            f"compile.accept.max_subgraphs allows {accept.max_subgraphs}"
+        )
+    problems += [
+        f"{graph.variant}: output {output.name} is {output.error / output.maximum:.1e} of its maximum away from the "
+        f"original, compile.accept.lowering_tolerance allows {accept.lowering_tolerance:.1e}"
+        for output in graph.parity.outputs
+        if output.error > accept.lowering_tolerance * output.maximum
+    ]
+    return problems + [
+        f"{graph.variant}: output {name} on the device: {problem} (compile.accept.device_tolerance)"
+        for name, found in (graph.device or {}).items()
+        for problem in found.shortfalls(accept.device_tolerance)
+    ]
 
 
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.3e}"
+def _origin(figure: Mapping[str, Any]) -> str:
+    return "predicted" if figure["predicted"] else "measured"
 
 
 def _manifest(
@@ -115,10 +143,10 @@ def _manifest(
         digests=Digests(build=resolved.digest, handler=handler_digest(spec)),
         task=TaskEntry(name=definition.task, settings=dict(definition.task_settings)),
         handler=handler,
-        graphs=tuple(compiled.graph.entry for compiled in variants),
+        graphs=tuple(compiled.entry for compiled in variants),
         versions=variants[0].versions,
         cores_per_copy=spec.compile.pipeline_cores,
         environment={},
-        separate_weights=separates_weights(spec) and not planned.target.rehearsal,
+        separate_weights=planned.target.separates_weights(spec),
         files=package.file_digests(folder),
     )

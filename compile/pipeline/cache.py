@@ -12,8 +12,8 @@ from pathlib import Path
 
 from compile.definition import GraphVariant
 from compile.errors import CompileError
-from compile.pipeline.graph import Places
-from compile.pipeline.graph_archive import CompiledVariant, pack, unpack
+from compile.pipeline.graph import CompiledVariant, Places
+from compile.pipeline.graph_archive import pack, unpack
 from endpoint_spec.jobs import SHA256_PATTERN, VARIANT, is_full
 
 # When a new variant makes the cache larger than this, the variants that were not used for longest go.
@@ -55,12 +55,12 @@ class Cache:
         return compiled
 
     def write(self, compiled: CompiledVariant, places: Places) -> None:
-        """Stores a variant whose graphs lie in `places`; where it cannot, reports so: the build goes on without."""
+        """Stores a variant whose graphs lie in `places`; where it cannot, reports so: the build continues without."""
         try:
             pack(compiled, places, self._file(compiled.key))
             self._shrink(compiled.key)
         except OSError as error:
-            self._say(f"{compiled.graph.variant} is not kept in the compile cache: {error.strerror or error}")
+            self._say(f"{compiled.variant} is not kept in the compile cache: {error.strerror or error}")
 
     def kept(self) -> list[Kept]:
         """What is there, used last first."""

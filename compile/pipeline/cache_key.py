@@ -14,21 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from torch import nn
 
-from compile.definition import GraphVariant
+from compile.definition import GraphVariant, ModelDefinition
 from compile.frontend.weights import WeightsReport
-from endpoint_spec.digests import canonical, code_of, compile_section, definition_code, file_digest
+from endpoint_spec.digests import canonical, code_of, digest, file_digest
 from endpoint_spec.places import INSTALLED
 
 if TYPE_CHECKING:
     from compile.targets import Target
-    from endpoint_spec import EndpointSpec
 
 # A change of what a variant's file holds, or of what its key means, makes other keys.
 FORMAT = 1
 _BESIDE_A_GRAPH = ("accept", "timeout", "buckets", "batch_sizes")
 # Where compiling begins, here and in the process of its own; lowering finds its rewrites through a registry.
 _ROOTS = ("compile/pipeline/graph.py", "compile/targets/compile_process.py")
+_DEPTH = 5  # of attributes within attributes, such as a configuration's; what lies deeper counts by its type
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _TABLES = ("endpoint_spec/compiler_options.py", "endpoint_spec/data/compilers.yaml", "endpoint_spec/data/limits.yaml")
 
 
@@ -43,33 +45,35 @@ def versions(target: Target) -> dict[str, str]:
 
 
 def here(target: Target) -> dict[str, str]:
-    """The environment of a compilation on this machine, for `Identity`."""
+    """The environment of a compilation on this machine, for `shared`."""
     return {**versions(target), "stand_in": str(target.stand_in)}
 
 
-class Identity:
-    """The part of the keys that all variants of a build share; `key` adds one variant's own."""
+def shared(
+    content: Mapping[str, Any], weights: WeightsReport, rehearsal: bool, environment: Mapping[str, str]
+) -> dict[str, Any]:
+    """The part of the keys that all variants of a build share.
 
-    def __init__(self, spec: EndpointSpec, weights: WeightsReport, rehearsal: bool, environment: Mapping[str, str]):
-        """environment: what is known of the machine that compiles: versions, or the image that has them."""
-        model, section = spec.model, compile_section(spec)
-        self.environment = dict(environment)
-        self._shared: dict[str, Any] = {
-            "format": FORMAT,
-            "model": {"family": model.family, "variant": model.variant, "entry": model.entry, "options": model.options},
-            "definition": definition_code(spec),
-            "weights": weights.sha256 or weights.source,
-            "compile": {key: value for key, value in section.items() if key not in _BESIDE_A_GRAPH},
-            "code": _code(),
-            "rehearsal": rehearsal,
-            "grad": torch.is_grad_enabled(),
-            "environment": self.environment,
-        }
+    content: of the build, as digests.build_content has it. environment: what is known of the machine that compiles:
+    versions, or the image that has them.
+    """
+    return {
+        "format": FORMAT,
+        "model": {name: value for name, value in content["model"].items() if name != "weights"},
+        "definition": content["code"],
+        "weights": weights.sha256 or weights.source,
+        "compile": {name: value for name, value in content["compile"].items() if name not in _BESIDE_A_GRAPH},
+        "code": _code(),
+        "rehearsal": rehearsal,
+        "grad": torch.is_grad_enabled(),
+        "environment": dict(environment),
+    }
 
-    def key(self, variant: GraphVariant) -> str:
-        """64 hex digits."""
-        own = {"role": variant.role, "bucket": dict(variant.bucket), "batch": variant.batch}
-        return hashlib.sha256(canonical({**self._shared, "variant": own}).encode()).hexdigest()
+
+def key(known: Mapping[str, Any], variant: GraphVariant) -> str:
+    """64 hex digits. known: what `shared` returned."""
+    own = {"role": variant.role, "bucket": dict(variant.bucket), "batch": variant.batch}
+    return digest({**known, "variant": own})
 
 
 @functools.cache
@@ -79,3 +83,55 @@ def _code() -> dict[str, str]:
     code = code_of(roots, ("compile", "inference_code"), left_out=("compile/models",))
     data = [*(INSTALLED / "compile").rglob("*.json"), *(INSTALLED / name for name in _TABLES)]
     return code | {path.relative_to(INSTALLED).as_posix(): file_digest(path) for path in data}
+
+
+def model_digest(definition: ModelDefinition) -> str:
+    """sha256, in hex, of the graphs' modules as they are now: the same in every process of one environment.
+
+    A user's entry may read files that no import shows, such as a configuration or a table. What it made of them is in
+    the modules: their types, plain attributes, parameters and buffers.
+    """
+    found = hashlib.sha256()
+    for role, graph in sorted(definition.graphs.items()):
+        for name, module in graph.module.named_modules():
+            own = {key: value for key, value in vars(module).items() if key not in _OF_EVERY_MODULE}
+            found.update(canonical([role, name, _name(type(module)), _plain(own, _DEPTH)]).encode())
+        for name, tensor in [*graph.module.named_parameters(), *graph.module.named_buffers()]:
+            found.update(canonical([role, name, _tensor(tensor)]).encode())
+    return found.hexdigest()
+
+
+def _tensor(tensor: torch.Tensor) -> list[Any]:
+    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return [list(tensor.shape), str(tensor.dtype), hashlib.sha256(raw.data).hexdigest()]
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """A value as JSON has it, without anything that differs from one process to the next, such as an address."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float | torch.dtype | torch.device):
+        return repr(value)  # floats too: JSON has not all of them
+    if isinstance(value, torch.Tensor):
+        return _tensor(value)
+    if isinstance(value, nn.Module) or not depth:
+        return _name(type(value))
+    return _inside(value, depth - 1)
+
+
+def _inside(value: Any, depth: int) -> Any:
+    """A value that holds others, down to a depth."""
+    if isinstance(value, Mapping):
+        return [[_plain(key, depth), _plain(item, depth)] for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        return [_plain(item, depth) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(canonical(_plain(item, depth)) for item in value)
+    if callable(value):
+        return _name(value)
+    return [_name(type(value)), _plain(getattr(value, "__dict__", None), depth)]
+
+
+def _name(value: Any) -> str:
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from compile.analysis.capacity import VariantSize, size
 from compile.analysis.summary import account, with_host
 from compile.analysis.variant import AnalyzedVariant
 from compile.definition import GraphDefinition, GraphVariant, checked_inputs, sizes_of
+from compile.files import write_json
+from compile.frontend.weights import WeightsReport
 from compile.ir.flat_module import Signature, flat_module
 from compile.lowering.config import of_spec
 from compile.lowering.for_target import lowered
 from compile.packaging import torchscript
+from compile.pipeline.cache_key import versions
+from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
-from compile.targets import CompilerOutput, LoweredVariant, Target, trace_for_cpu
-from compile.targets.inf2 import separates_weights
+from compile.targets import CompilerOutput, Cost, LoweredVariant, trace_for_cpu
 from compile.verification.device_parity import on_device
 from compile.verification.parity import Parity, compare
 from compile.verification.tolerance import Closeness
@@ -30,23 +33,34 @@ if TYPE_CHECKING:
 
 
 COMPARISON = "comparison.json"  # in a graph's record
+ARTIFACT, CPU = "artifact", "cpu"  # in a build's scratch folder
 
 
 @dataclass(frozen=True)
-class BuiltVariant:
-    """A finished graph. `coverage` is as the lock has it, or None when nothing is known.
+class CompiledVariant:
+    """A finished graph: compared with the original, with what it was made from and what is known of it.
 
-    compiled: what the target said. device: by output, where a NeuronCore could run it.
+    key: of the cache. versions: of everything that compiled it. footprint: None in a rehearsal, where nothing has to
+    fit. coverage, subgraphs: as the lock has them, or None when nothing is known. device: by output, where a NeuronCore
+    could run it. cost, comparison, record: as CompilerOutput has them.
     """
 
+    key: str
     variant: GraphVariant
+    versions: Mapping[str, str]
+    weights: WeightsReport
+    rehearsal: bool
+    stand_in: bool
+    footprint: VariantSize | None
     signature: Signature
     parity: Parity
     unused_inputs: list[str]
     coverage: Mapping[str, Any] | None
     subgraphs: Mapping[str, Any] | None
-    compiled: CompilerOutput
-    device: Mapping[str, Closeness] | None = None
+    cost: Cost | None
+    comparison: dict[str, Any] | None
+    record: Path | None
+    device: Mapping[str, Closeness] | None
 
     @property
     def entry(self) -> PackagedVariant:
@@ -71,55 +85,76 @@ class Places:
     cpu: Path
     record: Path
 
+    @classmethod
+    def inside(cls, scratch: Path, record: Path) -> Places:
+        """In a build's scratch folder, where assembling finds them."""
+        (scratch / ARTIFACT).mkdir()
+        return cls(scratch / ARTIFACT, scratch / CPU, record)
 
-def make(
-    analyzed: AnalyzedVariant, target: Target, spec: EndpointSpec, digest: str, places: Places, reporter: Reporter
-) -> BuiltVariant:
+
+def compile_variant(
+    resolved: ResolvedPlan, analyzed: AnalyzedVariant, places: Places, reporter: Reporter
+) -> CompiledVariant:
     """Writes the variant's graph under `places.artifact` and compares what was written with the eager model.
 
-    digest: of the build. The operators are accounted for the spec's target also in a rehearsal.
+    Its weights are loaded. The operators are accounted for the spec's target also in a rehearsal.
     Raises CompileError when it cannot be traced or compiled. Parity that fails is in the result, not raised.
     """
-    variant, parts, flat = analyzed.variant, analyzed.parts, analyzed.flat
+    spec, target, variant = resolved.plan.spec, resolved.plan.target, analyzed.variant
     ready = LoweredVariant(
         spec=spec,
-        build_digest=digest,
+        build_digest=resolved.digest,
         variant=variant,
-        module=parts.whole,
+        module=analyzed.parts.whole,
         example=analyzed.tensors,
         names=list(analyzed.example),
         report=analyzed.report,
         work=places.record / variant.slug,
-        host_operators=parts.report.operators,
+        host_operators=analyzed.parts.report.operators,
     )
     with reporter.step(f"{'trace' if target.rehearsal else 'compile'}: {variant}"):
         compiled = target.compile(ready)
-        _keep_comparison(compiled)
+        if compiled.comparison is not None and compiled.record is not None:
+            write_json(compiled.record / COMPARISON, compiled.comparison)
         path, on_cpu = _place(compiled, ready, places)
     names, references = [output.name for output in analyzed.signature.outputs], analyzed.references
     with reporter.step(f"parity: {variant}", len(references)) as advance:
         saved = torch.jit.load(str(on_cpu))  # type: ignore[no-untyped-call]
-        parity = compare(flat, saved, references, names, advance=lambda: advance(1))
+        parity = compare(analyzed.flat, saved, references, names, seen=analyzed.first, advance=lambda: advance(1))
     device = None
     if not target.rehearsal:
         if target.runs_here:
-            device = on_device(path, flat, references, names, separate_weights=separates_weights(spec))
+            separate = target.separates_weights(spec)
+            device = on_device(path, analyzed.flat, references, names, separate_weights=separate)
         parity.notes.append(_where(device is not None, target.stand_in))
-    found = with_host(compiled.account or account(analyzed.report), parts)
-    unused = compiled.unused_inputs
-    return BuiltVariant(variant, analyzed.signature, parity, unused, found.coverage, found.subgraphs, compiled, device)
+    found = with_host(compiled.account or account(analyzed.report), analyzed.parts)
+    return CompiledVariant(
+        key=resolved.keys[variant.file],
+        variant=variant,
+        versions=versions(target),
+        weights=resolved.weights.report,
+        rehearsal=target.rehearsal,
+        stand_in=target.stand_in,
+        footprint=None if target.rehearsal else size(analyzed, spec),
+        signature=analyzed.signature,
+        parity=parity,
+        unused_inputs=compiled.unused_inputs,
+        coverage=found.coverage,
+        subgraphs=found.subgraphs,
+        cost=compiled.cost,
+        comparison=compiled.comparison,
+        record=compiled.record,
+        device=device,
+    )
 
 
 def write_for_cpu(variant: GraphVariant, graph: GraphDefinition, spec: EndpointSpec, folder: Path) -> None:
-    """Writes only the lowered graph, traced for the CPU, under `folder`. Raises CompileError as `make` does."""
+    """Writes only the lowered graph, traced for the CPU, under `folder`. Raises CompileError when it cannot."""
     example, _ = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
     tensors = tuple(example.values())
     parts = lowered(flat_module(graph.module, example), tensors, "inf1", of_spec(spec))
-    traced = trace_for_cpu(parts.whole, tensors, list(example))
-    assert traced.module is not None  # noqa: S101  (a trace for the CPU is a module)
-    path = folder / variant.file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torchscript.save(traced.module, path)
+    traced, _ = trace_for_cpu(parts.whole, tensors, list(example))
+    torchscript.save(traced, folder / variant.file)
 
 
 def _place(compiled: CompilerOutput, lowered: LoweredVariant, places: Places) -> tuple[Path, Path]:
@@ -129,25 +164,14 @@ def _place(compiled: CompilerOutput, lowered: LoweredVariant, places: Places) ->
     sample's answer, are found with it.
     """
     path, on_cpu = places.artifact / lowered.variant.file, places.cpu / lowered.variant.file
-    path.parent.mkdir(parents=True, exist_ok=True)
     if compiled.module is not None:
         torchscript.save(compiled.module, path)
         return path, path
     assert compiled.file is not None  # noqa: S101  (one of the two is there)
     torchscript.strip(compiled.file, path)
-    traced = trace_for_cpu(lowered.module, lowered.example, lowered.names)
-    assert traced.module is not None  # noqa: S101  (a trace for the CPU is a module)
-    compiled.unused_inputs[:] = traced.unused_inputs
-    on_cpu.parent.mkdir(parents=True, exist_ok=True)
-    torchscript.save(traced.module, on_cpu)
+    traced, compiled.unused_inputs[:] = trace_for_cpu(lowered.module, lowered.example, lowered.names)
+    torchscript.save(traced, on_cpu)
     return path, on_cpu
-
-
-def _keep_comparison(compiled: CompilerOutput) -> None:
-    """The prediction beside the compiler's log becomes part of the record, where the report finds it."""
-    if compiled.comparison is not None and compiled.record is not None:
-        text = json.dumps(compiled.comparison, indent=2, sort_keys=True) + "\n"
-        (compiled.record / COMPARISON).write_text(text, encoding="utf-8")
 
 
 def _where(on_device: bool, stand_in: bool) -> str:

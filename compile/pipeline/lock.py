@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compile.files import place
-from compile.frontend.weights import WeightsReport
-from compile.pipeline.graph import BuiltVariant
+from compile.pipeline.graph import CompiledVariant
 from endpoint_spec import lock as locks
-from inference_code.artifact.manifest import ArtifactManifest, TensorDescription
+from inference_code.artifact.manifest import ArtifactManifest
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
@@ -28,8 +27,9 @@ class Proof:
     parity: locks.Parity
 
 
-def proof(built: Sequence[BuiltVariant], weights: WeightsReport) -> Proof:
-    """The lock's account of finished graphs."""
+def proof(built: Sequence[CompiledVariant]) -> Proof:
+    """The lock's account of finished graphs, all of the same weights."""
+    weights = built[0].weights
     return Proof(
         weights=locks.LockedWeights(source=weights.source, sha256=weights.sha256),
         graphs=[_graph(graph) for graph in built],
@@ -37,37 +37,30 @@ def proof(built: Sequence[BuiltVariant], weights: WeightsReport) -> Proof:
     )
 
 
-def _graph(graph: BuiltVariant) -> locks.LockedVariant:
-    entry = graph.entry
+def _graph(graph: CompiledVariant) -> locks.LockedVariant:
+    entry = asdict(graph.entry)
+    del entry["structure"]  # the manifest's own
     return locks.LockedVariant(
-        role=entry.role,
-        bucket=dict(entry.bucket),
-        batch_size=entry.batch_size,
-        file=entry.file,
-        inputs=[_tensor(tensor) for tensor in entry.inputs],
-        outputs=[_tensor(tensor) for tensor in entry.outputs],
+        **entry,
         unused_inputs=graph.unused_inputs,
         coverage=locks.Coverage(**graph.coverage) if graph.coverage else None,
         subgraphs=locks.Subgraphs(**graph.subgraphs) if graph.subgraphs else None,
     )
 
 
-def _tensor(tensor: TensorDescription) -> locks.TensorLock:
-    return locks.TensorLock(name=tensor.name, shape=list(tensor.shape), dtype=tensor.dtype)
-
-
-def _parity(built: Sequence[BuiltVariant]) -> locks.Parity:
+def _parity(built: Sequence[CompiledVariant]) -> locks.Parity:
     """The output nearest to its bound stands for all; the details have every one of them."""
     worst = max((graph.parity.worst for graph in built), key=lambda output: output.share)
-    details: dict[str, Any] = {
-        graph.variant.file: {
+    details: dict[str, dict[str, Any]] = {}
+    for graph in built:
+        details[graph.variant.file] = {
             "inputs": graph.parity.inputs,
             "outputs": [output.to_json() for output in graph.parity.outputs],
             "notes": graph.parity.notes,
-            **_device(graph),
         }
-        for graph in built
-    }
+        if graph.device is not None:  # the target itself was there
+            device = {name: asdict(found) for name, found in graph.device.items()}
+            details[graph.variant.file]["device"] = device
     return locks.Parity(
         inputs=min(graph.parity.inputs for graph in built),
         error=worst.error,
@@ -77,22 +70,15 @@ def _parity(built: Sequence[BuiltVariant]) -> locks.Parity:
     )
 
 
-def _device(graph: BuiltVariant) -> dict[str, Any]:
-    """What was found on the target itself, where it was there."""
-    if graph.device is None:
-        return {}
-    return {"device": {name: found.to_json() for name, found in graph.device.items()}}
-
-
 def draft(spec: EndpointSpec, manifest: ArtifactManifest, proven: Proof, digest: str, size: int) -> locks.Lock:
     """The lock of an archive of `size` bytes and sha256 `digest`, without its sample and its predecessor."""
     return locks.Lock(
-        name=spec.name,
+        name=manifest.name,
         rehearsal=manifest.rehearsal,
         stand_in=manifest.stand_in,
         target=spec.compile.target,
         digests=locks.Digests(build=manifest.digests.build, handler=manifest.digests.handler, artifact=digest),
-        artifact=locks.Artifact(key=locks.artifact_key(spec.name, digest), bytes=size),
+        artifact=locks.Artifact(key=locks.artifact_key(manifest.name, digest), bytes=size),
         versions=dict(manifest.versions),
         task=locks.Task(name=manifest.task.name, settings=dict(manifest.task.settings)),
         weights=proven.weights,
@@ -112,7 +98,10 @@ def publish(spec: EndpointSpec, lock: locks.Lock, archive: Path) -> tuple[locks.
     same_archive = before is not None and before.digests.artifact == lock.digests.artifact and target.is_file()
     if before is not None and same_archive and _unchanged(before, lock):
         return before, False
-    lock = lock.model_copy(update={"previous": _previous(before, lock)})
+    previous = None
+    if before is not None:
+        previous = before.previous if before.digests.artifact == lock.digests.artifact else before.artifact
+    lock = lock.model_copy(update={"previous": previous})
     text = archive.parent / path.name
     text.write_text(lock.dump(), encoding="utf-8", newline="\n")
     if target.is_file() and not same_archive:
@@ -126,12 +115,6 @@ def _before(path: Path) -> locks.Lock | None:
         return locks.read_lock(path) if path.is_file() else None
     except locks.LockError:  # damaged or of an older format: this build replaces it
         return None
-
-
-def _previous(before: locks.Lock | None, lock: locks.Lock) -> locks.Artifact | None:
-    if before is None:
-        return None
-    return before.previous if before.digests.artifact == lock.digests.artifact else before.artifact
 
 
 def _unchanged(before: locks.Lock, lock: locks.Lock) -> bool:

@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING
 
 from compile.analysis import capacity as capacities
 from compile.analysis.capacity import Capacity
-from compile.analysis.variant import analyzed
+from compile.analysis.variant import AnalyzedVariant, analyzed
 from compile.definition import GraphVariant, ModelDefinition
 from compile.errors import CompileError
 from compile.frontend import loading, weights
 from compile.frontend.weights import ResolvedWeights
 from compile.lowering.config import Rewriting, of_spec
-from compile.pipeline import model_digest
-from compile.pipeline.cache import Cache
-from compile.pipeline.cache_key import Identity, here
+from compile.pipeline.cache_key import here, key, model_digest, shared
 from compile.progress import Reporter
 from compile.targets import Target
 from compile.targets import resolve as resolve_target
-from endpoint_spec.digests import build_digest
+from endpoint_spec.digests import build_content, digest
 from inference_code import tasks
 
 if TYPE_CHECKING:
@@ -39,6 +37,11 @@ class Plan:
     record: Path
     rewriting: Rewriting
 
+    def analyzed(self, variant: GraphVariant, reporter: Reporter) -> AnalyzedVariant:
+        """A variant, lowered. Raises CompileError when it cannot be lowered or traced."""
+        graph = self.definition.graphs[variant.role]
+        return analyzed(variant, graph, self.spec.compile.target, self.rewriting, reporter)
+
 
 @dataclass(frozen=True)
 class ResolvedPlan:
@@ -52,10 +55,6 @@ class ResolvedPlan:
     digest: str
     keys: Mapping[str, str]
 
-    def cached(self, cache: Cache) -> list[GraphVariant]:
-        """The variants that the cache has."""
-        return [variant for variant in self.plan.variants if cache.has(self.keys[variant.file])]
-
 
 def plan(spec: EndpointSpec, *, rehearse: bool, check: bool = True, work: Path | None = None) -> Plan:
     """Raises CompileError when the target cannot be compiled for here, or the model cannot be made.
@@ -68,7 +67,13 @@ def plan(spec: EndpointSpec, *, rehearse: bool, check: bool = True, work: Path |
         target.check(spec)
     rewriting = of_spec(spec)
     definition = loading.definition(spec)
-    _check_task(spec, definition)
+    known = tasks.built_in()
+    if spec.serve.handler is None and definition.task not in known:
+        raise CompileError(
+            f"{spec.path.name}: the model's task {definition.task!r} is not built in ({', '.join(sorted(known))}), "
+            "and the spec names no handler.",
+            "Write serve: {handler: path.py} with preprocess(request) and postprocess(outputs, item).",
+        )
     variants = tuple(
         GraphVariant(role, bucket, batch)
         for role in definition.graphs
@@ -82,31 +87,21 @@ def resolve(planned: Plan, reporter: Reporter, environment: Mapping[str, str] | 
     """Find and hash the weights and make the keys. Asked before weights are loaded.
 
     environment: of the machine that compiles, by default this one's. Raises CompileError for weights that are absent or
-    have another digest than the spec says.
+    have another digest than the spec declares.
     """
     spec = planned.spec
     with reporter.step("weights"):
         found = weights.resolve(spec)
     if environment is None:
-        environment = {**here(planned.target), "definition": model_digest.digest(planned.definition)}
-    identity = Identity(spec, found.report, planned.target.rehearsal, environment)
-    keys = {variant.file: identity.key(variant) for variant in planned.variants}
-    return ResolvedPlan(planned, found, build_digest(spec, found.report.sha256), keys)
+        environment = {**here(planned.target), "definition": model_digest(planned.definition)}
+    content = build_content(spec, found.report.sha256)
+    known = shared(content, found.report, planned.target.rehearsal, environment)
+    keys = {variant.file: key(known, variant) for variant in planned.variants}
+    return ResolvedPlan(planned, found, digest(content), keys)
 
 
 def survey(planned: Plan, reporter: Reporter) -> Capacity:
     """The matrix with its predicted sizes. Raises CompileError when a graph cannot be lowered or traced."""
-    spec, graphs = planned.spec, planned.definition.graphs
-    ready = (analyzed(variant, graphs[variant.role], spec, reporter) for variant in planned.variants)
-    return capacities.capacity(spec, [capacities.size(one, spec) for one in ready], spec.root)
-
-
-def _check_task(spec: EndpointSpec, definition: ModelDefinition) -> None:
-    """A task of one's own needs a handler that serves it."""
-    known = tasks.built_in()
-    if spec.serve.handler is None and definition.task not in known:
-        raise CompileError(
-            f"{spec.path.name}: the model's task {definition.task!r} is not built in ({', '.join(sorted(known))}), "
-            "and the spec names no handler.",
-            "Write serve: {handler: path.py} with preprocess(request) and postprocess(outputs, item).",
-        )
+    spec = planned.spec
+    sizes = [capacities.size(planned.analyzed(variant, reporter), spec) for variant in planned.variants]
+    return capacities.capacity(spec, sizes, spec.root)

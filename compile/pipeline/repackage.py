@@ -46,9 +46,13 @@ def repackage(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> tup
         )
         (files.folder / manifests.FILE_NAME).unlink()
         if not manifest.rehearsal and lock.sample is not None:
-            _graphs_for_cpu(spec, manifest, files.scratch / assemble.CPU, reporter)
+            _graphs_for_cpu(spec, manifest, files.scratch / graph.CPU, reporter)
         proven = Proof(lock.weights, lock.graphs, lock.parity)
-        packed = assemble.pack(spec, manifest, proven, _sample_request(lock), files.scratch, reporter)
+        sampled = None
+        if lock.sample is not None:
+            asked = lock.sample.request
+            sampled = SampleRequest(base64.b64decode(asked.body), asked.content_type, asked.accept)
+        packed = assemble.pack(spec, manifest, proven, sampled, files.scratch, reporter)
         return locking.publish(spec, packed, files.scratch / assemble.ARCHIVE)
 
 
@@ -61,10 +65,3 @@ def _graphs_for_cpu(spec: EndpointSpec, manifest: ArtifactManifest, folder: Path
         variant = GraphVariant(entry.role, entry.bucket, entry.batch_size)
         with reporter.step(f"trace: {variant}"):
             graph.write_for_cpu(variant, definition.graphs[entry.role], spec, folder)
-
-
-def _sample_request(lock: Lock) -> SampleRequest | None:
-    if lock.sample is None:
-        return None
-    asked = lock.sample.request
-    return SampleRequest(base64.b64decode(asked.body), asked.content_type, asked.accept)

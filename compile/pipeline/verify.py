@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import datetime
-import json
 import platform
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +13,15 @@ import torch
 
 from compile.definition import GraphVariant, ModelDefinition, checked_inputs
 from compile.errors import CompileError
+from compile.files import write_json
 from compile.frontend import loading, weights
 from compile.ir.flat_module import flat_module
 from compile.packaging import artifact, golden_sample
 from compile.packaging.local_server import running
 from compile.progress import Reporter
 from compile.targets import resolve
-from compile.targets.inf2 import separates_weights
 from compile.verification.device_parity import on_device
-from compile.verification.parity import Parity, compare
+from compile.verification.parity import compare
 from endpoint_spec import lock as locks
 from inference_code.artifact.manifest import PackagedVariant
 
@@ -53,11 +51,14 @@ def verify(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> list[C
         with reporter.step("make the model"):
             definition = loading.definition(spec)
             weights.fill(spec, definition)
-        if not _runs_here(built.lock):
+        try:
+            runs_here = resolve(built.lock.target, built.lock.rehearsal).runs_here
+        except CompileError:  # the SDK is not here, so the graphs cannot even be loaded
+            runs_here = False
+        if not runs_here:
             return [*checks, Check("graphs", True, "not run: only a machine with a NeuronCore runs what is compiled")]
         for entry in files.manifest.graphs:
-            check = _parity if built.lock.rehearsal else partial(_device, spec)
-            checks.append(check(entry, definition, files.folder, reporter))
+            checks.append(_graph(spec, entry, definition, files, reporter))
         if built.lock.sample is not None and not built.lock.stand_in:
             with reporter.step("sample answer from the packaged code"):
                 checks.append(_sample(spec, built.lock, files))
@@ -65,71 +66,50 @@ def verify(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> list[C
 
 
 def kept_at(spec: EndpointSpec, rehearsal: bool) -> Path:
-    """Where what `verify` said last is kept, for the report."""
+    """Where the last checks are kept, for the report."""
     kind = "rehearsal" if rehearsal else spec.compile.target
     return spec.root / "build" / "verified" / spec.name / f"{kind}.json"
 
 
 def keep(spec: EndpointSpec, rehearsal: bool, checks: list[Check]) -> None:
-    """Keeps what `verify` said, with the artifact's digest, the machine and the time."""
-    path = kept_at(spec, rehearsal)
+    """Keeps the checks, with the artifact's digest, the machine and the time."""
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    said = {
+    record = {
         "artifact": artifact.find(spec, rehearsal=rehearsal).lock.digests.artifact,
         "machine": platform.node(),
         "date": now,
         "checks": [asdict(check) for check in checks],
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.new")
-    draft.write_text(json.dumps(said, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
-    draft.replace(path)
+    write_json(kept_at(spec, rehearsal), record)
 
 
-def _runs_here(lock: locks.Lock) -> bool:
-    """A rehearsal runs everywhere; what is compiled needs the target's packages and chip."""
-    try:
-        return resolve(lock.target, lock.rehearsal).runs_here
-    except CompileError:  # the SDK is not here, so the graphs cannot even be loaded
-        return False
-
-
-def _device(
-    spec: EndpointSpec, entry: PackagedVariant, definition: ModelDefinition, folder: Path, reporter: Reporter
+def _graph(
+    spec: EndpointSpec,
+    entry: PackagedVariant,
+    definition: ModelDefinition,
+    files: artifact.Unpacked,
+    reporter: Reporter,
 ) -> Check:
-    """A compiled graph on its own hardware, within compile.accept.device_tolerance."""
-    variant = GraphVariant(entry.role, entry.bucket, entry.batch_size)
-    graph = definition.graphs[entry.role]
-    example, references = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
-    with reporter.step(f"device: {variant}"):
-        names = [output.name for output in entry.outputs]
-        found = on_device(
-            folder / entry.file,
-            flat_module(graph.module, example),
-            references,
-            names,
-            separate_weights=separates_weights(spec),
-        )
-    tolerance = {str(metric): value for metric, value in spec.compile.accept.device_tolerance.items()}
-    problems = [f"{name}: {said}" for name, output in found.items() for said in output.shortfalls(tolerance)]
-    cosine = min(output.cosine for output in found.values())
-    return Check(f"device: {variant}", not problems, "; ".join(problems) or f"cosine similarity {cosine:.6f} at least")
-
-
-def _parity(entry: PackagedVariant, definition: ModelDefinition, folder: Path, reporter: Reporter) -> Check:
-    graph = definition.graphs.get(entry.role)
+    """A rehearsal's graph within the bounds of parity; a compiled one, on its own hardware, within device_tolerance."""
+    graph, path = definition.graphs.get(entry.role), files.folder / entry.file
     if graph is None:
         raise CompileError(
             f"The artifact has a graph {entry.role!r}, the model's definition has none.", "Build it again."
         )
     variant = GraphVariant(entry.role, entry.bucket, entry.batch_size)
     example, references = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
-    names = [output.name for output in entry.outputs]
+    flat, names = flat_module(graph.module, example), [output.name for output in entry.outputs]
+    if not files.manifest.rehearsal:
+        with reporter.step(f"device: {variant}"):
+            found = on_device(path, flat, references, names, separate_weights=files.manifest.separate_weights)
+        tolerance = spec.compile.accept.device_tolerance
+        problems = [f"{name}: {line}" for name, output in found.items() for line in output.shortfalls(tolerance)]
+        cosine = min(output.cosine for output in found.values())
+        detail = "; ".join(problems) or f"cosine similarity {cosine:.6f} at least"
+        return Check(f"device: {variant}", not problems, detail)
     with reporter.step(f"parity: {variant}", len(references)) as advance:
-        saved = torch.jit.load(str(folder / entry.file))  # type: ignore[no-untyped-call]
-        parity: Parity = compare(
-            flat_module(graph.module, example), saved, references, names, advance=lambda: advance(1)
-        )
+        saved = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+        parity = compare(flat, saved, references, names, advance=lambda: advance(1))
     worst = parity.worst
     detail = f"error {worst.error:.2e} of at most {worst.bound:.2e} on {parity.inputs} inputs (output {worst.name})"
     return Check(f"parity: {variant}", parity.passed, detail)

@@ -13,14 +13,14 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from compile.errors import CompileError
+from compile.errors import CompileError, one_line
 from compile.profiling.latency import Modes, modes, percentiles
 from compile.progress import Reporter
 from compile.targets import resolve
@@ -87,9 +87,6 @@ class Row:
     def p99(self) -> float:
         return self.latency_ms["p99"]
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "bimodal": self.bimodal.to_json() if self.bimodal else None}
-
 
 @dataclass(frozen=True)
 class Report:
@@ -103,18 +100,6 @@ class Report:
     rows: tuple[Row, ...]
     recommended: tuple[Row, ...]
     notes: tuple[str, ...] = field(default=())
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "artifact": self.artifact,
-            "date": self.date,
-            "machine": asdict(self.machine),
-            "price": self.price,
-            "rows": [row.to_json() for row in self.rows],
-            "recommended": [row.to_json() for row in self.recommended],
-            "notes": list(self.notes),
-        }
 
 
 def machine_for(spec: EndpointSpec, lock: Lock, product: Path = _PRODUCT) -> Machine:
@@ -287,19 +272,14 @@ def _load(
         stop.set()
         for thread in threads:
             thread.join()
-    _require_calls(failures, records)
+    real = [error for error in failures if not isinstance(error, threading.BrokenBarrierError)]
+    if real:
+        raise CompileError(f"A graph does not run here: {one_line(real[0])}", "Check it: inferentia verify NAME.")
+    if not any(records):
+        raise CompileError("No call ended in the time that was given.", "Give more --seconds.")
     spans = [span for record in records for span in record]
     last = max(end for _, end in spans)
     return [end - started for _, end in spans], [(end - begin) * 1000 for begin, end in spans], last - started
-
-
-def _require_calls(failures: Sequence[Exception], records: Sequence[Sequence[Any]]) -> None:
-    real = [error for error in failures if not isinstance(error, threading.BrokenBarrierError)]
-    if real:
-        reason = (str(real[0]).strip().splitlines() or [type(real[0]).__name__])[-1]
-        raise CompileError(f"A graph does not run here: {reason}", "Check it: inferentia verify NAME.")
-    if not any(records):
-        raise CompileError("No call ended in the time that was given.", "Give more --seconds.")
 
 
 def mark_pareto(rows: Sequence[Row]) -> Iterator[Row]:
@@ -312,7 +292,7 @@ def mark_pareto(rows: Sequence[Row]) -> Iterator[Row]:
             and (other.throughput_avg, other.p99) != (row.throughput_avg, row.p99)
             for other in rivals
         )
-        yield Row(**{**row.__dict__, "pareto": not beaten})
+        yield replace(row, pareto=not beaten)
 
 
 def recommend(rows: Sequence[Row], p99_limit_ms: float) -> tuple[tuple[Row, ...], tuple[str, ...]]:

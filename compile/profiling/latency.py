@@ -1,15 +1,15 @@
-"""What a set of latencies says: mean, deviation, percentiles, and whether there are two kinds of them."""
+"""A set of latencies: mean, deviation, percentiles, and whether there are two kinds of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 PERCENTILES = (0, 50, 90, 95, 99, 99.9, 100)
-_FEWEST = 30  # below this many samples, nothing can be said about their shape
+_FEWEST = 30  # below this many samples, their shape is unknown
 _GRID = 512
 # Two peaks count when the valley between them is below this share of the lower one, and each holds this share.
 _VALLEY, _SHARE = 0.5, 0.05
@@ -27,9 +27,6 @@ class Modes:
         return (
             f"two groups, around {self.low_ms:.3g} ms and {self.high_ms:.3g} ms ({self.share_high:.0%} in the slower)"
         )
-
-    def to_json(self) -> dict[str, Any]:
-        return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
 def percentiles(milliseconds: Sequence[float]) -> dict[str, float]:
@@ -51,7 +48,7 @@ def modes(milliseconds: Sequence[float]) -> Modes | None:
     )
     if spread == 0.0:
         return None
-    # The spread of two groups is their distance: a third of the usual bandwidth still tells them apart.
+    # The spread of two groups is their distance: a third of the usual bandwidth still separates them.
     width = 0.9 * spread * values.size ** (-0.2)
     grid = np.linspace(values.min() - 3 * width, values.max() + 3 * width, _GRID)
     sample = values if values.size <= 4000 else np.quantile(values, np.linspace(0, 1, 4000))

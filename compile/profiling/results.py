@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compile.files import write_json, write_text
 from compile.profiling.benchmark import Report
 from endpoint_spec import lock as locks
 
@@ -32,14 +32,13 @@ class Kept:
 def keep(spec: EndpointSpec, lock: locks.Lock, report: Report) -> Kept:
     """Writes measured.json and, where matplotlib is installed, pareto.png; and the lock, from the target itself."""
     place = folder(spec, lock.rehearsal)
-    place.mkdir(parents=True, exist_ok=True)
-    _replace(place / "measured.json", json.dumps(report.to_json(), indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_json(place / "measured.json", asdict(report))
     plotted = can_plot()
     if plotted:
         plot(report, place / "pareto.png")
     if report.machine.target and report.artifact == lock.digests.artifact:
         path = locks.lock_path(spec, lock.rehearsal)
-        _replace(path, lock.model_copy(update={"measured": report.to_json()}).dump())
+        write_text(path, lock.model_copy(update={"measured": asdict(report)}).dump())
         return Kept(place, True, plotted)
     return Kept(place, False, plotted)
 
@@ -47,12 +46,6 @@ def keep(spec: EndpointSpec, lock: locks.Lock, report: Report) -> Kept:
 def can_plot() -> bool:
     """Whether matplotlib is here; a compile machine need not have it."""
     return importlib.util.find_spec("matplotlib") is not None
-
-
-def _replace(path: Path, text: str) -> None:
-    draft = path.with_name(path.name + ".new")
-    draft.write_text(text, encoding="utf-8", newline="\n")
-    draft.replace(path)
 
 
 def plot(report: Report, path: Path) -> None:

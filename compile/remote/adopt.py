@@ -32,9 +32,10 @@ def adopt(spec: EndpointSpec, folder: Path, *, rehearse: bool) -> tuple[Lock, bo
     _require_wanted(spec, result, rehearse)
     wanted = build_digest(spec)
     if result.build_digest != wanted:
+        command = f"inferentia adopt {spec.name} --from {folder}" + (" --rehearse" if rehearse else "")
         raise CompileError(
             f"{spec.name} changed since it was sent: the run built {result.build_digest}, the spec is now {wanted}.",
-            f"Nothing was changed. Submit it again, or undo the change and run: {_command(spec, folder, rehearse)}",
+            f"Nothing was changed. Submit it again, or undo the change and run: {command}",
         )
     with staging(artifact_path(spec, rehearse).parent) as scratch:
         archive, text = scratch / jobs.ARTIFACT, scratch / jobs.LOCK
@@ -70,7 +71,7 @@ def _take(folder: Path, name: str, to: Path, digest: str) -> None:
     found = file_sha256(to)
     if found != digest:
         raise CompileError(
-            f"{folder / name} has {to.stat().st_size} bytes and the sha256 {found}, {jobs.RESULT} says {digest}.",
+            f"{folder / name} has {to.stat().st_size} bytes and the sha256 {found}, {jobs.RESULT} states {digest}.",
             _AGAIN,
         )
 
@@ -86,10 +87,8 @@ def _require_one(result: jobs.Result, lock: Lock, size: int) -> None:
         "rehearsal": (result.rehearsal, lock.rehearsal),
         "stand_in": (result.stand_in, lock.stand_in),
     }
-    for what, (said, locked) in pairs.items():
-        if said != locked:
-            raise CompileError(f"{what}: {jobs.RESULT} says {said}, {jobs.LOCK} says {locked}.", "Nothing was changed.")
-
-
-def _command(spec: EndpointSpec, folder: Path, rehearse: bool) -> str:
-    return f"inferentia adopt {spec.name} --from {folder}" + (" --rehearse" if rehearse else "")
+    for what, (stated, locked) in pairs.items():
+        if stated != locked:
+            raise CompileError(
+                f"{what}: {jobs.RESULT} states {stated}, {jobs.LOCK} states {locked}.", "Nothing was changed."
+            )

@@ -9,7 +9,6 @@ weights/         the weights file, at the path that it has in the project
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from compile.analysis import capacity
 from compile.errors import CompileError, UsageError
-from compile.files import staging
+from compile.files import copy, link, staging
 from compile.frontend import weights
 from compile.packaging import archive as package
 from compile.pipeline import plan as plans
@@ -49,7 +48,7 @@ def make(spec: EndpointSpec, to: Path, *, rehearse: bool, reporter: Reporter, en
     with reporter.step("make the model"):
         planned = plans.plan(spec, rehearse=rehearse, check=False)
     if not rehearse:
-        capacity.require_fit(spec, plans.survey(planned, reporter))
+        capacity.require_fit(spec, plans.survey(planned, reporter).variants)
     known = _environment(planned.target, spec, environment)
     resolved = plans.resolve(planned, reporter, known)
     with staging(to.absolute().parent) as scratch, reporter.step("bundle"):
@@ -92,13 +91,13 @@ def _plan(resolved: plans.ResolvedPlan, environment: dict[str, str], files: dict
 
 def _environment(target: Target, spec: EndpointSpec, more: str) -> dict[str, str]:
     """What is known here of the machine that will compile: in a rehearsal its versions, otherwise what brings them."""
-    said = {"environment": more} if more else {}
+    known = {"environment": more} if more else {}
     if target.rehearsal:
-        return here(target) | said
+        return here(target) | known
     image = platforms.image(spec.compile.target, "torchserve")
-    said |= {"image": f"{image.repository}:{image.tag}", "stand_in": str(stand_in(target))}
+    known |= {"image": f"{image.repository}:{image.tag}", "stand_in": str(stand_in(target))}
     wheels = INSTALLED / "requirements" / f"job-{spec.compile.target}.txt"
-    return said | ({"wheels": file_digest(wheels)} if wheels.is_file() else {})
+    return known | ({"wheels": file_digest(wheels)} if wheels.is_file() else {})
 
 
 def stand_in(target: Target) -> bool:
@@ -112,10 +111,10 @@ def stand_in(target: Target) -> bool:
 def _project(spec: EndpointSpec, tree: Path, archive: Path) -> None:
     for room in _ROOMS:
         for source in _code(INSTALLED / room):
-            _copy(source, tree / "code" / source.relative_to(INSTALLED))
-    _copy(spec.path, tree / "project" / "endpoints" / spec.path.name)
+            copy(source, tree / "code" / source.relative_to(INSTALLED))
+    copy(spec.path, tree / "project" / "endpoints" / spec.path.name)
     for name in _own_files(spec):
-        _copy(spec.root / name, tree / "project" / name)
+        copy(spec.root / name, tree / "project" / name)
     package.write_archive(tree, archive)
 
 
@@ -145,14 +144,4 @@ def _weights(spec: EndpointSpec, folder: Path) -> None:
     if isinstance(source, RandomWeights):
         return
     path = weights.locate(spec, source).resolve()
-    target = folder / weights.carried(spec, source).relative_to(spec.root)
-    target.parent.mkdir(parents=True)
-    try:
-        os.link(path, target)
-    except OSError:  # another disk, or one without links
-        shutil.copyfile(path, target)
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    link(path, folder / weights.carried(spec, source).relative_to(spec.root))

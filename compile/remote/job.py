@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import endpoint_spec as specs
-from compile.analysis.variant import analyzed
+from compile.analysis import capacity
 from compile.errors import CompileError
-from compile.files import place, staging
+from compile.files import link, place, staging
 from compile.frontend import weights
-from compile.pipeline import assemble, graph, matrix
+from compile.pipeline import assemble
+from compile.pipeline import graph as graphs
 from compile.pipeline import plan as plans
-from compile.pipeline.graph_archive import CompiledVariant, pack, unpack
+from compile.pipeline.graph import CompiledVariant, Places
+from compile.pipeline.graph_archive import pack, unpack
 from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
 from compile.remote.bundle import stand_in
@@ -44,27 +45,17 @@ def opened(inputs: Path, outputs: Path, root: Path) -> Job:
     """
     bundle = inputs / "project"
     plan = jobs.read_plan(bundle / jobs.PLAN)
-    _link(bundle / jobs.WEIGHTS, root)
+    carried = bundle / jobs.WEIGHTS  # at the paths that they have in the project
+    for source in sorted(path for path in carried.rglob("*") if path.is_file()):
+        link(source, root / source.relative_to(carried))
     spec = specs.load(root / "endpoints" / f"{plan.name}.yaml", root=root)
     found = build_digest(spec)
     if found != plan.build_digest:
         raise CompileError(
-            f"The project that came with the plan has the build digest {found}, the plan says {plan.build_digest}.",
+            f"The project that came with the plan has the build digest {found}, the plan states {plan.build_digest}.",
             "Submit it again.",
         )
     return Job(spec, plan, inputs, outputs)
-
-
-def _link(folder: Path, root: Path) -> None:
-    """Files of the bundle at the same paths in the project; linked where the disk can, since weights are large."""
-    for source in sorted(path for path in folder.rglob("*") if path.is_file()):
-        target = root / source.relative_to(folder)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:  # inputs lie on a disk of their own, or may only be read
-            shutil.copyfile(source, target)
 
 
 def compile_variant(job: Job, index: int, reporter: Reporter) -> CompiledVariant:
@@ -80,14 +71,12 @@ def compile_variant(job: Job, index: int, reporter: Reporter) -> CompiledVariant
     planned, asked = resolved.plan, job.plan.variants[index]
     _require_same(job, resolved, asked)
     with staging(job.spec.root / "build") as scratch:
-        places = graph.Places(scratch / assemble.ARTIFACT, scratch / assemble.CPU, record)
-        places.artifact.mkdir()
+        places = Places.inside(scratch, record)
         with reporter.step("load the weights"):
             weights.fill(job.spec, planned.definition, resolved.weights)
-        variant = planned.variants[index]
-        ready = analyzed(variant, planned.definition.graphs[variant.role], job.spec, reporter)
-        made = matrix.compile_variant(resolved, ready, places, reporter)
-        assemble.require_parity([made.graph])
+        ready = planned.analyzed(planned.variants[index], reporter)
+        made = graphs.compile_variant(resolved, ready, places, reporter)
+        assemble.require_parity([made])
         with reporter.step("pack the variant"):
             pack(made, places, job.outputs / "variant" / jobs.VARIANT)
     return made
@@ -99,13 +88,13 @@ def _require_same(job: Job, resolved: ResolvedPlan, asked: jobs.VariantJob) -> N
     key = resolved.keys[planned.variants[asked.index].file]
     if key != asked.key:
         raise CompileError(
-            f"The variant {asked.label} has the key {key} here, the plan says {asked.key}.",
+            f"The variant {asked.label} has the key {key} here, the plan states {asked.key}.",
             "Weights or code are not those that the plan was made of; submit it again.",
         )
-    said = plan.environment.get("stand_in")
-    if said != str(stand_in(planned.target)):
+    planned_with = plan.environment.get("stand_in")
+    if planned_with != str(stand_in(planned.target)):
         raise CompileError(
-            f"A stand-in for the Neuron SDK: {stand_in(planned.target)} here, {said} where the plan was made.",
+            f"A stand-in for the Neuron SDK: {stand_in(planned.target)} here, {planned_with} where the plan was made.",
             "What a stand-in makes is for tests alone.",
         )
 
@@ -128,18 +117,17 @@ def gather(job: Job, reporter: Reporter) -> jobs.Result:
     resolved = _resolved(job, record, check=False, reporter=reporter)
     planned = resolved.plan
     with staging(spec.root / "build") as scratch:
-        places = graph.Places(scratch / assemble.ARTIFACT, scratch / assemble.CPU, record)
-        places.artifact.mkdir()
+        places = Places.inside(scratch, record)
         variants = [_gathered(job, planned, asked, places, reporter) for asked in job.plan.variants]
         _require_one_origin(variants)
         if not planned.target.rehearsal:
-            matrix.require_fit(planned, [made.footprint for made in variants])
+            capacity.require_fit(spec, [made.footprint for made in variants if made.footprint is not None])
         lock = assemble.assemble(resolved, variants, scratch, reporter)
         return _write(lock, scratch, job.outputs / "result")
 
 
 def _gathered(
-    job: Job, planned: plans.Plan, asked: jobs.VariantJob, places: graph.Places, reporter: Reporter
+    job: Job, planned: plans.Plan, asked: jobs.VariantJob, places: Places, reporter: Reporter
 ) -> CompiledVariant:
     file = job.inputs / "variants" / asked.key / jobs.VARIANT
     with reporter.step(f"variant: {asked.label}"):
@@ -156,21 +144,21 @@ def _require_one_origin(variants: list[CompiledVariant]) -> None:
     """One artifact has one set of versions, and is a stand-in's altogether or not at all."""
     first = variants[0]
     for other in variants[1:]:
-        said = {**other.versions, "stand-in": other.stand_in, "rehearsal": other.rehearsal}
+        found = {**other.versions, "stand-in": other.stand_in, "rehearsal": other.rehearsal}
         expected = {**first.versions, "stand-in": first.stand_in, "rehearsal": first.rehearsal}
-        differing = [name for name in sorted({*said, *expected}) if said.get(name) != expected.get(name)]
+        differing = [name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)]
         if differing:
             name = differing[0]
             raise CompileError(
-                f"The variants were not made alike: {name} is {expected.get(name)} for {first.graph.variant}, "
-                f"{said.get(name)} for {other.graph.variant}.",
+                f"The variants were not made alike: {name} is {expected.get(name)} for {first.variant}, "
+                f"{found.get(name)} for {other.variant}.",
                 "Compile them in one environment: remove the older variants from the artifact bucket and submit again.",
             )
 
 
 def _write(lock: specs.lock.Lock, scratch: Path, folder: Path) -> jobs.Result:
     """Artifact, lock and result, each under its name only when all are there; the result comes last."""
-    text, said = scratch / jobs.LOCK, scratch / jobs.RESULT
+    text, described = scratch / jobs.LOCK, scratch / jobs.RESULT
     text.write_text(lock.dump(), encoding="utf-8", newline="\n")
     result = jobs.Result(
         name=lock.name,
@@ -180,9 +168,9 @@ def _write(lock: specs.lock.Lock, scratch: Path, folder: Path) -> jobs.Result:
         rehearsal=lock.rehearsal,
         stand_in=lock.stand_in,
     )
-    said.write_text(jobs.dump(result), encoding="utf-8", newline="\n")
+    described.write_text(jobs.dump(result), encoding="utf-8", newline="\n")
     folder.mkdir(parents=True, exist_ok=True)
-    pairs = [(scratch / assemble.ARCHIVE, jobs.ARTIFACT), (text, jobs.LOCK), (said, jobs.RESULT)]
+    pairs = [(scratch / assemble.ARCHIVE, jobs.ARTIFACT), (text, jobs.LOCK), (described, jobs.RESULT)]
     for source, name in pairs:  # OUTPUTS may be another disk than the scratch folder's
         draft = folder / f".{name}.new"
         shutil.move(source, draft)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -45,13 +45,10 @@ class Cost:
     seconds: float
     peak_bytes: int
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "seconds": round(self.seconds, 3)}
-
 
 @dataclass(frozen=True)
 class CompilerOutput:
-    """A compiled graph, and what the compiler said about it. Exactly one of `module` and `file` is there.
+    """A compiled graph, and what the compiler reported of it. Exactly one of `module` and `file` is there.
 
     module: ready to be saved. file: saved already, in a form that only the target's own runtime loads.
     account: the compiler's own operators and subgraphs (not predicted), or None when there was no such compiler.
@@ -85,6 +82,10 @@ class Target(Protocol):
 
     def check(self, spec: EndpointSpec) -> None:
         """Raises CompileError when this machine cannot compile the spec for the target."""
+        ...
+
+    def separates_weights(self, spec: EndpointSpec) -> bool:
+        """Whether the runtime has to move the weights of a compiled graph to a core."""
         ...
 
     def versions(self) -> dict[str, str]:

@@ -18,6 +18,7 @@ import torch
 
 from compile.definition import checked_inputs
 from compile.errors import CompileError
+from compile.files import write_json
 from compile.frontend import loading, weights
 from compile.ir.flat_module import flat_module
 from compile.lowering.config import of_spec
@@ -43,9 +44,7 @@ def main(folder: Path) -> None:
         "operators": {kind: count for kind, count in sorted(kinds.items()) if kind.startswith("aten::")},
         "peak_bytes": peak * 1024,
     }
-    draft = folder / "result.json.new"
-    draft.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    draft.replace(folder / "result.json")
+    write_json(folder / "result.json", result)
 
 
 def compile_variant(request: dict[str, Any]) -> tuple[torch.jit.ScriptModule, torch.jit.ScriptModule]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from compile.errors import CompileError
+from compile.errors import CompileError, one_line
 from compile.ir.flat_module import unused_inputs
 from compile.targets.base import CompilerOutput, LoweredVariant
 
@@ -28,16 +28,26 @@ class Rehearsal:
     def check(self, spec: EndpointSpec) -> None:
         """Any machine with torch will do."""
 
+    def separates_weights(self, spec: EndpointSpec) -> bool:
+        del spec
+        return False
+
     def versions(self) -> dict[str, str]:
         return {}
 
     def compile(self, lowered: LoweredVariant) -> CompilerOutput:
         """Raises CompileError with torch's own reason when the module cannot be traced."""
-        return trace_for_cpu(lowered.module, lowered.example, lowered.names)
+        traced, unused = trace_for_cpu(lowered.module, lowered.example, lowered.names)
+        return CompilerOutput(traced, unused_inputs=unused)
 
 
-def trace_for_cpu(module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str]) -> CompilerOutput:
-    """Traces and freezes a lowered module. Raises CompileError with torch's own reason when it cannot be traced."""
+def trace_for_cpu(
+    module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str]
+) -> tuple[torch.jit.ScriptModule, list[str]]:
+    """Traces and freezes a lowered module; returns it, and its inputs that nothing reads.
+
+    Raises CompileError with torch's own reason when it cannot be traced.
+    """
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     try:
@@ -48,9 +58,8 @@ def trace_for_cpu(module: nn.Module, example: tuple[torch.Tensor, ...], names: S
             # No optimised numerics: the rehearsal runs the operators that were lowered, nothing fused.
             frozen = torch.jit.freeze(traced.eval(), optimize_numerics=False)
     except (RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CompileError(
-            f"The model cannot be traced: {reason[-1]}",
+            f"The model cannot be traced: {one_line(error)}",
             "Its forward must take and return tensors of fixed shapes, without control flow that depends on data.",
         ) from error
-    return CompilerOutput(frozen, unused_inputs=unused_inputs(frozen.graph, names))
+    return frozen, unused_inputs(frozen.graph, names)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compile.errors import CompileError
+from compile.files import shown
 from compile.targets.base import Cost, LoweredVariant
 from endpoint_spec.quantities import format_duration
 
@@ -18,7 +19,7 @@ _SMALLER = "Compile on a machine with more memory, or make the graph smaller (sm
 class Kind:
     """A known failure. `pattern` is searched in single lines of the log."""
 
-    pattern: re.Pattern[str]
+    pattern: str
     cause: str
     remedy: str
 
@@ -35,76 +36,72 @@ class Finding:
         return f"{self.cause}\n    the log says: {self.line}"
 
 
-def _kind(pattern: str, cause: str, remedy: str) -> Kind:
-    return Kind(re.compile(pattern), cause, remedy)
-
-
 # What went wrong first: a cause stands before what follows from it, since the first kind that is found is reported.
 KINDS: tuple[Kind, ...] = (
-    _kind(
+    Kind(
         r"compile\.errors\.CompileError: ",
         "the variant could not be prepared for the compiler",
         "See the line above.",
     ),
-    _kind(
+    Kind(
         r"unrecognized arguments?|invalid choice:|argument --?\w[\w-]*: ",
         "the compiler does not know one of its arguments",
         "Correct compile.inf1.arguments or compile.inf2.arguments in the spec; --optlevel is the right spelling.",
     ),
-    _kind(
+    Kind(
         r"No space left on device",
         "the disk is full",
         "Make room, or name a larger disk with --work-directory.",
     ),
-    _kind(
+    Kind(
         r"returned: -9\b|failed with -9\b|\bSIGKILL\b|forcibly killed|\[F137\]|Out of memory: Kill",
         "the compiler was killed (-9): almost always the machine ran out of memory",
         _SMALLER,
     ),
-    _kind(
+    Kind(
         r"TimeoutExpired|timed out after",
         "the compiler did not finish within compile.timeout",
         "Write a longer compile.timeout, a smaller bucket or batch, or compile on a faster machine.",
     ),
-    _kind(
+    Kind(
         r"protobuf.*2 ?GB|exceeds (the )?maximum protobuf|larger than 2GB|Cannot serialize protocol buffer",
         "the weights are too large for the compiler's message (about 1.9 GB)",
         "Write compile: {inf1: {separate_weights: true}}.",
     ),
-    _kind(
+    Kind(
         r"expected scalar type Double but found Float|\bfloat64\b.*not supported",
         "a tensor of the model is float64, which Inferentia does not have",
         "Cast it to float32 where the model makes it.",
     ),
-    _kind(
+    Kind(
         r"Unknown builtin op: neuron::",
         "a compiled graph was loaded without the Neuron runtime",
         "Import torch_neuron (or torch_neuronx) before torch.jit.load.",
     ),
-    _kind(
+    Kind(
         r"neuronx?-cc'?: (command )?not found|No such file or directory: '?neuronx?-cc",
         "the compiler itself is not installed",
         "Install neuron-cc (Inf1) or neuronx-cc (Inf2) from AWS's Neuron repository.",
     ),
-    _kind(
+    Kind(
         r"PyTorch to TF conversion failed",
         "torch_neuron could not hand the graph to the compiler",
-        "See which operator the log names; inferentia analyze NAME says what can be lowered.",
+        "See which operator the log names; inferentia analyze NAME lists what can be lowered.",
     ),
-    _kind(
+    Kind(
         r"Compile command returned: (?!0\b)-?\d+|neuronx?-cc failed with",
         "the compiler ended with an error",
         "Read the compiler's own log in the record's folder compiler/; try --verbose INFO in the arguments.",
     ),
-    _kind(
+    Kind(
         r"No operations were successfully partitioned",
         "not one operator was compiled: the graph would run on the host alone",
         "Run inferentia analyze NAME; the model must be an ordinary module, not one that is scripted already.",
     ),
-    _kind(
+    Kind(
         r"falling back to native python function call|No operator is placed on Neuron",
         "a subgraph silently fell back to the host",
-        "Read what the log says before that line, and the compiler's own log in the record's folder compiler/.",
+        "Read the log before that line, and the compiler's own log in the record's folder compiler/.",
     ),
 )
 
@@ -114,7 +111,7 @@ def first(text: str) -> Finding | None:
     lines = text.splitlines()
     for kind in KINDS:
         for line in lines:
-            if kind.pattern.search(line):
+            if re.search(kind.pattern, line):
                 return Finding(line.strip()[:_SHOWN], kind.cause, kind.remedy)
     return None
 
@@ -127,7 +124,7 @@ def line_with(text: str, pattern: str) -> str:
 
 @dataclass(frozen=True)
 class Failure:
-    """A variant that failed, with what its log says."""
+    """A variant that failed, with its log."""
 
     lowered: LoweredVariant
     log: Path
@@ -139,7 +136,7 @@ class Failure:
         also = f"\n    and then: {fallback}" if fallback and fallback != finding.line else ""
         return CompileError(
             f"{self.lowered.variant}: {finding}{also}\n"
-            f"    record: {self._shown(self.lowered.work)} (log: {self.log.name})",
+            f"    record: {shown(self.lowered.work, self.lowered.spec.root)} (log: {self.log.name})",
             f"{finding.remedy} No artifact was written.",
         )
 
@@ -159,7 +156,3 @@ class Failure:
         if found is not None:
             return self.error(found)
         return self.error(Finding(last, f"compiling ended with exit code {code}", "Read the whole log in the record."))
-
-    def _shown(self, path: Path) -> str:
-        root = self.lowered.spec.root.resolve()
-        return path.resolve().relative_to(root).as_posix() if path.resolve().is_relative_to(root) else str(path)

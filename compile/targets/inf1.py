@@ -55,7 +55,7 @@ class Inf1(neuron.NeuronTarget):
 def keywords(spec: EndpointSpec, report: CoverageReport, workdir: str) -> dict[str, Any]:
     """Keyword arguments of torch_neuron.trace, as JSON has them; only what differs from its own defaults."""
     options = spec.compile.inf1 or Inf1Options()
-    said: dict[str, Any] = {
+    keyword_arguments: dict[str, Any] = {
         "compiler_args": arguments(spec, options),
         "compiler_timeout": max(1, int(spec.compile.timeout / timedelta(seconds=1))),
         "compiler_workdir": workdir,
@@ -65,13 +65,13 @@ def keywords(spec: EndpointSpec, report: CoverageReport, workdir: str) -> dict[s
         "float32_to_float16": options.float32_to_float16,
         "separate_weights": separates_weights(options, report.weight_bytes),
     }
-    said |= {name: True for name, on in flags.items() if on}
+    keyword_arguments |= {name: True for name, on in flags.items() if on}
     values = {
         "op_whitelist": list(options.op_whitelist) if options.op_whitelist else None,
         "minimum_segment_size": options.minimum_segment_size,
         "single_fusion_ratio_threshold": options.single_fusion_ratio_threshold,
     }
-    return said | {name: value for name, value in values.items() if value is not None}
+    return keyword_arguments | {name: value for name, value in values.items() if value is not None}
 
 
 def arguments(spec: EndpointSpec, options: Inf1Options) -> list[str]:
@@ -83,7 +83,7 @@ def arguments(spec: EndpointSpec, options: Inf1Options) -> list[str]:
 
 
 def separates_weights(options: Inf1Options, weight_bytes: int) -> bool:
-    """What the spec says; otherwise by size: above 1.9 GB of constants the compiler's message is too large."""
+    """What the spec declares; otherwise by size: above 1.9 GB of constants the compiler's message is too large."""
     if options.separate_weights is not None:
         return options.separate_weights
     return weight_bytes > platforms.compile_machine().separate_weights_bytes
@@ -111,17 +111,19 @@ def _on_host(report: CoverageReport, kind: str) -> bool:
 
 
 def parsed(finished: Finished) -> LogReport | None:
-    """The log as compile.analysis reads it, or None when torch_neuron said nothing in it."""
+    """The log as compile.analysis reads it, or None when torch_neuron logged nothing in it."""
     try:
         return read_log(finished.text, finished.log.name)
     except LogError:
         return None
 
 
-def trace(module: nn.Module, example: tuple[torch.Tensor, ...], said: dict[str, Any]) -> torch.jit.ScriptModule:
-    """Calls torch_neuron.trace; `said` is what `keywords` returned. Runs in the variant's own process."""
+def trace(
+    module: nn.Module, example: tuple[torch.Tensor, ...], keyword_arguments: dict[str, Any]
+) -> torch.jit.ScriptModule:
+    """Calls torch_neuron.trace; `keyword_arguments` is what `keywords` returned. Runs in the variant's own process."""
     sdk = neuron.require(PACKAGES, "inf1")
-    called = dict(said)
+    called = dict(keyword_arguments)
     if called.pop("float32_to_float16", False):
         called["optimizations"] = [sdk.Optimization.FLOAT32_TO_FLOAT16]
     return sdk.trace(module, example_inputs=example, **called)  # type: ignore[no-any-return]

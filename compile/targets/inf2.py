@@ -41,11 +41,10 @@ class Inf2(neuron.NeuronTarget):
             file=finished.graph, account=account_of_nodes(finished), cost=finished.cost, record=lowered.work
         )
 
-
-def separates_weights(spec: EndpointSpec) -> bool:
-    """Whether torch_neuronx leaves the weights beside the program. torch_neuron's own option places them by itself."""
-    options = spec.compile.inf2
-    return spec.compile.target == "inf2" and options is not None and not options.inline_weights_to_neff
+    def separates_weights(self, spec: EndpointSpec) -> bool:
+        """Whether torch_neuronx leaves the weights beside the program."""
+        options = spec.compile.inf2
+        return options is not None and not options.inline_weights_to_neff
 
 
 def loaded(path: Path, separate_weights: bool, core: int = 0) -> torch.jit.ScriptModule:
@@ -63,25 +62,25 @@ def keywords(spec: EndpointSpec, workdir: str) -> dict[str, Any]:
     """Keyword arguments of torch_neuronx.trace, as JSON has them; only what differs from its own defaults."""
     options = spec.compile.inf2 or Inf2Options()
     cast = platforms.compiler_arguments("inf2", spec.compile.fast_math)
-    said: dict[str, Any] = {
+    keyword_arguments: dict[str, Any] = {
         "compiler_args": ["--target", "inf2", *cast, *compiler_options.split(options.arguments)],
         "compiler_workdir": workdir,
     }
     if not options.inline_weights_to_neff:
-        said["inline_weights_to_neff"] = False
+        keyword_arguments["inline_weights_to_neff"] = False
     if options.partitioner is not None:
-        said["partitioner"] = options.partitioner.model_dump(exclude_none=True)
+        keyword_arguments["partitioner"] = options.partitioner.model_dump(exclude_none=True)
     if options.input_output_aliases:
-        said["input_output_aliases"] = dict(options.input_output_aliases)
-    return said
+        keyword_arguments["input_output_aliases"] = dict(options.input_output_aliases)
+    return keyword_arguments
 
 
 def trace(
-    module: nn.Module, example: tuple[torch.Tensor, ...], said: dict[str, Any], names: list[str]
+    module: nn.Module, example: tuple[torch.Tensor, ...], keyword_arguments: dict[str, Any], names: list[str]
 ) -> torch.jit.ScriptModule:
-    """Calls torch_neuronx.trace; `said` is what `keywords` returned. Runs in the variant's own process."""
+    """Calls torch_neuronx.trace; `keyword_arguments` is what `keywords` returned. Runs in the variant's own process."""
     sdk = neuron.require(PACKAGES, "inf2")
-    called = dict(said)
+    called = dict(keyword_arguments)
     partitioner = called.pop("partitioner", None)
     if partitioner is not None:
         wanted = partitioner.get("ops_to_partition")

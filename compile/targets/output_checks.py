@@ -74,7 +74,7 @@ def require_fused(lowered: LoweredVariant, finished: Finished) -> None:
 
 
 def _require_nodes(failure: Failure, finished: Finished, line: str) -> None:
-    """A TorchScript that calls nothing of Neuron is a CPU graph, whatever the log says."""
+    """A TorchScript that calls nothing of Neuron is a CPU graph, whatever its log holds."""
     if finished.neuron_nodes == 0:
         kinds = sum(finished.operators.values())
         cause = f"the graph has no neuron:: node: its {kinds} operators would all run on the host"

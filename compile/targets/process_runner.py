@@ -15,17 +15,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from compile.files import write_json
 from compile.targets.base import Cost, LoweredVariant
 from compile.targets.diagnosis import Failure
 
 _LOG = logging.getLogger(__name__)
 LOG = "compile.log"
-# The SDK's own timeout (compiler_timeout) comes first where there is one: its message says more than ours.
+# The SDK's own timeout (compiler_timeout) comes first where there is one: its message is more precise than ours.
 GRACE_SECONDS = 60.0
 _SAMPLE_SECONDS = 0.1
 
@@ -44,7 +45,8 @@ class Finished:
 
 def run(lowered: LoweredVariant, keywords: dict[str, Any]) -> Finished:
     """Compiles a variant. Raises CompileError with the log's own line, the cause and the way out when that fails."""
-    _empty(lowered.work)
+    shutil.rmtree(lowered.work, ignore_errors=True)  # the record of the build before
+    (lowered.work / "compiler").mkdir(parents=True)
     request = {
         "spec": str(lowered.spec.path.resolve()),
         "root": str(lowered.spec.root.resolve()),
@@ -54,25 +56,19 @@ def run(lowered: LoweredVariant, keywords: dict[str, Any]) -> Finished:
         "batch": lowered.variant.batch,
         "keywords": keywords,
     }
-    (lowered.work / "request.json").write_text(json.dumps(request, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(lowered.work / "request.json", request)
     log = lowered.work / LOG
     code, timed_out, cost = _watch(
         lowered.work, log, lowered.spec.compile.timeout / timedelta(seconds=1) + GRACE_SECONDS
     )
     _LOG.info("%s: compiler's exit code %d after %.1f s, see %s", lowered.variant, code, cost.seconds, log)
     text = log.read_text(encoding="utf-8", errors="replace")
-    (lowered.work / "cost.json").write_text(json.dumps(cost.to_json(), indent=2) + "\n", encoding="utf-8")
+    write_json(lowered.work / "cost.json", asdict(cost))
     result = lowered.work / "result.json"
     if code != 0 or not result.is_file():
         raise Failure(lowered, log, text).ended(code, timed_out, cost)
-    said = json.loads(result.read_text(encoding="utf-8"))
-    return Finished(lowered.work / "graph.pt", log, text, cost, said["neuron_nodes"], said["operators"])
-
-
-def _empty(folder: Path) -> None:
-    """The record of the build before makes room for this one's."""
-    shutil.rmtree(folder, ignore_errors=True)
-    (folder / "compiler").mkdir(parents=True)
+    made = json.loads(result.read_text(encoding="utf-8"))
+    return Finished(lowered.work / "graph.pt", log, text, cost, made["neuron_nodes"], made["operators"])
 
 
 def _watch(work: Path, log: Path, limit: float) -> tuple[int, bool, Cost]:
@@ -99,13 +95,10 @@ def _watch(work: Path, log: Path, limit: float) -> tuple[int, bool, Cost]:
                 process.wait(_SAMPLE_SECONDS)
     finally:
         _end(process)
-    return process.returncode, timed_out, Cost(time.monotonic() - started, max(peak, _own_peak(work)))
-
-
-def _own_peak(work: Path) -> int:
-    """What the process said of itself and its children at its end: short ones fall between two samples."""
+    # What the process measured of itself and its children at its end: short ones fall between two samples.
     result = work / "result.json"
-    return int(json.loads(result.read_text(encoding="utf-8"))["peak_bytes"]) if result.is_file() else 0
+    own_peak = json.loads(result.read_text(encoding="utf-8"))["peak_bytes"] if result.is_file() else 0
+    return process.returncode, timed_out, Cost(round(time.monotonic() - started, 3), max(peak, own_peak))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

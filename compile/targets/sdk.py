@@ -147,7 +147,7 @@ def available_memory() -> int | None:
 
 
 class NeuronTarget:
-    """What both targets share; a subclass says its name and its packages, and compiles."""
+    """What both targets share; a subclass has its name and its packages, and compiles."""
 
     name: str
     packages: Packages
@@ -171,6 +171,11 @@ class NeuronTarget:
         """Package, versions, memory and disk. Raises CompileError naming what does not fit and the way out."""
         check_versions(spec, self._module, self.packages)
         check_room(spec)
+
+    def separates_weights(self, spec: EndpointSpec) -> bool:
+        """See Target. torch_neuron's own option of this name places them by itself."""
+        del spec
+        return False
 
     def versions(self) -> dict[str, str]:
         """See Target."""

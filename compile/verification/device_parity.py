@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compile.definition import Inputs
-from compile.errors import CompileError
+from compile.errors import CompileError, one_line
 from compile.targets.inf2 import loaded
 from compile.verification.tolerance import Closeness
 
@@ -21,31 +21,21 @@ def on_device(
 
     Raises CompileError when the graph cannot be loaded or run, or answers in other shapes.
     """
+    found = {name: Closeness() for name in names}
     try:
         compiled = loaded(path, separate_weights)
-        pairs = [_pairs(compiled, eager, tuple(reference.values())) for reference in references]
+        with torch.no_grad():
+            for reference in references:
+                tensors = tuple(reference.values())
+                result, expected = compiled(*tensors), eager(*tensors)
+                leaves = [result] if isinstance(result, torch.Tensor) else list(result)
+                for name, leaf, original in zip(names, leaves, expected, strict=True):
+                    if leaf.shape != original.shape:
+                        raise CompileError(
+                            f"Output {name} of the compiled graph is {tuple(leaf.shape)}, "
+                            f"of the original {tuple(original.shape)}."
+                        )
+                    found[name].add(leaf, original)
     except RuntimeError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise CompileError(f"The compiled graph {path.name} does not run here: {reason}") from error
-    return {name: _measure([pair[at] for pair in pairs], name) for at, name in enumerate(names)}
-
-
-Pair = tuple[torch.Tensor, torch.Tensor]
-
-
-def _pairs(compiled: torch.jit.ScriptModule, eager: nn.Module, tensors: tuple[torch.Tensor, ...]) -> list[Pair]:
-    with torch.no_grad():
-        found, expected = compiled(*tensors), eager(*tensors)
-    leaves = [found] if isinstance(found, torch.Tensor) else list(found)
-    return list(zip(leaves, expected, strict=True))
-
-
-def _measure(pairs: Sequence[Pair], name: str) -> Closeness:
-    closeness = Closeness()
-    for found, expected in pairs:
-        if found.shape != expected.shape:
-            raise CompileError(
-                f"Output {name} of the compiled graph is {tuple(found.shape)}, of the original {tuple(expected.shape)}."
-            )
-        closeness.add(found, expected)
-    return closeness
+        raise CompileError(f"The compiled graph {path.name} does not run here: {one_line(error)}") from error
+    return found

@@ -50,20 +50,16 @@ def trials(what: str, root: Path, rewrites: Path | None = None) -> list[Verified
     """
     name, colon, variant = what.partition(":")
     if not colon:
-        return _of_endpoint(what, root, rewrites)
+        spec = endpoint(what, root)
+        rewriting = of_spec(spec, rewrites)
+        definition = loading.definition(spec)
+        weights.fill(spec, definition)
+        return _of_definition(what, definition, spec, rewriting)
     if name not in models.families():
         raise UsageError(f"There is no family {name!r}. Families: {', '.join(models.families())}.", FORMS)
     definition = family(name, variant)
     own = made([rewrites], root) if rewrites else ALL
     return _of_definition(what, definition, None, own)
-
-
-def _of_endpoint(name: str, root: Path, rewrites: Path | None) -> list[VerifiedVariant]:
-    spec = endpoint(name, root)
-    rewriting = of_spec(spec, rewrites)
-    definition = loading.definition(spec)
-    weights.fill(spec, definition)
-    return _of_definition(name, definition, spec, rewriting)
 
 
 def _of_definition(

@@ -19,10 +19,11 @@ from torch import nn
 from compile.definition import Inputs
 from compile.errors import CompileError
 from compile.lowering.module_copy import duplicate
+from compile.verification.tolerance import larger
 
 RELATIVE_FLOOR = 1e-6
 EAGER_FACTOR = 2.0
-# Below this share of its maximum an output hardly depends on the input, and equality says little.
+# Below this share of its maximum an output hardly depends on the input, and equality proves little.
 FAINT = 1e-3
 
 Tensors = Sequence[torch.Tensor]
@@ -58,6 +59,38 @@ class OutputParity:
             return self.error / self.bound
         return math.inf if self.error else 0.0
 
+    @property
+    def relative(self) -> float:
+        """The error as a share of the maximum."""
+        return self.error / self.maximum if self.maximum else self.error
+
+    def add(self, expected: torch.Tensor, found: torch.Tensor, first: torch.Tensor) -> None:
+        """Accounts for one more input. first: what the original returned for the first one.
+
+        Raises CompileError when the artifact's output has another shape or dtype.
+        """
+        if found.shape != expected.shape or found.dtype != expected.dtype:
+            raise CompileError(
+                f"Output {self.name} of the artifact is {tuple(found.shape)} {found.dtype}, "
+                f"of the original {tuple(expected.shape)} {expected.dtype}."
+            )
+        self.exact = not expected.is_floating_point()
+        self.error = larger(self.error, _distance(found, expected))
+        # An infinity is right or wrong, but it is no measure: the bound follows from the finite values.
+        finite = ~torch.isinf(expected)
+        values = expected[finite]
+        self.maximum = larger(self.maximum, float(values.double().abs().max()) if values.numel() else 0.0)
+        both = finite & ~torch.isinf(first)
+        self.variation = larger(self.variation, _distance(expected[both], first[both]))
+
+    def add_exact(self, expected: torch.Tensor, exact: torch.Tensor | None) -> None:
+        """The original's own distance from float64, over the finite values; None where it does not run in float64."""
+        if exact is None:
+            self.eager_distance = None
+        elif self.eager_distance is not None:
+            finite = ~torch.isinf(expected)
+            self.eager_distance = larger(self.eager_distance, _distance(expected[finite], exact[finite]))
+
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "bound": self.bound}
 
@@ -91,13 +124,15 @@ def compare(
     references: Sequence[Inputs],
     names: Sequence[str],
     *,
+    seen: Tensors | None = None,
     doubles: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Parity:
     """Runs the flat eager module (float32 and float64) and the artifact on every reference input.
 
-    eager and artifact take positional tensors and return a flat tuple, named by `names`. `doubles`: float64 on so many
-    of the inputs (by default on all); fewer can only make the bound smaller. `advance` is called once an input.
+    eager and artifact take positional tensors and return a flat tuple, named by `names`. `seen`: what eager returned
+    for the first input before; without it, eager runs twice on that input. `doubles`: float64 on so many of the inputs
+    (by default on all); fewer can only make the bound smaller. `advance` is called once an input.
     Raises CompileError when the artifact answers with other shapes or dtypes, or the model is random.
     """
     parity = Parity(inputs=len(references), outputs=[OutputParity(name) for name in names])
@@ -109,17 +144,17 @@ def compare(
             expected = eager(*tensors)
             if not first:
                 first = list(expected)
-                _require_repeatable(first, eager(*tensors), names)
+                _require_repeatable(first, eager(*tensors) if seen is None else seen, names)
             if doubles is None or number < doubles:
                 exacts = _exact(double, tensors, expected, parity)
                 for output, one, exact in zip(parity.outputs, expected, exacts, strict=True):
-                    _account_exact(output, one, exact)
+                    output.add_exact(one, exact)
             for output, *values in zip(parity.outputs, expected, artifact(*tensors), first, strict=True):
-                _account(output, *values)
+                output.add(*values)
             advance()
     parity.notes += [
         f"output {output.name} hardly depends on the input (it varies by {output.variation:.1e} of its maximum "
-        f"{output.maximum:.3g}), so its parity says little"
+        f"{output.maximum:.3g}), so its parity proves little"
         for output in parity.outputs
         if output.variation <= FAINT * output.maximum
     ]
@@ -139,7 +174,7 @@ def _require_repeatable(once: Tensors, again: Tensors, names: Sequence[str]) -> 
 
 
 def _exact(double: nn.Module, tensors: Tensors, expected: Tensors, parity: Parity) -> Iterable[torch.Tensor | None]:
-    """The outputs in float64, or None for each when the model cannot run in float64 (said in the notes).
+    """The outputs in float64, or None for each when the model cannot run in float64 (with a note).
 
     It may also run and answer NaN where it does not in float32: a mask of float32 times float64's smallest number.
     """
@@ -159,39 +194,9 @@ def _exact(double: nn.Module, tensors: Tensors, expected: Tensors, parity: Parit
     return [None] * len(parity.outputs)
 
 
-def _account(output: OutputParity, expected: torch.Tensor, found: torch.Tensor, first: torch.Tensor) -> None:
-    if found.shape != expected.shape or found.dtype != expected.dtype:
-        raise CompileError(
-            f"Output {output.name} of the artifact is {tuple(found.shape)} {found.dtype}, "
-            f"of the original {tuple(expected.shape)} {expected.dtype}."
-        )
-    output.exact = not expected.is_floating_point()
-    output.error = _larger(output.error, _distance(found, expected))
-    # An infinity is right or wrong, but it is no measure: the bound follows from the finite values.
-    finite = ~torch.isinf(expected)
-    values = expected[finite]
-    output.maximum = _larger(output.maximum, float(values.double().abs().max()) if values.numel() else 0.0)
-    both = finite & ~torch.isinf(first)
-    output.variation = _larger(output.variation, _distance(expected[both], first[both]))
-
-
-def _account_exact(output: OutputParity, expected: torch.Tensor, exact: torch.Tensor | None) -> None:
-    """The original's own distance from float64, over the finite values; None where it does not run in float64."""
-    if exact is None:
-        output.eager_distance = None
-    elif output.eager_distance is not None:
-        finite = ~torch.isinf(expected)
-        output.eager_distance = _larger(output.eager_distance, _distance(expected[finite], exact[finite]))
-
-
 def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
     """max|one - other| in float64; places where both hold the same infinity count as equal."""
     if not one.numel():
         return 0.0
     one, other = one.double(), other.double()
     return float(torch.where(one == other, torch.zeros_like(one), (one - other).abs()).max())
-
-
-def _larger(one: float, other: float) -> float:
-    """max that keeps a NaN, so that a NaN in an output can never pass."""
-    return math.nan if math.isnan(one) or math.isnan(other) else max(one, other)

@@ -9,7 +9,6 @@ output's maximum), the rule of the build with the spec's lowering_tolerance.
 from __future__ import annotations
 
 import functools
-import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compile.errors import CompileError
+from compile.errors import CompileError, described
 from compile.lowering import LoweringError, lower
 from compile.lowering.config import Rewriting
 from compile.lowering.for_target import parted
@@ -28,6 +27,7 @@ from compile.lowering.operator_names import map_tensors, tensors
 from compile.verification.inputs import VerifiedVariant
 from compile.verification.parity import OutputParity, compare, in_float64
 from compile.verification.precision_emulation import Mode, emulated
+from compile.verification.tolerance import larger
 
 RUNS = 5
 # A block that takes longer than this is timed once after it has warmed up.
@@ -112,24 +112,16 @@ def per_module(
         notes = bench.in_place(flat, given, {visit.path: rows[visit.began] for visit in reversed(chosen)})
         first = _first(chosen, rows)
         if first is not None and not leaves and rows[first.began].diverges:
-            inner = [v for v in visits if not _is_block(v) and _is_within(v, first)]
+            inside = [v for v in visits if first.began <= v.began and v.ended <= first.ended]
+            inner = [v for v in inside if not _is_block(v)]
             rows.update({visit.began: bench.alone(visit) for visit in inner})
             first = _first([*inner, *chosen], rows)
     ordered = tuple(rows[began] for began in sorted(rows))
     return PerModule(trial.name, ordered, rows[first.began].module if first else None, tuple(notes))
 
 
-def _shown(path: str) -> str:
-    """The path inside the user's model, which the flat module has as `model`."""
-    return path.partition(".")[2] if "." in path else f"(whole model){path[len('model') :]}"
-
-
 def _is_block(visit: Visit) -> bool:
     return next(visit.module.children(), None) is not None
-
-
-def _is_within(inner: Visit, outer: Visit) -> bool:
-    return outer.began <= inner.began and inner.ended <= outer.ended
 
 
 def _first(visits: Sequence[Visit], rows: Mapping[int, Row]) -> Visit | None:
@@ -213,7 +205,9 @@ class _Bench:
 
     def alone(self, visit: Visit) -> Row:
         """The block lowered by itself, on what the original's block got."""
-        row = Row(_shown(visit.path), type(visit.module).__name__)
+        # The user's model is the flat module's `model`.
+        path = visit.path.partition(".")[2] if "." in visit.path else f"(whole model){visit.path[len('model') :]}"
+        row = Row(path, type(visit.module).__name__)
         block = Block(visit.module, visit.arguments)
         given = {f"given{place}": tensor for place, tensor in enumerate(visit.given)}
         try:
@@ -228,21 +222,17 @@ class _Bench:
             traced = torch.jit.trace(lowered, visit.given, check_trace=False)  # type: ignore[no-untyped-call]
             row.original_ms, row.lowered_ms = _milliseconds(block, visit.given), _milliseconds(traced, visit.given)
             if self.mode is not None:
-                row.emulated = self._emulated(lowered, visit.given, outputs, self.mode)
+                parts = parted(lowered, visit.given, self.target, self.rewriting)
+                rounded = emulated(parts, _copies(visit.given), self.mode)
+                row.emulated = larger(*(_parity(*pair).relative for pair in zip(outputs, rounded, strict=True)))
         except CompileError as error:  # another shape or dtype, or random
             row.note, row.diverges = error.problem, True
             return row
         except (LoweringError, RuntimeError, TypeError) as error:
-            row.note = f"cannot be tried alone: {_first_line(error)}"
+            row.note = f"cannot be tried alone: {described(error)}"
             return row
         row.error, row.relative, row.diverges = self._judged(found.outputs)
         return row
-
-    def _emulated(self, lowered: nn.Module, given: tuple[Tensor, ...], expected: Sequence[Tensor], mode: Mode) -> float:
-        """The largest relative error of a lowered block whose device part computes as the mode says."""
-        found = emulated(parted(lowered, given, self.target, self.rewriting), _copies(given), mode)
-        parities = [_parity(one, other, None) for one, other in zip(expected, found, strict=True)]
-        return _largest(out.error / out.maximum if out.maximum else out.error for out in parities)
 
     def in_place(self, flat: nn.Module, inputs: tuple[Tensor, ...], rows: Mapping[str, Row]) -> list[str]:
         """Fills in the errors inside the whole model; returns notes."""
@@ -255,14 +245,12 @@ class _Bench:
             double = in_float64(tapped)
             exact = tapped.outputs_of(double, tuple(t.double() if t.is_floating_point() else t for t in inputs))
         except RuntimeError as error:
-            notes.append(
-                f"the model does not run in float64 ({_first_line(error)}): in place the tolerance alone counts"
-            )
+            notes.append(f"the model does not run in float64 ({described(error)}): in place the tolerance alone counts")
         for path, row in rows.items():
             parities = []
             for key, value in expected.items():
                 other = found.get(key)
-                if key[0] == path and other is not None and other.shape == value.shape:
+                if key[0] == path and other is not None and (other.shape, other.dtype) == (value.shape, value.dtype):
                     parities.append(_parity(value, other, exact.get(key)))
                 elif key[0] == path:
                     row.note = row.note or "no tensor of this shape in the lowered model"
@@ -274,15 +262,9 @@ class _Bench:
 
     def _judged(self, outputs: Sequence[OutputParity]) -> tuple[float, float, bool]:
         """Largest error, largest relative error, and whether an output is beyond its bound."""
-        beyond = [out for out in outputs if not out.error <= self._bound(out)]
-        return (
-            _largest(out.error for out in outputs),
-            _largest(out.error / out.maximum if out.maximum else out.error for out in outputs),
-            bool(beyond),
-        )
-
-    def _bound(self, output: OutputParity) -> float:
-        return 0.0 if output.exact else max(output.bound, self.tolerance * output.maximum)
+        error, relative = larger(*(out.error for out in outputs)), larger(*(out.relative for out in outputs))
+        bounds = [0.0 if out.exact else max(out.bound, self.tolerance * out.maximum) for out in outputs]
+        return error, relative, not all(out.error <= bound for out, bound in zip(outputs, bounds, strict=True))
 
 
 class Tapped(nn.Module):
@@ -342,20 +324,12 @@ class _Apart(nn.Module):
         return result
 
 
-def _parity(expected: Tensor, found: Tensor, exact: Tensor | None) -> OutputParity:
-    """As compile.verification.parity has it, for one pair."""
-    parity = OutputParity("", exact=not expected.is_floating_point())
-    if expected.numel():
-        parity.error = _distance(found, expected)
-        parity.maximum = float(expected.double().abs().max())
-        same_shape = exact is not None and exact.shape == expected.shape
-        parity.eager_distance = _distance(expected, exact) if exact is not None and same_shape else None
+def _parity(expected: Tensor, found: Tensor, exact: Tensor | None = None) -> OutputParity:
+    """Of one pair of tensors of one shape."""
+    parity = OutputParity("")
+    parity.add(expected, found, expected)
+    parity.add_exact(expected, exact if exact is not None and exact.shape == expected.shape else None)
     return parity
-
-
-def _distance(one: Tensor, other: Tensor) -> float:
-    one, other = one.double(), other.double()
-    return float(torch.where(one == other, torch.zeros_like(one), (one - other).abs()).max())
 
 
 def _copies(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -374,12 +348,3 @@ def _seconds(module: Any, given: tuple[Tensor, ...]) -> float:
     started = time.perf_counter()
     module(*copies)
     return time.perf_counter() - started
-
-
-def _largest(values: Iterator[float]) -> float:
-    found = list(values)
-    return math.nan if any(math.isnan(value) for value in found) else max(found, default=0.0)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

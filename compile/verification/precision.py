@@ -14,6 +14,7 @@ from compile.lowering.for_target import lowered
 from compile.verification.inputs import VerifiedVariant
 from compile.verification.precision_emulation import MODES, Mode, emulated
 from compile.verification.tolerance import Closeness
+from endpoint_spec.endpoint import Metric
 
 
 @dataclass
@@ -28,7 +29,7 @@ class OutputUnderMode(Closeness):
     equal: bool | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
-    def shortfalls(self, tolerance: Mapping[str, float]) -> list[str]:
+    def shortfalls(self, tolerance: Mapping[Metric, float]) -> list[str]:
         """What device_tolerance asks for and this output does not reach, with its name."""
         if self.equal is not None:
             return [] if self.equal else [f"{self.output}: integers differ"]
@@ -65,7 +66,7 @@ class GraphPrecision:
 
     name: str
     inputs: int
-    tolerance: Mapping[str, float]
+    tolerance: Mapping[Metric, float]
     modes: tuple[ModeResult, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -103,7 +104,7 @@ def emulate(trial: VerifiedVariant, *, advance: Callable[[int], None] = lambda _
                 for output, one, other in zip(outputs, results, expected, strict=True):
                     _account(output, one, other, _metrics(trial, output.output), len(trial.references))
                 advance(1)
-    tolerance = {str(name): float(bound) for name, bound in trial.accept.device_tolerance.items()}
+    tolerance = trial.accept.device_tolerance
     modes = tuple(
         ModeResult(mode, tuple(outputs), tuple(line for output in outputs for line in output.shortfalls(tolerance)))
         for mode, outputs in found.items()
@@ -111,10 +112,10 @@ def emulate(trial: VerifiedVariant, *, advance: Callable[[int], None] = lambda _
     return GraphPrecision(trial.name, len(trial.references), tolerance, modes)
 
 
-Metric = Callable[[Tensor, Tensor], Mapping[str, float]]
+TaskMetric = Callable[[Tensor, Tensor], Mapping[str, float]]
 
 
-def _account(output: OutputUnderMode, found: Tensor, expected: Tensor, metrics: Metric | None, inputs: int) -> None:
+def _account(output: OutputUnderMode, found: Tensor, expected: Tensor, metrics: TaskMetric | None, inputs: int) -> None:
     if not expected.is_floating_point():
         output.equal = output.equal is not False and torch.equal(found, expected)
         return
@@ -131,7 +132,7 @@ def _account(output: OutputUnderMode, found: Tensor, expected: Tensor, metrics: 
 # --- the task's own metrics -----------------------------------------------------------------------------------------
 
 
-def _metrics(trial: VerifiedVariant, output: str) -> Metric | None:
+def _metrics(trial: VerifiedVariant, output: str) -> TaskMetric | None:
     if trial.task == "depth" and output == trial.settings.get("output", output):
         return depth_metrics
     last = output.rpartition(".")[2]

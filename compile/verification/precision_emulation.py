@@ -58,7 +58,7 @@ def rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Emulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Inside, every PyTorch operator of this thread computes as the mode says. Use under torch.no_grad()."""
+    """Inside, every PyTorch operator of this thread computes in the mode's precision. Use under torch.no_grad()."""
 
     def __init__(self, mode: Mode) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -70,15 +70,12 @@ class Emulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with torch._C.DisableTorchFunction():
             if self._mode.dtype is None:
                 return func(*args, **kwargs)
-            if not self._mode.everywhere:
-                return self._product(func, self._mode.dtype, args, kwargs)
-            return self._all(func, self._mode.dtype, args, kwargs)
-
-    @staticmethod
-    def _product(func: Any, dtype: torch.dtype, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        places = _FACTORS.get(_name(func), ())
-        cast = [rounded(value, dtype) if place in places else value for place, value in enumerate(args)]
-        return func(*cast, **kwargs)
+            if self._mode.everywhere:
+                return self._all(func, self._mode.dtype, args, kwargs)
+            # The operator without namespace and overload: addmm of aten.addmm.default.
+            factors = _FACTORS.get(str(func._schema.name).rpartition("::")[2], ())
+            cast = [rounded(value, self._mode.dtype) if at in factors else value for at, value in enumerate(args)]
+            return func(*cast, **kwargs)
 
     @staticmethod
     def _all(func: Any, dtype: torch.dtype, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -99,7 +96,7 @@ class Emulation(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Rounded(nn.Module):
-    """A module that computes as a mode says."""
+    """A module that computes in a mode's precision."""
 
     def __init__(self, module: nn.Module, mode: Mode) -> None:
         super().__init__()
@@ -111,7 +108,7 @@ class _Rounded(nn.Module):
 
 
 def emulated(parts: Prologue, inputs: tuple[Tensor, ...], mode: Mode) -> Any:
-    """The outputs of a lowered model whose device part computes as the mode says; its host part is exact.
+    """The outputs of a lowered model whose device part computes in the mode's precision; its host part is exact.
 
     Use under torch.no_grad().
     """
@@ -119,8 +116,3 @@ def emulated(parts: Prologue, inputs: tuple[Tensor, ...], mode: Mode) -> Any:
     if parts.host is None or parts.wiring is None:
         return device(*inputs)
     return Joined(parts.host, device, parts.wiring)(*inputs)
-
-
-def _name(func: Any) -> str:
-    """The operator without namespace and overload: `addmm` of aten.addmm.default."""
-    return str(func._schema.name).rpartition("::")[2]

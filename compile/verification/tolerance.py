@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from endpoint_spec.endpoint import Metric
+
 
 @dataclass
 class Closeness:
@@ -30,21 +32,21 @@ class Closeness:
         norms = float(one.norm() * other.norm())
         same = float(one @ other) / norms if norms else float(torch.equal(one, other))
         self.cosine = math.nan if math.isnan(same) or math.isnan(self.cosine) else min(self.cosine, same)
-        self.absolute = _larger(self.absolute, error)
-        self.relative = _larger(self.relative, error / maximum if maximum else error)
+        self.absolute = larger(self.absolute, error)
+        self.relative = larger(self.relative, error / maximum if maximum else error)
 
-    def to_json(self) -> dict[str, float]:
-        return {"cosine": self.cosine, "absolute": self.absolute, "relative": self.relative}
-
-    def shortfalls(self, tolerance: Mapping[str, float]) -> list[str]:
+    def shortfalls(self, tolerance: Mapping[Metric, float]) -> list[str]:
         """What device_tolerance asks for and this output does not reach."""
-        found = self.to_json()
-        return [
-            f"{metric} is {found[metric]:.6g}, {'at least' if metric == 'cosine' else 'at most'} {asked:g} is asked for"
-            for metric, asked in tolerance.items()
-            if not (found[metric] >= asked if metric == "cosine" else found[metric] <= asked)
-        ]
+        problems = []
+        for metric, asked in tolerance.items():
+            found: float = getattr(self, metric)
+            if metric == "cosine" and not found >= asked:
+                problems.append(f"cosine is {found:.6g}, at least {asked:g} is asked for")
+            elif metric != "cosine" and not found <= asked:
+                problems.append(f"{metric} is {found:.6g}, at most {asked:g} is asked for")
+        return problems
 
 
-def _larger(one: float, other: float) -> float:
-    return math.nan if math.isnan(one) or math.isnan(other) else max(one, other)
+def larger(*values: float) -> float:
+    """max that keeps a NaN, so that a NaN in an output can never pass; 0 of nothing."""
+    return math.nan if any(map(math.isnan, values)) else max(values, default=0.0)

@@ -64,8 +64,9 @@ def test_the_artifact_runs_with_its_own_code_alone(built: Result, tmp_path: Path
     sample = built.lock.sample
     assert sample is not None
     with running(tmp_path / "model", golden_sample.environment(built.spec, built.lock), tmp_path / "log") as worker:
-        asked = golden_sample.request(plan(built.spec, rehearse=True).definition, {"image": [56, 56]})
-        assert asked is not None
+        sampled = plan(built.spec, rehearse=True).definition.sample
+        assert sampled is not None
+        asked = sampled({"image": [56, 56]})
         answer = worker.invoke(asked.body, asked.content_type, asked.accept)
         process = worker.process
     assert golden_sample.difference(answer, sample.answer) <= sample.answer.tolerance

@@ -17,12 +17,13 @@ import torch
 import endpoint_spec as specs
 from compile.analysis.variant import AnalyzedVariant
 from compile.frontend import weights
-from compile.pipeline import cache_key, graph, matrix
+from compile.pipeline import cache_key, graph
+from compile.pipeline import plan as plans
 from compile.pipeline.build import Result, build
 from compile.pipeline.cache import Cache
-from compile.pipeline.cache_key import Identity
-from compile.pipeline.plan import plan, resolve
+from compile.pipeline.plan import ResolvedPlan, plan, resolve
 from compile.progress import Silent
+from endpoint_spec.digests import build_content
 from endpoint_spec.jobs import VARIANT
 from tests.compile.projects import ENTRY, WITH_SAMPLE, files, run, write_entry
 
@@ -43,13 +44,13 @@ def variants(root: Path) -> list[Path]:
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The variants that are really made while the test runs."""
     seen: list[str] = []
-    make = graph.make
+    compile_variant = graph.compile_variant
 
-    def counted(analyzed: AnalyzedVariant, *rest: Any) -> graph.BuiltVariant:
+    def counted(resolved: ResolvedPlan, analyzed: AnalyzedVariant, *rest: Any) -> graph.CompiledVariant:
         seen.append(str(analyzed.variant))
-        return make(analyzed, *rest)
+        return compile_variant(resolved, analyzed, *rest)
 
-    monkeypatch.setattr(graph, "make", counted)
+    monkeypatch.setattr(graph, "compile_variant", counted)
     return seen
 
 
@@ -68,7 +69,7 @@ def test_a_second_build_compiles_nothing_and_makes_the_same(tmp_path: Path, monk
     for name in ("trace_for_cpu", "compare"):
         monkeypatch.setattr(graph, name, never)
     monkeypatch.setattr(weights, "fill", never)
-    monkeypatch.setattr(matrix, "analyzed", never)
+    monkeypatch.setattr(plans, "analyzed", never)
     again = cached_build(path)
     assert [str(variant) for variant in again.cached] == ["main, x 8, batch 1", "main, x 8, batch 2"]
     assert files(tmp_path) == before
@@ -122,7 +123,9 @@ def test_a_file_that_the_entry_reads_makes_another_variant(what: str, tmp_path: 
 
 def keyed(path: Path, rehearsal: bool = True, **environment: str) -> str:
     planned = plan(specs.load(path), rehearse=True, check=False)
-    return Identity(planned.spec, weights.resolve(planned.spec).report, rehearsal, environment).key(planned.variants[0])
+    found = weights.resolve(planned.spec).report
+    known = cache_key.shared(build_content(planned.spec), found, rehearsal, environment)
+    return cache_key.key(known, planned.variants[0])
 
 
 def test_what_a_key_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

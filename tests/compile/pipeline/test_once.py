@@ -13,9 +13,9 @@ import torch
 import endpoint_spec as specs
 from compile.analysis import variant
 from compile.frontend import weights
+from compile.pipeline import plan as plans
 from compile.pipeline.build import build
 from compile.pipeline.cache import Cache
-from compile.pipeline.cache_key import Identity
 from compile.pipeline.plan import plan, resolve
 from compile.progress import Silent
 from endpoint_spec import digests
@@ -40,7 +40,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
 
     count(weights, "file_digest", "hash {0.name}")
     count(digests, "file_digest", "hash {0.name}")
-    count(Identity, "key", "key of {1}")
+    count(plans, "key", "key of {1}")
     count(variant, "lowered", "lower")
     return seen
 

@@ -127,7 +127,7 @@ def test_figures_enter_the_lock_only_from_the_target_instance_type(
     report = Report("own", digest, "2026-01-01T00:00:00Z", machine, None, (ROW,), (ROW,))
     assert keep(spec, real, report).locked
     locked = read_lock(tmp_path / "endpoints" / "own.lock.json")
-    assert locked.measured == json.loads(json.dumps(report.to_json()))
+    assert locked.measured == json.loads(json.dumps(dataclasses.asdict(report)))
     assert locked.artifact.key == artifact_key("own", digest)
     assert not machine_for(spec, rehearsed, product).target
     assert not machine_for(spec, real.model_copy(update={"stand_in": True}), product).target

@@ -24,12 +24,11 @@ from compile.cli.jobs import _leave
 from compile.frontend import weights
 from compile.packaging import archive as package
 from compile.packaging.archive import write_tar
-from compile.pipeline.graph_archive import _checksum
 from compile.progress import Silent
 from compile.remote import bundle, log_tail
 from compile.targets import process_runner as target_job
 from endpoint_spec import archives, jobs
-from endpoint_spec.digests import file_digest, handler_digest
+from endpoint_spec.digests import digest, file_digest, handler_digest
 from endpoint_spec.loading import load
 from endpoint_spec.lock import read_lock
 from tests.compile.projects import ROOT, WITH_SAMPLE, rehearse, run, write_entry
@@ -277,7 +276,7 @@ def test_variants_of_different_versions_are_not_mixed(job: Place) -> None:
     said = json.loads(described.read_text())
     said.pop("checksum")
     said["versions"]["transformers"] = "1.0"
-    described.write_text(json.dumps({**said, "checksum": _checksum(said)}))
+    described.write_text(json.dumps({**said, "checksum": digest(said)}))
     write_tar(job.folder / "open", variant)
     shutil.rmtree(job.folder / "open")
     refused(job.gather(), job, "transformers is ", "1.0 for main, x 8, batch 2")
@@ -324,7 +323,7 @@ def test_a_plan_of_another_build_is_refused(job: Place) -> None:
 def test_a_variant_gets_under_no_key_but_its_own(job: Place) -> None:
     variants = [variant.model_copy(update={"key": f"{variant.index}" * 64}) for variant in job.plan.variants]
     (job.inputs / "project/plan.json").write_text(jobs.dump(job.plan.model_copy(update={"variants": variants})))
-    refused(job.variant(0), job, "the plan says " + "0" * 64)
+    refused(job.variant(0), job, "the plan states " + "0" * 64)
 
 
 def test_without_the_neuron_sdk_the_job_says_what_a_user_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -535,7 +534,7 @@ def test_what_adopt_refuses(result: Path, monkeypatch: pytest.MonkeyPatch, capsy
         whole = (result / "result" / name).read_bytes()
         (result / "result" / name).write_bytes(whole[:-10])
         code, said = adopt("--rehearse")
-        assert (code, f"{name} has {len(whole) - 10} bytes" in said, "says" in said) == (1, True, True)
+        assert (code, f"{name} has {len(whole) - 10} bytes" in said, "states" in said) == (1, True, True)
         (result / "result" / name).unlink()
         code, said = adopt("--rehearse")
         assert (code, f"{name} is not there" in said) == (1, True)
@@ -549,7 +548,7 @@ def test_what_adopt_refuses(result: Path, monkeypatch: pytest.MonkeyPatch, capsy
     code, said = adopt("--rehearse")
     assert (code, "is no rehearsal of own" in said) == (1, True)
     code, said = adopt()
-    assert (code, "rehearsal: result.json says False, lock.json says True" in said) == (1, True)
+    assert (code, "rehearsal: result.json states False, lock.json states True" in said) == (1, True)
     (result / "result" / jobs.RESULT).write_text(text)
 
     changed = result / "model.py"

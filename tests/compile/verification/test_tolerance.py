@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -15,7 +16,7 @@ def test_the_worst_input_counts() -> None:
     assert found.shortfalls({"cosine": 0.999999, "absolute": 0.0, "relative": 0.0}) == []
     found.add(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]))
     found.add(torch.tensor([40.0]), torch.tensor([44.0]))
-    assert found.to_json() == {"cosine": 0.0, "absolute": 4.0, "relative": 1.0}
+    assert dataclasses.asdict(found) == {"cosine": 0.0, "absolute": 4.0, "relative": 1.0}
     (line,) = found.shortfalls({"cosine": 0.5, "absolute": 4.0})
     assert line == "cosine is 0, at least 0.5 is asked for"
 
