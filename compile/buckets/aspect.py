@@ -21,7 +21,7 @@ from typing import Any
 
 from compile.buckets.sizes import Histogram, Size
 from compile.errors import CompileError
-from inference_code.tasks.resize import ResizeRule, nearest, squeeze
+from inference_code.tasks.resize import ResizeRule, aspect_distortion, nearest
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _served(pictures: Histogram, buckets: Sequence[Size], rule: ResizeRule) -> S
     for size, count in pictures.counts.items():
         picture = (size[0], size[1])
         home = nearest(picture, [(h, w) for h, w in buckets], rule)
-        groups[home].append((squeeze(picture, home), count))
+        groups[home].append((aspect_distortion(picture, home), count))
     loads = []
     for bucket, found in groups.items():
         items = sum(count for _, count in found)

@@ -32,7 +32,7 @@ from inference_code.errors import EndpointError, LoadError, TooLarge
 from inference_code.request import Answer, Array, Item, ModelInfo, Request
 from inference_code.tasks import Task, register
 from inference_code.tasks.images import each, picture
-from inference_code.tasks.resize import ResizeRule, nearest, squeeze
+from inference_code.tasks.resize import ResizeRule, aspect_distortion, nearest
 
 READS = (*IMAGES, NPY, JSON)
 ANSWERS = (NPY, PNG, JSON)
@@ -107,7 +107,9 @@ def _item(value: Any, request: Request) -> Item:
     pixels = found.resized(height, width)
     pixels -= _three(info, "mean")
     pixels /= _three(info, "std")
-    return Item({graph.inputs[0].name: pixels}, context, aspect_distortion=squeeze(found.size, (height, width)))
+    return Item(
+        {graph.inputs[0].name: pixels}, context, aspect_distortion=aspect_distortion(found.size, (height, width))
+    )
 
 
 def _form(context: Mapping[str, Any]) -> tuple[str, tuple[int, int]]:

@@ -33,7 +33,7 @@ class ResizeRule:
         return nearest if nearest >= self.least else math.ceil(side / self.multiple) * self.multiple
 
 
-def squeeze(picture: Size, bucket: Size) -> float:
+def aspect_distortion(picture: Size, bucket: Size) -> float:
     """By which factor one side is stretched against the other, minus 1: 0 for none, 1/3 for 4:3 in a square."""
     ratio = (picture[0] * bucket[1]) / (picture[1] * bucket[0])
     return max(ratio, 1 / ratio) - 1
@@ -51,6 +51,6 @@ def nearest(picture: Size, buckets: Sequence[Size], rule: ResizeRule | None) -> 
         height, width = bucket
         smaller = height < picture[0] or width < picture[1]
         area = height * width
-        return round(squeeze(picture, bucket), 9), smaller, -area if smaller else area
+        return round(aspect_distortion(picture, bucket), 9), smaller, -area if smaller else area
 
     return min(buckets, key=order)

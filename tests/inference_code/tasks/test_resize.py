@@ -16,7 +16,7 @@ from inference_code import handler
 from inference_code.artifact.manifest import TaskEntry
 from inference_code.codecs import images
 from inference_code.handler import Headers
-from inference_code.tasks.resize import ResizeRule, nearest, squeeze
+from inference_code.tasks.resize import ResizeRule, aspect_distortion, nearest
 from tests.inference_code.artifacts import depth_artifact, encoded
 
 PHOTOGRAPH = Path(__file__).parents[3] / "examples" / "photographs" / "coffee.jpg"
@@ -68,8 +68,8 @@ def test_the_very_size_comes_first_and_else_nothing_is_squeezed_less(height: int
     if RULE.size(height, width) in BUCKETS:
         assert found == RULE.size(height, width)
     else:
-        least = min(squeeze((height, width), bucket) for bucket in BUCKETS)
-        assert squeeze((height, width), found) == pytest.approx(least)
+        least = min(aspect_distortion((height, width), bucket) for bucket in BUCKETS)
+        assert aspect_distortion((height, width), found) == pytest.approx(least)
 
 
 def test_of_one_shape_the_smallest_that_loses_nothing() -> None:
@@ -82,9 +82,9 @@ def test_of_one_shape_the_smallest_that_loses_nothing() -> None:
 
 
 def test_squeeze() -> None:
-    assert squeeze((300, 400), (518, 518)) == pytest.approx(1 / 3)
-    assert squeeze((400, 300), (518, 518)) == pytest.approx(1 / 3)
-    assert squeeze((259, 343), (518, 686)) == 0
+    assert aspect_distortion((300, 400), (518, 518)) == pytest.approx(1 / 3)
+    assert aspect_distortion((400, 300), (518, 518)) == pytest.approx(1 / 3)
+    assert aspect_distortion((259, 343), (518, 686)) == 0
 
 
 # The whole preprocessing, on the photograph ---------------------------------------------------------------------------
