@@ -40,7 +40,8 @@ def test_the_lock_says_what_was_proven(built: Result) -> None:
     assert [(t.name, t.shape) for t in graph.inputs] == [("pixel_values", [1, 3, 56, 56])]
     assert [(t.name, t.shape) for t in graph.outputs] == [("predicted_depth", [1, 56, 56])]
     assert lock.parity.inputs >= 5
-    assert 0 < lock.parity.error <= lock.parity.bound
+    assert 1e-7 < lock.parity.error < 1e-4
+    assert 1 < lock.parity.maximum < 100
     assert lock.digests.artifact == manifests.file_sha256(built.artifact)
     assert lock.artifact.bytes == built.artifact.stat().st_size
 
@@ -50,7 +51,7 @@ def test_every_operator_is_accounted_for_as_a_prediction(built: Result) -> None:
     assert graph.coverage is not None
     assert graph.subgraphs is not None
     assert graph.coverage.predicted
-    assert graph.coverage.supported == graph.coverage.total > 100
+    assert graph.coverage.total == (216 if torch.__version__.startswith("1.") else 213)
     assert graph.subgraphs.predicted
     assert graph.subgraphs.count == 1
 
