@@ -90,7 +90,7 @@ def described(flat: FlatModule, example: Inputs) -> tuple[Signature, Sequence[to
         outputs=tuple(describe(name, tensor) for name, tensor in zip(outputs.names, outputs.leaves, strict=True)),
         structure=outputs.structure,
     )
-    return found, outputs.leaves
+    return found, [leaf.clone() for leaf in outputs.leaves]  # a later run may write into what a model returns
 
 
 def describe(name: str, tensor: Tensor) -> TensorDescription:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from endpoint_spec.lock import Lock, artifact_path, lock_path
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def _from_cache(resolved: ResolvedPlan, places: Places, reporter: Reporter, cach
                 found = cache.read(resolved.keys[variant.file], variant, places)
             if found is not None:
                 done[variant.file] = found
+                _LOG.info("%s is in the cache: %s", variant, found.key)
     return done
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 COMPARISON = "comparison.json"  # in a graph's record
 ARTIFACT, CPU = "artifact", "cpu"  # in a build's scratch folder
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ def compile_variant(
     with reporter.step(f"parity: {variant}", len(references)) as advance:
         saved = torch.jit.load(str(on_cpu))  # type: ignore[no-untyped-call]
         parity = compare(analyzed.flat, saved, references, names, seen=analyzed.first, advance=lambda: advance(1))
+    for output in parity.outputs:
+        _LOG.info("parity of %s, output %s: error %.3e, bound %.3e", variant, output.name, output.error, output.bound)
     device = None
     if not target.rehearsal:
         if target.runs_here:

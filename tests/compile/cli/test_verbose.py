@@ -82,7 +82,7 @@ def test_without_v_nothing_is_logged_and_v_is_not_kept(
     assert "compile.lowering" not in capsys.readouterr().err
 
 
-def test_a_build_logs_its_weights(
+def test_a_build_logs_its_weights_its_parity_and_what_was_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_entry(tmp_path, ENTRY)
@@ -91,3 +91,6 @@ def test_a_build_logs_its_weights(
     statement = "Weights are random (seed 0): outputs follow the input, but mean nothing."
     assert f"T compile.frontend.weights: {statement} Filled in T s." in logged(shown.err)
     assert json.loads(shown.out)["changed"]
+    assert "compile.pipeline.graph: parity of main" in shown.err
+    assert run(monkeypatch, "build", "own", "--rehearse", "--json", "-v", "--root", str(tmp_path)) == 0
+    assert re.search(r"compile\.pipeline\.build: main.* is in the cache: [0-9a-f]{64}", capsys.readouterr().err)
