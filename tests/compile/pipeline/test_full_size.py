@@ -37,6 +37,7 @@ def test_a_published_variant_is_built_and_proven(
     assert lock.sample is not None
 
 
+@pytest.mark.slow
 def test_bert_base_is_built_and_proven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(2)
     monkeypatch.delenv("OMP_NUM_THREADS")
