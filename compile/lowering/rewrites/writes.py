@@ -31,6 +31,8 @@ class IndexedWrites(FunctionRewrite):
             return _scattered(target, *args, **kwargs)
         if call.operator == "index_copy_":
             value = self._copied(call, target, *args, **kwargs)
+        elif isinstance(args[0], tuple) and sum(part is Ellipsis for part in args[0]) > 1:
+            return Left("its index has more than one Ellipsis")
         else:
             value = self._set(call, target, *args)
         if isinstance(value, Left):
@@ -39,11 +41,9 @@ class IndexedWrites(FunctionRewrite):
         return left if left is not None else (value if call.operator == "index_copy_" else None)
 
     def _set(self, call: Call, target: Tensor, index: Any, value: Any) -> Tensor | Left:
-        parts = index if isinstance(index, tuple) else (index,)
-        if sum(part is Ellipsis for part in parts) > 1:
-            return Left("its index has more than one Ellipsis")
         if all(map(call.is_static, tensors(index))):
             return written(target, index, value)
+        parts = index if isinstance(index, tuple) else (index,)
         at = [number for number, part in enumerate(parts) if not all(map(call.is_static, tensors(part)))]
         part = parts[at[0]]
         if (len(at) > 1 or len(parts) > 1) and (not isinstance(value, Tensor) or value.numel() == 1):
