@@ -100,9 +100,10 @@ def _ranges(base: Tensor, index: Any) -> list[tuple[int, int]] | None:
     if any(isinstance(part, (Tensor, list, bool)) for part in parts):
         return None
     parts = [part for part in parts if part is not None]
+    if parts.count(Ellipsis) > 1:  # what follows the second one means something else in each release of PyTorch
+        return None
     if Ellipsis in parts:
         at = parts.index(Ellipsis)
-        parts[at + 1 :] = [part for part in parts[at + 1 :] if part is not Ellipsis]  # only the first one counts
         parts[at : at + 1] = [slice(None)] * (base.dim() - len(parts) + 1)
     parts += [slice(None)] * (base.dim() - len(parts))
     ranges = []

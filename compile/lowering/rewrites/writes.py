@@ -31,8 +31,6 @@ class IndexedWrites(FunctionRewrite):
             return _scattered(target, *args, **kwargs)
         if call.operator == "index_copy_":
             value = self._copied(call, target, *args, **kwargs)
-        elif isinstance(args[0], tuple) and sum(part is Ellipsis for part in args[0]) > 1:
-            return Left("its index has more than one Ellipsis")
         else:
             value = self._set(call, target, *args)
         if isinstance(value, Left):
