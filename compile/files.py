@@ -65,12 +65,25 @@ def shown(path: Path, root: Path) -> str:
     return full.relative_to(home).as_posix() if full.is_relative_to(home) else str(path)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file with Unix line ends in a folder that is made where there is none; whole under its name, or not."""
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """A name to write a file to, which gets the name `path` once it is whole; its folder is made where there is none.
+
+    When the block raises, nothing is left and what stood at `path` stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.new")
-    draft.write_text(text, encoding="utf-8", newline="\n")
-    draft.replace(path)
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file with Unix line ends, as `drafted` does."""
+    with drafted(path) as draft:
+        draft.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:

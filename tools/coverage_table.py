@@ -27,7 +27,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # run as a script
     sys.path.insert(0, str(ROOT))
-from tests.compile.models.tiny import TINY  # noqa: E402  (found by the line above)
+from compile.files import write_text  # noqa: E402  (found by the line above)
+from tests.compile.models.tiny import TINY  # noqa: E402
 
 SIZES = {
     **TINY,
@@ -335,7 +336,7 @@ def _in_process(model: Model, python: str) -> dict[str, Any]:
     row = {**json.loads(part.read_text(encoding="utf-8")), "digest": wanted}
     if digest(model.family) != wanted:
         raise TableError(f"{model.key}: the code changed while the row was made; run it again")
-    _write(path, json.dumps(row, indent=1) + "\n")
+    write_text(path, json.dumps(row, indent=1) + "\n")
     part.unlink()
     return row
 
@@ -466,12 +467,6 @@ def _read(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -479,8 +474,8 @@ def _say(text: str) -> None:
 def publish(found: Mapping[str, Mapping[str, Any]]) -> None:
     """Write both files."""
     table = document(found)
-    _write(DOCUMENT, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
-    _write(PAGE, page(table))
+    write_text(DOCUMENT, json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+    write_text(PAGE, page(table))
 
 
 def stale() -> list[str]:
@@ -501,7 +496,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.row:
         model = next(model for model in MODELS if model.key == given.row)
-        _write(given.out, json.dumps(measure(model)))
+        write_text(given.out, json.dumps(measure(model)))
         return 0
     if given.check:
         old, missing = stale(), [model.title for model in MODELS if model.key not in _committed()]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from compile.analysis.report import CoverageReport, ModuleLoad, Partition, Stage
 from compile.analysis.terminal_report import UNSUPPORTED, summary_rows, title, unsupported_rows
+from compile.files import write_text
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; color: #1c2330; }
@@ -35,10 +36,8 @@ class _Module:
 
 
 def write(reports: Sequence[CoverageReport], path: Path) -> None:
-    """Write the page to `path`, through a temporary name beside it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(page(reports), encoding="utf-8")
-    part.replace(path)
+    """Write the page to `path`, whole or not at all."""
+    write_text(path, page(reports))
 
 
 def page(reports: Sequence[CoverageReport]) -> str:

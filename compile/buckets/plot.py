@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from compile.buckets.aspect import ShapePlan
 from compile.buckets.planning import Plan
 from compile.buckets.sizes import Histogram, Size
+from compile.files import drafted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,10 +42,8 @@ def plot(sizes: Histogram, found: Plan | ShapePlan, path: Path) -> None:
         title = f"{found.best.waste:.1%} wasted; evenly spaced {found.even.waste:.1%}"
         axes.set_title(f"{title}; one bucket {found.one.waste:.1%}")
     axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}")
-    figure.savefig(draft, format=path.suffix.lstrip("."), dpi=120)
-    draft.replace(path)
+    with drafted(path) as draft:
+        figure.savefig(draft, format=path.suffix.lstrip("."), dpi=120)
 
 
 def _line(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile.files import write_json, write_text
+from compile.files import drafted, write_json, write_text
 from compile.profiling.benchmark import Report
 from endpoint_spec import lock as locks
 
@@ -77,6 +77,5 @@ def plot(report: Report, path: Path) -> None:
     where = report.machine.instance_type if report.machine.target else f"{report.machine.processor} (not the target)"
     axes.set_title(f"{report.name} on {where}, {report.date[:10]}")
     axes.legend()
-    draft = path.with_name(f".{path.name}")
-    figure.savefig(draft, format="png", dpi=120)
-    draft.replace(path)
+    with drafted(path) as draft:
+        figure.savefig(draft, format="png", dpi=120)
