@@ -6,9 +6,9 @@ PYTHON ?= $(shell for each in python3.11 python3 python3.12 python3.13; do \
 PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 TESTS ?= tests
-# One process a core. The tests of a file stay together, because they share its fixtures; files in order of their names,
+# One process a core and one for what waits. The tests of a file stay together, because they share its fixtures; files in order of their names,
 # so that the long ones are not left for the end.
-PARALLEL := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+PARALLEL := -n $(shell expr $$(nproc) + 1) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test test-full test-python310 check coverage-table format lines lock clean
