@@ -60,11 +60,14 @@ class GraphDefinition:
     example_inputs(bucket, batch): the tensors that the graph is traced with, by name of forward's parameter.
     reference_inputs(bucket, batch): at least 5 deterministic inputs of the same names, shapes and dtypes; the artifact
         is compared with the original on them.
+    shared_outputs: dotted names of outputs that are the same for every input (anchors, a temperature) and have no axis
+        for the items of a batch: every caller gets them whole. A build proves that they are.
     """
 
     module: nn.Module
     example_inputs: Callable[[Bucket, int], Inputs]
     reference_inputs: Callable[[Bucket, int], Sequence[Inputs]]
+    shared_outputs: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,12 @@ def checked_inputs(graph: GraphDefinition, role: str, bucket: Bucket, batch: int
         f"input {name!r} is float64: cast it to float32, Inferentia has no float64."
         for name, value in example.items()
         if isinstance(value, torch.Tensor) and value.dtype == torch.float64
+    ]
+    problems += [
+        f"input {name!r} is {list(value.shape)}: its first axis must be the batch, here {batch}. Callers' items are "
+        "stacked along it; let a module around yours transpose it."
+        for name, value in example.items()
+        if isinstance(value, torch.Tensor) and value.shape[:1] != (batch,)
     ]
     if not example:
         problems.append("example_inputs returned nothing.")

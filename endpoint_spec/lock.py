@@ -68,11 +68,12 @@ class LockedWeights(_Part):
 
 
 class TensorLock(_Part):
-    """One input or output of a graph; dtype as torch names it (float32)."""
+    """One input or output of a graph; dtype as torch names it (float32). item_axis counts the items of a batch."""
 
     name: str
     shape: list[int]
     dtype: str
+    item_axis: int | None = Field(default=0, ge=0)
 
 
 class Coverage(_Part):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
 from compile.targets import CompilerOutput, Cost, LoweredVariant, trace_for_cpu
 from compile.verification.device_parity import on_device
+from compile.verification.items import Items, remembering, require_own_answers, try_artifact, try_original
 from compile.verification.parity import Parity, compare
 from compile.verification.tolerance import Closeness
 from inference_code.artifact.manifest import PackagedVariant
@@ -56,6 +57,7 @@ class CompiledVariant:
     footprint: VariantSize | None
     signature: Signature
     parity: Parity
+    items: Items
     unused_inputs: list[str]
     coverage: Mapping[str, Any] | None
     subgraphs: Mapping[str, Any] | None
@@ -68,13 +70,14 @@ class CompiledVariant:
     def entry(self) -> PackagedVariant:
         """As the manifest has it."""
         bucket = {axis: list(sizes_of(size)) for axis, size in self.variant.bucket.items()}
+        outputs = zip(self.signature.outputs, self.items.outputs, strict=True)
         return PackagedVariant(
             role=self.variant.role,
             bucket=bucket,
             batch_size=self.variant.batch,
             file=self.variant.file,
             inputs=self.signature.inputs,
-            outputs=self.signature.outputs,
+            outputs=tuple(replace(tensor, item_axis=own.axis) for tensor, own in outputs),
             structure=self.signature.structure,
         )
 
@@ -103,6 +106,11 @@ def compile_variant(
     Raises CompileError when it cannot be traced or compiled. Parity that fails is in the result, not raised.
     """
     spec, target, variant = resolved.plan.spec, resolved.plan.target, analyzed.variant
+    names, references = [output.name for output in analyzed.signature.outputs], analyzed.references
+    shared = resolved.plan.definition.graphs[variant.role].shared_outputs
+    with reporter.step(f"items: {variant}"):
+        own, exact = try_original(analyzed.flat, references, names, analyzed.first, shared)
+        require_own_answers({str(variant): own})
     ready = LoweredVariant(
         spec=spec,
         build_digest=resolved.digest,
@@ -119,10 +127,13 @@ def compile_variant(
         if compiled.comparison is not None and compiled.record is not None:
             write_json(compiled.record / COMPARISON, compiled.comparison)
         path, on_cpu = _place(compiled, ready, places)
-    names, references = [output.name for output in analyzed.signature.outputs], analyzed.references
     with reporter.step(f"parity: {variant}", len(references)) as advance:
-        saved = torch.jit.load(str(on_cpu))  # type: ignore[no-untyped-call]
-        parity = compare(analyzed.flat, saved, references, names, seen=analyzed.first, advance=lambda: advance(1))
+        saved, together = remembering(torch.jit.load(str(on_cpu)))  # type: ignore[no-untyped-call]
+        seen = analyzed.first
+        parity = compare(analyzed.flat, saved, references, names, seen=seen, exact=exact, advance=lambda: advance(1))
+        if parity.passed:
+            try_artifact(saved, references[0], together, own, parity.outputs)
+            require_own_answers({str(variant): own})
     for output in parity.outputs:
         _LOG.info("parity of %s, output %s: error %.3e, bound %.3e", variant, output.name, output.error, output.bound)
     device = None
@@ -142,6 +153,7 @@ def compile_variant(
         footprint=None if target.rehearsal else size(analyzed, spec),
         signature=analyzed.signature,
         parity=parity,
+        items=own,
         unused_inputs=compiled.unused_inputs,
         coverage=found.coverage,
         subgraphs=found.subgraphs,

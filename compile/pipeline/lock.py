@@ -56,7 +56,8 @@ def _parity(built: Sequence[CompiledVariant]) -> locks.Parity:
         details[graph.variant.file] = {
             "inputs": graph.parity.inputs,
             "outputs": [output.to_json() for output in graph.parity.outputs],
-            "notes": graph.parity.notes,
+            "items": graph.items.to_json(),
+            "notes": graph.parity.notes + graph.items.notes,
         }
         if graph.device is not None:  # the target itself was there
             device = {name: asdict(found) for name, found in graph.device.items()}

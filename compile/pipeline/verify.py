@@ -21,7 +21,8 @@ from compile.packaging.local_server import running
 from compile.progress import Reporter
 from compile.targets import resolve
 from compile.verification.device_parity import on_device
-from compile.verification.parity import compare
+from compile.verification.items import remembering, try_artifact, try_original
+from compile.verification.parity import compare, run
 from endpoint_spec import lock as locks
 from inference_code.artifact.manifest import PackagedVariant
 
@@ -58,7 +59,7 @@ def verify(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> list[C
         if not runs_here:
             return [*checks, Check("graphs", True, "not run: only a machine with a NeuronCore runs what is compiled")]
         for entry in files.manifest.graphs:
-            checks.append(_graph(spec, entry, definition, files, reporter))
+            checks += _graph(spec, entry, definition, files, reporter)
         if built.lock.sample is not None and not built.lock.stand_in:
             with reporter.step("sample answer from the packaged code"):
                 checks.append(_sample(spec, built.lock, files))
@@ -89,7 +90,7 @@ def _graph(
     definition: ModelDefinition,
     files: artifact.Unpacked,
     reporter: Reporter,
-) -> Check:
+) -> list[Check]:
     """A rehearsal's graph within the bounds of parity; a compiled one, on its own hardware, within device_tolerance."""
     graph, path = definition.graphs.get(entry.role), files.folder / entry.file
     if graph is None:
@@ -106,13 +107,27 @@ def _graph(
         problems = [f"{name}: {line}" for name, output in found.items() for line in output.shortfalls(tolerance)]
         cosine = min(output.cosine for output in found.values())
         detail = "; ".join(problems) or f"cosine similarity {cosine:.6f} at least"
-        return Check(f"device: {variant}", not problems, detail)
+        return [Check(f"device: {variant}", not problems, detail)]
     with reporter.step(f"parity: {variant}", len(references)) as advance:
-        saved = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
-        parity = compare(flat, saved, references, names, advance=lambda: advance(1))
+        saved, together = remembering(torch.jit.load(str(path)))  # type: ignore[no-untyped-call]
+        first = run(flat, references[0].values())
+        items, exact = try_original(flat, references, names, first, graph.shared_outputs)
+        parity = compare(flat, saved, references, names, seen=first, exact=exact, advance=lambda: advance(1))
+        try_artifact(saved, references[0], together, items, parity.outputs)
     worst = parity.worst
     detail = f"error {worst.error:.2e} of at most {worst.bound:.2e} on {parity.inputs} inputs (output {worst.name})"
-    return Check(f"parity: {variant}", parity.passed, detail)
+    axes = {output.name: output.item_axis for output in entry.outputs}
+    wrong = items.problems + [
+        f"output {own.name} counts items along axis {own.axis}, the artifact cuts it along {axes[own.name]}"
+        for own in items.outputs
+        if own.axis != axes[own.name]
+    ]
+    moved = max((own.change for own in items.outputs), default=0.0)
+    alone = f"an item among others differs by {moved:.2e} at most from the same alone"
+    return [
+        Check(f"parity: {variant}", parity.passed, detail),
+        Check(f"items: {variant}", not wrong, "; ".join(wrong) or alone),
+    ]
 
 
 def _sample(spec: EndpointSpec, lock: locks.Lock, files: artifact.Unpacked) -> Check:

@@ -75,13 +75,13 @@ class OutputParity:
                 f"of the original {tuple(expected.shape)} {expected.dtype}."
             )
         self.exact = not expected.is_floating_point()
-        self.error = larger(self.error, _distance(found, expected))
+        self.error = larger(self.error, distance(found, expected))
         # An infinity is right or wrong, but it is no measure: the bound follows from the finite values.
         finite = ~torch.isinf(expected)
         values = expected[finite]
         self.maximum = larger(self.maximum, float(values.double().abs().max()) if values.numel() else 0.0)
         both = finite & ~torch.isinf(first)
-        self.variation = larger(self.variation, _distance(expected[both], first[both]))
+        self.variation = larger(self.variation, distance(expected[both], first[both]))
 
     def add_exact(self, expected: torch.Tensor, exact: torch.Tensor | None) -> None:
         """The original's own distance from float64, over the finite values; None where it does not run in float64."""
@@ -89,7 +89,7 @@ class OutputParity:
             self.eager_distance = None
         elif self.eager_distance is not None:
             finite = ~torch.isinf(expected)
-            self.eager_distance = larger(self.eager_distance, _distance(expected[finite], exact[finite]))
+            self.eager_distance = larger(self.eager_distance, distance(expected[finite], exact[finite]))
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "bound": self.bound}
@@ -125,33 +125,35 @@ def compare(
     names: Sequence[str],
     *,
     seen: Tensors | None = None,
+    exact: Tensors | None = None,
     doubles: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Parity:
     """Runs the flat eager module (float32 and float64) and the artifact on every reference input.
 
     eager and artifact take positional tensors and return a flat tuple, named by `names`. `seen`: what eager returned
-    for the first input before; without it, eager runs twice on that input. `doubles`: float64 on so many of the inputs
-    (by default on all); fewer can only make the bound smaller. `advance` is called once an input.
+    for the first input before; without it, eager runs twice on that input. `exact`: the same in float64, where it is
+    known. `doubles`: float64 on so many of the inputs (by default on all); fewer can only make the bound smaller.
+    `advance` is called once an input.
     Raises CompileError when the artifact answers with other shapes or dtypes, or the model is random.
     """
     parity = Parity(inputs=len(references), outputs=[OutputParity(name) for name in names])
     double = in_float64(eager)
     first: list[torch.Tensor] = []
-    with torch.no_grad():
-        for number, reference in enumerate(references):
-            tensors = tuple(reference.values())
-            expected = eager(*tensors)
-            if not first:
-                first = list(expected)
-                _require_repeatable(first, eager(*tensors) if seen is None else seen, names)
-            if doubles is None or number < doubles:
-                exacts = _exact(double, tensors, expected, parity)
-                for output, one, exact in zip(parity.outputs, expected, exacts, strict=True):
-                    output.add_exact(one, exact)
-            for output, *values in zip(parity.outputs, expected, artifact(*tensors), first, strict=True):
-                output.add(*values)
-            advance()
+    for number, reference in enumerate(references):
+        tensors = tuple(reference.values())
+        expected = run(eager, tensors)
+        if not first:
+            first = list(expected)
+            _require_repeatable(first, run(eager, tensors) if seen is None else seen, names)
+        if doubles is None or number < doubles:
+            known = exact if number == 0 else None
+            exacts = _exact(double, tensors, expected, parity) if known is None else known
+            for output, one, other in zip(parity.outputs, expected, exacts, strict=True):
+                output.add_exact(one, other)
+        for output, *values in zip(parity.outputs, expected, run(artifact, tensors), first, strict=True):
+            output.add(*values)
+        advance()
     parity.notes += [
         f"output {output.name} hardly depends on the input (it varies by {output.variation:.1e} of its maximum "
         f"{output.maximum:.3g}), so its parity proves little"
@@ -164,7 +166,7 @@ def compare(
 def _require_repeatable(once: Tensors, again: Tensors, names: Sequence[str]) -> None:
     """A model that is random at inference is as far from its own float64 as from anything: nothing could be proven."""
     for name, one, other in zip(names, once, again, strict=True):
-        apart = _distance(one, other)
+        apart = distance(one, other)
         values = one[~torch.isinf(one)]
         if one.numel() and apart > RELATIVE_FLOOR * (float(values.double().abs().max()) if values.numel() else 0.0):
             raise CompileError(
@@ -179,7 +181,7 @@ def _exact(double: nn.Module, tensors: Tensors, expected: Tensors, parity: Parit
     It may also run and answer NaN where it does not in float32: a mask of float32 times float64's smallest number.
     """
     try:
-        exact: Tensors = double(*(t.double() if t.is_floating_point() else t for t in tensors))
+        exact = run(double, as_float64(tensors))
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
     else:
@@ -194,9 +196,23 @@ def _exact(double: nn.Module, tensors: Tensors, expected: Tensors, parity: Parit
     return [None] * len(parity.outputs)
 
 
-def _distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    """max|one - other| in float64; places where both hold the same infinity count as equal."""
+def distance(one: torch.Tensor, other: torch.Tensor, *, nan_equal: bool = False) -> float:
+    """max|one - other| in float64; places where both hold the same infinity (or NaN, where asked) count as equal."""
     if not one.numel():
         return 0.0
     one, other = one.double(), other.double()
-    return float(torch.where(one == other, torch.zeros_like(one), (one - other).abs()).max())
+    same = one == other
+    if nan_equal:
+        same |= one.isnan() & other.isnan()
+    return float(torch.where(same, torch.zeros_like(one), (one - other).abs()).max())
+
+
+def run(module: Callable[..., Tensors], tensors: Iterable[torch.Tensor]) -> Tensors:
+    """The outputs of a flat module. It gets copies: a model may write into its inputs, or return them."""
+    with torch.no_grad():
+        return module(*(tensor.clone() for tensor in tensors))
+
+
+def as_float64(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """The inputs of a model in float64."""
+    return [tensor.double() if tensor.is_floating_point() else tensor for tensor in tensors]

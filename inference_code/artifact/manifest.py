@@ -56,11 +56,16 @@ class ManifestError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class TensorDescription:
-    """One input or output of a graph: its full shape as compiled (batch axis first) and dtype (one of DTYPES)."""
+    """One input or output of a graph: its full shape as compiled and its dtype (one of DTYPES).
+
+    item_axis: the axis with one entry for each item of the batch; of an input always the first. None: an output that
+    has none and goes whole to every item.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    item_axis: int | None = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,15 +340,18 @@ def _graph(data: Any, where: str) -> PackagedVariant:
     for kind, tensors in (("inputs", graph.inputs), ("outputs", graph.outputs)):
         if len({tensor.name for tensor in tensors}) != len(tensors):
             raise ManifestError(f"{where}: {kind}: two have one name: {[tensor.name for tensor in tensors]}")
-    # Items are batched along the first axis, and the outputs split along it. Only a batch of one may have
-    # outputs without that axis.
-    batched = graph.inputs if graph.batch_size == 1 else graph.inputs + graph.outputs
-    for tensor in batched:
-        if tensor.shape[:1] != (graph.batch_size,):
-            raise ManifestError(
-                f"{where}: {tensor.name} has shape {list(tensor.shape)}, "
-                f"its first axis must be the batch size {graph.batch_size}"
-            )
+    for kind, tensors in (("inputs", graph.inputs), ("outputs", graph.outputs)):
+        for tensor in tensors:
+            axis = tensor.item_axis
+            if axis is None and kind == "outputs":
+                continue
+            if axis is None or (kind == "inputs" and axis != 0):
+                raise ManifestError(f"{where}: {kind}: item_axis of {tensor.name} is {axis}, of an input it must be 0")
+            if tensor.shape[axis : axis + 1] != (graph.batch_size,):
+                raise ManifestError(
+                    f"{where}: {kind}: {tensor.name} has shape {list(tensor.shape)}, "
+                    f"its axis {axis} must be the batch size {graph.batch_size}"
+                )
     return graph
 
 
@@ -352,7 +360,10 @@ def _tensor(data: Any, where: str) -> TensorDescription:
     shape = reader.data["shape"]
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise reader.fail("shape", "a list of whole numbers")
-    return TensorDescription(name=reader.text("name"), shape=tuple(shape), dtype=reader.one_of("dtype", DTYPES))
+    axis = reader.data["item_axis"]
+    if axis is not None and (type(axis) is not int or axis < 0):
+        raise reader.fail("item_axis", "a whole number from 0 on, or null")
+    return TensorDescription(reader.text("name"), tuple(shape), reader.one_of("dtype", DTYPES), axis)
 
 
 def _cross_check(manifest: ArtifactManifest, where: str) -> None:

@@ -114,15 +114,19 @@ def split_outputs(graph: PackagedVariant, items: Sequence[Item], outputs: Sequen
     results: list[ItemResult] = []
     for place, item in enumerate(items):
         try:
-            # An output without batch axis (only allowed in a batch of one) belongs to the one item whole.
             leaves = [
-                _cut(output[place] if tensor.shape[:1] == (graph.batch_size,) else output, item.cut.get(tensor.name))
+                _cut(_entry(output, tensor.item_axis, place), item.cut.get(tensor.name))
                 for output, tensor in zip(outputs, graph.outputs, strict=True)
             ]
             results.append(restore(graph.structure, [np.asarray(leaf) for leaf in leaves]))
         except Exception as error:
             results.append(as_endpoint_error(error))
     return results
+
+
+def _entry(output: Array, axis: int | None, place: int) -> Array:
+    """The part of an output that belongs to the item at `place`: all of one that has no axis for items."""
+    return output if axis is None else output[(slice(None),) * axis + (place,)]
 
 
 def _padded(array: Array, tensor: TensorDescription, item: Item) -> Array:

@@ -57,6 +57,11 @@ def tensor(name: str, value: torch.Tensor) -> m.TensorDescription:
     return m.TensorDescription(name, tuple(value.shape), str(value.dtype).removeprefix("torch."))
 
 
+def output(name: str, value: torch.Tensor, batch: int) -> m.TensorDescription:
+    """An output that counts its items along its first axis, if it does."""
+    return dataclasses.replace(tensor(name, value), item_axis=0 if value.shape[:1] == (batch,) else None)
+
+
 def add_graph(
     folder: Path,
     module: torch.nn.Module,
@@ -84,7 +89,7 @@ def add_graph(
         batch_size=batch,
         file=name,
         inputs=tuple(tensor(key, value) for key, value in inputs.items()),
-        outputs=tuple(tensor(key, value) for key, value in zip(names, leaves, strict=True)),
+        outputs=tuple(output(key, value, batch) for key, value in zip(names, leaves, strict=True)),
         structure=structure,
     )
 

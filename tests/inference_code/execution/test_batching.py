@@ -101,7 +101,7 @@ def test_an_output_without_batch_axis_belongs_to_the_lone_item() -> None:
         batch_size=1,
         file="a.pt",
         inputs=(TensorDescription("x", (1, 3), "float32"),),
-        outputs=(TensorDescription("a", (1, 3), "float32"), TensorDescription("b", (7,), "float32")),
+        outputs=(TensorDescription("a", (1, 3), "float32"), TensorDescription("b", (7,), "float32", None)),
         structure={"kind": "tuple", "items": [{"kind": "tensor", "index": 0}, {"kind": "tensor", "index": 1}]},
     )
 
@@ -110,6 +110,33 @@ def test_an_output_without_batch_axis_belongs_to_the_lone_item() -> None:
 
     (outcome,) = DirectScheduler([entry], run).run([item(1)])
     assert (outcome[0].shape, outcome[1].shape) == ((3,), (7,))
+
+
+def test_outputs_are_cut_along_the_axis_that_counts_the_items() -> None:
+    """As a bidirectional LSTM's state of two layers: its first axis is as long as the batch, and is not the batch's."""
+    state = np.arange(4 * 4 * 2, dtype=np.float32).reshape(4, 4, 2)
+    entry = PackagedVariant(
+        role="main",
+        bucket={},
+        batch_size=4,
+        file="a.pt",
+        inputs=(TensorDescription("x", (4, 3), "float32"),),
+        outputs=(
+            TensorDescription("state", (4, 4, 2), "float32", 1),
+            TensorDescription("last", (3, 4), "float32", 1),
+            TensorDescription("anchors", (4, 2), "float32", None),
+        ),
+        structure={"kind": "tuple", "items": [{"kind": "tensor", "index": index} for index in range(3)]},
+    )
+
+    def run(_: PackagedVariant, arrays: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        return [state, arrays[0].T, state[0]]
+
+    outcomes = DirectScheduler([entry], run).run([item(n) for n in range(3)])
+    for n, (own, last, anchors) in enumerate(outcomes):
+        assert own.tolist() == state[:, n].tolist()
+        assert last.tolist() == [n, n, n]
+        assert anchors.tolist() == state[0].tolist()
 
 
 def test_a_shorter_item_is_padded_to_the_smallest_bucket_and_cut_back() -> None:

@@ -1,0 +1,282 @@
+"""Does every item of a batch get its own answer, whatever shares the batch with it?
+
+Callers' items share a batch, and one that is not full is filled up. So a graph may serve a batch only when item i among
+others equals item i alone. Two things are found for each output: the axis that counts the items (an LSTM's state has
+it second), and that no neighbours move an item: other items, zeros, items 1,000 times larger, the item itself.
+
+For each graph the original runs at most two batches more (the items one by one; half of them beside zeros), and so does
+the artifact (one item filled up; half of them beside items 1,000 times larger). The original runs in float64 where it
+can: there, what another batch size rounds differently is no finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from compile.definition import Inputs
+from compile.errors import CompileError, one_line
+from compile.verification.parity import RELATIVE_FLOOR, OutputParity, Tensors, as_float64, distance, in_float64, run
+from compile.verification.tolerance import larger
+
+# In float32, batch sizes differ by what another order of additions costs; compile.accept.lowering_tolerance's default.
+FLOAT32_SHARE = 1e-5
+LARGE = 1000
+REMEDY = (
+    "No artifact was written. compile.batch_sizes: [1] serves such a model, one item at a time; or let forward treat "
+    "every item of the batch by itself."
+)
+# What a model raises that does not run for other batch sizes or values.
+_FAILURES = (RuntimeError, ValueError, IndexError, TypeError)
+
+Run = Callable[..., Tensors]
+
+
+@dataclass
+class OutputItems:
+    """One output. axis: the one that counts the items; None where the whole output goes to every caller.
+
+    change: how far the worst neighbours moved an item, of at most `bound`. problem: why no batch can be served.
+    """
+
+    name: str
+    axis: int | None = None
+    change: float = 0.0
+    bound: float = 0.0
+    problem: str | None = None
+
+    def entry(self, value: torch.Tensor, item: int, rank: int) -> torch.Tensor:
+        """What `item` gets of this output in a batch; the whole value of an item alone whose batch axis was squeezed.
+
+        rank: of the output in a full batch.
+        """
+        return value if self.axis is None or value.dim() < rank else value.select(self.axis, item)
+
+    def add(self, alone: torch.Tensor, beside: torch.Tensor, neighbours: str) -> None:
+        """Accounts for one item that ran beside `neighbours`, unless there is a problem already."""
+        if self.problem is not None:
+            return
+        change = distance(beside, alone, nan_equal=True)
+        if not change <= self.bound:
+            self.problem = (
+                f"an item {neighbours} differs by {change:.3e} from the same item alone (bound {self.bound:.3e}): "
+                "the model mixes the items of a batch"
+            )
+        self.change = larger(self.change, change)
+
+
+@dataclass
+class Items:
+    """How the items of a graph's batch get their answers."""
+
+    outputs: list[OutputItems]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why no batch can be served, each with the output's name."""
+        return [f"output {output.name} {output.problem}" for output in self.outputs if output.problem]
+
+    def to_json(self) -> dict[str, Any]:
+        """By output: axis, change and bound."""
+        return {one.name: {"axis": one.axis, "change": one.change, "bound": one.bound} for one in self.outputs}
+
+
+def try_original(
+    flat: nn.Module, references: Sequence[Inputs], names: Sequence[str], first: Tensors, shared: Sequence[str] = ()
+) -> tuple[Items, Tensors | None]:
+    """Finds each output's item axis, and tries the items of the first reference alone and beside zeros.
+
+    flat: the model, from positional tensors to the flat tuple of `names`. first: what it answered to the first
+    reference. shared: outputs that belong to no item and are the same for all. Outputs that fail have a `problem`;
+    nothing is raised. Returns the answer in float64 to the first reference too, where it was needed.
+    """
+    items, reference = Items([OutputItems(name) for name in names]), references[0]
+    batch = batch_of(reference)
+    if batch == 1:
+        _axes_of_one(flat, references, first, items)
+        return items, None
+    original, together, share = _in_best_precision(flat, reference, first, items)
+    alone = _alone(original, reference, items)
+    for output, whole, *others in zip(items.outputs, together, *alone, strict=True):
+        output.bound = share * _maximum(whole)
+        _find_axis(output, whole, others, batch, shared)
+        for item, other in enumerate(others):
+            output.add(output.entry(other, 0, whole.dim()), output.entry(whole, item, whole.dim()), "among other items")
+    kept = range(0, batch, 2)
+    try:
+        _try_beside(original, beside_zeros(reference, kept), together, kept, items, "beside items of zeros")
+    except _FAILURES as error:
+        items.notes.append(f"the model fails for items of zeros, so none was tried beside them ({one_line(error)})")
+    return items, None if original is flat else together
+
+
+def try_artifact(
+    artifact: Run, reference: Inputs, together: Tensors, items: Items, parity: Sequence[OutputParity]
+) -> None:
+    """Tries the graph that serves: one item that fills its batch up, and items beside some 1,000 times larger.
+
+    together: what the graph answered to `reference`. parity: of the graph; its bounds hold here too. Adds to `items`.
+    Raises RuntimeError where the graph fails.
+    """
+    batch = batch_of(reference)
+    if batch == 1:
+        return
+    for output, own in zip(items.outputs, parity, strict=True):
+        output.bound = own.bound
+    filled = run(artifact, _filled_up(reference))
+    for output, whole, full in zip(items.outputs, together, filled, strict=True):
+        for item in range(batch):
+            alone = output.entry(whole, 0, whole.dim())
+            output.add(alone, output.entry(full, item, whole.dim()), "that fills a batch up")
+    kept = range(1, batch, 2)
+    beside = f"beside items {LARGE:,} times larger"
+    _try_beside(artifact, beside_large(reference, kept), together, kept, items, beside)
+
+
+def remembering(artifact: Run) -> tuple[Run, list[torch.Tensor]]:
+    """The artifact, and a list that takes what it answers to its first call: `try_artifact` compares with that."""
+    first: list[torch.Tensor] = []
+
+    def called(*tensors: torch.Tensor) -> Tensors:
+        found = artifact(*tensors)
+        first.extend(() if first else (leaf.clone() for leaf in found))
+        return found
+
+    return called, first
+
+
+def require_own_answers(found: Mapping[str, Items]) -> None:
+    """found: by the graph's name. Raises CompileError naming every output whose items are not their callers' own."""
+    problems = [f"{name}: {problem}" for name, items in found.items() for problem in items.problems]
+    if problems:
+        raise CompileError("A batch would not give every caller its own answer:\n  " + "\n  ".join(problems), REMEDY)
+
+
+def batch_of(reference: Inputs) -> int:
+    """The number of items of a reference, whose inputs all have the batch axis first."""
+    return len(next(iter(reference.values())))
+
+
+def beside_zeros(reference: Inputs, kept: Sequence[int]) -> list[torch.Tensor]:
+    """The reference with zeros in place of all but the kept items."""
+    return [_replaced(value, torch.zeros_like(value), kept) for value in reference.values()]
+
+
+def beside_large(reference: Inputs, kept: Sequence[int]) -> list[torch.Tensor]:
+    """The reference with all but the kept items 1,000 times larger.
+
+    Whole numbers and booleans stay: they count or point, and 1,000 times as much would point to nothing.
+    """
+    values = reference.values()
+    return [_replaced(value, value * LARGE if value.is_floating_point() else value, kept) for value in values]
+
+
+def _replaced(value: torch.Tensor, other: torch.Tensor, kept: Sequence[int]) -> torch.Tensor:
+    result = other.clone()
+    result[list(kept)] = value[list(kept)]
+    return result
+
+
+def _filled_up(reference: Inputs) -> list[torch.Tensor]:
+    """A batch of the reference's first item alone, as the handler fills it up."""
+    return [value[:1].repeat_interleave(len(value), 0) for value in reference.values()]
+
+
+def _in_best_precision(flat: nn.Module, reference: Inputs, first: Tensors, items: Items) -> tuple[Run, Tensors, float]:
+    """The model in float64, or in float32 where it does not run so; its answer; the bound as a share of the maximum."""
+    double = in_float64(flat)
+    try:
+        together = run(double, as_float64(reference.values()))
+    except RuntimeError as error:
+        reason = one_line(error)
+    else:
+        if not any(bool((one.isnan() & ~own.isnan()).any()) for one, own in zip(together, first, strict=True)):
+            return lambda *tensors: double(*as_float64(tensors)), together, RELATIVE_FLOOR
+        reason = "it answers NaN"
+    items.notes.append(f"items were compared in float32, since the model does not run in float64 ({reason})")
+    return flat, first, FLOAT32_SHARE
+
+
+def _alone(original: Run, reference: Inputs, items: Items) -> list[Tensors]:
+    """Each item's own answer, from a batch of one; of a model that only runs at its batch size, the first item's, from
+    a batch filled up with it."""
+    batch = batch_of(reference)
+    try:
+        return [run(original, [value[item : item + 1] for value in reference.values()]) for item in range(batch)]
+    except _FAILURES as error:
+        items.notes.append(f"the model runs at batch size {batch} only ({one_line(error)}): one item was tried alone")
+        return [run(original, _filled_up(reference))]
+
+
+def _find_axis(
+    output: OutputItems, together: torch.Tensor, alone: Sequence[torch.Tensor], batch: int, shared: Sequence[str]
+) -> None:
+    """The axis along which a batch has one entry an item: as many as items together, one (or none) alone."""
+    whole, single = list(together.shape), list(alone[0].shape)
+    if output.name in shared:
+        if whole != single:
+            output.problem = f"is in shared_outputs, but its shape follows the batch: {single} alone, {whole} together"
+        return
+    axes = []
+    for axis, size in enumerate(whole):
+        before, after = whole[:axis], whole[axis + 1 :]
+        own = [whole] if len(alone) == 1 else [[*before, 1, *after], [*before, *after]]  # one alone ran filled up
+        if size == batch and single in own:
+            axes.append(axis)
+    if axes:  # of several, the one along which the first item is found again
+
+        def misses(axis: int) -> bool:
+            found = OutputItems(output.name, axis)
+            pair = (found.entry(value, 0, together.dim()) for value in (together, alone[0]))
+            return not distance(*pair, nan_equal=True) <= output.bound
+
+        output.axis = min(axes, key=misses)
+    elif whole == single:
+        output.problem = (
+            f"{whole} has no axis that counts the items. If it is the same for every input, name it in "
+            f'GraphDefinition(shared_outputs=("{output.name}",)): every caller gets it whole'
+        )
+    else:
+        output.problem = (
+            f"is {single} for one item and {whole} for {batch}: no axis has one entry an item. "
+            "Give it an axis of the batch size (by a reshape, or as several outputs)"
+        )
+
+
+def _axes_of_one(flat: nn.Module, references: Sequence[Inputs], first: Tensors, items: Items) -> None:
+    """A batch of one has no neighbours; which axis is the batch's shows in a batch of two."""
+    pairs = zip(references[0].values(), references[1].values(), strict=True)
+    try:
+        shapes = [list(two.shape) for two in run(flat, [torch.cat(pair) for pair in pairs])]
+    except _FAILURES as error:
+        items.notes.append(f"the model runs at batch size 1 only ({one_line(error)}): its first axis is the batch's")
+        shapes = [[2, *one.shape[1:]] for one in first]
+    for output, one, two in zip(items.outputs, first, shapes, strict=True):
+        axes = [axis for axis, size in enumerate(one.shape) if size == 1]
+        output.axis = next((axis for axis in axes if [*one.shape[:axis], 2, *one.shape[axis + 1 :]] == two), None)
+
+
+def _try_beside(
+    module: Run,
+    tensors: Sequence[torch.Tensor],
+    together: Tensors,
+    kept: Sequence[int],
+    items: Items,
+    neighbours: str,
+) -> None:
+    """Compares the kept items with what they were among the reference's own."""
+    for output, whole, found in zip(items.outputs, together, run(module, tensors), strict=True):
+        for item in kept:
+            rank = whole.dim()
+            output.add(output.entry(whole, item, rank), output.entry(found, item, rank), neighbours)
+
+
+def _maximum(value: torch.Tensor) -> float:
+    """max|value| over what is finite."""
+    finite = value[torch.isfinite(value)] if value.is_floating_point() else value
+    return float(finite.double().abs().max()) if finite.numel() else 0.0
