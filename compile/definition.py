@@ -72,11 +72,15 @@ class GraphDefinition:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One request to the finished endpoint whose answer is kept in the lock for `operations smoke`."""
+    """One request to the finished endpoint whose answer is kept in the lock for `inferentia smoke`.
+
+    neighbour: the body of another request of the same kind. Smoke sends both at once: the answer must stay the same.
+    """
 
     body: bytes
     content_type: str
     accept: str
+    neighbour: bytes | None = None
 
 
 @dataclass(frozen=True)

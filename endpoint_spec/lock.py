@@ -121,11 +121,12 @@ class Parity(_Part):
 
 
 class SampleRequest(_Part):
-    """A known request; body is base64."""
+    """A known request; body is base64, and so is another body of the same kind to send beside it."""
 
     content_type: str
     accept: str
     body: str
+    neighbour: str | None = None
 
 
 class SampleAnswer(_Part):

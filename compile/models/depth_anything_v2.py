@@ -145,7 +145,7 @@ def _smooth_kernel(parameter: Tensor, generator: torch.Generator) -> Tensor:
 
 def _sample(_: Bucket) -> SampleRequest:
     """A small PNG (lossless, so every decoder gives the same pixels) answered at the model's own size."""
-    return SampleRequest(png(7, 96, 128), "image/png", "application/x-npy")
+    return SampleRequest(png(7, 96, 128), "image/png", "application/x-npy", png(8, 96, 128))
 
 
 # --- official checkpoints -------------------------------------------------------------------------------------------

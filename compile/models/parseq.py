@@ -89,7 +89,7 @@ def without_lightning_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _sample(_: Bucket) -> SampleRequest:
-    return SampleRequest(png(7, 24, 80), "image/png", "application/json")
+    return SampleRequest(png(7, 24, 80), "image/png", "application/json", png(8, 24, 80))
 
 
 class _Inputs:

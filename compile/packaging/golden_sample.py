@@ -44,8 +44,12 @@ def take(spec: EndpointSpec, draft: locks.Lock, asked: SampleRequest, archive: P
         share = allowed.get("relative", math.sqrt(max(0.0, 2 * (1 - allowed.get("cosine", 1.0)))))
         tolerance = max(found.tolerance * max(1.0, share / RELATIVE_TOLERANCE), allowed.get("absolute", 0.0))
         found = found.model_copy(update={"tolerance": tolerance})
-    body = base64.b64encode(asked.body).decode()
-    request = locks.SampleRequest(content_type=asked.content_type, accept=asked.accept, body=body)
+    request = locks.SampleRequest(
+        content_type=asked.content_type,
+        accept=asked.accept,
+        body=base64.b64encode(asked.body).decode(),
+        neighbour=None if asked.neighbour is None else base64.b64encode(asked.neighbour).decode(),
+    )
     return locks.Sample(request=request, answer=found)
 
 

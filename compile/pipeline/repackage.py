@@ -51,7 +51,8 @@ def repackage(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> tup
         sampled = None
         if lock.sample is not None:
             asked = lock.sample.request
-            sampled = SampleRequest(base64.b64decode(asked.body), asked.content_type, asked.accept)
+            neighbour = None if asked.neighbour is None else base64.b64decode(asked.neighbour)
+            sampled = SampleRequest(base64.b64decode(asked.body), asked.content_type, asked.accept, neighbour)
         packed = assemble.pack(spec, manifest, proven, sampled, files.scratch, reporter)
         return locking.publish(spec, packed, files.scratch / assemble.ARCHIVE)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +15,10 @@ import pytest
 from botocore.exceptions import ClientError
 
 from endpoint_spec.lock import SampleAnswer
+from operations import locked as locking
 from operations.errors import OperationError
-from operations.smoke import compare, explain_model_error
+from operations.smoke import compare, explain_model_error, smoke
+from tests.operations.conftest import write_lock
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
 EXPECTED = SampleAnswer(
@@ -108,4 +112,32 @@ def test_the_containers_own_words_are_shown() -> None:
 def test_a_lock_without_sample_says_so(project: Path, aws: str, run: Callable[..., tuple[int, str, str]]) -> None:
     code, _, err = run("smoke", "depth", "--rehearsal", "--root", str(project))
     assert code == 1
-    assert "sample_request" in err
+    assert "holds no sample" in err
+
+
+class Runtime:
+    """Answers as an endpoint would; one that mixes items adds to the sample what a neighbour sent before."""
+
+    def __init__(self, *, mixes: bool) -> None:
+        self.mixes, self.bodies = mixes, []  # type: ignore[var-annotated]
+
+    def invoke_endpoint(self, **request: Any) -> dict[str, Any]:
+        self.bodies.append(request["Body"])
+        moved = 0.5 if self.mixes and b"another" in self.bodies else 0.0
+        return {"Body": io.BytesIO(npy(VALUES + moved)), "ContentType": "application/x-npy"}
+
+
+@pytest.mark.parametrize("mixes", [False, True])
+def test_an_endpoint_that_batches_is_asked_beside_another_request(project: Path, mixes: bool) -> None:
+    request = {"content_type": "text/csv", "accept": "application/x-npy"}
+    bodies = {"body": base64.b64encode(b"one").decode(), "neighbour": base64.b64encode(b"another").decode()}
+    sample = {"request": {**request, **bodies}, "answer": EXPECTED.model_dump(mode="json", by_alias=True)}
+    tensor = {"name": "x", "shape": [4, 1], "dtype": "float32"}
+    graph = {"role": "main", "batch_size": 4, "file": "graphs/main.pt", "inputs": [tensor], "outputs": [tensor]}
+    write_lock(project, rehearsal=True, sample=sample, graphs=[graph])
+    runtime = Runtime(mixes=mixes)
+    sagemaker = SimpleNamespace(describe_endpoint=lambda **_: {"EndpointStatus": "InService"})
+    account: Any = SimpleNamespace(runtime=runtime, sagemaker=sagemaker, guard=lambda **_: None)
+    result = smoke(locking.load("depth", project, rehearsal=True), account)
+    assert (result.passed, result.error, result.beside) == (not mixes, 0.5 if mixes else 0.0, 4)
+    assert runtime.bodies.count(b"another") == 4

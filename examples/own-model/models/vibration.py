@@ -63,10 +63,12 @@ def references(_bucket: object, batch: int) -> Sequence[dict[str, torch.Tensor]]
 
 
 def sample(_bucket: object) -> SampleRequest:
-    """A request as a client sends it: one line for each moment."""
-    rows = window(99, 1)["samples"][0].T.tolist()
-    text = "\n".join(",".join(f"{value:.5f}" for value in row) for row in rows)
-    return SampleRequest(text.encode(), "text/csv", "application/json")
+    """A request as a client sends it, one line for each moment; and another one to send beside it."""
+    bodies = []
+    for seed in (99, 100):
+        rows = window(seed, 1)["samples"][0].T.tolist()
+        bodies.append("\n".join(",".join(f"{value:.5f}" for value in row) for row in rows).encode())
+    return SampleRequest(bodies[0], "text/csv", "application/json", neighbour=bodies[1])
 
 
 def build() -> ModelDefinition:
