@@ -62,12 +62,15 @@ class GraphDefinition:
         is compared with the original on them.
     shared_outputs: dotted names of outputs that are the same for every input (anchors, a temperature) and have no axis
         for the items of a batch: every caller gets them whole. A build proves that they are.
+    padding: inputs that may be smaller than the graph's, with the value that fills them up (as Item.padding has it).
+        A build proves that it moves no real position. By default the task's setting of this name, for the role main.
     """
 
     module: nn.Module
     example_inputs: Callable[[Bucket, int], Inputs]
     reference_inputs: Callable[[Bucket, int], Sequence[Inputs]]
     shared_outputs: Sequence[str] = ()
+    padding: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,11 @@ class ModelDefinition:
         problems = [*_shape_problems(self), *_module_problems(self)]
         if problems:
             raise CompileError("The ModelDefinition is not usable:\n  " + "\n  ".join(problems))
+
+    def padding(self, role: str) -> Mapping[str, float]:
+        """What fills up the inputs of a graph, by name; nothing where they have to be whole."""
+        settings = self.task_settings.get("padding")
+        return self.graphs[role].padding or (settings if role == "main" and isinstance(settings, Mapping) else {})
 
     @property
     def weights(self) -> nn.Module:

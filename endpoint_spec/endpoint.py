@@ -165,6 +165,13 @@ class Accept(Section):
     lowering_tolerance: Number = Field(
         default=1e-5, gt=0, le=1, description="lowered against original, of the output's maximum"
     )
+    padding: Number | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="what filling an item up to its bucket may change of it, as a share of the output's maximum; "
+        "null: what parity allows",
+    )
     device_tolerance: dict[Metric, Annotated[float, Strict(), Field(ge=0)]] = Field(
         default={"cosine": 0.999},
         description="device against CPU: smallest cosine similarity, largest relative or absolute error",

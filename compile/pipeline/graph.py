@@ -25,7 +25,7 @@ from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
 from compile.targets import CompilerOutput, Cost, LoweredVariant, trace_for_cpu
 from compile.verification.device_parity import on_device
-from compile.verification.items import Items, remembering, require_own_answers, try_artifact, try_original
+from compile.verification.items import Items, remembering, require_own_answers, try_artifact, try_original, try_padding
 from compile.verification.parity import Parity, compare
 from compile.verification.tolerance import Closeness
 from inference_code.artifact.manifest import PackagedVariant
@@ -107,7 +107,8 @@ def compile_variant(
     """
     spec, target, variant = resolved.plan.spec, resolved.plan.target, analyzed.variant
     names, references = [output.name for output in analyzed.signature.outputs], analyzed.references
-    shared = resolved.plan.definition.graphs[variant.role].shared_outputs
+    definition = resolved.plan.definition
+    shared = definition.graphs[variant.role].shared_outputs
     with reporter.step(f"items: {variant}"):
         own, exact = try_original(analyzed.flat, references, names, analyzed.first, shared)
         require_own_answers({str(variant): own})
@@ -133,6 +134,7 @@ def compile_variant(
         parity = compare(analyzed.flat, saved, references, names, seen=seen, exact=exact, advance=lambda: advance(1))
         if parity.passed:
             try_artifact(saved, references[0], together, own, parity.outputs)
+            try_padding(analyzed.flat, saved, definition, variant, own, parity.outputs, spec.compile.accept.padding)
             require_own_answers({str(variant): own})
     for output in parity.outputs:
         _LOG.info("parity of %s, output %s: error %.3e, bound %.3e", variant, output.name, output.error, output.bound)

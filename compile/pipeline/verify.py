@@ -21,7 +21,7 @@ from compile.packaging.local_server import running
 from compile.progress import Reporter
 from compile.targets import resolve
 from compile.verification.device_parity import on_device
-from compile.verification.items import remembering, try_artifact, try_original
+from compile.verification.items import remembering, try_artifact, try_original, try_padding
 from compile.verification.parity import compare, run
 from endpoint_spec import lock as locks
 from inference_code.artifact.manifest import PackagedVariant
@@ -114,6 +114,7 @@ def _graph(
         items, exact = try_original(flat, references, names, first, graph.shared_outputs)
         parity = compare(flat, saved, references, names, seen=first, exact=exact, advance=lambda: advance(1))
         try_artifact(saved, references[0], together, items, parity.outputs)
+        try_padding(flat, saved, definition, variant, items, parity.outputs, spec.compile.accept.padding)
     worst = parity.worst
     detail = f"error {worst.error:.2e} of at most {worst.bound:.2e} on {parity.inputs} inputs (output {worst.name})"
     axes = {output.name: output.item_axis for output in entry.outputs}

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compile.definition import Inputs
+from compile.definition import GraphVariant, Inputs, ModelDefinition
 from compile.errors import CompileError, one_line
 from compile.verification.parity import RELATIVE_FLOOR, OutputParity, Tensors, as_float64, distance, in_float64, run
 from compile.verification.tolerance import larger
@@ -40,13 +40,15 @@ Run = Callable[..., Tensors]
 class OutputItems:
     """One output. axis: the one that counts the items; None where the whole output goes to every caller.
 
-    change: how far the worst neighbours moved an item, of at most `bound`. problem: why no batch can be served.
+    change: how far the worst neighbours moved an item, of at most `bound`. padding: how far what fills a smaller item
+    up to its bucket moved it; None where none was tried. problem: why it cannot be served so.
     """
 
     name: str
     axis: int | None = None
     change: float = 0.0
     bound: float = 0.0
+    padding: float | None = None
     problem: str | None = None
 
     def entry(self, value: torch.Tensor, item: int, rank: int) -> torch.Tensor:
@@ -82,8 +84,11 @@ class Items:
         return [f"output {output.name} {output.problem}" for output in self.outputs if output.problem]
 
     def to_json(self) -> dict[str, Any]:
-        """By output: axis, change and bound."""
-        return {one.name: {"axis": one.axis, "change": one.change, "bound": one.bound} for one in self.outputs}
+        """By output: axis, change, bound and padding."""
+        return {
+            one.name: {"axis": one.axis, "change": one.change, "bound": one.bound, "padding": one.padding}
+            for one in self.outputs
+        }
 
 
 def try_original(
@@ -280,3 +285,60 @@ def _maximum(value: torch.Tensor) -> float:
     """max|value| over what is finite."""
     finite = value[torch.isfinite(value)] if value.is_floating_point() else value
     return float(finite.double().abs().max()) if finite.numel() else 0.0
+
+
+def try_padding(
+    flat: nn.Module,
+    artifact: Run,
+    definition: ModelDefinition,
+    variant: GraphVariant,
+    items: Items,
+    parity: Sequence[OutputParity],
+    allowed: float | None,
+) -> None:
+    """Tries an item of half the bucket's sizes, filled up to the bucket as a server does, against the same item alone.
+
+    definition: says what fills up which inputs of the variant; without any, nothing is tried. allowed:
+    compile.accept.padding, a share of the output's maximum; None: parity's bound. Adds to `items`. Raises RuntimeError
+    where the graph fails.
+    """
+    graph, padding = definition.graphs[variant.role], definition.padding(variant.role)
+    if not padding:
+        return
+    bucket = {axis: _halved(size) for axis, size in variant.bucket.items()}
+    try:
+        small = graph.reference_inputs(bucket, 1)[0]
+        alone = run(flat, small.values())
+    except (CompileError, *_FAILURES) as error:
+        items.notes.append(
+            f"no item smaller than its bucket was tried: {dict(bucket)} does not run ({one_line(error)})"
+        )
+        return
+    given = graph.example_inputs(variant.bucket, variant.batch)
+    if any(value.shape[1:] != given[name].shape[1:] for name, value in small.items() if name not in padding):
+        items.notes.append("no item smaller than its bucket was tried: an input without padding is smaller, too")
+        return
+    filled = [_enlarged(value, given[name].shape, padding.get(name, 0)) for name, value in small.items()]
+    items.notes.append(f"an item of {dict(bucket)} was tried, filled up to {dict(variant.bucket)}")
+    for output, bound, own, found in zip(items.outputs, parity, alone, run(artifact, filled), strict=True):
+        most = max(bound.bound, (allowed or 0.0) * _maximum(own))
+        part = output.entry(found, 0, found.dim())
+        own = output.entry(own, 0, found.dim())  # noqa: PLW2901
+        output.padding = distance(part[tuple(slice(size) for size in own.shape)], own, nan_equal=True)
+        if output.problem is None and not output.padding <= most:
+            output.problem = (
+                f"of an item of {dict(bucket)} that is filled up to {dict(variant.bucket)} differs by "
+                f"{output.padding:.3e} from the same item alone (bound {most:.3e}): what fills it up is not masked. "
+                "compile.accept.padding allows a share of the maximum"
+            )
+
+
+def _halved(size: int | Sequence[int]) -> int | list[int]:
+    return max(1, size // 2) if isinstance(size, int) else [max(1, side // 2) for side in size]
+
+
+def _enlarged(value: torch.Tensor, shape: Sequence[int], fill: float) -> torch.Tensor:
+    """One item, filled up at the end of its axes, as often as the batch of `shape` has items."""
+    whole = torch.full((1, *shape[1:]), fill, dtype=value.dtype)
+    whole[tuple(slice(size) for size in value.shape)] = value
+    return whole.repeat_interleave(shape[0], 0)

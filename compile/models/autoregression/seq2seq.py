@@ -287,7 +287,7 @@ def definition(  # noqa: PLR0913 - all by name
 
     return ModelDefinition(
         graphs={
-            "encoder": drawn(EncoderGraph(model), tokens.batch),
+            "encoder": drawn(EncoderGraph(model), tokens.batch, {"input_ids": tokens.padding, "attention_mask": 0}),
             "step": drawn(step, _StepInputs(sizes, tokens).draw),
         },
         buckets=[{"tokens": sizes.tokens}],

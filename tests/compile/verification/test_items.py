@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compile.definition import Inputs
+from compile.definition import GraphDefinition, GraphVariant, Inputs, ModelDefinition
 from compile.ir.flat_module import described, flat_module
-from compile.verification.items import Items, remembering, require_own_answers, try_artifact, try_original
-from compile.verification.parity import compare
+from compile.verification.items import Items, remembering, require_own_answers, try_artifact, try_original, try_padding
+from compile.verification.parity import compare, run
 
 FEATURES, STEPS = 6, 3
 
@@ -255,3 +255,61 @@ def test_the_proof_takes_two_batches_of_the_graph(batch: int) -> None:
     module.seen.clear()
     try_artifact(artifact, given[0], together, items, parity.outputs)
     assert sum(module.seen) == 2 * batch
+
+
+class Texts(nn.Module):
+    """Attention over tokens; `masked` says whether what fills a text up is left out."""
+
+    def __init__(self, *, masked: bool) -> None:
+        super().__init__()
+        self.words, self.attention = nn.Embedding(50, 8), nn.MultiheadAttention(8, 2, batch_first=True)
+        self.masked = masked
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        x, hidden = self.words(ids), mask == 0
+        x = self.attention(x, x, x, key_padding_mask=hidden if self.masked else None, need_weights=False)[0]
+        kept = mask.unsqueeze(-1).to(x.dtype) if self.masked else torch.ones_like(x[..., :1])
+        return {"tokens": x, "mean": (x * kept).sum(1) / kept.sum(1)}
+
+
+def texts(bucket: Any, batch: int, seed: int = 1) -> Inputs:
+    """Whole texts of the bucket's length."""
+    shape = (batch, bucket["tokens"])
+    ids = torch.randint(1, 50, shape, generator=torch.Generator().manual_seed(seed))
+    return {"ids": ids, "mask": torch.ones(shape, dtype=torch.int64)}
+
+
+def padded(module: nn.Module, allowed: float | None, batch: int) -> Items:
+    """A definition whose texts are filled up, tried as a build does."""
+    torch.manual_seed(3)
+    graph = GraphDefinition(module.eval(), texts, lambda bucket, batch: [texts(bucket, batch, n) for n in range(5)])
+    settings = {"padding": {"ids": 0, "mask": 0}}
+    definition = ModelDefinition({"main": graph}, [{"tokens": 12}], task="tensor", task_settings=settings)
+    variant = GraphVariant("main", {"tokens": 12}, batch)
+    given = graph.reference_inputs(variant.bucket, batch)
+    flat = flat_module(module, given[0])
+    names = ["tokens", "mean"]
+    first = run(flat, given[0].values())
+    items, exact = try_original(flat, given, names, first)
+    parity = compare(flat, flat, given, names, seen=first, exact=exact)
+    try_padding(flat, flat, definition, variant, items, parity.outputs, allowed)
+    return items
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_masked_text_is_not_moved_by_what_fills_it_up(batch: int) -> None:
+    items = padded(Texts(masked=True), None, batch)
+    assert items.problems == []
+    assert all(output.padding is not None and output.padding < 1e-6 for output in items.outputs)
+    assert items.notes == ["an item of {'tokens': 6} was tried, filled up to {'tokens': 12}"]
+
+
+def test_one_that_is_not_masked_is_refused_unless_that_much_is_allowed() -> None:
+    items = padded(Texts(masked=False), None, 2)
+    assert [problem.partition(" differs")[0] for problem in items.problems] == [
+        f"output {name} of an item of {{'tokens': 6}} that is filled up to {{'tokens': 12}}"
+        for name in ("tokens", "mean")
+    ]
+    assert "compile.accept.padding" in items.problems[0]
+    assert padded(Texts(masked=False), 10.0, 2).problems == []
+    assert padded(Texts(masked=False), 1e-4, 2).problems
