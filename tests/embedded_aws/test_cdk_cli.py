@@ -80,6 +80,7 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
         yield Cli(aws, folder)
 
 
+@pytest.mark.slow  # test_rehearsal deploys with the CLI, test_stacks has the failures
 def test_the_stock_cli_does_its_whole_round(cli: Cli) -> None:
     ssm, sns, stacks = (cli.aws.client(service) for service in ("ssm", "sns", "cloudformation"))
     where = lambda: ssm.get_parameter(Name="/where")["Parameter"]["Value"]  # noqa: E731
