@@ -18,13 +18,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Node and the CDK CLI that `make setup` chose come first, also for subprocesses; processes share the cores."""
+    """Tools of `make setup` come first, also for subprocesses; processes share the cores; synths are short."""
     if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # torch, also in subprocesses, would start a thread a core in each
         os.environ["OMP_NUM_THREADS"] = str(
             max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
         )
     if sys.version_info >= (3, 11):  # the Python 3.10 lane deploys nothing
         os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+    # The CDK's own rules for templates take 6 s to load; tests/cdk/test_app.py applies them, cfn-lint checks more.
+    os.environ["CDK_VALIDATION"] = "false"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -14,7 +14,9 @@ from unittest import mock
 import boto3
 from botocore.exceptions import ClientError
 from moto import mock_aws
+from moto.stepfunctions.parser.api import ExecutionStatus
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
+from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 # moto gives each Task its client by this function.
 CLIENT = "moto.stepfunctions.parser.asl.component.state.exec.state_task.service.{}.boto_client_for"
@@ -103,11 +105,13 @@ def run(
         arn = client.start_execution(stateMachineArn=machine["stateMachineArn"], name=name, input=json.dumps(given))[
             "executionArn"
         ]
+        # Polled inside moto: to serialize a history for a client takes longer than to run it.
+        execution = stepfunctions_parser_backends["123456789012"]["us-east-1"].describe_execution(arn)
         for _ in range(600):
-            found = client.describe_execution(executionArn=arn)
-            if found["status"] != "RUNNING":
+            if execution.exec_status != ExecutionStatus.RUNNING:
                 break
             time.sleep(0.05)
-        events = len(client.get_execution_history(executionArn=arn, maxResults=1000)["events"])
+        events = len(execution.to_history_output()["events"])
+        found = client.describe_execution(executionArn=arn)
     output = json.loads(found["output"]) if "output" in found else None
     return Ended(found["status"], output, found.get("error"), found.get("cause"), events)

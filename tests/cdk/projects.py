@@ -129,8 +129,12 @@ class Project:
         assembly = self.root / "assembly"
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "CDK_"))}
         variables = {
-            **inherited, "CDK_OUTDIR": str(assembly), "CDK_CONTEXT_JSON": json.dumps(context), **(environment or {}),
-        }  # fmt: skip
+            **inherited,
+            "CDK_OUTDIR": str(assembly),
+            "CDK_CONTEXT_JSON": json.dumps(context),
+            "CDK_VALIDATION": "false",
+            **(environment or {}),
+        }
         block = f"import sys; sys.modules.update(dict.fromkeys({blocked!r}))\n"
         start = f"import runpy; sys.argv = ['app.py']; sys.path.insert(0, {str(REPOSITORY)!r})\n"
         program = block + start + f"runpy.run_path({str(REPOSITORY / 'app.py')!r}, run_name='__main__')"

@@ -52,6 +52,7 @@ def cdk(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
     settings = {
         "CDK_HOME": str(project.root / "home"),
         "CDK_DISABLE_CLI_TELEMETRY": "true",
+        "CDK_VALIDATION": "false",
         "AWS_CONFIG_FILE": "/nonexistent",
         "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
         "AWS_EC2_METADATA_DISABLED": "true",

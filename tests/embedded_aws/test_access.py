@@ -22,9 +22,8 @@ from botocore.exceptions import ClientError
 from embedded_aws.access import AccessError, private_directory
 from embedded_aws.ec2.metadata import SHUTDOWN, TOKEN, TTL, Metadata
 from tests.embedded_aws.asking import Reply, ask, signed
+from tests.embedded_aws.helpers import Fleet, run
 from tests.embedded_aws.running import Aws, running, wait_for
-from tests.embedded_aws.test_instances import Fleet
-from tests.embedded_aws.test_server import run
 from tests.embedded_aws.work import Work
 
 FORM = ("Content-Type", "application/x-www-form-urlencoded")

@@ -19,8 +19,8 @@ import pytest
 from tests.browser import NAME, chromium_or_skip, visit
 from tests.embedded_aws.artifacts import artifact
 from tests.embedded_aws.asking import ask
+from tests.embedded_aws.helpers import Hosting
 from tests.embedded_aws.running import Aws, running
-from tests.embedded_aws.test_hosting import Hosting
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 import inference_code
+from tests.embedded_aws.helpers import Hosting
 from tests.embedded_aws.running import Aws, wait_for
-from tests.embedded_aws.test_hosting import Hosting
 from tests.inference_code.artifacts import doubling_artifact
 
 HANDLER = """

@@ -2,92 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
-import psutil
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.embedded_aws.artifacts import artifact, server, tarball
-from tests.embedded_aws.conftest import Stacks
+from tests.embedded_aws.helpers import Hosting, Stacks, alive
 from tests.embedded_aws.running import Aws, running, wait_for
-
-
-@dataclass
-class Hosting:
-    """One endpoint by boto3, without CloudFormation."""
-
-    aws: Aws
-    name: str
-    made: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.sagemaker, self.s3 = self.aws.client("sagemaker"), self.aws.client("s3")
-        self.runtime = self.aws.client("sagemaker-runtime")
-        self.s3.create_bucket(Bucket=self.name)
-
-    def config(self, label: str, content: bytes | None = None, **variant: Any) -> str:
-        """Publish an artifact, make a model and a configuration named after `label`."""
-        name, key = f"{self.name}-{label}", f"models/{label}/model.tar.gz"
-        if content is not None:
-            self.s3.put_object(Bucket=self.name, Key=key, Body=content)
-        container = {"Image": "image", "ModelDataUrl": f"s3://{self.name}/{key}", "Environment": {"FLAVOUR": label}}
-        role = "arn:aws:iam::123456789012:role/any"
-        self.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role)
-        given = {"VariantName": "main", "ModelName": name, "InstanceType": "ml.inf2.xlarge", "InitialInstanceCount": 1}
-        self.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[{**given, **variant}])
-        return name
-
-    def up(self, config: str) -> dict[str, Any]:
-        """Create the endpoint and wait."""
-        self.sagemaker.create_endpoint(EndpointName=self.name, EndpointConfigName=config)
-        return self.settled()
-
-    def update(self, config: str, **more: Any) -> dict[str, Any]:
-        """Update the endpoint and wait."""
-        self.sagemaker.update_endpoint(EndpointName=self.name, EndpointConfigName=config, **more)
-        return self.settled()
-
-    def settled(self) -> dict[str, Any]:
-        def described() -> dict[str, Any] | None:
-            found = self.sagemaker.describe_endpoint(EndpointName=self.name)
-            return None if found["EndpointStatus"] in {"Creating", "Updating"} else found
-
-        return wait_for(described, "the endpoint settles")
-
-    def invoke(self, body: bytes = b"hello", **more: Any) -> dict[str, Any]:
-        """Invoke; the worker's own account of what it saw."""
-        answer = self.runtime.invoke_endpoint(EndpointName=self.name, Body=body, **more)
-        return {**json.loads(answer.pop("Body").read()), "answer": answer}
-
-    def fails(self, body: bytes, **more: Any) -> dict[str, Any]:
-        """Invoke what must fail; the error's response."""
-        with pytest.raises(ClientError) as caught:
-            self.invoke(body, **more)
-        return caught.value.response
-
-    def logs(self) -> str:
-        """Everything in the endpoint's log group."""
-        client, group = self.aws.client("logs"), f"/aws/sagemaker/Endpoints/{self.name}"
-        streams = client.describe_log_streams(logGroupName=group)["logStreams"]
-        pages = [client.get_log_events(logGroupName=group, logStreamName=s["logStreamName"]) for s in streams]
-        return "\n".join(event["message"] for page in pages for event in page["events"])
-
-
-@pytest.fixture
-def hosting(aws: Aws, name: str) -> Iterator[Hosting]:
-    found = Hosting(aws, name)
-    yield found
-    if any(item["EndpointName"] == name for item in found.sagemaker.list_endpoints()["Endpoints"]):
-        found.sagemaker.delete_endpoint(EndpointName=name)
-
-
-def alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def test_an_endpoint_answers_through_its_own_worker(hosting: Hosting) -> None:

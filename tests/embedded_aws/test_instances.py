@@ -3,93 +3,18 @@
 from __future__ import annotations
 
 import base64
-import shutil
-import time
 from typing import Any
 
 import psutil
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.embedded_aws.helpers import IMAGE, Fleet
 from tests.embedded_aws.running import Aws, running, wait_for
-from tests.embedded_aws.work import arm, trust
+from tests.embedded_aws.work import arm
 
-IMAGE = "ami-0123456789abcdef0"
 TOKEN = 'token=$(curl -fsS -X PUT -H "X-aws-ec2-metadata-token-ttl-seconds: 60" "$AWS_EC2_METADATA_SERVICE_ENDPOINT/latest/api/token")'  # noqa: E501
 GET = 'get() { curl -fsS -H "X-aws-ec2-metadata-token: $token" "$AWS_EC2_METADATA_SERVICE_ENDPOINT/latest/$1"; }'
-
-
-class Fleet:
-    """A bucket, a role for instances and a launch template a script."""
-
-    def __init__(self, aws: Aws, name: str) -> None:
-        self.aws, self.name, self.bucket = aws, name, f"{name}-bucket"
-        self.ec2, self.s3, iam = aws.client("ec2"), aws.client("s3"), aws.client("iam")
-        self.s3.create_bucket(Bucket=self.bucket)
-        iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust("ec2.amazonaws.com"))
-        iam.create_instance_profile(InstanceProfileName=name)
-        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
-
-    def template(self, script: str, minutes: int = 6000, **more: Any) -> str:
-        """A launch template whose instances end after `minutes` (here a sixtieth of them); its id."""
-        if "curl" in script and shutil.which("curl") is None:
-            pytest.skip("NO CURL: the user data of this test was not run; apt-get install curl")
-        text = f"#!/bin/sh\nshutdown -h +{minutes}\nexport AWS_DEFAULT_REGION=us-east-1\n{script}\n"
-        data = {
-            "ImageId": IMAGE,
-            "InstanceType": "c5.4xlarge",
-            "InstanceInitiatedShutdownBehavior": "terminate",
-            "IamInstanceProfile": {"Name": self.name},
-            "MetadataOptions": {"HttpTokens": "required", "InstanceMetadataTags": "enabled"},
-            "TagSpecifications": [{"ResourceType": "instance", "Tags": [{"Key": "of", "Value": "template"}]}],
-            "UserData": base64.b64encode(text.encode()).decode(),
-            **more,
-        }
-        name = f"{self.name}-{time.monotonic_ns()}"
-        made = self.ec2.create_launch_template(LaunchTemplateName=name, LaunchTemplateData=data)
-        return str(made["LaunchTemplate"]["LaunchTemplateId"])
-
-    def launch(self, template: str, **more: Any) -> dict[str, Any]:
-        """Start an instance."""
-        tags = [{"Key": "inferentia:task", "Value": "variant 0"}, {"Key": "inferentia:bucket", "Value": self.bucket}]
-        given = {
-            "LaunchTemplate": {"LaunchTemplateId": template, "Version": "1"},
-            "MinCount": 1,
-            "MaxCount": 1,
-            "TagSpecifications": [{"ResourceType": "instance", "Tags": tags}],
-            **more,
-        }
-        return dict(self.ec2.run_instances(**given)["Instances"][0])
-
-    def run(self, script: str, **more: Any) -> str:
-        """Start an instance with a script; its id."""
-        return str(self.launch(self.template(script, **more))["InstanceId"])
-
-    def seen(self, instance: str) -> dict[str, Any]:
-        """The description."""
-        return dict(self.ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0])
-
-    def ended(self, instance: str) -> dict[str, Any]:
-        """The description once it is terminated."""
-
-        def described() -> dict[str, Any] | None:
-            found = self.seen(instance)
-            return found if found["State"]["Name"] == "terminated" else None
-
-        return dict(wait_for(described, "the instance is terminated"))
-
-    def read(self, key: str) -> str:
-        """An object, waited for."""
-
-        def there() -> bool:
-            return bool(self.s3.list_objects_v2(Bucket=self.bucket, Prefix=key)["KeyCount"])
-
-        wait_for(there, f"{key} is in the bucket")
-        return str(self.s3.get_object(Bucket=self.bucket, Key=key)["Body"].read().decode())
-
-    def console(self, instance: str) -> str:
-        """What it printed."""
-        return str(self.ec2.get_console_output(InstanceId=instance)["Output"])
 
 
 @pytest.fixture

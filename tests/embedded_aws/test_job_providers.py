@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.embedded_aws.conftest import Stacks
+from tests.embedded_aws.helpers import Stacks, up
 from tests.embedded_aws.running import Aws, wait_for
-from tests.embedded_aws.test_providers import up
 from tests.embedded_aws.work import trust
 
 TAGS = [{"Key": "team", "Value": "documents"}]

@@ -19,8 +19,8 @@ from embedded_aws.monitoring.expressions import Expression, ExpressionError
 from embedded_aws.monitoring.queries import check
 from embedded_aws.monitoring.series import Distribution, UnsupportedStatisticError, percentile, points, statistic
 from tests.embedded_aws.artifacts import artifact
+from tests.embedded_aws.helpers import Hosting
 from tests.embedded_aws.running import Aws, wait_for
-from tests.embedded_aws.test_hosting import Hosting
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=timezone.utc)
 

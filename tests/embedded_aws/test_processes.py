@@ -13,12 +13,10 @@ from botocore.exceptions import ClientError
 
 from endpoint_spec import load
 from endpoint_spec.derive import worker_environment
+from tests.embedded_aws.helpers import Hosting, alive
+from tests.embedded_aws.packing import packed
 from tests.embedded_aws.running import wait_for
-from tests.embedded_aws.test_hosting import Hosting, alive, hosting
-from tests.embedded_aws.test_update_under_load import packed
 from tests.endpoint_spec.projects import SMALL, a_lock, fill
-
-__all__ = ["hosting"]
 
 BODY, KIND = b'{"x": [1, 2, 3]}', "application/json"
 

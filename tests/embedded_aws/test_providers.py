@@ -10,7 +10,7 @@ import pytest
 from embedded_aws.providers import TYPES
 from embedded_aws.providers.resource import ProviderError, changed_tags, coerce
 from embedded_aws.providers.schema import create_only, property_faults, schema
-from tests.embedded_aws.conftest import Stacks
+from tests.embedded_aws.helpers import Stacks, up
 from tests.embedded_aws.running import Aws
 
 TAGS = [{"Key": "team", "Value": "documents"}]
@@ -19,15 +19,6 @@ ANYONE = {
     "Statement": [{"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}],
 }
 ALLOW = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}]}
-
-
-def up(stacks: Stacks, name: str, *versions: dict[str, Any]) -> dict[str, str]:
-    """Bring the stack through the versions of its resources; the last physical ids."""
-    for resources in versions:
-        shaped = {key: {"Type": kind, "Properties": properties} for key, (kind, properties) in resources.items()}
-        made = stacks.up(name, {"Resources": shaped})
-        assert made["StackStatus"] in {"CREATE_COMPLETE", "UPDATE_COMPLETE"}, stacks.failures(name)
-    return stacks.physical(name)
 
 
 def test_the_table_knows_only_types_and_properties_of_aws() -> None:

@@ -10,11 +10,8 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.embedded_aws.running import MODULE, ROOT, Aws, running
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*MODULE, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+from tests.embedded_aws.helpers import run
+from tests.embedded_aws.running import Aws, running
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::", "example.com"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.embedded_aws.conftest import Stacks
+from tests.embedded_aws.helpers import Stacks
 from tests.embedded_aws.running import Aws
 
 Outputs = Callable[[dict[str, Any]], dict[str, str]]

@@ -14,7 +14,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from tests.embedded_aws.conftest import Stacks
+from tests.embedded_aws.helpers import Stacks
 from tests.embedded_aws.machines import Machines, call
 from tests.embedded_aws.running import ROOT, Aws, started, wait_for
 from tests.embedded_aws.work import Work, arm

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import shutil
-import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,13 +17,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-import inference_code
 from tests.embedded_aws.artifacts import artifact
+from tests.embedded_aws.helpers import Hosting
+from tests.embedded_aws.packing import packed
 from tests.embedded_aws.running import wait_for
-from tests.embedded_aws.test_hosting import Hosting, hosting
-from tests.inference_code.artifacts import change_manifest, doubling_artifact
-
-__all__ = ["hosting"]
 
 RATE = 25  # requests a second
 
@@ -141,27 +135,6 @@ def test_a_broken_update_is_taken_back_and_the_old_worker_answers_throughout(
     assert not found.failed, found.failed[:3]
     assert found.seen() == {"one"}
     assert {answer["pid"] for *_, answer in found.answers} == {pid}
-
-
-HANDLER = """
-from inference_code.tasks.tensor import preprocess
-
-def postprocess(outputs, item):
-    return {"mode": "LABEL", "doubled": outputs.tolist()}
-"""
-
-
-def packed(folder: Path, label: str, **changes: Any) -> bytes:
-    """model.tar.gz with the project's own server and a handler that says which artifact it is of."""
-    package = Path(inference_code.__file__).parent
-    shutil.copytree(package, folder / "code" / "inference_code", ignore=shutil.ignore_patterns("__pycache__"))
-    doubling_artifact(folder, HANDLER.replace("LABEL", label))
-    if changes:
-        change_manifest(folder, **changes)
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        tar.add(folder, ".")
-    return buffer.getvalue()
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ class Rehearsal:
         """The user's shell: nothing of AWS but the embedded one, the project on Python's path."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "CDK_"))}
         home = {"CDK_HOME": str(self.folder / "home"), "CDK_DISABLE_CLI_TELEMETRY": "true"}
-        return {**inherited, **home, "PYTHONPATH": str(ROOT), **self.variables}
+        return {**inherited, **home, "CDK_VALIDATION": "false", "PYTHONPATH": str(ROOT), **self.variables}
 
     def run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run a command; standard output and error come back as one text."""
@@ -51,14 +51,14 @@ class Rehearsal:
         """`python -m ...`, which has to succeed."""
         return self.must(sys.executable, "-m", *arguments)
 
-    def cdk(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """The stock CLI on the project's app, as a rehearsal."""
-        app = f"{sys.executable} {ROOT / 'app.py'}"
+    def cdk(self, *arguments: str, synthesized: bool = False) -> subprocess.CompletedProcess[str]:
+        """The stock CLI on the project's app, as a rehearsal; or on the templates of the last call, which is short."""
+        app = "cdk.out" if synthesized else f"{sys.executable} {ROOT / 'app.py'}"
         return self.run(CDK, *arguments, "--app", app, "-c", "rehearsal=true", "--progress", "events")
 
-    def deploy(self, *stacks: str) -> str:
+    def deploy(self, *stacks: str, synthesized: bool = False) -> str:
         """`cdk deploy`, which has to succeed."""
-        answer = self.cdk("deploy", "--require-approval", "never", *stacks)
+        answer = self.cdk("deploy", "--require-approval", "never", *stacks, synthesized=synthesized)
         assert answer.returncode == 0, answer.stdout
         return answer.stdout
 

@@ -50,7 +50,7 @@ HANG = "before() { while :; do sleep 0.2; done; }"
 
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
-    """The artifact stack and two compile stacks, deployed; waits pass 100 times as fast as on AWS."""
+    """The artifact stack and one compile stack, deployed; waits pass 100 times as fast as on AWS."""
     speeds = {"EMBEDDED_AWS_WAIT_SPEED": "100"}
     rehearsal = Rehearsal(tmp_path_factory.mktemp("compile-rehearsal"), variables=speeds)
     (rehearsal.folder / "endpoints").mkdir()
@@ -59,10 +59,17 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     try:
         rehearsal.start()
         rehearsal.must(ROOT / ".venv" / "bin" / "cdk", "bootstrap", "aws://123456789012/us-east-1")
-        rehearsal.deploy("InferentiaArtifacts", "InferentiaCompile-jobs", "InferentiaCompile-boxes")
+        rehearsal.deploy("InferentiaArtifacts", "InferentiaCompile-jobs")
         yield rehearsal
     finally:
         rehearsal.stop()
+
+
+@pytest.fixture(scope="module")
+def boxes(rehearsal: Rehearsal) -> str:
+    """The stack that compiles on EC2, which only the long tests use, is deployed too."""
+    rehearsal.deploy("InferentiaCompile-boxes", synthesized=True)
+    return "boxes"
 
 
 def write_spec(folder: Path, name: str, job: str) -> None:
@@ -70,6 +77,15 @@ def write_spec(folder: Path, name: str, job: str) -> None:
     model = f'{{family: depth_anything_v2, variant: vits, weights: "random:0", options: {TINY}}}'
     text = f"name: {name}\nmodel: {model}\ncompile: {{timeout: 5min, batch_sizes: [1, 2]}}\n{job}\n"
     (folder / "endpoints" / f"{name}.yaml").write_text(text)
+
+
+def faults(rehearsal: Rehearsal, method: str, fault: dict[str, Any] | None = None) -> None:
+    """POST arms a fault, DELETE disarms all."""
+    found = json.loads((rehearsal.folder / "aws" / "server.json").read_text())
+    url = f"http://127.0.0.1:{found['port']}/_embedded_aws/faults"
+    headers = {"Authorization": f"Bearer {found['token']}", "Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(fault or {}).encode(), headers, method=method)
+    urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
 
 
 class Runs:
@@ -135,11 +151,7 @@ class Runs:
 
     def arm(self, **fault: Any) -> None:
         """Arm a fault, as `inferentia rehearsal fault` does."""
-        found = json.loads((self.rehearsal.folder / "aws" / "server.json").read_text())
-        url = f"http://127.0.0.1:{found['port']}/_embedded_aws/faults"
-        headers = {"Authorization": f"Bearer {found['token']}", "Content-Type": "application/json"}
-        request = urllib.request.Request(url, json.dumps(fault).encode(), headers, method="POST")
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30).close()
+        faults(self.rehearsal, "POST", fault)
 
     def jobs_running(self) -> list[str]:
         """Processing jobs and instances that still cost."""
@@ -167,12 +179,13 @@ def no_faults(request: pytest.FixtureRequest) -> Iterator[None]:
     """What a test armed and did not use is disarmed."""
     yield
     if "rehearsal" in request.fixturenames:
-        rehearsal: Rehearsal = request.getfixturevalue("rehearsal")
-        rehearsal.python("embedded_aws", "fault", "clear", "--directory", str(rehearsal.folder / "aws"))
+        faults(request.getfixturevalue("rehearsal"), "DELETE")
 
 
 @pytest.fixture(params=["jobs", pytest.param("boxes", marks=pytest.mark.slow)])
 def runs(request: pytest.FixtureRequest, rehearsal: Rehearsal) -> Runs:
+    if request.param == "boxes":
+        request.getfixturevalue("boxes")
     return Runs(rehearsal, request.param)
 
 
@@ -182,8 +195,8 @@ def on_jobs(rehearsal: Rehearsal) -> Runs:
 
 
 @pytest.fixture
-def on_boxes(rehearsal: Rehearsal) -> Runs:
-    return Runs(rehearsal, "boxes")
+def on_boxes(rehearsal: Rehearsal, boxes: str) -> Runs:
+    return Runs(rehearsal, boxes)
 
 
 def test_a_run_compiles_gathers_publishes_and_is_cached(runs: Runs) -> None:
@@ -306,6 +319,7 @@ def test_spot_capacity_that_is_taken_away(on_boxes: Runs) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("boxes")
 def test_the_stacks_can_be_destroyed(rehearsal: Rehearsal) -> None:
     answer = rehearsal.cdk("destroy", "--force", "InferentiaCompile-jobs", "InferentiaCompile-boxes")
     assert answer.returncode == 0, answer.stdout

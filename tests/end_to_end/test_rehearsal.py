@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,7 +46,7 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
         rehearsal.deploy("InferentiaArtifacts")
         for name in ("depth", "vibration"):
             rehearsal.python("operations", "publish", name, "--rehearsal")
-        rehearsal.deploy("--all")
+        rehearsal.deploy("--all", synthesized=True)
         yield rehearsal
     finally:
         rehearsal.stop()
@@ -187,7 +186,7 @@ def test_a_changed_model_is_refused_until_it_is_built_and_published(rehearsal: R
     refused = rehearsal.cdk("deploy", "--require-approval", "never", STACK)
     assert refused.returncode != 0
     assert "inferentia build depth --rehearse" in refused.stdout
-    assert "no changes" in rehearsal.deploy("InferentiaArtifacts")
+    assert "no changes" in rehearsal.deploy("InferentiaArtifacts", synthesized=True)
 
     rehearsal.python("compile", "build", "depth", "--rehearse")
     rehearsal.python("operations", "publish", "depth", "--rehearsal")
@@ -196,23 +195,11 @@ def test_a_changed_model_is_refused_until_it_is_built_and_published(rehearsal: R
     assert np.abs(after - before).max() > 1e-3
 
 
-def test_a_rehearsal_aimed_elsewhere_is_refused(rehearsal: Rehearsal) -> None:
-    elsewhere = Rehearsal(
-        rehearsal.folder, variables={**rehearsal.variables, "AWS_ENDPOINT_URL": "http://aws.example.invalid"}
-    )
-    published = elsewhere.run(sys.executable, "-m", "operations", "publish", "depth", "--rehearsal")
-    assert published.returncode == 1
-    assert "refused" in published.stdout
-    deployed = elsewhere.cdk("deploy", "--require-approval", "never", STACK)
-    assert deployed.returncode != 0
-    assert "rehearsal" in deployed.stdout
-
-
 def test_everything_is_gone_after_destroy(rehearsal: Rehearsal) -> None:
     workers = rehearsal.workers()
     assert workers
     rehearsal.python("operations", "empty-bucket", "--yes")
-    answer = rehearsal.cdk("destroy", "--all", "--force")
+    answer = rehearsal.cdk("destroy", "--all", "--force", synthesized=True)
     assert answer.returncode == 0, answer.stdout
     assert rehearsal.client("sagemaker").list_endpoints()["Endpoints"] == []
     psutil.wait_procs(workers, timeout=30)

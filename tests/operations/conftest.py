@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 import requests
+from botocore.loaders import JSONFileLoader
 from moto.core import config as moto_config
 from moto.server import ThreadedMotoServer
 
@@ -62,6 +64,15 @@ def write_lock(root: Path, *, rehearsal: bool, **changes: Any) -> Path:
     path = specs.lock.lock_path(spec, rehearsal)
     path.write_text(json.dumps(lock))
     return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _read_once() -> Iterator[None]:
+    """Each test has a boto3 session of its own, as a command has; the SDK's descriptions of services are read once."""
+    read = functools.cache(JSONFileLoader().load_file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _, path: read(path))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from compile.profiling.results import folder
 from compile.progress import Silent
 from compile.targets import process_runner
 from tests.compile.projects import ENTRY, rehearse, run, write_entry
-from tests.compile.targets.test_compiling import in_this_process
+from tests.compile.targets.helpers import in_this_process
 
 STAND_IN = Path(__file__).parents[1] / "targets" / "stand_in"
 

@@ -32,7 +32,7 @@ from endpoint_spec.digests import digest, file_digest, handler_digest
 from endpoint_spec.loading import load
 from endpoint_spec.lock import read_lock
 from tests.compile.projects import ROOT, WITH_SAMPLE, rehearse, run, write_entry
-from tests.compile.targets.test_compiling import in_this_process
+from tests.compile.targets.helpers import in_this_process
 
 TWO = "compile: {batch_sizes: [1, 2]}\n"
 OWN = ROOT / "examples/own-model"

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
-import logging
 import sys
 import time
-import traceback
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,11 +23,11 @@ from compile.pipeline import verify
 from compile.pipeline.build import Result, build
 from compile.pipeline.plan import plan, survey
 from compile.progress import Silent
-from compile.targets import compile_process, inf1, inf2, process_runner, resolve, sdk
-from compile.targets.base import Cost
+from compile.targets import inf1, inf2, process_runner, resolve, sdk
 from endpoint_spec import lock as locks
 from inference_code.artifact import manifest as manifests
 from tests.compile.projects import ENTRY, ROOT, WITH_SAMPLE, files, run, write_entry
+from tests.compile.targets.helpers import in_this_process
 
 Scenario = Callable[[str], None]
 # Enough operators for a share of them to stay behind.
@@ -46,27 +42,6 @@ SECTION = {"inf1": "{}", "inf2": "{target: inf2}"}
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Variants are compiled in this process instead of one of their own; what they print is their log all the same."""
     monkeypatch.setattr(process_runner, "_watch", in_this_process)
-
-
-def in_this_process(work: Path, log: Path, limit: float) -> tuple[int, bool, Cost]:
-    said = io.StringIO()
-    handler = logging.StreamHandler(said)
-    handler.setFormatter(logging.Formatter("%(levelname)s:%(name)s:%(message)s"))
-    logger = logging.getLogger("Neuron")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    code = 0
-    with contextlib.redirect_stdout(said):
-        try:
-            compile_process.main(work)
-        except Exception:  # as Python itself does at the end of a process
-            said.write(traceback.format_exc())
-            code = 1
-    logger.removeHandler(handler)
-    logger.setLevel(level)
-    log.write_text(said.getvalue())
-    return code, False, Cost(1.5, 3 * 2**20)
 
 
 def compiled(root: Path, section: str = "{}", source: str = DEEP) -> Result:
@@ -119,8 +94,8 @@ def test_a_process_that_hangs_or_dies_is_told_and_gone(
     stand_in(scenario)
     monkeypatch.setattr(process_runner, "GRACE_SECONDS", 0.0 if scenario == "hang" else 60.0)
     with pytest.raises(CompileError) as caught:
-        compiled(tmp_path, "{timeout: 20s}" if scenario == "hang" else "{}")
-    said = {"hang": "did not finish within compile.timeout, 20s", "self_killed": "killed (-9)"}[scenario]
+        compiled(tmp_path, "{timeout: 8s}" if scenario == "hang" else "{}")
+    said = {"hang": "did not finish within compile.timeout, 8s", "self_killed": "killed (-9)"}[scenario]
     assert said in str(caught.value)
     assert "build/record/own/main-x_8-batch_1 (log: compile.log)" in str(caught.value)
     for _ in range(50):

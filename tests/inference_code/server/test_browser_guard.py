@@ -405,7 +405,7 @@ def test_a_refused_body_takes_no_memory(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-@pytest.mark.parametrize(("bound", "address"), [("127.0.0.2", "127.0.0.2"), ("localhost", "127.0.0.1"), ("::1", "::1")])
+@pytest.mark.parametrize(("bound", "address"), [("localhost", "127.0.0.1"), ("::1", "::1")])
 def test_each_loopback_address_is_guarded(tmp_path: Path, bound: str, address: str) -> None:
     if bound == "::1" and not has_ipv6():
         pytest.skip("this machine has no ::1")
@@ -425,7 +425,7 @@ def has_ipv6() -> bool:
     return False
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_where_others_reach_it_nothing_is_checked(tmp_path: Path, processes: str) -> None:
     arguments = ("--host", "0.0.0.0", "--processes", processes)
     server = Server(doubling_artifact(tmp_path / "a"), tmp_path / "log", {"ENDPOINT_WORKERS": "2"}, *arguments)
@@ -445,7 +445,7 @@ def test_odd_http_under_a_foreign_name_never_reaches_the_model(tmp_path: Path, p
     address = urlsplit(server.url)
     statuses: set[int] = set()
     try:
-        for number in range(150):
+        for number in range(75):
             with socket.create_connection((address.hostname, address.port), timeout=5) as stream:
                 answer = exchange(stream, raw(number), half_close=False)
             statuses |= {int(status) for status in re.findall(rb"^HTTP/1\.1 (\d{3}) ", answer, re.MULTILINE)}

@@ -1,0 +1,33 @@
+"""Compiling in the test's own process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import traceback
+from pathlib import Path
+
+from compile.targets import compile_process
+from compile.targets.base import Cost
+
+
+def in_this_process(work: Path, log: Path, limit: float) -> tuple[int, bool, Cost]:
+    said = io.StringIO()
+    handler = logging.StreamHandler(said)
+    handler.setFormatter(logging.Formatter("%(levelname)s:%(name)s:%(message)s"))
+    logger = logging.getLogger("Neuron")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    code = 0
+    with contextlib.redirect_stdout(said):
+        try:
+            compile_process.main(work)
+        except Exception:  # as Python itself does at the end of a process
+            said.write(traceback.format_exc())
+            code = 1
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+    log.write_text(said.getvalue())
+    return code, False, Cost(1.5, 3 * 2**20)
