@@ -157,11 +157,22 @@ class Model(Section):
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the family or the entry as it stands")
 
 
+# What a model can do that a trace fixes or a compiler lacks, and that a spec may accept nevertheless; with the way out.
+FINDINGS = {
+    "data-dependent": "Compute both ways and blend them with a mask, fix the size, or split the model there.",
+    "float64": "Cast to float32 there: the Neuron compilers have no float64.",
+    "state": "Keep what one request leaves behind out of forward: all callers, and each copy, would share it.",
+}
+
+
 class Accept(Section):
     """What a build must reach; a build that misses one of these fails."""
 
     min_supported: Ratio = Field(default=1.0, description="share of operators that the target's compiler supports")
     max_subgraphs: StrictInt = Field(default=1, ge=1, le=10_000, description="compiled subgraphs of one graph")
+    findings: tuple[Literal["data-dependent", "float64", "state"], ...] = Field(
+        default=(), description="what the model may do although a trace fixes it, or the chip lacks it"
+    )
     lowering_tolerance: Number = Field(
         default=1e-5, gt=0, le=1, description="lowered against original, of the output's maximum"
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from compile.analysis import trace_checks
+from compile.analysis import preflight, trace_checks
 from compile.analysis.operators import OperatorTable, table
 from compile.analysis.partition import Plan, Rules, plan_as_logged, plan_safe
 from compile.analysis.report import (
@@ -89,6 +89,7 @@ def analyze(
         ),
         modules=study.modules(safe.device if safe else frozenset(verdicts)),
         notes=trace_checks.notes(graph, module, as_logged),
+        findings=tuple(preflight.of_graph(graph)),
         trace_seconds=graph.trace_seconds,
         analysis_seconds=time.perf_counter() - started + graph.read_seconds,
     )

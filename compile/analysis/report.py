@@ -11,6 +11,22 @@ INF2_COVERAGE = "unknown: no public operator table"
 
 
 @dataclass(frozen=True)
+class Finding:
+    """Something in a model that a trace cannot keep, or that no Neuron compiler takes; see compile.analysis.preflight.
+
+    kind: a word for it. where: the module's path or the source line. problem: a sentence. remedy: the way out.
+    """
+
+    kind: str
+    where: str
+    problem: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}{f', {self.where}' if self.where else ''}: {self.problem}"
+
+
+@dataclass(frozen=True)
 class Place:
     """Where in the model an operator stands: module path, source line, how often."""
 
@@ -150,6 +166,7 @@ class CoverageReport:
     activation_bytes: int
     modules: Mapping[str, ModuleLoad]
     notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
     trace_seconds: float
     analysis_seconds: float
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -180,7 +197,7 @@ class CoverageReport:
 # Fields whose form in the JSON is their own.
 _IN_JSON = (
     *("name", "target", "release", "environment", "total", "total_with_primitives", "supported", "supported_by_name"),
-    *("operators", "control_flow", "inputs", "outputs", "modules", "notes"),
+    *("operators", "control_flow", "inputs", "outputs", "modules", "notes", "findings"),
 )
 
 

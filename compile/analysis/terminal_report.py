@@ -43,6 +43,13 @@ def show(report: CoverageReport, out: Console) -> None:
         out.print("[yellow]As logged, the partition ignores these writes into shared memory:[/yellow]")
         for line in report.as_logged.unsafe:
             out.print(f"  {escape(line)}", highlight=False)
+    _findings_and_notes(report, out)
+
+
+def _findings_and_notes(report: CoverageReport, out: Console) -> None:
+    for finding in report.findings:
+        remedy = f"\n  -> {finding.remedy}" if finding.remedy else ""
+        out.print(f"[bold yellow]finding[/bold yellow] {escape(str(finding) + remedy)}", highlight=False)
     for note in report.notes:
         out.print(f"[bold]note[/bold] {escape(note)}", highlight=False)
 

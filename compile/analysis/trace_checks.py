@@ -20,6 +20,7 @@ from compile.ir.graph import INTEGER_TYPES, Graph, place_of, short_path, trace
 
 # torch_neuron.trace fails above this unless it is called with separate_weights=True.
 CONSTANT_LIMIT = 1_900_000_000
+_ROOM = str(Path(__file__).parents[1])
 _OWN = (str(Path(__file__).parent), str(Path(graphs.__file__).parent))
 CONTAINER_TORCH = "1.13"
 
@@ -173,7 +174,7 @@ def _watch_decisions(seen: list[str]) -> Iterator[None]:
     A comparison of sizes is one as well, but a harmless one: sizes are fixed. Only those that depend on the data of an
     input are noted. torch.Tensor has these methods from its base class, so deleting ours restores them.
     """
-    names = ("__bool__", "item", "tolist", "__float__")
+    names = ("__bool__", "item", "tolist", "__float__", "__int__", "__index__", "__contains__")
     own = {name: Tensor.__dict__[name] for name in names if name in Tensor.__dict__}
     for name in names:
         setattr(Tensor, name, _watching(getattr(Tensor, name), seen))
@@ -191,7 +192,9 @@ def _watching(original: Any, seen: list[str]) -> Any:
     def watched(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         if torch._C._get_tracing_state() and _depends_on_data(torch._C._get_value_trace(self)):  # type: ignore[attr-defined]
             frames = [frame for frame in traceback.extract_stack(limit=12)[:-1] if "/torch/" not in frame.filename]
-            if frames:
+            # An assertion only stops: it decides nothing in an answer. What lowering asks is not the model's.
+            own = frames and not frames[-1].filename.startswith(_ROOM)
+            if own and not (frames[-1].line or "").startswith("assert"):
                 seen.append(f"{short_path(frames[-1].filename)}:{frames[-1].lineno}")
         return original(self, *args, **kwargs)
 
@@ -218,13 +221,7 @@ def notes(graph: Graph, module: Any, as_logged: Partition | None) -> tuple[str, 
 
 
 def _graph_notes(graph: Graph) -> Iterator[str]:
-    places, kinds = graph.decisions, {node.kind for node in graph.nodes}
-    if places:
-        shown = ", ".join(places[:5]) + (f" and {len(places) - 5} more" if len(places) > 5 else "")
-        yield (
-            f"Data-dependent control flow: Python decides by a tensor's value at {shown}. The trace keeps only the way "
-            "that the example input took. Compute both branches and blend them with a mask, or split the model there."
-        )
+    kinds = {node.kind for node in graph.nodes}
     layers = sorted({layer for kind, layer in FUSED_PATH.items() if kind in kinds})
     if layers:
         yield (

@@ -69,9 +69,9 @@ def by_spec(spec: EndpointSpec, largest: Size, memory: int | None, wanted: int) 
     definition = loading.definition(spec)
     name = dimension(definition, len(largest))
     bucket = {name: largest[0] if len(largest) == 1 else list(largest)}
-    target, rewriting = spec.compile.target, of_spec(spec)
+    target, rewriting, accepted = spec.compile.target, of_spec(spec), spec.compile.accept.findings
     variants = [
-        size(analyzed(GraphVariant(role, bucket, batch), graph, target, rewriting, Silent()), spec)
+        size(analyzed(GraphVariant(role, bucket, batch), graph, target, rewriting, accepted, Silent()), spec)
         for role, graph in definition.graphs.items()
         for batch in spec.compile.batch_sizes
     ]

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from compile.analysis import before_after, html_report, terminal_report
+from compile.analysis import before_after, html_report, preflight, terminal_report
 from compile.analysis.aggregate import merged
 from compile.analysis.analyze import analyze
 from compile.analysis.before_after import Pair
@@ -23,7 +23,7 @@ from compile.analysis.log_comparison import compare
 from compile.analysis.neuron_log import LogReport, read_log_file
 from compile.analysis.operators import find_release
 from compile.analysis.partition import Rules
-from compile.analysis.report import CoverageReport
+from compile.analysis.report import CoverageReport, Finding
 from compile.analysis.subjects import FORMS, Subject, subjects
 from compile.cli.options import Root, Verbose, err, log_to_stderr, out
 from compile.cli.plan_tables import decoding_table
@@ -116,6 +116,7 @@ def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
     for subject in found:
         chosen = target.value if target else subject.target or "inf1"
         with err.status(f"tracing {subject.name}"):
+            findings = _findings(subject)
             report = _one(subject, subject.name, chosen, host_time, options)
         if lowered:
             with err.status(f"lowering {subject.name}"):
@@ -127,9 +128,16 @@ def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
                 host |= {"decoding": decoding.to_json()} if decoding else {}
                 report = replace(report, extra={**report.extra, **host})
                 pairs.append(Pair(original, report, result.report, decoding))
-        reports.append(report)
+        reports.append(replace(report, findings=tuple(dict.fromkeys([*findings, *report.findings]))))
     _give(reports, pairs, log, json_, html)
     _threshold(reports, fail_under)
+
+
+def _findings(subject: Subject) -> list[Finding]:
+    """What a module shows before it is traced; a plain function has neither parts nor state."""
+    if not isinstance(subject.module, FlatModule):
+        return preflight.of_module(subject.module) if isinstance(subject.module, torch.nn.Module) else []
+    return preflight.of_subject(subject.module, dict(zip(subject.module.names, subject.inputs, strict=True)))
 
 
 def _one(subject: Subject, name: str, target: str, host_time: bool, options: dict[str, Any]) -> CoverageReport:

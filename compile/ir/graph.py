@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_map
 
 INTEGER_TYPES = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
 # A frame of Python code, and a line of TorchScript: `path.py(12): function` and `File "path.py", line 12`.
+_ROOM = f"{Path(__file__).parents[1]}/"
 _PYTHON_FRAME = re.compile(r"(\S.*?)\((\d+)\): ")
 _SCRIPT_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _CONTROL_FLOW = frozenset({"prim::If", "prim::Loop"})
@@ -80,10 +81,10 @@ class Node:
         return constant(self.handle.inputsAt(position)) if position < len(self.inputs) else None
 
     def source(self) -> str:
-        """File and line of the first frame outside PyTorch, as `path:line`, or empty."""
+        """File and line of the first frame outside PyTorch and this room, as `path:line`, or empty."""
         for line in self.handle.sourceRange().splitlines():
             match = _PYTHON_FRAME.match(line) or _SCRIPT_FRAME.search(line)
-            if match and "/torch/" not in match.group(1):
+            if match and "/torch/" not in match.group(1) and not match.group(1).startswith(_ROOM):
                 return f"{short_path(match.group(1))}:{match.group(2)}"
         return ""
 

@@ -107,6 +107,11 @@ def _shortfalls(spec: EndpointSpec, graph: CompiledVariant) -> list[str]:
             f"({_origin(coverage)}), compile.accept.min_supported asks for {accept.min_supported:.2%}. "
             f"Not supported: {kinds}"
         )
+    if subgraphs is not None and subgraphs["count"] == 0:
+        problems.append(
+            f"{graph.variant}: no subgraph ({_origin(subgraphs)}): nothing of the model would run on the chip. "
+            "Too few operators in a row are supported (compile.inf1.minimum_segment_size)"
+        )
     if subgraphs is not None and subgraphs["count"] > accept.max_subgraphs:
         problems.append(
             f"{graph.variant}: {subgraphs['count']} subgraphs ({_origin(subgraphs)}), "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from compile.analysis.capacity import VariantSize, size
+from compile.analysis.report import Finding
 from compile.analysis.summary import account, with_host
 from compile.analysis.variant import AnalyzedVariant
 from compile.definition import GraphDefinition, GraphVariant, checked_inputs, sizes_of
+from compile.errors import users_code
 from compile.files import write_json
 from compile.frontend.weights import WeightsReport
 from compile.ir.flat_module import Signature, flat_module
@@ -58,6 +60,7 @@ class CompiledVariant:
     signature: Signature
     parity: Parity
     items: Items
+    findings: Sequence[Finding]
     unused_inputs: list[str]
     coverage: Mapping[str, Any] | None
     subgraphs: Mapping[str, Any] | None
@@ -124,7 +127,8 @@ def compile_variant(
         host_operators=analyzed.parts.report.operators,
     )
     with reporter.step(f"{'trace' if target.rehearsal else 'compile'}: {variant}"):
-        compiled = target.compile(ready)
+        with users_code(f"the trace of {variant}"):
+            compiled = target.compile(ready)
         if compiled.comparison is not None and compiled.record is not None:
             write_json(compiled.record / COMPARISON, compiled.comparison)
         path, on_cpu = _place(compiled, ready, places)
@@ -156,6 +160,7 @@ def compile_variant(
         signature=analyzed.signature,
         parity=parity,
         items=own,
+        findings=analyzed.findings,
         unused_inputs=compiled.unused_inputs,
         coverage=found.coverage,
         subgraphs=found.subgraphs,

@@ -57,6 +57,7 @@ def _parity(built: Sequence[CompiledVariant]) -> locks.Parity:
             "inputs": graph.parity.inputs,
             "outputs": [output.to_json() for output in graph.parity.outputs],
             "items": graph.items.to_json(),
+            "findings": [asdict(finding) for finding in graph.findings],
             "notes": graph.parity.notes + graph.items.notes,
         }
         if graph.device is not None:  # the target itself was there

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compile.analysis import capacity as capacities
+from compile.analysis import preflight
 from compile.analysis.capacity import Capacity
 from compile.analysis.variant import AnalyzedVariant, analyzed
 from compile.definition import GraphVariant, ModelDefinition
@@ -40,7 +41,8 @@ class Plan:
     def analyzed(self, variant: GraphVariant, reporter: Reporter) -> AnalyzedVariant:
         """A variant, lowered. Raises CompileError when it cannot be lowered or traced."""
         graph = self.definition.graphs[variant.role]
-        return analyzed(variant, graph, self.spec.compile.target, self.rewriting, reporter)
+        accept = self.spec.compile.accept.findings
+        return analyzed(variant, graph, self.spec.compile.target, self.rewriting, accept, reporter)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ def plan(spec: EndpointSpec, *, rehearse: bool, check: bool = True, work: Path |
         target.check(spec)
     rewriting = of_spec(spec)
     definition = loading.definition(spec)
+    for role, graph in definition.graphs.items():
+        preflight.require(
+            preflight.of_module(graph.module), spec.compile.accept.findings, f"{spec.name}, graph {role},"
+        )
     known = tasks.built_in()
     if spec.serve.handler is None and definition.task not in known:
         raise CompileError(

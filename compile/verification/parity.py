@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from compile.definition import Inputs
-from compile.errors import CompileError
+from compile.errors import CompileError, one_line
 from compile.lowering.module_copy import duplicate
 from compile.verification.tolerance import larger
 
@@ -151,7 +151,7 @@ def compare(
             exacts = _exact(double, tensors, expected, parity) if known is None else known
             for output, one, other in zip(parity.outputs, expected, exacts, strict=True):
                 output.add_exact(one, other)
-        for output, *values in zip(parity.outputs, expected, run(artifact, tensors), first, strict=True):
+        for output, *values in zip(parity.outputs, expected, _answer(artifact, tensors, number), first, strict=True):
             output.add(*values)
         advance()
     parity.notes += [
@@ -205,6 +205,17 @@ def distance(one: torch.Tensor, other: torch.Tensor, *, nan_equal: bool = False)
     if nan_equal:
         same |= one.isnan() & other.isnan()
     return float(torch.where(same, torch.zeros_like(one), (one - other).abs()).max())
+
+
+def _answer(artifact: Callable[..., Tensors], tensors: Tensors, number: int) -> Tensors:
+    try:
+        return run(artifact, tensors)
+    except (RuntimeError, IndexError) as error:
+        raise CompileError(
+            f"The traced graph fails on reference input {number}: {one_line(error)}.",
+            "Sizes or indices in it follow the data of the example (a boolean mask as an index, nonzero, a loop until "
+            "nothing is left): use torch.where with the mask, or a fixed number of places or steps.",
+        ) from error
 
 
 def run(module: Callable[..., Tensors], tensors: Iterable[torch.Tensor]) -> Tensors:

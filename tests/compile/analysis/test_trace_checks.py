@@ -117,14 +117,23 @@ class ComparesSizes(nn.Module):
 
 
 def test_data_dependent_control_flow_is_named_with_its_line():
-    notes = analyze(Decides(), (X,)).notes
-    (note,) = [note for note in notes if "Data-dependent" in note]
-    assert "test_trace_checks.py:" in note
-    assert "mask" in note
+    (finding,) = analyze(Decides(), (X,)).findings
+    assert (finding.kind, "test_trace_checks.py:" in finding.where) == ("data-dependent", True)
+    assert "mask" in finding.remedy
+
+
+class Asserts(nn.Module):
+    def forward(self, x):
+        assert x.max() < 1e9
+        return torch.relu(x)
+
+
+def test_an_assertion_decides_nothing():
+    assert analyze(Asserts(), (X,)).findings == ()
 
 
 def test_comparing_sizes_is_harmless():
-    assert not any("Data-dependent" in note for note in analyze(ComparesSizes(), (X,)).notes)
+    assert analyze(ComparesSizes(), (X,)).findings == ()
 
 
 def test_watching_decisions_leaves_tensors_as_they_were():

@@ -97,8 +97,8 @@ def test_prediction_against_log_parity_and_latency(tmp_path: Path, monkeypatch: 
     assert commands(found)[0] == "inferentia submit own"
     (graph,) = found["graphs"]
     rows = {row["what"]: row for row in graph["comparison"]["rows"]}
-    assert rows["operators"]["predicted"] == rows["operators"]["logged"] == 1
-    assert "| operators | 1 | 1 | 0 |" in page
+    assert rows["operators"]["predicted"] == rows["operators"]["logged"] == 2
+    assert "| operators | 2 | 2 | 0 |" in page
     assert "1 of 1 operators (100.00 %), by the compiler's log; 1 subgraph(s), counted." in page
     assert "Compiling took " in page
     assert graph["device"]["output"]["cosine"] > 0.999

@@ -1,0 +1,143 @@
+"""What stands in a model's way, found before anything expensive.
+
+`analyze`, `build` and `verify` look for the same, and the lock keeps what was found. A finding of ACCEPTABLE refuses a
+build unless compile.accept.findings names its kind, one of NOTED never does, and any other always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from compile.analysis.report import Finding
+from compile.analysis.trace_checks import checked_trace
+from compile.errors import CompileError, users_code
+from compile.ir.flat_module import FlatModule
+from compile.ir.graph import Graph
+from endpoint_spec.endpoint import FINDINGS as ACCEPTABLE
+
+NOTED = ("hook", "input-written")
+_LISTED = 5
+_WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
+_PLAIN = (Tensor, nn.Parameter, getattr(nn, "Buffer", nn.Parameter))
+
+
+def require(findings: Sequence[Finding], accepted: Collection[str], what: str) -> None:
+    """Raises CompileError naming all that are in the way. accepted: kinds that the spec allows."""
+    refused = [found for found in findings if found.kind not in NOTED and found.kind not in accepted]
+    if not refused:
+        return
+    remedies = list(dict.fromkeys(found.remedy for found in refused))
+    kinds = sorted({found.kind for found in refused} & set(ACCEPTABLE))
+    if kinds:
+        remedies.append(f"Where it is meant so, allow it: compile: {{accept: {{findings: [{', '.join(kinds)}]}}}}.")
+    lines = "\n  ".join(map(str, refused))
+    raise CompileError(f"{what} cannot be built as it is:\n  {lines}", "\n  -> ".join(remedies))
+
+
+def of_module(module: object) -> list[Finding]:
+    """What shows in a module without running it."""
+    if not isinstance(module, nn.Module):
+        problem = f"{type(module).__name__} is no torch.nn.Module"
+        return [Finding("no-module", "", problem, "Give an nn.Module in evaluation mode.")]
+    found = [finding for path, part in _parts(module, "") for finding in _of_part(path, part)]
+    return found + [finding for path, tensor in _state(module) for finding in _of_tensor(path, tensor)]
+
+
+def _parts(part: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    """Every module by its path, but for what is inside of TorchScript."""
+    yield path, part
+    if not isinstance(part, torch.jit.ScriptModule):
+        for name, child in part.named_children():
+            yield from _parts(child, f"{path}.{name}" if path else name)
+
+
+def _of_part(path: str, part: nn.Module) -> Iterator[Finding]:
+    name = type(part).__name__
+    if isinstance(part, torch.jit.ScriptModule):
+        problem = f"{part.original_name} is TorchScript: no Python code is left to lower and to check"
+        yield Finding("torchscript", path, problem, "Give the nn.Module that it was scripted or traced from.")
+        return
+    if name in _WRAPPERS:
+        inner = "_orig_mod" if name == "OptimizedModule" else "module"
+        yield Finding("wrapper", path, f"{name} stands around the model", f"Give what is inside of it: model.{inner}.")
+    if ".quantized" in type(part).__module__:
+        problem = f"{type(part).__module__}.{name} computes in int8 kernels of the CPU"
+        yield Finding("quantized", path, problem, "Give the float32 model that it was quantized from.")
+    if part.training:
+        yield Finding("training", path, f"{name} is in training mode", "Call .eval() on the whole model.")
+    hooks = len(part._forward_hooks) + len(part._forward_pre_hooks)
+    if hooks:
+        yield Finding("hook", path, f"{hooks} hook(s) of {name} run in the trace and are fixed in it")
+
+
+def _of_tensor(path: str, tensor: Tensor) -> Iterator[Finding]:
+    if torch.nn.parameter.is_lazy(tensor):
+        yield Finding("lazy", path, "has no shape before the model has run", "Run the model once, then return it.")
+        return
+    what = f"{list(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+    if tensor.is_meta:
+        remedy = "Make the model outside of torch.device('meta'), or load weights with assign=True."
+        yield Finding("meta", path, f"{what} is on the meta device: it has no values", remedy)
+    elif type(tensor) not in _PLAIN:
+        problem = f"{what} is a {type(tensor).__name__}, whose code no trace keeps"
+        yield Finding("tensor-subclass", path, problem, "Give plain tensors, as by .as_subclass(torch.Tensor).")
+    elif tensor.is_quantized:
+        yield Finding("quantized", path, f"{what} is quantized", "Give the float32 model that it was quantized from.")
+    elif tensor.layout != torch.strided:
+        yield Finding("layout", path, f"{what} has the layout {tensor.layout}", "Give it as .to_dense().")
+    elif tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
+        yield Finding("dtype", path, f"{what} is not float32", "Call .float() on the model; a spec's options cast it.")
+
+
+@contextmanager
+def watched(flat: FlatModule, inputs: Mapping[str, Tensor], found: list[Finding]) -> Iterator[Mapping[str, Tensor]]:
+    """Gives copies of the inputs for one run of the model inside, and adds to `found` what the run wrote into."""
+    given = {name: tensor.clone() for name, tensor in inputs.items()}
+    state = {path: (tensor, tensor._version) for path, tensor in _state(flat.model)}
+    versions = {name: tensor._version for name, tensor in given.items()}
+    yield given
+    for name, tensor in given.items():
+        if tensor._version != versions[name]:
+            problem = "forward writes into this input; what a caller sent stays as it is"
+            found.append(Finding("input-written", name, problem))
+    after = dict(_state(flat.model))
+    for path, (tensor, version) in state.items():
+        if after.get(path) is not tensor or tensor._version != version:
+            problem = "forward writes it, so that one request would change the next"
+            found.append(Finding("state", path, problem, ACCEPTABLE["state"]))
+
+
+def of_subject(flat: FlatModule, inputs: Mapping[str, Tensor]) -> list[Finding]:
+    """What shows in a module and in one run of it. Raises CompileError for what no spec can accept."""
+    found = of_module(flat.model)
+    require(found, ACCEPTABLE, type(flat.model).__name__)
+    with watched(flat, inputs, found) as given, torch.no_grad(), users_code(f"forward of {type(flat.model).__name__}"):
+        flat.call(list(given.values()))
+    return found
+
+
+def of_code(flat: FlatModule, inputs: Iterable[Tensor]) -> list[Finding]:
+    """Where the model's Python decides by the data. Raises CompileError when it cannot be traced."""
+    return of_graph(checked_trace(flat, tuple(inputs), grad=False), float64=False)
+
+
+def of_graph(graph: Graph, *, float64: bool = True) -> list[Finding]:
+    """What shows in a trace: decisions by the data, and float64 where asked."""
+    problem = "Python decides here by a tensor's value; the trace keeps the way that the example took"
+    found = [Finding("data-dependent", place, problem, ACCEPTABLE["data-dependent"]) for place in graph.decisions]
+    places: dict[str, str] = {}
+    for node in graph.counted if float64 else ():
+        if any(graph.values[value].dtype == torch.float64 and graph.values[value].shape for value in node.outputs):
+            places.setdefault(node.source() or node.scope, node.kind)
+    remedy = ACCEPTABLE["float64"]
+    return found + [Finding("float64", place, f"{kind} computes in float64", remedy) for place, kind in places.items()]
+
+
+def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters, buffers (also those that no state dict has), by path."""
+    yield from module.named_parameters()
+    yield from module.named_buffers()
