@@ -27,15 +27,15 @@ def workers(spec: EndpointSpec) -> int:
     return platform(spec.serve.instance_type).cores // spec.serve.cores_per_worker
 
 
-def keep_at(spec: EndpointSpec, lock: Lock | None = None) -> float:
-    """Concurrent requests an instance that scaling keeps to: scale.keep_at, or workers x largest batch x 0.7.
+def target_value(spec: EndpointSpec, lock: Lock | None = None) -> float:
+    """Concurrent requests an instance to scale for: scale.target_value, or workers x largest batch x 0.7.
 
     The largest batch is the lock's, since that is what runs; without a lock it is the spec's. With scale.measured it
     is 0.7 of what the recommended configuration was measured to bear, as far as the lock has such figures (a lock
     without them is refused by endpoint_spec.lock.check).
     """
-    if spec.scale.keep_at is not None:
-        return spec.scale.keep_at
+    if spec.scale.target_value is not None:
+        return spec.scale.target_value
     if spec.scale.measured and lock is not None and lock.measured is not None:
         return _measured(spec, lock.measured["recommended"])
     sizes = [graph.batch_size for graph in lock.graphs] if lock else list(spec.compile.batch_sizes)

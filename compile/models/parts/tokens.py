@@ -73,7 +73,7 @@ class Tokens:
         }
 
     def sample(self, bucket: Bucket) -> SampleRequest:
-        """A request of one short text to the task generation."""
+        """A request of one short text to the task text2text-generation."""
         row = self.batch(7, bucket, 1)
         ids = row["input_ids"][0, : min(8, int(row["attention_mask"].sum()))].tolist()
         body = json.dumps({"input_ids": ids, "num_beams": 2})
