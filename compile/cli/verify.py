@@ -139,15 +139,8 @@ def _artifact(name: str, rehearse: bool, json_: bool, root: Path) -> None:
 def _per_module(trial: VerifiedVariant, leaves: bool, mode: Mode | None, reporter: Reporter) -> PerModule:
     from compile.verification.per_module import per_module  # noqa: PLC0415
 
-    percent = 0
     with reporter.step(f"block by block: {trial.name}", 100) as advance:
-
-        def ahead(done: int, total: int) -> None:
-            nonlocal percent
-            advance(100 * done // total - percent)
-            percent = 100 * done // total
-
-        return per_module(trial, leaves=leaves, mode=mode, advance=ahead)
+        return per_module(trial, leaves=leaves, mode=mode, advance=advance)
 
 
 def _precision(trial: VerifiedVariant, reporter: Reporter) -> GraphPrecision:

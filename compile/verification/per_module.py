@@ -26,6 +26,7 @@ from compile.lowering import LoweringError, lower
 from compile.lowering.config import Rewriting
 from compile.lowering.for_target import parted
 from compile.lowering.operator_names import map_tensors, tensors
+from compile.progress import Advance
 from compile.verification.inputs import VerifiedVariant
 from compile.verification.parity import OutputParity, compare, in_float64
 from compile.verification.precision_emulation import Mode, emulated
@@ -94,13 +95,13 @@ def per_module(
     *,
     leaves: bool = False,
     mode: Mode | None = None,
-    advance: Callable[[int, int], None] = lambda _done, _total: None,
+    advance: Advance = lambda _percent: None,
 ) -> PerModule:
     """Tries every block of a graph on its first reference input.
 
     Blocks are the submodules that have submodules; with `leaves` all of them. Inside the first block that diverges
     the leaves are tried in any case. What a block leaves to the host keeps its precision under `mode`.
-    `advance(done, total)` after each block. Raises CompileError when the model cannot be lowered at all.
+    `advance(n)` after each block: n percent more are done. Raises CompileError when the model cannot be lowered at all.
     """
     bench, flat = _Bench(trial.accept.lowering_tolerance, trial.target, trial.rewriting, mode), trial.module
     given = tuple(trial.references[0].values())
@@ -110,7 +111,7 @@ def per_module(
         rows = {}
         for number, visit in enumerate(chosen):
             rows[visit.began] = bench.alone(visit)
-            advance(number + 1, len(chosen))
+            advance(100 * (number + 1) // len(chosen) - 100 * number // len(chosen))
         notes = bench.in_place(flat, given, {visit.path: rows[visit.began] for visit in reversed(chosen)})
         first = _first(chosen, rows)
         if first is not None and not leaves and rows[first.began].diverges:
