@@ -64,11 +64,6 @@ Rewrites = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("verify")(verify_command)
-
-
 def verify_command(  # noqa: PLR0913, PLR0917  (a command line)
     name: What,
     rehearse: Rehearse = False,
@@ -268,3 +263,6 @@ def _show_precision(graphs: Sequence[GraphPrecision], mode: Mode) -> None:
         out.print(
             f"Recommended, the fastest within device_tolerance: {best.name} (compile.fast_math: {best.fast_math})"
         )
+
+
+COMMANDS = {"verify": verify_command}
