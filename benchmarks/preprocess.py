@@ -62,7 +62,7 @@ def normalised(values: Array) -> Array:
 
 
 def ours(body: bytes) -> Array:
-    """What the depth task does."""
+    """What the task depth-estimation does."""
     return normalised(decode(body, MANY, lambda *_: (SIDE, SIDE)).resized(SIDE, SIDE))
 
 

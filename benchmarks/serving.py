@@ -115,7 +115,7 @@ def cases(folder: Path) -> dict[str, Case]:
     jpeg = artifacts.encoded(photograph.resize((640, 480)), "JPEG", quality=90)
     rows = {
         "npy": (Means(), (3, SIDE, SIDE), "tensor", artifacts.npy(pixels), "application/x-npy", False),
-        "jpeg": (Pictures(), (3, SIDE, SIDE), "depth", jpeg, "image/jpeg", False),
+        "jpeg": (Pictures(), (3, SIDE, SIDE), "depth-estimation", jpeg, "image/jpeg", False),
         "accelerator": (Means(), (3, 16, 16), "tensor", artifacts.npy(pixels[:, :16, :16]), "application/x-npy", True),
     }
     found = {}
@@ -131,7 +131,7 @@ def cases(folder: Path) -> dict[str, Case]:
         shutil.copy(ROOT / "inference_code" / "inference.py", model / "code" / "inference.py")
         artifacts.finish(model, graphs, task, files={g.file: artifacts.m.file_sha256(model / g.file) for g in graphs})
         (folder / f"{name}.body").write_bytes(body)
-        accept = "application/x-npy; size=model" if task == "depth" else "application/x-npy"
+        accept = "application/x-npy; size=model" if task == "depth-estimation" else "application/x-npy"
         found[name] = Case(name, model, folder / f"{name}.body", content_type, accelerator, accept=accept)
     return found
 

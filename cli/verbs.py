@@ -23,7 +23,7 @@ CHECK, MODEL, DEPLOY, REHEARSE, JOBS = (
 class Verb:
     """One verb: its line in the help, and where its command is.
 
-    module: has `register(app)`, or `app`, a Typer whose command of this name (or which as a whole) is meant.
+    module: has COMMANDS by name, or `app`, a Typer whose command of this name (or which as a whole) is meant.
     room: the module whose `run(command)` turns its errors into one message and an exit code.
     """
 
@@ -36,10 +36,10 @@ class Verb:
     def load(self) -> Any:
         """The command, imported now."""
         module = importlib.import_module(self.module)
-        app = getattr(module, "app", None)
-        if app is None:
-            app = typer.Typer(rich_markup_mode="markdown")
-            module.register(app)
+        app = module.COMMANDS[self.name] if hasattr(module, "COMMANDS") else module.app
+        if not isinstance(app, typer.Typer):
+            command, app = app, typer.Typer(rich_markup_mode="markdown")
+            app.command(self.name)(command)
         group = get_group(app)
         return group.commands.get(self.name, group)
 

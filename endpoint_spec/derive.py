@@ -27,15 +27,15 @@ def workers(spec: EndpointSpec) -> int:
     return platform(spec.serve.instance_type).cores // spec.serve.cores_per_worker
 
 
-def keep_at(spec: EndpointSpec, lock: Lock | None = None) -> float:
-    """Concurrent requests an instance that scaling keeps to: scale.keep_at, or workers x largest batch x 0.7.
+def target_value(spec: EndpointSpec, lock: Lock | None = None) -> float:
+    """Concurrent requests an instance to scale for: scale.target_value, or workers x largest batch x 0.7.
 
     The largest batch is the lock's, since that is what runs; without a lock it is the spec's. With scale.measured it
     is 0.7 of what the recommended configuration was measured to bear, as far as the lock has such figures (a lock
     without them is refused by endpoint_spec.lock.check).
     """
-    if spec.scale.keep_at is not None:
-        return spec.scale.keep_at
+    if spec.scale.target_value is not None:
+        return spec.scale.target_value
     if spec.scale.measured and lock is not None and lock.measured is not None:
         return _measured(spec, lock.measured["recommended"])
     sizes = [graph.batch_size for graph in lock.graphs] if lock else list(spec.compile.batch_sizes)
@@ -110,8 +110,8 @@ def worker_environment(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
         "ENDPOINT_MAX_PIXELS": str(serve.limits.pixels),
         "ENDPOINT_MAX_ITEMS": str(serve.limits.items),
         "ENDPOINT_MAX_BATCH_DELAY_MS": f"{serve.max_batch_delay / timedelta(milliseconds=1):g}",
-        "ENDPOINT_REQUEST_BYTES": str(row.request_bytes),
-        "ENDPOINT_RESPONSE_BYTES": str(row.response_bytes),
+        "ENDPOINT_REQUEST_BYTES": str(limits().request_bytes),
+        "ENDPOINT_RESPONSE_BYTES": str(limits().response_bytes),
         "NEURON_RT_NUM_CORES": str(row.cores if threaded else serve.cores_per_worker),
         "OMP_NUM_THREADS": str(max(1, row.vcpu // count)),
         # OpenMP's threads spin while they wait; where more of them run than there are processors, all wait for the
@@ -156,7 +156,7 @@ def _torchserve(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
     The batch size stays 1, since the toolkit gives every request of a batch the headers of the first; batches form in
     the handler. A worker is killed that does not answer in time; before TorchServe 0.12 loading counts as an answer.
     """
-    row, count = platform(spec.serve.instance_type), str(workers(spec))
+    count = str(workers(spec))
     seconds = str(max(limits().invocation_seconds, startup_timeout(lock)))
     return {
         "SAGEMAKER_TS_BATCH_SIZE": "1",
@@ -171,6 +171,6 @@ def _torchserve(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
         # TorchServe 0.12 bounds the loading by itself, at 120 s; 0.11 knows no such setting and counts it as an answer.
         "TS_DEFAULT_STARTUP_TIMEOUT": seconds,
         # TorchServe's own limit is 6.5 MB each way.
-        "TS_MAX_REQUEST_SIZE": str(row.request_bytes),
-        "TS_MAX_RESPONSE_SIZE": str(row.response_bytes),
+        "TS_MAX_REQUEST_SIZE": str(limits().request_bytes),
+        "TS_MAX_RESPONSE_SIZE": str(limits().response_bytes),
     }

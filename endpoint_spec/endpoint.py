@@ -343,12 +343,12 @@ class Scale(Section):
     min: StrictInt = Field(default=1, ge=0)
     max: StrictInt = Field(default=2, ge=1)
     policy: Literal["concurrency", "invocations"] = "concurrency"
-    keep_at: Annotated[float, Strict(), Field(ge=0.001, le=1e9)] | None = Field(
+    target_value: Annotated[float, Strict(), Field(ge=0.001, le=1e9)] | None = Field(
         default=None,
         description="concurrent requests an instance (default workers x largest batch x 0.7), or requests a minute",
     )
     measured: StrictBool = Field(
-        default=False, description="keep_at from the lock's measured figures (inferentia measure)"
+        default=False, description="target_value from the lock's measured figures (inferentia measure)"
     )
 
 

@@ -280,7 +280,7 @@ def _measurement_problems(spec: EndpointSpec, lock: Lock) -> list[str]:
     if not spec.scale.measured:
         return []
     found, kind = lock.measured, spec.serve.instance_type
-    help_ = f"Run on an {kind.removeprefix('ml.')} instance: inferentia measure {spec.name}; or write keep_at."
+    help_ = f"Run on an {kind.removeprefix('ml.')} instance: inferentia measure {spec.name}; or write target_value."
     if found is None:
         problem = "the lock has no measured figures"
     elif found.get("artifact") != lock.digests.artifact:

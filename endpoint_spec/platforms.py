@@ -50,8 +50,6 @@ class Platform(_Row):
     device_memory_gib: float
     tflops_per_core: float
     bandwidth_gib_s: float
-    request_bytes: int
-    response_bytes: int
     features: Features
     sagemaker_price: Price | None
     ec2_price: Price | None
@@ -146,14 +144,11 @@ def platform(instance_type: str, root: Path | None = None) -> Platform:
     if row is None:
         raise UnknownPlatform(f"{instance_type} is not a known Inferentia instance type. {nearest_type(instance_type)}")
     family = _data("families")["families"][row["family"]]
-    known = limits()
     return Platform(
         instance_type=instance_type,
         **row,
         tflops_per_core=family["tflops_per_core"],
         bandwidth_gib_s=family["bandwidth_gib_s"],
-        request_bytes=known.request_bytes,
-        response_bytes=known.response_bytes,
         features=Features(**family["features"]),
         sagemaker_price=price(instance_type, "sagemaker", root),
         ec2_price=price(instance_type, "ec2", root),
@@ -242,23 +237,13 @@ def registry_account(region: str) -> str:
 @cache
 def limits() -> Limits:
     """Limits that hold for every instance type."""
-    data = _data("limits")
-    names = set(Limits.model_fields) - {"timeout_seconds_min", "timeout_seconds_max"}
-    seconds = data["timeout_seconds"]
-    return Limits(
-        timeout_seconds_min=seconds["min"], timeout_seconds_max=seconds["max"], **{name: data[name] for name in names}
-    )
+    return Limits(**_data("limits")["limits"])
 
 
 @cache
 def compile_machine() -> CompileMachine:
     """What a machine needs to compile on, and from which size weights go beside the program."""
-    data = _data("limits")
-    return CompileMachine(
-        **data["compile_machine"],
-        separate_weights_bytes=data["separate_weights_bytes"],
-        source=data["compile_machine_source"],
-    )
+    return CompileMachine(**_data("limits")["compile_machine"])
 
 
 @cache

@@ -401,22 +401,20 @@ def min_below_max(spec: EndpointSpec) -> Iterator[Finding]:
         yield Finding("scale.min", str(spec.scale.min), problem, f"Write {spec.scale.max} at most, or raise scale.max.")
 
 
-@rule("scale.measured", "scale.keep_at")
+@rule("scale.measured", "scale.target_value")
 def one_scaling_target(spec: EndpointSpec) -> Iterator[Finding]:
     """A target is written or measured."""
-    if spec.scale.measured and spec.scale.keep_at is not None:
-        problem = f"is given beside keep_at, {spec.scale.keep_at:g}"
+    if spec.scale.measured and spec.scale.target_value is not None:
+        problem = f"is given beside target_value, {spec.scale.target_value:g}"
         yield Finding("scale.measured", "true", problem, "Keep one of them.")
 
 
-@rule("scale.policy", "scale.keep_at", "scale.measured")
+@rule("scale.policy", "scale.target_value", "scale.measured")
 def requests_a_minute_are_yours(spec: EndpointSpec) -> Iterator[Finding]:
     """How many requests a minute an instance answers follows from a measurement, not from its shape."""
-    if spec.scale.policy == "invocations" and spec.scale.keep_at is None and not spec.scale.measured:
-        problem = "has no target: scale.keep_at is missing"
-        remedy = (
-            "Write keep_at, the requests a minute that one instance should get, measured: true, or policy: concurrency."
-        )
+    if spec.scale.policy == "invocations" and spec.scale.target_value is None and not spec.scale.measured:
+        problem = "has no target: scale.target_value is missing"
+        remedy = "Write target_value, the requests a minute of one instance, measured: true, or policy: concurrency."
         yield Finding("scale.policy", "invocations", problem, remedy)
 
 

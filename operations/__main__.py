@@ -17,7 +17,8 @@ from .errors import OperationError, WrongUseError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 for group in (status, jobs, artifacts, smoke):  # the order is that of --help
-    group.register(app)
+    for name, command in group.COMMANDS.items():
+        app.command(name)(command)
 
 
 def main() -> int:

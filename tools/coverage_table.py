@@ -123,23 +123,30 @@ def digest(family: str) -> str:
 
 def _made_of(family: str, variant: str, options: Mapping[str, Any], bucket: Any) -> list[Any]:
     """Per graph: its figures, the text of the lowered graph without class names, its constants' sha256."""
-    from compile.definition import checked_inputs  # noqa: PLC0415
-    from compile.ir.flat_module import flat_module  # noqa: PLC0415
-    from compile.lowering import lower, split  # noqa: PLC0415
     from compile.targets import trace_for_cpu  # noqa: PLC0415
 
     definition = _definition(family, variant, options)
     found = []
     for role, graph in definition.graphs.items():
-        example, _ = checked_inputs(graph, role, bucket, 1)
-        flat, tensors = flat_module(graph.module, example), tuple(example.values())
-        lowered = lower(flat, tensors)
-        parts = split(lowered.module, tensors)
+        example, _, flat, lowered, parts = _lowered(role, graph, bucket)
+        tensors = tuple(example.values())
         traced, _ = trace_for_cpu(parts.whole, tensors, list(example))
         text = re.sub(r"__torch__\.[\w.]+| # .*", "", str(traced.inlined_graph))
         constants = sorted(_sha(str((t.dtype, t.shape, t.flatten().tolist()))) for t in traced.state_dict().values())
         found.append([role, _figures(flat, tensors, lowered, parts), _sha(text), constants])
     return found
+
+
+def _lowered(role: str, graph: Any, bucket: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """A graph's example and reference inputs, its module, that module lowered, and the parts on host and device."""
+    from compile.definition import checked_inputs  # noqa: PLC0415
+    from compile.ir.flat_module import flat_module  # noqa: PLC0415
+    from compile.lowering import lower, split  # noqa: PLC0415
+
+    example, references = checked_inputs(graph, role, bucket, 1)
+    flat, tensors = flat_module(graph.module, example), tuple(example.values())
+    lowered = lower(flat, tensors)
+    return example, references, flat, lowered, split(lowered.module, tensors)
 
 
 def _sha(text: str) -> str:
@@ -192,15 +199,11 @@ def _definition(family: str, variant: str, options: Mapping[str, Any]) -> Any:
 
 
 def _graph(role: str, graph: Any, bucket: Any) -> dict[str, Any]:
-    from compile.definition import checked_inputs  # noqa: PLC0415
-    from compile.ir.flat_module import flat_module, signature  # noqa: PLC0415
-    from compile.lowering import lower, split  # noqa: PLC0415
+    from compile.ir.flat_module import signature  # noqa: PLC0415
     from compile.verification.parity import compare  # noqa: PLC0415
 
-    example, references = checked_inputs(graph, role, bucket, 1)
-    flat, tensors = flat_module(graph.module, example), tuple(example.values())
-    lowered = lower(flat, tensors)
-    parts = split(lowered.module, tensors)
+    example, references, flat, lowered, parts = _lowered(role, graph, bucket)
+    tensors = tuple(example.values())
     figures = _figures(flat, tensors, lowered, parts)
     flops = figures["before"]["flops"]
     doubles = INPUTS if flops < LARGE else 2 if flops < HUGE else 1

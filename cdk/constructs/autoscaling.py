@@ -36,9 +36,9 @@ class EndpointScaling(Construct):
         endpoint: sagemaker.CfnEndpoint,
         variant_name: str,
         scale: Scale,
-        keep_at: float,
+        target_value: float,
     ) -> None:
-        """scale: the spec's section. keep_at: the target for one instance: requests at once, or requests a minute."""
+        """scale: the spec's section. target_value: for one instance: concurrent requests, or requests a minute."""
         super().__init__(scope, construct_id)
         self.target = autoscaling.CfnScalableTarget(
             self,
@@ -51,7 +51,7 @@ class EndpointScaling(Construct):
         )
         self.target.add_resource_dependency(endpoint)
         configuration = autoscaling.CfnScalingPolicy.TargetTrackingScalingPolicyConfigurationProperty(
-            target_value=round(keep_at, 9),
+            target_value=round(target_value, 9),
             predefined_metric_specification=autoscaling.CfnScalingPolicy.PredefinedMetricSpecificationProperty(
                 predefined_metric_type=PREDEFINED_METRICS[scale.policy]
             ),

@@ -28,11 +28,11 @@ class EndpointDashboard(Construct):
         metrics: EndpointMetrics,
         alarms: Alarms,
         scale: Scale,
-        keep_at: float,
+        target_value: float,
     ) -> None:
-        """alarms, scale: the spec's sections. keep_at: what scaling keeps to, drawn as a line where it is measured."""
+        """alarms, scale: the spec's sections. target_value: that of scaling, drawn as a line where it is measured."""
         super().__init__(scope, construct_id)
-        target = {"scaling target": keep_at}
+        target = {"scaling target": target_value}
         self.dashboard = cloudwatch.Dashboard(
             self,
             "Dashboard",

@@ -87,17 +87,17 @@ class EndpointStack(SpecStack):
         )
         topic.admit_alarms(alarms.latency, alarms.error_rate)
         serving = self._serve(spec, lock, artifacts, logs, alarms)
-        keep_at = derive.keep_at(spec, lock)
+        target_value = derive.target_value(spec, lock)
         EndpointScaling(
             self,
             "Scaling",
             endpoint=serving.endpoint,
             variant_name=VARIANT_NAME,
             scale=spec.scale,
-            keep_at=keep_at,
+            target_value=target_value,
         )
         dashboard = EndpointDashboard(
-            self, "Watch", metrics=metrics, alarms=spec.alarms, scale=spec.scale, keep_at=keep_at
+            self, "Watch", metrics=metrics, alarms=spec.alarms, scale=spec.scale, target_value=target_value
         )
         add_outputs(
             self,

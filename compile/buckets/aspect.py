@@ -1,8 +1,8 @@
 """Buckets for pictures that are resized, not padded: the shapes that squeeze them least, exactly.
 
-A handler that resizes (task depth) sends a picture to the bucket of the nearest shape and stretches it to fit. The
-candidates are the sizes that the model's own preprocessing gives to the pictures of the histogram, so a picture whose
-candidate is chosen is not squeezed beyond what the reference does. A picture's penalty is |log(its aspect ratio / the
+The task depth-estimation sends a picture to the bucket of the nearest shape and stretches it to fit. The candidates are
+the sizes that the model's own preprocessing gives to the pictures of the histogram, so a picture whose candidate is
+chosen is not squeezed beyond what the reference does. A picture's penalty is |log(its aspect ratio / the
 bucket's)|; it goes to the nearest on a line, so between two neighbouring buckets only these two count, and
 
     best(k, j) = min over i < j of best(k - 1, i) + (penalty between the shapes i and j)

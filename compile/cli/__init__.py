@@ -1,4 +1,4 @@
 """The subcommands of `python -m compile`, one group a file.
 
-A module with `register(app)` listed in compile/cli/app.py adds its commands.
+A module listed in compile/cli/app.py has a table of its COMMANDS.
 """

@@ -69,12 +69,6 @@ HostTime = Annotated[bool, typer.Option("--host-time", help="Measure on this CPU
 LogFile = Annotated[Path, typer.Argument(help="The output of torch_neuron.trace.", show_default=False)]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands."""
-    app.command("analyze")(analyze_command)
-    app.command("read-log")(read_log_command)
-
-
 def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
     what: What,
     json_: JsonFile = None,
@@ -280,3 +274,6 @@ def read_log_command(
     if str(json_) != "-":
         terminal_report.show_log(found, out)
     _write_json(found.to_json(), json_)
+
+
+COMMANDS = {"analyze": analyze_command, "read-log": read_log_command}

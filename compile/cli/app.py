@@ -18,7 +18,7 @@ from endpoint_spec import SpecErrors
 from endpoint_spec.lock import LockError
 from inference_code.artifact.manifest import ManifestError
 
-# Each has register(app). The order is that of --help.
+# Each has COMMANDS, by name. The order is that of --help.
 COMMAND_MODULES = (
     "compile.cli.new",
     "compile.cli.buckets",
@@ -50,7 +50,11 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for module in COMMAND_MODULES:
-        importlib.import_module(module).register(app)
+        for name, command in importlib.import_module(module).COMMANDS.items():
+            if isinstance(command, typer.Typer):
+                app.add_typer(command, name=name)
+            else:
+                app.command(name)(command)
     return app
 
 

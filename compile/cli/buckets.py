@@ -45,11 +45,6 @@ OptionalName = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("buckets")(buckets_command)
-
-
 def buckets_command(  # noqa: PLR0913, PLR0917  (a command line)
     sizes: Sizes,
     name: OptionalName = None,
@@ -243,3 +238,6 @@ def _show_shapes(found: Histogram, planned: ShapePlan) -> None:
 
 def _title(found: Histogram, planned: Plan | ShapePlan, kind: str) -> str:
     return f"{found.items} items, {len(found.counts)} sizes: {len(planned.best.buckets)} bucket(s), {kind}"
+
+
+COMMANDS = {"buckets": buckets_command}

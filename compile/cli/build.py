@@ -42,12 +42,6 @@ _CACHED = " (from the cache: not compiled again)"
 _STAND_IN = "made with a stand-in for the Neuron SDK: for tests alone, nothing deploys it"
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands."""
-    app.command("build")(build_command)
-    app.command("package")(package_command)
-
-
 def build_command(
     name: Name,
     rehearse: Rehearse = False,
@@ -251,3 +245,6 @@ def _summary(result: Result) -> dict[str, Any]:
         ],
         "lock": json.loads(result.lock.dump()),
     }
+
+
+COMMANDS = {"build": build_command, "package": package_command}

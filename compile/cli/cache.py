@@ -16,11 +16,6 @@ from compile.frontend.project import project
 Empty = Annotated[bool, typer.Option("--empty", help="Remove all of it. The next build compiles every graph anew.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("cache")(cache_command)
-
-
 def cache_command(empty: Empty = False, json_: Json = False, root: Root = Path()) -> None:
     """List the compiled graphs in build/cache, used last first; or remove them.
 
@@ -45,3 +40,6 @@ def cache_command(empty: Empty = False, json_: Json = False, root: Root = Path()
     for variant in kept:
         table.add_row(variant.key, f"{variant.bytes / 1e6:.1f}", f"{variant.used:%Y-%m-%d %H:%M} UTC")
     out.print(table)
+
+
+COMMANDS = {"cache": cache_command}

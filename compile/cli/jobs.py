@@ -34,16 +34,6 @@ _MESSAGE_BYTES = 1000  # SageMaker's ExitMessage takes 1024
 _MESSAGE_VARIABLE = "INFERENTIA_MESSAGE_FILE"
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands."""
-    app.command("bundle")(bundle_command)
-    app.command("adopt")(adopt_command)
-    job = typer.Typer(help="What runs inside a compile job; start.sh of a bundle calls it.", no_args_is_help=True)
-    job.command("variant")(variant_command)
-    job.command("gather")(gather_command)
-    app.add_typer(job, name="job")
-
-
 def bundle_command(
     name: Name,
     to: To,
@@ -162,3 +152,9 @@ def adopt_command(
     table.add_row("lock", places[1])
     table.add_row("changed", "yes" if changed else "no: artifact and lock were the same already")
     out.print(table)
+
+
+job = typer.Typer(help="What runs inside a compile job; start.sh of a bundle calls it.", no_args_is_help=True)
+job.command("variant")(variant_command)
+job.command("gather")(gather_command)
+COMMANDS = {"bundle": bundle_command, "adopt": adopt_command, "job": job}

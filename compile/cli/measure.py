@@ -29,11 +29,6 @@ Price = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("measure")(measure_command)
-
-
 def measure_command(  # noqa: PLR0913, PLR0917  (a command line)
     name: Name,
     rehearse: Rehearse = False,
@@ -107,3 +102,6 @@ def _show(report: Report, place: Path, kept: Kept) -> None:
     err.print(f"Figures are in {where}. Table: {place}/measured.json.", markup=False, highlight=False)
     plot = f"Plot: {place}/pareto.png." if kept.plotted else "No plot was drawn: matplotlib is not installed here."
     err.print(plot, markup=False, highlight=False)
+
+
+COMMANDS = {"measure": measure_command}

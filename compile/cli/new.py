@@ -33,12 +33,6 @@ From = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands."""
-    app.command("new")(new)
-    app.command("list")(list_models)
-
-
 def new(
     name: Annotated[str, typer.Argument(help="Name of the endpoint to create.", show_default=False)],
     source: From = None,
@@ -102,3 +96,6 @@ def list_models(json_: Json = False) -> None:
         table.add_row(row["family"], ", ".join(row["variants"]), row["task"], row["source"])
     out.print(table)
     err.print("Your own model: inferentia new NAME --from path.py:function", highlight=False)
+
+
+COMMANDS = {"new": new, "list": list_models}

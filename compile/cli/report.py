@@ -13,11 +13,6 @@ from compile.files import write_json, write_text
 from compile.frontend.project import endpoint
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("report")(report_command)
-
-
 def report_command(name: Name, rehearse: Rehearse = False, json_: Json = False, root: Root = Path()) -> None:
     """Write build/report/NAME.md and NAME.json: prediction against log, parity, latency, versions, and what is missing.
 
@@ -37,3 +32,6 @@ def report_command(name: Name, rehearse: Rehearse = False, json_: Json = False, 
     for item in report.missing:
         out.print(f"missing: {item.what}. Run: {item.command}", markup=False, highlight=False, soft_wrap=True)
     out.print(f"Report: build/report/{stem}.md (and .json)", highlight=False)
+
+
+COMMANDS = {"report": report_command}

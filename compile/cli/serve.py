@@ -22,11 +22,6 @@ Port = Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1
 _SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "application/x-npy": "npy", "application/json": "json"}
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("serve")(serve_command)
-
-
 def serve_command(name: Name, port: Port = 8080, root: Root = Path()) -> None:
     """Run the artifact's own code on this machine until Ctrl-C, and print the curl line that asks it.
 
@@ -66,3 +61,6 @@ def _introduce(spec: specs.EndpointSpec, built: artifact.Built, worker: Worker) 
         f"{worker.url}/invocations -o answer.{answer}"
     )
     out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+COMMANDS = {"serve": serve_command}

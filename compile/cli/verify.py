@@ -64,11 +64,6 @@ Rewrites = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("verify")(verify_command)
-
-
 def verify_command(  # noqa: PLR0913, PLR0917  (a command line)
     name: What,
     rehearse: Rehearse = False,
@@ -139,15 +134,8 @@ def _artifact(name: str, rehearse: bool, json_: bool, root: Path) -> None:
 def _per_module(trial: VerifiedVariant, leaves: bool, mode: Mode | None, reporter: Reporter) -> PerModule:
     from compile.verification.per_module import per_module  # noqa: PLC0415
 
-    percent = 0
     with reporter.step(f"block by block: {trial.name}", 100) as advance:
-
-        def ahead(done: int, total: int) -> None:
-            nonlocal percent
-            advance(100 * done // total - percent)
-            percent = 100 * done // total
-
-        return per_module(trial, leaves=leaves, mode=mode, advance=ahead)
+        return per_module(trial, leaves=leaves, mode=mode, advance=advance)
 
 
 def _precision(trial: VerifiedVariant, reporter: Reporter) -> GraphPrecision:
@@ -275,3 +263,6 @@ def _show_precision(graphs: Sequence[GraphPrecision], mode: Mode) -> None:
         out.print(
             f"Recommended, the fastest within device_tolerance: {best.name} (compile.fast_math: {best.fast_math})"
         )
+
+
+COMMANDS = {"verify": verify_command}

@@ -26,7 +26,7 @@ BEGINNING, PADDING, END = 0, 1, 2
 DRAW = drawer(gains={"q_proj.weight": 2.0, "lm_head.weight": 1.5, "embed_positions.weight": 0.04})
 
 
-@family(name="bart", variants=VARIANTS, task="generation", source="https://arxiv.org/abs/1910.13461")
+@family(name="bart", variants=VARIANTS, task="text2text-generation", source="https://arxiv.org/abs/1910.13461")
 def build(sizes: Sizes) -> ModelDefinition:
     """Graphs encoder and step. Decoding begins with the end token. Options: see `seq2seq.Sizes`."""
     return definition(

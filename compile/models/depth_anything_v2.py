@@ -51,7 +51,7 @@ VARIANTS = {
 @family(
     name="depth_anything_v2",
     variants=VARIANTS,
-    task="depth",
+    task="depth-estimation",
     source="https://github.com/DepthAnything/Depth-Anything-V2",
 )
 def build(sizes: Sizes) -> ModelDefinition:
@@ -77,7 +77,7 @@ def build(sizes: Sizes) -> ModelDefinition:
         with_official_positions(DepthAnythingForDepthEstimation(_configuration(sizes))),
         sizes.image_size,
         draw,
-        task="depth",
+        task="depth-estimation",
         task_settings={
             "mean": list(PICTURES.mean),
             "std": list(PICTURES.std),

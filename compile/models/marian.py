@@ -20,7 +20,7 @@ END = 0
 DRAW = drawer(gains={"q_proj.weight": 2.0, "lm_head.weight": 1.5})
 
 
-@family(name="marian", variants=VARIANTS, task="generation", source="https://huggingface.co/Helsinki-NLP")
+@family(name="marian", variants=VARIANTS, task="text2text-generation", source="https://huggingface.co/Helsinki-NLP")
 def build(sizes: Sizes) -> ModelDefinition:
     """Graphs encoder and step. The last token of the vocabulary pads and begins. Options: see `seq2seq.Sizes`."""
     padding = sizes.vocabulary - 1

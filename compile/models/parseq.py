@@ -33,7 +33,7 @@ CHARSET = string.digits + string.ascii_letters + string.punctuation
 VARIANTS = {"base": Sizes(), "tiny": Sizes(width=192, encoder_heads=3, decoder_heads=6)}
 
 
-@family(name="parseq", variants=VARIANTS, task="reading", source="https://github.com/baudm/parseq")
+@family(name="parseq", variants=VARIANTS, task="image-to-text", source="https://github.com/baudm/parseq")
 def build(sizes: Sizes) -> ModelDefinition:
     """Graphs encoder, step and refine; pictures are float32 (batch, 3, 32, 128) in -1..1. Options: see `Sizes`."""
     require(
@@ -56,7 +56,7 @@ def build(sizes: Sizes) -> ModelDefinition:
     return ModelDefinition(
         graphs=graphs,
         buckets=[{"image": sizes.image}],
-        task="reading",
+        task="image-to-text",
         sample=_sample,
         task_settings={"charset": charset(sizes), "refinements": sizes.refinements},
         weights_module=model,

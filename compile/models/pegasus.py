@@ -24,7 +24,9 @@ FIRST_WORD = 107  # the special tokens of the pre-training come before
 DRAW = drawer(gains={"q_proj.weight": 2.0, "lm_head.weight": 1.5})
 
 
-@family(name="pegasus", variants=VARIANTS, task="generation", source="https://github.com/google-research/pegasus")
+@family(
+    name="pegasus", variants=VARIANTS, task="text2text-generation", source="https://github.com/google-research/pegasus"
+)
 def build(sizes: Sizes) -> ModelDefinition:
     """Graphs encoder and step. Token 0 pads and begins. Options: see `seq2seq.Sizes`."""
     return definition(

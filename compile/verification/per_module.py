@@ -9,9 +9,11 @@ output's maximum), the rule of the build with the spec's lowering_tolerance.
 from __future__ import annotations
 
 import functools
+import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,6 +26,7 @@ from compile.lowering import LoweringError, lower
 from compile.lowering.config import Rewriting
 from compile.lowering.for_target import parted
 from compile.lowering.operator_names import map_tensors, tensors
+from compile.progress import Advance
 from compile.verification.inputs import VerifiedVariant
 from compile.verification.parity import OutputParity, compare, in_float64
 from compile.verification.precision_emulation import Mode, emulated
@@ -92,13 +95,13 @@ def per_module(
     *,
     leaves: bool = False,
     mode: Mode | None = None,
-    advance: Callable[[int, int], None] = lambda _done, _total: None,
+    advance: Advance = lambda _percent: None,
 ) -> PerModule:
     """Tries every block of a graph on its first reference input.
 
     Blocks are the submodules that have submodules; with `leaves` all of them. Inside the first block that diverges
     the leaves are tried in any case. What a block leaves to the host keeps its precision under `mode`.
-    `advance(done, total)` after each block. Raises CompileError when the model cannot be lowered at all.
+    `advance(n)` after each block: n percent more are done. Raises CompileError when the model cannot be lowered at all.
     """
     bench, flat = _Bench(trial.accept.lowering_tolerance, trial.target, trial.rewriting, mode), trial.module
     given = tuple(trial.references[0].values())
@@ -108,7 +111,7 @@ def per_module(
         rows = {}
         for number, visit in enumerate(chosen):
             rows[visit.began] = bench.alone(visit)
-            advance(number + 1, len(chosen))
+            advance(100 * (number + 1) // len(chosen) - 100 * number // len(chosen))
         notes = bench.in_place(flat, given, {visit.path: rows[visit.began] for visit in reversed(chosen)})
         first = _first(chosen, rows)
         if first is not None and not leaves and rows[first.began].diverges:
@@ -135,13 +138,12 @@ def _first(visits: Sequence[Visit], rows: Mapping[int, Row]) -> Visit | None:
 
 
 def _visits(flat: nn.Module, inputs: tuple[Tensor, ...]) -> list[Visit]:
-    """Every call of a submodule, in the order in which they begin. A second call of one module has `#2` in its path."""
+    """Every call of a submodule, in the order in which they begin."""
     found: list[Visit] = []
-    clock, times = iter(range(1 << 62)), dict[str, int]()
+    clock = itertools.count()
 
-    def record(path: str, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def record(name: str, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         began, given = next(clock), []
-        times[path] = times.get(path, 0) + 1
 
         def hold(tensor: Tensor) -> Tensor:
             given.append(tensor.detach().clone())
@@ -149,11 +151,10 @@ def _visits(flat: nn.Module, inputs: tuple[Tensor, ...]) -> list[Visit]:
 
         arguments = map_tensors((args, kwargs), hold)
         result = forward(*args, **kwargs)
-        name = path if times[path] == 1 else f"{path}#{times[path]}"
         found.append(Visit(name, module, arguments, tuple(given), began, next(clock)))
         return result
 
-    with _forwards(flat, record):
+    with _calls(flat, record):
         flat(*inputs)
     return sorted(found, key=lambda visit: visit.began)
 
@@ -162,13 +163,22 @@ _PLACE = torch.empty(0)  # stands for a tensor among a block's arguments
 
 
 @contextmanager
-def _forwards(flat: nn.Module, record: Callable[..., Any]) -> Iterator[None]:
-    """Every submodule's forward goes through `record(path, module, forward, ...)`: hooks see no keywords in 1.13."""
-    changed = []
+def _calls(flat: nn.Module, record: Callable[..., Any]) -> Iterator[None]:
+    """Every submodule's forward goes through `record(name, module, forward, ...)`: hooks see no keywords in 1.13.
+
+    A call's name is the module's path; a second call of one module has `#2` behind it.
+    """
+    changed, times = [], Counter[str]()
+
+    def called(path: str, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        times[path] += 1
+        name = path if times[path] == 1 else f"{path}#{times[path]}"
+        return record(name, module, forward, *args, **kwargs)
+
     try:
         for path, module in flat.named_modules():
             if path and not isinstance(module, torch.jit.ScriptModule) and "forward" not in vars(module):
-                wrapped = functools.wraps(module.forward)(functools.partial(record, path, module, module.forward))
+                wrapped = functools.wraps(module.forward)(functools.partial(called, path, module, module.forward))
                 vars(module)["forward"] = wrapped
                 changed.append(module)
         yield
@@ -268,40 +278,32 @@ class _Bench:
 
 
 class Tapped(nn.Module):
-    """A module that returns, after its own outputs, what the named submodules returned on the way.
+    """A module that returns, after its own outputs, what the named calls of submodules returned on the way.
 
-    `keys` of the last run: (path, number) of each tap; a second call of one module has `#2` in its path.
+    `keys` of the last run: (name, number) of each tap.
     """
 
-    def __init__(self, flat: nn.Module, paths: Mapping[str, Any]) -> None:
+    def __init__(self, flat: nn.Module, names: Collection[str]) -> None:
         super().__init__()
         self.flat = flat
-        self.paths = frozenset(path.partition("#")[0] for path in paths)
+        self.names = frozenset(names)
         self.keys: list[tuple[str, int]] = []
         self.training = False
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """As the module itself, and the taps."""
         taps: list[Tensor] = []
-        self.keys, times = [], dict[str, int]()
+        self.keys = []
 
-        def tap(path: str, _module: nn.Module, _args: Any, output: Any) -> None:
-            times[path] = times.get(path, 0) + 1
-            name = path if times[path] == 1 else f"{path}#{times[path]}"
-            for number, tensor in enumerate(tensors(output)):
+        def tap(name: str, _module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            output = forward(*args, **kwargs)
+            for number, tensor in enumerate(tensors(output) if name in self.names else ()):
                 taps.append(tensor.clone())  # a later block may write into it
                 self.keys.append((name, number))
+            return output
 
-        handles = [
-            part.register_forward_hook(functools.partial(tap, path))
-            for path, part in self.flat.named_modules()
-            if path in self.paths and not isinstance(part, torch.jit.ScriptModule)
-        ]
-        try:
+        with _calls(self.flat, tap):
             outputs = self.flat(*inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
         return (*outputs, *taps)
 
     @staticmethod

@@ -133,7 +133,7 @@ def _account(output: OutputUnderMode, found: Tensor, expected: Tensor, metrics: 
 
 
 def _metrics(trial: VerifiedVariant, output: str) -> TaskMetric | None:
-    if trial.task == "depth" and output == trial.settings.get("output", output):
+    if trial.task == "depth-estimation" and output == trial.settings.get("output", output):
         return depth_metrics
     last = output.rpartition(".")[2]
     if last == "alphas":

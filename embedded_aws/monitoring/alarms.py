@@ -9,13 +9,15 @@ older data never fills in for missing data; actions go to SNS topics only (other
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import operator
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from moto.cloudwatch.models import Alarm, CloudWatchBackend
@@ -35,8 +37,9 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "LessThanOrEqualToThreshold": operator.le,
 }
 QUERIES = "queries"  # the attribute of an alarm with its metric data queries, as they were put
-_WORD = re.compile(r"\s*(ALARM|OK|INSUFFICIENT_DATA|TRUE|FALSE|AND|OR|NOT|\(|\)|\"[^\"]*\"|'[^']*'|[^\s()]+)")
-_STATES = {"ALARM", "OK", "INSUFFICIENT_DATA"}
+_WORD = re.compile(r"(?P<state>ALARM|OK|INSUFFICIENT_DATA)\s*\(\s*(?P<name>\"[^\"]*\"|'[^']*'|[^\s()]+)\s*\)|[^\s()]+")
+_OPERATORS = {"AND": "and", "OR": "or", "NOT": "not", "TRUE": "True", "FALSE": "False"}
+_NODES = (ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.Name, ast.Load, ast.Constant)
 
 
 def metric_state(backend: CloudWatchBackend, alarm: Alarm, moment: datetime) -> tuple[str, str]:
@@ -83,59 +86,41 @@ class Rule:
     """A composite alarm's rule: ALARM(), OK(), INSUFFICIENT_DATA() of alarms, AND, OR, NOT, TRUE, FALSE."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.names = text, set[str]()
-        self._words = _WORD.findall(text)
-        self._place = 0
-        self.holds = self._or()
-        if self._place != len(self._words):
-            raise RuleError(f"AlarmRule {text!r}: {self._words[self._place]!r} is not expected there")
+        self.text = text
+        self._asked: dict[str, tuple[str, str]] = {}  # state and alarm, by the name that stands for them in Python
+        python = " ".join(_WORD.sub(self._in_python, text).split())
+        try:
+            self._tree = ast.parse(python, mode="eval").body
+        except SyntaxError as error:
+            raise RuleError(f"AlarmRule {text!r} cannot be read: {error.msg}") from error
+        if not all(isinstance(node, _NODES) for node in ast.walk(self._tree)):
+            raise RuleError(f"AlarmRule {text!r} cannot be read: it is no condition")
+        self.names = {name for _, name in self._asked.values()}
 
-    def _take(self) -> str:
-        if self._place == len(self._words):
-            raise RuleError(f"AlarmRule {self.text!r} ends too early")
-        self._place += 1
-        return str(self._words[self._place - 1])
+    def _in_python(self, word: re.Match[str]) -> str:
+        """An operator of Python, or a name that stands for one state of one alarm. Raises RuleError for other words."""
+        if word["state"] is None and word[0] not in _OPERATORS:
+            raise RuleError(f"AlarmRule {self.text!r}: {word[0]!r} is not expected there")
+        if word["state"] is None:
+            return f" {_OPERATORS[word[0]]} "
+        made = f"asked_{len(self._asked)}"
+        self._asked[made] = word["state"], word["name"].strip("\"'")
+        return f" {made} "
 
-    def _next_is(self, word: str) -> bool:
-        if self._place < len(self._words) and self._words[self._place] == word:
-            self._place += 1
-            return True
-        return False
+    def holds(self, states: Mapping[str, str]) -> bool:
+        """Whether it is true of alarms in these states."""
+        return self._holds(self._tree, states)
 
-    def _or(self) -> Callable[[dict[str, str]], bool]:
-        parts = [self._and()]
-        while self._next_is("OR"):
-            parts.append(self._and())
-        return lambda states: any(part(states) for part in parts)
-
-    def _and(self) -> Callable[[dict[str, str]], bool]:
-        parts = [self._not()]
-        while self._next_is("AND"):
-            parts.append(self._not())
-        return lambda states: all(part(states) for part in parts)
-
-    def _not(self) -> Callable[[dict[str, str]], bool]:
-        if self._next_is("NOT"):
-            inner = self._not()
-            return lambda states: not inner(states)
-        word = self._take()
-        if word in {"TRUE", "FALSE"}:
-            return lambda _: word == "TRUE"
-        if word == "(":
-            inner = self._or()
-            self._expect(")")
-            return inner
-        if word not in _STATES:
-            raise RuleError(f"AlarmRule {self.text!r}: {word!r} is not expected there")
-        self._expect("(")
-        name = self._take().strip("\"'")
-        self._expect(")")
-        self.names.add(name)
-        return lambda states: states[name] == word
-
-    def _expect(self, word: str) -> None:
-        if self._take() != word:
-            raise RuleError(f"AlarmRule {self.text!r}: {word!r} is missing")
+    def _holds(self, node: Any, states: Mapping[str, str]) -> bool:
+        if isinstance(node, ast.BoolOp):
+            parts = [self._holds(part, states) for part in node.values]
+            return all(parts) if isinstance(node.op, ast.And) else any(parts)
+        if isinstance(node, ast.UnaryOp):
+            return not self._holds(node.operand, states)
+        if isinstance(node, ast.Constant):
+            return bool(node.value)
+        state, name = self._asked[node.id]
+        return states[name] == state
 
 
 def _short(name_or_arn: str) -> str:

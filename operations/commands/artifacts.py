@@ -21,13 +21,6 @@ from ..publish import publish
 from .common import UPLOADED, AsJson, Name, Rehearsal, Root, console, finish
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands."""
-    app.command("publish")(publish_command)
-    app.command("fetch-weights")(fetch_weights_command)
-    app.command("empty-bucket")(empty_bucket_command)
-
-
 def publish_command(name: Name, root: Root = Path(), rehearsal: Rehearsal = False, as_json: AsJson = False) -> None:
     """Upload NAME's artifact to the artifact bucket under its digest (nothing to do where it is there already).
 
@@ -61,3 +54,6 @@ def empty_bucket_command(
             raise WrongUseError("this deletes artifacts that locks may name; say --yes to mean it.")
         typer.confirm("Delete them all? Endpoints that scale out or restart need their artifact", abort=True, err=True)
     finish({"bucket": bucket, "deleted": emptying.empty(account, bucket, rows)}, "emptied", as_json=as_json)
+
+
+COMMANDS = {"publish": publish_command, "fetch-weights": fetch_weights_command, "empty-bucket": empty_bucket_command}

@@ -34,13 +34,6 @@ Wheels = Annotated[
 Detach = Annotated[bool, typer.Option("--detach", help="Start the run and return; attach follows it later.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the commands."""
-    app.command("submit")(submit_command)
-    app.command("attach")(attach_command)
-    app.command("wheels")(wheels_command)
-
-
 def submit_command(
     name: Annotated[str | None, typer.Argument(help="The endpoint's name: endpoints/NAME.yaml.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every spec with a job section that is not locked.")] = False,
@@ -196,3 +189,6 @@ def _reporter() -> Iterator[Reporter]:
             return lambda sent: progress.advance(bar, sent)
 
         yield Reporter(say, uploading)
+
+
+COMMANDS = {"submit": submit_command, "attach": attach_command, "wheels": wheels_command}

@@ -5,18 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-import typer
-
 from .. import locked as locking
 from ..account import Account
 from ..errors import OperationError
 from ..smoke import smoke
 from .common import AsJson, Name, Rehearsal, Root, finish
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("smoke")(smoke_command)
 
 
 def smoke_command(name: Name, root: Root = Path(), rehearsal: Rehearsal = False, as_json: AsJson = False) -> None:
@@ -33,3 +26,6 @@ def smoke_command(name: Name, root: Root = Path(), rehearsal: Rehearsal = False,
             f"{name} answers, but wrongly: error {result.error:.3g} over tolerance {result.tolerance:.3g} "
             f"at {result.compared} compared numbers. Either another artifact runs there, or its arithmetic differs."
         )
+
+
+COMMANDS = {"smoke": smoke_command}

@@ -33,11 +33,6 @@ class EndpointStatus:
     artifact: str
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command."""
-    app.command("status")(status_command)
-
-
 def status_command(
     root: Root = Path(),
     rehearsal: Rehearsal = False,
@@ -94,3 +89,6 @@ def _deployed(name: str, account: Account) -> tuple[str, str]:
         return f"unknown: {error}", ""
     url = model["PrimaryContainer"].get("ModelDataUrl", "")
     return str(endpoint["EndpointStatus"]), url.rsplit("/", 2)[-2] if url.count("/") > 3 else ""
+
+
+COMMANDS = {"status": status_command}

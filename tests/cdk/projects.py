@@ -23,7 +23,7 @@ name: {name}
 model: {{entry: "model.py:build", weights: "random:0"}}
 compile: {{target: inf1, batch_sizes: [1, 4]}}
 serve: {{instance_type: ml.inf1.2xlarge}}
-scale: {{min: 2, max: 6, keep_at: 3.0}}
+scale: {{min: 2, max: 6, target_value: 3.0}}
 alarms:
   p99_latency: 250ms
   error_rate: 2%

@@ -156,7 +156,7 @@ def test_scalable_target_goes_before_its_endpoint(full: dict[str, Any]) -> None:
     assert endpoint in target["DependsOn"]
 
 
-def test_keep_at_defaults_to_workers_times_batch_times_0_7(small: dict[str, Any]) -> None:
+def test_target_value_defaults_to_workers_times_batch_times_0_7(small: dict[str, Any]) -> None:
     tracking = only(small, "AWS::ApplicationAutoScaling::ScalingPolicy")["TargetTrackingScalingPolicyConfiguration"]
     assert tracking["TargetValue"] == pytest.approx(4 * 1 * 0.7)
 

@@ -76,7 +76,7 @@ def test_unknown_rollout_is_refused() -> None:
 
 
 def test_scaling_by_requests_a_minute(synthesize: Synthesize) -> None:
-    template = one(synthesize, "scale: {{policy: invocations, keep_at: 1200.0}}\n")
+    template = one(synthesize, "scale: {{policy: invocations, target_value: 1200.0}}\n")
     tracking = only(template, "AWS::ApplicationAutoScaling::ScalingPolicy")["TargetTrackingScalingPolicyConfiguration"]
     assert tracking["TargetValue"] == 1200
     metric = tracking["PredefinedMetricSpecification"]["PredefinedMetricType"]

@@ -33,7 +33,7 @@ serve:
   cores_per_worker: 1
   max_batch_delay: 5ms
   limits: {{pixels: 40M, items: 16}}
-scale: {{min: 1, max: 8, policy: concurrency, keep_at: 3}}
+scale: {{min: 1, max: 8, policy: concurrency, target_value: 3}}
 alarms: {{p99_latency: 250ms, error_rate: 1%, min_requests: 20, notify: "arn:aws:sns:us-east-1:123456789012:alarms"}}
 rollout: {{strategy: all-at-once}}
 tags: {{team: documents}}
@@ -70,7 +70,7 @@ def a_lock(spec: EndpointSpec, *, size: int = 100_000_000, rehearsal: bool = Fal
         "digests": {"build": build_digest(spec), "handler": handler_digest(spec), "artifact": SHA},
         "artifact": {"key": artifact_key(spec.name, SHA), "bytes": size},
         "versions": {"torch": "1.13.1"},
-        "task": {"name": "depth", "settings": {"mean": [0.5]}},
+        "task": {"name": "depth-estimation", "settings": {"mean": [0.5]}},
         "weights": {"source": "random:0", "sha256": None},
         "graphs": [
             {

@@ -452,18 +452,24 @@ CASES: dict[str, Case] = {
     "policy unknown": (GOOD + "scale: {policy: cpu}\n", "scale.policy", 3, "cpu", "not possible here", "concurrency"),
     "policy without target": (
         GOOD + "scale: {policy: invocations}\n",
-        "scale.policy", 3, "invocations", "keep_at is missing", "Write keep_at",
+        "scale.policy", 3, "invocations", "target_value is missing", "Write target_value",
     ),
-    "keep_at zero": (GOOD + "scale: {keep_at: 0}\n", "scale.keep_at", 3, "0", "too small", "0.001 or more"),
-    "keep_at that rounds to zero": (
-        GOOD + "scale: {keep_at: 1e-300}\n",
-        "scale.keep_at", 3, "1e-300", "too small", "0.001 or more",
+    "target_value zero": (
+        GOOD + "scale: {target_value: 0}\n",
+        "scale.target_value", 3, "0", "too small", "0.001 or more",
     ),
-    "keep_at beyond all": (GOOD + "scale: {keep_at: 1e300}\n", "scale.keep_at", 3, "1e+300", "too large", "or less"),
+    "target_value that rounds to zero": (
+        GOOD + "scale: {target_value: 1e-300}\n",
+        "scale.target_value", 3, "1e-300", "too small", "0.001 or more",
+    ),
+    "target_value beyond all": (
+        GOOD + "scale: {target_value: 1e300}\n",
+        "scale.target_value", 3, "1e+300", "too large", "or less",
+    ),
     "max like octal": (GOOD + "scale: {max: 017}\n", "scale.max", 3, "017", "begins with a zero", "Leave the zero out"),
-    "keep_at a percentage": (
-        GOOD + "scale: {keep_at: 70%}\n",
-        "scale.keep_at", 3, "70%", "not a number", "without quotes or unit",
+    "target_value a percentage": (
+        GOOD + "scale: {target_value: 70%}\n",
+        "scale.target_value", 3, "70%", "not a number", "without quotes or unit",
     ),
     "latency without unit": (
         GOOD + "alarms: {p99_latency: 250}\n",
@@ -547,14 +553,17 @@ CASES: dict[str, Case] = {
         "tags", 3, "t0", "41 tags", "40 at most",
     ),
     "tags a list": (GOOD + "tags: [a]\n", "tags", 3, "[\"a\"]", "not a mapping of tags", "{team: documents}"),
-    "nan": (GOOD + "scale: {keep_at: .nan}\n", "scale.keep_at", 3, ".nan", "not a finite number", "ordinary number"),
+    "nan": (
+        GOOD + "scale: {target_value: .nan}\n",
+        "scale.target_value", 3, ".nan", "not a finite number", "ordinary number",
+    ),
     "infinity": (
-        GOOD + "scale: {keep_at: -.inf}\n",
-        "scale.keep_at", 3, "-.inf", "not a finite number", "ordinary number",
+        GOOD + "scale: {target_value: -.inf}\n",
+        "scale.target_value", 3, "-.inf", "not a finite number", "ordinary number",
     ),
     "overflow": (
-        GOOD + "scale: {keep_at: 1e999}\n",
-        "scale.keep_at", 3, "1e999", "not a finite number", "ordinary number",
+        GOOD + "scale: {target_value: 1e999}\n",
+        "scale.target_value", 3, "1e999", "not a finite number", "ordinary number",
     ),
     "a number of many digits": (
         GOOD + f"scale: {{max: {'9' * 5000}}}\n",
@@ -681,7 +690,7 @@ def test_all_errors_come_together_in_the_order_of_lines(read: Loader) -> None:
         "scale:\n"
         "  min: 0\n"
         "  min: 1\n"
-        "  keep_at: .nan\n"
+        "  target_value: .nan\n"
         "alarms:\n"
         "  p99_latency: 90s\n"
     )
@@ -695,7 +704,7 @@ def test_all_errors_come_together_in_the_order_of_lines(read: Loader) -> None:
         (9, "serve.instance_type"),
         (10, "serve.cores"),
         (13, "scale.min"),
-        (14, "scale.keep_at"),
+        (14, "scale.target_value"),
         (16, "alarms.p99_latency"),
     ]
     assert str(caught.value).count("\n") == 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from endpoint_spec import EndpointSpec, derive, platforms
-from endpoint_spec.derive import keep_at, model_download_timeout, startup_timeout, worker_environment, workers
+from endpoint_spec.derive import model_download_timeout, startup_timeout, target_value, worker_environment, workers
 from tests.endpoint_spec.projects import SMALL, Loader, a_lock
 
 TORCHSERVE_ALL = {
@@ -122,12 +122,12 @@ def test_neuron_monitor_is_on_where_the_network_allows_it(read: Loader) -> None:
 
 def test_keep_at(read: Loader) -> None:
     spec = on(read, "ml.inf1.2xlarge")
-    assert keep_at(spec) == 4 * 4 * 0.7
+    assert target_value(spec) == 4 * 4 * 0.7
     # The lock's graphs run, so their batch sizes count.
     lock = a_lock(spec)
-    assert keep_at(spec, lock.model_copy(update={"graphs": lock.graphs[:1]})) == 2.8
-    chosen = read(SMALL + "scale: {keep_at: 3}\n")
-    assert keep_at(chosen, a_lock(chosen)) == 3.0
+    assert target_value(spec, lock.model_copy(update={"graphs": lock.graphs[:1]})) == 2.8
+    chosen = read(SMALL + "scale: {target_value: 3}\n")
+    assert target_value(chosen, a_lock(chosen)) == 3.0
 
 
 def test_timeouts_grow_with_the_artifact_within_the_bounds(read: Loader) -> None:

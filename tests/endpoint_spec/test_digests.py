@@ -30,7 +30,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "compile/models/bert.py": "def build(): ...\n",
         "compile/lowering/rules.py": "",
         "inference_code/__init__.py": "",
-        "inference_code/tasks/depth.py": "SIZE = 518\n",
+        "inference_code/tasks/depth_estimation.py": "SIZE = 518\n",
     }.items():
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text(text)
@@ -134,7 +134,7 @@ def test_change_exactly_when_they_should(
         ("compile/models/__init__.py", False, False),
         ("compile/models/bert.py", False, False),
         ("compile/lowering/rules.py", False, False),
-        ("inference_code/tasks/depth.py", False, True),
+        ("inference_code/tasks/depth_estimation.py", False, True),
         ("inference_code/tasks/new.py", False, True),
         ("inference_code/notes.txt", False, False),
     ],

@@ -21,7 +21,7 @@ def test_the_small_one(read: Loader) -> None:
     assert (spec.model.family, spec.model.variant, spec.model.entry) == ("depth_anything_v2", "vits", None)
     assert (spec.compile.target, spec.compile.buckets, spec.compile.batch_sizes) == ("inf1", None, (1,))
     assert (spec.serve.server, spec.serve.instance_type) == ("torchserve", "ml.inf1.2xlarge")
-    assert (spec.scale.min, spec.scale.max, spec.scale.policy, spec.scale.keep_at) == (1, 2, "concurrency", None)
+    assert (spec.scale.min, spec.scale.max, spec.scale.policy, spec.scale.target_value) == (1, 2, "concurrency", None)
     assert (spec.rollout.strategy, spec.alarms.notify, spec.tags) == ("all-at-once", None, {})
 
 
@@ -39,7 +39,7 @@ def test_the_one_that_says_everything(read: Loader, project: Path) -> None:
     assert spec.compile.accept.device_tolerance == {"cosine": 0.999}
     assert spec.serve.max_batch_delay == timedelta(milliseconds=5)
     assert (spec.serve.limits.pixels, spec.serve.limits.items) == (40_000_000, 16)
-    assert spec.scale.keep_at == 3.0
+    assert spec.scale.target_value == 3.0
     assert spec.alarms.p99_latency == timedelta(milliseconds=250)
     assert spec.alarms.error_rate == 0.01
     assert spec.alarms.notify == ("arn:aws:sns:us-east-1:123456789012:alarms",)
@@ -100,7 +100,7 @@ def test_defaults_that_follow_another_key(read: Loader) -> None:
         "serve: {handler: models/invoices_handler.py, max_batch_delay: 0ms}",
         "serve: {mode: real-time, limits: {pixels: 1.5M}}",
         "scale: {min: 4, max: 4}",
-        "scale: {policy: invocations, keep_at: 1200}",
+        "scale: {policy: invocations, target_value: 1200}",
         "alarms: {notify: [on-call@example.org, 'arn:aws:sns:eu-west-1:123456789012:x']}",
         "alarms: {p99_latency: 59.5s, error_rate: 0%}",
         "tags: {team: 'a b', 'cost/centre': '7'}",

@@ -46,18 +46,20 @@ def test_without_fitting_figures_one_is_told_how_to_get_them(
     assert "Run on an inf1.2xlarge instance: inferentia measure depth" in problem
     rehearsed = a_lock(spec, rehearsal=True)
     assert check(spec, rehearsed, rehearsal=True) == []
-    assert derive.keep_at(spec, rehearsed) == pytest.approx(2.8)  # 4 workers, batch 1: the rule of every other spec
+    assert derive.target_value(spec, rehearsed) == pytest.approx(
+        2.8
+    )  # 4 workers, batch 1: the rule of every other spec
 
 
 def test_the_smallest_of_several_graphs_decides(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, "{measured: true}")
     lock = a_lock(spec, measured=figures())
     assert check(spec, lock) == []
-    assert derive.keep_at(spec, lock) == pytest.approx(16 * 0.7)
+    assert derive.target_value(spec, lock) == pytest.approx(16 * 0.7)
     by_minute = spec_of(tmp_path, "{measured: true, policy: invocations}")
-    assert derive.keep_at(by_minute, a_lock(by_minute, measured=figures())) == pytest.approx(50 * 60 * 0.7)
+    assert derive.target_value(by_minute, a_lock(by_minute, measured=figures())) == pytest.approx(50 * 60 * 0.7)
 
 
 def test_a_target_is_written_or_measured(tmp_path: Path) -> None:
-    with pytest.raises(SpecErrors, match="is given beside keep_at, 3"):
-        spec_of(tmp_path, "{measured: true, keep_at: 3.0}")
+    with pytest.raises(SpecErrors, match="is given beside target_value, 3"):
+        spec_of(tmp_path, "{measured: true, target_value: 3.0}")

@@ -130,7 +130,7 @@ def depth_artifact(folder: Path, *, sizes: tuple[tuple[int, int], ...] = ((BUCKE
         for size in sizes
         for batch in (1, 4)
     )
-    return finish(folder, graphs, "depth", **changes)
+    return finish(folder, graphs, "depth-estimation", **changes)
 
 
 def sums_artifact(folder: Path, *, batches: tuple[int, ...] = (1, 4), **changes: Any) -> Path:

@@ -53,7 +53,7 @@ def write_lock(root: Path, *, rehearsal: bool, **changes: Any) -> Path:
         "digests": {"build": build_digest(spec), "handler": handler_digest(spec), "artifact": digest},
         "artifact": {"key": artifact_key("depth", digest), "bytes": artifact.stat().st_size},
         "versions": {"torch": "1.13.1"},
-        "task": {"name": "depth"},
+        "task": {"name": "depth-estimation"},
         "weights": {"source": "random:0"},
         "graphs": [
             {"role": "main", "batch_size": 1, "file": "graphs/main.pt", "inputs": [tensor], "outputs": [tensor]}

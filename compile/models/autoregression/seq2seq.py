@@ -291,7 +291,7 @@ def definition(  # noqa: PLR0913 - all by name
             "step": drawn(step, _StepInputs(sizes, tokens).draw),
         },
         buckets=[{"tokens": sizes.tokens}],
-        task="generation",
+        task="text2text-generation",
         sample=tokens.sample,
         task_settings={
             **{"vocabulary": sizes.vocabulary, "start": start, "end": end, "padding": tokens.padding},

@@ -73,7 +73,7 @@ class Tokens:
         }
 
     def sample(self, bucket: Bucket) -> SampleRequest:
-        """A request of one short text to the task generation."""
+        """A request of one short text to the task text2text-generation."""
         bodies = []
         for seed in (7, 8):
             row = self.batch(seed, bucket, 1)

@@ -18,7 +18,7 @@ def test_list_names_families_variants_and_tasks(
     assert run(monkeypatch, "list", "--json") == 0
     rows = {row["family"]: row for row in json.loads(capsys.readouterr().out)["families"]}
     assert rows["depth_anything_v2"]["variants"] == ["vits", "vitb", "vitl"]
-    assert rows["depth_anything_v2"]["task"] == "depth"
+    assert rows["depth_anything_v2"]["task"] == "depth-estimation"
 
 
 def test_build_and_verify_print_json_and_nothing_else(

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from compile.ir.flat_module import flat_module
-from compile.lowering import Call, FunctionRewrite, load_rewrites, lower
+from compile.lowering import Call, FunctionRewrite
 from compile.lowering.config import Rewriting
 from compile.models import find
 from compile.verification.inputs import VerifiedVariant
 from compile.verification.per_module import PerModule, Row, per_module
 from endpoint_spec.endpoint import Accept
 from tests.compile.models.tiny import TINY
-from tests.compile.projects import ENTRY, ROOT, run, write_entry
+from tests.compile.projects import ENTRY, run, write_entry
 
 
 def tried(module: nn.Module, *, leaves: bool = False, extra: Any = (), **inputs: Tensor) -> PerModule:
@@ -190,12 +190,26 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 ERFINV = ENTRY.replace("self.layer(x)", "torch.erfinv(self.layer(x).clamp(-0.5, 0.5))")
 
 
-def test_the_rewrite_of_the_documentation_does_what_is_said_of_it(
+SERIES = """
+from compile.lowering import FunctionRewrite
+
+
+class Erfinv(FunctionRewrite):
+    name = "erfinv"
+    why = "torch-neuron has no erfinv"
+    cost = "eight operations an element"
+    operators = frozenset({"erfinv"})
+
+    def apply(self, call, input):
+        square = input * input
+        return 0.886227 * input * (1 + 0.261799 * square * (1 + 0.549777 * square))
+"""
+
+
+def test_a_rewrite_for_small_arguments_lowers_the_model_and_is_found_wrong_for_larger_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = (ROOT / "docs" / "verifying.md").read_text(encoding="utf-8")
-    code = page.partition("```python\n")[2].partition("```")[0]
-    (tmp_path / "rewrites.py").write_text(code)
+    (tmp_path / "rewrites.py").write_text(SERIES)
     write_entry(tmp_path, ERFINV)
     own = ("--rewrites", str(tmp_path / "rewrites.py"), "--root", str(tmp_path))
     assert run(monkeypatch, "analyze", "own", "--lowered", *own, "--json", "-") == 0
@@ -205,18 +219,6 @@ def test_the_rewrite_of_the_documentation_does_what_is_said_of_it(
     assert run(monkeypatch, "verify", "own", "--per-module", "--json", *own) == 1
     (graph,) = json.loads(capsys.readouterr().out)["per_module"]
     assert graph["first_divergence"] == "(whole model)"
-    x = torch.linspace(-0.2, 0.2, 41)
-    (erfinv,) = load_rewrites(tmp_path / "rewrites.py")
-    with torch.no_grad():
-        series = lower(Erfinv().eval(), (x,), extra=[erfinv]).module(x)
-    assert (series - torch.erfinv(x)).abs().max() < 1e-3
-
-
-class Erfinv(nn.Module):
-    """The function of the documentation's example."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.erfinv(x)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def example(**changes: Any) -> m.ArtifactManifest:
         "stand_in": False,
         "target": "inf1",
         "digests": m.Digests("a" * 64, "b" * 64),
-        "task": m.TaskEntry("depth", {"unit": "relative"}),
+        "task": m.TaskEntry("depth-estimation", {"unit": "relative"}),
         "handler": None,
         "graphs": (graph,),
         "versions": {"torch": "1.13.1"},

@@ -107,7 +107,7 @@ pytestmark = pytest.mark.usefixtures("served")  # input_fn serves what model_fn 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    task = TaskEntry("depth", {"resize": {"least": 518, "multiple": 14}})
+    task = TaskEntry("depth-estimation", {"resize": {"least": 518, "multiple": 14}})
     folder = depth_artifact(tmp_path_factory.mktemp("aspect"), sizes=BUCKETS, task=task)
     return handler.model_fn(str(folder))
 

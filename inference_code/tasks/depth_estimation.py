@@ -46,29 +46,31 @@ def check(info: ModelInfo) -> None:
     """Raise LoadError unless settings and graphs are those of a depth model: one picture in, one map out."""
     unknown = sorted(set(info.settings) - set(_SETTINGS))
     if unknown:
-        raise LoadError(f"task depth has no setting {', '.join(unknown)}; it has {', '.join(_SETTINGS)}")
+        raise LoadError(f"task depth-estimation has no setting {', '.join(unknown)}; it has {', '.join(_SETTINGS)}")
     for name in ("mean", "std"):
         _three(info, name)
     _rule(info)
     for graph in info.graphs_of():
         shape = graph.inputs[0].shape
         if len(graph.inputs) != 1 or len(shape) != 4 or shape[1] != 3:
-            raise LoadError(f"task depth needs graphs of one input [batch, 3, height, width]; {graph.file} differs")
+            raise LoadError(
+                f"task depth-estimation needs graphs of one input [batch, 3, height, width]; {graph.file} differs"
+            )
         wanted = info.settings.get("output")
         names = [output.name for output in graph.outputs]
         if (wanted is None and len(names) != 1) or (wanted is not None and wanted not in names):
-            raise LoadError(f"task depth: setting output is {wanted!r}, {graph.file} has {', '.join(names)}")
+            raise LoadError(f"task depth-estimation: setting output is {wanted!r}, {graph.file} has {', '.join(names)}")
     if not info.graphs_of():
-        raise LoadError("task depth needs a graph of the role main")
+        raise LoadError("task depth-estimation needs a graph of the role main")
 
 
 def _three(info: ModelInfo, name: str) -> Array:
     values = info.settings.get(name, _MEAN if name == "mean" else _STD)
     is_list = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == 3
     if not is_list or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
-        raise LoadError(f"task depth: setting {name} is {values!r}, it must be three numbers")
+        raise LoadError(f"task depth-estimation: setting {name} is {values!r}, it must be three numbers")
     if name == "std" and min(values) <= 0:
-        raise LoadError(f"task depth: setting std is {values!r}, it must be above 0")
+        raise LoadError(f"task depth-estimation: setting std is {values!r}, it must be above 0")
     return np.asarray(values, np.float32).reshape(3, 1, 1)
 
 
@@ -79,7 +81,7 @@ def _rule(info: ModelInfo) -> ResizeRule | None:
         return None
     whole = isinstance(value, Mapping) and all(type(one) is int and one > 0 for one in value.values())
     if not whole or set(value) != {"least", "multiple"}:
-        raise LoadError(f"task depth: setting resize is {value!r}, it must be {{least, multiple}}, both above 0")
+        raise LoadError(f"task depth-estimation: setting resize is {value!r}, not {{least, multiple}}, both above 0")
     return ResizeRule(value["least"], value["multiple"])
 
 
@@ -178,4 +180,4 @@ def _resized(depth: Array, size: tuple[int, int]) -> Array:
     return resized
 
 
-TASK = register(Task("depth", preprocess, postprocess, check))
+TASK = register(Task("depth-estimation", preprocess, postprocess, check))

@@ -40,17 +40,19 @@ def check(info: ModelInfo) -> None:
     unknown, missing = sorted(set(info.settings) - known), sorted(set(_NEEDED) - set(info.settings))
     if unknown or missing:
         what = f"no setting {', '.join(unknown)}" if unknown else f"no value for {', '.join(missing)}"
-        raise LoadError(f"task generation has {what}; its settings are {', '.join(sorted(known))}")
+        raise LoadError(f"task text2text-generation has {what}; its settings are {', '.join(sorted(known))}")
     encoders, steps = info.graphs_of("encoder"), info.graphs_of("step")
     if not encoders or not steps:
-        raise LoadError("task generation needs graphs of the roles encoder and step")
+        raise LoadError("task text2text-generation needs graphs of the roles encoder and step")
     inputs = {tensor.name for tensor in steps[0].inputs}
     if "slot" not in inputs or not {"token", "tokens"} & inputs:
-        raise LoadError(f"task generation needs a step with slot and token or tokens; it has {', '.join(inputs)}")
+        raise LoadError(
+            f"task text2text-generation needs a step with slot and token or tokens; it has {', '.join(inputs)}"
+        )
     try:
         settings(info, {}).check(places(info))
     except EndpointError as error:
-        raise LoadError(f"task generation: {error}") from None
+        raise LoadError(f"task text2text-generation: {error}") from None
 
 
 def places(info: ModelInfo) -> int:
@@ -149,4 +151,4 @@ def postprocess(outputs: list[int], item: Item) -> Answer:
     return Answer({"tokens": tokens, "ended": ended, **item.context["model"].metadata}, JSON)
 
 
-TASK = register(Task("generation", preprocess, postprocess, check, decode))
+TASK = register(Task("text2text-generation", preprocess, postprocess, check, decode))

@@ -1,4 +1,4 @@
-"""The depth task through the handler's four functions."""
+"""The task depth-estimation through the handler's four functions."""
 
 from __future__ import annotations
 
@@ -237,17 +237,18 @@ def test_the_bucket_of_the_nearest_shape_is_taken(tmp_path: Path) -> None:
         ({"output": "depth"}, "output is 'depth'"),
         ({"resize": 518}, "resize is 518"),
         ({"resize": {"least": 518}}, "resize is {'least': 518}"),
-        ({"resize": {"least": 518, "multiple": 0}}, "must be {least, multiple}"),
+        ({"resize": {"least": 518, "multiple": 0}}, "not {least, multiple}"),
     ],
 )
 def test_bad_settings_stop_the_worker(tmp_path: Path, settings: dict[str, Any], part: str) -> None:
     with pytest.raises(LoadError) as caught:
-        handler.model_fn(str(depth_artifact(tmp_path, task=TaskEntry("depth", settings))))
+        handler.model_fn(str(depth_artifact(tmp_path, task=TaskEntry("depth-estimation", settings))))
     assert part in str(caught.value)
 
 
 def test_an_unknown_task_stops_the_worker_naming_the_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(LoadError, match="no task 'magic'; there are depth, generation, reading, tensor"):
+    known = "depth-estimation, image-to-text, tensor, text2text-generation"
+    with pytest.raises(LoadError, match=f"no task 'magic'; there are {known}"):
         handler.model_fn(str(depth_artifact(tmp_path, task=TaskEntry("magic", {}))))
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -26,8 +26,8 @@ from inference_code.generation import Call, graph
 from inference_code.generation.parseq import Alphabet, spell
 from inference_code.request import Answer, Item, ModelInfo, Request
 from inference_code.tasks import Task, register
-from inference_code.tasks.generation import empty_cache, places
 from inference_code.tasks.images import each, picture
+from inference_code.tasks.text2text_generation import empty_cache, places
 
 READS = (*IMAGES, NPY, JSON)
 _SETTINGS = ("charset", "refinements")
@@ -37,22 +37,22 @@ def check(info: ModelInfo) -> None:
     """Raise LoadError unless settings and graphs are those of a reader."""
     unknown = sorted(set(info.settings) - set(_SETTINGS))
     if unknown:
-        raise LoadError(f"task reading has no setting {', '.join(unknown)}; it has {', '.join(_SETTINGS)}")
+        raise LoadError(f"task image-to-text has no setting {', '.join(unknown)}; it has {', '.join(_SETTINGS)}")
     charset, refinements = info.settings.get("charset"), info.settings.get("refinements", 0)
     if not isinstance(charset, str) or len(set(charset)) != len(charset) or not charset:
-        raise LoadError(f"task reading: setting charset is {charset!r}, it must be a string of different characters")
+        raise LoadError(f"task image-to-text: setting charset is {charset!r}, not a string of different characters")
     if not isinstance(refinements, int) or refinements < 0:
-        raise LoadError(f"task reading: setting refinements is {refinements!r}, it must be a whole number from 0 on")
+        raise LoadError(f"task image-to-text: setting refinements is {refinements!r}, not a whole number from 0 on")
     for role in ("encoder", "step", *(["refine"] if refinements else [])):
         if not info.graphs_of(role):
-            raise LoadError(f"task reading needs a graph of the role {role}")
+            raise LoadError(f"task image-to-text needs a graph of the role {role}")
     shape = info.graphs_of("encoder")[0].inputs[0].shape
     if len(shape) != 4 or shape[1] != 3:
-        raise LoadError(f"task reading needs an encoder of [batch, 3, height, width], not of {list(shape)}")
+        raise LoadError(f"task image-to-text needs an encoder of [batch, 3, height, width], not of {list(shape)}")
     found = next((tensor.shape[-1] for tensor in info.graphs_of("step")[0].outputs if tensor.name == "logits"), None)
     if found != len(charset) + 1:
         raise LoadError(
-            f"task reading: the step predicts {found} tokens, the charset and the end are {len(charset) + 1}"
+            f"task image-to-text: the step predicts {found} tokens, the charset and the end are {len(charset) + 1}"
         )
 
 
@@ -98,4 +98,4 @@ def postprocess(outputs: torch.Tensor, item: Item) -> Answer:
     return Answer({**value, **info.metadata}, JSON)
 
 
-TASK = register(Task("reading", preprocess, postprocess, check, decode))
+TASK = register(Task("image-to-text", preprocess, postprocess, check, decode))
