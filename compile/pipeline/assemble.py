@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,14 +81,17 @@ def require_parity(built: Sequence[CompiledVariant]) -> None:
             if not output.passed:
                 distance = "unknown" if output.eager_distance is None else f"{output.eager_distance:.3e}"
                 problems.append(
-                    f"{graph.variant}: output {output.name}: error {output.error:.3e} exceeds the bound "
+                    f"{graph.variant}: output {output.name} is NaN"
+                    if math.isnan(output.maximum)
+                    else f"{graph.variant}: output {output.name}: error {output.error:.3e} exceeds the bound "
                     f"{output.bound:.3e} (the original's own distance from float64: {distance}, "
                     f"maximum {output.maximum:.3e})"
                 )
+        problems += [f"{graph.variant}: {cause}" for cause in graph.parity.causes]
     if problems:
         raise CompileError(
             "The artifact does not compute what the model computes:\n  " + "\n  ".join(problems),
-            "No artifact was written. A trace fixes every branch of Python code: does forward branch on its input?",
+            "No artifact was written. inferentia verify NAME --per-module tries the model module by module.",
         )
 
 

@@ -27,6 +27,8 @@ from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
 from compile.targets import CompilerOutput, Cost, LoweredVariant, trace_for_cpu
 from compile.verification.device_parity import on_device
+from compile.verification.diagnosis import causes
+from compile.verification.inputs import VerifiedVariant
 from compile.verification.items import Items, remembering, require_own_answers, try_artifact, try_original, try_padding
 from compile.verification.parity import Parity, compare
 from compile.verification.tolerance import Closeness
@@ -140,6 +142,20 @@ def compile_variant(
             try_artifact(saved, references[0], together, own, parity.outputs)
             try_padding(analyzed.flat, saved, definition, variant, own, parity.outputs, spec.compile.accept.padding)
             require_own_answers({str(variant): own})
+        else:
+            trial = VerifiedVariant(
+                name=str(variant),
+                module=analyzed.flat,
+                example=analyzed.example,
+                references=references,
+                outputs=tuple(names),
+                task=definition.task,
+                settings=definition.task_settings,
+                accept=spec.compile.accept,
+                target=spec.compile.target,
+                rewriting=resolved.plan.rewriting,
+            )
+            parity.causes = causes(trial, analyzed.findings)
     for output in parity.outputs:
         _LOG.info("parity of %s, output %s: error %.3e, bound %.3e", variant, output.name, output.error, output.bound)
     device = None

@@ -97,11 +97,12 @@ class OutputParity:
 
 @dataclass
 class Parity:
-    """Parity of one graph at one bucket and batch size."""
+    """Parity of one graph at one bucket and batch size. causes: what is known of why it failed."""
 
     inputs: int
     outputs: list[OutputParity]
     notes: list[str] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:

@@ -99,7 +99,7 @@ def test_prediction_against_log_parity_and_latency(tmp_path: Path, monkeypatch: 
     rows = {row["what"]: row for row in graph["comparison"]["rows"]}
     assert rows["operators"]["predicted"] == rows["operators"]["logged"] == 2
     assert "| operators | 2 | 2 | 0 |" in page
-    assert "1 of 1 operators (100.00 %), by the compiler's log; 1 subgraph(s), counted." in page
+    assert "2 of 2 operators (100.00 %), by the compiler's log; 1 subgraph(s), counted." in page
     assert "Compiling took " in page
     assert graph["device"]["output"]["cosine"] > 0.999
     assert found["versions"]["torch-neuron"] in page

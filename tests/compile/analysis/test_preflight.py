@@ -1,0 +1,151 @@
+"""What stands in a model's way: each kind of finding, wherever in the model it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from compile.analysis.preflight import ACCEPTABLE, of_module, require
+from compile.analysis.variant import examined
+from compile.errors import CompileError
+from compile.ir.flat_module import flat_module
+
+X = torch.linspace(-1, 1, 12).reshape(3, 4)
+
+
+class Subclass(torch.Tensor):
+    """A tensor with code of its own."""
+
+
+def meta() -> nn.Module:
+    with torch.device("meta"):
+        return nn.Linear(4, 4)
+
+
+def with_attribute(name: str, value: Any) -> nn.Module:
+    part = nn.Linear(4, 4)
+    part.register_buffer(name, value)
+    return part
+
+
+def hooked() -> nn.Module:
+    part = nn.Linear(4, 4)
+    part.register_forward_hook(lambda _module, _given, answered: answered + 1)
+    return part
+
+
+def quantized() -> nn.Module:
+    return torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4)), {nn.Linear})
+
+
+IN_A_MODULE: dict[str, tuple[str, Callable[[], nn.Module]]] = {
+    "scripted": ("torchscript", lambda: torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()))),
+    "traced": ("torchscript", lambda: torch.jit.trace(nn.Linear(4, 4), X)),
+    "quantized": ("quantized", quantized),
+    "lazy": ("lazy", lambda: nn.LazyLinear(4)),
+    "meta": ("meta", meta),
+    "training": ("training", lambda: nn.Dropout(0.5).train()),
+    "data parallel": ("wrapper", lambda: nn.DataParallel(nn.Linear(4, 4))),
+    "a subclass of tensors": ("tensor-subclass", lambda: with_attribute("own", torch.ones(2).as_subclass(Subclass))),
+    "sparse": ("layout", lambda: with_attribute("sparse", torch.eye(3).to_sparse())),
+    "half": ("dtype", lambda: with_attribute("reduced", torch.ones(2, dtype=torch.float16))),
+    "a hook": ("hook", hooked),
+}
+
+
+def around(part: nn.Module, depth: int) -> nn.Module:
+    """The part inside containers, in evaluation mode but for itself."""
+    for level in range(depth):
+        part = nn.Sequential(nn.Identity().eval(), part) if level % 2 else nn.ModuleDict({"part": part})
+        part.training = False
+    return part
+
+
+@pytest.mark.parametrize("name", IN_A_MODULE)
+@pytest.mark.parametrize("depth", [0, 3])
+def test_each_kind_is_found_with_its_path(name: str, depth: int) -> None:
+    kind, make = IN_A_MODULE[name]
+    part = make()
+    part = part if kind == "training" or isinstance(part, torch.jit.ScriptModule) else part.eval()
+    found = [finding for finding in of_module(around(part, depth)) if finding.kind == kind]
+    assert found
+    assert all(finding.where.startswith("part.1.part" if depth else "") for finding in found)
+    if kind != "hook":
+        with pytest.raises(CompileError, match=kind):
+            require(found, ACCEPTABLE, "m")
+
+
+def test_a_plain_model_has_none() -> None:
+    assert of_module(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.LSTM(4, 4)).eval()) == []
+
+
+class Runs(nn.Module):
+    """Forward is a function of the module and its input."""
+
+    def __init__(self, forward: Callable[[nn.Module, torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.layer, self.run = nn.Linear(4, 4), forward
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("window", torch.zeros(3, 4), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.run(self, self.layer(x) if x.is_leaf else x)
+
+
+def kinds(forward: Callable[[Any, torch.Tensor], Any]) -> list[tuple[str, str]]:
+    """Kind and place of what one run shows."""
+    flat = flat_module(Runs(forward).eval(), {"x": X})
+    before = X.clone()
+    found = examined(flat, {"x": X})[2]
+    assert torch.equal(X, before)
+    return [(finding.kind, finding.where.rpartition("/")[2].partition(":")[0]) for finding in found]
+
+
+HERE = "test_preflight.py"
+
+
+def assigns(module: Any, x: torch.Tensor) -> torch.Tensor:
+    module.count = module.count + 1
+    return x * module.count
+
+
+@pytest.mark.parametrize(
+    ("forward", "expected"),
+    [
+        (lambda _, x: x.relu(), []),
+        (lambda _, x: x * 2 if x.sum() > 0 else x, [("data-dependent", HERE)]),
+        (lambda _, x: x * x.max().item(), [("data-dependent", HERE)]),
+        (lambda _, x: x[:, : int(x.argmax())], [("data-dependent", HERE)]),
+        (lambda _, x: torch.stack([x[:, n] for n in x.argmax(1).tolist()]), [("data-dependent", HERE)]),
+        (lambda m, x: x + m.count.add_(1), [("state", "count")]),
+        (lambda m, x: m.window.copy_(x) * 2, [("state", "window")]),
+        (assigns, [("state", "count")]),
+    ],
+)
+def test_what_a_run_shows(forward: Any, expected: list[tuple[str, str]]) -> None:
+    assert kinds(forward) == expected
+
+
+class Writes(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x.clamp_(0, 1)
+        return x * 2
+
+
+def test_an_input_that_is_written_is_noted_and_stays_as_it_was() -> None:
+    before = X.clone()
+    found = examined(flat_module(Writes().eval(), {"x": X}), {"x": X})[2]
+    assert [(finding.kind, finding.where) for finding in found] == [("input-written", "x")]
+    assert torch.equal(X, before)
+    require(found, (), "m")
+
+
+def test_a_spec_accepts_kinds_by_name() -> None:
+    found = examined(flat_module(Runs(lambda _, x: x if x.sum() > 0 else -x).eval(), {"x": X}), {"x": X})[2]
+    with pytest.raises(CompileError, match=r"findings: \[data-dependent\]"):
+        require(found, ("float64",), "m")
+    require(found, ("data-dependent",), "m")

@@ -1,0 +1,48 @@
+"""What a build says of an artifact that is not the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compile.errors import CompileError
+from tests.compile.projects import ENTRY, rehearse, write_entry
+
+ALLOWED = "compile: {accept: {findings: [data-dependent, state]}}\n"
+FORWARD = "        return self.layer(x)\n"
+
+
+def refused(tmp_path: Path, forward: str, more: str = ALLOWED) -> str:
+    """The error of a build of the tiny model with this forward."""
+    with pytest.raises(CompileError) as caught:
+        rehearse(write_entry(tmp_path, ENTRY.replace(FORWARD, forward), more=more))
+    return str(caught.value)
+
+
+def test_nan_of_the_original_is_named_with_its_module_and_no_branch(tmp_path: Path) -> None:
+    text = refused(tmp_path, "        return self.layer(torch.log(x) * 0 + x)\n")
+    assert "output output is NaN" in text
+    assert "the original itself answers NaN on reference input 0: first in forward (Net)" in text
+    assert "decision" not in text
+
+
+def test_a_decision_is_named_only_where_one_was_seen(tmp_path: Path) -> None:
+    text = refused(tmp_path, "        return self.layer(x) * (2 if x.sum() > 0 else 1)\n")
+    assert "a decision by the data, which the trace keeps as the example took it" in text
+    assert "model.py:" in text
+
+
+def test_the_first_module_that_differs_is_named(tmp_path: Path) -> None:
+    source = (
+        "class Scale(nn.Module):\n    def forward(self, x):\n        return x * (2 if float(x.sum()) > 0 else 1)\n\n"
+        + "class Part(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        + "        self.scale, self.more = Scale(), nn.Tanh()\n\n"
+        + "    def forward(self, x):\n        return self.more(self.scale(x))\n\nclass Net"
+    )
+    entry = ENTRY.replace("class Net", source, 1).replace("self.layer = ", "self.part = Part(); self.layer = ")
+    entry = entry.replace(FORWARD, "        return self.layer(self.part(x))\n")
+    with pytest.raises(CompileError) as caught:
+        rehearse(write_entry(tmp_path, entry, more=ALLOWED))
+    assert "does not compute what the model computes" in str(caught.value)
+    assert "a decision by the data" in str(caught.value)
