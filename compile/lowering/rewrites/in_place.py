@@ -33,6 +33,16 @@ SPECIAL: dict[str, Callable[..., Tensor]] = {
 RESHAPING = frozenset({"unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_", "swapdims_"})
 
 
+# Written by chance, or with another memory or size behind the same tensor: no value can stand for it.
+_RANDOM = "it is random, which no answer may be"
+STAYING = {
+    **dict.fromkeys(("bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_"), _RANDOM),
+    **dict.fromkeys(("random_", "uniform_"), _RANDOM),
+    **dict.fromkeys(("resize_", "resize_as_"), "it gives the tensor another size"),
+    "embedding_renorm_": "it changes a table by what is looked up in it, so that one request changes the next",
+}
+
+
 def functional_form(operator: str) -> Callable[..., Any] | None:
     """The function that computes what an in-place operator writes, or None when PyTorch has none of that name."""
     if operator in SPECIAL:
@@ -57,12 +67,14 @@ class InPlace(FunctionRewrite):
         for home in (Tensor, torch, functional, torch._C._nn)
         for name in dir(home)
         if writes(name) and not name.startswith("_") and functional_form(name) is not None
-    ) | frozenset(AUGMENTED)
+    ) | frozenset((*AUGMENTED, *STAYING))
     why = "most in-place kinds are not supported (silu_, mul_, copy_, leaky_relu_ ...), and writes hide data flow"
     cost = "nothing"
 
     def apply(self, call: Call, target: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The value, in the dtype of the target."""
+        if call.operator in STAYING:
+            return Left(STAYING[call.operator])
         form = functional_form(call.operator)
         if form is None:
             return Left("PyTorch has no functional form of it")

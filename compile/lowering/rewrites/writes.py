@@ -57,6 +57,8 @@ class IndexedWrites(FunctionRewrite):
         return Left("it writes to several positions that depend on the data")
 
     def _copied(self, call: Call, target: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor | Left:
+        if target.dim() == 0:
+            return source.reshape(())
         dim = dim % target.dim()
         if call.is_static(index):
             return written(target, (slice(None),) * dim + (index,), source)
