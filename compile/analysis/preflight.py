@@ -25,16 +25,21 @@ _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
 _PLAIN = (Tensor, nn.Parameter, getattr(nn, "Buffer", nn.Parameter))
 
 
+def refused(findings: Sequence[Finding], accepted: Collection[str]) -> list[Finding]:
+    """Those that are in the way. accepted: kinds that the spec allows."""
+    return [found for found in findings if found.kind not in NOTED and found.kind not in accepted]
+
+
 def require(findings: Sequence[Finding], accepted: Collection[str], what: str) -> None:
     """Raises CompileError naming all that are in the way. accepted: kinds that the spec allows."""
-    refused = [found for found in findings if found.kind not in NOTED and found.kind not in accepted]
-    if not refused:
+    found = refused(findings, accepted)
+    if not found:
         return
-    remedies = list(dict.fromkeys(found.remedy for found in refused))
-    kinds = sorted({found.kind for found in refused} & set(ACCEPTABLE))
+    remedies = list(dict.fromkeys(one.remedy for one in found))
+    kinds = sorted({one.kind for one in found} & set(ACCEPTABLE))
     if kinds:
         remedies.append(f"Where it is meant so, allow it: compile: {{accept: {{findings: [{', '.join(kinds)}]}}}}.")
-    lines = "\n  ".join(map(str, refused))
+    lines = "\n  ".join(map(str, found))
     raise CompileError(f"{what} cannot be built as it is:\n  {lines}", "\n  -> ".join(remedies))
 
 

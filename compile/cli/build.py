@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from compile.cli.options import Json, Name, Rehearse, Root, Verbose, err, facts, log_to_stderr, out
 from compile.cli.plan_tables import show_capacity
@@ -165,7 +166,10 @@ def _show_result(result: Result) -> None:
             f"{graph.variant}: error {worst.error:.2e} of at most {worst.bound:.2e} "
             f"(output {worst.name}, maximum {worst.maximum:.3g}, {graph.parity.inputs} inputs)",
         )
-        for note in graph.parity.notes:
+        for finding in graph.findings:
+            table.add_row("[yellow]finding[/yellow]", escape(f"{graph.variant}: {finding}"))
+        table.add_row("items", _items(graph))
+        for note in graph.parity.notes + graph.items.notes:
             table.add_row("[yellow]note[/yellow]", f"{graph.variant}: {note}")
         table.add_row("operators", _operators(graph.coverage, graph.subgraphs))
         for row in _host_rows(graph.coverage):
@@ -180,6 +184,14 @@ def _show_result(result: Result) -> None:
     path = result.lock_path.relative_to(result.spec.root)
     flag = " --rehearse" if result.lock.rehearsal else ""
     out.print(f"Lock: {path}. Next: inferentia verify {result.spec.name}{flag}", highlight=False)
+
+
+def _items(graph: CompiledVariant) -> str:
+    """What was proven of a batch's items."""
+    if graph.variant.batch == 1:
+        return f"{graph.variant}: a batch of one has no neighbours"
+    moved = max(own.change for own in graph.items.outputs)
+    return f"{graph.variant}: each item among {graph.variant.batch} equals itself alone, but for {moved:.2e} at most"
 
 
 def _compiler_rows(graph: CompiledVariant, root: Path) -> Iterator[tuple[str, str]]:
@@ -218,7 +230,8 @@ def _host_rows(coverage: Any) -> Iterator[tuple[str, str]]:
 def _artifact_rows(lock: Lock, changed: bool) -> list[tuple[str, str]]:
     kind = _STAND_IN if lock.stand_in else _TARGETS[lock.rehearsal]
     return [
-        ("artifact", f"sha256 {lock.digests.artifact}, {lock.artifact.bytes / 1e6:.1f} MB"),
+        ("artifact", f"{lock.artifact.bytes / 1e6:.1f} MB, of this sha256:"),
+        ("sha256", lock.digests.artifact),  # fits a line of 80 by itself
         ("kind", kind),
         ("changed", "yes" if changed else "no: artifact and lock are those of the build before"),
     ]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from compile.analysis import preflight
+from compile.analysis.variant import examined
 from compile.definition import GraphVariant, ModelDefinition, checked_inputs
 from compile.errors import CompileError
 from compile.files import write_json
@@ -22,7 +24,7 @@ from compile.progress import Reporter
 from compile.targets import resolve
 from compile.verification.device_parity import on_device
 from compile.verification.items import remembering, try_artifact, try_original, try_padding
-from compile.verification.parity import compare, run
+from compile.verification.parity import compare
 from endpoint_spec import lock as locks
 from inference_code.artifact.manifest import PackagedVariant
 
@@ -110,7 +112,7 @@ def _graph(
         return [Check(f"device: {variant}", not problems, detail)]
     with reporter.step(f"parity: {variant}", len(references)) as advance:
         saved, together = remembering(torch.jit.load(str(path)))  # type: ignore[no-untyped-call]
-        first = run(flat, references[0].values())
+        _, first, findings = examined(flat, references[0])
         items, exact = try_original(flat, references, names, first, graph.shared_outputs)
         parity = compare(flat, saved, references, names, seen=first, exact=exact, advance=lambda: advance(1))
         try_artifact(saved, references[0], together, items, parity.outputs)
@@ -125,7 +127,11 @@ def _graph(
     ]
     moved = max((own.change for own in items.outputs), default=0.0)
     alone = f"an item among others differs by {moved:.2e} at most from the same alone"
+    if variant.batch == 1:
+        alone = "a batch of one has no neighbours"
+    refused = preflight.refused(findings, spec.compile.accept.findings)
     return [
+        Check(f"findings: {variant}", not refused, "; ".join(map(str, findings)) or "none"),
         Check(f"parity: {variant}", parity.passed, detail),
         Check(f"items: {variant}", not wrong, "; ".join(wrong) or alone),
     ]

@@ -22,8 +22,7 @@ class Subclass(torch.Tensor):
 
 
 def meta() -> nn.Module:
-    with torch.device("meta"):
-        return nn.Linear(4, 4)
+    return nn.Linear(4, 4, device="meta")
 
 
 def with_attribute(name: str, value: Any) -> nn.Module:
