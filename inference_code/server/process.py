@@ -23,10 +23,12 @@ from inference_code.errors import LoadError
 from inference_code.execution import gil_probe
 from inference_code.execution.model import Model
 from inference_code.handler import ModelHandler, load
+from inference_code.observability.log_writer import announce
 from inference_code.observability.request_id import WithRequestId
 from inference_code.server import browser_guard
 from inference_code.server.app import Service
 from inference_code.server.http_protocol import http
+from inference_code.server.traffic import Traffic
 from inference_code.settings import Settings
 from inference_code.workers import shared_output
 from inference_code.workers.channel import WorkerContext
@@ -38,6 +40,7 @@ LAST_ANSWERS_SECONDS = 2
 THREADS_SECONDS = 1
 _KEEP_ALIVE_SECONDS = 75
 _BACKLOG = 2048
+_ACCEPTING_TURNS = 3
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -45,9 +48,15 @@ class _Server(uvicorn.Server):
     """uvicorn that prints its address once it listens, and starts the service's drain."""
 
     def __init__(
-        self, configuration: uvicorn.Config, service: Service, ending: threading.Event, worker: WorkerContext | None
+        self,
+        configuration: uvicorn.Config,
+        service: Service,
+        traffic: Traffic,
+        ending: threading.Event,
+        worker: WorkerContext | None,
     ) -> None:
         super().__init__(configuration)
+        self._traffic = traffic
         self._service = service
         self._ending = ending
         self._worker = worker
@@ -56,9 +65,10 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._sweeps = asyncio.ensure_future(self._traffic.run())
         for one in sockets or []:
             host, port = one.getsockname()[:2]
-            print(f"listening on http://{host}:{port}", flush=True)  # noqa: T201
+            announce(f"listening on http://{host}:{port}")
         if self._worker is not None:
             self._state_server = await shared_output.serve_state(self._worker, self._service.state)
             self._connections = Connections(self._worker, self._protocol)
@@ -72,11 +82,14 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.drain()
+        for _ in range(_ACCEPTING_TURNS):  # of the event loop, which accept what has connected before
+            await asyncio.sleep(0)
         if self._connections is not None:
             await self._connections.leave()
         if self._state_server is not None:
             self._state_server.close()
         await super().shutdown(sockets)
+        self._sweeps.cancel()
 
 
 def serve(
@@ -105,20 +118,22 @@ def serve(
     gc.freeze()
     guard = browser_guard.guard(*address, settings.allowed_hosts)
     service = Service(ModelHandler(loaded), settings, worker=worker, gil=gil, guard=guard)
+    traffic = Traffic(settings)
     configuration = uvicorn.Config(
         service,
+        log_config=None,  # our own
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the client's address is not used
         ws="none",
         lifespan="off",
-        http=http(settings.limits.request_bytes),
+        http=http(settings.limits.request_bytes, traffic),
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(settings.drain_s) + LAST_ANSWERS_SECONDS,
     )
-    _Server(configuration, service, ending, worker).run([listener] if listener is not None else [])
+    _Server(configuration, service, traffic, ending, worker).run([listener] if listener is not None else [])
     if not service.close(THREADS_SECONDS):
         # Python waits for its threads without end; their requests have been answered.
         logging.getLogger(__name__).error("a request's work did not end within the drain; the process ends without it")
