@@ -10,7 +10,7 @@ ENDPOINT_MAX_ITEMS           16            items of one request
 ENDPOINT_REQUEST_BYTES       26214400      bytes of a request's body (25 MiB)
 ENDPOINT_RESPONSE_BYTES      26214400      bytes of an answer's body (25 MiB)
 ENDPOINT_MAX_BODIES          1024          bodies that are read at once
-ENDPOINT_TRANSFER_BYTES      (memory / 8)  of bodies that are being read; and as many of answers that are being sent
+ENDPOINT_TRANSFER_BYTES      (memory / 16) of bodies that are being read; and as many of answers that are being sent
 ENDPOINT_PROCESSES           1             processes of the native server, which share what stands below
 ENDPOINT_WORKERS             1             workers that serve.server was planned with
 ENDPOINT_CORES_PER_WORKER    (no check)    NeuronCores planned for each worker
@@ -84,7 +84,7 @@ class Settings:
     neuron_cores: int | None = None
     allowed_hosts: tuple[str, ...] = ()
     max_bodies: int = 1024
-    transfer_bytes: int = machine_bytes() // 8
+    transfer_bytes: int = machine_bytes() // 16
     head_timeout_s: float = 10.0
     least_rate: int = 10_000
     rate_window_s: float = 10.0

@@ -371,6 +371,11 @@ class _LargeBodies:
             self.traffic.body_received(self, -self.body_bytes)  # type: ignore[arg-type]
         super().on_message_complete()  # type: ignore[misc]
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is no more. It is part of reference cycles, in which a body would stay for long."""
+        self._body, self._missing = None, _NOTHING
+        super().connection_lost(exc)  # type: ignore[misc]
+
     def parsed(self) -> None:
         """Everything was parsed that was received: if a large body has begun, the rest of it comes."""
         if self._body is not None and not self.transport.is_closing():

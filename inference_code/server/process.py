@@ -6,6 +6,8 @@ A lone process listens itself; one among several gets its connections from the p
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import gc
 import logging
 import math
@@ -41,6 +43,8 @@ THREADS_SECONDS = 1
 _KEEP_ALIVE_SECONDS = 75
 _BACKLOG = 2048
 _ACCEPTING_TURNS = 3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
+_LARGE_BLOCK = 4 * 1024 * 1024
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -100,6 +104,7 @@ def serve(
     address: IP address and port of that socket, or of the parent's. Returns the exit code.
     """
     _log_to_stderr(worker)
+    _return_large_blocks()
     for one in _SIGNALS:  # while the model loads there is nothing to finish
         signal.signal(one, lambda *_: sys.exit(0))
     try:
@@ -148,6 +153,17 @@ def _refuse(line: str, worker: WorkerContext | None) -> int:
     else:
         print(line, file=sys.stderr, flush=True)  # noqa: T201
     return 1
+
+
+def _return_large_blocks() -> None:
+    """Have glibc give large blocks back to the system: it keeps those of the sizes that it has seen freed.
+
+    https://man7.org/linux/man-pages/man3/mallopt.3.html
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library
+        library = ctypes.CDLL(None)
+        library.mallopt(_MMAP_THRESHOLD, _LARGE_BLOCK)
+        library.mallopt(_TRIM_THRESHOLD, 16 * _LARGE_BLOCK)
 
 
 def _log_to_stderr(worker: WorkerContext | None) -> None:

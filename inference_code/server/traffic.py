@@ -145,11 +145,14 @@ class Traffic:
         settings, seconds = self._settings, now - seen.begun
         if phase[0] == HEAD and seconds >= settings.head_timeout_s:
             connection.refuse(RequestTimeout(f"the request's head did not arrive within {settings.head_timeout_s:g} s"))
-        elif phase[0] in (BODY, ANSWER) and seconds >= settings.rate_window_s:
-            if moved - seen.at_begin >= settings.least_rate * seconds:
+        if phase[0] not in (BODY, ANSWER):
+            return
+        slow = seconds >= settings.rate_window_s and moved - seen.at_begin < settings.least_rate * seconds
+        if not slow and now - seen.last_moved < settings.rate_window_s:
+            if seconds >= settings.rate_window_s:
                 seen.begun, seen.at_begin = now, moved
-            elif phase[0] == BODY:
-                rate = f"{settings.least_rate} bytes a second over {settings.rate_window_s:g} s (ENDPOINT_LEAST_RATE)"
-                connection.refuse(RequestTimeout(f"the body arrived at less than {rate}"))
-            else:
-                connection.transport.abort()
+        elif phase[0] == BODY:
+            rate = f"{settings.least_rate} bytes a second over {settings.rate_window_s:g} s (ENDPOINT_LEAST_RATE)"
+            connection.refuse(RequestTimeout(f"the body arrived at less than {rate}"))
+        else:
+            connection.transport.abort()

@@ -40,4 +40,4 @@ def test_memory_that_is_given_back_wakes_who_waits() -> None:
 def test_defaults_are_shares_of_the_machine() -> None:
     settings = Settings()
     assert settings.limits.decode_bytes == machine_bytes() // 4
-    assert settings.transfer_bytes == machine_bytes() // 8
+    assert settings.transfer_bytes == machine_bytes() // 16
