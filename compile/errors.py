@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _ROOM = str(Path(__file__).resolve().parent)
+SIGTERM_CODE = 128 + signal.SIGTERM  # as shells report it
 _NOT_THE_USERS = (_ROOM, "<")
 
 
@@ -38,7 +40,14 @@ def users_code(what: str) -> Iterator[None]:
     except CompileError:
         raise
     except (Exception, SystemExit) as error:
+        if is_sigterm(error):
+            raise
         raise CompileError(f"{what} failed: {described(error)}.", "Correct it there; nothing was written.") from error
+
+
+def is_sigterm(error: BaseException) -> bool:
+    """Whether this ends the process by SIGTERM (__main__.py), and is not the doing of the code that it came through."""
+    return isinstance(error, SystemExit) and error.code == SIGTERM_CODE
 
 
 def one_line(error: BaseException) -> str:

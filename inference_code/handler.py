@@ -17,6 +17,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path
@@ -29,6 +30,7 @@ import torch
 from inference_code import tasks
 from inference_code.artifact.manifest import ArtifactManifest
 from inference_code.codecs import responses
+from inference_code.codecs.json_text import JSON, json_memory
 from inference_code.codecs.multipart import MULTIPART, split
 from inference_code.codecs.negotiation import content_parameter, custom_attributes, media_type, parse_accept
 from inference_code.codecs.responses import Reply
@@ -251,7 +253,7 @@ class ModelHandler:
                 single = replace(request, view=part.body, content_type=media_type(part.content_type))
                 if single.content_type == MULTIPART:
                     raise BadRequest(f"part {index} is {MULTIPART} itself; a part is one item")
-                with _ErrorsOf("preprocess"):
+                with _memory(single), _ErrorsOf("preprocess"):
                     found = self.loaded.task.preprocess(single)
                 if isinstance(found, list):
                     raise BadRequest(f"part {index} holds a list of items; a part is one item")
@@ -265,10 +267,10 @@ class ModelHandler:
         if "input_fn" in functions:
             as_text = request.content_type in ("application/json", "text/csv")  # what the toolkit hands over as text
             body: bytes | str = _text(request.body) if as_text else request.body
-            with _ErrorsOf("input_fn"):
+            with _memory(request), _ErrorsOf("input_fn"):
                 found = call(functions["input_fn"], body, request.content_type, context=context)
         else:
-            with _ErrorsOf("preprocess"):
+            with _memory(request), _ErrorsOf("preprocess"):
                 found = self.loaded.task.preprocess(request)
         if "predict_fn" in functions:
             return [RequestItem(request, found)]
@@ -334,6 +336,13 @@ class ModelHandler:
         if isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], str):
             return Answer(*found)
         return Answer(found, preferred) if isinstance(found, (bytes, str)) else found
+
+
+def _memory(request: Request) -> AbstractContextManager[None]:
+    """Takes the memory that reading the body as JSON needs; pictures take theirs themselves, arrays none."""
+    assert request.model is not None  # noqa: S101  (ModelHandler.input fills it)
+    size = json_memory(request.body) if request.content_type == JSON else 0
+    return request.model.limits.memory.taken(size, "the JSON body")
 
 
 def ready(items: Sequence[RequestItem]) -> list[Item]:

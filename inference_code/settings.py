@@ -2,9 +2,15 @@
 
 variable                     default       meaning
 ENDPOINT_MAX_PIXELS          40000000      pixels of a picture, width x height
+ENDPOINT_MAX_SIDE            32768         pixels of a picture's longer side
+ENDPOINT_MAX_SCANNED_PIXELS  1000000000    pixels of a progressive JPEG, once for each of its scans
+ENDPOINT_MAX_SEGMENTS        10000         segments of a JPEG, chunks of a PNG, frames of a WebP
+ENDPOINT_DECODE_BYTES        (memory / 4)  memory for all that is decoded at once; a request waits for it, or gets 503
 ENDPOINT_MAX_ITEMS           16            items of one request
 ENDPOINT_REQUEST_BYTES       26214400      bytes of a request's body (25 MiB)
 ENDPOINT_RESPONSE_BYTES      26214400      bytes of an answer's body (25 MiB)
+ENDPOINT_MAX_BODIES          1024          bodies that are read at once
+ENDPOINT_TRANSFER_BYTES      (memory / 16) of bodies that are being read; and as many of answers that are being sent
 ENDPOINT_PROCESSES           1             processes of the native server, which share what stands below
 ENDPOINT_WORKERS             1             workers that serve.server was planned with
 ENDPOINT_CORES_PER_WORKER    (no check)    NeuronCores planned for each worker
@@ -14,13 +20,19 @@ ENDPOINT_HOST_THREADS        (processors)  threads that decode and encode in the
 ENDPOINT_DEADLINE_S          60            seconds for a whole request; later it is answered 503 (SageMaker's own limit)
 ENDPOINT_DRAIN_S             25            seconds for the requests in work after SIGTERM (SageMaker kills after 30)
 ENDPOINT_BODY_TIMEOUT_S      60            seconds for a request's body to arrive (SageMaker's own limit)
+ENDPOINT_HEAD_TIMEOUT_S      10            seconds for a request's head to arrive, from the connection or its first byte
+ENDPOINT_LEAST_RATE          10000         bytes a second of a body that arrives, and of an answer that is read
+ENDPOINT_RATE_WINDOW_S       10            seconds over which that rate is measured
 ENDPOINT_ALLOWED_HOSTS       (none)        name[:port],...: on a loopback address, what Host may be besides the server's
                                            own names, and the hosts of web pages that may ask (browser_guard.py)
 NEURON_RT_NUM_CORES          (unset)       NeuronCores of this process
+
+"memory" is the machine's, or the container's if that has less.
 """
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import math
 import os
@@ -29,6 +41,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inference_code.errors import LoadError
+from inference_code.memory import MemoryBudget, machine_bytes
 
 ALLOWED_HOSTS = "ENDPOINT_ALLOWED_HOSTS"
 _HOST = re.compile(r"([a-z0-9_-]+(?:\.[a-z0-9_-]+)*)\.?((?::[1-9][0-9]{0,4})?)")
@@ -37,12 +50,21 @@ _HOST_V6 = re.compile(r"\[([0-9a-f:.]+)\]((?::[1-9][0-9]{0,4})?)")
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request and its answer may be at most: pixels, items, bytes, bytes."""
+    """What a request and its answer may be at most, and the work and memory that it takes to decode."""
 
     pixels: int = 40_000_000
     items: int = 16
     request_bytes: int = 25 * 1024 * 1024
     response_bytes: int = 25 * 1024 * 1024
+    side: int = 32_768
+    scanned_pixels: int = 1_000_000_000
+    segments: int = 10_000
+    decode_bytes: int = machine_bytes() // 4
+
+    @functools.cached_property
+    def memory(self) -> MemoryBudget:
+        """The decode_bytes, which all requests share."""
+        return MemoryBudget(self.decode_bytes)
 
 
 @dataclass(frozen=True)
@@ -61,6 +83,11 @@ class Settings:
     drain_s: float = 25.0
     neuron_cores: int | None = None
     allowed_hosts: tuple[str, ...] = ()
+    max_bodies: int = 1024
+    transfer_bytes: int = machine_bytes() // 16
+    head_timeout_s: float = 10.0
+    least_rate: int = 10_000
+    rate_window_s: float = 10.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -73,6 +100,10 @@ class Settings:
                 items=variables.whole("ENDPOINT_MAX_ITEMS", limits.items),
                 request_bytes=variables.whole("ENDPOINT_REQUEST_BYTES", limits.request_bytes),
                 response_bytes=variables.whole("ENDPOINT_RESPONSE_BYTES", limits.response_bytes),
+                side=variables.whole("ENDPOINT_MAX_SIDE", limits.side),
+                scanned_pixels=variables.whole("ENDPOINT_MAX_SCANNED_PIXELS", limits.scanned_pixels),
+                segments=variables.whole("ENDPOINT_MAX_SEGMENTS", limits.segments),
+                decode_bytes=variables.whole("ENDPOINT_DECODE_BYTES", limits.decode_bytes),
             ),
             processes=variables.whole("ENDPOINT_PROCESSES", base.processes),
             workers=variables.whole("ENDPOINT_WORKERS", base.workers),
@@ -85,6 +116,11 @@ class Settings:
             drain_s=variables.decimal("ENDPOINT_DRAIN_S", base.drain_s, 0.1),
             neuron_cores=variables.whole("NEURON_RT_NUM_CORES", 0) or None,
             allowed_hosts=variables.hosts(ALLOWED_HOSTS),
+            max_bodies=variables.whole("ENDPOINT_MAX_BODIES", base.max_bodies),
+            transfer_bytes=variables.whole("ENDPOINT_TRANSFER_BYTES", base.transfer_bytes),
+            head_timeout_s=variables.decimal("ENDPOINT_HEAD_TIMEOUT_S", base.head_timeout_s, 0.1),
+            least_rate=variables.whole("ENDPOINT_LEAST_RATE", base.least_rate),
+            rate_window_s=variables.decimal("ENDPOINT_RATE_WINDOW_S", base.rate_window_s, 0.1),
         )
         if variables.problems:
             raise LoadError("; ".join(variables.problems))

@@ -171,7 +171,11 @@ class _Reader:
             match = pattern.search(message)
             if match:
                 self.seen = self.seen or handler not in (_Reader.error, _Reader.listed)
-                handler(self, match)
+                try:
+                    handler(self, match)
+                except ValueError:  # Python reads no number of more than 4300 digits
+                    start = match[0][:60]
+                    raise LogError(f"{self.report.name}: {start!r}... holds a number beyond all counts.") from None
                 return
 
     def finish(self) -> LogReport:

@@ -19,6 +19,7 @@ Size = tuple[int, ...]
 
 LARGEST = 1_000_000  # of one side, as in a spec's buckets
 _MOST = 10**12  # of one line's count
+_MOST_BYTES = 16 * 1024 * 1024
 _SIZE = re.compile(r"([0-9]+)(?: ?[x×] ?([0-9]+))?")
 _LENGTHS, _COUNTS = ("length", "tokens", "size"), ("count", "requests")
 _FORMS = (
@@ -77,11 +78,18 @@ def rounded_up(size: Size, multiple: int) -> Size:
 def read(path: Path) -> Histogram:
     """Raises UsageError for a file that cannot be read, CompileError naming every faulty line of one that can."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as stream:
+            data = stream.read(_MOST_BYTES + 1)
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise CompileError(f"{path}: is not UTF-8 text.", _FORMS) from None
     except OSError as error:
         raise UsageError(f"--sizes {path}: {error.strerror or error}.", "Name a file with sizes.") from None
+    if len(data) > _MOST_BYTES:
+        raise UsageError(
+            f"--sizes {path}: has more than {_MOST_BYTES} bytes, which is what is read at most.",
+            "Count equal sizes together: a size a line, with its count behind it.",
+        )
     found: list[tuple[Size, int]] = []
     problems: list[str] = []
     for where, entry in _entries(path, text):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from compile import models
 from compile.definition import ModelDefinition
-from compile.errors import CompileError, users_code
+from compile.errors import CompileError, is_sigterm, users_code
 from compile.frontend.weights import seeded
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def _module(path: Path, root: Path, entry: str) -> ModuleType:
     try:
         described.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the user's file raises is the user's to read
+        if is_sigterm(error):
+            raise
         line = next((f.lineno for f in reversed(inspect.trace()) if f.filename == str(path)), 0)
         raise CompileError(f"model.entry {entry}: {path.name}, line {line}: {type(error).__name__}: {error}") from error
     return module

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from compile.errors import CompileError, described
+from compile.errors import CompileError, described, is_sigterm
 from compile.frontend.loading import importable
 from compile.lowering import REWRITES, Lowered, LoweringError, Rewrite, load_rewrites, lower
 
@@ -107,6 +107,8 @@ def _loaded(path: Path, root: Path) -> list[Rewrite]:
         try:
             return load_rewrites(path)
         except SystemExit as error:
+            if is_sigterm(error):
+                raise
             raise CompileError(f"{path.name} ends Python when it is run: {described(error)}.", _REMEDY) from error
         except LoweringError as error:
             cause = error.__cause__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import uuid
 from dataclasses import dataclass, field
@@ -9,8 +10,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..control.clock import now
+from ..errors import ValidationError
 from .template import Template
 
+# https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_CreateStack.html, StackName
+_NAME, _NAME_LENGTH = re.compile(r"[a-zA-Z][-a-zA-Z0-9]*"), 128
 STACK_TYPE = "AWS::CloudFormation::Stack"
 
 
@@ -151,7 +155,13 @@ class Store:
         return None
 
     def add(self, name: str) -> Stack:
-        """A new stack under review."""
+        """A new stack under review. Raises ValidationError for a name that no stack can have."""
+        if len(name) > _NAME_LENGTH or not _NAME.fullmatch(name):
+            raise ValidationError(
+                f"1 validation error detected: Value {name[:_NAME_LENGTH]!r} at 'stackName' failed to satisfy "
+                "constraint: Member must satisfy regular expression pattern: "
+                f"{_NAME.pattern}, of at most {_NAME_LENGTH} characters"
+            )
         stack_id = f"arn:{self.partition}:cloudformation:{self.region}:{self.account}:stack/{name}/{uuid.uuid4()}"
         stack = Stack(name=name, id=stack_id)
         self.stacks.append(stack)

@@ -23,6 +23,8 @@ SECTIONS = names(
 RESOURCE_KEYS = names(
     "Type Properties DependsOn Condition Metadata DeletionPolicy UpdateReplacePolicy CreationPolicy UpdatePolicy"
 )
+# https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+MOST_RESOURCES = 500
 RETAINING = {"Delete", "Retain", "RetainExceptOnCreate", "Snapshot"}
 
 
@@ -82,6 +84,9 @@ def _faults(template: Template) -> Any:
     resources = template.get("Resources")
     if not isinstance(resources, dict) or not resources:
         yield "At least one Resources member must be defined."
+        return
+    if len(resources) > MOST_RESOURCES:
+        yield f"Number of resources, {len(resources)}, is greater than maximum allowed, {MOST_RESOURCES}"
         return
     for logical_id, resource in resources.items():
         yield from _resource_faults(template, logical_id, resource)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import logging
+import math
 import queue
 import time
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from inference_code.artifact.manifest import (
 from inference_code.errors import Internal, LoadError
 from inference_code.execution.batching import Scheduler
 from inference_code.execution.direct_scheduler import DirectScheduler
+from inference_code.memory import machine_bytes
 from inference_code.request import Array
 from inference_code.settings import Settings
 
@@ -131,8 +133,22 @@ def open_artifact(model_dir: Path, settings: Settings) -> ArtifactManifest:
     except ManifestError as error:
         raise LoadError(str(error)) from None
     check_versions(manifest)
+    check_sizes(manifest)
     check_cores(manifest, settings)
     return manifest
+
+
+def check_sizes(manifest: ArtifactManifest) -> None:
+    """Raise LoadError for a tensor that no memory of this machine holds."""
+    most = machine_bytes()
+    for graph in manifest.graphs:
+        for tensor in (*graph.inputs, *graph.outputs):
+            size = math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize
+            if size > most:
+                raise LoadError(
+                    f"{tensor.name} of {graph.file} has shape {list(tensor.shape)}, {size} bytes; "
+                    f"this machine has {most} bytes of memory"
+                )
 
 
 def load(model_dir: Path, manifest: ArtifactManifest, settings: Settings) -> Model:

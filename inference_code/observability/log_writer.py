@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import json
+import logging
 import os
 import threading
 import time
@@ -16,12 +17,21 @@ from typing import Any
 _MAX_LINES = 10_000  # that wait to be written
 _LINES_AT_ONCE = 100
 _PAUSE_SECONDS = 0.02
+_log = logging.getLogger(__name__)
 
 
 def to_stdout(data: bytes) -> None:
     """Write to file descriptor 1, past Python's buffer: its lock would stop the exit if nobody reads."""
     while data:
         data = data[os.write(1, data) :]
+
+
+def announce(line: str) -> None:
+    """Write one line at the start. Serving does not depend on a standard output that takes it."""
+    try:
+        to_stdout(f"{line}\n".encode())
+    except OSError as error:
+        _log.warning("standard output takes no line: %s", error.strerror)
 
 
 class Writer:

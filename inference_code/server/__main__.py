@@ -23,6 +23,8 @@ from inference_code.workers.channel import WorkerContext
 from inference_code.workers.resources import shares
 from inference_code.workers.supervisor import supervise
 
+_UNSENT_IN_KERNEL = 128 * 1024  # bytes of an answer that its client does not read
+
 
 def _serve(
     model_dir: str, address: tuple[str, int], listener: socket.socket | None, worker: WorkerContext | None = None
@@ -44,11 +46,22 @@ def _serve_as(worker: WorkerContext, model_dir: str, address: tuple[str, int]) -
     return _serve(model_dir, address, None, worker)
 
 
+def _open_closed_streams() -> None:
+    """Where standard input, output or error was closed, nothing that is opened later may be taken for it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+
+
 def _bind(host: str, port: int) -> socket.socket:
     """A bound socket: the port is ours while the model loads, but connections are refused until uvicorn listens."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # accepted connections inherit it; megabytes would wait in the kernel
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_IN_KERNEL)
     try:
         listener.bind((host, port))
     except OSError:
@@ -79,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--worker-context", help=argparse.SUPPRESS)  # a place, from the parent of several processes
     options = parser.parse_args(arguments)
+    _open_closed_streams()
     if not 0 <= options.port <= 65535:
         parser.error(f"--port is {options.port}; a port is 0 to 65535")
     if options.processes is not None and options.processes < 1:

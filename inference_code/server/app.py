@@ -18,11 +18,10 @@ from typing import Any
 from inference_code.codecs.responses import Reply
 from inference_code.errors import (
     SHUTTING_DOWN,
-    EndpointError,
     Forbidden,
     MethodNotAllowed,
     NotFound,
-    RequestTimeout,
+    TooLarge,
     Unavailable,
 )
 from inference_code.execution.gil_probe import GilProbe
@@ -36,6 +35,7 @@ from inference_code.server.browser_guard import BrowserGuard
 from inference_code.server.pipeline import Pipeline
 from inference_code.server.server_request import ServerRequest
 from inference_code.server.timeouts import ClientWatch, Receive
+from inference_code.server.traffic import BODY, CONNECTION
 from inference_code.settings import Settings
 from inference_code.workers import shared_output
 from inference_code.workers.channel import WorkerContext
@@ -46,6 +46,7 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
 _METHODS = {"/ping": ("GET", "HEAD"), "/metrics": ("GET", "HEAD"), "/invocations": ("POST",)}
+_PIECE = 256 * 1024  # bytes of an answer that are written at once
 _log = logging.getLogger(__name__)
 
 # A caller's own request id is kept: X-Request-Id, or the InferenceId that boto3's invoke_endpoint takes.
@@ -77,7 +78,7 @@ class Service:
         self._pipeline = Pipeline(handler, settings, self._recorder.batch)
         self._bodies = BodyReader(settings.limits.request_bytes, settings.body_timeout_s)
         self._in_pipeline: set[ServerRequest] = set()
-        self._in_progress = 0
+        self._in_progress = self._reading = self._admitted = 0  # requests; their bodies; those whose bodies are whole
         self._drain_ends: float | None = None
         self._drained = False  # the drain has ended: what was still in progress got 503
 
@@ -87,7 +88,7 @@ class Service:
         detail = self._guard.refusal(scope["method"], scope["http_version"], request.headers) if self._guard else None
         if detail is not None:
             scope.pop("extensions", None)  # no one reads the body
-            await self._send(request, self._handler.error_reply(Forbidden(detail)), send, receive)
+            await self._send(request, self._handler.error_reply(Forbidden(detail)), scope, send, receive)
             return
         if request.path == "/invocations" and scope["method"] == "POST":
             await self._invocations(request, scope, receive, send)
@@ -95,13 +96,13 @@ class Service:
         scope.pop("extensions", None)
         refused = self._refusal(request.path, str(scope["method"]))
         if refused is not None:
-            await self._send(request, refused, send)
+            await self._send(request, refused, scope, send)
             return
         try:
             reply = self._ping() if request.path == "/ping" else await self._metrics()
         except Exception as error:
             reply = self._handler.error_reply(error)
-        await _write(reply, _headers(reply, request.request_id), send)  # health checks have no log record
+        await _write(reply, self._headers(reply, request, scope), send)  # health checks have no log record
 
     def _refusal(self, path: str, method: str) -> Reply | None:
         """404 or 405 for a route that is not there, None for one that is."""
@@ -114,8 +115,12 @@ class Service:
         return None
 
     def _ping(self) -> Reply:
-        """200: the model was loaded and warmed up before the port was opened. 503 once the server is ending."""
-        return Reply(200 if self._drain_ends is None else 503, b"", "text/plain")
+        """200: the model was loaded and warmed up before the port was opened. 503: it ends, or can decode nothing."""
+        if self._drain_ends is not None:
+            return Reply(503, b"", "text/plain")
+        if self._pipeline.is_stuck():
+            return self._handler.error_reply(Unavailable("every decoding thread is past its request's deadline"))
+        return Reply(200, b"", "text/plain")
 
     async def _metrics(self) -> Reply:
         """Prometheus' text: the sum over all processes, whichever is asked."""
@@ -142,31 +147,44 @@ class Service:
 
     async def _invocations(self, request: ServerRequest, scope: Scope, receive: Receive, send: Send) -> None:
         """One request through the handler; an error is answered as JSON {error, detail}."""
-        limit = self._settings.max_queue
-        if self._in_progress >= limit or self._drained:
-            busy = f"server is at its limit of {limit} concurrent requests; retry"
-            scope.pop("extensions", None)  # no one will read the body
-            refused = Unavailable(SHUTTING_DOWN if self._drained else busy, retry_after=1)
-            await self._send(request, self._handler.error_reply(refused), send)
-            return
         self._in_progress += 1
         unread = None
         try:
             try:
-                request.body = await self._bodies.read(request.headers, scope, receive)
-            except EndpointError as error:  # before the request was read to its end
-                reply, unread = self._handler.error_reply(error), receive
-            else:
+                self._check_room()
+                unread = receive
+                request.body = await self._read(request, scope, receive)
+                unread = None
+                self._check_room()
                 reply = await self._infer(request, receive)
+            except ClientGoneError:
+                raise
+            except Exception as error:
+                reply = self._handler.error_reply(error)
+                scope.pop("extensions", None)  # no one will read the body
+            await self._send(request, reply, scope, send, unread)
         except ClientGoneError:
             self._recorder.gone()
             self._record(request, None)
-            return
-        except Exception as error:
-            reply = self._handler.error_reply(error)
         finally:
             self._in_progress -= 1
-        await self._send(request, reply, send, unread)
+
+    def _check_room(self) -> None:
+        """Raise Unavailable where no place is left: one is taken by a request whose body is whole, until its reply."""
+        limit = self._settings.max_queue
+        if self._admitted >= limit or self._drained:
+            busy = f"server is at its limit of {limit} concurrent requests; retry"
+            raise Unavailable(SHUTTING_DOWN if self._drained else busy, retry_after=1)
+
+    async def _read(self, request: ServerRequest, scope: Scope, receive: Receive) -> bytes | memoryview:
+        most, connection = self._settings.max_bodies, _connection(scope)
+        if self._reading >= most and not (connection and connection.traffic.close_stalled(BODY, connection)):
+            raise Unavailable(f"{most} bodies are being read (ENDPOINT_MAX_BODIES); retry", retry_after=1)
+        self._reading += 1
+        try:
+            return await self._bodies.read(request.headers, scope, receive)
+        finally:
+            self._reading -= 1
 
     async def _infer(self, request: ServerRequest, receive: Receive) -> Reply:
         """Send the request through the pipeline. Raises ClientGoneError, and then its work is cancelled."""
@@ -174,6 +192,7 @@ class Service:
         future: asyncio.Future[Reply] = loop.create_future()
         request.respond = functools.partial(_deliver, loop, future)
         self._in_pipeline.add(request)
+        self._admitted += 1
         watch = ClientWatch(
             receive, lambda: self._leave(request, future), request.deadline, lambda: self._expire(request)
         )
@@ -182,6 +201,7 @@ class Service:
             return await future
         finally:
             watch.end()
+            self._admitted -= 1
             self._in_pipeline.discard(request)
             request.bucket = self._pipeline.bucket(request)
 
@@ -197,21 +217,43 @@ class Service:
             future.set_exception(ClientGoneError())
         self._pipeline.cancel(request, Unavailable("the client closed the connection"))
 
-    async def _send(self, request: ServerRequest, reply: Reply, send: Send, unread: Receive | None = None) -> None:
+    async def _send(
+        self, request: ServerRequest, reply: Reply, scope: Scope, send: Send, unread: Receive | None = None
+    ) -> None:
         """The response, and then its record. `unread`: where the rest of the body comes from.
 
         A socket that is closed with unread bytes resets the connection, and the client may lose the response. So the
         body is read on for a while, and thrown away, before the response ends.
         """
         seconds = time.monotonic() - request.arrived
-        headers = _headers(reply, request.request_id)
+        connection = _connection(scope)
+        large = connection is not None and len(reply.body) > _PIECE
+        try:
+            if large:
+                connection.traffic.answer_begins(connection, len(reply.body))
+        except Unavailable as error:
+            reply = self._handler.error_reply(error)
+        headers = self._headers(reply, request, scope)
         if unread is not None:
             headers.append((b"connection", b"close"))
-        await _write(reply, headers, send, more=unread is not None)
-        if unread is not None:
-            await self._bodies.discard(unread, slow=reply.status == RequestTimeout.status)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        try:
+            await _write(reply, headers, send, more=unread is not None)
+            if unread is not None:
+                await self._bodies.discard(unread, slow=reply.status != TooLarge.status)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            if large:
+                connection.traffic.answer_ends(connection)
         self._record(request, reply, seconds)
+
+    def _headers(self, reply: Reply, request: ServerRequest, scope: Scope) -> list[tuple[bytes, bytes]]:
+        pairs = {**reply.headers, "Content-Type": reply.content_type, "X-Request-Id": request.request_id}
+        encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs.items()]
+        if self._drain_ends is not None:
+            connection = _connection(scope)
+            if self._drained or connection is None or connection.is_last():
+                encoded.append((b"connection", b"close"))
+        return [*encoded, (b"content-length", str(len(reply.body)).encode())]
 
     def _record(self, request: ServerRequest, reply: Reply | None, seconds: float | None = None) -> None:
         """Hand the request over as a record; a background thread formats it as a log line and metrics."""
@@ -270,12 +312,18 @@ def _deliver(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Reply], rep
         _log.warning("a response came after the end of the server")
 
 
+def _connection(scope: Scope) -> Any:
+    """The protocol of the connection that a request came by; None where a test calls the service itself."""
+    return scope.get("state", {}).get(CONNECTION)
+
+
 async def _write(reply: Reply, headers: list[tuple[bytes, bytes]], send: Send, *, more: bool = False) -> None:
+    """In pieces, each of which waits until the client has read most of those before."""
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    await send({"type": "http.response.body", "body": reply.body, "more_body": more})
-
-
-def _headers(reply: Reply, request_id: str) -> list[tuple[bytes, bytes]]:
-    pairs = {**reply.headers, "Content-Type": reply.content_type, "X-Request-Id": request_id}
-    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs.items()]
-    return [*encoded, (b"content-length", str(len(reply.body)).encode())]
+    body: bytes | memoryview = reply.body
+    if len(body) > _PIECE:
+        body = memoryview(body)
+        while len(body) > _PIECE:
+            await send({"type": "http.response.body", "body": body[:_PIECE], "more_body": True})
+            body = body[_PIECE:]
+    await send({"type": "http.response.body", "body": body, "more_body": more})

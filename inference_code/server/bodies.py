@@ -7,7 +7,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from inference_code.errors import SHUTTING_DOWN, RequestTimeout, TooLarge, Unavailable
-from inference_code.server.http_protocol import WHOLE_BODY
+from inference_code.server.http_protocol import REFUSAL, WHOLE_BODY
 from inference_code.server.timeouts import CancelAfter, Receive
 
 _DISCARD_SECONDS = 10.0
@@ -55,6 +55,8 @@ class BodyReader:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
+            if REFUSAL in scope:
+                raise scope[REFUSAL]
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > self._limit:

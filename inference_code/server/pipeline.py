@@ -12,6 +12,7 @@ mostly wait, and the steps of all of them meet in the scheduler's queues.
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -43,6 +44,7 @@ class Pipeline:
         self._handler, loaded = handler, handler.loaded
         cores = loaded.max_concurrency
         self._cpu = Pool(settings.host_threads + cores, "cpu")
+        self._deadlines: dict[int, float] = {}  # of what runs, by thread
         self._encoders = functools.partial(self._cpu.submit, ending=True)
         self._workers: ThreadPoolExecutor | None = None  # where the scheduler alone does not do
         self._scheduler: QueueScheduler | None = None
@@ -82,6 +84,11 @@ class Pipeline:
         """The items that wait for the device."""
         return sum(self._scheduler.waiting().values()) if self._scheduler is not None else 0
 
+    def is_stuck(self) -> bool:
+        """Whether every decoding thread works for a request that is past its deadline: nothing new can be decoded."""
+        now, deadlines = time.monotonic(), self._deadlines
+        return all(deadlines.get(ident, math.inf) < now for ident in self._cpu.idents)
+
     def bucket(self, request: ServerRequest) -> str:
         """Where the items of a request ran: `image=28x28`, several joined by +, "none" for no device."""
         files = request.device.graphs if request.device is not None else ()
@@ -114,12 +121,15 @@ class Pipeline:
         A handler's sys.exit, too: hence BaseException.
         """
         token = request_id.set(request.request_id)
+        ident = threading.get_ident()
+        self._deadlines[ident] = request.deadline
         try:
             request.check_deadline()
             step(request)
         except BaseException as error:
             request.finish(self._handler.error_reply(error))
         finally:
+            del self._deadlines[ident]
             request_id.reset(token)
 
     def _decode(self, request: ServerRequest) -> None:

@@ -27,6 +27,11 @@ class Pool:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def idents(self) -> list[int]:
+        """The threads, as threading.get_ident has them."""
+        return [thread.ident or 0 for thread in self._threads]
+
     def submit(self, piece: Piece, *, ending: bool = False) -> None:
         """Have `piece` run; one that is `ending` a request before all that are not.
 

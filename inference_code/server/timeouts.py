@@ -68,7 +68,12 @@ class ClientWatch:
         self._left()
 
     def end(self) -> None:
-        """Look no longer."""
+        """Look no longer, and let go of what the callbacks hold: the answer would stay until garbage is collected."""
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+        self._task, self._left, self._expire = None, _nothing, _nothing
+
+
+def _nothing() -> None:
+    pass

@@ -40,12 +40,12 @@ def each(
 
 
 def picture(value: Any, request: Request, target: Target) -> Picture:
-    """The picture in a file's bytes, an array, or a JSON object. Raises BadRequest, TooLarge."""
+    """The picture in a file's bytes, an array, or a JSON object. Raises BadRequest, TooLarge, Unavailable."""
     assert request.model is not None  # noqa: S101
-    limit = request.model.limits.pixels
+    limits = request.model.limits
     if isinstance(value, np.ndarray):
-        return from_array(value, limit)
-    return decode(value if isinstance(value, bytes) else _file(value), limit, target)
+        return from_array(value, limits)
+    return decode(value if isinstance(value, bytes) else _file(value), limits, target)
 
 
 def _file(value: Any) -> bytes:

@@ -32,6 +32,7 @@ class Connections:
 
         Returns when those that were taken have their protocols, so that uvicorn can end them like all others.
         """
+        self._read()  # what the parent gave it before
         self._taking = False
         self._loop.remove_reader(self._channel)
         self._notify(LEAVING)

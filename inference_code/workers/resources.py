@@ -47,6 +47,9 @@ def shares(
             "ENDPOINT_WORKERS": str(workers // count),
             "ENDPOINT_MAX_QUEUE": str(queue),
             "ENDPOINT_HOST_THREADS": str(threads),
+            "ENDPOINT_MAX_BODIES": str(max(1, settings.max_bodies // count)),
+            "ENDPOINT_DECODE_BYTES": str(max(1, settings.limits.decode_bytes // count)),
+            "ENDPOINT_TRANSFER_BYTES": str(max(1, settings.transfer_bytes // count)),
             # torch would take a thread for each processor, in each process.
             "OMP_NUM_THREADS": given.get("OMP_NUM_THREADS", "").strip() or str(threads),
         }

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from inference_code.observability.log_writer import announce
 from inference_code.workers.worker_process import WorkerProcess
 
 BACKLOG = 2048
@@ -183,6 +184,7 @@ class _Supervisor:
         self._code, self._ends = code, time.monotonic() + self._seconds
         if self._accepting:
             self._selector.unregister(self._listener)
+            self._accept()  # those who have connected before
         self._listener.close()
         for connection in self._waiting:
             connection.close()
@@ -205,7 +207,7 @@ class _Supervisor:
             self._announced = True
             host, port = self._listener.getsockname()[:2]
             self._listener.listen(BACKLOG)
-            print(f"listening on http://{host}:{port}", flush=True)  # noqa: T201
+            announce(f"listening on http://{host}:{port}")
 
     def _listen(self) -> None:
         """Accept while a process can take a connection; otherwise they wait in the backlog."""

@@ -331,6 +331,36 @@ def test_what_is_not_honoured_is_refused(stacks: Stacks, name: str) -> None:
     assert code(caught)[0] == "NotImplemented"
 
 
+@pytest.mark.parametrize("bad", ["../x", "a b", "1a", "a" * 129, "a\n"])
+def test_a_name_that_no_stack_can_have_is_refused(stacks: Stacks, bad: str) -> None:
+    body = json.dumps({"Resources": {"It": parameter("x")}})
+    for create in (
+        lambda: stacks.client.create_stack(StackName=bad, TemplateBody=body),
+        lambda: stacks.client.create_change_set(
+            StackName=bad, ChangeSetName="c", ChangeSetType="CREATE", TemplateBody=body
+        ),
+    ):
+        with pytest.raises(ClientError) as caught:
+            create()
+        assert code(caught)[0] == "ValidationError"
+        assert "'stackName' failed to satisfy constraint" in code(caught)[1]
+
+
+def test_templates_that_no_stack_can_have_are_refused_when_they_are_sent(stacks: Stacks, name: str) -> None:
+    circle = {"A": {**parameter("x"), "DependsOn": "B"}, "B": {**parameter("y"), "DependsOn": ["A"]}}
+    many = {f"R{number}": parameter(str(number)) for number in range(501)}
+    for resources, words in (
+        (circle, "Circular dependency between resources: ["),
+        (many, "Number of resources, 501, is greater than maximum allowed, 500"),
+    ):
+        with pytest.raises(ClientError) as caught:
+            stacks.client.create_stack(StackName=name, TemplateBody=json.dumps({"Resources": resources}))
+        assert code(caught)[0] == "ValidationError"
+        assert words in code(caught)[1]
+    with pytest.raises(ClientError, match="does not exist"):
+        stacks.client.describe_stacks(StackName=name)
+
+
 def test_a_failed_stack_that_is_not_rolled_back_can_be_mended(aws: Aws, stacks: Stacks, name: str) -> None:
     bad = {"Resources": {"Log": group(f"/{name}/a"), "Bad": {**BROKEN, "DependsOn": "Log"}}}
     assert stacks.up(name, bad, DisableRollback=True)["StackStatus"] == "CREATE_FAILED"

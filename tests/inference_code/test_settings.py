@@ -29,10 +29,20 @@ def test_each_variable_is_read() -> None:
             "ENDPOINT_DRAIN_S": "11",
             "NEURON_RT_NUM_CORES": "9",
             "ENDPOINT_ALLOWED_HOSTS": "Depth.example, depth.example.:8443,[::0001]:9",
+            "ENDPOINT_MAX_SIDE": "13",
+            "ENDPOINT_MAX_SCANNED_PIXELS": "14",
+            "ENDPOINT_MAX_SEGMENTS": "15",
+            "ENDPOINT_DECODE_BYTES": "16",
+            "ENDPOINT_MAX_BODIES": "17",
+            "ENDPOINT_TRANSFER_BYTES": "18",
+            "ENDPOINT_HEAD_TIMEOUT_S": "19",
+            "ENDPOINT_LEAST_RATE": "20",
+            "ENDPOINT_RATE_WINDOW_S": "21",
         }
     )
     hosts = ("depth.example", "depth.example:8443", "[::1]:9")
-    assert settings == Settings(Limits(1, 2, 3, 4), 7, 5, 6, 0.0, 8, 12, 0.5, 10.0, 11.0, 9, hosts)
+    limits = Limits(1, 2, 3, 4, 13, 14, 15, 16)
+    assert settings == Settings(limits, 7, 5, 6, 0.0, 8, 12, 0.5, 10.0, 11.0, 9, hosts, 17, 18, 19.0, 20, 21.0)
 
 
 def test_all_bad_values_are_named_together() -> None:

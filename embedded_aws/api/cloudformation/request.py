@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from moto.core.responses import BaseResponse
 
 from ...cloudformation.engine import Operation
+from ...cloudformation.graph import creation_order, dependencies
 from ...cloudformation.parameters import given_values, resolved_values
 from ...cloudformation.scope import read_ssm
 from ...cloudformation.store import ChangeSet, Definition, Stack, Store
@@ -127,6 +128,7 @@ class StackRequest(WithContext, BaseResponse):
         unknown = sorted({fault for fault in faults if fault})
         if unknown:
             raise ValidationError("Template format error: " + "; ".join(unknown))
+        creation_order(dependencies(template, template["Resources"]))
         return template
 
     def _check_capabilities(self, template: dict[str, Any]) -> None:

@@ -199,3 +199,8 @@ def test_bytes_that_are_not_text(tmp_path):
     path = tmp_path / "compile.log"
     path.write_bytes(b"\xff\xfe\x00" + BERT.encode())
     check(read_log_file(path))
+
+
+def test_a_count_beyond_all_numbers_is_one_message() -> None:
+    with pytest.raises(LogError, match=r"log: .* holds a number beyond all counts"):
+        read_log(BERT.replace("= 565, fused", f"= {'9' * 5000}, fused"))

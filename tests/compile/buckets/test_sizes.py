@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from compile.buckets import sizes
 from compile.buckets.sizes import Size, read
 from compile.errors import CompileError, UsageError
 
@@ -79,6 +80,12 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, name: str) -> None:
     for part in parts:
         assert part in str(caught.value)
     assert "Write a size a line" in caught.value.remedy
+
+
+def test_a_file_without_end_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "_MOST_BYTES", 1000)
+    with pytest.raises(UsageError, match="has more than 1000 bytes"):
+        read(Path("/dev/zero"))
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

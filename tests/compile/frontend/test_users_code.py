@@ -73,3 +73,15 @@ def test_an_entry_in_a_package_may_import_relatively(tmp_path: Path) -> None:
     (package / "net.py").write_text("from .parts import WIDTH\n" + ENTRY.replace("nn.Linear(8", "nn.Linear(WIDTH"))
     made = from_entry("own_package/models/net.py:build", tmp_path, {})
     assert made.graphs["main"].module.layer.in_features == 8
+
+
+@pytest.mark.parametrize(("old", "new"), [("def build():", "def build():\n    stop()"), ("import torch\n", "STOP\n")])
+def test_sigterm_in_a_users_code_is_no_fault_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], old: str, new: str
+) -> None:
+    """What compile/__main__.py raises for the signal ends the command, with the code that a shell gives it."""
+    stop = "raise SystemExit(143)"
+    write_entry(tmp_path, ENTRY.replace(old, new.replace("stop()", stop).replace("STOP", f"import torch\n{stop}")))
+    assert run(monkeypatch, "build", "own", "--rehearse", "--root", str(tmp_path)) == 143
+    assert "failed" not in capsys.readouterr().err
+    assert files(tmp_path) == {}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from PIL import Image
 
 from inference_code.codecs import images
 from inference_code.codecs.images import decode, encode_png16, from_array
-from inference_code.errors import BadRequest, TooLarge, Unprocessable
+from inference_code.errors import BadRequest, TooLarge, Unavailable, Unprocessable
+from inference_code.settings import Limits
 from tests.inference_code.artifacts import encoded, gradient
 
 MANY = 10_000_000
@@ -254,6 +256,151 @@ def test_png16_of_a_constant_map() -> None:
 def test_png16_cannot_say_nan() -> None:
     with pytest.raises(Unprocessable, match="application/x-npy"):
         encode_png16(np.array([[1, np.nan]], np.float32), {})
+
+
+# Work and memory -----------------------------------------------------------------------------------------------------
+
+
+def segment(marker: int, data: bytes = b"") -> bytes:
+    return b"\xff" + bytes([marker]) + struct.pack(">H", len(data) + 2) + data
+
+
+def with_segments(segments: bytes) -> bytes:
+    """A JPEG with more before its tables."""
+    at = GOOD["JPEG"].index(b"\xff\xdb")
+    return GOOD["JPEG"][:at] + segments + GOOD["JPEG"][at:]
+
+
+def with_chunks(chunks: bytes, image: Image.Image | None = None) -> bytes:
+    body = GOOD["PNG"] if image is None else encoded(image)
+    at = body.index(b"IDAT") - 4
+    return body[:at] + chunks + body[at:]
+
+
+def chunk(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def scan_bomb(side: int, scans: int) -> bytes:
+    """A progressive JPEG that claims side x side, and has empty scans of ten bytes."""
+    body = bytearray(encoded(Image.new("RGB", (160, 120)), "JPEG", progressive=True))
+    at = body.index(b"\xff\xc2")
+    body[at + 5 : at + 9] = struct.pack(">HH", side, side)
+    return bytes(body[:-2]) + b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00" * scans + b"\xff\xd9"
+
+
+FRAMES = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\2\0\0\0\7\0\0\7\0\0" + b"ANMF\x18\0\0\0" * 101
+TOO_MUCH = {
+    "scans of many pixels": (scan_bomb(6300, 20), "30 scans of 6300 x 6300 pixels.*ENDPOINT_MAX_SCANNED_PIXELS"),
+    "scans without end": (scan_bomb(1000, 3000), "segments.*ENDPOINT_MAX_SEGMENTS"),
+    "segments": (with_segments(segment(0xFE) * 101), "segments.*ENDPOINT_MAX_SEGMENTS"),
+    "tables": (with_segments(segment(0xDB, (b"\0" + b"\1" * 64) * 1000) * 5), "tables of more than"),
+    "frame headers": (with_segments(segment(0xC0, b"\x08\0\x10\0\x10\3" + b"\1\x22\0" * 20_000) * 5), "tables"),
+    "empty chunks": (with_chunks(chunk(b"teSt") * 101), "chunks.*ENDPOINT_MAX_SEGMENTS"),
+    "empty data": (with_chunks(chunk(b"IDAT") * 101), "chunks.*ENDPOINT_MAX_SEGMENTS"),
+    "frames": (FRAMES, "frames.*ENDPOINT_MAX_SEGMENTS"),
+    "a long side": (encoded(Image.new("1", (2001, 1))), "2001 x 1 pixels; a side may have at most 2000"),
+    "a long WebP": (encoded(Image.new("RGB", (1, 2001)), "WEBP"), "1 x 2001 pixels; a side may have at most 2000"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(TOO_MUCH))
+def test_more_work_than_is_allowed_is_413_before_decoding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_this(*_: Any) -> None:
+        raise AssertionError("the picture was decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", not_this)
+    body, part = TOO_MUCH[name]
+    side = 7000 if "scans of" in name else 2000
+    with pytest.raises(TooLarge, match=part):
+        decode(body, Limits(segments=100, side=side))
+
+
+METADATA = {
+    "comments": with_segments(segment(0xFE, b"x" * 60_000) * 90),
+    "EXIF": with_segments(segment(0xE1, b"Exif\0\0" + bytes(1000)) * 90),
+    "resources": with_segments(segment(0xED, b"Photoshop 3.0\0" + (b"8BIM\1\1\0\0" + bytes(4)) * 5000) * 90),
+    "colour profiles": with_segments(segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(60_000)) * 90),
+    "junk": with_segments(bytes(3_000_000)),
+    "padding": with_segments(b"\xff" * 300_000 + b"\0"),
+    "compressed text": with_chunks(chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000))) * 90),
+    "compressed profiles": with_chunks(chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(1_000_000))) * 90),
+    "frames of an APNG": encoded(
+        Image.fromarray(gradient(16, 16)), save_all=True,
+        append_images=[Image.new("RGB", (16, 16), (n, 0, 0)) for n in range(30)],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(METADATA))
+def test_metadata_reaches_no_decoder(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    opened = Image.open
+
+    def watched(stream: io.BytesIO, **options: Any) -> Image.Image:
+        seen.append(len(stream.getvalue()))
+        return opened(stream, **options)
+
+    monkeypatch.setattr(Image, "open", watched)
+    found = values(METADATA[name]).astype(int)
+    assert np.abs(found - gradient(16, 16)).max() < 40
+    assert seen[0] < 3000
+
+
+def test_what_stands_behind_a_picture_is_no_scan() -> None:
+    """Telephones append films, in which any bytes may come."""
+    body = GOOD["JPEG"] + b"\xff\xda" * 100
+    assert decode(body, Limits(pixels=1000, scanned_pixels=1000)).size == (16, 16)
+
+
+def test_restart_markers_and_progressive_scans_of_honest_pictures_are_read() -> None:
+    image = Image.fromarray(gradient(160, 160))
+    for options in ({"restart_marker_blocks": 1}, {"progressive": True}, {"progressive": True, "subsampling": 0}):
+        body = encoded(image, "JPEG", quality=95, **options)
+        assert np.abs(values(body).astype(int) - gradient(160, 160)).max() < 40
+    body = encoded(image.convert("CMYK"), "JPEG", progressive=True)
+    assert decode(body, Limits(pixels=25_600, scanned_pixels=25_600 * 18)).size == (160, 160)
+
+
+def test_a_picture_takes_its_memory_and_gives_it_back() -> None:
+    limits = Limits(decode_bytes=100 * 100 * 24)
+    assert limits.memory is limits.memory
+    limits.memory._wait_s = 0.01
+    body = encoded(Image.new("RGB", (100, 100)))
+    picture = decode(body, limits)
+    with pytest.raises(Unavailable, match=r"picture of 100 x 100 pixels takes 160000 bytes .* 160000 of 240000"):
+        decode(body, limits)
+    del picture
+    assert decode(body, limits).size == (100, 100)
+    with pytest.raises(BadRequest):
+        decode(body[:-40], limits)
+    assert decode(body, limits).size == (100, 100)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("WEBP", {}), ("JPEG", {"progressive": True})])
+def test_formats_that_take_more_memory_count_more(kind: str, options: dict[str, Any]) -> None:
+    body = encoded(Image.new("RGB", (100, 100)), kind, **options)
+    with pytest.raises(TooLarge, match=r"takes 240000 bytes .* at most 200000 are \(ENDPOINT_DECODE_BYTES\)"):
+        decode(body, Limits(decode_bytes=200_000))
+
+
+def test_a_jpeg_that_is_decoded_small_takes_the_memory_of_the_small_one() -> None:
+    body = encoded(Image.new("RGB", (1600, 1600)), "JPEG")
+    limits = Limits(decode_bytes=200 * 200 * 16)
+    assert decode(body, limits, lambda *_: (100, 100)).size == (1600, 1600)
+    with pytest.raises(TooLarge, match="1600 x 1600"):
+        decode(body, limits)
+
+
+def test_encoding_holds_no_second_copy_of_the_map() -> None:
+    depth = np.linspace(0, 1, 4_000_000, dtype=np.float32).reshape(2000, 2000)
+    tracemalloc.start()
+    try:
+        encode_png16(depth, {})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * depth.nbytes  # the pixels of 2 bytes, the file, and some rows
 
 
 # Decoding at a smaller size -----------------------------------------------------------------------------------------

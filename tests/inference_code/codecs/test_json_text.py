@@ -3,6 +3,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference_code.codecs.json_text import read_array, read_json, write_json
+from inference_code.codecs.json_text import json_memory, read_array, read_json, write_json
 from inference_code.errors import BadRequest, Internal, TooLarge, Unprocessable
 
 Pair = collections.namedtuple("Pair", ["a", "b"])
@@ -26,6 +27,28 @@ class Data:
 def test_what_is_no_json_is_400(body: bytes) -> None:
     with pytest.raises(BadRequest, match="not JSON"):
         read_json(body)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["{},", "[],", "0,", "0.5,", "123456789012,", '"",', '"a",', '{"a":0},', '[[[[1]]]],', '{"":{"":{"":{}}}},',
+     "true,", '"' + "x" * 1000 + '",', '"\u00e9",', '"\u20ac\u20ac\u20ac\u20ac",', '"\U0001f600",', '{"k":[2,3]},'],
+)  # fmt: skip
+def test_the_memory_of_json_is_not_underestimated(piece: str) -> None:
+    body = f"[{piece * (150_000 // len(piece.encode()))}0]".encode()
+    tracemalloc.start()
+    try:
+        value = read_json(body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert value
+    assert peak <= json_memory(body) + 10_000  # what a reader takes for anything
+
+
+def test_small_json_is_not_counted_and_base64_costs_little() -> None:
+    assert json_memory(b"[" * 60_000) == 0
+    assert json_memory(b'{"image": "' + b"A" * 10_000_000 + b'"}') < 21_000_000
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,12 @@ def test_an_npz_of_many_members_is_413() -> None:
         read_npz(stream.getvalue(), 1_000_000)
 
 
+def test_members_are_counted_before_the_directory_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    with pytest.raises(TooLarge, match="500000 members; at most 64"):
+        read_npz(b"PK\1\2" * 500_000, 10_000_000)
+
+
 @given(st.binary(max_size=60), st.integers(0, 400))
 def test_damaged_npz_is_read_or_refused(noise: bytes, place: int) -> None:
     good = write_npz({"x": np.arange(6.0)})

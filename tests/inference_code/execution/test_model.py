@@ -228,3 +228,13 @@ def test_an_sdk_that_cannot_move_weights_is_named(tmp_path: Path, monkeypatch: p
     changes = {"target": "inf2", "rehearsal": False, "stand_in": True, "separate_weights": True}
     artifact = sums_artifact(tmp_path / "artifact", versions=versions, **changes)
     assert "cannot be loaded: module 'torch_neuronx' has no attribute 'move_trace_to_device'" in refused(artifact)
+
+
+@pytest.mark.parametrize("which", ["inputs", "outputs"])
+def test_a_tensor_larger_than_the_memory_is_one_line(tmp_path: Path, which: str) -> None:
+    folder = sums_artifact(tmp_path)
+    graph = m.read(folder).graphs[0]
+    first, *others = getattr(graph, which)
+    absurd = dataclasses.replace(first, shape=(graph.batch_size, 2**40))
+    change_manifest(folder, graphs=(dataclasses.replace(graph, **{which: (absurd, *others)}),))
+    assert "has shape [1, 1099511627776], 4398046511104 bytes; this machine has" in refused(folder)

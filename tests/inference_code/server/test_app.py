@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
 import re
@@ -20,6 +21,7 @@ import pytest
 import torch
 
 from inference_code import handler
+from inference_code.codecs.responses import Reply
 from inference_code.observability.cloudwatch_emf import CloudWatch
 from inference_code.observability.log_writer import Writer
 from inference_code.observability.metrics import Counter, Histogram
@@ -178,6 +180,50 @@ def test_draining_answers_what_is_not_done_in_time_with_503_and_ping_says_so(mak
         for answer in (await busy, await waiting):
             assert (answer.status, answer.headers["retry-after"]) == (503, "1")
             assert "shutting down" in error_of(answer)["detail"]
+
+    run(work())
+
+
+def test_an_answer_does_not_wait_for_the_garbage_collector_to_be_let_go(make: Any) -> None:
+    """Of many large answers in reference cycles the memory would stay for minutes."""
+
+    async def work() -> None:
+        house = make()
+        busy = await house.occupy()
+        await asyncio.sleep(0.05)  # until the client is watched
+        house.gate.go()
+        assert doubled(await busy) == -2
+        await asyncio.sleep(0.05)
+        assert [one for one in gc.get_objects() if isinstance(one, Reply)] == []
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(work())
+    finally:
+        gc.enable()
+
+
+def test_a_place_is_taken_by_requests_whose_bodies_are_whole(make: Any) -> None:
+    async def work() -> None:
+        house = make(max_queue=1, max_bodies=3)
+        slow = [Slow(house, content_length="10") for _ in range(3)]
+        await asyncio.sleep(0)
+        refused = await house.ask(1)
+        assert (refused.status, error_of(refused)["detail"]) == (
+            503, "3 bodies are being read (ENDPOINT_MAX_BODIES); retry"
+        )  # fmt: skip
+        slow[0].goes.set()
+        await slow[0].answered
+        assert doubled(await house.ask(1)) == 2
+        assert (await house.begun())[0] == 1
+        busy = await house.occupy()
+        assert (await house.ask(1)).status == 503
+        house.gate.go()
+        assert doubled(await busy) == -2
+        for one in slow:
+            one.goes.set()
+        await asyncio.gather(*(one.answered for one in slow))
 
     run(work())
 

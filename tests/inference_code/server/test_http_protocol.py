@@ -12,6 +12,8 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from inference_code.server.http_protocol import MAX_HEAD, WHOLE_BODY, http
+from inference_code.server.traffic import Traffic
+from inference_code.settings import Settings
 
 pytest.importorskip("httptools")
 LARGE = 1_000_000
@@ -45,7 +47,9 @@ class Line:
     """A connection to `app`."""
 
     def __init__(self, app: Any) -> None:
-        config = uvicorn.Config(app, http=http(2 * LARGE), log_level="warning", server_header=False)
+        config = uvicorn.Config(
+            app, http=http(2 * LARGE, Traffic(Settings())), log_level="warning", server_header=False
+        )
         config.load()
         self.wire = Wire()
         self.protocol = config.http_protocol_class(config=config, server_state=ServerState(), app_state={})  # type: ignore[call-arg,operator]

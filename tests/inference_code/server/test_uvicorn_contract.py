@@ -85,6 +85,8 @@ HEAD = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
         ("connection_made", ["transport"], "_Receiver passes a connection on"),
         ("connection_lost", ["exc"], "_Careful ends the cycles that are under way"),
         ("eof_received", [], "_Careful replaces it"),
+        ("on_response_complete", [], "_Careful goes on with what is left"),
+        ("shutdown", [], "_Careful replaces it"),
         ("send_400_response", ["msg"], "replaced by our JSON; it must be what the protocol calls for a bad request"),
         ("data_received", ["data"], "_Heads replaces it"),
         ("pause_writing", [], "_Receiver passes it on"),
@@ -125,6 +127,28 @@ def test_a_cycle_can_be_seen_to_end_and_be_disconnected(base: str) -> None:
     assert complete is False, broken("RequestResponseCycle.response_complete", "_Careful and rest() read it")
     assert gone is False, broken("RequestResponseCycle.disconnected", "_Careful sets it")
     assert isinstance(event, asyncio.Event), broken("RequestResponseCycle.message_event", "_Careful wakes the app")
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_cycle_can_be_ended_early_and_the_connection_be_put_into_its_scope(base: str) -> None:
+    def look(protocol: Any) -> tuple[Any, ...]:
+        cycle = protocol.cycle
+        return cycle.more_body, cycle.response_started, cycle.scope["http_version"], cycle.scope["state"]
+
+    assert after(base, HEAD, look) == (True, False, "1.1", {}), broken("RequestResponseCycle", "refuse(), _probe()")
+    state, loop, paused = after(
+        base, b"", lambda protocol: (protocol.app_state, protocol.loop, protocol.flow.read_paused)
+    )
+    assert state == {}, broken("app_state", "it is copied into each scope")
+    assert isinstance(loop, asyncio.AbstractEventLoop), broken("loop", "_Careful has timers")
+    assert paused is False, broken("flow.read_paused", "phase() reads it")
+
+
+def test_h11_shows_its_state_and_what_it_has_not_read() -> None:
+    import h11  # noqa: PLC0415
+
+    state, trailing = after("h11", HEAD, lambda protocol: (protocol.conn.their_state, protocol.conn.trailing_data[0]))
+    assert (state, trailing) == (h11.SEND_BODY, b""), broken("conn", "PlainProtocol reads both")
 
 
 @pytest.mark.parametrize("base", BASES)

@@ -14,6 +14,7 @@ from inference_code import handler
 from inference_code.artifact.manifest import TaskEntry
 from inference_code.errors import EndpointError, LoadError
 from inference_code.handler import Headers
+from inference_code.settings import Limits, Settings
 from tests.inference_code.artifacts import change_manifest, doubling_artifact, npy, read_npy, sums_artifact
 
 JSON = "application/json"
@@ -200,3 +201,14 @@ def test_settings_that_make_no_sense_stop_the_worker(tmp_path: Path, settings: d
     folder = sums_artifact(tmp_path, task=TaskEntry("tensor", settings))
     with pytest.raises(LoadError, match="setting"):
         handler.model_fn(str(folder))
+
+
+def test_json_that_takes_more_memory_than_there_is_is_413(tmp_path: Path) -> None:
+    """A few bytes of it become hundreds of Python's."""
+    settings = Settings(limits=Limits(decode_bytes=10_000_000))
+    served = handler.ModelHandler(handler.load(doubling_artifact(tmp_path), settings))
+    bomb = served.output(served.input(b"[" + b"{}," * 100_000 + b"{}]", JSON, Headers()))
+    assert bomb.status == 413
+    assert b"ENDPOINT_DECODE_BYTES" in bomb.body
+    honest = served.predict(served.input(b'{"x": [1, 2, 3]}', JSON, Headers()))
+    assert served.output(honest).status == 200

@@ -23,12 +23,15 @@ def test_one_process_gets_everything(tmp_path: Path) -> None:
 
 def test_shares_add_up_to_the_whole(tmp_path: Path) -> None:
     environment = {"NEURON_RT_NUM_CORES": "16", "ENDPOINT_WORKERS": "8", "ENDPOINT_MAX_QUEUE": "67"}
+    environment |= {"ENDPOINT_DECODE_BYTES": "400", "ENDPOINT_TRANSFER_BYTES": "800", "ENDPOINT_MAX_BODIES": "12"}
     found = given(tmp_path, 4, environment | {"ENDPOINT_HOST_THREADS": "24"}, cores_per_copy=2)
     assert [one["NEURON_RT_VISIBLE_CORES"] for one in found] == ["0-3", "4-7", "8-11", "12-15"]
     assert [one["ENDPOINT_MAX_QUEUE"] for one in found] == ["17", "17", "17", "16"]
     for one in found:
         assert (one["NEURON_RT_NUM_CORES"], one["ENDPOINT_WORKERS"], one["ENDPOINT_HOST_THREADS"]) == ("4", "2", "6")
         assert one["OMP_NUM_THREADS"] == "6"
+        assert (one["ENDPOINT_DECODE_BYTES"], one["ENDPOINT_TRANSFER_BYTES"]) == ("100", "200")
+        assert one["ENDPOINT_MAX_BODIES"] == "3"
 
 
 def test_what_the_spec_says_of_threads_is_kept(tmp_path: Path) -> None:
