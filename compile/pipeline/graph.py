@@ -139,8 +139,8 @@ def compile_variant(
         seen = analyzed.first
         parity = compare(analyzed.flat, saved, references, names, seen=seen, exact=exact, advance=lambda: advance(1))
         if parity.passed:
-            try_artifact(saved, references[0], together, own, parity.outputs)
-            try_padding(analyzed.flat, saved, definition, variant, own, parity.outputs, spec.compile.accept.padding)
+            try_artifact(saved, references[0], together, own, parity.bounds)
+            try_padding(analyzed.flat, saved, definition, variant, own, parity.bounds, spec.compile.accept.padding)
             require_own_answers({str(variant): own})
         else:
             trial = VerifiedVariant(
@@ -162,7 +162,8 @@ def compile_variant(
     if not target.rehearsal:
         if target.runs_here:
             separate = target.separates_weights(spec)
-            device = on_device(path, analyzed.flat, references, names, separate_weights=separate)
+            device = on_device(path, analyzed.flat, references, names, own, separate_weights=separate)
+            require_own_answers({str(variant): own})
         parity.notes.append(_where(device is not None, target.stand_in))
     found = with_host(compiled.account or account(analyzed.report), analyzed.parts)
     return CompiledVariant(

@@ -23,7 +23,7 @@ from compile.packaging.local_server import running
 from compile.progress import Reporter
 from compile.targets import resolve
 from compile.verification.device_parity import on_device
-from compile.verification.items import remembering, try_artifact, try_original, try_padding
+from compile.verification.items import Items, remembering, try_artifact, try_original, try_padding
 from compile.verification.parity import compare
 from endpoint_spec import lock as locks
 from inference_code.artifact.manifest import PackagedVariant
@@ -104,37 +104,43 @@ def _graph(
     flat, names = flat_module(graph.module, example), [output.name for output in entry.outputs]
     if not files.manifest.rehearsal:
         with reporter.step(f"device: {variant}"):
-            found = on_device(path, flat, references, names, separate_weights=files.manifest.separate_weights)
+            separate = files.manifest.separate_weights
+            items, _ = try_original(flat, references, names, examined(flat, references[0])[1], graph.shared_outputs)
+            found = on_device(path, flat, references, names, items, separate_weights=separate)
         tolerance = spec.compile.accept.device_tolerance
         problems = [f"{name}: {line}" for name, output in found.items() for line in output.shortfalls(tolerance)]
         cosine = min(output.cosine for output in found.values())
         detail = "; ".join(problems) or f"cosine similarity {cosine:.6f} at least"
-        return [Check(f"device: {variant}", not problems, detail)]
+        return [Check(f"device: {variant}", not problems, detail), _items(variant, entry, items)]
     with reporter.step(f"parity: {variant}", len(references)) as advance:
         saved, together = remembering(torch.jit.load(str(path)))  # type: ignore[no-untyped-call]
         _, first, findings = examined(flat, references[0])
         items, exact = try_original(flat, references, names, first, graph.shared_outputs)
         parity = compare(flat, saved, references, names, seen=first, exact=exact, advance=lambda: advance(1))
-        try_artifact(saved, references[0], together, items, parity.outputs)
-        try_padding(flat, saved, definition, variant, items, parity.outputs, spec.compile.accept.padding)
+        try_artifact(saved, references[0], together, items, parity.bounds)
+        try_padding(flat, saved, definition, variant, items, parity.bounds, spec.compile.accept.padding)
     worst = parity.worst
     detail = f"error {worst.error:.2e} of at most {worst.bound:.2e} on {parity.inputs} inputs (output {worst.name})"
+    refused = preflight.refused(findings, spec.compile.accept.findings)
+    return [
+        Check(f"findings: {variant}", not refused, "; ".join(map(str, findings)) or "none"),
+        Check(f"parity: {variant}", parity.passed, detail),
+        _items(variant, entry, items),
+    ]
+
+
+def _items(variant: GraphVariant, entry: PackagedVariant, items: Items) -> Check:
+    """Whether every item of a batch gets its own answer, along the axes that the artifact states."""
     axes = {output.name: output.item_axis for output in entry.outputs}
     wrong = items.problems + [
         f"output {own.name} counts items along axis {own.axis}, the artifact cuts it along {axes[own.name]}"
         for own in items.outputs
         if own.axis != axes[own.name]
     ]
-    moved = max((own.change for own in items.outputs), default=0.0)
+    moved = max(own.change for own in items.outputs)
     alone = f"an item among others differs by {moved:.2e} at most from the same alone"
-    if variant.batch == 1:
-        alone = "a batch of one has no neighbours"
-    refused = preflight.refused(findings, spec.compile.accept.findings)
-    return [
-        Check(f"findings: {variant}", not refused, "; ".join(map(str, findings)) or "none"),
-        Check(f"parity: {variant}", parity.passed, detail),
-        Check(f"items: {variant}", not wrong, "; ".join(wrong) or alone),
-    ]
+    detail = "a batch of one has no neighbours" if variant.batch == 1 else alone
+    return Check(f"items: {variant}", not wrong, "; ".join(wrong) or detail)
 
 
 def _sample(spec: EndpointSpec, lock: locks.Lock, files: artifact.Unpacked) -> Check:

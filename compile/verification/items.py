@@ -20,7 +20,7 @@ from torch import nn
 
 from compile.definition import GraphVariant, Inputs, ModelDefinition
 from compile.errors import CompileError, one_line
-from compile.verification.parity import RELATIVE_FLOOR, OutputParity, Tensors, as_float64, distance, in_float64, run
+from compile.verification.parity import RELATIVE_FLOOR, Tensors, as_float64, distance, in_float64, run
 from compile.verification.tolerance import larger
 
 # In float32, batch sizes differ by what another order of additions costs; compile.accept.lowering_tolerance's default.
@@ -120,19 +120,17 @@ def try_original(
     return items, None if original is flat else together
 
 
-def try_artifact(
-    artifact: Run, reference: Inputs, together: Tensors, items: Items, parity: Sequence[OutputParity]
-) -> None:
+def try_artifact(artifact: Run, reference: Inputs, together: Tensors, items: Items, bounds: Sequence[float]) -> None:
     """Tries the graph that serves: one item that fills its batch up, and items beside some 1,000 times larger.
 
-    together: what the graph answered to `reference`. parity: of the graph; its bounds hold here too. Adds to `items`.
-    Raises RuntimeError where the graph fails.
+    together: what the graph answered to `reference`. bounds: of each output, as parity or the device has them. Adds to
+    `items`. Raises RuntimeError where the graph fails.
     """
     batch = batch_of(reference)
     if batch == 1:
         return
-    for output, own in zip(items.outputs, parity, strict=True):
-        output.bound = own.bound
+    for output, bound in zip(items.outputs, bounds, strict=True):
+        output.bound = bound
     filled = run(artifact, _filled_up(reference))
     for output, whole, full in zip(items.outputs, together, filled, strict=True):
         for item in range(batch):
@@ -293,7 +291,7 @@ def try_padding(
     definition: ModelDefinition,
     variant: GraphVariant,
     items: Items,
-    parity: Sequence[OutputParity],
+    bounds: Sequence[float],
     allowed: float | None,
 ) -> None:
     """Tries an item of half the bucket's sizes, filled up to the bucket as a server does, against the same item alone.
@@ -320,8 +318,8 @@ def try_padding(
         return
     filled = [_enlarged(value, given[name].shape, padding.get(name, 0)) for name, value in small.items()]
     items.notes.append(f"an item of {dict(bucket)} was tried, filled up to {dict(variant.bucket)}")
-    for output, bound, own, found in zip(items.outputs, parity, alone, run(artifact, filled), strict=True):
-        most = max(bound.bound, (allowed or 0.0) * _maximum(own))
+    for output, bound, own, found in zip(items.outputs, bounds, alone, run(artifact, filled), strict=True):
+        most = max(bound, (allowed or 0.0) * _maximum(own))
         part = output.entry(found, 0, found.dim())
         own = output.entry(own, 0, found.dim())  # noqa: PLW2901
         output.padding = distance(part[tuple(slice(size) for size in own.shape)], own, nan_equal=True)

@@ -109,6 +109,11 @@ class Parity:
         return all(output.passed for output in self.outputs)
 
     @property
+    def bounds(self) -> list[float]:
+        """Of each output."""
+        return [output.bound for output in self.outputs]
+
+    @property
     def worst(self) -> OutputParity:
         """The output nearest to its bound, or furthest beyond it."""
         return max(self.outputs, key=lambda output: output.share)

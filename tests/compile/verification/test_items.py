@@ -137,7 +137,7 @@ def tried(module: nn.Module, batch: int, shared: Sequence[str] = ()) -> Items:
         traced, together = remembering(torch.jit.trace(flat, tuple(references(batch)[0].values()), check_trace=False))
         parity = compare(flat, traced, references(batch), names, seen=first, exact=exact)
         assert parity.passed
-        try_artifact(traced, references(batch)[0], together, items, parity.outputs)
+        try_artifact(traced, references(batch)[0], together, items, parity.bounds)
     return items
 
 
@@ -253,7 +253,7 @@ def test_the_proof_takes_two_batches_of_the_graph(batch: int) -> None:
     items, _ = try_original(flat, given, names, first)
     parity = compare(flat, flat, given, names)
     module.seen.clear()
-    try_artifact(artifact, given[0], together, items, parity.outputs)
+    try_artifact(artifact, given[0], together, items, parity.bounds)
     assert sum(module.seen) == 2 * batch
 
 
@@ -292,7 +292,7 @@ def padded(module: nn.Module, allowed: float | None, batch: int) -> Items:
     first = run(flat, given[0].values())
     items, exact = try_original(flat, given, names, first)
     parity = compare(flat, flat, given, names, seen=first, exact=exact)
-    try_padding(flat, flat, definition, variant, items, parity.outputs, allowed)
+    try_padding(flat, flat, definition, variant, items, parity.bounds, allowed)
     return items
 
 
