@@ -100,7 +100,7 @@ def test_its_bucket_can_be_written_and_no_other_one(tmp_path: Path) -> None:
         assert spec.compile.buckets is not None
         variant = GraphVariant("main", spec.compile.buckets[0], 1)
         if fits:
-            assert analyzed(variant, graph, "inf1", ALL, Silent()).report.flops > 0
+            assert analyzed(variant, graph, "inf1", ALL, (), Silent()).report.flops > 0
         else:
             with pytest.raises(CompileError, match=r"does not fit dlrm.*\n.*numbers: 5, tables: 2"):
-                analyzed(variant, graph, "inf1", ALL, Silent())
+                analyzed(variant, graph, "inf1", ALL, (), Silent())
