@@ -176,9 +176,21 @@ def test_every_source_of_weights_is_another_build(tmp_path: Path) -> None:
     root = fill(tmp_path / "a")
     sources = [
         '"random:0"', '"random:1"', '"hub:a/b"', '"hub:a/b@v1"', '"hub:a/c"', '"s3://bucket/a.pth"', '"s3://bucket/b.pth"',
-        "{file: weights/invoices.safetensors}",
+        "{file: weights/invoices.safetensors}", "{file: weights/invoices.safetensors, key: ema}",
+        "{file: weights/invoices.safetensors, prefix: ema}",
     ]  # fmt: skip
     assert len({digest_with(root, source) for source in sources}) == len(sources)
+
+
+def test_an_index_changes_with_each_of_its_files(tmp_path: Path) -> None:
+    root = fill(tmp_path / "a")
+    (root / "weights/a.index.json").write_text('{"weight_map": {"a": "a-1.bin", "b": "a-2.bin"}}')
+    found = set()
+    for first, second in (("1", "2"), ("1", "3"), ("3", "2")):
+        (root / "weights/a-1.bin").write_text(first)
+        (root / "weights/a-2.bin").write_text(second)
+        found.add(digest_with(root, "{file: weights/a.index.json}"))
+    assert len(found) == 3
 
 
 def test_weights_that_went_away(tmp_path: Path) -> None:
