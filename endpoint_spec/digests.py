@@ -121,6 +121,20 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
+def text_digest(path: Path) -> str:
+    """sha256 of a file of text, in hex, the same whatever its line ends; of a file that holds a NUL, of its bytes.
+
+    Git may change the line ends of a checkout (core.autocrlf), and Python reads all of them as one.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if b"\0" not in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return hashlib.sha256(data).hexdigest()
+
+
 def weights_digest(path: Path) -> str:
     """sha256 of a weights file; of an index with its files what `sha256sum INDEX FILES... | sha256sum` prints."""
     if not path.name.endswith(INDEX):
@@ -231,7 +245,7 @@ def _modules(parts: list[str], bases: Iterable[Path]) -> Iterator[Path]:
 
 def _contents(files: Iterable[Path], root: Path) -> dict[str, str]:
     home = root.resolve()
-    return {file.resolve().relative_to(home).as_posix(): file_digest(file) for file in files}
+    return {file.resolve().relative_to(home).as_posix(): text_digest(file) for file in files}
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ from compile.pipeline.cache_key import here
 from compile.progress import Reporter
 from compile.targets import Target
 from endpoint_spec import archives, jobs, platforms
-from endpoint_spec.digests import definition_code, file_digest, local_sources, rewrites_code
+from endpoint_spec.digests import definition_code, local_sources, rewrites_code, text_digest
 from endpoint_spec.places import INSTALLED
 from endpoint_spec.weights import INDEX, RandomWeights, shards
 
@@ -97,7 +97,7 @@ def _environment(target: Target, spec: EndpointSpec, more: str) -> dict[str, str
     image = platforms.image(spec.compile.target, "torchserve")
     known |= {"image": f"{image.repository}:{image.tag}", "stand_in": str(stand_in(target))}
     wheels = INSTALLED / "requirements" / f"job-{spec.compile.target}.txt"
-    return known | ({"wheels": file_digest(wheels)} if wheels.is_file() else {})
+    return known | ({"wheels": text_digest(wheels)} if wheels.is_file() else {})
 
 
 def stand_in(target: Target) -> bool:

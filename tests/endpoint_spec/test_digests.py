@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from endpoint_spec import EndpointSpec, SpecErrors, load, places
-from endpoint_spec.digests import build_digest, definition_code, handler_digest, local_sources
+from endpoint_spec.digests import (
+    build_digest,
+    definition_code,
+    file_digest,
+    handler_digest,
+    local_sources,
+    text_digest,
+)
 from tests.endpoint_spec.projects import FULL, SMALL, fill
 
 OWN = FULL.replace(", sha256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", "")
@@ -122,6 +129,22 @@ def test_change_exactly_when_they_should(
     before = both(root)
     after = both(root, change(root))
     assert (before[0] != after[0], before[1] != after[1]) == (build, handler)
+
+
+@pytest.mark.parametrize("ends", [b"\r\n", b"\r"])
+def test_line_ends_change_nothing(ends: bytes, tmp_path: Path) -> None:
+    root = fill(tmp_path / "a")
+    before = both(root)
+    for file in root.rglob("*.py"):
+        file.write_bytes(file.read_bytes().replace(b"\n", ends))
+    assert both(root) == before
+
+
+def test_bytes_of_a_binary_file_are_its_digest(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\0\r\n")
+    (tmp_path / "b").write_bytes(b"\0\n")
+    assert text_digest(tmp_path / "a") != text_digest(tmp_path / "b")
+    assert text_digest(tmp_path / "a") == file_digest(tmp_path / "a")
 
 
 @pytest.mark.parametrize(
