@@ -14,7 +14,7 @@ from .endpoint import EndpointSpec
 from .errors import SpecErrors, fault_of
 from .places import INSTALLED, family_file
 from .quantities import format_duration
-from .weights import FileWeights, HubWeights, RandomWeights, S3Weights
+from .weights import INDEX, FileWeights, HubWeights, RandomWeights, S3Weights, shards
 
 # Rooms of the installed project; code of a user that imports them depends on an installation, not on files of his own.
 _ROOMS = ("endpoint_spec", "compile", "inference_code", "cdk", "operations", "embedded_aws")
@@ -102,9 +102,9 @@ def weights_identity(spec: EndpointSpec, known: str | None = None) -> dict[str, 
     if isinstance(weights, RandomWeights):
         return {"seed": weights.seed}
     if isinstance(weights, FileWeights):
-        return {"sha256": weights.sha256 or known or file_digest(spec.root / weights.path)}
+        return {"sha256": weights.sha256 or known or weights_digest(spec.root / weights.path), **weights.chosen}
     if isinstance(weights, S3Weights):
-        return {"sha256": weights.sha256} if weights.sha256 else {"s3": weights.uri}
+        return {**({"sha256": weights.sha256} if weights.sha256 else {"s3": weights.uri}), **weights.chosen}
     assert isinstance(weights, HubWeights)  # noqa: S101  (there is no other kind)
     return {"hub": weights.id, "revision": weights.revision}
 
@@ -119,6 +119,28 @@ def file_digest(path: Path) -> str:
     except OSError as error:
         raise _unreadable(path, error) from None
     return digest.hexdigest()
+
+
+def text_digest(path: Path) -> str:
+    """sha256 of a file of text, in hex, the same whatever its line ends; of a file that holds a NUL, of its bytes.
+
+    Git may change the line ends of a checkout (core.autocrlf), and Python reads all of them as one.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if b"\0" not in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return hashlib.sha256(data).hexdigest()
+
+
+def weights_digest(path: Path) -> str:
+    """sha256 of a weights file; of an index with its files what `sha256sum INDEX FILES... | sha256sum` prints."""
+    if not path.name.endswith(INDEX):
+        return file_digest(path)
+    lines = [f"{file_digest(file)}  {file.name}\n" for file in (path, *shards(path))]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _unreadable(file: Path, error: OSError) -> SpecErrors:
@@ -223,7 +245,7 @@ def _modules(parts: list[str], bases: Iterable[Path]) -> Iterator[Path]:
 
 def _contents(files: Iterable[Path], root: Path) -> dict[str, str]:
     home = root.resolve()
-    return {file.resolve().relative_to(home).as_posix(): file_digest(file) for file in files}
+    return {file.resolve().relative_to(home).as_posix(): text_digest(file) for file in files}
 
 
 def _plain(value: Any) -> Any:

@@ -8,13 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 
 from . import platforms
-from .digests import file_digest
+from .digests import weights_digest
 from .endpoint import EndpointSpec
-from .errors import near, shown
+from .errors import SpecErrors, near, shown
 from .findings import Finding, Rules
 from .places import families
 from .quantities import format_duration
-from .weights import FileWeights
+from .weights import INDEX, FileWeights, shards
 
 RULES = Rules()
 rule = RULES.register
@@ -134,13 +134,19 @@ def weights_exist(spec: EndpointSpec) -> Iterator[Finding]:
         wrong = path_problem(spec.root, weights.path)
         if wrong:
             yield Finding("model.weights", weights.path, *wrong)
+        elif weights.path.endswith(INDEX):
+            try:
+                shards(spec.root / weights.path)
+            except SpecErrors as error:
+                fault = error.errors[0]
+                yield Finding("model.weights", weights.path, fault.problem, fault.remedy)
 
 
 def weights_match(spec: EndpointSpec) -> Iterator[Finding]:
     """A weights file has the digest that the spec declares. Not in the list: it reads the whole file."""
     weights = spec.model.weights
     if isinstance(weights, FileWeights) and weights.sha256 is not None:
-        found = file_digest(spec.root / weights.path)
+        found = weights_digest(spec.root / weights.path)
         if found != weights.sha256:
             problem = f"has the sha256 {found}, not the declared {weights.sha256}"
             yield Finding("model.weights", weights.path, problem, "Get the right file, or declare its sha256.")
@@ -283,7 +289,11 @@ def workers_fit_in_memory(spec: EndpointSpec) -> Iterator[Finding]:
     path = spec.root / weights.path
     if not path.is_file() or row.cores % spec.serve.cores_per_worker:
         return
-    found = memory_problem(spec, row, path.stat().st_size)
+    try:
+        files = shards(path) if path.name.endswith(INDEX) else (path,)
+    except SpecErrors:
+        return  # found by weights_exist
+    found = memory_problem(spec, row, sum(file.stat().st_size for file in files))
     if found:
         yield found
 

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, WithJsonSchema
 
+from .errors import fault_of
 from .quantities import fault
 
 _FORMS = (
     'Write one of "random:0", "hub:org/name", "hub:org/name@revision", "s3://bucket/key", '
     "{s3: s3://bucket/key, sha256: ...} or {file: weights/x.safetensors, sha256: ...}."
 )
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+INDEX = ".index.json"  # of Hugging Face: which of several files has which tensor
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar", INDEX)
+_LARGEST_INDEX = 64 << 20  # bytes
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _REVISION = re.compile(r"[\w./-]{1,100}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_CHOICES = ("key", "prefix")
 _SEED_LIMIT = 2**63  # torch.manual_seed takes a signed 64-bit number
 
 
@@ -36,26 +42,44 @@ class RandomWeights(_Weights):
         return f"random:{self.seed}"
 
 
-class FileWeights(_Weights):
-    """A local .safetensors or .pth file; `path` is relative to the project root."""
+class _OneFile(_Weights):
+    """A file that may hold more than the model's weights.
+
+    key: under which it has them, where it holds several sets (`ema`). prefix: of the names that are meant (`module.`).
+    """
+
+    sha256: str | None = None
+    key: str | None = None
+    prefix: str | None = None
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """What is taken of the file, as the spec has it; empty for all of it."""
+        return {name: value for name in _CHOICES if (value := getattr(self, name)) is not None}
+
+    def _with_choice(self, source: str) -> str:
+        choice = ", ".join(f"{name} {value}" for name, value in self.chosen.items())
+        return f"{source} ({choice})" if choice else source
+
+
+class FileWeights(_OneFile):
+    """A local file of torch.save or safetensors, or an index of such; `path` is relative to the project root."""
 
     path: str
-    sha256: str | None = None
 
     @property
     def source(self) -> str:
-        return f"file:{self.path}"
+        return self._with_choice(f"file:{self.path}")
 
 
-class S3Weights(_Weights):
+class S3Weights(_OneFile):
     """An object in S3. A build takes it by its sha256 only, and names the missing one."""
 
     uri: str
-    sha256: str | None = None
 
     @property
     def source(self) -> str:
-        return self.uri
+        return self._with_choice(self.uri)
 
 
 class HubWeights(_Weights):
@@ -90,9 +114,9 @@ def parse_weights(value: Any) -> AnyWeights:
 
 
 def _from_mapping(value: dict[str, Any]) -> AnyWeights:
-    unknown = sorted(set(value) - {"file", "s3", "sha256"})
+    unknown = sorted(map(str, set(value) - {"file", "s3", "sha256", *_CHOICES}))
     if unknown:
-        raise fault(f"has the unknown key {unknown[0]}", "The keys are file or s3, and sha256.")
+        raise fault(f"has the unknown key {unknown[0]}", "The keys are file or s3, and sha256, key and prefix.")
     if ("file" in value) == ("s3" in value):
         both = "names both file and s3" if "file" in value else "names neither file nor s3"
         raise fault(both, "Name exactly one of them, with its sha256.")
@@ -100,10 +124,13 @@ def _from_mapping(value: dict[str, Any]) -> AnyWeights:
     if "sha256" in value and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
         raise fault("has a sha256 that is not 64 hexadecimal digits in lower case", "Write what sha256sum prints.")
     kind = "file" if "file" in value else "s3"
-    where = value[kind]
-    if not isinstance(where, str) or not where:
-        raise fault(f"has a {kind} that is not text", _FORMS)
-    return _file(where, sha256) if kind == "file" else _s3(where, sha256)
+    choice = {name: value[name] for name in _CHOICES if name in value}
+    for name, text in {kind: value[kind], **choice}.items():
+        if not isinstance(text, str) or not text:
+            remedy = _FORMS if name == kind else f"Write the {name} as the file has it, or leave it out."
+            raise fault(f"has a {name} that is not text", remedy)
+    found = _file(value[kind]) if kind == "file" else _s3(value[kind])
+    return found.model_copy(update={"sha256": sha256, **choice})
 
 
 def _random(text: str) -> RandomWeights:
@@ -123,27 +150,56 @@ def _hub(text: str) -> HubWeights:
     return HubWeights(id=name, revision=revision or None)
 
 
-def _file(text: str, sha256: str | None = None) -> FileWeights:
+def _file(text: str) -> FileWeights:
     if not text.endswith(SUFFIXES):
         raise fault("is not a weights file that can be read", f"Name a file that ends in {', '.join(SUFFIXES)}.")
-    return FileWeights(path=text, sha256=sha256)
+    return FileWeights(path=text)
 
 
-def _s3(text: str, sha256: str | None = None) -> S3Weights:
+def _s3(text: str) -> S3Weights:
     found = re.fullmatch(r"s3://([^/]+)/(.+)", text)
     if not found or not _BUCKET.fullmatch(found.group(1)) or not found.group(2).isprintable():
         raise fault("is not an S3 address", "Write s3://bucket/key.")
     if not text.endswith(SUFFIXES):
         raise fault("is not a weights file that can be read", f"Name an object that ends in {', '.join(SUFFIXES)}.")
-    return S3Weights(uri=text, sha256=sha256)
+    if text.endswith(INDEX):
+        raise fault("is an index of several files", "Fetch them all into the project and write {file: ...} instead.")
+    return S3Weights(uri=text)
 
 
 def written(weights: AnyWeights) -> str | dict[str, str]:
     """Weights as a spec writes them; `parse_weights` reads them back."""
-    if isinstance(weights, FileWeights | S3Weights) and weights.sha256 is not None:
+    if isinstance(weights, FileWeights | S3Weights) and (weights.sha256 is not None or weights.chosen):
         where = {"file": weights.path} if isinstance(weights, FileWeights) else {"s3": weights.uri}
-        return {**where, "sha256": weights.sha256}
+        return {**where, **({"sha256": weights.sha256} if weights.sha256 else {}), **weights.chosen}
     return weights.source
+
+
+def shards(index: Path) -> tuple[Path, ...]:
+    """The files that an index names, sorted; they lie beside it. Raises SpecErrors: no such index, a file not there."""
+    names = shard_names(index)
+    for name in names:
+        if not (index.parent / name).is_file():
+            raise fault_of(index.name, f"names {name}, which is not there", f"Put {name} beside the index.")
+    return tuple(index.parent / name for name in names)
+
+
+def shard_names(index: Path) -> list[str]:
+    """The names in an index, sorted and plain. Raises SpecErrors for a file that is no index."""
+    try:
+        with index.open("rb") as stream:
+            text = stream.read(_LARGEST_INDEX + 1)
+        names = sorted({*json.loads(text)["weight_map"].values()}) if len(text) <= _LARGEST_INDEX else []
+    except OSError as error:
+        raise fault_of(index.name, f"cannot be read: {error.strerror}", "Put the file back.") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        names = []
+    if not names:
+        raise fault_of(index.name, "has no weight_map that names files", "Get the index again.")
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or name.endswith(INDEX) or "\0" in name:
+            raise fault_of(index.name, f"names {name!r:.80}, which is no file beside it", "Get the index again.")
+    return names
 
 
 Weights = Annotated[
@@ -152,7 +208,8 @@ Weights = Annotated[
     PlainSerializer(written, when_used="json"),
     WithJsonSchema(
         {
-            "description": "random:SEED, hub:org/name[@revision], s3://bucket/key, {s3, sha256} or {file, sha256}",
+            "description": "random:SEED, hub:org/name[@revision], s3://bucket/key, {s3, sha256} or {file, sha256}; "
+            "key and prefix of what is meant in a file",
             "anyOf": [
                 {"type": "string", "pattern": "^(random:[0-9]+|hub:[^/]+/.+|s3://[^/]+/.+|file:.+)$"},
                 {
@@ -161,6 +218,8 @@ Weights = Annotated[
                         "file": {"type": "string"},
                         "s3": {"type": "string", "pattern": "^s3://[^/]+/.+$"},
                         "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+                        "key": {"type": "string", "minLength": 1, "description": "of the file's sets of tensors"},
+                        "prefix": {"type": "string", "minLength": 1, "description": "of the names that are meant"},
                     },
                     "oneOf": [{"required": ["file"]}, {"required": ["s3"]}],
                     "additionalProperties": False,

@@ -166,7 +166,8 @@ def show_log(log: LogReport, out: Console) -> None:
         "subgraphs compiled": log.subgraphs,
         "subgraphs found": log.candidates,
         "compiler's exit codes": ", ".join(map(str, log.exit_codes)) or None,
-        "fell back to the CPU": ", ".join(log.failed_graphs) or ("everything" if log.cpu_trace else "no"),
+        "result": _result(log),
+        "fell back to the CPU": _fallback(log),
     }
     for what, value in rows.items():
         table.add_row(what, "not in the log" if value is None else str(value))
@@ -175,3 +176,20 @@ def show_log(log: LogReport, out: Console) -> None:
         out.print(f"  not supported: {kind}" + (f" ({count})" if count else ""), highlight=False)
     for line in log.errors:
         out.print(f"[red]error[/red] {escape(line)}", highlight=False)
+    for line in log.contradictions:
+        out.print(f"[red]contradiction[/red] {escape(line)}", highlight=False)
+
+
+def _result(log: LogReport) -> str:
+    if log.partial:
+        return "compiled in part"
+    return {None: "unknown", True: "not compiled", False: "compiled"}[log.failed]
+
+
+def _fallback(log: LogReport) -> str:
+    names = f" ({', '.join(log.failed_graphs)})" if log.failed_graphs else ""
+    if log.cpu_trace or log.compiled == 0 or log.subgraphs == 0:
+        return f"everything{names}"
+    if log.partial and log.subgraphs is not None and log.candidates is not None:
+        return f"{log.candidates - log.subgraphs} of {log.candidates} subgraphs{names}"
+    return {None: "unknown", True: "yes", False: "no"}[log.fallback] + names

@@ -61,7 +61,7 @@ def shared(
         "format": FORMAT,
         "model": {name: value for name, value in content["model"].items() if name != "weights"},
         "definition": content["code"],
-        "weights": weights.sha256 or weights.source,
+        "weights": weights.identity,
         "compile": {name: value for name, value in content["compile"].items() if name not in _BESIDE_A_GRAPH},
         "code": _code(),
         "rehearsal": rehearsal,

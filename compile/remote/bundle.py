@@ -24,9 +24,9 @@ from compile.pipeline.cache_key import here
 from compile.progress import Reporter
 from compile.targets import Target
 from endpoint_spec import archives, jobs, platforms
-from endpoint_spec.digests import definition_code, file_digest, local_sources, rewrites_code
+from endpoint_spec.digests import definition_code, local_sources, rewrites_code, text_digest
 from endpoint_spec.places import INSTALLED
-from endpoint_spec.weights import RandomWeights
+from endpoint_spec.weights import INDEX, RandomWeights, shards
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
@@ -97,7 +97,7 @@ def _environment(target: Target, spec: EndpointSpec, more: str) -> dict[str, str
     image = platforms.image(spec.compile.target, "torchserve")
     known |= {"image": f"{image.repository}:{image.tag}", "stand_in": str(stand_in(target))}
     wheels = INSTALLED / "requirements" / f"job-{spec.compile.target}.txt"
-    return known | ({"wheels": file_digest(wheels)} if wheels.is_file() else {})
+    return known | ({"wheels": text_digest(wheels)} if wheels.is_file() else {})
 
 
 def stand_in(target: Target) -> bool:
@@ -139,9 +139,13 @@ def _own_files(spec: EndpointSpec) -> set[str]:
 
 
 def _weights(spec: EndpointSpec, folder: Path) -> None:
-    """The weights file, at the path below `folder` that it has in the project. A link where the disk can have one."""
+    """The weights file, or an index with its files, at its path in the project. A link where the disk can have one."""
     source = spec.model.weights
     if isinstance(source, RandomWeights):
         return
-    path = weights.locate(spec, source).resolve()
-    link(path, folder / weights.carried(spec, source).relative_to(spec.root))
+    path, place = weights.locate(spec, source), folder / weights.carried(spec, source).relative_to(spec.root)
+    if path.name.endswith(INDEX):
+        place = place.with_name(path.name)
+        for shard in shards(path):
+            link(shard.resolve(), place.with_name(shard.name))
+    link(path.resolve(), place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,30 @@ CASES: dict[str, Case] = {
     "weights with an unknown key": (
         OWN + "  family: depth_anything_v2\n  weights: {path: a.pth}\n",
         "model.weights", 4, "a.pth", "unknown key path", "file or s3",
+    ),
+    "weights with an empty prefix": (
+        OWN + "  family: depth_anything_v2\n  weights: {file: weights/invoices.safetensors, prefix: \"\"}\n",
+        "model.weights", 4, "", "a prefix that is not text", "leave it out",
+    ),
+    "weights with a key that is a number": (
+        OWN + "  family: depth_anything_v2\n  weights: {file: weights/invoices.safetensors, key: 3}\n",
+        "model.weights", 4, "", "a key that is not text", "leave it out",
+    ),
+    "weights an index on S3": (
+        OWN + "  family: depth_anything_v2\n  weights: s3://bucket/model.safetensors.index.json\n",
+        "model.weights", 4, "index.json", "index of several files", "{file: ...}",
+    ),
+    "weights an index without its files": (
+        OWN + "  family: depth_anything_v2\n  weights: {file: weights/a.safetensors.index.json}\n",
+        "model.weights", 4, "a.safetensors.index.json", "names a-1.safetensors, which is not there", "beside the index",
+    ),
+    "weights an index that leads out": (
+        OWN + "  family: depth_anything_v2\n  weights: {file: weights/out.index.json}\n",
+        "model.weights", 4, "out.index.json", "names '../a', which is no file beside it", "again",
+    ),
+    "weights an index that is none": (
+        OWN + "  family: depth_anything_v2\n  weights: {file: weights/no.index.json}\n",
+        "model.weights", 4, "no.index.json", "no weight_map", "again",
     ),
     "weights a number": (
         OWN + "  family: depth_anything_v2\n  weights: 0\n",
@@ -602,6 +627,8 @@ CASES: dict[str, Case] = {
 def test_names_key_line_value_reason_and_remedy(case: Case, read: Loader, project: Path) -> None:
     text, key, line, value, reason, remedy = case
     (project / "folder.py").mkdir()
+    for name, place in (("a.safetensors", "a-1.safetensors"), ("out", "../a"), ("no", None)):
+        (project / f"weights/{name}.index.json").write_text(json.dumps({"weight_map": place and {"w": place}}))
     with (project / "weights/huge.safetensors").open("wb") as stream:
         stream.truncate(2 * 2**30)  # sparse: it takes no space
     with pytest.raises(SpecErrors) as caught:

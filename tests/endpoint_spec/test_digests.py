@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from endpoint_spec import EndpointSpec, SpecErrors, load, places
-from endpoint_spec.digests import build_digest, definition_code, handler_digest, local_sources
+from endpoint_spec.digests import (
+    build_digest,
+    definition_code,
+    file_digest,
+    handler_digest,
+    local_sources,
+    text_digest,
+)
 from tests.endpoint_spec.projects import FULL, SMALL, fill
 
 OWN = FULL.replace(", sha256: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", "")
@@ -124,6 +131,22 @@ def test_change_exactly_when_they_should(
     assert (before[0] != after[0], before[1] != after[1]) == (build, handler)
 
 
+@pytest.mark.parametrize("ends", [b"\r\n", b"\r"])
+def test_line_ends_change_nothing(ends: bytes, tmp_path: Path) -> None:
+    root = fill(tmp_path / "a")
+    before = both(root)
+    for file in root.rglob("*.py"):
+        file.write_bytes(file.read_bytes().replace(b"\n", ends))
+    assert both(root) == before
+
+
+def test_bytes_of_a_binary_file_are_its_digest(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\0\r\n")
+    (tmp_path / "b").write_bytes(b"\0\n")
+    assert text_digest(tmp_path / "a") != text_digest(tmp_path / "b")
+    assert text_digest(tmp_path / "a") == file_digest(tmp_path / "a")
+
+
 @pytest.mark.parametrize(
     ("file", "build", "handler"),
     [
@@ -176,9 +199,21 @@ def test_every_source_of_weights_is_another_build(tmp_path: Path) -> None:
     root = fill(tmp_path / "a")
     sources = [
         '"random:0"', '"random:1"', '"hub:a/b"', '"hub:a/b@v1"', '"hub:a/c"', '"s3://bucket/a.pth"', '"s3://bucket/b.pth"',
-        "{file: weights/invoices.safetensors}",
+        "{file: weights/invoices.safetensors}", "{file: weights/invoices.safetensors, key: ema}",
+        "{file: weights/invoices.safetensors, prefix: ema}",
     ]  # fmt: skip
     assert len({digest_with(root, source) for source in sources}) == len(sources)
+
+
+def test_an_index_changes_with_each_of_its_files(tmp_path: Path) -> None:
+    root = fill(tmp_path / "a")
+    (root / "weights/a.index.json").write_text('{"weight_map": {"a": "a-1.bin", "b": "a-2.bin"}}')
+    found = set()
+    for first, second in (("1", "2"), ("1", "3"), ("3", "2")):
+        (root / "weights/a-1.bin").write_text(first)
+        (root / "weights/a-2.bin").write_text(second)
+        found.add(digest_with(root, "{file: weights/a.index.json}"))
+    assert len(found) == 3
 
 
 def test_weights_that_went_away(tmp_path: Path) -> None:

@@ -70,6 +70,14 @@ def test_a_spec_cannot_be_changed(read: Loader) -> None:
         (f"{{s3: s3://bucket/a.pth, sha256: {SHA}}}", S3Weights(uri="s3://bucket/a.pth", sha256=SHA)),
         ("file:weights/invoices.safetensors", FileWeights(path="weights/invoices.safetensors")),
         ("{file: weights/invoices.safetensors}", FileWeights(path="weights/invoices.safetensors")),
+        (
+            "{file: weights/invoices.safetensors, key: ema, prefix: module.}",
+            FileWeights(path="weights/invoices.safetensors", key="ema", prefix="module."),
+        ),
+        (
+            f"{{s3: s3://bucket/a.ckpt, sha256: {SHA}, prefix: net.}}",
+            S3Weights(uri="s3://bucket/a.ckpt", sha256=SHA, prefix="net."),
+        ),
     ],
 )
 def test_sources_of_weights(written: str, weights: object, read: Loader) -> None:

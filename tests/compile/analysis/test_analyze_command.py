@@ -283,6 +283,14 @@ def test_read_log(command, tmp_path):
     assert (found["total"], found["supported"]) == (7, 6)
     assert found["partition"]["logged"]["compiled"] == 5
     assert "aten::erfinv" in done.stdout
+    (tmp_path / "partly.log").write_text(
+        "[INFO] The neuron partitioner created 19 sub-graphs\n"
+        "[INFO] Neuron successfully compiled 4 sub-graphs, Total fused subgraphs = 18, Percent of ... = 22.2%\n"
+    )
+    shown = command("read-log", str(tmp_path / "partly.log")).stdout
+    assert "compiled in part" in shown
+    assert "14 of 18 subgraphs" in shown
+    assert "19 subgraphs found, and 18 fused" in shown
     (tmp_path / "other.txt").write_text("nothing to see\n")
     assert command("read-log", str(tmp_path / "other.txt")).returncode == 1
     assert command("read-log", str(tmp_path / "none.txt")).returncode == 2

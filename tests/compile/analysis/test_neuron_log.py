@@ -87,6 +87,68 @@ def quoted(text):
     return "\n".join(f"> {line}" for _, line in lines(text))
 
 
+def behind(prefix):
+    """Each message without its own prefix, behind another one."""
+    return lambda text: "\n".join(f"{prefix}{line.removeprefix('INFO:Neuron:')}" for _, line in lines(text))
+
+
+PREFIXES = [
+    "",
+    "WARNING:root:",
+    "root: INFO: ",
+    "[INFO] ",
+    "[2023-09-05 20:51:57,123][Neuron][INFO] - ",
+    "[2023-09-05T20:51:57.123456+02:00] INFO - ",
+    "Sep  5 20:51:57 ip-10-0-0-1 compile[123]: ",
+    "05/Sep/2023:20:51:57 INFO ",
+    "20:51:57.123 | INFO     | torch_neuron.convert:trace:123 - ",
+    "I0905 20:51:57.123456 140123 convert.py:123] ",
+    "INFO     Neuron:convert.py:123 ",
+    "2023-09-05T20:51:57.123Z 2023-09-05T20:51:57.120Z INFO:Neuron:",
+    "/aws/sagemaker/ProcessingJobs compile-1/algo-1-1693940000 2023-09-05T20:51:57.123000+00:00 ",
+    "compile-7f9c8d6b5-x2x4z/compile 2023-09-05T20:51:57.123456789Z stderr F INFO:Neuron:",
+    "[pod/compile-7f9c8d6b5-x2x4z/compile] INFO:Neuron:",
+    "1693940000.123 INFO ",
+    "(Trainer pid=123, ip=10.0.0.1) ",
+]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_any_prefix(prefix):
+    check(read_log(behind(prefix)(BERT)))
+    failed = FAILED.replace("WARNING:Neuron:", "INFO:Neuron:").replace("ERROR:Neuron:", "INFO:Neuron:")
+    report = read_log(behind(prefix)(failed))
+    assert report.unsupported == {"aten::grid_sampler": 9}
+    assert report.failed_graphs == ["_NeuronGraph$551"]
+    assert (report.total, report.supported, report.fused, report.compiled) == (122, 113, 55, 0)
+
+
+def in_a_notebook(text):
+    cell = {
+        "cell_type": "code",
+        "source": ["trace()"],
+        "outputs": [{"name": "stderr", "text": text.splitlines(keepends=True)}],
+    }
+    return json.dumps(
+        {"cells": [{"cell_type": "markdown", "source": ["# (pre-compilation)"]}, cell], "nbformat": 4}, indent=1
+    )
+
+
+def as_docker_writes_it(text):
+    return "\n".join(
+        json.dumps({"log": f"{line}\n", "stream": "stderr", "time": "2023-09-05T20:51:57Z"}) for _, line in lines(text)
+    )
+
+
+def exported_from_cloudwatch(text):
+    return json.dumps({"events": [{"timestamp": i, "message": line} for i, line in lines(text)]})
+
+
+@pytest.mark.parametrize("around", [in_a_notebook, as_docker_writes_it, exported_from_cloudwatch])
+def test_logs_inside_json(around):
+    check(read_log(around(BERT)))
+
+
 @pytest.mark.parametrize(
     "around",
     [str, stamped, twice, in_container, cut_by_a_terminal, wrapped_at_words, on_one_line, coloured, quoted],
@@ -182,6 +244,118 @@ def test_the_last_of_several_traces_counts():
     report = read_log(first + BERT)
     assert report.traces == 2
     assert (report.total, report.compiled) == (565, 548)
+
+
+AFTER = "INFO:Neuron:Number of arithmetic operators (post-compilation) before = {0}, compiled = {1}, percent compiled = {2}%\n"
+CREATED = "INFO:Neuron:The neuron partitioner created {0} sub-graphs\n"
+SUBGRAPHS = (
+    CREATED
+    + "INFO:Neuron:Neuron successfully compiled {1} sub-graphs, Total fused subgraphs = {0}, Percent of model sub-graphs successfully compiled = 1.0%\n"
+)
+BEFORE = (
+    "INFO:Neuron:Number of arithmetic operators (pre-compilation) before = {0}, fused = {1}, percent fused = {2}%\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "fallback", "partial"),
+    [
+        (BEFORE.format(10, 9, 90.0), None, False),
+        ("INFO:Neuron:98.00% of arithmetic operations (98 of 100) are supported\n", None, False),
+        (BEFORE.format(10, 9, 90.0) + "INFO:Neuron:Compile command returned: 1\n", None, False),
+        (BEFORE.format(10, 9, 90.0) + AFTER.format(10, 9, 90.0), False, False),
+        (BEFORE.format(10, 9, 90.0) + AFTER.format(10, 4, 40.0), True, True),
+        (BEFORE.format(10, 9, 90.0) + AFTER.format(10, 0, 0.0), True, False),
+        (AFTER.format(10, 4, 40.0), None, False),
+        (AFTER.format(700, 63, 9.0) + SUBGRAPHS.format(19, 4), True, True),
+        (AFTER.format(700, 63, 9.0) + SUBGRAPHS.format(4, 4), False, False),
+        (AFTER.format(50, 0, 0.0) + SUBGRAPHS.format(1, 0), True, False),
+    ],
+)
+def test_whether_anything_fell_back_is_known_or_not(text, fallback, partial):
+    report = read_log(text)
+    assert (report.fallback, report.partial) == (fallback, partial)
+    assert report.to_json()["fallback"] is fallback
+    assert report.to_json()["partition"]["logged"]["partial"] is partial
+    assert report.contradictions == []
+
+
+NEGATED = "INFO:Neuron:Not compiled operators (and operator counts) to Neuron:\nINFO:Neuron: => aten::embedding: 2 [not supported]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "INFO:Neuron:100.00% of arithmetic operations (229 of 229) are supported\n" + NEGATED,
+            "229 of 229 operators are supported, and not supported: aten::embedding: 2",
+        ),
+        ("INFO:Neuron:99.00% of arithmetic operations (228 of 229) are supported\n" + NEGATED, "228 of 229"),
+        (
+            "INFO:Neuron:All operators are compiled by neuron-cc (this does not)\n" + NEGATED,
+            "all operators are supported",
+        ),
+        (BEFORE.format(10, 11, 110.0), "fused: 11, operators: 10"),
+        (BEFORE.format(10, 9, 50.0), "fused: 9 of 10, and 50.0 %"),
+        (BEFORE.format(10, 9, 90.0) + AFTER.format(12, 9, 75.0), "10 operators before compilation, 12 after it"),
+        (AFTER.format(10, 4, 40.0) + SUBGRAPHS.format(3, 4), "subgraphs compiled: 4, subgraphs found: 3"),
+        (AFTER.format(10, 0, 0.0) + SUBGRAPHS.format(3, 3), "operators compiled: 0, subgraphs compiled: 3"),
+        (CREATED.format(5) + SUBGRAPHS.removeprefix(CREATED).format(4, 4), "5 subgraphs found, and 4 fused"),
+        (
+            AFTER.format(10, 4, 40.0)
+            + SUBGRAPHS.format(1, 1)
+            + "WARNING:Neuron:torch.neuron.trace failed on _G$1; falling back to native\n",
+            "_G$1 fell back, and all 1 subgraphs were compiled",
+        ),
+    ],
+)
+def test_contradictions_are_named(text, words):
+    assert any(words in found for found in read_log(text).contradictions)
+
+
+def test_primitives_are_not_counted():
+    report = read_log(
+        "INFO:Neuron:The following operations are currently not supported in torch-neuron for this model:\n"
+        "INFO:Neuron:aten::embedding\nINFO:Neuron:prim::If\n"
+        "INFO:Neuron:There are 5 ops of 2 different types in the TorchScript that are not compiled by neuron-cc: aten::embedding, prim::If, (For more\n"
+        + BEFORE.format(50, 45, 90.0)
+        + "INFO:Neuron:Not compiled operators (and operator counts) to Neuron:\nINFO:Neuron: => prim::If: 2 [not supported]\nINFO:Neuron: => aten::embedding: 3 [not supported]\n"
+    )
+    assert report.supported is None
+    assert list(report.operators()) == ["aten::embedding"]
+
+
+def test_what_supports_a_kind_is_known_or_not():
+    report = read_log(
+        "INFO:Neuron:Compiled these operators (and operator counts) to Neuron:\nINFO:Neuron: => aten::mul: 2\n"
+        "INFO:Neuron:Not compiled operators (and operator counts) to Neuron:\nINFO:Neuron: => aten::add: 1 [supported]\n"
+        "INFO:Neuron: => aten::silu: 3\n" + AFTER.format(6, 2, 33.3)
+    )
+    assert {kind: row["supported"] for kind, row in report.operators().items()} == {
+        "aten::add": True,
+        "aten::mul": True,
+        "aten::silu": None,
+    }
+
+
+COMPILER = """\
+08/01/2023 01:02:03 AM INFO 99 [root]: {0} version 1.0
+08/01/2023 01:02:03 AM INFO 99 [root]: Compiling with command line: '/opt/bin/{0} compile /tmp/a/graph_def.pb --io-config {{"inputs": {{}}}} --verbose 35'
+08/01/2023 01:02:09 AM INFO 99 [root]: Compiler status FAIL
+"""
+
+
+@pytest.mark.parametrize("compiler", ["neuron-cc", "neuronx-cc"])
+def test_the_compilers_own_log_is_named(compiler):
+    with pytest.raises(LogError, match=rf"log of the compiler itself, {compiler} \(its status is FAIL\)"):
+        read_log(COMPILER.format(compiler))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_named(encoding, tmp_path):
+    (tmp_path / "compile.log").write_text(BERT, encoding=encoding)
+    with pytest.raises(LogError, match=r"UTF-16(.|\n)*iconv -f UTF-16"):
+        read_log_file(tmp_path / "compile.log")
 
 
 @pytest.mark.parametrize("text", ["", "hello\nworld\n", "aten::add: 3\n", "ERROR:Neuron:something\n"])

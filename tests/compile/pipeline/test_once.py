@@ -12,7 +12,6 @@ import torch
 
 import endpoint_spec as specs
 from compile.analysis import variant
-from compile.frontend import weights
 from compile.pipeline import plan as plans
 from compile.pipeline.build import build
 from compile.pipeline.cache import Cache
@@ -38,7 +37,6 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
 
         monkeypatch.setattr(place, name, counted)
 
-    count(weights, "file_digest", "hash {0.name}")
     count(digests, "file_digest", "hash {0.name}")
     count(plans, "key", "key of {1}")
     count(variant, "lowered", "lower")
