@@ -103,7 +103,7 @@ class Application:
             return injected
         invocation = PATH.fullmatch(environ["PATH_INFO"])
         if invocation and signed.service == "sagemaker" and environ["REQUEST_METHOD"] == "POST":
-            return self.runtime.invoke(Request(environ), invocation.group(1), signed.region)
+            return self.runtime.answer(Request(environ), *invocation.groups(), signed.region)
         return None
 
 
