@@ -103,7 +103,8 @@ class Application:
             return injected
         invocation = PATH.fullmatch(environ["PATH_INFO"])
         if invocation and signed.service == "sagemaker" and environ["REQUEST_METHOD"] == "POST":
-            return self.runtime.invoke(Request(environ), invocation.group(1), signed.region)
+            name, way = invocation.groups()
+            return self.runtime.answer(Request(environ), name, way, signed.region)
         return None
 
 

@@ -50,9 +50,17 @@ def check(
     if absent:
         _wrong_use(f"There is no file {', '.join(absent)}. Name specs such as endpoints/depth.yaml.")
     reports = [_report(file, root) for file in chosen]
+    home = root or Path.cwd()
+    left = {} if files else {name: lock.removal(name, home) for name in lock.left_over(home)}
     if as_json:
-        typer.echo(json.dumps({"ok": all(report["ok"] for report in reports), "files": reports}, indent=2))
+        found = {"ok": all(report["ok"] for report in reports), "files": reports, "without_spec": left}
+        typer.echo(json.dumps(found, indent=2))
     else:
+        for name, command in left.items():
+            typer.echo(
+                f"endpoints/{name}.lock.json: there is no endpoints/{name}.yaml (removed or renamed?). "
+                f"If {name} is still deployed, it costs. Remove it: {command}"
+            )
         _print(reports)
     raise typer.Exit(0 if all(report["ok"] for report in reports) else 1)
 

@@ -120,6 +120,8 @@ def _tags(value: Any) -> Any:
     for key, text in value.items():
         if not isinstance(text, str):
             raise fault(f"has a value for {key} that is not text", f'Quote it: {{{key}: "{text}"}}.')
+        if not text.strip():  # https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_Tag.html
+            raise fault(f"has no value for {key}", "CloudFormation takes no empty tag: write a value, or leave it out.")
         if key.lower().startswith("aws:"):
             raise fault(f"has the key {key}", "Keys that begin with aws: belong to AWS; choose another.")
         if key.lower() == "rehearsal":

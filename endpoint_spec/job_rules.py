@@ -52,6 +52,22 @@ def spot_is_for_instances(spec: EndpointSpec) -> Iterator[Finding]:
         yield Finding("job.spot", "true", problem, "Leave it out, or write where: ec2.")
 
 
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions: instance metadata shows tags
+# under their keys, and takes no others.
+_TAG_KEY = re.compile(r"[A-Za-z0-9+=.,_:@-]+")
+
+
+@rule("job", "tags")
+def an_instance_can_carry_the_tags(spec: EndpointSpec) -> Iterator[Finding]:
+    """A compile job on EC2 reads the tags of its instance from the metadata service."""
+    if spec.job is None or spec.job.where != "ec2":
+        return
+    for key in sorted(spec.tags):
+        if not _TAG_KEY.fullmatch(key) or key in (".", "..", "_index"):
+            problem = "is a tag that an EC2 instance which reads its own tags cannot carry"
+            yield Finding("tags", key, problem, "Use letters, digits and +=.,_:@- alone, or job.where: processing.")
+
+
 @rule("job", "compile.timeout")
 def job_outlives_the_compiler(spec: EndpointSpec) -> Iterator[Finding]:
     """A run that ends before one graph may take its time ends without the compiler's own message."""

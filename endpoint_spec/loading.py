@@ -61,7 +61,6 @@ def load_all(root: Path) -> dict[str, EndpointSpec]:
             errors += found.errors
         else:
             specs[spec.name] = spec
-    errors += _alike(specs, Path(root))
     if errors:
         raise SpecErrors(errors)
     return specs
@@ -88,20 +87,6 @@ def _endpoints(root: Path) -> Path:
         remedy = "Run from the project root, the folder with endpoints/ and app.py, or name it with --root."
         raise ProjectError([SpecError(str(root), "", "", "holds no endpoints/ folder", remedy)])
     return folder
-
-
-def _alike(specs: dict[str, EndpointSpec], root: Path) -> list[SpecError]:
-    """Names that differ in case alone: SageMaker takes the second one for the first when it creates an endpoint.
-
-    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpoint.html
-    """
-    errors, seen = [], dict[str, str]()
-    for name, spec in specs.items():
-        other = seen.setdefault(name.lower(), name)
-        if other != name:
-            problem, remedy = f"differs from {other} in case alone, which SageMaker ignores", "Rename one of them."
-            errors.append(SpecError(_file_name(spec.path, root), "name", name, problem, remedy, 1))
-    return errors
 
 
 def spec_files(root: Path) -> list[Path]:

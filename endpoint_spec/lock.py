@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -230,6 +231,27 @@ def lock_path(spec: EndpointSpec, rehearsal: bool = False) -> Path:
     """endpoints/NAME.lock.json, or build/rehearsal/NAME.lock.json."""
     folder = spec.root / "build" / "rehearsal" if rehearsal else spec.root / "endpoints"
     return folder / f"{spec.name}.lock.json"
+
+
+def left_over(root: Path, rehearsal: bool = False) -> list[str]:
+    """Names of locks without a spec: it was removed or renamed, and what was deployed by it may still be there."""
+    folder = root / "build" / "rehearsal" if rehearsal else root / "endpoints"
+    names = sorted(path.name.removesuffix(".lock.json") for path in folder.glob("*.lock.json"))
+    return [
+        name for name in names if not any((root / "endpoints" / f"{name}{end}").exists() for end in (".yaml", ".yml"))
+    ]
+
+
+def removal(name: str, root: Path, stacks: Sequence[str] = ()) -> str:
+    """The commands that remove what is left of an endpoint without a spec; `cdk destroy` knows its stacks no more.
+
+    stacks: those that are there; without any that of its endpoint.
+    """
+    chosen = stacks or [f"InferentiaEndpoint-{name}"]
+    commands = [f"aws cloudformation delete-stack --stack-name {stack}" for stack in chosen]
+    if (root / "endpoints" / f"{name}.lock.json").exists():
+        commands.append(f"git rm endpoints/{name}.lock.json")
+    return "; ".join(commands)
 
 
 def artifact_path(spec: EndpointSpec, rehearsal: bool = False) -> Path:

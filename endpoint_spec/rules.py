@@ -30,6 +30,20 @@ def name_is_the_files(spec: EndpointSpec) -> Iterator[Finding]:
 
 
 @rule("name")
+def name_differs_in_more_than_case(spec: EndpointSpec) -> Iterator[Finding]:
+    """SageMaker takes the second of two such names for the first when it creates an endpoint.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpoint.html
+    """
+    stem = spec.path.stem
+    stems = sorted(file.stem for file in spec.path.parent.glob("*.yaml")) if stem else []
+    others = [other for other in stems if other != stem and other.lower() == stem.lower()]
+    if others and others[0] < stem:
+        problem = f"differs from {others[0]} in case alone, which SageMaker ignores"
+        yield Finding("name", spec.name, problem, "Rename one of them.")
+
+
+@rule("name")
 def file_ends_in_yaml(spec: EndpointSpec) -> Iterator[Finding]:
     """Commands look for NAME.yaml alone."""
     if spec.path.suffix not in ("", ".yaml"):

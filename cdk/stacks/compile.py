@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -41,7 +40,7 @@ def stack_name(endpoint_name: str) -> str:
 class CompileStack(SpecStack):
     """Two state machines, their roles, log and topic; for EC2 also launch template and network. Needs no lock.
 
-    Without the machine image that EC2 needs, or with tags that an instance cannot carry, deploying it is refused.
+    Without the machine image that EC2 needs deploying it is refused.
     """
 
     def __init__(
@@ -147,27 +146,13 @@ def _machine(spec: EndpointSpec, job: Job, deployment: Deployment) -> Machine:
     )
 
 
-# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions: instance metadata shows tags
-# under their keys, and takes no others.
-_TAG_KEY = re.compile(r"[A-Za-z0-9+=.,_:@-]+")
-
-
 def _problems(spec: EndpointSpec, job: Job, deployment: Deployment) -> Sequence[str]:
     """Why the stack cannot be deployed, each with what to do."""
-    if job.where != "ec2":
+    if job.where != "ec2" or deployment.machine_image(spec.compile.target) is not None:
         return ()
-    problems = []
-    if deployment.machine_image(spec.compile.target) is None:
-        image = platforms.machine_image(spec.compile.target)
-        problems.append(
-            f"Endpoint {spec.name}: job.where is ec2, and no machine image was given. Find the id of {image.name} in "
-            f"your region ({image.find}), then deploy with `-c compile_ami=ami-...` or write it as compile_ami into "
-            "cdk.context.json. Why none is chosen by itself: endpoint_spec/data/machine_images.yaml."
-        )
-    for key in sorted(spec.tags):
-        if not _TAG_KEY.fullmatch(key) or key in (".", "..", "_index"):
-            problems.append(
-                f"Endpoint {spec.name}: tags has the key {key!r}, which an EC2 instance that reads its own tags cannot "
-                "carry. Use letters, digits and +=.,_:@- alone, or job.where: processing."
-            )
-    return problems
+    image = platforms.machine_image(spec.compile.target)
+    return [
+        f"Endpoint {spec.name}: job.where is ec2, and no machine image was given. Find the id of {image.name} in "
+        f"your region ({image.find}), then deploy with `-c compile_ami=ami-...` or write it as compile_ami into "
+        "cdk.context.json. Why none is chosen by itself: endpoint_spec/data/machine_images.yaml."
+    ]

@@ -1,6 +1,10 @@
 """InvokeEndpoint: the request goes to the variant's worker, its answer comes back, both are measured.
 
-Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
+Of the two other ways to invoke, a stream brings the whole answer as its first part, since no container here answers in
+parts; and a request for later is refused, since no endpoint here is asynchronous.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html, and there
+API_runtime_InvokeEndpointWithResponseStream.html and API_runtime_InvokeEndpointAsync.html
 """
 
 from __future__ import annotations
@@ -8,8 +12,10 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import struct
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -22,7 +28,8 @@ from .endpoint import Endpoint, Variant
 from .hosted import Hosted
 from .logs import log_group
 
-PATH = re.compile(r"/endpoints/([^/]+)/invocations/?")
+PATH = re.compile(r"/endpoints/([^/]+)/(invocations|invocations-response-stream|async-invocations)/?")
+INPUT_LOCATION = "X-Amzn-SageMaker-InputLocation"
 CUSTOM = "X-Amzn-SageMaker-Custom-Attributes"
 TARGET = "X-Amzn-SageMaker-Target-Variant"
 INFERENCE_ID = "X-Amzn-SageMaker-Inference-Id"
@@ -63,6 +70,21 @@ class Runtime:
     def __init__(self, account: str, hosted: Mapping[str, Hosted], record: Record) -> None:
         """hosted: what is hosted, by region."""
         self.account, self.hosted, self.record = account, hosted, record
+
+    def answer(self, request: Request, name: str, way: str, region: str) -> Response:
+        """One call of any of the three ways, `way` being the last part of its path."""
+        if way == "async-invocations":
+            return self._refused_for_later(request, name, region)
+        response = self.invoke(request, name, region)
+        return _streamed(response) if way != "invocations" and response.status_code == http.client.OK else response
+
+    def _refused_for_later(self, request: Request, name: str, region: str) -> Response:
+        message = f"Endpoint {name} of account {self.account} is not asynchronous: it has no AsyncInferenceConfig."
+        if name not in self.hosted[region].endpoints:
+            message = f"Endpoint {name} of account {self.account} not found."
+        elif INPUT_LOCATION not in request.headers:
+            message = f"The header {INPUT_LOCATION} is missing."
+        return _error(400, "ValidationError", {"message": message})
 
     def invoke(self, request: Request, name: str, region: str) -> Response:
         """One invocation from beginning to end."""
@@ -209,6 +231,30 @@ def model_error(answer: Answer, endpoint: Endpoint, variant: Variant) -> Respons
         "OriginalStatusCode": answer.status,
     }
     return _error(424, "ModelError", details)
+
+
+def _streamed(response: Response) -> Response:
+    """An answer as an event stream of one PayloadPart."""
+    headers = {
+        name: value for name, value in response.headers.items() if name not in ("Content-Type", "Content-Length")
+    }
+    headers["X-Amzn-SageMaker-Content-Type"] = response.headers["Content-Type"]
+    part = event({":message-type": "event", ":event-type": "PayloadPart"}, response.get_data())
+    return Response(part, 200, headers, content_type="application/vnd.amazon.eventstream")
+
+
+def event(headers: Mapping[str, str], payload: bytes) -> bytes:
+    """A message of an event stream: lengths, their CRC, headers, payload, and the CRC of all.
+
+    Source: https://docs.aws.amazon.com/transcribe/latest/dg/streaming-setting-up.html#streaming-event-stream
+    """
+    head = b""
+    for name, value in {**headers, ":content-type": "application/octet-stream"}.items():
+        text = value.encode()
+        head += bytes([len(name)]) + name.encode() + b"\x07" + struct.pack(">H", len(text)) + text
+    prelude = struct.pack(">II", 16 + len(head) + len(payload), len(head))
+    message = prelude + struct.pack(">I", zlib.crc32(prelude)) + head + payload
+    return message + struct.pack(">I", zlib.crc32(message))
 
 
 def _error(status: int, kind: str, details: dict[str, object]) -> Response:

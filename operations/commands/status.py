@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,11 +13,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.table import Column, Table
 
 import endpoint_spec as specs
-from endpoint_spec.lock import LockError, check, lock_path, read_lock
+from endpoint_spec.lock import LockError, check, left_over, lock_path, read_lock, removal
 
 from ..account import Account
 from ..errors import WrongUseError
 from .common import AsJson, Rehearsal, Root, show
+
+_STACKS = ("InferentiaEndpoint-", "InferentiaCompile-")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ def status_command(
     if not (root / "endpoints").is_dir():
         raise WrongUseError(f"{root.resolve()} holds no endpoints/ folder. Name the project with --root.")
     account = None if offline else Account()
-    found = [status(spec, account, rehearsal=rehearsal) for _, spec in sorted(specs.load_all(root.resolve()).items())]
+    every = specs.load_all(root.resolve())
+    found = [status(spec, account, rehearsal=rehearsal) for _, spec in sorted(every.items())]
+    found += without_spec(root.resolve(), set(every), account, rehearsal=rehearsal)
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in found], indent=2))
         return
@@ -56,6 +61,26 @@ def status_command(
         other = " (not the lock's)" if one.artifact and one.artifact != one.locked else ""
         table.add_row(one.name, one.lock, one.deployed, f"{one.artifact}{other}")
     show(table)
+
+
+def without_spec(root: Path, names: set[str], account: Account | None, *, rehearsal: bool) -> Iterator[EndpointStatus]:
+    """What has a lock or a stack, and no spec any more; `account` None asks no AWS."""
+    stacks: dict[str, list[str]] = {name: [] for name in left_over(root, rehearsal)}
+    for stack in _stacks(account) if account is not None else ():
+        stacks.setdefault(stack.partition("-")[2], []).append(stack)
+    for name in sorted(set(stacks) - names):
+        deployed, artifact = ("not asked", "") if account is None else _deployed(name, account)
+        yield EndpointStatus(name, f"no spec; remove it: {removal(name, root, stacks[name])}", "", deployed, artifact)
+
+
+def _stacks(account: Account) -> list[str]:
+    """The stacks of endpoints that are there; none where AWS cannot be asked, which the rows of the specs say."""
+    try:
+        pages = account.cloudformation.get_paginator("list_stacks").paginate()
+        rows = [row for page in pages for row in page["StackSummaries"] if row["StackStatus"] != "DELETE_COMPLETE"]
+    except (BotoCoreError, ClientError):
+        return []
+    return sorted(row["StackName"] for row in rows if row["StackName"].startswith(_STACKS))
 
 
 def status(spec: specs.EndpointSpec, account: Account | None, *, rehearsal: bool) -> EndpointStatus:

@@ -321,15 +321,6 @@ def test_each_target_may_have_its_machine_image() -> None:
     assert Deployment(rehearsal=True, compile_ami=IMAGES).machine_image("inf1") == MACHINE_IMAGE
 
 
-def test_tags_that_an_instance_cannot_carry_are_refused(project: Project, assemble: Assemble) -> None:
-    project.add("one", MINIMAL + 'job: {{where: ec2}}\ntags: {{"cost centre": x}}\n')
-    project.add("two", MINIMAL + 'job: {{where: processing}}\ntags: {{"cost centre": x}}\n')
-    assembly = Path(assemble(project, Deployment(compile_ami=IMAGES)).directory)
-    (problem,) = error_annotations(assembly, "InferentiaCompile-one")
-    assert "'cost centre'" in problem
-    assert not error_annotations(assembly, "InferentiaCompile-two")
-
-
 def test_rehearsal_is_pinned_and_tagged_down_to_its_jobs(synthesize: Synthesize) -> None:
     for where in ("processing", "ec2"):
         template = compile_stack(synthesize, f"job: {{{{where: {where}}}}}\n", Deployment(rehearsal=True))

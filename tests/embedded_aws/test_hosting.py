@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from typing import Any
@@ -70,6 +71,28 @@ def test_errors_have_the_forms_of_sagemaker(hosting: Hosting) -> None:
     assert "has no variant other; it has main" in wrong["Error"]["Message"]
     assert hosting.fails(b"x", TargetModel="m.tar.gz")["Error"]["Code"] == "ValidationError"
     assert hosting.fails(b"x", CustomAttributes="x" * 1025)["Error"]["Code"] == "ValidationError"
+
+
+def test_the_other_ways_to_invoke_answer_as_sagemaker_does(hosting: Hosting) -> None:
+    runtime, name = hosting.aws.client("sagemaker-runtime"), hosting.name
+    later = {"EndpointName": name, "InputLocation": "s3://bucket/key"}
+    for call in (
+        lambda: runtime.invoke_endpoint_async(**later),
+        lambda: runtime.invoke_endpoint_with_response_stream(EndpointName=name, Body=b"x"),
+    ):
+        with pytest.raises(
+            ClientError, match=rf"\(ValidationError\).*Endpoint {name} of account 123456789012 not found"
+        ):
+            call()
+    hosting.up(hosting.config("one", artifact("one")))
+    with pytest.raises(ClientError, match=r"\(ValidationError\).*is not asynchronous: it has no AsyncInferenceConfig"):
+        runtime.invoke_endpoint_async(**later)
+    answer = runtime.invoke_endpoint_with_response_stream(EndpointName=name, Body=b"whole", ContentType="text/plain")
+    assert (answer["ContentType"], answer["InvokedProductionVariant"]) == ("application/json", "main")
+    parts = [part["PayloadPart"]["Bytes"] for part in answer["Body"]]
+    assert json.loads(b"".join(parts))["body"] == "whole"
+    with pytest.raises(ClientError, match=r"\(ModelError\).*Received client error \(400\) from primary"):
+        runtime.invoke_endpoint_with_response_stream(EndpointName=name, Body=b"bad")
 
 
 def test_payload_limits(hosting: Hosting) -> None:

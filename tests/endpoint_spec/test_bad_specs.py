@@ -157,6 +157,13 @@ CASES: dict[str, Case] = {
         OWN + "  family: depth_anything_v2\n  weights: {file: weights/no.index.json}\n",
         "model.weights", 4, "no.index.json", "no weight_map", "again",
     ),
+    "an empty tag": (
+        GOOD + "tags: {team: \"\"}\n", "tags", 3, "team", "has no value for team", "leave it out",
+    ),
+    "a tag that an instance cannot carry": (
+        GOOD + "job: {where: ec2}\ntags: {cost centre: x}\n",
+        "tags", 4, "cost centre", "an EC2 instance which reads its own tags cannot carry", "job.where: processing",
+    ),
     "weights a number": (
         OWN + "  family: depth_anything_v2\n  weights: 0\n",
         "model.weights", 4, "0", "not a source of weights", "random:0",
@@ -777,5 +784,6 @@ def test_names_that_differ_in_case_alone(project: Path) -> None:
         (project / f"endpoints/{name}.yaml").write_text(f"name: {name}\n" + MODEL)
     if len(list((project / "endpoints").glob("*epth.yaml"))) < 2:
         pytest.skip("this file system ignores case too")
-    with pytest.raises(SpecErrors, match=r"depth\.yaml:1: name: depth differs from Depth in case alone.*Rename"):
-        load_all(project)
+    for read in (lambda: load_all(project), lambda: load(project / "endpoints/depth.yaml")):
+        with pytest.raises(SpecErrors, match=r"depth\.yaml:1: name: depth differs from Depth in case alone.*Rename"):
+            read()

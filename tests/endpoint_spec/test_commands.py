@@ -78,6 +78,18 @@ def test_a_damaged_lock_is_said(read: Loader, project: Path) -> None:
     assert "depth.lock.json is not a lock" in result.stdout
 
 
+def test_what_a_removed_spec_left_is_listed_with_its_removal(read: Loader, project: Path) -> None:
+    read(SMALL)
+    (project / "endpoints/old.lock.json").write_text("{}")
+    result = run.invoke(app, ["check", "--root", str(project)])
+    assert result.exit_code == 0
+    assert "there is no endpoints/old.yaml" in result.stdout
+    removal = "aws cloudformation delete-stack --stack-name InferentiaEndpoint-old; git rm endpoints/old.lock.json"
+    assert removal in result.stdout
+    result = run.invoke(app, ["check", "--root", str(project), "--json"])
+    assert json.loads(result.stdout)["without_spec"] == {"old": removal}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -112,6 +112,7 @@ def test_defaults_that_follow_another_key(read: Loader) -> None:
         "alarms: {notify: [on-call@example.org, 'arn:aws:sns:eu-west-1:123456789012:x']}",
         "alarms: {p99_latency: 59.5s, error_rate: 0%}",
         "tags: {team: 'a b', 'cost/centre': '7'}",
+        "job: {where: processing}\ntags: {cost centre: x}",
         "tags: {switch: on, time: 1:30, day: 2026-11-20, hex: 0x10}",
     ],
 )
