@@ -111,7 +111,10 @@ class ModelDefinition:
     def __post_init__(self) -> None:
         problems = [*_shape_problems(self), *_module_problems(self)]
         if problems:
-            raise CompileError("The ModelDefinition is not usable:\n  " + "\n  ".join(problems))
+            raise CompileError(
+                "The ModelDefinition is not usable:\n  " + "\n  ".join(problems),
+                "Correct it where the model is made; examples/own-model shows a whole one.",
+            )
 
     def padding(self, role: str) -> Mapping[str, float]:
         """What fills up the inputs of a graph, by name; nothing where they have to be whole."""
@@ -188,7 +191,10 @@ def checked_inputs(graph: GraphDefinition, role: str, bucket: Bucket, batch: int
     if not problems:
         problems = [p for i, reference in enumerate(references) for p in _differences(i, example, reference)]
     if problems:
-        raise CompileError(f"The inputs of {where} are not usable:\n  " + "\n  ".join(problems))
+        raise CompileError(
+            f"The inputs of {where} are not usable:\n  " + "\n  ".join(problems),
+            "Correct example_inputs and reference_inputs; a module around the model can cast what it takes.",
+        )
     return example, references
 
 

@@ -20,7 +20,14 @@ from compile.ir.graph import Graph
 from endpoint_spec.endpoint import FINDINGS as ACCEPTABLE
 
 NOTED = ("hook", "input-written")
-_LISTED = 5
+# Operators whose result has as many entries as the data says, and those that make a number of a size.
+_SIZED_BY_DATA = frozenset(
+    {
+        *("aten::nonzero", "aten::nonzero_numpy", "aten::argwhere", "aten::masked_select", "aten::_unique"),
+        *("aten::_unique2", "aten::unique_dim", "aten::unique_consecutive"),
+    }
+)
+_SIZES = frozenset({"aten::size", "aten::numel", "aten::unbind"})
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
 _PLAIN = (Tensor, nn.Parameter, getattr(nn, "Buffer", nn.Parameter))
 
@@ -134,12 +141,35 @@ def of_graph(graph: Graph, *, float64: bool = True) -> list[Finding]:
     """What shows in a trace: decisions by the data, and float64 where asked."""
     problem = "Python decides here by a tensor's value; the trace keeps the way that the example took"
     found = [Finding("data-dependent", place, problem, ACCEPTABLE["data-dependent"]) for place in graph.decisions]
+    problem = "Python reads here how many entries the data selects; the trace keeps the number of the example"
+    found += [
+        Finding("data-dependent", place, problem, ACCEPTABLE["data-dependent"])
+        for place in dict.fromkeys(_sizes_by_data(graph))
+    ]
     places: dict[str, str] = {}
     for node in graph.counted if float64 else ():
         if any(graph.values[value].dtype == torch.float64 and graph.values[value].shape for value in node.outputs):
             places.setdefault(node.source() or node.scope, node.kind)
     remedy = ACCEPTABLE["float64"]
     return found + [Finding("float64", place, f"{kind} computes in float64", remedy) for place, kind in places.items()]
+
+
+def _sizes_by_data(graph: Graph) -> Iterator[str]:
+    """Where a size is read that follows the data of an input."""
+    data, sized = set(graph.inputs), set[int]()
+    for node in graph.nodes:
+        if node.kind in _SIZES and node.inputs[0] in sized:
+            yield node.source() or node.scope
+        if node.kind in ("aten::size", "aten::numel", "aten::dim") or data.isdisjoint(node.inputs):
+            continue
+        data.update(node.outputs)
+        by_mask = node.kind == "aten::index" and any(
+            graph.values[part.unique()].dtype == torch.bool and part.unique() in data
+            for part in node.handle.inputsAt(1).node().inputs()
+            if part.unique() in graph.values
+        )
+        if by_mask or node.kind in _SIZED_BY_DATA or not sized.isdisjoint(node.inputs):
+            sized.update(value for value in node.outputs if graph.values[value].shape != ())
 
 
 def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -83,6 +83,12 @@ def described(flat: FlatModule, example: Inputs) -> tuple[Signature, Sequence[to
         returned = flat.call(list(example.values()))
     outputs = flatten_outputs(returned)
     for name, leaf in zip(outputs.names, outputs.leaves, strict=True):
+        if leaf.is_nested:
+            raise CompileError(f"Output {name} is a nested tensor.", "Return it as to_padded_tensor(0.0).")
+        if leaf.is_quantized:
+            raise CompileError(f"Output {name} is quantized ({leaf.dtype}).", "Return it as dequantize().")
+        if leaf.is_meta:
+            raise CompileError(f"Output {name} is on the meta device: it has no values.", "Compute it on the CPU.")
         if leaf.layout != torch.strided:
             raise CompileError(f"Output {name} is a tensor of layout {leaf.layout}.", "Return it as to_dense().")
     found = Signature(

@@ -19,6 +19,10 @@ from compile.lowering import REWRITES, Lowered, LoweringError, Rewrite, load_rew
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
 
+_UNLOWERED = (
+    "Its Python code has to do the same in every call: keep what one call leaves for the next, and what the data "
+    "decides, out of forward."
+)
 _REMEDY = "Define subclasses of compile.lowering.FunctionRewrite or ModuleRewrite; docs/lowering.md shows both."
 
 
@@ -35,13 +39,8 @@ class Rewriting:
 
         Raises CompileError when the module cannot be lowered, or a user's rewrite fails: with its file and line.
         """
-        with self.guarded():
-            try:
-                return lower(module, example, disabled=self.off, extra=self.own)
-            except LoweringError as error:
-                if self._passed(error):
-                    raise
-                raise CompileError(f"{what} cannot be lowered: {error}") from error
+        with self.guarded(what):
+            return lower(module, example, disabled=self.off, extra=self.own)
 
     def with_more(self, first: Rewriting) -> Rewriting:
         """These switches with a user's rewrites of `first` in front. Raises CompileError for two of one name."""
@@ -57,19 +56,19 @@ class Rewriting:
         return Rewriting(self.off, own, (*first.files, *self.files))
 
     @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """An exception out of a user's rewrite becomes a CompileError that names its file and line; others pass."""
+    def guarded(self, what: str = "The model") -> Iterator[None]:
+        """An exception out of a user's rewrite becomes a CompileError that names its file and line, as does a
+        LoweringError; others pass."""
         try:
             yield
         except CompileError:
             raise
         except Exception as error:
-            if not self._passed(error):
+            if any(Path(frame.filename) in self.files for frame in traceback.extract_tb(error.__traceback__)):
+                raise CompileError(f"A rewrite of your own failed: {described(error)}.", "Correct it there.") from error
+            if not isinstance(error, LoweringError):
                 raise
-            raise CompileError(f"A rewrite of your own failed: {described(error)}.", "Correct it there.") from error
-
-    def _passed(self, error: Exception) -> bool:
-        return any(Path(frame.filename) in self.files for frame in traceback.extract_tb(error.__traceback__))
+            raise CompileError(f"{what} cannot be lowered: {error}", _UNLOWERED) from error
 
     def __str__(self) -> str:
         """For a plan; empty where nothing is said."""

@@ -102,8 +102,13 @@ def model_digest(definition: ModelDefinition) -> str:
 
 
 def _tensor(tensor: torch.Tensor) -> list[Any]:
-    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return [list(tensor.shape), str(tensor.dtype), hashlib.sha256(raw.data).hexdigest()]
+    kind = [list(tensor.shape), str(tensor.dtype), str(tensor.layout)]
+    if tensor.is_meta:
+        return kind
+    values = tensor.detach().cpu().to_dense().resolve_conj().resolve_neg()
+    values = values.dequantize() if values.is_quantized else values
+    raw = values.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return [*kind, hashlib.sha256(raw.data).hexdigest()]
 
 
 def _plain(value: Any, depth: int) -> Any:

@@ -19,8 +19,18 @@ import torch
 from torch import nn
 
 from compile.definition import GraphVariant, Inputs, ModelDefinition
-from compile.errors import CompileError, one_line
-from compile.verification.parity import RELATIVE_FLOOR, Tensors, as_float64, distance, in_float64, run
+from compile.errors import CompileError, one_line, users_code
+from compile.verification.parity import (
+    RELATIVE_FLOOR,
+    Tensors,
+    answer,
+    answer_in_float64,
+    as_float64,
+    distance,
+    in_float64,
+    require_as_many,
+    run,
+)
 from compile.verification.tolerance import larger
 
 # In float32, batch sizes differ by what another order of additions costs; compile.accept.lowering_tolerance's default.
@@ -30,8 +40,6 @@ REMEDY = (
     "No artifact was written. compile.batch_sizes: [1] serves such a model, one item at a time; or let forward treat "
     "every item of the batch by itself."
 )
-# What a model raises that does not run for other batch sizes or values.
-_FAILURES = (RuntimeError, ValueError, IndexError, TypeError)
 
 Run = Callable[..., Tensors]
 
@@ -57,6 +65,12 @@ class OutputItems:
         rank: of the output in a full batch.
         """
         return value if self.axis is None or value.dim() < rank else value.select(self.axis, item)
+
+    def require_shape(self, whole: torch.Tensor, found: torch.Tensor, neighbours: str) -> None:
+        """A problem where the output's shape is another with items `neighbours`."""
+        if self.problem is None and found.shape != whole.shape:
+            shapes = f"{list(whole.shape)}, and {list(found.shape)} with an item {neighbours}"
+            self.problem = f"is {shapes}: its shape follows the data"
 
     def add(self, alone: torch.Tensor, beside: torch.Tensor, neighbours: str) -> None:
         """Accounts for one item that ran beside `neighbours`, unless there is a problem already."""
@@ -97,8 +111,9 @@ def try_original(
     """Finds each output's item axis, and tries the items of the first reference alone and beside zeros.
 
     flat: the model, from positional tensors to the flat tuple of `names`. first: what it answered to the first
-    reference. shared: outputs that belong to no item and are the same for all. Outputs that fail have a `problem`;
-    nothing is raised. Returns the answer in float64 to the first reference too, where it was needed.
+    reference. shared: outputs that belong to no item and are the same for all. Outputs that fail have a `problem`.
+    Returns the answer in float64 to the first reference too, where it was needed. Raises CompileError where the number
+    of outputs is another for another batch.
     """
     items, reference = Items([OutputItems(name) for name in names]), references[0]
     batch = batch_of(reference)
@@ -110,35 +125,39 @@ def try_original(
     for output, whole, *others in zip(items.outputs, together, *alone, strict=True):
         output.bound = share * _maximum(whole)
         _find_axis(output, whole, others, batch, shared)
-        for item, other in enumerate(others):
+        for item, other in enumerate(() if output.problem else others):
             output.add(output.entry(other, 0, whole.dim()), output.entry(whole, item, whole.dim()), "among other items")
     kept = range(0, batch, 2)
     try:
-        _try_beside(original, beside_zeros(reference, kept), together, kept, items, "beside items of zeros")
-    except _FAILURES as error:
+        found = run(original, beside_zeros(reference, kept))
+    except Exception as error:  # whatever a model raises that does not take these values
         items.notes.append(f"the model fails for items of zeros, so none was tried beside them ({one_line(error)})")
+    else:
+        require_as_many(found, names, "items of zeros")
+        _compare_kept(found, together, kept, items, "beside items of zeros")
     return items, None if original is flat else together
 
 
 def try_artifact(artifact: Run, reference: Inputs, together: Tensors, items: Items, bounds: Sequence[float]) -> None:
     """Tries the graph that serves: one item that fills its batch up, and items beside some 1,000 times larger.
 
-    together: what the graph answered to `reference`. bounds: of each output, as parity or the device has them. Adds to
-    `items`. Raises RuntimeError where the graph fails.
+    together: what the graph answered to `reference`. parity: of the graph; its bounds hold here too. Adds to `items`.
+    Raises CompileError where the graph fails.
     """
     batch = batch_of(reference)
     if batch == 1:
         return
     for output, bound in zip(items.outputs, bounds, strict=True):
         output.bound = bound
-    filled = run(artifact, _filled_up(reference))
+    filled = answer(artifact, _filled_up(reference), "one item that fills a batch up")
     for output, whole, full in zip(items.outputs, together, filled, strict=True):
-        for item in range(batch):
+        output.require_shape(whole, full, "that fills a batch up")
+        for item in range(0 if output.problem else batch):
             alone = output.entry(whole, 0, whole.dim())
             output.add(alone, output.entry(full, item, whole.dim()), "that fills a batch up")
     kept = range(1, batch, 2)
     beside = f"beside items {LARGE:,} times larger"
-    _try_beside(artifact, beside_large(reference, kept), together, kept, items, beside)
+    _compare_kept(answer(artifact, beside_large(reference, kept), f"items {beside}"), together, kept, items, beside)
 
 
 def remembering(artifact: Run) -> tuple[Run, list[torch.Tensor]]:
@@ -193,27 +212,26 @@ def _filled_up(reference: Inputs) -> list[torch.Tensor]:
 def _in_best_precision(flat: nn.Module, reference: Inputs, first: Tensors, items: Items) -> tuple[Run, Tensors, float]:
     """The model in float64, or in float32 where it does not run so; its answer; the bound as a share of the maximum."""
     double = in_float64(flat)
-    try:
-        together = run(double, as_float64(reference.values()))
-    except RuntimeError as error:
-        reason = one_line(error)
-    else:
-        if not any(bool((one.isnan() & ~own.isnan()).any()) for one, own in zip(together, first, strict=True)):
-            return lambda *tensors: double(*as_float64(tensors)), together, RELATIVE_FLOOR
-        reason = "it answers NaN"
-    items.notes.append(f"items were compared in float32, since the model does not run in float64 ({reason})")
+    together = answer_in_float64(double, reference.values(), first)
+    if not isinstance(together, str):
+        return lambda *tensors: double(*as_float64(tensors)), together, RELATIVE_FLOOR
+    items.notes.append(f"items were compared in float32, since the model does not run in float64 ({together})")
     return flat, first, FLOAT32_SHARE
 
 
 def _alone(original: Run, reference: Inputs, items: Items) -> list[Tensors]:
     """Each item's own answer, from a batch of one; of a model that only runs at its batch size, the first item's, from
     a batch filled up with it."""
-    batch = batch_of(reference)
+    batch, names = batch_of(reference), [output.name for output in items.outputs]
     try:
-        return [run(original, [value[item : item + 1] for value in reference.values()]) for item in range(batch)]
-    except _FAILURES as error:
+        alone = [run(original, [value[item : item + 1] for value in reference.values()]) for item in range(batch)]
+    except Exception as error:  # whatever a model raises that does not run for other batch sizes
         items.notes.append(f"the model runs at batch size {batch} only ({one_line(error)}): one item was tried alone")
-        return [run(original, _filled_up(reference))]
+        with users_code("forward on a batch of one item repeated"):
+            alone = [run(original, _filled_up(reference))]
+    for found in alone:
+        require_as_many(found, names, "one item alone" if len(alone) > 1 else "a batch of one item repeated")
+    return alone
 
 
 def _find_axis(
@@ -221,6 +239,10 @@ def _find_axis(
 ) -> None:
     """The axis along which a batch has one entry an item: as many as items together, one (or none) alone."""
     whole, single = list(together.shape), list(alone[0].shape)
+    others = [list(other.shape) for other in alone if list(other.shape) != single]
+    if others:
+        output.problem = f"is {single} for one item and {others[0]} for another: its shape follows the data"
+        return
     if output.name in shared:
         if whole != single:
             output.problem = f"is in shared_outputs, but its shape follows the batch: {single} alone, {whole} together"
@@ -255,26 +277,24 @@ def _axes_of_one(flat: nn.Module, references: Sequence[Inputs], first: Tensors, 
     """A batch of one has no neighbours; which axis is the batch's shows in a batch of two."""
     pairs = zip(references[0].values(), references[1].values(), strict=True)
     try:
-        shapes = [list(two.shape) for two in run(flat, [torch.cat(pair) for pair in pairs])]
-    except _FAILURES as error:
+        two = run(flat, [torch.cat(pair) for pair in pairs])
+        shapes = [list(found.shape) for found in two]
+    except Exception as error:  # whatever a model raises that does not run for other batch sizes
         items.notes.append(f"the model runs at batch size 1 only ({one_line(error)}): its first axis is the batch's")
+        shapes = [[2, *one.shape[1:]] for one in first]
+    if len(shapes) != len(first):
+        items.notes.append("the model returns as many tensors as a batch has items: their first axis is the batch's")
         shapes = [[2, *one.shape[1:]] for one in first]
     for output, one, two in zip(items.outputs, first, shapes, strict=True):
         axes = [axis for axis, size in enumerate(one.shape) if size == 1]
         output.axis = next((axis for axis in axes if [*one.shape[:axis], 2, *one.shape[axis + 1 :]] == two), None)
 
 
-def _try_beside(
-    module: Run,
-    tensors: Sequence[torch.Tensor],
-    together: Tensors,
-    kept: Sequence[int],
-    items: Items,
-    neighbours: str,
-) -> None:
+def _compare_kept(answers: Tensors, together: Tensors, kept: Sequence[int], items: Items, neighbours: str) -> None:
     """Compares the kept items with what they were among the reference's own."""
-    for output, whole, found in zip(items.outputs, together, run(module, tensors), strict=True):
-        for item in kept:
+    for output, whole, found in zip(items.outputs, together, answers, strict=True):
+        output.require_shape(whole, found, neighbours)
+        for item in () if output.problem else kept:
             rank = whole.dim()
             output.add(output.entry(whole, item, rank), output.entry(found, item, rank), neighbours)
 
@@ -297,7 +317,7 @@ def try_padding(
     """Tries an item of half the bucket's sizes, filled up to the bucket as a server does, against the same item alone.
 
     definition: says what fills up which inputs of the variant; without any, nothing is tried. allowed:
-    compile.accept.padding, a share of the output's maximum; None: parity's bound. Adds to `items`. Raises RuntimeError
+    compile.accept.padding, a share of the output's maximum; None: parity's bound. Adds to `items`. Raises CompileError
     where the graph fails.
     """
     graph, padding = definition.graphs[variant.role], definition.padding(variant.role)
@@ -307,7 +327,7 @@ def try_padding(
     try:
         small = graph.reference_inputs(bucket, 1)[0]
         alone = run(flat, small.values())
-    except (CompileError, *_FAILURES) as error:
+    except Exception as error:  # whatever a model, or its definition, raises that does not take such a size
         items.notes.append(
             f"no item smaller than its bucket was tried: {dict(bucket)} does not run ({one_line(error)})"
         )
@@ -317,8 +337,9 @@ def try_padding(
         items.notes.append("no item smaller than its bucket was tried: an input without padding is smaller, too")
         return
     filled = [_enlarged(value, given[name].shape, padding.get(name, 0)) for name, value in small.items()]
+    padded = answer(artifact, filled, f"an item of {dict(bucket)} that is filled up")
     items.notes.append(f"an item of {dict(bucket)} was tried, filled up to {dict(variant.bucket)}")
-    for output, bound, own, found in zip(items.outputs, bounds, alone, run(artifact, filled), strict=True):
+    for output, bound, own, found in zip(items.outputs, bounds, alone, padded, strict=True):
         most = max(bound, (allowed or 0.0) * _maximum(own))
         part = output.entry(found, 0, found.dim())
         own = output.entry(own, 0, found.dim())  # noqa: PLW2901

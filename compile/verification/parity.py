@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from compile.definition import Inputs
-from compile.errors import CompileError, one_line
+from compile.errors import CompileError, one_line, users_code
 from compile.lowering.module_copy import duplicate
 from compile.verification.tolerance import larger
 
@@ -27,6 +27,10 @@ EAGER_FACTOR = 2.0
 FAINT = 1e-3
 
 Tensors = Sequence[torch.Tensor]
+_FIXED_SHAPES = (
+    "Return tensors whose sizes and dtypes follow neither the data nor an earlier call: torch.where with a mask in "
+    "place of a selection, a fixed number of places or steps."
+)
 
 
 @dataclass
@@ -67,12 +71,18 @@ class OutputParity:
     def add(self, expected: torch.Tensor, found: torch.Tensor, first: torch.Tensor) -> None:
         """Accounts for one more input. first: what the original returned for the first one.
 
-        Raises CompileError when the artifact's output has another shape or dtype.
+        Raises CompileError when the artifact's output has another shape or dtype, or the shape follows the data.
         """
+        if expected.shape != first.shape:
+            raise CompileError(
+                f"Output {self.name} is {tuple(first.shape)} for one input and {tuple(expected.shape)} for another.",
+                _FIXED_SHAPES,
+            )
         if found.shape != expected.shape or found.dtype != expected.dtype:
             raise CompileError(
                 f"Output {self.name} of the artifact is {tuple(found.shape)} {found.dtype}, "
-                f"of the original {tuple(expected.shape)} {expected.dtype}."
+                f"of the original {tuple(expected.shape)} {expected.dtype}.",
+                _FIXED_SHAPES,
             )
         self.exact = not expected.is_floating_point()
         self.error = larger(self.error, distance(found, expected))
@@ -141,14 +151,16 @@ def compare(
     for the first input before; without it, eager runs twice on that input. `exact`: the same in float64, where it is
     known. `doubles`: float64 on so many of the inputs (by default on all); fewer can only make the bound smaller.
     `advance` is called once an input.
-    Raises CompileError when the artifact answers with other shapes or dtypes, or the model is random.
+    Raises CompileError when the artifact answers with other shapes or dtypes, the model is random, or it fails.
     """
     parity = Parity(inputs=len(references), outputs=[OutputParity(name) for name in names])
     double = in_float64(eager)
     first: list[torch.Tensor] = []
     for number, reference in enumerate(references):
         tensors = tuple(reference.values())
-        expected = run(eager, tensors)
+        with users_code(f"forward on reference input {number}"):
+            expected = run(eager, tensors)
+        require_as_many(expected, names, f"reference input {number}")
         if not first:
             first = list(expected)
             _require_repeatable(first, run(eager, tensors) if seen is None else seen, names)
@@ -157,7 +169,8 @@ def compare(
             exacts = _exact(double, tensors, expected, parity) if known is None else known
             for output, one, other in zip(parity.outputs, expected, exacts, strict=True):
                 output.add_exact(one, other)
-        for output, *values in zip(parity.outputs, expected, _answer(artifact, tensors, number), first, strict=True):
+        found = answer(artifact, tensors, f"reference input {number}")
+        for output, *values in zip(parity.outputs, expected, found, first, strict=True):
             output.add(*values)
         advance()
     parity.notes += [
@@ -172,31 +185,49 @@ def compare(
 def _require_repeatable(once: Tensors, again: Tensors, names: Sequence[str]) -> None:
     """A model that is random at inference is as far from its own float64 as from anything: nothing could be proven."""
     for name, one, other in zip(names, once, again, strict=True):
-        apart = distance(one, other)
         values = one[~torch.isinf(one)]
-        if one.numel() and apart > RELATIVE_FLOOR * (float(values.double().abs().max()) if values.numel() else 0.0):
+        maximum = float(values.double().abs().max()) if values.numel() else 0.0
+        apart = distance(one, other) if one.shape == other.shape else math.inf
+        if apart > RELATIVE_FLOOR * maximum:
             raise CompileError(
                 f"The model answers the same input twice with another {name} (they differ by {apart:.3e}).",
-                "Take what is random at inference (dropout, sampling, noise) out of forward.",
+                "Take what is random at inference (dropout, sampling, noise), and what an earlier call left, out of "
+                "forward.",
             )
 
 
-def _exact(double: nn.Module, tensors: Tensors, expected: Tensors, parity: Parity) -> Iterable[torch.Tensor | None]:
-    """The outputs in float64, or None for each when the model cannot run in float64 (with a note).
+def require_as_many(found: Tensors, names: Sequence[str], what: str) -> None:
+    """Raises CompileError where the number of tensors that a model returns is not always the same."""
+    if len(found) != len(names):
+        raise CompileError(
+            f"The model returns {len(names)} tensors ({', '.join(names)}), and {len(found)} for {what}.",
+            "Return the same tensors for every batch: stack what belongs to single items along the batch's axis.",
+        )
 
-    It may also run and answer NaN where it does not in float32: a mask of float32 times float64's smallest number.
+
+def answer_in_float64(double: nn.Module, tensors: Iterable[torch.Tensor], expected: Tensors) -> Tensors | str:
+    """What the model answers in float64, or why that is no measure.
+
+    expected: what it answers in float32. It may also run and answer NaN where it does not in float32: a mask of float32
+    times float64's smallest number.
     """
     try:
         exact = run(double, as_float64(tensors))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-    else:
-        if not any(
-            bool((torch.isnan(one) & ~torch.isnan(own)).any()) for one, own in zip(exact, expected, strict=True)
-        ):
-            return exact
-        reason = "it answers NaN"
-    note = f"the model does not run in float64 ({reason}): the bound is 1e-6 of the maximum"
+    except Exception as error:  # whatever a model raises that casts to float32 itself
+        return one_line(error)
+    if [one.shape for one in exact] != [own.shape for own in expected]:
+        return "it answers with another shape"
+    if any(bool((one.isnan() & ~own.isnan()).any()) for one, own in zip(exact, expected, strict=True)):
+        return "it answers NaN"
+    return exact
+
+
+def _exact(double: nn.Module, tensors: Tensors, expected: Tensors, parity: Parity) -> Iterable[torch.Tensor | None]:
+    """The outputs in float64, or None for each when the model cannot run in float64 (with a note)."""
+    exact = answer_in_float64(double, tensors, expected)
+    if not isinstance(exact, str):
+        return exact
+    note = f"the model does not run in float64 ({exact}): the bound is 1e-6 of the maximum"
     if note not in parity.notes:
         parity.notes.append(note)
     return [None] * len(parity.outputs)
@@ -206,6 +237,8 @@ def distance(one: torch.Tensor, other: torch.Tensor, *, nan_equal: bool = False)
     """max|one - other| in float64; places where both hold the same infinity (or NaN, where asked) count as equal."""
     if not one.numel():
         return 0.0
+    if one.is_complex():
+        one, other = torch.view_as_real(one.resolve_conj()), torch.view_as_real(other.resolve_conj())
     one, other = one.double(), other.double()
     same = one == other
     if nan_equal:
@@ -213,12 +246,13 @@ def distance(one: torch.Tensor, other: torch.Tensor, *, nan_equal: bool = False)
     return float(torch.where(same, torch.zeros_like(one), (one - other).abs()).max())
 
 
-def _answer(artifact: Callable[..., Tensors], tensors: Tensors, number: int) -> Tensors:
+def answer(artifact: Callable[..., Tensors], tensors: Iterable[torch.Tensor], what: str) -> Tensors:
+    """What an artifact returns. Raises CompileError where it fails; what: the input, for the message."""
     try:
         return run(artifact, tensors)
     except (RuntimeError, IndexError) as error:
         raise CompileError(
-            f"The traced graph fails on reference input {number}: {one_line(error)}.",
+            f"The traced graph fails on {what}: {one_line(error)}.",
             "Sizes or indices in it follow the data of the example (a boolean mask as an index, nonzero, a loop until "
             "nothing is left): use torch.where with the mask, or a fixed number of places or steps.",
         ) from error

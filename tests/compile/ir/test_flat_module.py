@@ -77,3 +77,26 @@ def test_an_output_that_cannot_be_described_is_named() -> None:
     flat = flat_module(Odd(), {"x": torch.ones(1)})
     with pytest.raises(CompileError, match="odd is a set"):
         signature(flat, {"x": torch.ones(1)})
+
+
+class Returns(nn.Module):
+    """Another kind of tensor than an artifact can hold."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kind == "nested":
+            return torch.nested.nested_tensor(list(x))
+        if self.kind == "quantized":
+            return torch.quantize_per_tensor(x, 0.1, 0, torch.quint8)
+        return x.to("meta")
+
+
+@pytest.mark.parametrize("kind", ["nested", "quantized", "meta"])
+def test_a_tensor_that_no_artifact_holds_is_named_with_its_output(kind: str) -> None:
+    inputs = {"x": torch.ones(2, 3)}
+    with pytest.raises(CompileError, match=f"Output output is .*{kind}") as caught:
+        signature(flat_module(Returns(kind), inputs), inputs)
+    assert caught.value.remedy

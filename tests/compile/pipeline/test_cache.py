@@ -16,6 +16,7 @@ import torch
 
 import endpoint_spec as specs
 from compile.analysis.variant import AnalyzedVariant
+from compile.definition import GraphDefinition, ModelDefinition
 from compile.frontend import weights
 from compile.pipeline import cache_key, graph
 from compile.pipeline import plan as plans
@@ -278,3 +279,24 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert run(monkeypatch, "cache", "--empty", "--root", str(tmp_path)) == 0
     assert "Removed 1 graphs" in capsys.readouterr().out
     assert variants(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["meta", "sparse", "conjugate", "quantized", "bfloat16"])
+def test_a_model_may_hold_tensors_of_any_kind(kind: str) -> None:
+    plain = torch.tensor([1.0, 0.0, 3.0])
+    made = {
+        "meta": lambda: plain.to("meta"),
+        "sparse": plain.to_sparse,
+        "conjugate": (plain * (1 + 1j)).conj,
+        "quantized": lambda: torch.quantize_per_tensor(plain, 0.1, 0, torch.qint8),
+        "bfloat16": plain.bfloat16,
+    }
+    digests = []
+    for value in (made[kind](), made[kind]() if kind == "meta" else made[kind]() * 2 if kind != "quantized" else plain):
+        module = torch.nn.Linear(3, 3)
+        torch.nn.init.ones_(module.weight)
+        torch.nn.init.ones_(module.bias)
+        module.held = value
+        graph_definition = GraphDefinition(module.eval(), lambda *_: {}, lambda *_: [])
+        digests.append(cache_key.model_digest(ModelDefinition({"main": graph_definition}, [{"x": 3}], "tensor")))
+    assert (digests[0] == digests[1]) == (kind == "meta")

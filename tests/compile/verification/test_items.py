@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compile.definition import GraphDefinition, GraphVariant, Inputs, ModelDefinition
+from compile.errors import CompileError
 from compile.ir.flat_module import described, flat_module
 from compile.verification.items import Items, remembering, require_own_answers, try_artifact, try_original, try_padding
 from compile.verification.parity import compare, run
@@ -313,3 +314,33 @@ def test_one_that_is_not_masked_is_refused_unless_that_much_is_allowed() -> None
     assert "compile.accept.padding" in items.problems[0]
     assert padded(Texts(masked=False), 10.0, 2).problems == []
     assert padded(Texts(masked=False), 1e-4, 2).problems
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: [*x], r"returns 3 tensors .*, and 1 for one item alone"),
+        (lambda x: x[x.sum((1, 2)) > 0], r"its shape follows the data|no axis"),
+    ],
+)
+def test_what_follows_the_batch_or_the_data_is_named(function: Callable[[torch.Tensor], Any], message: str) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(CompileError, match=message):
+        require_own_answers({"main": tried(Function(function), 3)})
+
+
+class CastsItself(nn.Module):
+    """Casts its input to float32, so that its weights in float64 do not fit: a ValueError."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRU(FEATURES, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.cell(x.float())[0]
+
+
+def test_a_model_that_does_not_run_in_float64_is_tried_in_float32() -> None:
+    items = tried(CastsItself(), 3)
+    assert items.problems == []
+    assert items.notes[0].startswith("items were compared in float32")

@@ -162,3 +162,37 @@ def test_fewer_inputs_in_float64_make_no_larger_bound_and_leave_no_input_out() -
         return values + (seen[-1] == 4), best
 
     assert not compare(net, wrong_at_last, REFERENCES, NAMES, doubles=1).passed
+
+
+class Moody(nn.Module):
+    """Answers with another shape every time, or fails on other inputs."""
+
+    def __init__(self, *, fails: bool) -> None:
+        super().__init__()
+        self.fails, self.calls = fails, 0
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.calls += 1
+        if self.fails and float(x[0, 0]) > 1:
+            raise KeyError("too large")
+        return (x if self.fails else x[:, : self.calls],)
+
+
+@pytest.mark.parametrize(
+    ("fails", "message"),
+    [(True, "forward on reference input 1 failed: KeyError"), (False, "answers the same input twice")],
+)
+def test_an_original_that_fails_or_changes_its_shape_is_named(fails: bool, message: str) -> None:
+    inputs = [{"x": torch.full((1, 8), float(n * 2))} for n in range(3)]
+    with pytest.raises(CompileError, match=message) as caught:
+        compare(Moody(fails=fails), lambda x: (x,), inputs, ["y"])
+    assert caught.value.remedy
+
+
+def test_the_imaginary_part_counts() -> None:
+    class Waves(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (torch.complex(x, x),)
+
+    inputs = [{"x": torch.randn(2, 3)} for _ in range(5)]
+    assert not compare(Waves(), lambda x: (torch.complex(x, -x),), inputs, ["y"]).passed
