@@ -277,8 +277,8 @@ def _axes_of_one(flat: nn.Module, references: Sequence[Inputs], first: Tensors, 
     """A batch of one has no neighbours; which axis is the batch's shows in a batch of two."""
     pairs = zip(references[0].values(), references[1].values(), strict=True)
     try:
-        two = run(flat, [torch.cat(pair) for pair in pairs])
-        shapes = [list(found.shape) for found in two]
+        together = run(flat, [torch.cat(pair) for pair in pairs])
+        shapes = [list(found.shape) for found in together]
     except Exception as error:  # whatever a model raises that does not run for other batch sizes
         items.notes.append(f"the model runs at batch size 1 only ({one_line(error)}): its first axis is the batch's")
         shapes = [[2, *one.shape[1:]] for one in first]
