@@ -72,10 +72,6 @@ def equal(_eager: Any, artifact: Callable[..., Any], references: list[Any], name
     return Parity(len(references), [OutputParity(name) for name in names])
 
 
-def decides(x: torch.Tensor) -> torch.Tensor:
-    return x * 2 if x.mean() > -50 else x
-
-
 # The check that is switched off, by the seams that a build calls it through, and a model that only it refuses.
 OFF: dict[str, tuple[list[tuple[Any, str, Any]], str]] = {
     "of_module": ([(preflight, "of_module", nothing)], "wrapper:scripted"),
