@@ -242,9 +242,9 @@ def _find_axis(
 ) -> None:
     """The axis along which a batch has one entry an item: as many as items together, one (or none) alone."""
     whole, single = list(together.shape), list(alone[0].shape)
-    others = [list(other.shape) for other in alone if list(other.shape) != single]
-    if others:
-        output.problem = f"is {single} for one item and {others[0]} for another: its shape follows the data"
+    other = next((list(found.shape) for found in alone if list(found.shape) != single), None)
+    if other is not None:
+        output.problem = f"is {single} for one item and {other} for another: its shape follows the data"
         return
     if output.name in shared:
         if whole != single:
@@ -280,8 +280,8 @@ def _axes_of_one(flat: nn.Module, references: Sequence[Inputs], first: Tensors, 
     """A batch of one has no neighbours; which axis is the batch's shows in a batch of two."""
     pairs = zip(references[0].values(), references[1].values(), strict=True)
     try:
-        two = run(flat, [torch.cat(pair) for pair in pairs])
-        shapes = [list(found.shape) for found in two]
+        pair_of_items = run(flat, [torch.cat(pair) for pair in pairs])
+        shapes = [list(found.shape) for found in pair_of_items]
     except Exception as error:  # whatever a model raises that does not run for other batch sizes
         items.notes.append(f"the model runs at batch size 1 only ({one_line(error)}): its first axis is the batch's")
         shapes = [[2, *one.shape[1:]] for one in first]

@@ -19,11 +19,6 @@ from tests.compile.fuzz.operators import ALL
 
 QUICK, LONG = 60, 500
 
-# A release of PyTorch decides what its operators do: these are of the project's own.
-pytestmark = pytest.mark.skipif(
-    not torch.__version__.startswith("2."), reason="the operators drawn are those of torch 2"
-)
-
 
 def fuzz(seeds: range) -> list[Case]:
     """Builds every seed's module; prints how each ended. Raises FaultError naming all seeds whose end was none."""
