@@ -174,7 +174,10 @@ def _watch_decisions(seen: list[str]) -> Iterator[None]:
     A comparison of sizes is one as well, but a harmless one: sizes are fixed. Only those that depend on the data of an
     input are noted. torch.Tensor has these methods from its base class, so deleting ours restores them.
     """
-    names = ("__bool__", "item", "tolist", "__float__", "__int__", "__index__", "__contains__")
+    names = (
+        *("__bool__", "item", "tolist", "__float__", "__int__", "__index__", "__complex__", "__contains__"),
+        *("numpy", "__array__", "equal", "allclose", "is_nonzero"),
+    )
     own = {name: Tensor.__dict__[name] for name in names if name in Tensor.__dict__}
     for name in names:
         setattr(Tensor, name, _watching(getattr(Tensor, name), seen))

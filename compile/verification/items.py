@@ -239,9 +239,9 @@ def _find_axis(
 ) -> None:
     """The axis along which a batch has one entry an item: as many as items together, one (or none) alone."""
     whole, single = list(together.shape), list(alone[0].shape)
-    others = [list(other.shape) for other in alone if list(other.shape) != single]
-    if others:
-        output.problem = f"is {single} for one item and {others[0]} for another: its shape follows the data"
+    other = next((list(found.shape) for found in alone if list(found.shape) != single), None)
+    if other is not None:
+        output.problem = f"is {single} for one item and {other} for another: its shape follows the data"
         return
     if output.name in shared:
         if whole != single:

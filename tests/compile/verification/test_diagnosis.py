@@ -33,6 +33,14 @@ def test_a_decision_is_named_only_where_one_was_seen(tmp_path: Path) -> None:
     assert "model.py:" in text
 
 
+def test_a_model_that_casts_its_input_itself_gets_its_causes(tmp_path: Path) -> None:
+    entry = ENTRY.replace("nn.Linear(8, 4)", "nn.GRU(8, 4)").replace(
+        FORWARD, "        return self.layer(x.float())[0] * (2 if x.sum() > 0 else 1)\n"
+    )
+    with pytest.raises(CompileError, match="a decision by the data"):
+        rehearse(write_entry(tmp_path, entry, more=ALLOWED))
+
+
 def test_the_first_module_that_differs_is_named(tmp_path: Path) -> None:
     source = (
         "class Scale(nn.Module):\n    def forward(self, x):\n        return x * (2 if float(x.sum()) > 0 else 1)\n\n"
