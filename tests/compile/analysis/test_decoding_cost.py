@@ -109,6 +109,7 @@ def test_what_has_no_built_in_step_is_not_weighed() -> None:
         plan(torch.nn.Linear(1, 1), {"slot": torch.zeros(1, 3)})
 
 
+@pytest.mark.slow
 def test_the_commands_show_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -303,6 +303,7 @@ def test_the_command_that_an_error_prints_converts_what_was_refused(
     require_converted(path)
 
 
+@pytest.mark.slow
 def test_the_command_converts_torchscript_and_shared_tensors(tmp_path: Path) -> None:
     module = nn.Linear(3, 2)
     module.load_state_dict(STATE)
