@@ -36,11 +36,12 @@ from benchmarks.serving import machine, quiet
 from inference_code.codecs.images import decode, encode_png16
 from inference_code.codecs.json_text import write_json
 from inference_code.codecs.npy import write_npy
+from inference_code.settings import Limits
 
 ROOT = Path(__file__).resolve().parent.parent
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIDE = 518
-MANY = 100_000_000
+MANY = Limits(pixels=100_000_000)
 console = Console(highlight=False)
 Array = np.ndarray[Any, Any]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compile.analysis import preflight
 from compile.definition import SampleRequest
 from compile.errors import CompileError
 from compile.packaging import archive as package
@@ -16,6 +17,7 @@ from compile.pipeline.graph import ARTIFACT, CPU, CompiledVariant
 from compile.pipeline.lock import Proof
 from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
+from compile.verification.items import padding_problems
 from endpoint_spec.digests import handler_digest
 from endpoint_spec.lock import Lock
 from inference_code.artifact import manifest as manifests
@@ -127,6 +129,11 @@ def _shortfalls(spec: EndpointSpec, graph: CompiledVariant) -> list[str]:
         for output in graph.parity.outputs
         if output.error > accept.lowering_tolerance * output.maximum
     ]
+    # What was compiled under another spec and comes from the cache is judged by this one.
+    refused = preflight.refused(graph.findings, accept.findings)
+    problems += [f"{graph.variant}: {finding} (compile.accept.findings)" for finding in refused]
+    padded = padding_problems(graph.items, graph.parity.outputs, accept.padding)
+    problems += [f"{graph.variant}: {problem}" for problem in padded]
     return problems + [
         f"{graph.variant}: output {name} on the device: {problem} (compile.accept.device_tolerance)"
         for name, found in (graph.device or {}).items()

@@ -116,7 +116,7 @@ def compile_variant(
     shared = definition.graphs[variant.role].shared_outputs
     with reporter.step(f"items: {variant}"):
         own, exact = try_original(analyzed.flat, references, names, analyzed.first, shared)
-        require_own_answers({str(variant): own})
+        require_own_answers(str(variant), own)
     ready = LoweredVariant(
         spec=spec,
         build_digest=resolved.digest,
@@ -140,8 +140,8 @@ def compile_variant(
         parity = compare(analyzed.flat, saved, references, names, seen=seen, exact=exact, advance=lambda: advance(1))
         if parity.passed:
             try_artifact(saved, references[0], together, own, parity.bounds)
-            try_padding(analyzed.flat, saved, definition, variant, own, parity.bounds, spec.compile.accept.padding)
-            require_own_answers({str(variant): own})
+            try_padding(analyzed.flat, saved, definition, variant, own)
+            require_own_answers(str(variant), own)
         else:
             trial = VerifiedVariant(
                 name=str(variant),
@@ -163,7 +163,7 @@ def compile_variant(
         if target.runs_here:
             separate = target.separates_weights(spec)
             device = on_device(path, analyzed.flat, references, names, own, separate_weights=separate)
-            require_own_answers({str(variant): own})
+            require_own_answers(str(variant), own)
         parity.notes.append(_where(device is not None, target.stand_in))
     found = with_host(compiled.account or account(analyzed.report), analyzed.parts)
     return CompiledVariant(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from compile.packaging.local_server import running
 from compile.progress import Reporter
 from compile.targets import resolve
 from compile.verification.device_parity import on_device
-from compile.verification.items import Items, remembering, try_artifact, try_original, try_padding
+from compile.verification.items import Items, padding_problems, remembering, try_artifact, try_original, try_padding
 from compile.verification.parity import compare
 from endpoint_spec import lock as locks
 from inference_code.artifact.manifest import PackagedVariant
@@ -102,37 +103,35 @@ def _graph(
     variant = GraphVariant(entry.role, entry.bucket, entry.batch_size)
     example, references = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
     flat, names = flat_module(graph.module, example), [output.name for output in entry.outputs]
+    with reporter.step(f"items: {variant}"):
+        _, first, findings = examined(flat, references[0])
+        items, exact = try_original(flat, references, names, first, graph.shared_outputs)
+    refused = preflight.refused(findings, spec.compile.accept.findings)
+    checked = Check(f"findings: {variant}", not refused, "; ".join(map(str, findings)) or "none")
     if not files.manifest.rehearsal:
         with reporter.step(f"device: {variant}"):
             separate = files.manifest.separate_weights
-            items, _ = try_original(flat, references, names, examined(flat, references[0])[1], graph.shared_outputs)
             found = on_device(path, flat, references, names, items, separate_weights=separate)
         tolerance = spec.compile.accept.device_tolerance
         problems = [f"{name}: {line}" for name, output in found.items() for line in output.shortfalls(tolerance)]
         cosine = min(output.cosine for output in found.values())
         detail = "; ".join(problems) or f"cosine similarity {cosine:.6f} at least"
-        return [Check(f"device: {variant}", not problems, detail), _items(variant, entry, items)]
+        return [checked, Check(f"device: {variant}", not problems, detail), _items(variant, entry, items)]
     with reporter.step(f"parity: {variant}", len(references)) as advance:
         saved, together = remembering(torch.jit.load(str(path)))  # type: ignore[no-untyped-call]
-        _, first, findings = examined(flat, references[0])
-        items, exact = try_original(flat, references, names, first, graph.shared_outputs)
         parity = compare(flat, saved, references, names, seen=first, exact=exact, advance=lambda: advance(1))
         try_artifact(saved, references[0], together, items, parity.bounds)
-        try_padding(flat, saved, definition, variant, items, parity.bounds, spec.compile.accept.padding)
+        try_padding(flat, saved, definition, variant, items)
     worst = parity.worst
     detail = f"error {worst.error:.2e} of at most {worst.bound:.2e} on {parity.inputs} inputs (output {worst.name})"
-    refused = preflight.refused(findings, spec.compile.accept.findings)
-    return [
-        Check(f"findings: {variant}", not refused, "; ".join(map(str, findings)) or "none"),
-        Check(f"parity: {variant}", parity.passed, detail),
-        _items(variant, entry, items),
-    ]
+    padded = padding_problems(items, parity.outputs, spec.compile.accept.padding)
+    return [checked, Check(f"parity: {variant}", parity.passed, detail), _items(variant, entry, items, padded)]
 
 
-def _items(variant: GraphVariant, entry: PackagedVariant, items: Items) -> Check:
+def _items(variant: GraphVariant, entry: PackagedVariant, items: Items, padded: Sequence[str] = ()) -> Check:
     """Whether every item of a batch gets its own answer, along the axes that the artifact states."""
     axes = {output.name: output.item_axis for output in entry.outputs}
-    wrong = items.problems + [
+    wrong = [*items.problems, *padded] + [
         f"output {own.name} counts items along axis {own.axis}, the artifact cuts it along {axes[own.name]}"
         for own in items.outputs
         if own.axis != axes[own.name]

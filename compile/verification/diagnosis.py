@@ -28,9 +28,9 @@ _SUSPECTS = {
 
 
 def causes(trial: VerifiedVariant, findings: Sequence[Finding]) -> list[str]:
-    """What is known of why parity failed, the surest first: NaN or infinity of the original itself, the first module
-    that differs and by how much, and what the preflight found."""
-    known = [f"the original itself answers {text}" for text in _not_finite(trial.module, trial.references)]
+    """What is known of why parity failed: NaN of the original itself, or the first module that differs and by how much;
+    and what the preflight found."""
+    known = [f"the original itself answers {text}" for text in _nan(trial.module, trial.references)]
     if not known:
         known += _first_module(trial)
     known += [f"{_SUSPECTS[f.kind]} ({f.where})" for f in findings if f.kind in _SUSPECTS]
@@ -43,7 +43,7 @@ def causes(trial: VerifiedVariant, findings: Sequence[Finding]) -> list[str]:
     return known or ["no single module differs by itself: rounding adds up, or an output is no function of the inputs"]
 
 
-def _not_finite(flat: FlatModule, references: Sequence[Inputs]) -> Iterator[str]:
+def _nan(flat: FlatModule, references: Sequence[Inputs]) -> Iterator[str]:
     """The first reference on which the original answers NaN, with the module where it first appears."""
     for number, reference in enumerate(references):
         if any(bool(leaf.isnan().any()) for leaf in run(flat, reference.values()) if leaf.is_floating_point()):

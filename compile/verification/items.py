@@ -6,12 +6,13 @@ it second), and that no neighbours move an item: other items, zeros, items 1,000
 
 For each graph the original runs at most two batches more (the items one by one; half of them beside zeros), and so does
 the artifact (one item filled up; half of them beside items 1,000 times larger). The original runs in float64 where it
-can: there, what another batch size rounds differently is no finding.
+can: there, what another batch size rounds differently is no finding. Where a smaller item may be filled up to its
+bucket, one such item is tried besides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from compile.definition import GraphVariant, Inputs, ModelDefinition
 from compile.errors import CompileError, one_line, users_code
 from compile.verification.parity import (
     RELATIVE_FLOOR,
+    OutputParity,
     Tensors,
     answer,
     answer_in_float64,
@@ -113,9 +115,13 @@ def try_original(
     flat: the model, from positional tensors to the flat tuple of `names`. first: what it answered to the first
     reference. shared: outputs that belong to no item and are the same for all. Outputs that fail have a `problem`.
     Returns the answer in float64 to the first reference too, where it was needed. Raises CompileError where the number
-    of outputs is another for another batch.
+    of outputs is another for another batch, and for a name in `shared` that is none.
     """
     items, reference = Items([OutputItems(name) for name in names]), references[0]
+    unknown = sorted(set(shared) - set(names))
+    if unknown:
+        known = f"The model's outputs are {', '.join(names)}."
+        raise CompileError(f"shared_outputs names {', '.join(unknown)}, which the model does not return.", known)
     batch = batch_of(reference)
     if batch == 1:
         _axes_of_one(flat, references, first, items)
@@ -141,8 +147,8 @@ def try_original(
 def try_artifact(artifact: Run, reference: Inputs, together: Tensors, items: Items, bounds: Sequence[float]) -> None:
     """Tries the graph that serves: one item that fills its batch up, and items beside some 1,000 times larger.
 
-    together: what the graph answered to `reference`. parity: of the graph; its bounds hold here too. Adds to `items`.
-    Raises CompileError where the graph fails.
+    together: what the graph answered to `reference`. bounds: of each output, as parity or the device has them. Adds to
+    `items`. Raises CompileError where the graph fails.
     """
     batch = batch_of(reference)
     if batch == 1:
@@ -172,9 +178,9 @@ def remembering(artifact: Run) -> tuple[Run, list[torch.Tensor]]:
     return called, first
 
 
-def require_own_answers(found: Mapping[str, Items]) -> None:
-    """found: by the graph's name. Raises CompileError naming every output whose items are not their callers' own."""
-    problems = [f"{name}: {problem}" for name, items in found.items() for problem in items.problems]
+def require_own_answers(name: str, items: Items) -> None:
+    """name: of the graph. Raises CompileError naming every output whose items are not their callers' own."""
+    problems = [f"{name}: {problem}" for problem in items.problems]
     if problems:
         raise CompileError("A batch would not give every caller its own answer:\n  " + "\n  ".join(problems), REMEDY)
 
@@ -311,14 +317,11 @@ def try_padding(
     definition: ModelDefinition,
     variant: GraphVariant,
     items: Items,
-    bounds: Sequence[float],
-    allowed: float | None,
 ) -> None:
-    """Tries an item of half the bucket's sizes, filled up to the bucket as a server does, against the same item alone.
+    """Measures how far an item of half the bucket's sizes, filled up as a server does, is from the same item alone.
 
-    definition: says what fills up which inputs of the variant; without any, nothing is tried. allowed:
-    compile.accept.padding, a share of the output's maximum; None: parity's bound. Adds to `items`. Raises CompileError
-    where the graph fails.
+    definition: says what fills up which inputs of the variant; without any, nothing is tried. Adds to `items`;
+    `padding_problems` judges. Raises CompileError where the graph fails.
     """
     graph, padding = definition.graphs[variant.role], definition.padding(variant.role)
     if not padding:
@@ -339,17 +342,23 @@ def try_padding(
     filled = [_enlarged(value, given[name].shape, padding.get(name, 0)) for name, value in small.items()]
     padded = answer(artifact, filled, f"an item of {dict(bucket)} that is filled up")
     items.notes.append(f"an item of {dict(bucket)} was tried, filled up to {dict(variant.bucket)}")
-    for output, bound, own, found in zip(items.outputs, bounds, alone, padded, strict=True):
-        most = max(bound, (allowed or 0.0) * _maximum(own))
-        part = output.entry(found, 0, found.dim())
-        own = output.entry(own, 0, found.dim())  # noqa: PLW2901
-        output.padding = distance(part[tuple(slice(size) for size in own.shape)], own, nan_equal=True)
-        if output.problem is None and not output.padding <= most:
-            output.problem = (
-                f"of an item of {dict(bucket)} that is filled up to {dict(variant.bucket)} differs by "
-                f"{output.padding:.3e} from the same item alone (bound {most:.3e}): what fills it up is not masked. "
+    for output, own, found in zip(items.outputs, alone, padded, strict=True):
+        expected, part = (output.entry(value, 0, found.dim()) for value in (own, found))
+        output.padding = distance(part[tuple(slice(size) for size in expected.shape)], expected, nan_equal=True)
+
+
+def padding_problems(items: Items, parity: Sequence[OutputParity], allowed: float | None) -> list[str]:
+    """The outputs that what fills an item up moves too far: beyond parity's bound, and `allowed` of their maximum."""
+    problems = []
+    for output, own in zip(items.outputs, parity, strict=True):
+        most = max(own.bound, (allowed or 0.0) * own.maximum)
+        if output.padding is not None and not output.padding <= most:
+            problems.append(
+                f"output {output.name} of an item that is filled up to its bucket differs by {output.padding:.3e} "
+                f"from the same item alone (bound {most:.3e}): what fills it up is not masked. "
                 "compile.accept.padding allows a share of the maximum"
             )
+    return problems
 
 
 def _halved(size: int | Sequence[int]) -> int | list[int]:

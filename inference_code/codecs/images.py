@@ -131,17 +131,16 @@ def _resized(image: Image.Image, height: int, width: int) -> npt.NDArray[np.uint
     return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def decode(body: bytes, limits: Limits | int, target: Target | None = None) -> Picture:
+def decode(body: bytes, limits: Limits, target: Target | None = None) -> Picture:
     """Decode a JPEG, PNG or WebP file; the bytes decide which, not the declared media type.
 
     With `target`, which says what the picture will be resized to, a JPEG may be decoded at a smaller size.
-    limits: a number is of pixels. They are checked before anything is decoded.
+    The limits are checked before anything is decoded.
     Raises TooLarge above them, BadRequest for a file that is none of the three, truncated or damaged, Unavailable
     when other requests need the memory.
     """
     if not body:
         raise BadRequest("the body is empty; send a JPEG, PNG or WebP file")
-    limits = Limits(pixels=limits) if isinstance(limits, int) else limits
     try:
         lean, scans = _without_metadata(body, limits)
         with Image.open(io.BytesIO(lean), formats=_FORMATS) as image:

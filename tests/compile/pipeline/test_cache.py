@@ -17,6 +17,7 @@ import torch
 import endpoint_spec as specs
 from compile.analysis.variant import AnalyzedVariant
 from compile.definition import GraphDefinition, ModelDefinition
+from compile.errors import CompileError
 from compile.frontend import weights
 from compile.pipeline import cache_key, graph
 from compile.pipeline import plan as plans
@@ -300,3 +301,13 @@ def test_a_model_may_hold_tensors_of_any_kind(kind: str) -> None:
         graph_definition = GraphDefinition(module.eval(), lambda *_: {}, lambda *_: [])
         digests.append(cache_key.model_digest(ModelDefinition({"main": graph_definition}, [{"x": 3}], "tensor")))
     assert (digests[0] == digests[1]) == (kind == "meta")
+
+
+def test_what_is_in_the_cache_is_judged_by_the_spec_of_now(tmp_path: Path, compiled: list[str]) -> None:
+    """A finding that another spec accepted is none that this one accepts."""
+    decides = ENTRY.replace("return self.layer(x)", "return self.layer(x) * (2 if x.mean() > -50 else 1)")
+    cached_build(write_entry(tmp_path, decides, more="compile: {accept: {findings: [data-dependent]}}\n"))
+    assert len(compiled) == 1
+    with pytest.raises(CompileError, match=r"data-dependent, .*compile\.accept\.findings"):
+        cached_build(write_entry(tmp_path, decides))
+    assert len(compiled) == 1

@@ -271,7 +271,7 @@ def test_what_a_stand_in_makes_is_refused(tmp_path: Path, stand_in: Scenario) ->
     assert "made with a stand-in for the Neuron SDK and must not be deployed" in problem
     checks = verify.verify(result.spec, rehearsal=False, reporter=Silent())
     assert [(check.what, check.passed) for check in checks[1:]] == [
-        ("files", True), ("device: main, x 8, batch 1", True), ("items: main, x 8, batch 1", True)
+        ("files", True), ("findings: main, x 8, batch 1", True), ("device: main, x 8, batch 1", True), ("items: main, x 8, batch 1", True)
     ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,16 +42,32 @@ def test_a_model_that_casts_its_input_itself_gets_its_causes(tmp_path: Path) -> 
         rehearse(write_entry(tmp_path, entry, more=ALLOWED))
 
 
-def test_the_first_module_that_differs_is_named(tmp_path: Path) -> None:
-    source = (
-        "class Scale(nn.Module):\n    def forward(self, x):\n        return x * (2 if float(x.sum()) > 0 else 1)\n\n"
-        + "class Part(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
-        + "        self.scale, self.more = Scale(), nn.Tanh()\n\n"
-        + "    def forward(self, x):\n        return self.more(self.scale(x))\n\nclass Net"
-    )
-    entry = ENTRY.replace("class Net", source, 1).replace("self.layer = ", "self.part = Part(); self.layer = ")
-    entry = entry.replace(FORWARD, "        return self.layer(self.part(x))\n")
+WRONG = """
+from torch import nn
+from compile.lowering import ModuleRewrite
+
+class Half(nn.Module):
+    def forward(self, x):
+        return x * 0.5
+
+class Halved(ModuleRewrite):
+    name, why, cost = "halved", "it is wrong", "nothing"
+
+    def matches(self, module):
+        return type(module) is nn.Sigmoid
+
+    def replace(self, module):
+        return Half()
+"""
+
+
+def test_the_first_module_that_differs_is_named_and_by_how_much(tmp_path: Path) -> None:
+    """A rewrite of a user's own is wrong about one layer."""
+    parts = "self.parts = nn.Sequential(nn.Linear(8, 8), nn.Sequential(nn.Tanh(), nn.Sigmoid())); self.layer = "
+    entry = ENTRY.replace("self.layer = ", parts).replace(FORWARD, "        return self.layer(self.parts(x))\n")
+    (tmp_path / "rewrites.py").write_text(WRONG)
     with pytest.raises(CompileError) as caught:
-        rehearse(write_entry(tmp_path, entry, more=ALLOWED))
-    assert "does not compute what the model computes" in str(caught.value)
-    assert "a decision by the data" in str(caught.value)
+        rehearse(write_entry(tmp_path, entry, more="compile: {lowering: {rewrites: [rewrites.py]}}\n"))
+    text = str(caught.value)
+    assert re.search(r"the first module that differs by itself is parts\.1\.1 \(Sigmoid\), by \d\.\d+e", text), text
+    assert "decision" not in text

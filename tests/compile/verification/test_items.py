@@ -14,7 +14,15 @@ from torch import nn
 from compile.definition import GraphDefinition, GraphVariant, Inputs, ModelDefinition
 from compile.errors import CompileError
 from compile.ir.flat_module import described, flat_module
-from compile.verification.items import Items, remembering, require_own_answers, try_artifact, try_original, try_padding
+from compile.verification.items import (
+    Items,
+    padding_problems,
+    remembering,
+    require_own_answers,
+    try_artifact,
+    try_original,
+    try_padding,
+)
 from compile.verification.parity import compare, run
 
 FEATURES, STEPS = 6, 3
@@ -175,8 +183,8 @@ def test_what_mixes_items_is_found_wherever_it_is(
 @pytest.mark.parametrize("batch", [2, 4])
 def test_each_that_mixes_is_refused_with_the_remedy(mixing: str, batch: int) -> None:
     torch.manual_seed(0)
-    with pytest.raises(Exception, match=r"main: output output .*\n.*batch_sizes: \[1\]"):
-        require_own_answers({"main": tried(MIXING[mixing](), batch)})
+    with pytest.raises(CompileError, match=r"main: output output .*\n.*batch_sizes: \[1\]"):
+        require_own_answers("main", tried(MIXING[mixing](), batch))
 
 
 @pytest.mark.parametrize("mixing", sorted(set(MIXING) - {"a number in it"}))
@@ -209,6 +217,11 @@ def test_what_is_called_shared_must_be_the_same_for_all() -> None:
     assert problem.startswith("output anchors an item among other items differs")
     (problem,) = tried(WithAnchors(3), 3, shared=("anchors", "boxes")).problems
     assert "shape follows the batch" in problem
+
+
+def test_a_shared_output_that_is_none_is_named() -> None:
+    with pytest.raises(CompileError, match=r"shared_outputs names anchor, .*\n.*outputs are boxes, anchors"):
+        tried(WithAnchors(1), 1, shared=("anchor",))
 
 
 class OneSize(nn.Module):
@@ -280,7 +293,7 @@ def texts(bucket: Any, batch: int, seed: int = 1) -> Inputs:
     return {"ids": ids, "mask": torch.ones(shape, dtype=torch.int64)}
 
 
-def padded(module: nn.Module, allowed: float | None, batch: int) -> Items:
+def padded(module: nn.Module, allowed: float | None, batch: int) -> tuple[Items, list[str]]:
     """A definition whose texts are filled up, tried as a build does."""
     torch.manual_seed(3)
     graph = GraphDefinition(module.eval(), texts, lambda bucket, batch: [texts(bucket, batch, n) for n in range(5)])
@@ -293,27 +306,27 @@ def padded(module: nn.Module, allowed: float | None, batch: int) -> Items:
     first = run(flat, given[0].values())
     items, exact = try_original(flat, given, names, first)
     parity = compare(flat, flat, given, names, seen=first, exact=exact)
-    try_padding(flat, flat, definition, variant, items, parity.bounds, allowed)
-    return items
+    try_padding(flat, flat, definition, variant, items)
+    return items, padding_problems(items, parity.outputs, allowed)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_masked_text_is_not_moved_by_what_fills_it_up(batch: int) -> None:
-    items = padded(Texts(masked=True), None, batch)
-    assert items.problems == []
+    items, problems = padded(Texts(masked=True), None, batch)
+    assert problems == items.problems == []
     assert all(output.padding is not None and output.padding < 1e-6 for output in items.outputs)
     assert items.notes == ["an item of {'tokens': 6} was tried, filled up to {'tokens': 12}"]
 
 
 def test_one_that_is_not_masked_is_refused_unless_that_much_is_allowed() -> None:
-    items = padded(Texts(masked=False), None, 2)
-    assert [problem.partition(" differs")[0] for problem in items.problems] == [
-        f"output {name} of an item of {{'tokens': 6}} that is filled up to {{'tokens': 12}}"
-        for name in ("tokens", "mean")
+    _, problems = padded(Texts(masked=False), None, 2)
+    assert [problem.partition(" of an item that is filled up")[0] for problem in problems] == [
+        "output tokens",
+        "output mean",
     ]
-    assert "compile.accept.padding" in items.problems[0]
-    assert padded(Texts(masked=False), 10.0, 2).problems == []
-    assert padded(Texts(masked=False), 1e-4, 2).problems
+    assert "compile.accept.padding" in problems[0]
+    assert padded(Texts(masked=False), 10.0, 2)[1] == []
+    assert padded(Texts(masked=False), 1e-4, 2)[1]
 
 
 @pytest.mark.parametrize(
@@ -326,7 +339,7 @@ def test_one_that_is_not_masked_is_refused_unless_that_much_is_allowed() -> None
 def test_what_follows_the_batch_or_the_data_is_named(function: Callable[[torch.Tensor], Any], message: str) -> None:
     torch.manual_seed(0)
     with pytest.raises(CompileError, match=message):
-        require_own_answers({"main": tried(Function(function), 3)})
+        require_own_answers("main", tried(Function(function), 3))
 
 
 class CastsItself(nn.Module):

@@ -21,7 +21,7 @@ from inference_code.errors import BadRequest, TooLarge, Unavailable, Unprocessab
 from inference_code.settings import Limits
 from tests.inference_code.artifacts import encoded, gradient
 
-MANY = 10_000_000
+MANY = Limits(pixels=10_000_000)
 
 
 def values(body: bytes) -> np.ndarray[Any, Any]:
@@ -186,9 +186,9 @@ def test_a_bomb_is_413_by_its_header(body: bytes, monkeypatch: pytest.MonkeyPatc
 
 def test_the_limit_itself_is_allowed() -> None:
     body = encoded(Image.new("RGB", (10, 10)))
-    assert decode(body, 100).size == (10, 10)
+    assert decode(body, Limits(pixels=100)).size == (10, 10)
     with pytest.raises(TooLarge, match="10 x 10 = 100 pixels; at most 99"):
-        decode(body, 99)
+        decode(body, Limits(pixels=99))
 
 
 GOOD = {kind: encoded(Image.fromarray(gradient(16, 16)), kind) for kind in ("JPEG", "PNG", "WEBP")}
@@ -199,7 +199,7 @@ GOOD = {kind: encoded(Image.fromarray(gradient(16, 16)), kind) for kind in ("JPE
 def test_a_damaged_picture_is_read_or_refused(kind: str, noise: bytes, place: int) -> None:
     body = GOOD[kind]
     with contextlib.suppress(BadRequest, TooLarge):
-        decode(body[:place] + noise + body[place + len(noise) :], 10_000)
+        decode(body[:place] + noise + body[place + len(noise) :], Limits(pixels=10_000))
 
 
 def test_pictures_as_arrays() -> None:
