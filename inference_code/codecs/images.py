@@ -301,14 +301,14 @@ def _decoded(image: Image.Image, orientation: object) -> Image.Image:
     return plane if method is None else plane.transpose(method)
 
 
-def from_array(array: Array, limits: Limits | int) -> Picture:
+def from_array(array: Array, limits: Limits) -> Picture:
     """A picture sent as an array: (height, width) or (height, width, 3) of uint8, uint16, or floats from 0 to 1.
 
-    limits: a number is of pixels. Raises BadRequest for another shape, dtype or value; TooLarge above them.
+    Raises BadRequest for another shape, dtype or value; TooLarge above the limits of pixels and sides.
     """
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or 0 in array.shape:
         raise BadRequest(f"the array has shape {list(array.shape)}; a picture is [height, width, 3] or [height, width]")
-    _check_size(array.shape[1], array.shape[0], Limits(pixels=limits) if isinstance(limits, int) else limits)
+    _check_size(array.shape[1], array.shape[0], limits)
     if array.dtype == np.uint8:
         return Picture((Image.fromarray(np.ascontiguousarray(array)).convert("RGB"),))
     if array.dtype == np.uint16:

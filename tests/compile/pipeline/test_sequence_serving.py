@@ -22,6 +22,7 @@ from compile.packaging.local_server import Worker, running
 from endpoint_spec.lock import lock_path, read_lock
 from inference_code import handler
 from inference_code.codecs.images import decode
+from inference_code.settings import Limits
 from tests.compile.models.tiny import TINY
 from tests.compile.projects import rehearse
 
@@ -169,7 +170,7 @@ def test_the_endpoint_reads_as_the_original_does(tmp_path: Path, refinements: in
     with running(tmp_path / "model", {}, tmp_path / "log") as worker:
         for body in (png(seed, 40, 100) for seed in (1, 2)):
             answer = json.loads(worker.invoke(body, "image/png", "application/json").body)
-            pixels = torch.from_numpy(decode(body, 10**6).resized(32, 128)[None] * 2 - 1)
+            pixels = torch.from_numpy(decode(body, Limits()).resized(32, 128)[None] * 2 - 1)
             with torch.no_grad():
                 probabilities, tokens = (column.tolist() for column in network(pixels)[0].softmax(-1).max(-1))
             length = tokens.index(0) if 0 in tokens else len(tokens)

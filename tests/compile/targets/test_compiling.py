@@ -263,6 +263,9 @@ def test_an_argument_that_the_compiler_does_not_know(
     assert "unrecognized arguments: --opt-level" in caught.value.problem
 
 
+CHECKED = ("findings", "device", "items")
+
+
 @pytest.mark.usefixtures("quick")
 def test_what_a_stand_in_makes_is_refused(tmp_path: Path, stand_in: Scenario) -> None:
     stand_in("success")
@@ -270,9 +273,8 @@ def test_what_a_stand_in_makes_is_refused(tmp_path: Path, stand_in: Scenario) ->
     (problem,) = locks.check(result.spec, result.lock)
     assert "made with a stand-in for the Neuron SDK and must not be deployed" in problem
     checks = verify.verify(result.spec, rehearsal=False, reporter=Silent())
-    assert [(check.what, check.passed) for check in checks[1:]] == [
-        ("files", True), ("findings: main, x 8, batch 1", True), ("device: main, x 8, batch 1", True), ("items: main, x 8, batch 1", True)
-    ]  # fmt: skip
+    assert [check.what for check in checks[1:]] == ["files", *(f"{one}: main, x 8, batch 1" for one in CHECKED)]
+    assert all(check.passed for check in checks[1:])
 
 
 def test_a_module_that_merely_lies_on_the_path_is_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,7 +233,7 @@ def test_arrays_that_are_no_pictures_are_400(array: Any, part: str) -> None:
 
 def test_an_array_beyond_the_pixel_limit_is_413() -> None:
     with pytest.raises(TooLarge):
-        from_array(np.zeros((10, 11), np.uint8), 109)
+        from_array(np.zeros((10, 11), np.uint8), Limits(pixels=109))
 
 
 def test_png16_gives_the_values_back_to_half_a_step() -> None:

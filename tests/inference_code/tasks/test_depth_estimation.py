@@ -18,6 +18,7 @@ from inference_code.artifact.manifest import TaskEntry
 from inference_code.codecs.images import from_array
 from inference_code.errors import EndpointError, LoadError
 from inference_code.handler import Headers
+from inference_code.settings import Limits
 from tests.inference_code.artifacts import BUCKET, depth_artifact, encoded, gradient, npy, read_npy
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -42,7 +43,7 @@ def refused(*arguments: Any, **options: Any) -> EndpointError:
 
 def expected_map(picture: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """What the tiny model says of the resized picture."""
-    small = from_array(picture, picture.size).resized(BUCKET, BUCKET).transpose(1, 2, 0)
+    small = from_array(picture, Limits()).resized(BUCKET, BUCKET).transpose(1, 2, 0)
     found: np.ndarray[Any, Any] = ((small - MEAN) / STD * WEIGHTS).sum(2) + 3
     return found
 
