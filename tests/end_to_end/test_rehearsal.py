@@ -153,6 +153,9 @@ def test_a_rehearsal_says_that_it_is_one(rehearsal: Rehearsal) -> None:
 
 
 def test_calls_show_in_cloudwatch(rehearsal: Rehearsal) -> None:
+    ask(rehearsal, PHOTOGRAPH, "image/jpeg")
+    with pytest.raises(ClientError):
+        ask(rehearsal, b"this is no picture", "image/jpeg")
     names = {
         row["MetricName"] for row in rehearsal.client("cloudwatch").list_metrics(Namespace="AWS/SageMaker")["Metrics"]
     }
