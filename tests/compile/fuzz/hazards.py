@@ -667,6 +667,7 @@ WRAPPERS: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
     "shared": lambda part, x: Twice(part),
     "tied": _on_layer(_shared),
     "half_weight": _on_layer(lambda layer: layer.half()),
+    "half_buffer": _on_layer(lambda layer: layer.register_buffer("scale", torch.ones(2, dtype=torch.float16))),
     "double_weight": _on_layer(lambda layer: layer.double()),
     "int_bias": _on_layer(lambda layer: _replace_bias(layer, torch.ones(4, dtype=torch.int64))),
     "complex_buffer": _on_layer(lambda layer: layer.register_buffer("waves", torch.ones(2, dtype=torch.complex64))),

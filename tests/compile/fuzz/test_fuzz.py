@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from compile.verification.items import Items, OutputItems
 from compile.verification.parity import OutputParity, Parity
 from tests.compile.fuzz.generate import Case, case, single
 from tests.compile.fuzz.hazards import hazards
-from tests.compile.fuzz.judge import FaultError, outcome
+from tests.compile.fuzz.judge import FaultError, line, outcome
 from tests.compile.fuzz.operators import ALL
 
 QUICK, LONG = 60, 500
@@ -67,10 +68,17 @@ def equal(_eager: Any, artifact: Callable[..., Any], references: list[Any], name
     return Parity(len(references), [OutputParity(name) for name in names])
 
 
+@contextmanager
+def unwatched(_flat: Any, inputs: Mapping[str, torch.Tensor], _found: list[Any]) -> Iterator[Mapping[str, torch.Tensor]]:
+    yield {name: tensor.clone() for name, tensor in inputs.items()}
+
+
 # The check that is switched off, by the seams that a build calls it through, and a model that only it refuses.
 OFF: dict[str, tuple[list[tuple[Any, str, Any]], str]] = {
     "of_module": ([(preflight, "of_module", nothing)], "wrapper:scripted"),
     "of_code": ([(preflight, "of_code", nothing)], "decision:bool_same_for_all"),
+    "of_graph": ([(preflight, "of_graph", nothing)], "numbers:double_inside"),
+    "watched": ([(preflight, "watched", unwatched)], "state:count_unread"),
     "the item proof": (
         [(pipeline, "try_original", every_item_its_own), (pipeline, "try_artifact", nothing)],
         "mixing:flip_batch",
@@ -90,6 +98,31 @@ def test_without_a_check_the_fuzz_fails(check: str, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(owner, name, replaced)
     with pytest.raises(FaultError):
         outcome(single(hazard))
+
+
+# A hazard of each kind of finding that can refuse a module.
+KINDS = {
+    "torchscript": "wrapper:traced",
+    "wrapper": "wrapper:data_parallel",
+    "quantized": "wrapper:quantized",
+    "lazy": "wrapper:lazy",
+    "meta": "wrapper:meta",
+    "training": "wrapper:training",
+    "dtype": "wrapper:half_buffer",
+    "tensor-subclass": "wrapper:subclass_weight",
+    "data-dependent": "decision:bool_same_for_all",
+    "state": "state:weight_written",
+    "float64": "numbers:double_inside",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_a_kind_of_finding_the_fuzz_fails(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert line(kind) in outcome(single(KINDS[kind]))
+    refused = preflight.refused
+    monkeypatch.setattr(preflight, "refused", lambda found, accepted: refused(found, {*accepted, kind}))
+    with pytest.raises(FaultError):
+        outcome(single(KINDS[kind]))
 
 
 @pytest.mark.parametrize("hazard", hazards())
