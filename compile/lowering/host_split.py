@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from compile.ir.flops import flops
 from compile.ir.graph import Graph, trace
 from compile.lowering.embedding_placement import Budget, Table, choose
-from compile.lowering.graph_module import GraphPart, Ref, Step, UnplayableError, aten, read, refs
+from compile.lowering.graph_module import TracedStep, UnplayableError, aten, read
+from compile.portable.replay import GraphPart, Joined, Ref, Wiring, refs
 
 _LOG = logging.getLogger(__name__)
 _LOOK_UPS = frozenset({"aten::embedding", "aten::embedding_bag", "aten::index_select", "aten::index", "aten::gather"})
@@ -57,33 +58,6 @@ class PrologueReport:
             "inputs": [{**vars(dense), "shape": list(dense.shape)} for dense in self.dense],
             "notes": list(self.notes),
         }
-
-
-@dataclass(frozen=True)
-class Wiring:
-    """Which tensor goes where. host: numbers of the model's inputs; device and outputs: (source, number) with the
-    sources "input", "host" and "device". `single`: the model returns a tensor and no tuple."""
-
-    host: tuple[int, ...]
-    device: tuple[tuple[str, int], ...]
-    outputs: tuple[tuple[str, int], ...]
-    single: bool
-
-
-class Joined(nn.Module):
-    """The model again: its own inputs, through the host part and the device part, to its own outputs."""
-
-    def __init__(self, host: nn.Module, device: nn.Module, wiring: Wiring) -> None:
-        super().__init__()
-        self.host, self.device, self.wiring = host, device, wiring
-        self.training = False
-
-    def forward(self, *inputs: Tensor) -> Any:
-        wiring, made = self.wiring, {"input": inputs}
-        made["host"] = self.host(*(inputs[number] for number in wiring.host))
-        made["device"] = self.device(*(made[source][number] for source, number in wiring.device))
-        outputs = tuple(made[source][number] for source, number in wiring.outputs)
-        return outputs[0] if wiring.single else outputs
 
 
 @dataclass(frozen=True)
@@ -143,7 +117,7 @@ def _log(found: Prologue, seconds: float) -> None:
 class _LookUp:
     """One step that reads rows of a table at indices that are data."""
 
-    step: Step
+    step: TracedStep
     table: int
     index: int
 
@@ -198,14 +172,14 @@ class _Splitter:
             late += [found] if small else []
         return early, late
 
-    def look_up(self, step: Step) -> _LookUp | None:
+    def look_up(self, step: TracedStep) -> _LookUp | None:
         table, *rest = step.args if step.kind in _LOOK_UPS else (None,)
         if not isinstance(table, Ref) or table.value not in self.state:
             return None
         index = next((value for value in refs(rest) if value in self.data), None)
         return None if index is None else _LookUp(step, table.value, index)
 
-    def heavy(self, step: Step) -> str | None:
+    def heavy(self, step: TracedStep) -> str | None:
         """Why the host cannot make what the step reads, or None when it can."""
         work = 0
         for number in self.behind([step]) - {self.maker[step.outputs[0]]}:
@@ -218,7 +192,7 @@ class _Splitter:
             work += self.work(before)
         return f"{work:,} FLOP" if work > self.budget.host_flops else None
 
-    def behind(self, after: Sequence[Step]) -> set[int]:
+    def behind(self, after: Sequence[TracedStep]) -> set[int]:
         """Numbers of the steps given and of all that they need."""
         found: set[int] = set()
         waiting = [self.maker[step.outputs[0]] for step in after]
@@ -241,7 +215,7 @@ class _Splitter:
                 host |= self.behind([step])
         return host
 
-    def work(self, step: Step) -> int:
+    def work(self, step: TracedStep) -> int:
         return flops(self.graph, step.node) if step.node else 0
 
     def check_writes(self, host: set[int]) -> None:
@@ -298,11 +272,13 @@ class _Splitter:
 
     # -- the two parts
 
-    def parts(self, host: set[int], products: set[int], late: Sequence[_LookUp]) -> tuple[list[Step], list[Step]]:
+    def parts(
+        self, host: set[int], products: set[int], late: Sequence[_LookUp]
+    ) -> tuple[list[TracedStep], list[TracedStep]]:
         """Host steps and device steps, in order."""
         late_steps = {id(found.step): found for found in late}
-        before: list[Step] = []
-        after: list[Step] = []
+        before: list[TracedStep] = []
+        after: list[TracedStep] = []
         for number, step in enumerate(self.steps):
             found = self.look_up(step)
             if number not in host:
@@ -324,7 +300,7 @@ class _Splitter:
         self.data.add(self.fresh)
         return self.fresh
 
-    def one_hot(self, found: _LookUp, rows: int, dtype: torch.dtype) -> list[Step]:
+    def one_hot(self, found: _LookUp, rows: int, dtype: torch.dtype) -> list[TracedStep]:
         """Rows of 0 and 1 of the table's dtype; PyTorch's one_hot refuses an index outside of the table."""
         whole, count = self.new(), self.state[found.table][1].shape[0]
         return [
@@ -333,7 +309,7 @@ class _Splitter:
             aten("to", (Ref(whole), dtype), rows, "dtype"),
         ]
 
-    def compared(self, found: _LookUp) -> list[Step]:
+    def compared(self, found: _LookUp) -> list[TracedStep]:
         """A look-up at indices that the device makes: whole numbers compared as whole numbers."""
         table = self.state[found.table][1]
         column, equal, rows = self.new(), self.new(), self.new()
@@ -347,7 +323,9 @@ class _Splitter:
 
     # -- wiring
 
-    def wired(self, lowered: nn.Module, inputs: tuple[Tensor, ...], before: list[Step], after: list[Step]) -> Prologue:
+    def wired(
+        self, lowered: nn.Module, inputs: tuple[Tensor, ...], before: list[TracedStep], after: list[TracedStep]
+    ) -> Prologue:
         made_before = {value for step in before for value in step.outputs}
         made_after = {value for step in after for value in step.outputs}
         needs = dict.fromkeys(value for step in after for value in step.refs if value in self.data - made_after)
@@ -376,8 +354,8 @@ class _Splitter:
         return Prologue(host, device, tensors, self.report, wiring)
 
     def without_booleans(
-        self, before: list[Step], after: list[Step], crossing: Sequence[int]
-    ) -> tuple[list[Step], list[Step], list[int]]:
+        self, before: list[TracedStep], after: list[TracedStep], crossing: Sequence[int]
+    ) -> tuple[list[TracedStep], list[TracedStep], list[int]]:
         """Booleans cross as 0 and 1 in float32, so that the device takes dense tensors only."""
         sent = []
         for value in crossing:
@@ -392,7 +370,7 @@ class _Splitter:
         return before, after, sent
 
     def describe(
-        self, before: Sequence[Step], values: Sequence[int], wiring: Wiring, tensors: Sequence[Tensor]
+        self, before: Sequence[TracedStep], values: Sequence[int], wiring: Wiring, tensors: Sequence[Tensor]
     ) -> None:
         report = self.report
         report.operators = dict(Counter(step.kind for step in before if step.kind.startswith("aten::")))
@@ -420,7 +398,7 @@ class _Splitter:
         return f"rows of {self.name(found.table)}" if found else step.kind.removeprefix("aten::")
 
 
-def _product(rows: Ref, found: _LookUp) -> Step:
+def _product(rows: Ref, found: _LookUp) -> TracedStep:
     return aten("matmul", (rows, Ref(found.table)), found.step.outputs[0])
 
 

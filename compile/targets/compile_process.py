@@ -23,7 +23,7 @@ from compile.frontend import loading, weights
 from compile.ir.flat_module import flat_module
 from compile.lowering.config import of_spec
 from compile.lowering.for_target import lowered
-from compile.lowering.joined_script import joined
+from compile.portable.joined import joined
 from compile.targets import inf1, inf2
 from endpoint_spec import load
 from endpoint_spec.digests import build_digest
@@ -63,7 +63,7 @@ def compile_variant(request: dict[str, Any]) -> tuple[torch.jit.ScriptModule, to
     parts = lowered(flat_module(graph.module, example), tensors, spec.compile.target, of_spec(spec))
     if spec.compile.target == "inf1":
         compiled = inf1.trace(parts.device, parts.device_inputs, request["keywords"])
-        return (compiled if parts.host is None else joined(parts, compiled, tensors)), compiled
+    X
     compiled = inf2.trace(parts.device, tensors, request["keywords"], list(example))
     return compiled, compiled
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compile.lowering import Prologue
-from compile.lowering.host_split import Joined
 from compile.lowering.operator_names import map_tensors
+from compile.portable.replay import Joined
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,203 @@
+"""From a lowered graph in lists of operators to what a graph file holds.
+
+The steps run once on the example, which gives every value its dtype and shape; nothing is frozen: weights keep their
+names and stay parameters.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compile.errors import CompileError
+from compile.portable import operators
+from compile.portable.check import type_of
+from compile.portable.file import Node, Part, PortableVariant, Reference, State, TensorEntry
+from compile.portable.replay import GraphPart, Ref, Step, Wiring, replaced, results
+from compile.portable.tensors import TensorFileError, TensorStore
+
+# Placement is the replay's: factories follow its inputs.
+_PLACEMENT = ("device", "pin_memory", "layout")
+_SCALARS = (torch.int64, torch.float64, torch.bool)  # of 0-dim tensors that a trace makes of Python's numbers
+_BY_CODE = {  # c10::ScalarType, as a trace has it
+    **{0: torch.uint8, 1: torch.int8, 2: torch.int16, 3: torch.int32, 4: torch.int64, 5: torch.float16},
+    **{6: torch.float32, 7: torch.float64, 11: torch.bool, 15: torch.bfloat16},
+}
+_FORMATS = (torch.contiguous_format, torch.preserve_format, torch.channels_last, torch.channels_last_3d)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What of a graph the file keeps beside its operators."""
+
+    role: str
+    bucket: Mapping[str, int | list[int]]
+    batch_size: int
+    inputs: Sequence[TensorEntry]
+    outputs: Sequence[TensorEntry]
+    structure: Mapping[str, Any]
+
+
+def capture(
+    subject: Subject,
+    host: GraphPart | None,
+    device: GraphPart,
+    wiring: Wiring,
+    example: Sequence[Tensor],
+    tensors: TensorStore,
+    target_torch: str,
+) -> PortableVariant:
+    """The graph with every weight and constant in `tensors`; its references come later.
+
+    target_torch: version of the torch that will replay it. Raises CompileError naming, with module and source line,
+    every operator that no file may hold or that the target's torch has not, all of them together.
+    """
+    found = _Captured(tensors, target_torch)
+    made: dict[str, Sequence[Tensor]] = {"input": list(example)}
+    host_part = None
+    if host is not None:
+        host_part, made["host"] = found.part(host, [example[number] for number in wiring.host])
+    device_part, _ = found.part(device, [made[source][number] for source, number in wiring.device])
+    if found.problems:
+        raise CompileError(
+            f"{subject.role}: the graph cannot be captured for torch {target_torch}:\n  " + "\n  ".join(found.problems),
+            "Write it with other operators, or give compile.lowering.rewrites a rewrite; docs/lowering.md shows one.",
+        )
+    return PortableVariant(
+        role=subject.role,
+        bucket=subject.bucket,
+        batch_size=subject.batch_size,
+        inputs=tuple(subject.inputs),
+        outputs=tuple(subject.outputs),
+        structure=subject.structure,
+        host=host_part,
+        device=device_part,
+        wiring=wiring,
+    )
+
+
+def with_references(
+    variant: PortableVariant, answered: Sequence[tuple[Sequence[Tensor], Sequence[Tensor]]], tensors: TensorStore
+) -> PortableVariant:
+    """The graph with inputs and what the original answers to them."""
+    kept = tuple(
+        Reference(tuple(map(tensors.add, inputs)), tuple(map(tensors.add, outputs))) for inputs, outputs in answered
+    )
+    return replace(variant, references=kept)
+
+
+class _Captured:
+    def __init__(self, tensors: TensorStore, target_torch: str) -> None:
+        self.tensors, self.target_torch = tensors, target_torch
+        self.problems: list[str] = []
+
+    def part(self, part: GraphPart, given: Sequence[Tensor]) -> tuple[Part, list[Tensor]]:
+        """A part as the file has it, with its values numbered in order, and what it answers."""
+        held = {value: (name, _held(part.state, name)) for value, name in part.names.items()}
+        known: dict[int, Tensor] = dict(zip(part.inputs, given, strict=True))
+        known |= {value: tensor for value, (_, tensor) in held.items()}
+        fresh = itertools.count()
+        numbers = {value: next(fresh) for value in [*part.inputs, *held]}
+        state = [self.state(numbers[value], name, tensor) for value, (name, tensor) in held.items()]
+        nodes = []
+
+        def own(leaf: Any) -> Any:
+            """A value by its number; a tensor that the trace holds by itself becomes a constant of the part."""
+            if isinstance(leaf, Ref):
+                return Ref(numbers[leaf.value])
+            if isinstance(leaf, Tensor):
+                state.append(self.state(next(fresh), f"constants.literal{len(state)}", leaf))
+                return Ref(state[-1].value)
+            return leaf
+
+        for step in _needed(part.steps, part.outputs):
+            args, kwargs = self.call(step, known)
+            made = results(
+                step, *replaced((args, kwargs), lambda leaf: known[leaf.value] if isinstance(leaf, Ref) else leaf)
+            )
+            known.update(zip(step.outputs, made, strict=True))
+            types = tuple(map(type_of, made))
+            args, kwargs = replaced((args, kwargs), own)
+            numbers.update({value: next(fresh) for value in step.outputs})
+            node = Node(
+                operator=operator_of(step),
+                args=args,
+                kwargs=kwargs,
+                outputs=tuple(numbers[value] for value in step.outputs),
+                types=types,
+                module=step.module.strip("."),
+                source=step.source,
+            )
+            self.judge(node)
+            nodes.append(node)
+        inputs, outputs = [tuple(numbers[value] for value in some) for some in (part.inputs, part.outputs)]
+        return Part(inputs, tuple(state), tuple(nodes), outputs), [known[value] for value in part.outputs]
+
+    def state(self, value: int, name: str, tensor: Tensor) -> State:
+        try:
+            return State(value, name, self.tensors.add(tensor), isinstance(tensor, nn.Parameter))
+        except TensorFileError as error:
+            raise CompileError(f"{name}: {error} in a graph file.", "Cast it to a dtype of the list.") from None
+
+    def call(self, step: Step, known: Mapping[int, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The step's arguments: numbers where Python had numbers, dtypes by name, and no placement."""
+        schema = step.function._schema.arguments
+        data = [known[value] for value in step.refs]
+        floats = any(one.is_floating_point() for one in data)
+
+        def plain(name: str, value: Any) -> Any:
+            if (
+                isinstance(value, Tensor)
+                and value.dim() == 0
+                and value.dtype in _SCALARS
+                and "ind" not in name
+                and data
+            ):
+                # A double beside whole numbers may be a tensor that makes them double: it stays one.
+                return value.item() if floats or value.dtype != torch.float64 else value
+            if type(value) is int and "dtype" in name:
+                return _BY_CODE.get(value, value)
+            return _FORMATS[value] if type(value) is int and name == "memory_format" else value
+
+        named = {known_as.name: plain(known_as.name, value) for known_as, value in zip(schema, step.args, strict=False)}
+        names = list(itertools.takewhile(lambda name: name not in _PLACEMENT, named))
+        later = {name: value for name, value in named.items() if name not in names}
+        later |= {name: plain(name, value) for name, value in step.kwargs.items() if value is not None}
+        kwargs = {name: value for name, value in later.items() if name not in _PLACEMENT}
+        return tuple(named[name] for name in names), kwargs
+
+    def judge(self, node: Node) -> None:
+        where = node.where or "the module"
+        if node.operator not in operators.allowed():
+            self.problems.append(f"{node.operator} in {where}: a graph file holds no such operator")
+            return
+        problem = operators.problem(self.target_torch, node.operator, node.args, node.kwargs)
+        if problem is not None:
+            self.problems.append(f"{node.operator} in {where}: {problem}")
+
+
+def operator_of(step: Step) -> str:
+    """The overload by name, as "aten::add.Tensor"."""
+    schema = step.function._schema
+    return f"{schema.name}.{schema.overload_name}" if schema.overload_name else str(schema.name)
+
+
+def _held(state: nn.Module, name: str) -> Tensor:
+    path, _, leaf = name.rpartition(".")
+    tensor: Tensor = getattr(state.get_submodule(path), leaf)
+    return tensor
+
+
+def _needed(steps: Sequence[Step], outputs: Sequence[int]) -> list[Step]:
+    """Without those whose results nothing reads; one that writes stays, to be refused."""
+    wanted, found = set(outputs), []
+    for step in reversed(steps):
+        if not wanted.isdisjoint(step.outputs) or step.function._schema.is_mutable:
+            wanted.update(step.refs)
+            found.append(step)
+    return found[::-1]

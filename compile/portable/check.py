@@ -1,0 +1,174 @@
+"""What a graph file must be before anything of it runs: known operators, values in order, sizes within bounds.
+
+Standard library and torch alone, from Python 3.10 and torch 1.13 on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compile.portable import operators
+from compile.portable.file import (
+    MOST_BYTES,
+    GraphFile,
+    GraphFileError,
+    Node,
+    Part,
+    PortableVariant,
+    function_of,
+)
+from compile.portable.replay import Ref, ValueType, refs, replaced
+
+_ITEM = {
+    **dict.fromkeys(("float64", "int64"), 8),
+    **dict.fromkeys(("float32", "int32"), 4),
+    **dict.fromkeys(("float16", "bfloat16", "int16"), 2),
+    **dict.fromkeys(("int8", "uint8", "bool"), 1),
+}
+
+
+def require(file: GraphFile, torch_version: str = "") -> None:
+    """Raises GraphFileError naming everything of the file that `torch_version` (default: of this process) cannot run,
+    that is wired wrongly, or whose stated shapes and sizes do not hold."""
+    version = torch_version or str(torch.__version__)
+    problems = [problem for variant in file.variants for problem in _of_variant(variant, file.tensors, version)]
+    if problems:
+        more = [f"and {len(problems) - 20} more"] if len(problems) > 20 else []
+        raise GraphFileError("\n  ".join([f"{len(problems)} problem(s):", *problems[:20], *more]))
+
+
+def _of_variant(variant: PortableVariant, tensors: Mapping[str, Tensor], version: str) -> Iterator[str]:
+    known: dict[str, list[ValueType]] = {"input": [entry.type for entry in variant.inputs], "host": [], "device": []}
+    total = 0
+    for name, part, given in (
+        ("host", variant.host, [("input", number) for number in variant.wiring.host]),
+        ("device", variant.device, list(variant.wiring.device)),
+    ):
+        if part is None:
+            continue
+        where = f"{variant}, {name} part"
+        wrong = [place for place in given if place[0] == name or place[1] >= len(known[place[0]])]
+        if wrong or len(given) != len(part.inputs):
+            yield f"{where}: its {len(part.inputs)} inputs are wired to {given}"
+            return
+        checked = _Checked(where, part, [known[source][number] for source, number in given], tensors, version)
+        problems = list(checked.problems())
+        yield from problems
+        if problems:
+            return
+        known[name] = [checked.types[value] for value in part.outputs]
+        total += sum(map(size_of, checked.types.values()))
+    if total > MOST_BYTES:
+        yield f"{variant}: its values would take {total} bytes, more than {MOST_BYTES}"
+    yield from _of_outputs(variant, known)
+    yield from _of_references(variant, tensors)
+
+
+def _of_outputs(variant: PortableVariant, known: Mapping[str, Sequence[ValueType]]) -> Iterator[str]:
+    if len(variant.wiring.outputs) != len(variant.outputs):
+        yield f"{variant}: {len(variant.outputs)} outputs are named, {len(variant.wiring.outputs)} are wired"
+        return
+    for entry, (source, number) in zip(variant.outputs, variant.wiring.outputs, strict=True):
+        found = known[source][number] if number < len(known[source]) else None
+        if found != entry.type:
+            yield f"{variant}: output {entry.name} is {entry.type}, it is wired to {source} {number}, {found}"
+
+
+def _of_references(variant: PortableVariant, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    for number, reference in enumerate(variant.references):
+        for what, entries, digests in (
+            ("inputs", variant.inputs, reference.inputs),
+            ("outputs", variant.outputs, reference.outputs),
+        ):
+            if [entry.type for entry in entries] != [type_of(tensors[digest]) for digest in digests]:
+                yield f"{variant}: the {what} of reference {number} are of other shapes or dtypes than the graph's"
+
+
+class _Checked:
+    """Looks at a part from its first node to its last; `types` are those of all values so far."""
+
+    def __init__(
+        self, where: str, part: Part, given: Sequence[ValueType], tensors: Mapping[str, Tensor], version: str
+    ) -> None:
+        self.where, self.part, self.version = where, part, version
+        self.types: dict[int, ValueType] = dict(zip(part.inputs, given, strict=True))
+        self.twice = len(self.types) != len(part.inputs)
+        for one in part.state:
+            self.twice |= one.value in self.types
+            self.types[one.value] = type_of(tensors[one.tensor])
+
+    def problems(self) -> Iterator[str]:
+        if self.twice:
+            yield f"{self.where}: a value is an input or a weight twice"
+            return
+        for number, node in enumerate(self.part.nodes):
+            at = f"{self.where}, node {number}{f' ({node.where})' if node.where else ''}: {node.operator}"
+            for problem in self.of_node(node):
+                yield f"{at}: {problem}"
+            if len(node.outputs) != len(set(node.outputs)) or not self.types.keys().isdisjoint(node.outputs):
+                yield f"{at}: it makes a value that is there already"
+                return
+            self.types.update(zip(node.outputs, node.types, strict=True))
+        missing = [value for value in self.part.outputs if value not in self.types]
+        if missing:
+            yield f"{self.where}: nothing makes its output {missing[0]}"
+
+    def of_node(self, node: Node) -> Iterator[str]:
+        if node.operator not in operators.allowed():
+            yield "it is not among the operators that a graph may hold"
+            return
+        unknown = [value for value in refs((node.args, node.kwargs)) if value not in self.types]
+        if unknown:
+            yield f"it reads the value {unknown[0]} before anything makes it"
+            return
+        problem = operators.problem(self.version, node.operator, node.args, node.kwargs)
+        if problem is not None:
+            yield problem
+            return
+        largest = max(map(size_of, node.types), default=0)
+        if largest > MOST_BYTES:
+            yield f"it makes {', '.join(map(str, node.types))}, {largest} bytes; the most is {MOST_BYTES}"
+            return
+        yield from self.of_shapes(node)
+
+    def of_shapes(self, node: Node) -> Iterator[str]:
+        """What the operator makes of tensors without content, where this torch can tell."""
+
+        def empty(leaf: Any) -> Any:
+            if not isinstance(leaf, Ref):
+                return leaf
+            known = self.types[leaf.value]
+            return torch.empty(known.shape, dtype=getattr(torch, known.dtype), device="meta")
+
+        if node.operator == "aten::one_hot":  # looks at its content for the number of classes, also when that is given
+            return
+        args, kwargs = replaced((node.args, dict(node.kwargs)), empty)
+        if not refs((node.args, node.kwargs)):
+            kwargs["device"] = "meta"
+        try:
+            result = function_of(node.operator)(*args, **kwargs)
+        except NotImplementedError:  # this torch has no shape rule for it: the replay compares what it makes
+            return
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            yield f"it takes no such arguments: {str(error).strip().splitlines()[0]:.300}"
+            return
+        made = result if isinstance(result, (list, tuple)) else (result,)
+        found = [type_of(one) for one in made]
+        if found != list(node.types):
+            stated = ", ".join(map(str, node.types))
+            yield f"it makes {', '.join(map(str, found))}, the file states {stated}"
+
+
+def type_of(tensor: Tensor) -> ValueType:
+    """Dtype and shape."""
+    return ValueType(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+
+
+def size_of(kind: ValueType) -> int:
+    """Bytes."""
+    return math.prod(kind.shape) * _ITEM[kind.dtype]

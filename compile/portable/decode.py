@@ -1,0 +1,220 @@
+"""graph.json back into a graph: every field is looked at, and what is wrong is named by its place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compile.portable import tensors as tensor_files
+from compile.portable.file import (
+    FORMAT,
+    GRAPH,
+    LARGEST_GRAPH,
+    MEMORY_FORMATS,
+    TENSORS,
+    GraphFile,
+    GraphFileError,
+    Node,
+    Part,
+    PortableVariant,
+    Reference,
+    State,
+    TensorEntry,
+)
+from compile.portable.replay import Ref, ValueType, Wiring
+from compile.portable.tensors import DTYPES
+
+_NUMBERS = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
+_WIRED = ("input", "host", "device")
+
+
+def read(folder: Path) -> GraphFile:
+    """A graph file that was unpacked into `folder`.
+
+    Raises GraphFileError for a newer format, a field that is missing or of another kind, and a tensor that does not fit
+    its digest; OSError where a file cannot be read. What the graph computes is not looked at: check.require does that.
+    """
+    path = folder / GRAPH
+    if path.stat().st_size > LARGEST_GRAPH:
+        raise GraphFileError(f"{GRAPH} has {path.stat().st_size} bytes, more than {LARGEST_GRAPH}")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise GraphFileError(f"{GRAPH} cannot be read: {error}") from None
+    top = _Object(content, GRAPH)
+    found = top.integer("format")
+    if found != FORMAT:
+        newer = "a newer version of the project wrote it" if found > FORMAT else "it is older than this project reads"
+        raise GraphFileError(f"{GRAPH} has the format {found}, this project reads {FORMAT}: {newer}")
+    try:
+        tensors = tensor_files.read(folder / TENSORS)
+    except tensor_files.TensorFileError as error:
+        raise GraphFileError(f"{TENSORS}: {error}") from None
+    graphs = [_variant(graph, tensors) for graph in top.objects("graphs")]
+    if not graphs:
+        raise GraphFileError(f"{GRAPH} has no graph")
+    return GraphFile(top.mapping("header"), tuple(graphs), tensors)
+
+
+class _Object:
+    """An object of the JSON with its place, which every message names."""
+
+    def __init__(self, content: Any, place: str) -> None:
+        if not isinstance(content, dict):
+            raise GraphFileError(f"{place} is no object")
+        self.content, self.place = content, place
+
+    def value(self, name: str, kind: Any, default: Any = ...) -> Any:
+        found = self.content.get(name, default)
+        if found is ...:
+            raise GraphFileError(f"{self.place} has no {name!r}")
+        if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
+            raise GraphFileError(f"{self.place}.{name} is {found!r:.80}")
+        return found
+
+    def text(self, name: str, default: Any = ...) -> str:
+        return str(self.value(name, str, default))
+
+    def integer(self, name: str) -> int:
+        return int(self.value(name, int))
+
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        return dict(self.value(name, dict))
+
+    def entries(self, name: str) -> list[tuple[Any, str]]:
+        """Entries with their places."""
+        return [(entry, f"{self.place}.{name}[{number}]") for number, entry in enumerate(self.value(name, list))]
+
+    def objects(self, name: str) -> list[_Object]:
+        return [_Object(entry, place) for entry, place in self.entries(name)]
+
+
+def _variant(graph: _Object, tensors: Mapping[str, Tensor]) -> PortableVariant:
+    host = graph.value("host", (dict, type(None)))
+    wiring = _Object(graph.value("wiring", dict), f"{graph.place}.wiring")
+    return PortableVariant(
+        role=graph.text("role"),
+        bucket={axis: _size(size, f"{graph.place}.bucket.{axis}") for axis, size in graph.mapping("bucket").items()},
+        batch_size=graph.integer("batch_size"),
+        inputs=tuple(_entry(*entry) for entry in graph.entries("inputs")),
+        outputs=tuple(_entry(*entry) for entry in graph.entries("outputs")),
+        structure=graph.mapping("structure"),
+        host=None if host is None else _part(_Object(host, f"{graph.place}.host"), tensors),
+        device=_part(_Object(graph.value("device", dict), f"{graph.place}.device"), tensors),
+        wiring=Wiring(
+            tuple(_count(*entry) for entry in wiring.entries("host")),
+            tuple(_place(*entry) for entry in wiring.entries("device")),
+            tuple(_place(*entry) for entry in wiring.entries("outputs")),
+            single=False,
+        ),
+        references=tuple(
+            Reference(
+                *(tuple(_digest(*entry, tensors) for entry in one.entries(name)) for name in ("inputs", "outputs"))
+            )
+            for one in graph.objects("references")
+        ),
+    )
+
+
+def _size(value: Any, place: str) -> int | list[int]:
+    return [_count(part, place) for part in value] if isinstance(value, list) else _count(value, place)
+
+
+def _count(value: Any, place: str) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 62:
+        raise GraphFileError(f"{place} is {value!r:.80}, no count")
+    return value
+
+
+def _tuple(value: Any, length: int, place: str) -> list[Any]:
+    if not isinstance(value, list) or len(value) != length:
+        raise GraphFileError(f"{place} is {value!r:.80}, not {length} entries")
+    return value
+
+
+def _name(value: Any, place: str) -> str:
+    if not isinstance(value, str) or len(value) > 4096:
+        raise GraphFileError(f"{place} is {value!r:.80}, no name")
+    return value
+
+
+def _type(dtype: Any, shape: Any, place: str) -> ValueType:
+    if not isinstance(dtype, str) or dtype not in _DTYPES or not isinstance(shape, list) or len(shape) > 64:
+        raise GraphFileError(f"{place} is {dtype!r:.80} {shape!r:.80}, no dtype and shape")
+    return ValueType(dtype, tuple(_count(size, place) for size in shape))
+
+
+def _entry(value: Any, place: str) -> TensorEntry:
+    name, dtype, shape = _tuple(value, 3, place)
+    return TensorEntry(_name(name, place), _type(dtype, shape, place))
+
+
+def _place(value: Any, place: str) -> tuple[str, int]:
+    source, number = _tuple(value, 2, place)
+    if source not in _WIRED:
+        raise GraphFileError(f"{place} is {source!r:.80}, not one of {', '.join(_WIRED)}")
+    return source, _count(number, place)
+
+
+def _digest(value: Any, place: str, tensors: Mapping[str, Tensor]) -> str:
+    if not isinstance(value, str) or value not in tensors:
+        raise GraphFileError(f"{place} is {value!r:.80}, no tensor of the file")
+    return value
+
+
+def _part(part: _Object, tensors: Mapping[str, Tensor]) -> Part:
+    return Part(
+        inputs=tuple(_count(*entry) for entry in part.entries("inputs")),
+        state=tuple(_state(*entry, tensors) for entry in part.entries("state")),
+        nodes=tuple(_node(node) for node in part.objects("nodes")),
+        outputs=tuple(_count(*entry) for entry in part.entries("outputs")),
+    )
+
+
+def _state(value: Any, place: str, tensors: Mapping[str, Tensor]) -> State:
+    number, name, digest, parameter = _tuple(value, 4, place)
+    named = _name(name, place)
+    # The name becomes a path of modules in the replay.
+    if not all(part.isidentifier() or part.isdigit() or part.replace("-", "").isalnum() for part in named.split(".")):
+        raise GraphFileError(f"{place} is {named!r:.80}, no name of a weight")
+    return State(_count(number, place), named, _digest(digest, place, tensors), parameter is True)
+
+
+def _node(node: _Object) -> Node:
+    made = [_tuple(entry, 3, place) for entry, place in node.entries("outputs")]
+    return Node(
+        operator=node.text("operator"),
+        args=tuple(_argument(*entry) for entry in node.entries("args")),
+        kwargs={
+            name: _argument(value, f"{node.place}.kwargs.{name}")
+            for name, value in node.value("kwargs", dict, {}).items()
+        },
+        outputs=tuple(_count(value, node.place) for value, _, _ in made),
+        types=tuple(_type(dtype, shape, node.place) for _, dtype, shape in made),
+        module=node.text("module", ""),
+        source=node.text("source", ""),
+    )
+
+
+def _argument(value: Any, place: str) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, list):
+        return [_argument(part, place) for part in value]
+    if isinstance(value, dict) and len(value) == 1:
+        ((kind, content),) = value.items()
+        if kind == "value":
+            return Ref(_count(content, place))
+        if kind == "number" and content in _NUMBERS:
+            return _NUMBERS[content]
+        if kind == "dtype" and content in _DTYPES:
+            return _DTYPES[content]
+        if kind == "memory_format" and content in MEMORY_FORMATS:
+            return getattr(torch, content)
+    raise GraphFileError(f"{place} is {value!r:.80}, no argument")

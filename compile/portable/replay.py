@@ -1,0 +1,211 @@
+"""Runs a list of operators as an ordinary module: what a graph file holds, and what lowering takes apart.
+
+Run under a trace it records the same operators again, so that it can be analyzed and compiled like any model.
+Standard library and torch alone, from Python 3.10 and torch 1.13 on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class ReplayError(RuntimeError):
+    """A graph computes something else than its file states; the text names the node."""
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A value of the graph as an argument."""
+
+    value: int
+
+    def __repr__(self) -> str:
+        return f"%{self.value}"
+
+
+@dataclass(frozen=True)
+class ValueType:
+    """What a node makes: dtype without torch's prefix, and shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.dtype}{list(self.shape)}"
+
+
+@dataclass
+class Step:
+    """One operation: a function, its arguments (constants, and `Ref`s in nested lists), the values that it makes.
+
+    types: of the values, where they are known; a replay that checks compares what it computes with them.
+    module, source: of the model, where it comes from.
+    """
+
+    kind: str
+    function: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[int, ...]
+    types: tuple[ValueType, ...] = ()
+    module: str = ""
+    source: str = ""
+    refs: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.refs = tuple(dict.fromkeys(refs((self.args, self.kwargs))))
+
+    @property
+    def where(self) -> str:
+        """Module path and source line, for messages."""
+        return ", ".join(part for part in (self.module.strip("."), self.source) if part)
+
+    def __str__(self) -> str:
+        named = "".join(f", {name}={value}" for name, value in self.kwargs.items())
+        made = ", ".join(f"%{value}" for value in self.outputs)
+        return f"  {made} = {self.kind}({', '.join(map(str, self.args))}{named})"
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """What stands in nested lists, tuples and dictionaries."""
+    if isinstance(value, (list, tuple)):
+        for part in value:
+            yield from leaves(part)
+    elif isinstance(value, Mapping):
+        yield from leaves(list(value.values()))
+    else:
+        yield value
+
+
+def refs(value: Any) -> list[int]:
+    """The values of the graph in nested arguments."""
+    return [leaf.value for leaf in leaves(value) if isinstance(leaf, Ref)]
+
+
+def replaced(value: Any, function: Callable[[Any], Any]) -> Any:
+    """Nested lists, tuples and dictionaries with `function` of each leaf in its place."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(replaced(part, function) for part in value)
+    if isinstance(value, Mapping):
+        return {name: replaced(part, function) for name, part in value.items()}
+    return function(value)
+
+
+class GraphPart(nn.Module):
+    """Positional tensors for `inputs` to a tuple of the tensors `outputs`; `state` are the weights that it reads.
+
+    inputs, outputs: values of the graph. The weights keep their names, below `state`. checked: compare dtype and shape
+    of what each step makes with its types, but for a run that is traced; raises ReplayError where they differ.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Step],
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        state: Mapping[int, tuple[str, Tensor]],
+        *,
+        checked: bool = False,
+    ) -> None:
+        super().__init__()
+        self.steps = list(parts)
+        self.inputs, self.outputs, self.checked = tuple(inputs), tuple(outputs), checked
+        read = {*(value for step in parts for value in step.refs), *outputs}
+        self.state = nn.Module()
+        self.names = {value: name for value, (name, _) in state.items() if value in read}
+        for value, name in self.names.items():
+            _hold(self.state, name, state[value][1])
+        self.forgotten = _last_uses(self.steps, self.outputs)
+        self.training = False
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Runs the steps; a value is forgotten after its last use."""
+        values: dict[int, Any] = dict(zip(self.inputs, tensors, strict=True))
+        for value, name in self.names.items():
+            path, _, leaf = name.rpartition(".")
+            values[value] = getattr(self.state.get_submodule(path), leaf)
+        checked = self.checked and torch._C._get_tracing_state() is None
+        for step, forgotten in zip(self.steps, self.forgotten, strict=True):
+            args, kwargs = replaced(
+                (step.args, step.kwargs), lambda leaf: values[leaf.value] if isinstance(leaf, Ref) else leaf
+            )
+            made = results(step, args, kwargs)
+            if checked:
+                _compare(step, made)
+            values.update(zip(step.outputs, made, strict=True))
+            for value in forgotten:
+                values.pop(value, None)
+        return tuple(values[value] for value in self.outputs)
+
+
+def results(step: Step, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Any]:
+    """What a step makes, one entry for each of its outputs."""
+    result = step.function(*args, **kwargs)
+    return result if isinstance(result, (list, tuple)) else (result,)
+
+
+def _compare(step: Step, made: Sequence[Any]) -> None:
+    found = [ValueType(str(one.dtype).removeprefix("torch."), tuple(one.shape)) for one in made]
+    if step.types and list(step.types) != found:
+        at = f" ({step.where})" if step.where else ""
+        raise ReplayError(
+            f"{step.kind}{at} makes {', '.join(map(str, found))} here, the graph states "
+            f"{', '.join(map(str, step.types))}"
+        )
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Which tensor goes where. host: numbers of the model's inputs; device and outputs: (source, number) with the
+    sources "input", "host" and "device". `single`: the model returns a tensor and no tuple."""
+
+    host: tuple[int, ...]
+    device: tuple[tuple[str, int], ...]
+    outputs: tuple[tuple[str, int], ...]
+    single: bool
+
+
+class Joined(nn.Module):
+    """The model again: its own inputs, through the host part and the device part, to its own outputs."""
+
+    def __init__(self, host: nn.Module, device: nn.Module, wiring: Wiring) -> None:
+        super().__init__()
+        self.host, self.device, self.wiring = host, device, wiring
+        self.training = False
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """The model's tensors in, its outputs out: one tensor where `single`, else a tuple."""
+        wiring, made = self.wiring, {"input": inputs}
+        made["host"] = self.host(*(inputs[number] for number in wiring.host))
+        made["device"] = self.device(*(made[source][number] for source, number in wiring.device))
+        outputs = tuple(made[source][number] for source, number in wiring.outputs)
+        return outputs[0] if wiring.single else outputs
+
+
+def _hold(root: nn.Module, name: str, tensor: Tensor) -> None:
+    *path, leaf = name.split(".")
+    for part in path:
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        root = root.get_submodule(part)
+    root.training = False
+    if isinstance(tensor, nn.Parameter):
+        root.register_parameter(leaf, tensor)
+    else:
+        root.register_buffer(leaf, tensor)
+
+
+def _last_uses(parts: Sequence[Step], outputs: Collection[int]) -> list[tuple[int, ...]]:
+    last: dict[int, int] = {}
+    for number, step in enumerate(parts):
+        last.update(dict.fromkeys((*step.refs, *step.outputs), number))
+    found: list[list[int]] = [[] for _ in parts]
+    for value, number in last.items():
+        if value not in outputs:
+            found[number].append(value)
+    return [tuple(values) for values in found]
