@@ -1,0 +1,1 @@
+"""A lowered graph as a file that another release of torch replays."""
