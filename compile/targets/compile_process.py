@@ -63,7 +63,9 @@ def compile_variant(request: dict[str, Any]) -> tuple[torch.jit.ScriptModule, to
     parts = lowered(flat_module(graph.module, example), tensors, spec.compile.target, of_spec(spec))
     if spec.compile.target == "inf1":
         compiled = inf1.trace(parts.device, parts.device_inputs, request["keywords"])
-    X
+        if parts.host is None or parts.wiring is None:
+            return compiled, compiled
+        return joined(parts.host, compiled, parts.wiring, tensors), compiled
     compiled = inf2.trace(parts.device, tensors, request["keywords"], list(example))
     return compiled, compiled
 
