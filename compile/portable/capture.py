@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from compile.errors import CompileError
 from compile.portable import operators
 from compile.portable.check import type_of
-from compile.portable.file import Node, Part, PortableVariant, Reference, State, TensorEntry
-from compile.portable.replay import GraphPart, Ref, Step, Wiring, replaced, results
+from compile.portable.file import Node, Part, PortableVariant, Reference, State, TensorEntry, function_of
+from compile.portable.replay import GraphPart, Ref, Step, Wiring, largest_of, replaced, results
 from compile.portable.tensors import TensorFileError, TensorStore
 
 # Placement is the replay's: factories follow its inputs.
@@ -130,6 +130,7 @@ class _Captured:
                 kwargs=kwargs,
                 outputs=tuple(numbers[value] for value in step.outputs),
                 types=types,
+                largest=tuple(map(largest_of, made)),
                 module=step.module.strip("."),
                 source=step.source,
             )
@@ -174,7 +175,9 @@ class _Captured:
     def judge(self, node: Node) -> None:
         where = node.where or "the module"
         if node.operator not in operators.allowed():
-            self.problems.append(f"{node.operator} in {where}: a graph file holds no such operator")
+            random = torch.Tag.nondeterministic_seeded in function_of(node.operator).tags
+            reason = "it draws random numbers; take it out of forward" if random else "a graph file holds no such operator"
+            self.problems.append(f"{node.operator} in {where}: {reason}")
             return
         problem = operators.problem(self.target_torch, node.operator, node.args, node.kwargs)
         if problem is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,9 +88,10 @@ class _Object:
     def mapping(self, name: str) -> Mapping[str, Any]:
         return dict(self.value(name, dict))
 
-    def entries(self, name: str) -> list[tuple[Any, str]]:
+    def entries(self, name: str, default: Any = ...) -> list[tuple[Any, str]]:
         """Entries with their places."""
-        return [(entry, f"{self.place}.{name}[{number}]") for number, entry in enumerate(self.value(name, list))]
+        found = self.value(name, list, default)
+        return [(entry, f"{self.place}.{name}[{number}]") for number, entry in enumerate(found)]
 
     def objects(self, name: str) -> list[_Object]:
         return [_Object(entry, place) for entry, place in self.entries(name)]
@@ -197,9 +199,16 @@ def _node(node: _Object) -> Node:
         },
         outputs=tuple(_count(value, node.place) for value, _, _ in made),
         types=tuple(_type(dtype, shape, node.place) for _, dtype, shape in made),
+        largest=tuple(_finite(*entry) for entry in node.entries("largest", [])),
         module=node.text("module", ""),
         source=node.text("source", ""),
     )
+
+
+def _finite(value: Any, place: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise GraphFileError(f"{place} is {value!r:.80}, no number")
+    return float(value)
 
 
 def _argument(value: Any, place: str) -> Any:
