@@ -43,7 +43,7 @@ def problem(torch_version: str, overload: str, args: Sequence[Any], kwargs: Mapp
     places = [name for name, argument in theirs.items() if not argument.kwarg_only]
     if len(args) > len(places):
         return f"{overload} takes {len(places)} positional arguments in torch {release}, not {len(args)}."
-    given = dict(zip(places, args))
+    given = dict(zip(places, args, strict=False))
     found = _misplaced(list(given), list(ours or theirs)) or _misnamed(kwargs, given, list(theirs))
     given.update(kwargs)
     found = found or _left_out(given, theirs, ours or theirs) or _refused(overload, given, theirs)
@@ -51,7 +51,7 @@ def problem(torch_version: str, overload: str, args: Sequence[Any], kwargs: Mapp
 
 
 def _misplaced(places: list[str], captured: list[str]) -> str | None:
-    for place, meant in zip(places, captured):
+    for place, meant in zip(places, captured, strict=False):
         if place != meant:
             return f"takes {place} where torch {CAPTURED_WITH} takes {meant}"
     return None
@@ -79,9 +79,16 @@ def _left_out(given: Mapping[str, Any], theirs: Mapping[str, Any], ours: Mapping
 
 
 def _refused(overload: str, given: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
-    """What an entry demands: one of several sets of arguments with these very values, given or by default."""
-    demands = _entries().get(overload, {}).get("only")
+    """What its entry refuses of the arguments, given or by default (`about` in operators.json says why)."""
+    entry = _entries().get(overload, {})
     values = {name: given.get(name, argument.default_value) for name, argument in theirs.items()}
+    for name in entry.get("no_bool", []):
+        if isinstance(values[name], bool):
+            return f"is not read with the bool {name}={values[name]}, which torch 1.13.1 takes for a whole number"
+    for name, value in entry.get("never", {}).items():
+        if _same(values[name], value):
+            return f"is not read with {name}={value}, because its result's size is then decided by data"
+    demands = entry.get("only")
     if demands is None or any(all(_same(values[name], one[name]) for name in one) for one in demands):
         return None
     wanted = " or ".join(", ".join(f"{name}={value}" for name, value in one.items()) for one in demands)
