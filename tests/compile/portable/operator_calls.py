@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 from compile.portable.operators import CAPTURED_WITH, schema
 
@@ -59,7 +60,7 @@ KINDS: dict[str, Sequence[tuple[Draw, torch.dtype]]] = {
     "integer": [(_whole, torch.int64)],
     "bool": [(_truth, torch.bool)],
     "special": [(lambda r: r.choice(SPECIAL), torch.float32)],
-    "large": [(lambda r: 40 * r.gauss(0, 1), torch.float32)],
+    "large": [(lambda r: 40 * r.gauss(0, 1), torch.float32), (_real, torch.float32)],
     "float with integer": [(_real, torch.float32), (_whole, torch.int64)],
     "integer with float": [(_whole, torch.int32), (_real, torch.float32)],
     "int32 with int64": [(_whole, torch.int32), (_whole, torch.int64)],
@@ -84,7 +85,7 @@ other                              x(2, 3, 4), x(3, 1), x(), 2, 0.5, True
 dtype                              torch.float64, torch.int64, torch.bool
 memory_format                      torch.contiguous_format, torch.preserve_format
 generator path scale_factors       None
-train training                     False
+train training                     False, True
 dim dim0 dim1 dim2 start_dim end_dim  1, -1, 0, -3
 dims                               [0, -1], [1], [-2, 0, 1]
 offset diagonal                    0, 1, -1
@@ -107,7 +108,6 @@ sorter                             torch.arange(4)
 start                              1, -2, None
 end                                3, -1, 2**63 - 1
 step upscale_factor                2
-shifts                             [1, 2]
 num_classes                        5
 kernel_size                        [2, 3]
 stride                             [1, 2], 2
@@ -116,12 +116,11 @@ dilation                           [2, 1]
 divisor_override                   3
 output_size                        [3, 2]
 pad                                [1, 2], [-1, 0, 0, 3]
-repeats                            [2, 1, 3], 2
+repeats                            [2, 1, 3], [5, 1, 1, 2]
 size                               [2, 3, 4], [5, 2, 3, 4], [2, -1, 4]
 shape                              [4, 6], [2, -1], [3, 1, 8]
 normalized_shape                   [4], [3, 4]
 chunks sections split_size         2, 3
-split_sizes                        [1, 2]
 weight                             x(4), x(3, 4)
 bias                               x(4)
 __and__.Scalar:other               3, True
@@ -130,7 +129,8 @@ pow.Tensor_Scalar:exponent         2, 3, 0.5, -1, -2, 0, 2.5, True
 to.dtype:dtype                     torch.float32, torch.int64, torch.bool, torch.uint8
 amax:dim amin:dim logsumexp:dim squeeze.dims:dim  [1], [0, -1], []
 mean.dim:dim sum.dim_IntList:dim var.dim:dim std.dim:dim  [1], [0, -1], [], None
-roll:dims rot90:dims               [0, -1], [1, 2]
+rot90:dims                         [0, -1], [1, 2]
+index_add:dim index_copy:dim gather:dim scatter_add:dim scatter.src:dim select_scatter:dim  1, -2
 permute:dims                       [2, 0, 1], [-1, 0, 1]
 movedim.int:source                 1, -1
 movedim.int:destination            0, -1
@@ -149,10 +149,8 @@ diff:prepend diff:append           x(2, 3, 2)
 repeat_interleave.self_int:repeats  2
 repeat_interleave.self_int:output_size  48
 slice.Tensor:dim                   1, -1, 0
-slice_scatter:src                  x(1, 3, 4), x(2, 3, 4)
 select.int:index select_scatter:index  1, -1
 select_scatter:src                 x(2, 4)
-index_select:self                  x(2, 3, 4), x(4)
 gather:index scatter_add:index scatter.src:index one_hot:self  ROWS
 embedding:weight                   x(5, 3)
 embedding:indices                  INDEX, ROWS
@@ -168,8 +166,10 @@ addmm:mat2                         x(5, 4)
 baddbmm:self                       x(2, 3, 4), x(4), x()
 baddbmm:batch1                     x(2, 3, 5)
 baddbmm:batch2                     x(2, 5, 4)
-bmm:mat2 matmul:other              x(2, 4, 3), x(4, 5), x(4)
-t:self mm:self mv:self             x(3, 4), x(4)
+bmm:mat2                           x(2, 4, 3)
+matmul:other                       x(2, 4, 3), x(4, 5), x(4)
+t:self                             x(3, 4), x(4)
+mm:self mv:self                    x(3, 4)
 mm:mat2                            x(4, 2)
 mv:vec dot:self dot:tensor         x(4)
 linear:weight                      x(5, 4)
@@ -208,12 +208,14 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     "batch_norm": [
         (IMAGE, x(4), x(4), _MEAN, _SPREAD, False, 0.1, 1e-5, True),
         (x(2, 4), None, None, _MEAN, _SPREAD, False, 0.1, 1e-5, True),
+        (x(2, 4), None, None, _MEAN.clone(), _SPREAD.clone(), True, 0.1, 1e-5, True),
     ],
     "instance_norm": [
         (IMAGE, x(4), x(4), None, None, True, 0.1, 1e-5, True),
         (IMAGE, None, None, _MEAN, _SPREAD, False, 0.1, 1e-5, True),
+        (IMAGE, None, None, _MEAN.clone(), _SPREAD.clone(), True, 0.1, 1e-5, True),
     ],
-    "dropout": [(x(2, 3), 0.5, False)],
+    "dropout": [(x(2, 3), 0.5, train) for train in (False, True)],
     "einsum": [("bij,bjk->bik", [x(2, 3, 4), x(2, 4, 2)]), ("b...i,b...j->b...ij", [x(2, 3, 4), x(2, 3, 2)])],
     "embedding_bag.padding_idx": [
         (x(6, 3), torch.tensor([0, 2, 1, 5, 5]), torch.tensor([0, 2]), False, mode, False, None, False, padding)
@@ -222,13 +224,28 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     ],
     "grid_sampler": [(IMAGE, x(2, 3, 4, 2), mode, 0, corners) for mode in (0, 1, 2) for corners in (False, True)]
     + [(IMAGE, x(2, 3, 4, 2), 0, padding, False) for padding in (1, 2)],
-    "gru.input": [(x(2, 3, 4), x(1, 2, 5), _LAYER, True, 1, 0.0, False, False, True)],
-    "rnn_tanh.input": [(x(2, 3, 4), x(2, 2, 5), [x(5, 4), x(5, 5), x(5), x(5)] * 2, True, 1, 0.0, False, True, True)],
-    "lstm.input": [
-        (x(3, 2, 4), [x(1, 2, 5), x(1, 2, 5)], [x(20, 4), x(20, 5)], False, 1, 0.0, False, False, False),
-        (x(2, 3, 4), [x(1, 2, 2), x(1, 2, 5)], _PROJECTED, True, 1, 0.0, False, False, True),
+    "gru.input": [
+        (x(2, 3, 4), x(2, 2, 5), [*_LAYER, x(15, 5), x(15, 5), x(15), x(15)], True, 2, 0.5, train, False, True)
+        for train in (False, True)
     ],
+    "rnn_tanh.input": [
+        (x(2, 3, 4), x(2, 2, 4), [x(4, 4), x(4, 4), x(4), x(4)] * 2, True, layers, 0.5, train, layers == 1, True)
+        for layers, train in ((1, False), (2, False), (2, True))
+    ],
+    "lstm.input": [
+        (x(3, 2, 4), [x(2, 2, 4), x(2, 2, 4)], [x(16, 4), x(16, 4)] * 2, False, 2, 0.5, train, False, False)
+        for train in (False, True)
+    ]
+    + [(x(2, 3, 4), [x(1, 2, 2), x(1, 2, 5)], _PROJECTED, True, 1, 0.0, False, False, True)],
     "where.Scalar": [(MASK, one, other) for one in (True, 2, 0.5) for other in (False, 3, 1.5)],
+    "roll": [(x(2, 3, 4), [1]), (x(2, 3, 4), [1, 2], [0, -1]), (x(2, 3, 4), [-1], [1])],
+    "split_with_sizes": [(x(2, 3, 4), [1, 1]), (x(2, 3, 4), [1, 2], 1), (x(2, 3, 4), [3, 1], -1)],
+    "slice_scatter": [
+        (x(2, 3, 4), x(2, 3, 4)),
+        (x(2, 3, 4), x(2, 3, 2), -1, 1, 3),
+        (x(2, 3, 4), x(1, 3, 4), 0, -1),
+        (x(2, 3, 4), x(2, 2, 4), 1, 0, 2**63 - 1, 2),
+    ],
     "max_unpool2d": [(x(1, 1, 2, 2), torch.tensor([[[[0, 3], [8, 11]]]]), [4, 4])],
     "upsample_bilinear2d.vec": [
         (IMAGE, size, corners, scale)
@@ -301,17 +318,21 @@ class _Drawing:
         return flat.reshape(shape)
 
 
-def answers(overload: str, wanted: Collection[str] | None = None) -> dict[str, Answer]:
-    """What each call of an operator gives, or those of them whose labels are wanted."""
+def answers(overload: str, wanted: Collection[str]) -> dict[str, Answer]:
+    """What the calls with these labels give. Raises AssertionError for one that writes into its arguments."""
     name, _, which = overload.removeprefix("aten::").partition(".")
     function = getattr(getattr(torch.ops.aten, name), which or "default")
     found: dict[str, Answer] = {}
     for label, args, kwargs in calls(overload):
-        if wanted is None or label in wanted:
+        if label in wanted:
+            tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+            before = [tensor.clone() for tensor in tensors]
             try:
                 found[label] = function(*args, **kwargs)
             except Exception as error:  # an input that the operator does not take
                 found[label] = f"raises {type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            unchanged = [((one == other) | one.isnan()).all() for one, other in zip(tensors, before, strict=True)]
+            assert all(unchanged), f"{overload} {label} writes into its arguments"
     return found
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +202,9 @@ def test_what_a_family_lowers_to_is_allowed(key: tuple[str, str]) -> None:
 
 
 @in_the_capturing_torch
+@pytest.mark.filterwarnings("ignore")
 def test_what_the_fuzz_operators_lower_to_is_allowed() -> None:
-    """But for the cells, whose trace shows the writes inside torch's own code."""
+    """But for the cells, in whose trace torch's own code writes in place."""
     refused = set()
     for name in ALL:
         for shape in ((2, 5, 6), (2, 4, 8, 8)):
@@ -246,6 +248,17 @@ def _captured(overload: str) -> dict[str, Answer]:
     """The answers to what can be captured: calls that this torch answers, and that the reader takes."""
     taken = {label for label, args, kwargs in calls(overload) if not problem(REPLAYED_WITH, overload, args, kwargs)}
     return {label: answer for label, answer in answers(overload, taken).items() if not isinstance(answer, str)}
+
+
+@in_the_capturing_torch
+@pytest.mark.parametrize("overload", [each for each in EVERY if "only" in ENTRIES[str(each.values[0])]])
+def test_what_an_entry_refuses_draws_random_numbers_or_writes(overload: str) -> None:
+    refused = [label for label, *call in calls(overload) if "alone" in (problem(CAPTURED_WITH, overload, *call) or "")]
+    label = next(label for label in refused if label.endswith(" float"))
+    written = pytest.raises(AssertionError, match="writes into its arguments") if "norm" in overload else nullcontext()
+    with torch.random.fork_rng(), torch.no_grad(), written:
+        one, other = (answers(overload, [label])[label] for _ in range(2))
+        assert difference(one, other, "float")
 
 
 @in_the_capturing_torch
