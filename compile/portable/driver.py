@@ -37,6 +37,7 @@ from compile.portable.joined import joined
 from compile.portable.replay import ReplayError
 
 DEVICE = Path("/dev/neuron0")  # the Neuron driver's first device
+STATED = "ERROR: "  # begins what the driver itself has to say of a failure
 REQUEST, RESULT, COMPILED, ANSWERS = "request.json", "result.json", "graph.pt", "answers.safetensors"
 
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         run(Path(arguments[1]))
     except (DriverError, GraphFileError, ReplayError) as error:
-        print(f"ERROR: {error}", flush=True)  # noqa: T201  (the log)
+        print(f"{STATED}{error}", flush=True)  # noqa: T201  (the log)
         return 1
     return 0
 
