@@ -103,6 +103,7 @@ class Graph:
     read_seconds: float = 0.0
     returns_dict: bool = False
     decisions: tuple[str, ...] = ()  # places where Python decided by the data of a tensor
+    counts: tuple[str, ...] = ()  # places where Python took the len() of a tensor whose size follows the data
 
     @property
     def counted(self) -> list[Node]:
