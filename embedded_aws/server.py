@@ -68,7 +68,7 @@ class Server:
         (self.directory / STATE_FILE).unlink(missing_ok=True)
 
     def run(self, *, until_stdin_ends: bool = False) -> None:
-        """Serve until SIGTERM or SIGINT, or until standard input ends, as it does with whoever holds its other end."""
+        """Serve until SIGTERM or SIGINT, or until standard input ends: when the process at its other end has ended."""
         asked = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: asked.set())
