@@ -35,7 +35,9 @@ SIZED_BY_DATA = frozenset(
         *("aten::_unique2", "aten::unique_dim", "aten::unique_consecutive"),
     }
 )
-_SIZES_ALONE = ("aten::size", "prim::Constant", "aten::dim", "aten::numel")  # results know nothing of the data
+_COUNTS = ("aten::size", "aten::numel")
+_SIZES_ALONE = (*_COUNTS, "aten::dim", "prim::Constant")
+_Looks = Sequence[tuple[Callable[[Any], bool], list[str]]]  # whether a traced value matters, and where it is noted
 _OWN = (str(Path(__file__).parent), str(Path(graphs.__file__).parent))
 CONTAINER_TORCH = "1.13"
 
@@ -63,11 +65,12 @@ def checked_trace(module: Any, inputs: tuple[Any, ...], *, grad: bool) -> Graph:
         )
     decisions: list[str] = []
     counts: list[str] = []
+    looks = ((_depends_on_data, decisions), (_counts_data, counts))
     try:
         with (
-            _watched(Tensor, _DECIDE, decisions, _depends_on_data),
-            _watched(torch, _DECIDE, decisions, _depends_on_data),
-            _watched(Tensor, ("__len__",), counts, _sized_by_data),
+            _watched(Tensor, _DECIDE, looks),
+            _watched(torch, _DECIDE, looks),
+            _watched(Tensor, ("__len__",), ((_sized_by_data, counts),)),
         ):
             graph = trace(model, inputs, grad=grad)
     except Exception as error:
@@ -188,7 +191,7 @@ _STRUCTURE = (
 
 
 @contextmanager
-def _watched(holder: Any, names: Sequence[str], seen: list[str], matters: Callable[[Any], bool]) -> Iterator[None]:
+def _watched(holder: Any, names: Sequence[str], looks: _Looks) -> Iterator[None]:
     """Note every place where the model, while it is traced, calls one of these with a tensor that matters.
 
     holder: torch.Tensor or torch. torch.Tensor has some from its base class, so deleting ours restores them.
@@ -196,7 +199,7 @@ def _watched(holder: Any, names: Sequence[str], seen: list[str], matters: Callab
     names = [name for name in names if hasattr(holder, name)]
     own = {name: vars(holder)[name] for name in names if name in vars(holder)}
     for name in names:
-        setattr(holder, name, _watching(getattr(holder, name), seen, matters))
+        setattr(holder, name, _watching(getattr(holder, name), looks))
     try:
         yield
     finally:
@@ -207,25 +210,43 @@ def _watched(holder: Any, names: Sequence[str], seen: list[str], matters: Callab
                 delattr(holder, name)
 
 
-def _watching(original: Any, seen: list[str], matters: Callable[[Any], bool]) -> Any:
+def _watching(original: Any, looks: _Looks) -> Any:
     def watched(*args: Any, **kwargs: Any) -> Any:
-        tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
-        if torch._C._get_tracing_state() and any(matters(torch._C._get_value_trace(one)) for one in tensors):  # type: ignore[attr-defined]
-            frames = [frame for frame in traceback.extract_stack(limit=12)[:-1] if "/torch/" not in frame.filename]
-            # An assertion only stops: it decides nothing in an answer. What lowering asks is not the model's.
-            own = frames and not frames[-1].filename.startswith(_ROOM)
-            if own and not (frames[-1].line or "").startswith("assert"):
-                seen.append(f"{short_path(frames[-1].filename)}:{frames[-1].lineno}")
+        if torch._C._get_tracing_state():
+            tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
+            values = [torch._C._get_value_trace(one) for one in tensors]  # type: ignore[attr-defined]
+            for matters, seen in looks:
+                if any(map(matters, values)):
+                    seen.extend(_models_line())
         return original(*args, **kwargs)
 
     return watched
+
+
+def _models_line() -> Iterator[str]:
+    """Where the model's code is, above a watched call."""
+    frames = [frame for frame in traceback.extract_stack(limit=13)[:-2] if "/torch/" not in frame.filename]
+    # An assertion only stops: it decides nothing in an answer. What lowering asks is not the model's.
+    own = frames and not frames[-1].filename.startswith(_ROOM)
+    if own and not (frames[-1].line or "").startswith("assert"):
+        yield f"{short_path(frames[-1].filename)}:{frames[-1].lineno}"
+
+
+def _depends_on_data(value: Any) -> bool:
+    """Whether a traced value was computed from tensor data and not from sizes and constants alone."""
+    return any(node.kind() == "prim::Param" for node in _above(value))
+
+
+def _counts_data(value: Any) -> bool:
+    """Whether a traced value was computed from a size that follows tensor data."""
+    return any(node.kind() in _COUNTS and _sized_by_data(node.inputsAt(0)) for node in _above(value))
 
 
 def _sized_by_data(value: Any) -> bool:
     """Whether how many entries a traced value has was computed from tensor data."""
     return any(
         node.kind() in SIZED_BY_DATA or (node.kind() == "aten::index" and any(map(_is_mask, _indices(node))))
-        for node in _nodes_above(value)
+        for node in _above(value, through_numbers=False)
     )
 
 
@@ -237,35 +258,22 @@ def _is_mask(value: Any) -> bool:
     return value.type().kind() == "TensorType" and value.type().dtype() == torch.bool and _depends_on_data(value)
 
 
-def _nodes_above(value: Any) -> Iterator[Any]:
-    """The nodes that a traced value was computed from, as far as sizes can come down from them to it.
+def _above(value: Any, *, through_numbers: bool = True) -> Iterator[Any]:
+    """The nodes that a traced value was computed from, up to where sizes are taken: they know nothing of the data.
 
-    A single number has no size that it could take from what it was computed from.
+    through_numbers: also those above a tensor of one number, whose size is none of theirs.
     """
     waiting, done = [value], set()
     while waiting:
         one = waiting.pop()
         node = one.node()
-        single = one.type().kind() == "TensorType" and one.type().sizes() == []
-        if single or node in done or node.kind() in (*_SIZES_ALONE, "prim::Param"):
+        number = one.type().kind() == "TensorType" and one.type().sizes() == []
+        if node in done or (number and not through_numbers):
             continue
         done.add(node)
         yield node
-        waiting.extend(node.inputs())
-
-
-def _depends_on_data(value: Any) -> bool:
-    """Whether a traced value was computed from tensor data and not from sizes and constants alone."""
-    waiting, done = [value], set()
-    while waiting:
-        node = waiting.pop().node()
-        if node.kind() == "prim::Param":
-            return True
-        if node.kind() in _SIZES_ALONE or node in done:
-            continue
-        done.add(node)
-        waiting.extend(node.inputs())
-    return False
+        if node.kind() not in _SIZES_ALONE:
+            waiting.extend(node.inputs())
 
 
 def notes(graph: Graph, module: Any, as_logged: Partition | None) -> tuple[str, ...]:

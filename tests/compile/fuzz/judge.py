@@ -34,7 +34,7 @@ FAR = 1e-3
 
 UNSAFE = (
     *("bool", "bool_same_for_all", "item", "float", "int", "tolist", "index", "while", "contains", "match"),
-    *("equal", "allclose", "is_nonzero", "nonzero"),
+    *("equal", "allclose", "is_nonzero", "nonzero", "until_nothing"),
 )
 
 
