@@ -42,7 +42,9 @@ class Verbs(TyperGroup):
         return verb.name, command, args[1:]
 
 
-app = typer.Typer(cls=Verbs, help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
+app = typer.Typer(
+    cls=Verbs, help=HELP, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
+)
 
 
 @app.callback()
@@ -59,7 +61,11 @@ def main() -> int:
     """The command line. Exit codes: 0 done, 1 the work failed, 2 wrong use, 130 Ctrl-C."""
     signal.signal(signal.SIGTERM, _stop)
     run = runner(find(sys.argv[1]) if len(sys.argv) > 1 else None)
-    return run(lambda: app(prog_name="inferentia"))
+    try:
+        return run(lambda: app(prog_name="inferentia"))
+    except OSError as error:  # a standard output that takes nothing, most often
+        typer.echo(f"failed: {error}", err=True)
+        return 1
 
 
 if __name__ == "__main__":
