@@ -5,10 +5,17 @@ A model is described by a `ModelDefinition`; `inferentia build NAME` turns it in
 
 from __future__ import annotations
 
+import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compile.definition import GraphDefinition, ModelDefinition, SampleRequest
+
+# `python -m compile` (argv[0] is "-m" while Python locates it, https://docs.python.org/3/using/cmdline.html#cmdoption-m):
+# until a command runs there is nothing to clean up, and Ctrl-C, which C++ being imported may swallow, ends it at once.
+if sys.argv[:1] == ["-m"]:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 __all__ = ["GraphDefinition", "ModelDefinition", "SampleRequest"]
 __version__ = "0.1.0"  # as pyproject.toml has it
