@@ -188,6 +188,23 @@ avg_pool3d:self                    VOLUME
 avg_pool3d:kernel_size             [2, 2, 3]
 avg_pool3d:stride                  [1, 2, 1]
 avg_pool3d:padding                 [1, 0, 1]
+adaptive_avg_pool3d:self adaptive_max_pool3d:self max_pool3d:self reflection_pad3d:self replication_pad3d:self  VOLUME
+adaptive_avg_pool3d:output_size adaptive_max_pool3d:output_size  [2, 3, 2]
+max_pool1d:kernel_size             [2]
+max_pool3d:kernel_size             [2, 2, 3]
+max_pool1d:stride                  [1]
+max_pool3d:stride                  [1, 2, 1]
+max_pool1d:padding                 [1]
+max_pool3d:padding                 [1, 0, 1]
+max_pool1d:dilation                [2]
+max_pool3d:dilation                [1, 2, 1]
+reflection_pad2d:padding replication_pad2d:padding  [1, 2, 0, 1]
+reflection_pad3d:padding replication_pad3d:padding  [1, 2, 0, 1, 1, 0]
+outer:self outer:vec2 addmv:vec    x(4)
+addmv:self                         x(3), x()
+addmv:mat                          x(3, 4)
+huber_loss:delta smooth_l1_loss:beta isclose:rtol isclose:atol  0.5, 1.0
+sort.stable:stable                 True
 """
 VALUES: dict[str, list[Any]] = {
     name: eval(f"[{values}]")

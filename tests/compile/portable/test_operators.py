@@ -18,10 +18,11 @@ from compile.ir.flat_module import flat_module
 from compile.ir.graph import trace
 from compile.lowering import lower
 from compile.lowering.for_target import parted
-from compile.lowering.graph_module import GraphPart, read
+from compile.lowering.graph_module import read
 from compile.models import find
 from compile.portable import operators
 from compile.portable.operators import CAPTURED_WITH, allowed, problem, schema
+from compile.portable.replay import GraphPart
 from tests.compile.fuzz.operators import ALL, make
 from tests.compile.models.tiny import TINY
 from tests.compile.portable.operator_calls import KINDS, Answer, answers, calls
@@ -102,7 +103,7 @@ def test_what_no_graph_file_may_hold(overload: str) -> None:
 def test_the_list_is_small_beside_a_release_and_names_what_it_lacks(release: str) -> None:
     data = json.loads((Path(operators.__file__).parent / "schemas" / f"torch-{release}.json").read_text())
     assert data["torch"] == release
-    assert 8 * len(allowed()) < len(data["operators"])
+    assert 5 * len(allowed()) < len(data["operators"])
     lacking = {overload for overload in allowed() if overload not in data["operators"]}
     assert lacking == {overload for overload, entry in ENTRIES.items() if release in entry.get("lacking", ())}
 
@@ -204,7 +205,7 @@ def test_what_a_family_lowers_to_is_allowed(key: tuple[str, str]) -> None:
 @in_the_capturing_torch
 @pytest.mark.filterwarnings("ignore")
 def test_what_the_fuzz_operators_lower_to_is_allowed() -> None:
-    """But for the cells, in whose trace torch's own code writes in place."""
+    """But for the cells, in whose trace torch's own code writes in place; capture takes the operators that do not."""
     refused = set()
     for name in ALL:
         for shape in ((2, 5, 6), (2, 4, 8, 8)):
