@@ -43,7 +43,7 @@ def problem(torch_version: str, overload: str, args: Sequence[Any], kwargs: Mapp
     places = [name for name, argument in theirs.items() if not argument.kwarg_only]
     if len(args) > len(places):
         return f"{overload} takes {len(places)} positional arguments in torch {release}, not {len(args)}."
-    given = dict(zip(places, args))
+    given = dict(zip(places, args, strict=False))
     found = _misplaced(list(given), list(ours or theirs)) or _misnamed(kwargs, given, list(theirs))
     given.update(kwargs)
     found = found or _left_out(given, theirs, ours or theirs) or _refused(overload, given, theirs)
@@ -51,7 +51,7 @@ def problem(torch_version: str, overload: str, args: Sequence[Any], kwargs: Mapp
 
 
 def _misplaced(places: list[str], captured: list[str]) -> str | None:
-    for place, meant in zip(places, captured):
+    for place, meant in zip(places, captured, strict=False):
         if place != meant:
             return f"takes {place} where torch {CAPTURED_WITH} takes {meant}"
     return None
