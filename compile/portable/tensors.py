@@ -86,7 +86,7 @@ def _bytes(dense: Tensor) -> memoryview:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by digest, mapped and not copied: whoever writes into one changes no file.
+    """The tensors of a file by digest, mapped and not copied; writing into one changes no file.
 
     Raises TensorFileError for anything but a sound file whose tensors fit their digests; OSError where it cannot be
     read.
