@@ -69,7 +69,9 @@ def equal(_eager: Any, artifact: Callable[..., Any], references: list[Any], name
 
 
 @contextmanager
-def unwatched(_flat: Any, inputs: Mapping[str, torch.Tensor], _found: list[Any]) -> Iterator[Mapping[str, torch.Tensor]]:
+def unwatched(
+    _flat: Any, inputs: Mapping[str, torch.Tensor], _found: list[Any]
+) -> Iterator[Mapping[str, torch.Tensor]]:
     yield {name: tensor.clone() for name, tensor in inputs.items()}
 
 
