@@ -67,6 +67,7 @@ VERBS = (
         ("new", "compile.cli.new", "Write a spec to begin with, from the zoo or a family."),
         ("analyze", "compile.cli.analyze", "Count supported operators and predict the partition, without the SDK."),
         ("read-log", "compile.cli.analyze", "Read coverage and subgraphs from a compiler's log."),
+        ("graph", "compile.cli.graph", "Show the operators and weights of a built graph, or what differs of two."),
         ("buckets", "compile.cli.buckets", "Choose the input sizes to compile for."),
         ("build", "compile.cli.build", "Compile (or trace), prove that it is equal, write artifact and lock."),
         ("verify", "compile.cli.verify", "Compare the artifact with the original again; per module, in low precision."),

@@ -28,6 +28,7 @@ COMMAND_MODULES = (
     "compile.cli.jobs",
     "compile.cli.verify",
     "compile.cli.analyze",
+    "compile.cli.graph",
     "compile.cli.serve",
     "compile.cli.measure",
     "compile.cli.report",

@@ -16,15 +16,13 @@ from torch import Tensor, nn
 
 from compile.errors import CompileError
 from compile.portable import operators
-from compile.portable.check import type_of
+from compile.portable.check import PLACEMENT, type_of
 from compile.portable.file import Node, Part, PortableVariant, Reference, State, TensorEntry, function_of
 from compile.portable.replay import GraphPart, Ref, Step, Wiring, largest_of, replaced, results
 from compile.portable.tensors import TensorFileError, TensorStore
 
 # Whose Tensor argument may be a number; others have an overload of their own for it.
 _TAKE_NUMBERS = ("aten::add", "aten::sub", "aten::mul", "aten::div")
-# Placement is the replay's: factories follow its inputs.
-_PLACEMENT = ("device", "pin_memory", "layout")
 _SCALARS = (torch.int64, torch.float64, torch.bool)  # of 0-dim tensors that a trace makes of Python's numbers
 _BY_CODE = {  # c10::ScalarType, as a trace has it
     **{0: torch.uint8, 1: torch.int8, 2: torch.int16, 3: torch.int32, 4: torch.int64, 5: torch.float16},
@@ -169,10 +167,10 @@ class _Captured:
             return _FORMATS[value] if type(value) is int and name == "memory_format" else value
 
         named = {known_as.name: plain(known_as.name, value) for known_as, value in zip(schema, step.args, strict=False)}
-        names = list(itertools.takewhile(lambda name: name not in _PLACEMENT, named))
+        names = list(itertools.takewhile(lambda name: name not in PLACEMENT, named))
         later = {name: value for name, value in named.items() if name not in names}
         later |= {name: plain(name, value) for name, value in step.kwargs.items() if value is not None}
-        kwargs = {name: value for name, value in later.items() if name not in _PLACEMENT}
+        kwargs = {name: value for name, value in later.items() if name not in PLACEMENT}
         return tuple(named[name] for name in names), kwargs
 
     def judge(self, node: Node) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,11 +27,18 @@ from compile.portable.file import (
     TensorEntry,
 )
 from compile.portable.replay import Ref, ValueType, Wiring
-from compile.portable.tensors import DTYPES
+from compile.portable.tensors import DTYPES, parsed
 
-_NUMBERS = {"inf": float("inf"), "-inf": float("-inf"), "nan": float("nan")}
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
+# What an argument is that JSON has no kind for.
+_KINDS: Mapping[str, Mapping[str, Any]] = {
+    "number": {name: float(name) for name in ("inf", "-inf", "nan")},
+    "dtype": _DTYPES,
+    "memory_format": {name: getattr(torch, name) for name in MEMORY_FORMATS},
+}
 _WIRED = ("input", "host", "device")
+# Far more than any operator has: what comes next walks through names and nested lists without looking again.
+LONGEST_NAME, DEEPEST_NAME, DEEPEST_ARGUMENT = 1024, 64, 4
 
 
 def read(folder: Path) -> GraphFile:
@@ -45,14 +51,14 @@ def read(folder: Path) -> GraphFile:
     if path.stat().st_size > LARGEST_GRAPH:
         raise GraphFileError(f"{GRAPH} has {path.stat().st_size} bytes, more than {LARGEST_GRAPH}")
     try:
-        content = json.loads(path.read_bytes())
+        content = parsed(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise GraphFileError(f"{GRAPH} cannot be read: {error}") from None
     top = _Object(content, GRAPH)
     found = top.integer("format")
     if found != FORMAT:
         newer = "a newer version of the project wrote it" if found > FORMAT else "it is older than this project reads"
-        raise GraphFileError(f"{GRAPH} has the format {found}, this project reads {FORMAT}: {newer}")
+        raise GraphFileError(f"{GRAPH} has the format {found!r:.20}, this project reads {FORMAT}: {newer}")
     try:
         tensors = tensor_files.read(folder / TENSORS)
     except tensor_files.TensorFileError as error:
@@ -80,7 +86,7 @@ class _Object:
         return found
 
     def text(self, name: str, default: Any = ...) -> str:
-        return str(self.value(name, str, default))
+        return _name(self.value(name, str, default), f"{self.place}.{name}")
 
     def integer(self, name: str) -> int:
         return int(self.value(name, int))
@@ -100,10 +106,11 @@ class _Object:
 def _variant(graph: _Object, tensors: Mapping[str, Tensor]) -> PortableVariant:
     host = graph.value("host", (dict, type(None)))
     wiring = _Object(graph.value("wiring", dict), f"{graph.place}.wiring")
+    place = f"{graph.place}.bucket"
     return PortableVariant(
         role=graph.text("role"),
-        bucket={axis: _size(size, f"{graph.place}.bucket.{axis}") for axis, size in graph.mapping("bucket").items()},
-        batch_size=graph.integer("batch_size"),
+        bucket={_name(axis, place): _size(size, f"{place}.{axis}") for axis, size in graph.mapping("bucket").items()},
+        batch_size=_count(graph.integer("batch_size"), f"{graph.place}.batch_size"),
         inputs=tuple(_entry(*entry) for entry in graph.entries("inputs")),
         outputs=tuple(_entry(*entry) for entry in graph.entries("outputs")),
         structure=graph.mapping("structure"),
@@ -141,7 +148,7 @@ def _tuple(value: Any, length: int, place: str) -> list[Any]:
 
 
 def _name(value: Any, place: str) -> str:
-    if not isinstance(value, str) or len(value) > 4096:
+    if not isinstance(value, str) or len(value) > LONGEST_NAME or not value.isprintable():
         raise GraphFileError(f"{place} is {value!r:.80}, no name")
     return value
 
@@ -181,11 +188,12 @@ def _part(part: _Object, tensors: Mapping[str, Tensor]) -> Part:
 
 def _state(value: Any, place: str, tensors: Mapping[str, Tensor]) -> State:
     number, name, digest, parameter = _tuple(value, 4, place)
-    named = _name(name, place)
-    # The name becomes a path of modules in the replay.
-    if not all(part.isidentifier() or part.isdigit() or part.replace("-", "").isalnum() for part in named.split(".")):
-        raise GraphFileError(f"{place} is {named!r:.80}, no name of a weight")
-    return State(_count(number, place), named, _digest(digest, place, tensors), parameter is True)
+    path = _name(name, place).split(".")  # of modules in the replay
+    if len(path) > DEEPEST_NAME or not all(part.replace("-", "_").replace("_", "a").isalnum() for part in path):
+        raise GraphFileError(f"{place} is {name!r:.80}, no name of a weight")
+    if not isinstance(parameter, bool):
+        raise GraphFileError(f"{place} is {parameter!r:.80}, neither true nor false")
+    return State(_count(number, place), name, _digest(digest, place, tensors), parameter)
 
 
 def _node(node: _Object) -> Node:
@@ -194,7 +202,7 @@ def _node(node: _Object) -> Node:
         operator=node.text("operator"),
         args=tuple(_argument(*entry) for entry in node.entries("args")),
         kwargs={
-            name: _argument(value, f"{node.place}.kwargs.{name}")
+            _name(name, node.place): _argument(value, f"{node.place}.kwargs.{name}")
             for name, value in node.value("kwargs", dict, {}).items()
         },
         outputs=tuple(_count(value, node.place) for value, _, _ in made),
@@ -211,19 +219,17 @@ def _finite(value: Any, place: str) -> float:
     return float(value)
 
 
-def _argument(value: Any, place: str) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
+def _argument(value: Any, place: str, depth: int = 0) -> Any:
+    if isinstance(value, str):
+        return _name(value, place)
+    if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and -(1 << 63) <= value < 1 << 63):
         return value
-    if isinstance(value, list):
-        return [_argument(part, place) for part in value]
-    if isinstance(value, dict) and len(value) == 1:
-        ((kind, content),) = value.items()
-        if kind == "value":
-            return Ref(_count(content, place))
-        if kind == "number" and content in _NUMBERS:
-            return _NUMBERS[content]
-        if kind == "dtype" and content in _DTYPES:
-            return _DTYPES[content]
-        if kind == "memory_format" and content in MEMORY_FORMATS:
-            return getattr(torch, content)
-    raise GraphFileError(f"{place} is {value!r:.80}, no argument")
+    if isinstance(value, list) and depth < DEEPEST_ARGUMENT:
+        return [_argument(part, place, depth + 1) for part in value]
+    kind, content = next(iter(value.items())) if isinstance(value, dict) and len(value) == 1 else ("", None)
+    if kind == "value":
+        return Ref(_count(content, place))
+    known = _KINDS.get(kind, {})
+    if not isinstance(content, str) or content not in known:
+        raise GraphFileError(f"{place} is {value!r:.80}, no argument")
+    return known[content]

@@ -24,7 +24,7 @@ from compile.portable.tensors import TensorStore
 
 FORMAT = 1
 GRAPH, TENSORS = "graph.json", "tensors.safetensors"
-LARGEST_GRAPH = 256 << 20  # bytes of graph.json
+LARGEST_GRAPH = 64 << 20  # bytes of graph.json: hundreds of graphs; Python needs up to thirty times as much
 # More than any chip computes in one go; a graph that states more is made to exhaust a machine.
 MOST_BYTES = 1 << 40
 _TIME = 315532800  # 1980-01-01, as model.tar.gz has it

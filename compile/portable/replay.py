@@ -100,8 +100,8 @@ class GraphPart(nn.Module):
     """Positional tensors for `inputs` to a tuple of the tensors `outputs`; `state` are the weights that it reads.
 
     inputs, outputs: values of the graph. The weights keep their names, below `state`. checked: compare dtype and shape
-    of what each step makes with its types, but for a run that is traced; raises ReplayError where they differ.
-    `largest`, once it is a list, takes `largest_of` what each step makes.
+    of what each step makes with its types, but for a run that is traced; raises ReplayError where they differ, and
+    where a step fails. `largest`, once it is a list, takes `largest_of` what each step makes.
     """
 
     def __init__(
@@ -136,11 +136,9 @@ class GraphPart(nn.Module):
             args, kwargs = replaced(
                 (step.args, step.kwargs), lambda leaf: values[leaf.value] if isinstance(leaf, Ref) else leaf
             )
-            made = results(step, args, kwargs)
-            if checked:
-                _compare(step, made)
-                if self.largest is not None:
-                    self.largest.append(tuple(map(largest_of, made)))
+            made = _compared(step, args, kwargs) if checked else results(step, args, kwargs)
+            if self.largest is not None:
+                self.largest.append(tuple(map(largest_of, made)))
             values.update(zip(step.outputs, made, strict=True))
             for value in forgotten:
                 values.pop(value, None)
@@ -159,14 +157,24 @@ def largest_of(tensor: Tensor) -> float:
     return float(finite.abs().max() if finite.dtype != torch.bool else finite.any()) if finite.numel() else 0.0
 
 
-def _compare(step: Step, made: Sequence[Any]) -> None:
-    found = [ValueType(str(one.dtype).removeprefix("torch."), tuple(one.shape)) for one in made]
+def _compared(step: Step, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Any]:
+    at = f" ({step.where})" if step.where else ""
+    try:
+        made = results(step, args, kwargs)
+        found = [ValueType(str(one.dtype).removeprefix("torch."), tuple(one.shape)) for one in made]
+    except Exception as error:
+        raise ReplayError(f"{step.kind}{at} cannot run here: {first_line(error)}") from error
     if step.types and list(step.types) != found:
-        at = f" ({step.where})" if step.where else ""
         raise ReplayError(
             f"{step.kind}{at} makes {', '.join(map(str, found))} here, the graph states "
             f"{', '.join(map(str, step.types))}"
         )
+    return made
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, short; torch appends traces and advice in more lines."""
+    return f"{(str(error).strip() or type(error).__name__).splitlines()[0]:.300}"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LARGEST_HEADER = 64 << 20  # bytes of JSON
+LARGEST_HEADER = 8 << 20  # bytes of JSON: tens of thousands of tensors; Python needs up to thirty times as much
+LARGEST_EXTENT = 1 << 62  # items; above, torch's own arithmetic of strides overflows
 # Little-endian, as both x86 and the format are.
 DTYPES = {
     **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
@@ -39,10 +40,14 @@ class TensorStore:
         self.tensors: dict[str, Tensor] = {}
 
     def add(self, tensor: Tensor) -> str:
-        """Keeps a dense tensor; returns its digest. Raises TensorFileError for a dtype that the format has not."""
-        dense = tensor.detach().contiguous()
-        if dense.dtype not in _NAMES:
-            raise TensorFileError(f"a tensor of {str(dense.dtype).removeprefix('torch.')} cannot be kept")
+        """Keeps a tensor of this machine's memory; returns its digest.
+
+        Raises TensorFileError for a dtype that the format has not, and for a sparse tensor or one without content.
+        """
+        if tensor.dtype not in _NAMES or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            kind = ", ".join(str(part).removeprefix("torch.") for part in (tensor.dtype, tensor.layout, tensor.device))
+            raise TensorFileError(f"a tensor of {kind} cannot be kept")
+        dense = _dense(tensor)
         digest = digest_of(dense)
         self.tensors.setdefault(digest, dense)
         return digest
@@ -65,10 +70,14 @@ class TensorStore:
 
 def digest_of(tensor: Tensor) -> str:
     """64 hex digits of dtype, shape and content."""
-    dense = tensor.detach().contiguous()
+    dense = _dense(tensor)
     found = hashlib.sha256(f"{_NAMES[dense.dtype]} {list(dense.shape)}\n".encode())
     found.update(_bytes(dense))
     return found.hexdigest()
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor.detach().resolve_neg().contiguous()  # an imaginary part may be kept with the other sign
 
 
 def _bytes(dense: Tensor) -> memoryview:
@@ -77,7 +86,7 @@ def _bytes(dense: Tensor) -> memoryview:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by digest, mapped and not copied: whoever writes into one changes no file.
+    """The tensors of a file by digest, mapped and not copied; writing into one changes no file.
 
     Raises TensorFileError for anything but a sound file whose tensors fit their digests; OSError where it cannot be
     read.
@@ -89,7 +98,7 @@ def read(path: Path) -> dict[str, Tensor]:
             raise TensorFileError(f"its header would have {length} bytes, the file has {size}")
         text = file.read(length)
     try:
-        entries = json.loads(text)
+        entries = parsed(text)
     except (ValueError, RecursionError) as error:
         raise TensorFileError(f"its header cannot be read: {error}") from None
     if not isinstance(entries, dict):
@@ -108,9 +117,29 @@ def read(path: Path) -> dict[str, Tensor]:
             piece = piece.clone()  # another writer's file: torch takes no view that is not aligned
         tensor = piece.view(DTYPES[kind]).reshape(shape) if piece.numel() else torch.empty(shape, dtype=DTYPES[kind])
         if digest_of(tensor) != digest:
-            raise TensorFileError(f"tensor {digest} does not fit its digest: it is {digest_of(tensor)}")
+            raise TensorFileError(f"tensor {digest[:80]!r} does not fit its digest: it is {digest_of(tensor)}")
+        if kind == "BOOL" and piece.numel() and int(piece.max()) > 1:
+            raise TensorFileError(f"tensor {digest} holds {int(piece.max())} as a bool")
         found[digest] = tensor
     return found
+
+
+def parsed(text: bytes) -> Any:
+    """JSON as its standard has it. Raises ValueError also for a key that stands twice, NaN, and numbers past a double;
+    RecursionError for what is nested too deeply."""
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(found)
+        if len(content) != len(found):
+            raise ValueError("a key stands twice in an object")
+        return content
+
+    def number(digits: str) -> float:
+        if not math.isfinite(float(digits)):
+            raise ValueError(f"{digits:.20} is no finite number")
+        return float(digits)
+
+    return json.loads(text.decode("utf-8"), object_pairs_hook=pairs, parse_float=number, parse_constant=number)
 
 
 def _checked(entries: Mapping[str, Any], size: int) -> dict[str, int]:
@@ -119,11 +148,15 @@ def _checked(entries: Mapping[str, Any], size: int) -> dict[str, int]:
     for digest, entry in entries.items():
         try:
             kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-            whole = isinstance(kind, str) and all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+            whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in (*shape, begin, end))
         except (TypeError, KeyError, ValueError):
             raise TensorFileError(f"tensor {digest[:80]!r} is not described as the format asks") from None
-        if not whole or kind not in DTYPES or len(shape) > 64 or end - begin != math.prod(shape) * _ITEM[kind]:
-            raise TensorFileError(f"tensor {digest[:80]!r}: {kind} {shape} does not fit its bytes {begin} to {end}")
+        if not whole or not isinstance(kind, str) or kind not in DTYPES or len(shape) > 64:
+            raise TensorFileError(f"tensor {digest[:80]!r} is not described as the format asks")
+        extent = math.prod(max(n, 1) for n in shape)
+        if extent >= LARGEST_EXTENT or end - begin != math.prod(shape) * _ITEM[kind]:
+            what = f"{kind} {shape!r:.80} does not fit its bytes {begin!r:.20} to {end!r:.20}"
+            raise TensorFileError(f"tensor {digest[:80]!r}: {what}")
         begins[digest] = begin
         ends.append((begin, end))
     at = 0
@@ -132,5 +165,5 @@ def _checked(entries: Mapping[str, Any], size: int) -> dict[str, int]:
             raise TensorFileError(f"its tensors overlap or leave a gap at byte {min(at, begin)}")
         at = end
     if at != size:
-        raise TensorFileError(f"its tensors end at byte {at}, the file has {size}")
+        raise TensorFileError(f"its tensors end at byte {at!r:.20}, the file has {size}")
     return begins

@@ -1,0 +1,75 @@
+"""Run as a script: replays unpacked graph files, and traces what replays them.
+
+    python replays.py FOLDER...
+
+Prints JSON: for each folder what `replayed` gives. Torch alone, from 1.13.1 on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[3]
+
+
+def replayed(folder: Path) -> dict[str, Any]:
+    """references: how many; error: the largest distance from the original's recorded outputs, as a share of each
+    output's maximum, and infinite for whole numbers that differ. file, traced: how often each graph's parts have each
+    operator, as the file has it, and as a trace of its replay by this torch has it."""
+    import torch  # noqa: PLC0415
+
+    from compile.portable import check, decode  # noqa: PLC0415
+
+    found: dict[str, Any] = {"references": 0, "error": 0.0, "file": {}, "traced": {}}
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file = decode.read(folder)
+        check.require(file)
+        for variant in file.variants:
+            whole = file.whole(variant)
+            for number in range(len(variant.references)):
+                inputs, outputs = file.reference(variant, number)
+                found["references"] += 1
+                errors = [distance(*pair) for pair in zip(whole(*inputs), outputs, strict=True)]
+                worst = [found["error"], *(float("inf") if math.isnan(one) else one for one in errors)]
+                found["error"] = max(worst)
+            known: dict[str, Any] = {"input": file.reference(variant, 0)[0]}
+            host, device = file.parts(variant)
+            for name, part, module in (("host", variant.host, host), ("device", variant.device, device)):
+                if part is None:
+                    continue
+                places = [("input", one) for one in variant.wiring.host] if name == "host" else variant.wiring.device
+                given = tuple(known[source][number] for source, number in places)
+                known[name] = module(*given)
+                # Each part by itself: where one module calls another, torch's inlining joins a cat with a cat.
+                graph = torch.jit.trace(module, given, check_trace=False).graph
+                kinds = Counter(node.kind() for node in graph.nodes() if not node.kind().startswith("prim::"))
+                at = f"{variant}, {name}"
+                found["file"][at] = Counter(node.operator.partition(".")[0] for node in part.nodes)
+                found["traced"][at] = kinds
+    return found
+
+
+def distance(made: Any, wanted: Any) -> float:
+    import torch  # noqa: PLC0415
+
+    if made.dtype != wanted.dtype or made.shape != wanted.shape:
+        return float("inf")
+    if not made.is_floating_point():
+        return 0.0 if torch.equal(made, wanted) else float("inf")
+    error = float((made.double() - wanted.double()).abs().max())
+    return error / max(float(wanted.double().abs().max()), 1e-9)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    import torch
+
+    torch.set_num_threads(1)
+    sys.stdout.write(json.dumps({folder: replayed(Path(folder)) for folder in sys.argv[1:]}))
