@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from compile.analysis import capacity as capacities
 from compile.analysis.variant import AnalyzedVariant
 from compile.definition import GraphVariant
-from compile.files import staging
+from compile.files import place, staging
 from compile.frontend import weights
+from compile.packaging import graph_file
 from compile.pipeline import graph
 from compile.pipeline import lock as locking
 from compile.pipeline.assemble import ARCHIVE, assemble
@@ -72,7 +73,16 @@ def build(resolved: ResolvedPlan, reporter: Reporter, cache: Cache | None = None
                 cache.write(compiled, places)
         variants = [done[variant.file] for variant in planned.variants]
         lock = assemble(resolved, variants, scratch, reporter)
+        whole = scratch / graph_file.NAME
+        if not cached:
+            with reporter.step("graph file"):
+                places.captures.write(whole, resolved.header, places.captures.variants)
         lock, changed = locking.publish(spec, lock, scratch / ARCHIVE)
+        beside = artifact_path(spec, lock.rehearsal).with_name(graph_file.NAME)
+        if not cached:
+            place([(whole, beside)])
+        elif changed:  # what came from the cache is captured nowhere
+            beside.unlink(missing_ok=True)
     return Result(spec, lock, changed, resolved.weights.report.statement, tuple(variants), tuple(cached))
 
 

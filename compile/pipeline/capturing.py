@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,31 +28,34 @@ from inference_code.artifact.manifest import TensorDescription
 _LIBRARIES = ("torch", "transformers", "timm")
 
 
-@dataclass(frozen=True)
-class CapturedVariant:
-    """One variant as a graph file has it, without references; module: its replay, positional tensors to a tuple."""
+@dataclass
+class Captures:
+    """Graphs of a build in the form of a graph file, with references, and their tensors, each once."""
 
-    variant: PortableVariant
-    tensors: TensorStore
-    module: nn.Module
+    tensors: TensorStore = field(default_factory=TensorStore)
+    variants: list[PortableVariant] = field(default_factory=list)
 
-    def write(
-        self, path: Path, header: Mapping[str, Any], references: Sequence[Inputs], answers: Sequence[Tensors]
-    ) -> str:
-        """Writes it to `path` with references and what the original answers to them; returns its digest."""
+    def add(
+        self, variant: PortableVariant, references: Sequence[Inputs], answers: Sequence[Tensors]
+    ) -> PortableVariant:
+        """Keeps a captured variant with references and what the original answers to them."""
         given = [(list(inputs.values()), found) for inputs, found in zip(references, answers, strict=True)]
-        whole = with_references(self.variant, given, self.tensors)
+        self.variants.append(with_references(variant, given, self.tensors))
+        return self.variants[-1]
+
+    def write(self, path: Path, header: Mapping[str, Any], variants: Sequence[PortableVariant]) -> None:
+        """Writes a graph file with some of the variants."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        graph_file.write(path, header, [whole], self.tensors)
-        return graph_file.digest(whole)
+        graph_file.write(path, header, variants, self.tensors)
 
 
-def captured(analyzed: AnalyzedVariant, target_torch: str) -> CapturedVariant:
-    """A lowered variant in lists of operators. target_torch: of the torch that will compile it.
+def captured(analyzed: AnalyzedVariant, target_torch: str, store: TensorStore) -> tuple[PortableVariant, nn.Module]:
+    """A lowered variant in lists of operators, with its tensors in `store`, and its replay: positional tensors to a
+    tuple. target_torch: of the torch that will compile it.
 
     Raises CompileError for what no graph file can hold: control flow, and operators that it or target_torch has not.
     """
-    variant, store = analyzed.variant, TensorStore()
+    variant = analyzed.variant
     parts = flattened(analyzed.parts)
     assert parts.wiring is not None  # noqa: S101  (flattened has it)
     assert isinstance(parts.device, GraphPart)  # noqa: S101
@@ -74,7 +77,7 @@ def captured(analyzed: AnalyzedVariant, target_torch: str) -> CapturedVariant:
         raise CompileError(
             f"{variant}: the captured graph is not sound: {error}", "Please report this model."
         ) from None
-    return CapturedVariant(found, store, graph.whole(found))
+    return found, graph.whole(found)
 
 
 def made_by() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from compile.lowering.config import of_spec
 from compile.lowering.for_target import lowered
 from compile.packaging import torchscript
 from compile.pipeline.cache_key import versions
-from compile.pipeline.capturing import captured
+from compile.pipeline.capturing import Captures, captured
 from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
 from compile.targets import CompilerOutput, Cost, LoweredVariant, trace_for_cpu
@@ -92,12 +92,14 @@ class CompiledVariant:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a build writes: the artifact's folder, graphs for the CPU and graph files beside it, and the record."""
+    """Where a build writes: the artifact's folder, graphs for the CPU and graph files beside it, and the record; with
+    what was captured so far."""
 
     artifact: Path
     cpu: Path
     graphs: Path
     record: Path
+    captures: Captures = field(default_factory=Captures)
 
     @classmethod
     def inside(cls, scratch: Path, record: Path) -> Places:
@@ -122,10 +124,10 @@ def compile_variant(
         own, exact = try_original(analyzed.flat, references, names, analyzed.first, shared)
         require_own_answers(str(variant), own)
     with reporter.step(f"capture: {variant}"), users_code(f"the capture of {variant}"):
-        graph = captured(analyzed, target.torch)
+        graph, replay = captured(analyzed, target.torch, places.captures.tensors)
     with reporter.step(f"trace: {variant}"):
         on_cpu = (places.artifact if target.rehearsal else places.cpu) / variant.file
-        traced, unused = trace_for_cpu(graph.module, analyzed.tensors, list(analyzed.example))
+        traced, unused = trace_for_cpu(replay, analyzed.tensors, list(analyzed.example))
         torchscript.save(traced, on_cpu)
     answers: list[Tensors] = []
     with reporter.step(f"parity: {variant}", len(references)) as advance:
@@ -143,9 +145,11 @@ def compile_variant(
     for output in parity.outputs:
         _LOG.info("parity of %s, output %s: error %.3e, bound %.3e", variant, output.name, output.error, output.bound)
     compiled, device = CompilerOutput(), None
+    if parity.passed:
+        graph = places.captures.add(graph, references, answers)
     if not target.rehearsal and parity.passed:
         path = places.graphs / f"{variant.slug}.graph"
-        graph.write(path, resolved.header, references, answers)
+        places.captures.write(path, resolved.header, [graph])
         ready = LoweredVariant(
             spec=spec,
             variant=variant,

@@ -199,7 +199,7 @@ def write(path: Path, header: Mapping[str, Any], variants: Sequence[PortableVari
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     beside = path.with_name(path.name + ".tensors")
     try:
-        tensors.write(beside)
+        tensors.write(beside, digests(variants))
         with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
             tar.addfile(_member(GRAPH, len(text)), io.BytesIO(text))
             with beside.open("rb") as file:
@@ -209,6 +209,15 @@ def write(path: Path, header: Mapping[str, Any], variants: Sequence[PortableVari
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def digests(variants: Sequence[PortableVariant]) -> set[str]:
+    """Of all tensors that these graphs have."""
+    parts = [part for variant in variants for part in (variant.host, variant.device) if part is not None]
+    references = [reference for variant in variants for reference in variant.references]
+    return {state.tensor for part in parts for state in part.state}.union(
+        *((*reference.inputs, *reference.outputs) for reference in references)
+    )
 
 
 def digest(variant: PortableVariant) -> str:

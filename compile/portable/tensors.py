@@ -10,7 +10,7 @@ import ctypes
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class TensorStore:
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
+        self._seen: dict[tuple[Any, ...], tuple[Tensor, str]] = {}  # a weight of several graphs is read once
 
     def add(self, tensor: Tensor) -> str:
         """Keeps a tensor of this machine's memory; returns its digest.
@@ -47,14 +48,18 @@ class TensorStore:
         if tensor.dtype not in _NAMES or tensor.layout != torch.strided or tensor.device.type != "cpu":
             kind = ", ".join(str(part).removeprefix("torch.") for part in (tensor.dtype, tensor.layout, tensor.device))
             raise TensorFileError(f"a tensor of {kind} cannot be kept")
-        dense = _dense(tensor)
-        digest = digest_of(dense)
-        self.tensors.setdefault(digest, dense)
-        return digest
+        version = 0 if tensor.is_inference() else tensor._version
+        place = (tensor.data_ptr(), version, tensor.dtype, tensor.shape, tensor.stride())
+        if place not in self._seen:
+            dense = _dense(tensor)
+            self._seen[place] = tensor, digest_of(dense)
+            self.tensors.setdefault(self._seen[place][1], dense)
+        return self._seen[place][1]
 
-    def write(self, path: Path) -> None:
-        """All of them, those of the largest items first, so that each is aligned."""
-        ordered = sorted(self.tensors.items(), key=lambda one: (-one[1].element_size(), one[0]))
+    def write(self, path: Path, wanted: Collection[str] | None = None) -> None:
+        """Those with the digests that are wanted, or all; those of the largest items first, so that each is aligned."""
+        chosen = self.tensors if wanted is None else {digest: self.tensors[digest] for digest in wanted}
+        ordered = sorted(chosen.items(), key=lambda one: (-one[1].element_size(), one[0]))
         entries, end = {}, 0
         for digest, tensor in ordered:
             begin, end = end, end + tensor.numel() * tensor.element_size()

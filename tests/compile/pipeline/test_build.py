@@ -16,7 +16,7 @@ import torch
 
 import endpoint_spec as specs
 from compile.errors import CompileError
-from compile.packaging import archive, artifact, golden_sample
+from compile.packaging import archive, artifact, golden_sample, graph_file
 from compile.packaging.local_server import running
 from compile.pipeline import repackage, verify
 from compile.pipeline.build import Result
@@ -285,3 +285,18 @@ def test_faults_of_an_entry_are_named(tmp_path: Path, source: str, said: str) ->
         source += "\ndef build(): ...\n"
     with pytest.raises(CompileError, match=said):
         rehearse(write_entry(tmp_path, source))
+
+
+def test_the_graph_file_lies_beside_the_artifact_and_replays_as_the_original(tmp_path: Path) -> None:
+    result = rehearse(write_entry(tmp_path, more="compile: {batch_sizes: [1, 2]}\n"))
+    found = graph_file.read(result.artifact.with_name(graph_file.NAME))
+    assert found.header["build_digest"] == result.lock.digests.build
+    assert found.header["made_by"]["torch"] == torch.__version__
+    assert [variant.batch_size for variant in found.variants] == [1, 2]
+    weights = {state.tensor for variant in found.variants for state in variant.device.state}
+    assert len(weights) == 2  # shared by both
+    for variant in found.variants:
+        inputs, expected = found.reference(variant, 0)
+        with torch.no_grad():
+            (answer,) = found.whole(variant)(*inputs)
+        assert torch.allclose(answer, expected[0], atol=1e-6)
