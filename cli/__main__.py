@@ -2,7 +2,7 @@
 
 import signal
 
-# Until a command runs there is nothing to clean up: Ctrl-C ends the imports without a traceback.
+# Until a command runs there is nothing to clean up: Ctrl-C, which C++ being imported may swallow, ends it at once.
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -35,10 +35,16 @@ class Verbs(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The verb's own command."""
         verb = find(args[0])
-        return (verb.name, verb.load(), args[1:]) if verb else super().resolve_command(ctx, args)
+        if verb is None:
+            return super().resolve_command(ctx, args)
+        command = verb.load()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there may be something to clean up
+        return verb.name, command, args[1:]
 
 
-app = typer.Typer(cls=Verbs, help=HELP, no_args_is_help=True, rich_markup_mode="markdown")
+app = typer.Typer(
+    cls=Verbs, help=HELP, no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False
+)
 
 
 @app.callback()
@@ -54,9 +60,12 @@ def _stop(*_: object) -> NoReturn:
 def main() -> int:
     """The command line. Exit codes: 0 done, 1 the work failed, 2 wrong use, 130 Ctrl-C."""
     signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     run = runner(find(sys.argv[1]) if len(sys.argv) > 1 else None)
-    return run(lambda: app(prog_name="inferentia"))
+    try:
+        return run(lambda: app(prog_name="inferentia"))
+    except OSError as error:  # a standard output that takes nothing, most often
+        typer.echo(f"failed: {error}", err=True)
+        return 1
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ Directory = Annotated[Path, typer.Option(help="Folder of the server's files; ser
 WAITS = "Waits and retries of Step Functions pass that many times faster."
 LIMITS = "Time limits of jobs are reached that many times faster."
 QUOTA = "Processing jobs at once on one instance type."
+STDIN = "Also end when standard input ends: with the process that holds its other end, even if that is killed."
 WaitSpeed = Annotated[float | None, typer.Option(min=1.0, help=WAITS)]
 LimitSpeed = Annotated[float | None, typer.Option(min=1.0, help=LIMITS)]
 
@@ -149,6 +150,7 @@ def serve(
     limit_speed: Annotated[float, typer.Option(min=1.0, envvar="EMBEDDED_AWS_LIMIT_SPEED", help=LIMITS)] = 1.0,
     processing_quota: Annotated[int, typer.Option(min=0, envvar="EMBEDDED_AWS_PROCESSING_QUOTA", help=QUOTA)] = 4,
     verbose: Annotated[bool, typer.Option(help="Log every request to stderr.")] = False,
+    until_stdin_ends: Annotated[bool, typer.Option("--until-stdin-ends", help=STDIN)] = False,
 ) -> None:
     """Serve in the foreground until SIGTERM or Ctrl-C; every worker ends with it."""
     if host not in HOSTS:
@@ -168,7 +170,7 @@ def serve(
 
     server = Server(directory, port, Clock(wait_speed, limit_speed), processing_quota)
     typer.echo(f"AWS on this machine: {server.url} (files under {server.directory})", err=True)
-    server.run()
+    server.run(until_stdin_ends=until_stdin_ends)
 
 
 @app.command()

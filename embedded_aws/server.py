@@ -67,11 +67,13 @@ class Server:
         self.context.close()
         (self.directory / STATE_FILE).unlink(missing_ok=True)
 
-    def run(self) -> None:
-        """Serve until SIGTERM or SIGINT."""
+    def run(self, *, until_stdin_ends: bool = False) -> None:
+        """Serve until SIGTERM or SIGINT, or until standard input ends: when the process at its other end has ended."""
         asked = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: asked.set())
+        if until_stdin_ends:
+            threading.Thread(target=_await_end_of_stdin, args=(asked,), daemon=True).start()
         self.start()
         asked.wait()
         self.stop()
@@ -84,3 +86,10 @@ class Server:
                     evaluate_all(backend, host.clients)
                 except Exception:
                     log.exception("alarms of %s", backend.region_name)
+
+
+def _await_end_of_stdin(then: threading.Event) -> None:
+    # not sys.stdin: its lock, held by a thread, would not let the interpreter end
+    while os.read(0, 4096):
+        pass
+    then.set()

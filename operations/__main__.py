@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
+# Until a command runs there is nothing to clean up: Ctrl-C ends it at once.
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +29,7 @@ for group in (status, jobs, artifacts, smoke):  # the order is that of --help
 
 def main() -> int:
     """`python -m operations`."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return run(app)
 
 

@@ -56,6 +56,7 @@ class Rehearsal:
         self.logs = folder / "logs"
         self.aws = folder / "aws"
         self.done: list[dict[str, Any]] = []
+        self.server: subprocess.Popen[bytes] | None = None  # holds the other end of its standard input
 
     @property
     def environment(self) -> dict[str, str]:
@@ -126,15 +127,19 @@ class Rehearsal:
         common = ["--output", str(self.folder / "cdk.out"), "-c", "rehearsal=true", "--progress", "events"]
         self.command(title, "cdk", *arguments, *common)
 
-    def start(self) -> None:
-        """Start the embedded AWS in the background and wait until it answers."""
+    def start(self, *, stays: bool) -> None:
+        """Start the embedded AWS in the background and wait until it answers.
+
+        stays: it outlives this process; otherwise it ends with it, also where this is killed.
+        """
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / "embedded-aws.log"
         with self.step("start the embedded AWS"), log.open("w") as file:
-            process = subprocess.Popen(
-                [PYTHON, "-m", "embedded_aws", "serve", "--directory", str(self.aws)],
-                cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                start_new_session=True,
+            process = self.server = subprocess.Popen(
+                [PYTHON, "-m", "embedded_aws", "serve", "--directory", str(self.aws),
+                 *([] if stays else ["--until-stdin-ends"])],
+                cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL if stays else subprocess.PIPE,
+                stdout=file, stderr=file, start_new_session=True,
             )  # fmt: skip
             deadline = time.monotonic() + START_SECONDS
             try:
@@ -166,8 +171,7 @@ class Rehearsal:
 
 
 def deploy(rehearsal: Rehearsal) -> None:
-    """From nothing to an endpoint in service."""
-    rehearsal.start()
+    """From an empty embedded AWS to an endpoint in service."""
     rehearsal.command("build depth (rehearsal)", PYTHON, "-m", "compile", "build", ENDPOINT, "--rehearse")
     rehearsal.cdk("cdk bootstrap", "bootstrap", "aws://123456789012/us-east-1")
     rehearsal.cdk("deploy the artifacts stack", "deploy", ARTIFACTS, "--require-approval", "never")
@@ -304,6 +308,7 @@ def run() -> None:
     """Everything, and clean up, also after a failure."""
     rehearsal = fresh(ROOT / "build" / "demo")
     try:
+        rehearsal.start(stays=False)
         deploy(rehearsal)
         call = invoke(rehearsal)
         summarise(rehearsal, call)
@@ -316,6 +321,7 @@ def up() -> None:
     """Everything, left running; a failure cleans up."""
     rehearsal = fresh(ROOT / "build" / "up")
     try:
+        rehearsal.start(stays=True)
         deploy(rehearsal)
         summarise(rehearsal, invoke(rehearsal))
     except BaseException:

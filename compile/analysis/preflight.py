@@ -13,20 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from compile.analysis.report import Finding
-from compile.analysis.trace_checks import checked_trace
+from compile.analysis.trace_checks import SIZED_BY_DATA, checked_trace
 from compile.errors import CompileError, users_code
 from compile.ir.flat_module import FlatModule
 from compile.ir.graph import Graph
 from endpoint_spec.endpoint import FINDINGS as ACCEPTABLE
 
 NOTED = ("hook", "input-written")
-# Operators whose result has as many entries as the data says, and those that make a number of a size.
-_SIZED_BY_DATA = frozenset(
-    {
-        *("aten::nonzero", "aten::nonzero_numpy", "aten::argwhere", "aten::masked_select", "aten::_unique"),
-        *("aten::_unique2", "aten::unique_dim", "aten::unique_consecutive"),
-    }
-)
 _SIZES = frozenset({"aten::size", "aten::numel", "aten::unbind"})
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "OptimizedModule")
 _PLAIN = (Tensor, nn.Parameter, getattr(nn, "Buffer", nn.Parameter))
@@ -144,7 +137,7 @@ def of_graph(graph: Graph, *, float64: bool = True) -> list[Finding]:
     problem = "Python reads here how many entries the data selects; the trace keeps the number of the example"
     found += [
         Finding("data-dependent", place, problem, ACCEPTABLE["data-dependent"])
-        for place in dict.fromkeys(_sizes_by_data(graph))
+        for place in dict.fromkeys((*graph.counts, *_sizes_by_data(graph)))
     ]
     places: dict[str, str] = {}
     for node in graph.counted if float64 else ():
@@ -168,7 +161,7 @@ def _sizes_by_data(graph: Graph) -> Iterator[str]:
             for part in node.handle.inputsAt(1).node().inputs()
             if part.unique() in graph.values
         )
-        if by_mask or node.kind in _SIZED_BY_DATA or not sized.isdisjoint(node.inputs):
+        if by_mask or node.kind in SIZED_BY_DATA or not sized.isdisjoint(node.inputs):
             sized.update(value for value in node.outputs if graph.values[value].shape != ())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,23 @@ from compile.ir.graph import INTEGER_TYPES, Graph, place_of, short_path, trace
 # torch_neuron.trace fails above this unless it is called with separate_weights=True.
 CONSTANT_LIMIT = 1_900_000_000
 _ROOM = str(Path(__file__).parents[1])
+# What asks for a tensor's value in Python: methods, and functions of the same names.
+# A comparison of sizes is a decision as well, but a harmless one: sizes are fixed. Only what depends on the data of an
+# input is noted.
+_DECIDE = (
+    *("__bool__", "item", "tolist", "__float__", "__int__", "__index__", "__complex__", "__contains__"),
+    *("numpy", "__array__", "__dlpack__", "equal", "allclose", "is_nonzero"),
+)
+# Operators whose result has as many entries as the data says.
+SIZED_BY_DATA = frozenset(
+    {
+        *("aten::nonzero", "aten::nonzero_numpy", "aten::argwhere", "aten::masked_select", "aten::_unique"),
+        *("aten::_unique2", "aten::unique_dim", "aten::unique_consecutive"),
+    }
+)
+_COUNTS = ("aten::size", "aten::numel")
+_SIZES_ALONE = (*_COUNTS, "aten::dim", "prim::Constant")
+_Looks = Sequence[tuple[Callable[[Any], bool], list[str]]]  # whether a traced value matters, and where it is noted
 _OWN = (str(Path(__file__).parent), str(Path(graphs.__file__).parent))
 CONTAINER_TORCH = "1.13"
 
@@ -46,13 +63,19 @@ def checked_trace(module: Any, inputs: tuple[Any, ...], *, grad: bool) -> Graph:
             f"{name_of(module)} cannot be analyzed:\n  " + "\n  ".join(problem for problem, _ in found),
             "\n  -> ".join(dict.fromkeys(remedy for _, remedy in found)),
         )
-    seen: list[str] = []
+    decisions: list[str] = []
+    counts: list[str] = []
+    looks = ((_depends_on_data, decisions), (_counts_data, counts))
     try:
-        with _watch_decisions(seen):
+        with (
+            _watched(Tensor, _DECIDE, looks),
+            _watched(torch, _DECIDE, looks),
+            _watched(Tensor, ("__len__",), ((_sized_by_data, counts),)),
+        ):
             graph = trace(model, inputs, grad=grad)
     except Exception as error:
         raise _trace_error(module, model, inputs, error) from error
-    graph.decisions = tuple(dict.fromkeys(seen))
+    graph.decisions, graph.counts = tuple(dict.fromkeys(decisions)), tuple(dict.fromkeys(counts))
     return graph
 
 
@@ -168,54 +191,89 @@ _STRUCTURE = (
 
 
 @contextmanager
-def _watch_decisions(seen: list[str]) -> Iterator[None]:
-    """Note every place where Python decides by a tensor's value while the model is traced.
+def _watched(holder: Any, names: Sequence[str], looks: _Looks) -> Iterator[None]:
+    """Note every place where the model, while it is traced, calls one of these with a tensor that matters.
 
-    A comparison of sizes is one as well, but a harmless one: sizes are fixed. Only those that depend on the data of an
-    input are noted. torch.Tensor has these methods from its base class, so deleting ours restores them.
+    holder: torch.Tensor or torch. torch.Tensor has some from its base class, so deleting ours restores them.
     """
-    names = (
-        *("__bool__", "item", "tolist", "__float__", "__int__", "__index__", "__complex__", "__contains__"),
-        *("numpy", "__array__", "equal", "allclose", "is_nonzero"),
-    )
-    own = {name: Tensor.__dict__[name] for name in names if name in Tensor.__dict__}
+    names = [name for name in names if hasattr(holder, name)]
+    own = {name: vars(holder)[name] for name in names if name in vars(holder)}
     for name in names:
-        setattr(Tensor, name, _watching(getattr(Tensor, name), seen))
+        setattr(holder, name, _watching(getattr(holder, name), looks))
     try:
         yield
     finally:
         for name in names:
             if name in own:
-                setattr(Tensor, name, own[name])
+                setattr(holder, name, own[name])
             else:
-                delattr(Tensor, name)
+                delattr(holder, name)
 
 
-def _watching(original: Any, seen: list[str]) -> Any:
-    def watched(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if torch._C._get_tracing_state() and _depends_on_data(torch._C._get_value_trace(self)):  # type: ignore[attr-defined]
-            frames = [frame for frame in traceback.extract_stack(limit=12)[:-1] if "/torch/" not in frame.filename]
-            # An assertion only stops: it decides nothing in an answer. What lowering asks is not the model's.
-            own = frames and not frames[-1].filename.startswith(_ROOM)
-            if own and not (frames[-1].line or "").startswith("assert"):
-                seen.append(f"{short_path(frames[-1].filename)}:{frames[-1].lineno}")
-        return original(self, *args, **kwargs)
+def _watching(original: Any, looks: _Looks) -> Any:
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        if torch._C._get_tracing_state():
+            tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
+            values = [torch._C._get_value_trace(one) for one in tensors]  # type: ignore[attr-defined]
+            for matters, seen in looks:
+                if any(map(matters, values)):
+                    seen.extend(_models_line())
+        return original(*args, **kwargs)
 
     return watched
 
 
+def _models_line() -> Iterator[str]:
+    """Where the model's code is, above a watched call."""
+    frames = [frame for frame in traceback.extract_stack(limit=13)[:-2] if "/torch/" not in frame.filename]
+    # An assertion only stops: it decides nothing in an answer. What lowering asks is not the model's.
+    own = frames and not frames[-1].filename.startswith(_ROOM)
+    if own and not (frames[-1].line or "").startswith("assert"):
+        yield f"{short_path(frames[-1].filename)}:{frames[-1].lineno}"
+
+
 def _depends_on_data(value: Any) -> bool:
     """Whether a traced value was computed from tensor data and not from sizes and constants alone."""
+    return any(node.kind() == "prim::Param" for node in _above(value))
+
+
+def _counts_data(value: Any) -> bool:
+    """Whether a traced value was computed from a size that follows tensor data."""
+    return any(node.kind() in _COUNTS and _sized_by_data(node.inputsAt(0)) for node in _above(value))
+
+
+def _sized_by_data(value: Any) -> bool:
+    """Whether how many entries a traced value has was computed from tensor data."""
+    return any(
+        node.kind() in SIZED_BY_DATA or (node.kind() == "aten::index" and any(map(_is_mask, _indices(node))))
+        for node in _above(value, through_numbers=False)
+    )
+
+
+def _indices(node: Any) -> Iterator[Any]:
+    yield from node.inputsAt(1).node().inputs()
+
+
+def _is_mask(value: Any) -> bool:
+    return value.type().kind() == "TensorType" and value.type().dtype() == torch.bool and _depends_on_data(value)
+
+
+def _above(value: Any, *, through_numbers: bool = True) -> Iterator[Any]:
+    """The nodes that a traced value was computed from, up to where sizes are taken: they know nothing of the data.
+
+    through_numbers: also those above a tensor of one number, whose size is none of theirs.
+    """
     waiting, done = [value], set()
     while waiting:
-        node = waiting.pop().node()
-        if node.kind() == "prim::Param":
-            return True
-        if node.kind() in ("aten::size", "prim::Constant", "aten::dim", "aten::numel") or node in done:
+        one = waiting.pop()
+        node = one.node()
+        number = one.type().kind() == "TensorType" and one.type().sizes() == []
+        if node in done or (number and not through_numbers):
             continue
         done.add(node)
-        waiting.extend(node.inputs())
-    return False
+        yield node
+        if node.kind() not in _SIZES_ALONE:
+            waiting.extend(node.inputs())
 
 
 def notes(graph: Graph, module: Any, as_logged: Partition | None) -> tuple[str, ...]:

@@ -90,19 +90,23 @@ def read(path: Path) -> Histogram:
             f"--sizes {path}: has more than {_MOST_BYTES} bytes, which is what is read at most.",
             "Count equal sizes together: a size a line, with its count behind it.",
         )
-    found: list[tuple[Size, int]] = []
+    times: Counter[str] = Counter()
+    found: dict[str, tuple[Size, int]] = {}
     problems: list[str] = []
     for where, entry in _entries(path, text):
-        try:
-            size, count = _entry(entry)
-            found.append((_checked(size, found), _whole(count, _MOST, "count")))
-        except _FaultError as fault:
-            problems.append(f"{where}: {fault}")
+        written = repr(entry)  # equal ones are checked once: a log of millions has few different sizes
+        if written not in found:
+            try:
+                size, count = _entry(entry)
+                found[written] = _checked(size, found), _whole(count, _MOST, "count")
+            except _FaultError as fault:
+                problems.append(f"{where}: {fault}")
+        times[written] += 1
     if not found and not problems:
         problems.append("there is no size in it")
     if problems:
         raise CompileError(f"{path} is not a histogram of sizes:\n  " + "\n  ".join(problems), _FORMS)
-    return collected(found)
+    return collected((size, count * times[written]) for written, (size, count) in found.items())
 
 
 def _entries(path: Path, text: str) -> Iterator[tuple[str, Any]]:
@@ -190,7 +194,7 @@ def _from_names(entry: dict[str, Any]) -> tuple[Any, Any]:
     return next(entry[name] for name in _LENGTHS if name in entry), count
 
 
-def _checked(size: Any, before: list[tuple[Size, int]]) -> Size:
+def _checked(size: Any, before: Mapping[str, tuple[Size, int]]) -> Size:
     if isinstance(size, str):
         match = _SIZE.fullmatch(size.strip())
         sides: Any = [one for one in match.groups() if one is not None] if match else [size]
@@ -199,9 +203,10 @@ def _checked(size: Any, before: list[tuple[Size, int]]) -> Size:
     if len(sides) not in (1, 2):
         raise _FaultError(f"{_shown(size)} is neither a length nor height and width")
     found = tuple(_whole(side, LARGEST, "size") for side in sides)
-    if before and len(before[0][0]) != len(found):
+    first, _ = next(iter(before.values()), (found, 1))
+    if len(first) != len(found):
         kinds = {1: "a length", 2: "a picture"}
-        raise _FaultError(f"{_shown(size)} is {kinds[len(found)]}, the file begins with {kinds[len(before[0][0])]}")
+        raise _FaultError(f"{_shown(size)} is {kinds[len(found)]}, the file begins with {kinds[len(first)]}")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -61,7 +62,9 @@ def make_app() -> typer.Typer:
 
 def main() -> NoReturn:
     """`python -m compile`: run its arguments, and exit."""
-    sys.exit(run(lambda: make_app()(prog_name="python -m compile")))
+    app = make_app()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there may be something to clean up
+    sys.exit(run(lambda: app(prog_name="python -m compile")))
 
 
 def run(command: Callable[[], object]) -> int:

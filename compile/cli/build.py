@@ -37,25 +37,38 @@ WorkDirectory = Annotated[
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Compile every graph anew; neither read build/cache nor write to it.")
 ]
+CompilerPython = Annotated[
+    Path | None,
+    typer.Option(
+        "--compiler-python",
+        envvar="INFERENTIA_COMPILER_PYTHON",
+        exists=True,
+        dir_okay=False,
+        help="The Python with torch and the target's compiler, such as an Inf1 machine's 3.10; by default this one.",
+    ),
+]
+
 _TARGETS = {True: "rehearsal: traced for this machine's CPU, not for Inferentia", False: "compiled for the target"}
 
 _CACHED = " (from the cache: not compiled again)"
 _STAND_IN = "made with a stand-in for the Neuron SDK: for tests alone, nothing deploys it"
 
 
-def build_command(
+def build_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
     name: Name,
     rehearse: Rehearse = False,
     plan_: PlanOnly = False,
     work_directory: WorkDirectory = None,
     no_cache: NoCache = False,
+    compiler_python: CompilerPython = None,
     json_: Json = False,
     root: Root = Path(),
     verbose: Verbose = 0,
 ) -> None:
     """Trace or compile the model, prove that it equals the original, and write model.tar.gz and its lock.
 
-    Compiling for the target needs the Neuron SDK; its log and what it makes stay in build/record/NAME. With --plan only
+    The graph is captured here and compiled by the Python that has the Neuron SDK (--compiler-python); its log and what
+    it makes stay in build/record/NAME. With --plan only
     the matrix of graphs is shown, with what it would take of the instance: that needs no SDK. For a model that decodes
     step by step the plan weighs the cached step against computing the whole prefix anew.
 
@@ -69,7 +82,9 @@ def build_command(
     spec = endpoint(name, root)
     with reporting(json_) as reporter:
         with reporter.step("make the model"):
-            planned = plan(spec, rehearse=rehearse, check=not plan_, work=work_directory)
+            planned = plan(
+                spec, rehearse=rehearse, check=not plan_, work=work_directory, compiler_python=compiler_python
+            )
         weighed = _weigh(planned, reporter)
         if plan_:
             found = survey(planned, reporter)

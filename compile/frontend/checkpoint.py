@@ -8,6 +8,7 @@ storages. Of either the pickle is read as data (unpickler.py), and only the stor
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import pickle
 import shlex
@@ -30,7 +31,8 @@ _DEEPEST = 3  # dictionaries below each other in which weights are looked for
 _MOST_ENTRIES = 1_000_000  # modules and tensors of a module that was saved whole
 _SHOWN = 10
 _PICKLED = 'pickle.load(open({path}, "rb"))'
-_SAVED = 'torch.load({path}, map_location="cpu", weights_only=False)'
+# Opened before: by its name torch.load of torch 2.13 takes a file for safetensors.
+_SAVED = 'torch.load(open({path}, "rb"), map_location="cpu", weights_only=False)'
 
 
 def read_state_dict(path: Path, key: str | None = None) -> dict[str, Tensor]:
@@ -254,10 +256,17 @@ def conversion(path: Path, key: str | None = None, loader: str = _SAVED) -> str:
             "x = {k: v.dequantize() if v.is_quantized else v for k, v in x.items()}",
             "x = {k: v.to_dense() if v.layout != torch.strided else v for k, v in x.items()}",
             "x = {k: v.detach().contiguous().clone() for k, v in x.items()}",
-            f"s.save_file(x, {_quoted(str(path.with_suffix('.safetensors')))})",
+            f"s.save_file(x, {_quoted(str(_new_name(path)))})",
         ]
     )
     return f"Where you trust it, convert it once, which does execute it: python -c {shlex.quote(code)}"
+
+
+def _new_name(path: Path) -> Path:
+    """A file beside `path` that does not exist: NAME.safetensors, or NAME-2.safetensors and so on."""
+    numbered = (path.with_name(f"{path.stem}-{number}.safetensors") for number in itertools.count(2))
+    names = itertools.chain([path.with_suffix(".safetensors")], numbered)
+    return next(name for name in names if not name.exists() and not name.is_symlink())
 
 
 def _quoted(text: str) -> str:

@@ -24,13 +24,14 @@ from endpoint_spec.digests import weights_digest
 from endpoint_spec.weights import INDEX, FileWeights, HubWeights, RandomWeights, S3Weights, shard_names, shards
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from endpoint_spec import EndpointSpec
 
 _LOG = logging.getLogger(__name__)
 _SHOWN = 20
 _HUB_FILE = "model.safetensors"
+_COMPILED = "._orig_mod."
 
 
 @dataclass(frozen=True)
@@ -208,14 +209,15 @@ def load(definition: ModelDefinition, state: dict[str, Tensor], where: str, pref
     and other shapes.
     """
     module, given = definition.weights, state
+    own = module.state_dict()
     if prefix is not None:
         given = {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
         if not given:
             some = ", ".join(list(state)[:3])
             remedy = f"Correct model.weights.prefix; the names are such as {some}."
             raise CompileError(f"The weights {where} have no name that begins with {prefix}.", remedy)
-    named = definition.checkpoint_keys(given) if definition.checkpoint_keys is not None else given
-    own = module.state_dict()
+    plain = _without_compiled_parts(given, own, where)
+    named = definition.checkpoint_keys(plain) if definition.checkpoint_keys is not None else plain
     try:
         # Modules that read older forms of their own, such as a BatchNorm without its counter, do so in here.
         result = module.load_state_dict(dict(named), strict=False)
@@ -238,12 +240,31 @@ def load(definition: ModelDefinition, state: dict[str, Tensor], where: str, pref
         )
 
 
+def _without_compiled_parts(state: dict[str, Tensor], own: Iterable[str], where: str) -> dict[str, Tensor]:
+    """`encoder._orig_mod.weight` as `encoder.weight`; at the beginning of names it is a prefix, which the spec chooses.
+
+    torch.compile(encoder) is a module that keeps the encoder, and its tensors as they are, as its `_orig_mod`:
+    https://github.com/pytorch/pytorch/blob/main/torch/_dynamo/eval_frame.py (OptimizedModule). Raises CompileError
+    where the state dict has both names.
+    """
+    if any(_COMPILED in name for name in own):
+        return state
+    found: dict[str, str] = {}
+    for name in state:
+        plain = name.replace(_COMPILED, ".")
+        if plain in found:
+            problem = f"The weights {where} have both {found[plain]} and {name}, which are one name of the model."
+            raise CompileError(problem, "Save the state dict again, of the model as it is now.")
+        found[plain] = name
+    return {plain: state[name] for plain, name in found.items()}
+
+
 def _remedy(given: dict[str, Tensor], own: dict[str, Tensor], prefix: str | None) -> str:
     """Names the prefixes below which the model's names are in a file; else the usual advice."""
     counts: Counter[str] = Counter()
     for name in given:
         starts = [place + 1 for place, letter in enumerate(name) if letter == "."]
-        counts.update(name[:start] for start in starts if name[start:] in own)
+        counts.update(name[:start] for start in starts if name[start:].replace(_COMPILED, ".") in own)
     likely = [start for start, count in counts.most_common(3) if 2 * count >= len(own)]
     if not likely:
         return "Check model.variant, or map the names with ModelDefinition.checkpoint_keys."

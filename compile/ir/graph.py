@@ -103,6 +103,7 @@ class Graph:
     read_seconds: float = 0.0
     returns_dict: bool = False
     decisions: tuple[str, ...] = ()  # places where Python decided by the data of a tensor
+    counts: tuple[str, ...] = ()  # places where Python took a size that follows the data: len(), or to decide by it
 
     @property
     def counted(self) -> list[Node]:

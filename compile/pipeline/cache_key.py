@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _BESIDE_A_GRAPH = ("accept", "timeout", "buckets", "batch_sizes")
 # Where compiling begins, here and in the process of its own; lowering finds its rewrites through a registry.
-_ROOTS = ("compile/pipeline/graph.py", "compile/targets/compile_process.py")
+_ROOTS = ("compile/pipeline/graph.py", "compile/portable/driver.py")
 _DEPTH = 5  # of attributes within attributes, such as a configuration's; what lies deeper counts by its type
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _TABLES = ("endpoint_spec/compiler_options.py", "endpoint_spec/data/compilers.yaml", "endpoint_spec/data/limits.yaml")
@@ -37,9 +36,8 @@ _TABLES = ("endpoint_spec/compiler_options.py", "endpoint_spec/data/compilers.ya
 def versions(target: Target) -> dict[str, str]:
     """Versions of everything that has a part in the graphs, as the lock has them."""
     return {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
         "transformers": str(transformers.__version__),
+        "captured-with-torch": str(torch.__version__),
         **target.versions(),
     }
 

@@ -23,14 +23,15 @@ from compile.lowering.config import of_spec
 from compile.lowering.for_target import lowered
 from compile.packaging import torchscript
 from compile.pipeline.cache_key import versions
+from compile.pipeline.capturing import captured
 from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
 from compile.targets import CompilerOutput, Cost, LoweredVariant, trace_for_cpu
-from compile.verification.device_parity import on_device
+from compile.verification.device_parity import on_device, trials
 from compile.verification.diagnosis import causes
 from compile.verification.inputs import VerifiedVariant
 from compile.verification.items import Items, remembering, require_own_answers, try_artifact, try_original, try_padding
-from compile.verification.parity import Parity, compare
+from compile.verification.parity import Parity, Tensors, compare
 from compile.verification.tolerance import Closeness
 from inference_code.artifact.manifest import PackagedVariant
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 COMPARISON = "comparison.json"  # in a graph's record
-ARTIFACT, CPU = "artifact", "cpu"  # in a build's scratch folder
+ARTIFACT, CPU, GRAPHS = "artifact", "cpu", "graphs"  # in a build's scratch folder
 _LOG = logging.getLogger(__name__)
 
 
@@ -49,7 +50,8 @@ class CompiledVariant:
 
     key: of the cache. versions: of everything that compiled it. footprint: None in a rehearsal, where nothing has to
     fit. coverage, subgraphs: as the lock has them, or None when nothing is known. device: by output, where a NeuronCore
-    could run it. cost, comparison, record: as CompilerOutput has them.
+    could run it. replayed: by output, how far the graph in the compiler's torch is from the recorded answers, or None
+    in a rehearsal. cost, comparison, record: as CompilerOutput has them.
     """
 
     key: str
@@ -70,6 +72,7 @@ class CompiledVariant:
     comparison: dict[str, Any] | None
     record: Path | None
     device: Mapping[str, Closeness] | None
+    replayed: Mapping[str, float] | None
 
     @property
     def entry(self) -> PackagedVariant:
@@ -89,17 +92,18 @@ class CompiledVariant:
 
 @dataclass(frozen=True)
 class Places:
-    """Where a build writes: the artifact's folder, graphs for the CPU beside it, and the record that stays."""
+    """Where a build writes: the artifact's folder, graphs for the CPU and graph files beside it, and the record."""
 
     artifact: Path
     cpu: Path
+    graphs: Path
     record: Path
 
     @classmethod
     def inside(cls, scratch: Path, record: Path) -> Places:
         """In a build's scratch folder, where assembling finds them."""
         (scratch / ARTIFACT).mkdir()
-        return cls(scratch / ARTIFACT, scratch / CPU, record)
+        return cls(scratch / ARTIFACT, scratch / CPU, scratch / GRAPHS, record)
 
 
 def compile_variant(
@@ -117,52 +121,49 @@ def compile_variant(
     with reporter.step(f"items: {variant}"):
         own, exact = try_original(analyzed.flat, references, names, analyzed.first, shared)
         require_own_answers(str(variant), own)
-    ready = LoweredVariant(
-        spec=spec,
-        build_digest=resolved.digest,
-        variant=variant,
-        module=analyzed.parts.whole,
-        example=analyzed.tensors,
-        names=list(analyzed.example),
-        report=analyzed.report,
-        work=places.record / variant.slug,
-        host_operators=analyzed.parts.report.operators,
-    )
-    with reporter.step(f"{'trace' if target.rehearsal else 'compile'}: {variant}"):
-        with users_code(f"the trace of {variant}"):
-            compiled = target.compile(ready)
-        if compiled.comparison is not None and compiled.record is not None:
-            write_json(compiled.record / COMPARISON, compiled.comparison)
-        path, on_cpu = _place(compiled, ready, places)
+    with reporter.step(f"capture: {variant}"), users_code(f"the capture of {variant}"):
+        graph = captured(analyzed, target.torch)
+    with reporter.step(f"trace: {variant}"):
+        on_cpu = (places.artifact if target.rehearsal else places.cpu) / variant.file
+        traced, unused = trace_for_cpu(graph.module, analyzed.tensors, list(analyzed.example))
+        torchscript.save(traced, on_cpu)
+    answers: list[Tensors] = []
     with reporter.step(f"parity: {variant}", len(references)) as advance:
         saved, together = remembering(torch.jit.load(str(on_cpu)))  # type: ignore[no-untyped-call]
         seen = analyzed.first
-        parity = compare(analyzed.flat, saved, references, names, seen=seen, exact=exact, advance=lambda: advance(1))
+        parity = compare(
+            analyzed.flat, saved, references, names, seen=seen, exact=exact, answers=answers, advance=lambda: advance(1)
+        )
         if parity.passed:
             try_artifact(saved, references[0], together, own, parity.bounds)
             try_padding(analyzed.flat, saved, definition, variant, own)
             require_own_answers(str(variant), own)
         else:
-            trial = VerifiedVariant(
-                name=str(variant),
-                module=analyzed.flat,
-                example=analyzed.example,
-                references=references,
-                outputs=tuple(names),
-                task=definition.task,
-                settings=definition.task_settings,
-                accept=spec.compile.accept,
-                target=spec.compile.target,
-                rewriting=resolved.plan.rewriting,
-            )
-            parity.causes = causes(trial, analyzed.findings)
+            parity.causes = causes(_trial(resolved, analyzed, names), analyzed.findings)
     for output in parity.outputs:
         _LOG.info("parity of %s, output %s: error %.3e, bound %.3e", variant, output.name, output.error, output.bound)
-    device = None
-    if not target.rehearsal:
-        if target.runs_here:
-            separate = target.separates_weights(spec)
-            device = on_device(path, analyzed.flat, references, names, own, separate_weights=separate)
+    compiled, device = CompilerOutput(), None
+    if not target.rehearsal and parity.passed:
+        path = places.graphs / f"{variant.slug}.graph"
+        graph.write(path, resolved.header, references, answers)
+        ready = LoweredVariant(
+            spec=spec,
+            variant=variant,
+            graph=path,
+            bounds=parity.bounds,
+            trials=trials(references),
+            report=analyzed.report,
+            work=places.record / variant.slug,
+            host_operators=analyzed.parts.report.operators,
+        )
+        with reporter.step(f"compile: {variant}"):
+            compiled = target.compile(ready)
+        if compiled.comparison is not None and compiled.record is not None:
+            write_json(compiled.record / COMPARISON, compiled.comparison)
+        assert compiled.file is not None  # noqa: S101  (no rehearsal)
+        torchscript.strip(compiled.file, places.artifact / variant.file)
+        if compiled.answers is not None:
+            device = on_device(compiled.answers, references, answers, names, own)
             require_own_answers(str(variant), own)
         parity.notes.append(_where(device is not None, target.stand_in))
     found = with_host(compiled.account or account(analyzed.report), analyzed.parts)
@@ -178,13 +179,31 @@ def compile_variant(
         parity=parity,
         items=own,
         findings=analyzed.findings,
-        unused_inputs=compiled.unused_inputs,
+        unused_inputs=unused,
         coverage=found.coverage,
         subgraphs=found.subgraphs,
         cost=compiled.cost,
         comparison=compiled.comparison,
         record=compiled.record,
         device=device,
+        replayed=compiled.replayed,
+    )
+
+
+def _trial(resolved: ResolvedPlan, analyzed: AnalyzedVariant, names: Sequence[str]) -> VerifiedVariant:
+    """What finds out why a variant failed."""
+    spec, definition = resolved.plan.spec, resolved.plan.definition
+    return VerifiedVariant(
+        name=str(analyzed.variant),
+        module=analyzed.flat,
+        example=analyzed.example,
+        references=analyzed.references,
+        outputs=tuple(names),
+        task=definition.task,
+        settings=definition.task_settings,
+        accept=spec.compile.accept,
+        target=spec.compile.target,
+        rewriting=resolved.plan.rewriting,
     )
 
 
@@ -195,23 +214,6 @@ def write_for_cpu(variant: GraphVariant, graph: GraphDefinition, spec: EndpointS
     parts = lowered(flat_module(graph.module, example), tensors, "inf1", of_spec(spec))
     traced, _ = trace_for_cpu(parts.whole, tensors, list(example))
     torchscript.save(traced, folder / variant.file)
-
-
-def _place(compiled: CompilerOutput, lowered: LoweredVariant, places: Places) -> tuple[Path, Path]:
-    """Puts the graph into the artifact; returns it, and the file that computes the same on a CPU.
-
-    Beside a graph that only a NeuronCore runs, the same lowered graph is traced for the CPU: its parity, and the
-    sample's answer, are found with it.
-    """
-    path, on_cpu = places.artifact / lowered.variant.file, places.cpu / lowered.variant.file
-    if compiled.module is not None:
-        torchscript.save(compiled.module, path)
-        return path, path
-    assert compiled.file is not None  # noqa: S101  (one of the two is there)
-    torchscript.strip(compiled.file, path)
-    traced, compiled.unused_inputs[:] = trace_for_cpu(lowered.module, lowered.example, lowered.names)
-    torchscript.save(traced, on_cpu)
-    return path, on_cpu
 
 
 def _where(on_device: bool, stand_in: bool) -> str:

@@ -60,6 +60,8 @@ def _parity(built: Sequence[CompiledVariant]) -> locks.Parity:
             "findings": [asdict(finding) for finding in graph.findings],
             "notes": graph.parity.notes + graph.items.notes,
         }
+        if graph.replayed is not None:
+            details[graph.variant.file]["replayed"] = dict(graph.replayed)
         if graph.device is not None:  # the target itself was there
             device = {name: asdict(found) for name, found in graph.device.items()}
             details[graph.variant.file]["device"] = device

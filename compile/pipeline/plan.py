@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compile.analysis import capacity as capacities
 from compile.analysis import preflight
@@ -17,6 +17,7 @@ from compile.frontend import loading, weights
 from compile.frontend.weights import ResolvedWeights
 from compile.lowering.config import Rewriting, of_spec
 from compile.pipeline.cache_key import here, key, model_digest, shared
+from compile.pipeline.capturing import made_by
 from compile.progress import Reporter
 from compile.targets import Target
 from compile.targets import resolve as resolve_target
@@ -57,14 +58,36 @@ class ResolvedPlan:
     digest: str
     keys: Mapping[str, str]
 
+    @property
+    def header(self) -> dict[str, Any]:
+        """What a graph file states of where its graphs come from."""
+        spec, definition, report = self.plan.spec, self.plan.definition, self.weights.report
+        return {
+            "name": spec.name,
+            "build_digest": self.digest,
+            "made_by": made_by(),
+            "target": spec.compile.target,
+            "target_torch": self.plan.target.torch,
+            "task": definition.task,
+            "settings": dict(definition.task_settings),
+            "weights": {"source": report.source, "sha256": report.sha256},
+        }
 
-def plan(spec: EndpointSpec, *, rehearse: bool, check: bool = True, work: Path | None = None) -> Plan:
+
+def plan(
+    spec: EndpointSpec,
+    *,
+    rehearse: bool,
+    check: bool = True,
+    work: Path | None = None,
+    compiler_python: Path | None = None,
+) -> Plan:
     """Raises CompileError when the target cannot be compiled for here, or the model cannot be made.
 
     check: false for a plan that is only shown, which needs no compiler. work: where the compiler works and the record
-    is kept, instead of build/record/.
+    is kept, instead of build/record/. compiler_python: the interpreter with the target's compiler, by default this one.
     """
-    target = resolve_target(spec.compile.target, rehearse)
+    target = resolve_target(spec.compile.target, rehearse, compiler_python)
     if check:
         target.check(spec)
     rewriting = of_spec(spec)

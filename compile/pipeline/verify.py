@@ -23,9 +23,9 @@ from compile.packaging import artifact, golden_sample
 from compile.packaging.local_server import running
 from compile.progress import Reporter
 from compile.targets import resolve
-from compile.verification.device_parity import on_device
+from compile.verification.device_parity import on_device, run_here, trials
 from compile.verification.items import Items, padding_problems, remembering, try_artifact, try_original, try_padding
-from compile.verification.parity import compare
+from compile.verification.parity import compare, run
 from endpoint_spec import lock as locks
 from inference_code.artifact.manifest import PackagedVariant
 
@@ -111,7 +111,9 @@ def _graph(
     if not files.manifest.rehearsal:
         with reporter.step(f"device: {variant}"):
             separate = files.manifest.separate_weights
-            found = on_device(path, flat, references, names, items, separate_weights=separate)
+            answers = run_here(path, trials(references), separate_weights=separate)
+            expected = [first, *(run(flat, reference.values()) for reference in references[1:])]
+            found = on_device(answers, references, expected, names, items)
         tolerance = spec.compile.accept.device_tolerance
         problems = [f"{name}: {line}" for name, output in found.items() for line in output.shortfalls(tolerance)]
         cosine = min(output.cosine for output in found.values())

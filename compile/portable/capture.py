@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from compile.errors import CompileError
 from compile.portable import operators
 from compile.portable.check import PLACEMENT, type_of
-from compile.portable.file import Node, Part, PortableVariant, Reference, State, TensorEntry
-from compile.portable.replay import GraphPart, Ref, Step, Wiring, replaced, results
+from compile.portable.file import Node, Part, PortableVariant, Reference, State, TensorEntry, function_of
+from compile.portable.replay import GraphPart, Ref, Step, Wiring, largest_of, replaced, results
 from compile.portable.tensors import TensorFileError, TensorStore
 
+# Whose Tensor argument may be a number; others have an overload of their own for it.
+_TAKE_NUMBERS = ("aten::add", "aten::sub", "aten::mul", "aten::div")
 _SCALARS = (torch.int64, torch.float64, torch.bool)  # of 0-dim tensors that a trace makes of Python's numbers
 _BY_CODE = {  # c10::ScalarType, as a trace has it
     **{0: torch.uint8, 1: torch.int8, 2: torch.int16, 3: torch.int32, 4: torch.int64, 5: torch.float16},
@@ -113,7 +115,13 @@ class _Captured:
                 return Ref(state[-1].value)
             return leaf
 
-        for step in _needed(part.steps, part.outputs):
+        steps = [_placeless(step) for step in _needed(part.steps, part.outputs)]
+        read = _read_later(steps, part.outputs)
+        for recorded, later in zip(steps, read, strict=True):
+            kept = [
+                tensor for value, tensor in known.items() if value in later or value in held or value in part.inputs
+            ]
+            step = _functional(recorded, known, kept)
             args, kwargs = self.call(step, known)
             made = results(
                 step, *replaced((args, kwargs), lambda leaf: known[leaf.value] if isinstance(leaf, Ref) else leaf)
@@ -128,6 +136,7 @@ class _Captured:
                 kwargs=kwargs,
                 outputs=tuple(numbers[value] for value in step.outputs),
                 types=types,
+                largest=tuple(map(largest_of, made)),
                 module=step.module.strip("."),
                 source=step.source,
             )
@@ -149,13 +158,8 @@ class _Captured:
         floats = any(one.is_floating_point() for one in data)
 
         def plain(name: str, value: Any) -> Any:
-            if (
-                isinstance(value, Tensor)
-                and value.dim() == 0
-                and value.dtype in _SCALARS
-                and "ind" not in name
-                and data
-            ):
+            scalar = isinstance(value, Tensor) and value.dim() == 0 and value.dtype in _SCALARS
+            if scalar and data and str(step.function._schema.name) in _TAKE_NUMBERS:
                 # A double beside whole numbers may be a tensor that makes them double: it stays one.
                 return value.item() if floats or value.dtype != torch.float64 else value
             if type(value) is int and "dtype" in name:
@@ -172,7 +176,11 @@ class _Captured:
     def judge(self, node: Node) -> None:
         where = node.where or "the module"
         if node.operator not in operators.allowed():
-            self.problems.append(f"{node.operator} in {where}: a graph file holds no such operator")
+            random = torch.Tag.nondeterministic_seeded in function_of(node.operator).tags
+            reason = (
+                "it draws random numbers; take it out of forward" if random else "a graph file holds no such operator"
+            )
+            self.problems.append(f"{node.operator} in {where}: {reason}")
             return
         problem = operators.problem(self.target_torch, node.operator, node.args, node.kwargs)
         if problem is not None:
@@ -183,6 +191,57 @@ def operator_of(step: Step) -> str:
     """The overload by name, as "aten::add.Tensor"."""
     schema = step.function._schema
     return f"{schema.name}.{schema.overload_name}" if schema.overload_name else str(schema.name)
+
+
+def _placeless(step: Step) -> Step:
+    """A cast that names a device or a layout as well, as the cast alone: all is on the CPU here, and dense."""
+    if operator_of(step) not in ("aten::to.device", "aten::to.dtype_layout"):
+        return step
+    known = step.function._schema.arguments
+    given = {one.name: value for one, value in zip(known, step.args, strict=False)} | dict(step.kwargs)
+    dtype = given.get("dtype")
+    if dtype is None:
+        return replace(step, function=torch.ops.aten.alias.default, args=step.args[:1], kwargs={})
+    cast = (given["self"], dtype, False, bool(given.get("copy")))
+    return replace(step, function=torch.ops.aten.to.dtype, args=cast, kwargs={})
+
+
+def _read_later(steps: Sequence[Step], outputs: Sequence[int]) -> list[set[int]]:
+    """For each step, the values that are read after it."""
+    later, found = set(outputs), []
+    for step in reversed(steps):
+        found.append(set(later))
+        later |= set(step.refs)
+    return found[::-1]
+
+
+def _functional(step: Step, known: Mapping[int, Tensor], kept: Sequence[Tensor]) -> Step:
+    """A write into memory that nothing reads any more, as the operator that makes a new tensor; others stay.
+
+    PyTorch decomposes its recurrent cells into such writes. known: the values so far; kept: those of them that are read
+    after the step, inputs and weights.
+    """
+    schema = step.function._schema
+    if not schema.is_mutable or not schema.name.endswith("_") or not isinstance(step.args[0], Ref):
+        return step
+    if any(_overlap(known[step.args[0].value], tensor) for tensor in kept):
+        return step
+    space, _, name = schema.name.partition("::")
+    packet = getattr(getattr(torch.ops, space), name.removesuffix("_"), None)
+    function = getattr(packet, schema.overload_name or "default", None)
+    return step if function is None else replace(step, function=function, kind=f"{space}::{name.removesuffix('_')}")
+
+
+def _overlap(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have an element of memory in common."""
+    memory = one.untyped_storage()
+    if other.untyped_storage().data_ptr() != memory.data_ptr():
+        return False
+    if one.dtype != other.dtype:
+        return True
+    marks = torch.zeros(memory.nbytes() // one.element_size(), dtype=torch.bool)
+    marks.as_strided(one.shape, one.stride(), one.storage_offset()).fill_(True)
+    return bool(marks.as_strided(other.shape, other.stride(), other.storage_offset()).any())
 
 
 def _held(state: nn.Module, name: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,10 @@ class _Object:
     def mapping(self, name: str) -> Mapping[str, Any]:
         return dict(self.value(name, dict))
 
-    def entries(self, name: str) -> list[tuple[Any, str]]:
+    def entries(self, name: str, default: Any = ...) -> list[tuple[Any, str]]:
         """Entries with their places."""
-        return [(entry, f"{self.place}.{name}[{number}]") for number, entry in enumerate(self.value(name, list))]
+        found = self.value(name, list, default)
+        return [(entry, f"{self.place}.{name}[{number}]") for number, entry in enumerate(found)]
 
     def objects(self, name: str) -> list[_Object]:
         return [_Object(entry, place) for entry, place in self.entries(name)]
@@ -196,6 +198,9 @@ def _state(value: Any, place: str, tensors: Mapping[str, Tensor]) -> State:
 
 def _node(node: _Object) -> Node:
     made = [_tuple(entry, 3, place) for entry, place in node.entries("outputs")]
+    largest = tuple(_finite(*entry) for entry in node.entries("largest", []))
+    if largest and len(largest) != len(made):
+        raise GraphFileError(f"{node.place}.largest has {len(largest)} numbers for {len(made)} outputs")
     return Node(
         operator=node.text("operator"),
         args=tuple(_argument(*entry) for entry in node.entries("args")),
@@ -205,9 +210,16 @@ def _node(node: _Object) -> Node:
         },
         outputs=tuple(_count(value, node.place) for value, _, _ in made),
         types=tuple(_type(dtype, shape, node.place) for _, dtype, shape in made),
+        largest=largest,
         module=node.text("module", ""),
         source=node.text("source", ""),
     )
+
+
+def _finite(value: Any, place: str) -> float:
+    if type(value) not in (int, float) or not -sys.float_info.max <= value <= sys.float_info.max:
+        raise GraphFileError(f"{place} is {value!r:.80}, no number")
+    return float(value)
 
 
 def _argument(value: Any, place: str, depth: int = 0) -> Any:

@@ -6,6 +6,7 @@ torch alone, from Python 3.10 and torch 1.13 on.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -53,13 +54,17 @@ class State:
 
 @dataclass(frozen=True)
 class Node:
-    """One operator: its overload ("aten::add.Tensor"), arguments with `Ref`s, the values that it makes, their types."""
+    """One operator: its overload ("aten::add.Tensor"), arguments with `Ref`s, the values that it makes, their types.
+
+    largest: max|value| of each for the first reference, by which a replay elsewhere finds the node that differs.
+    """
 
     operator: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     outputs: tuple[int, ...]
     types: tuple[ValueType, ...]
+    largest: tuple[float, ...] = ()
     module: str = ""
     source: str = ""
 
@@ -128,6 +133,10 @@ class GraphFile:
     def whole(self, variant: PortableVariant) -> nn.Module:
         """Positional tensors of the graph's inputs to a tuple of its outputs."""
         host, device = self.parts(variant)
+        return self.joined(variant, host, device)
+
+    def joined(self, variant: PortableVariant, host: nn.Module | None, device: nn.Module) -> nn.Module:
+        """Both parts as one module: what `whole` is of its own."""
         return device if host is None and _plain(variant) else Joined(host or _Nothing(), device, variant.wiring)
 
     def reference(self, variant: PortableVariant, number: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -202,6 +211,12 @@ def write(path: Path, header: Mapping[str, Any], variants: Sequence[PortableVari
         beside.unlink(missing_ok=True)
 
 
+def digest(variant: PortableVariant) -> str:
+    """64 hex digits of all that a graph is: operators, wiring, and its tensors by their digests."""
+    text = json.dumps(_variant_json(variant), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _member(name: str, size: int) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.size, member.mtime, member.mode = size, _TIME, 0o644
@@ -242,6 +257,7 @@ def _node_json(node: Node) -> dict[str, Any]:
         "args": [_argument_json(argument) for argument in node.args],
         "kwargs": {name: _argument_json(value) for name, value in node.kwargs.items()},
         "outputs": [[value, *_type_json(kind)] for value, kind in zip(node.outputs, node.types, strict=True)],
+        "largest": list(node.largest),
         "module": node.module,
         "source": node.source,
     }

@@ -79,9 +79,16 @@ def _left_out(given: Mapping[str, Any], theirs: Mapping[str, Any], ours: Mapping
 
 
 def _refused(overload: str, given: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
-    """What an entry demands: one of several sets of arguments with these very values, given or by default."""
-    demands = _entries().get(overload, {}).get("only")
+    """What its entry refuses of the arguments, given or by default (`about` in operators.json says why)."""
+    entry = _entries().get(overload, {})
     values = {name: given.get(name, argument.default_value) for name, argument in theirs.items()}
+    for name in entry.get("no_bool", []):
+        if isinstance(values[name], bool):
+            return f"is not read with the bool {name}={values[name]}, which torch 1.13.1 takes for a whole number"
+    for name, value in entry.get("never", {}).items():
+        if _same(values[name], value):
+            return f"is not read with {name}={value}, because its result's size is then decided by data"
+    demands = entry.get("only")
     if demands is None or any(all(_same(values[name], one[name]) for name in one) for one in demands):
         return None
     wanted = " or ".join(", ".join(f"{name}={value}" for name, value in one.items()) for one in demands)

@@ -101,7 +101,7 @@ class GraphPart(nn.Module):
 
     inputs, outputs: values of the graph. The weights keep their names, below `state`. checked: compare dtype and shape
     of what each step makes with its types, but for a run that is traced; raises ReplayError where they differ, and
-    where a step fails.
+    where a step fails. `largest`, once it is a list, takes `largest_of` what each step makes.
     """
 
     def __init__(
@@ -123,6 +123,7 @@ class GraphPart(nn.Module):
             _hold(self.state, name, state[value][1])
         self.forgotten = _last_uses(self.steps, self.outputs)
         self.training = False
+        self.largest: list[tuple[float, ...]] | None = None
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Runs the steps; a value is forgotten after its last use."""
@@ -136,6 +137,8 @@ class GraphPart(nn.Module):
                 (step.args, step.kwargs), lambda leaf: values[leaf.value] if isinstance(leaf, Ref) else leaf
             )
             made = _compared(step, args, kwargs) if checked else results(step, args, kwargs)
+            if checked and self.largest is not None:
+                self.largest.append(tuple(map(largest_of, made)))
             values.update(zip(step.outputs, made, strict=True))
             for value in forgotten:
                 values.pop(value, None)
@@ -146,6 +149,12 @@ def results(step: Step, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Seq
     """What a step makes, one entry for each of its outputs."""
     result = step.function(*args, **kwargs)
     return result if isinstance(result, (list, tuple)) else (result,)
+
+
+def largest_of(tensor: Tensor) -> float:
+    """max|tensor| over what is finite; 0 of nothing."""
+    finite = tensor.detach()[tensor.isfinite()] if tensor.is_floating_point() else tensor.detach()
+    return float(finite.abs().max() if finite.dtype != torch.bool else finite.any()) if finite.numel() else 0.0
 
 
 def _compared(step: Step, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Sequence[Any]:

@@ -37,7 +37,7 @@ class TensorStore:
     """Tensors by digest, each once, to be written."""
 
     def __init__(self) -> None:
-        self._tensors: dict[str, Tensor] = {}
+        self.tensors: dict[str, Tensor] = {}
 
     def add(self, tensor: Tensor) -> str:
         """Keeps a tensor of this machine's memory; returns its digest.
@@ -49,12 +49,12 @@ class TensorStore:
             raise TensorFileError(f"a tensor of {kind} cannot be kept")
         dense = _dense(tensor)
         digest = digest_of(dense)
-        self._tensors.setdefault(digest, dense)
+        self.tensors.setdefault(digest, dense)
         return digest
 
     def write(self, path: Path) -> None:
         """All of them, those of the largest items first, so that each is aligned."""
-        ordered = sorted(self._tensors.items(), key=lambda one: (-one[1].element_size(), one[0]))
+        ordered = sorted(self.tensors.items(), key=lambda one: (-one[1].element_size(), one[0]))
         entries, end = {}, 0
         for digest, tensor in ordered:
             begin, end = end, end + tensor.numel() * tensor.element_size()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from compile.errors import CompileError
 from compile.targets.base import CompilerOutput, Cost, LoweredVariant, Target
 from compile.targets.cpu import Rehearsal, trace_for_cpu
@@ -13,10 +15,11 @@ __all__ = ["CompilerOutput", "Cost", "LoweredVariant", "Target", "resolve", "tra
 _TARGETS: dict[str, type[Inf1] | type[Inf2]] = {"inf1": Inf1, "inf2": Inf2}
 
 
-def resolve(target: str, rehearse: bool) -> Target:
-    """The target of a spec, or its rehearsal on this machine's CPU."""
+def resolve(target: str, rehearse: bool, python: Path | None = None) -> Target:
+    """The target of a spec, or its rehearsal on this machine's CPU. python: the interpreter with the compiler, by
+    default this one."""
     if rehearse:
         return Rehearsal()
     if target not in _TARGETS:
         raise CompileError(f"compile.target {target!r} is not known. Targets: {', '.join(_TARGETS)}.")
-    return _TARGETS[target]()
+    return _TARGETS[target](python)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch import nn
 
 from compile.analysis import CoverageReport
 from compile.analysis.summary import Account
@@ -20,19 +19,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoweredVariant:
-    """One graph of the build's matrix, lowered and ready for the compiler.
+    """One graph of the build's matrix, captured and ready for the compiler.
 
-    module: positional tensors in (named by `names`), flat tuple out. example: what it is compiled for.
-    report: the prediction of compile.analysis, of the device's part. work: an existing folder where the build's record
-    goes. host_operators: what a host part runs in front of what is compiled; `module` is both together.
+    graph: a graph file with this variant alone. bounds: how far the replay in the compiler's torch may be from the
+    recorded answers, by output. trials: inputs for a chip. report: the prediction of compile.analysis, of the device's
+    part. work: an existing folder where the build's record goes. host_operators: what a host part runs in front of what
+    is compiled.
     """
 
     spec: EndpointSpec
-    build_digest: str
     variant: GraphVariant
-    module: nn.Module
-    example: tuple[torch.Tensor, ...]
-    names: list[str]
+    graph: Path
+    bounds: Sequence[float]
+    trials: Sequence[Sequence[torch.Tensor]]
     report: CoverageReport
     work: Path
     host_operators: Mapping[str, int] = field(default_factory=dict)
@@ -48,20 +47,22 @@ class Cost:
 
 @dataclass(frozen=True)
 class CompilerOutput:
-    """A compiled graph, and what the compiler reported of it. Exactly one of `module` and `file` is there.
+    """What a target makes of a graph beside its trace for the CPU; nothing of it in a rehearsal.
 
-    module: ready to be saved. file: saved already, in a form that only the target's own runtime loads.
+    file: the compiled graph, in a form that only the target's own runtime loads.
+    replayed: how far each output of the graph, in the compiler's torch, is from the recorded answers. answers: what a
+    chip answered to each trial.
     account: the compiler's own operators and subgraphs (not predicted), or None when there was no such compiler.
     comparison: the prediction beside the log, as analysis.log_comparison has it. record: log and work directory.
     """
 
-    module: torch.jit.ScriptModule | None = None
     file: Path | None = None
-    unused_inputs: list[str] = field(default_factory=list)
     account: Account | None = None
     cost: Cost | None = None
     comparison: dict[str, Any] | None = None
     record: Path | None = None
+    replayed: Mapping[str, float] | None = None
+    answers: Sequence[Sequence[torch.Tensor]] | None = None
 
 
 class Target(Protocol):
@@ -77,7 +78,12 @@ class Target(Protocol):
 
     @property
     def runs_here(self) -> bool:
-        """Whether this machine can run what the target compiles."""
+        """Whether this Python can run what the target compiles."""
+        ...
+
+    @property
+    def torch(self) -> str:
+        """Version of the torch that the graph is captured for."""
         ...
 
     def check(self, spec: EndpointSpec) -> None:

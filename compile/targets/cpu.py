@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 
 
 class Rehearsal:
-    """Traces and freezes. Freezing makes one class with its weights as constants, a tied one stored once."""
+    """No compiler: what is traced for the CPU is packaged."""
 
     name = "rehearsal"
     rehearsal = True
     stand_in = False
     runs_here = True
+    torch = str(torch.__version__)
 
     def check(self, spec: EndpointSpec) -> None:
         """Any machine with torch will do."""
@@ -33,18 +35,19 @@ class Rehearsal:
         return False
 
     def versions(self) -> dict[str, str]:
-        return {}
+        return {"python": platform.python_version(), "torch": str(torch.__version__)}
 
     def compile(self, lowered: LoweredVariant) -> CompilerOutput:
-        """Raises CompileError with torch's own reason when the module cannot be traced."""
-        traced, unused = trace_for_cpu(lowered.module, lowered.example, lowered.names)
-        return CompilerOutput(traced, unused_inputs=unused)
+        """There is no compiler: the graph's trace for the CPU is what is packaged."""
+        del lowered
+        return CompilerOutput()
 
 
 def trace_for_cpu(
     module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str]
 ) -> tuple[torch.jit.ScriptModule, list[str]]:
-    """Traces and freezes a lowered module; returns it, and its inputs that nothing reads.
+    """Traces and freezes a module; returns it, one class with its weights as constants, a tied one stored once, and its
+    inputs that nothing reads.
 
     Raises CompileError with torch's own reason when it cannot be traced.
     """

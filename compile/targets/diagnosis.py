@@ -8,6 +8,7 @@ from pathlib import Path
 
 from compile.errors import CompileError
 from compile.files import shown
+from compile.portable.driver import STATED
 from compile.targets.base import Cost, LoweredVariant
 from endpoint_spec.quantities import format_duration
 
@@ -144,6 +145,13 @@ class Failure:
         """The error for a process that did not end well."""
         last = line_with(self.text, r"\S") or "(nothing)"
         found = first(self.text)
+        _, stated, words = self.text.rpartition(f"\n{STATED}")
+        if stated or self.text.startswith(STATED):  # by the driver itself, before or after the compiler ran
+            words = words.removeprefix(STATED).strip().removeprefix(f"{self.lowered.variant}: ")
+            remedy = (
+                "No artifact was written. Build with -v, or see docs/portable-graph.md for what a graph file promises."
+            )
+            return CompileError(f"{self.lowered.variant}: {words}", remedy)
         if timed_out:
             limit = format_duration(self.lowered.spec.compile.timeout)
             cause = (

@@ -8,9 +8,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
 from compile.analysis import CoverageReport
 from compile.analysis.log_comparison import compare
 from compile.analysis.neuron_log import LogError, LogReport, read_log
@@ -39,7 +36,7 @@ class Inf1(neuron.NeuronTarget):
     def compile(self, lowered: LoweredVariant) -> CompilerOutput:
         """Raises CompileError for a compiler that failed, was killed or ran out of time, and for every fallback."""
         check_dynamic_batch(lowered)
-        finished = run(lowered, keywords(lowered.spec, lowered.report, str(lowered.work / "compiler")))
+        finished = run(lowered, self, keywords(lowered.spec, lowered.report, str(lowered.work / "compiler")))
         log = parsed(finished)
         require_compiled(lowered, finished, log)
         assert log is not None  # noqa: S101  (required above)
@@ -49,6 +46,8 @@ class Inf1(neuron.NeuronTarget):
             cost=finished.cost,
             comparison=compare(lowered.report, log).to_json(),
             record=lowered.work,
+            replayed=finished.replayed,
+            answers=finished.answers,
         )
 
 
@@ -116,14 +115,3 @@ def parsed(finished: Finished) -> LogReport | None:
         return read_log(finished.text, finished.log.name)
     except LogError:
         return None
-
-
-def trace(
-    module: nn.Module, example: tuple[torch.Tensor, ...], keyword_arguments: dict[str, Any]
-) -> torch.jit.ScriptModule:
-    """Calls torch_neuron.trace; `keyword_arguments` is what `keywords` returned. Runs in the variant's own process."""
-    sdk = neuron.require(PACKAGES, "inf1")
-    called = dict(keyword_arguments)
-    if called.pop("float32_to_float16", False):
-        called["optimizations"] = [sdk.Optimization.FLOAT32_TO_FLOAT16]
-    return sdk.trace(module, example_inputs=example, **called)  # type: ignore[no-any-return]

@@ -6,14 +6,11 @@ reference. There is no public operator table for this target, so nothing is pred
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
-from compile.errors import CompileError
 from compile.targets import sdk as neuron
 from compile.targets.base import CompilerOutput, LoweredVariant
 from compile.targets.output_checks import account_of_nodes, require_fused
@@ -35,10 +32,15 @@ class Inf2(neuron.NeuronTarget):
 
     def compile(self, lowered: LoweredVariant) -> CompilerOutput:
         """Raises CompileError for a compiler that failed, was killed or ran out of time, and for a CPU graph."""
-        finished = run(lowered, keywords(lowered.spec, str(lowered.work / "compiler")))
+        finished = run(lowered, self, keywords(lowered.spec, str(lowered.work / "compiler")))
         require_fused(lowered, finished)
         return CompilerOutput(
-            file=finished.graph, account=account_of_nodes(finished), cost=finished.cost, record=lowered.work
+            file=finished.graph,
+            account=account_of_nodes(finished),
+            cost=finished.cost,
+            record=lowered.work,
+            replayed=finished.replayed,
+            answers=finished.answers,
         )
 
     def separates_weights(self, spec: EndpointSpec) -> bool:
@@ -73,36 +75,3 @@ def keywords(spec: EndpointSpec, workdir: str) -> dict[str, Any]:
     if options.input_output_aliases:
         keyword_arguments["input_output_aliases"] = dict(options.input_output_aliases)
     return keyword_arguments
-
-
-def trace(
-    module: nn.Module, example: tuple[torch.Tensor, ...], keyword_arguments: dict[str, Any], names: list[str]
-) -> torch.jit.ScriptModule:
-    """Calls torch_neuronx.trace; `keyword_arguments` is what `keywords` returned. Runs in the variant's own process."""
-    sdk = neuron.require(PACKAGES, "inf2")
-    called = dict(keyword_arguments)
-    partitioner = called.pop("partitioner", None)
-    if partitioner is not None:
-        wanted = partitioner.get("ops_to_partition")
-        called["partitioner_config"] = sdk.PartitionerConfig(
-            **{**partitioner, **({"ops_to_partition": set(wanted)} if wanted else {})}
-        )
-    aliases = called.pop("input_output_aliases", None)
-    if aliases:
-        called["input_output_aliases"] = {_state(module, example, names, name): at for name, at in aliases.items()}
-    # Without a chip the graph is recorded on the CPU; releases before that keyword do so by themselves.
-    if not neuron.has_device() and "cpu_backend" in inspect.signature(sdk.trace).parameters:
-        called["cpu_backend"] = True
-    return sdk.trace(module, example, **called)  # type: ignore[no-any-return]
-
-
-def _state(module: nn.Module, example: tuple[torch.Tensor, ...], names: list[str], name: str) -> torch.Tensor:
-    """The tensor that an alias names: an input of the graph, or a buffer or parameter of the model."""
-    known: dict[str, torch.Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    known |= dict(zip(names, example, strict=True))
-    if name not in known:
-        raise CompileError(
-            f"compile.inf2.input_output_aliases names {name!r}, which is neither an input nor a buffer of the graph.",
-            f"Its inputs are {', '.join(names)}.",
-        )
-    return known[name]

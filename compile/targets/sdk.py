@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
-import platform
 import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from compile.errors import CompileError
+from compile.portable import driver
 from endpoint_spec import platforms
+from endpoint_spec.places import INSTALLED
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
 
 REHEARSE = "Build with --rehearse to trace the same lowered graphs for the CPU of this machine."
 _INSTALL = "python -m pip install --extra-index-url=https://pip.repos.neuron.amazonaws.com"
-_DEVICE = Path("/dev/neuron0")  # the Neuron driver's first device
 
 
 @dataclass(frozen=True)
@@ -36,74 +37,94 @@ class Packages:
     more: tuple[str, ...] = ()
 
     @property
+    def distributions(self) -> tuple[str, ...]:
+        """All whose version is kept, the module's own first."""
+        return (self.distribution, self.compiler, *self.more)
+
+    @property
     def install(self) -> str:
         """How to get them from AWS's Neuron repository."""
         return f"Install them from AWS's repository: {_INSTALL} {self.distribution} {self.compiler}."
 
 
 def require(packages: Packages, target: str) -> ModuleType:
-    """The target's Neuron module. Raises CompileError unless it can be imported on this machine.
+    """The target's Neuron module in this Python. Raises CompileError unless it can be imported."""
+    here = driver.found(packages.module, packages.distributions)
+    _require_usable(here, packages, target)
+    return importlib.import_module(packages.module)
+
+
+def _require_usable(found: Mapping[str, Any], packages: Packages, target: str) -> None:
+    """Raises CompileError where a Python has no usable Neuron module.
 
     The packages of these names on PyPI are placeholders whose import fails with "WRONG PACKAGE"; the real ones come
     from AWS's Neuron repository (https://awsdocs-neuron.readthedocs-hosted.com, "pip repositories").
     """
-    package = packages.module
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name != package:
-            raise CompileError(f"{package} is installed, but {error.name} is missing.", REHEARSE) from None
+    package, problem, lacking = packages.module, found["problem"], found["lacking"]
+    where = "here" if found["executable"] == sys.executable else f"in {found['executable']}"
+    if problem is None:
+        return
+    if problem == "missing" and lacking == package:
         raise CompileError(
-            f"Target {target} needs {package}, which is not installed here.", f"{packages.install} {REHEARSE}"
-        ) from None
-    except Exception as error:  # the placeholder raises whatever its author chose
-        if "WRONG PACKAGE" in str(error).upper():
-            raise CompileError(
-                f"The {package} installed here is PyPI's placeholder (WRONG PACKAGE), not the Neuron SDK.",
-                f"On a compile machine: {packages.install} {REHEARSE}",
-            ) from None
-        raise CompileError(f"{package} cannot be imported: {error}", REHEARSE) from error
-
-
-def is_stand_in(module: ModuleType, packages: Packages) -> bool:
-    """Only an installed distribution is the Neuron SDK; a module that merely lies on the path is a test's stand-in."""
-    if getattr(module, "STAND_IN", False):
-        return True
-    try:
-        installed = metadata.distribution(packages.distribution)
-    except metadata.PackageNotFoundError:
-        return True
-    home = Path(str(installed.locate_file(""))).resolve()
-    return not Path(module.__file__ or "").resolve().is_relative_to(home)
+            f"Target {target} needs {package}, which is not installed {where}.",
+            f"{packages.install} --compiler-python PATH names another Python that has it. {REHEARSE}",
+        )
+    if problem == "missing":
+        raise CompileError(f"{package} is installed {where}, but {lacking} is missing.", REHEARSE)
+    if problem == "placeholder":
+        raise CompileError(
+            f"The {package} installed {where} is PyPI's placeholder (WRONG PACKAGE), not the Neuron SDK.",
+            f"On a compile machine: {packages.install} {REHEARSE}",
+        )
+    raise CompileError(f"{package} cannot be imported {where}: {problem}", REHEARSE)
 
 
 def has_device() -> bool:
     """Whether there is a NeuronCore to run on."""
-    return _DEVICE.exists()
+    return driver.DEVICE.exists()
 
 
-def versions(module: ModuleType, packages: Packages) -> dict[str, str]:
-    """Versions by distribution, of those that are there; the module's own where it is not installed."""
-    found = {}
-    for name in (packages.distribution, packages.compiler, *packages.more):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    found.setdefault(packages.distribution, str(getattr(module, "__version__", "unknown")))
+def asked(python: Path, packages: Packages) -> dict[str, Any]:
+    """What another Python has, as driver.found describes it. Raises CompileError where it cannot be asked."""
+    command = [str(python), "-m", "compile.portable.driver", "found", packages.module, *packages.distributions]
+    try:
+        ended = subprocess.run(  # noqa: S603  (the user's own Python, no shell)
+            command, env=environment(python), cwd=INSTALLED, capture_output=True, text=True, timeout=300, check=True
+        )
+        found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        words = getattr(error, "stderr", None) or str(error)
+        raise CompileError(
+            f"{python} cannot compile: {words.strip().splitlines()[-1]}",
+            "Name a Python 3.10 or newer with torch and the target's compiler in --compiler-python or "
+            "INFERENTIA_COMPILER_PYTHON.",
+        ) from None
     return found
 
 
-def check_versions(spec: EndpointSpec, module: ModuleType, packages: Packages) -> None:
-    """Raises CompileError where SDK, torch, compiler and the container that will load the graphs do not fit."""
-    known = versions(module, packages)
-    sdk, here = known[packages.distribution], str(torch.__version__).partition("+")[0]
+def environment(python: Path) -> dict[str, str]:
+    """What a process of that Python gets: this one's own modules, another one only the project's."""
+    if python == Path(sys.executable):  # also modules that were put on the path after Python started
+        path = [str(Path(entry or ".").resolve()) for entry in sys.path]
+    else:
+        path = [str(INSTALLED), *filter(None, [os.environ.get("PYTHONPATH")])]
+    more = {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, **more}
+
+
+def check_versions(spec: EndpointSpec, found: Mapping[str, Any], packages: Packages) -> None:
+    """Raises CompileError where SDK, torch, compiler and the container that will load the graphs do not fit.
+
+    found: what the Python that compiles has, as driver.found describes it.
+    """
+    known = found["versions"]
+    sdk, here = known[packages.distribution], str(found["torch"]).partition("+")[0]
     if sdk != here and not sdk.startswith(f"{here}."):
         raise CompileError(
             f"{packages.distribution} {sdk} is made for another torch than the {here} that is installed here.",
             f"Install the torch that its version begins with. {packages.install}",
         )
-    if is_stand_in(module, packages):
+    if found["stand_in"]:
         return  # it compiles nothing that a container will load
     if packages.compiler not in known:
         raise CompileError(f"{packages.compiler}, the compiler itself, is not installed here.", packages.install)
@@ -112,7 +133,7 @@ def check_versions(spec: EndpointSpec, module: ModuleType, packages: Packages) -
         raise CompileError(
             f"torch here is {here}, in the container {image.repository}:{image.tag} it is {image.torch}: "
             "it would refuse the artifact.",
-            f"Compile with torch {image.torch} on Python {image.python} (here: {platform.python_version()}).",
+            f"Compile with torch {image.torch} on Python {image.python} (here: {found['python']}).",
         )
 
 
@@ -147,29 +168,43 @@ def available_memory() -> int | None:
 
 
 class NeuronTarget:
-    """What both targets share; a subclass has its name and its packages, and compiles."""
+    """What both targets share; a subclass has its name and its packages, and compiles. python: with the compiler."""
 
     name: str
     packages: Packages
     rehearsal = False
 
+    def __init__(self, python: Path | None = None) -> None:
+        self.python = python or Path(sys.executable)
+
     @cached_property
-    def _module(self) -> ModuleType:
-        return require(self.packages, self.name)
+    def found(self) -> Mapping[str, Any]:
+        """What the compiler's Python has. Raises CompileError unless it has the target's module."""
+        if self.python == Path(sys.executable):
+            found = driver.found(self.packages.module, self.packages.distributions)
+        else:
+            found = asked(self.python, self.packages)
+        _require_usable(found, self.packages, self.name)
+        return found
 
     @property
     def stand_in(self) -> bool:
         """See Target."""
-        return is_stand_in(self._module, self.packages)
+        return bool(self.found["stand_in"])
+
+    @property
+    def torch(self) -> str:
+        """See Target."""
+        return str(self.found["torch"])
 
     @property
     def runs_here(self) -> bool:
         """See Target."""
-        return self.stand_in or has_device()
+        return self.python == Path(sys.executable) and (self.stand_in or has_device())
 
     def check(self, spec: EndpointSpec) -> None:
         """Package, versions, memory and disk. Raises CompileError naming what does not fit and the way out."""
-        check_versions(spec, self._module, self.packages)
+        check_versions(spec, self.found, self.packages)
         check_room(spec)
 
     def separates_weights(self, spec: EndpointSpec) -> bool:
@@ -179,4 +214,4 @@ class NeuronTarget:
 
     def versions(self) -> dict[str, str]:
         """See Target."""
-        return versions(self._module, self.packages)
+        return {"python": self.found["python"], "torch": self.found["torch"], **self.found["versions"]}

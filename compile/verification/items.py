@@ -155,15 +155,27 @@ def try_artifact(artifact: Run, reference: Inputs, together: Tensors, items: Ite
         return
     for output, bound in zip(items.outputs, bounds, strict=True):
         output.bound = bound
-    filled = answer(artifact, _filled_up(reference), "one item that fills a batch up")
+    given = item_trials(reference)
+    filled = answer(artifact, given[0], "one item that fills a batch up")
     for output, whole, full in zip(items.outputs, together, filled, strict=True):
         output.require_shape(whole, full, "that fills a batch up")
         for item in range(0 if output.problem else batch):
             alone = output.entry(whole, 0, whole.dim())
             output.add(alone, output.entry(full, item, whole.dim()), "that fills a batch up")
-    kept = range(1, batch, 2)
     beside = f"beside items {LARGE:,} times larger"
-    _compare_kept(answer(artifact, beside_large(reference, kept), f"items {beside}"), together, kept, items, beside)
+    _compare_kept(answer(artifact, given[1], f"items {beside}"), together, _kept(batch), items, beside)
+
+
+def item_trials(reference: Inputs) -> list[list[torch.Tensor]]:
+    """What `try_artifact` asks of a graph: one item that fills a batch up, and items beside larger ones; nothing for a
+    batch of one."""
+    batch = batch_of(reference)
+    return [_filled_up(reference), beside_large(reference, _kept(batch))] if batch > 1 else []
+
+
+def _kept(batch: int) -> range:
+    """The items that stay as they are beside larger ones."""
+    return range(1, batch, 2)
 
 
 def remembering(artifact: Run) -> tuple[Run, list[torch.Tensor]]:

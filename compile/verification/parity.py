@@ -134,7 +134,7 @@ def in_float64(module: nn.Module) -> nn.Module:
     return duplicate(module).double()
 
 
-def compare(
+def compare(  # noqa: PLR0913  (what is known already need not be computed again)
     eager: nn.Module,
     artifact: Callable[..., Tensors],
     references: Sequence[Inputs],
@@ -143,14 +143,15 @@ def compare(
     seen: Tensors | None = None,
     exact: Tensors | None = None,
     doubles: int | None = None,
+    answers: list[Tensors] | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Parity:
     """Runs the flat eager module (float32 and float64) and the artifact on every reference input.
 
     eager and artifact take positional tensors and return a flat tuple, named by `names`. `seen`: what eager returned
     for the first input before; without it, eager runs twice on that input. `exact`: the same in float64, where it is
-    known. `doubles`: float64 on so many of the inputs (by default on all); fewer can only make the bound smaller.
-    `advance` is called once an input.
+    known. `answers` takes what eager returns for each input. `doubles`: float64 on so many of the inputs (by default on
+    all); fewer can only make the bound smaller. `advance` is called once an input.
     Raises CompileError when the artifact answers with other shapes or dtypes, the model is random, or it fails.
     """
     parity = Parity(inputs=len(references), outputs=[OutputParity(name) for name in names])
@@ -161,6 +162,8 @@ def compare(
         with users_code(f"forward on reference input {number}"):
             expected = run(eager, tensors)
         require_as_many(expected, names, f"reference input {number}")
+        if answers is not None:
+            answers.append([leaf.clone() for leaf in expected])
         if not first:
             first = list(expected)
             _require_repeatable(first, run(eager, tensors) if seen is None else seen, names)

@@ -29,7 +29,7 @@ class AutoScaling(WithContext, ApplicationAutoScalingResponse):
         return answer
 
     def deregister_scalable_target(self) -> str:
-        """Deregister; the target's tags and policies go with it.
+        """Deregister; the target's tags and policies go with it, and their alarms.
 
         Source: https://docs.aws.amazon.com/autoscaling/application/APIReference/API_DeregisterScalableTarget.html
         """
@@ -41,20 +41,22 @@ class AutoScaling(WithContext, ApplicationAutoScalingResponse):
             self.context.scaling_tags.delete_all_tags_for_resource(target.arn)
             for key, policy in list(backend.policies.items()):
                 if (policy.resource_id, policy.scalable_dimension) == (resource, dimension):
+                    policy.delete_alarms(backend.account_id, backend.region_name)
                     del backend.policies[key]
         return answer
 
     def put_scaling_policy(self) -> str:
-        """A policy that is put again keeps its ARN, as on AWS; moto would give it a new one.
+        """A policy that is put again keeps its ARN, as on AWS; moto would give it a new one, and other alarms besides.
 
         Source: https://docs.aws.amazon.com/autoscaling/application/APIReference/API_PutScalingPolicy.html
         """
         backend = self.applicationautoscaling_backend
-        before = {key: policy.policy_arn for key, policy in backend.policies.items()}
+        before = dict(backend.policies)
         answer = json.loads(super().put_scaling_policy())
         for key, policy in backend.policies.items():
             if policy.policy_arn == answer["PolicyARN"] and key in before:
-                policy.policy_arn = answer["PolicyARN"] = before[key]
+                policy.policy_arn = answer["PolicyARN"] = before[key].policy_arn
+                before[key].delete_alarms(backend.account_id, backend.region_name)
         return json.dumps(answer)
 
     def tag_resource(self) -> str:

@@ -13,7 +13,7 @@ from moto.core.responses import ActionResult, EmptyResult
 
 from ..context import WithContext
 from ..errors import AwsError, ValidationError
-from ..monitoring.alarms import COMPARISONS, QUERIES, check_rule, evaluate_all
+from ..monitoring.alarms import COMPARISONS, LOCK, QUERIES, check_rule, evaluate_all
 from ..monitoring.queries import check, evaluate
 from ..monitoring.series import check_statistic, matching, points
 
@@ -119,14 +119,15 @@ class CloudWatch(WithContext, CloudWatchResponse):
     def _keep(self, name: str, queries: list[dict[str, Any]]) -> ActionResult:
         """Put an alarm: a new one begins with INSUFFICIENT_DATA, a changed one keeps its state and history."""
         alarms = self.cloudwatch_backend.alarms
-        before = alarms.get(name)
-        super().put_metric_alarm()
-        after = alarms[name]
-        vars(after)[QUERIES] = queries
-        after.history = [] if before is None else before.history
-        after.state_value = "INSUFFICIENT_DATA" if before is None else before.state_value
-        if before is not None:
-            after.state_reason, after.state_updated_timestamp = before.state_reason, before.state_updated_timestamp
+        with LOCK:
+            before = alarms.get(name)
+            super().put_metric_alarm()
+            after = alarms[name]
+            vars(after)[QUERIES] = queries
+            after.history = [] if before is None else before.history
+            after.state_value = "INSUFFICIENT_DATA" if before is None else before.state_value
+            if before is not None:
+                after.state_reason, after.state_updated_timestamp = before.state_reason, before.state_updated_timestamp
         return EmptyResult()
 
     def describe_alarms(self) -> ActionResult:

@@ -28,7 +28,7 @@ from .queries import Query, evaluate, period_of
 from .series import floor
 
 log = logging.getLogger(__name__)
-_lock = threading.RLock()
+LOCK = threading.RLock()  # held while alarms are evaluated, and while one is put
 
 COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "GreaterThanThreshold": operator.gt,
@@ -44,7 +44,7 @@ _NODES = (ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.Name, ast.Load,
 
 def metric_state(backend: CloudWatchBackend, alarm: Alarm, moment: datetime) -> tuple[str, str]:
     """The state that the metrics give at a moment, and the reason in words."""
-    queries: list[Query] = vars(alarm)[QUERIES]
+    queries = queries_of(alarm)
     watched = next(query for query in queries if query.get("ReturnData", True))
     period = period_of(watched, queries)
     wanted = int(alarm.evaluation_periods)
@@ -54,6 +54,17 @@ def metric_state(backend: CloudWatchBackend, alarm: Alarm, moment: datetime) -> 
     last = running if running in found else running - step
     values = [found.get(last - step * index) for index in range(wanted)]
     return judged(alarm, values)
+
+
+def queries_of(alarm: Alarm) -> list[Query]:
+    """Its metric data queries as they were put; without any, as moto makes alarms for a scaling policy, its metric."""
+    put: list[Query] | None = vars(alarm).get(QUERIES)
+    if put is not None:
+        return put
+    dimensions = [{"Name": one.name, "Value": one.value} for one in alarm.dimensions]
+    metric = {"Namespace": alarm.namespace, "MetricName": alarm.metric_name, "Dimensions": dimensions}
+    stat = alarm.extended_statistic or alarm.statistic
+    return [{"Id": "m", "MetricStat": {"Metric": metric, "Period": alarm.period, "Stat": stat, "Unit": alarm.unit}}]
 
 
 def judged(alarm: Alarm, values: list[float | None]) -> tuple[str, str]:
@@ -148,7 +159,7 @@ def composite_state(backend: CloudWatchBackend, alarm: Alarm) -> tuple[str, str]
 def evaluate_all(backend: CloudWatchBackend, clients: Clients) -> None:
     """Bring every alarm of a region to its state; metric alarms first, composite ones see the result."""
     moment = datetime.now(timezone.utc)
-    with _lock:
+    with LOCK:
         alarms = list(backend.alarms.values())
         for alarm in sorted(alarms, key=lambda alarm: alarm.rule is not None):
             old = alarm.state_value

@@ -62,6 +62,16 @@ def test_wrong_use_is_2_and_a_failure_1(tmp_path: Path) -> None:
     assert "Traceback" not in unknown.stderr + no_project.stderr + missing.stderr
 
 
+@pytest.mark.parametrize("arguments", ["--help", "check", "schema", "list"])
+def test_an_output_that_takes_nothing_is_one_line_and_1(arguments: str) -> None:
+    command = [sys.executable, "-m", "cli", *arguments.split()]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_status_says_that_nothing_is_built(tmp_path: Path) -> None:
     (tmp_path / "endpoints").mkdir()
     (tmp_path / "endpoints/one.yaml").write_text("name: one\nmodel: {family: resnet, weights: 'random:0'}\n")

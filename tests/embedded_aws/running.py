@@ -39,7 +39,7 @@ class Aws:
     """A server that runs."""
 
     directory: Path
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[Any]
     url: str
     port: int
     access_key: str
@@ -97,11 +97,11 @@ def started(directory: Path, process: subprocess.Popen[bytes]) -> Aws:
 
 @contextlib.contextmanager
 def running(directory: Path, *options: str) -> Iterator[Aws]:
-    """Start a server with more options of `serve`; it is gone afterwards whatever happened."""
+    """Start a server with more options of `serve`; it is gone afterwards whatever happened, also to this process."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / "log.txt").open("wb") as log:
-        command = [*MODULE, "serve", "--directory", str(directory), *options]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ})
+        command = [*MODULE, "serve", "--directory", str(directory), "--until-stdin-ends", *options]
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log, env={**os.environ})
     try:
         yield started(directory, process)
     finally:

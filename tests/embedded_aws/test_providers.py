@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 import pytest
@@ -288,7 +290,20 @@ def test_scaling_policies_are_kept(aws: Aws, stacks: Stacks, name: str) -> None:
     ]
     assert [item["PolicyARN"] for item in policies] == [ids["Policy"]]
     assert policies[0]["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 3.5
+    alarms = partial(aws.client("cloudwatch").describe_alarms, AlarmNamePrefix=f"TargetTracking-table/{name}-")
+    assert sorted(alarm["AlarmName"].rpartition(f"{name}-")[2][:-37] for alarm in alarms()["MetricAlarms"]) == [
+        *("AlarmHigh", "AlarmLow", "ProvisionedCapacityHigh", "ProvisionedCapacityLow")
+    ], "the policy's own, once, although it was put twice"
+    assert {alarm["StateValue"] for alarm in alarms()["MetricAlarms"]} == {"INSUFFICIENT_DATA"}
+    data = {"MetricName": "ConsumedReadCapacityUnits", "Dimensions": [{"Name": "TableName", "Value": name}]}
+    moments = [datetime.now(timezone.utc) - timedelta(minutes=minutes) for minutes in range(4)]
+    aws.client("cloudwatch").put_metric_data(
+        Namespace="AWS/DynamoDB", MetricData=[{**data, "Timestamp": moment, "Value": 50.0} for moment in moments]
+    )
+    high = next(alarm for alarm in alarms()["MetricAlarms"] if "AlarmHigh" in alarm["AlarmName"])
+    assert high["StateValue"] == "ALARM"
     assert stacks.down(name) == "DELETE_COMPLETE"
+    assert alarms()["MetricAlarms"] == []
     assert not scaling.describe_scalable_targets(ServiceNamespace="dynamodb", ResourceIds=[f"table/{name}"])[
         "ScalableTargets"
     ]

@@ -66,8 +66,8 @@ class Rehearsal:
         """Start the embedded AWS and learn its environment."""
         directory = self.folder / "aws"
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "embedded_aws", "serve", "--directory", str(directory)],
-            cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "embedded_aws", "serve", "--directory", str(directory), "--until-stdin-ends"],
+            cwd=ROOT, env=self.environment, stdin=subprocess.PIPE,  # it ends with this process
         )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
         while not (directory / "server.json").exists():

@@ -7,10 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
+from tests.embedded_aws.artifacts import artifact
+from tests.embedded_aws.helpers import Hosting, alive
+from tests.embedded_aws.running import MODULE, Aws, wait_for
 from tools import demo
 
 
@@ -36,7 +42,7 @@ def test_an_interrupt_while_it_starts_leaves_no_process(
     monkeypatch.setattr(demo.subprocess, "Popen", Popen)
     monkeypatch.setattr(demo.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        rehearsal.start()
+        rehearsal.start(stays=True)
     assert [process.poll() is not None for process in started] == [True]
 
 
@@ -74,6 +80,52 @@ def test_a_killed_demo_holds_no_lock(tmp_path: Path) -> None:
         holder.kill()
     with demo.only_one("demo", tmp_path):
         pass
+
+
+STARTED = """\
+import pathlib, sys, time
+from tools import demo
+demo.PYTHON = sys.executable
+rehearsal = demo.Rehearsal(pathlib.Path(sys.argv[1]))
+rehearsal.start(stays=sys.argv[2] == "up")
+print("started", flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def killed_after_start(folder: Path, what: str) -> Iterator[tuple[Aws, subprocess.Popen[str], psutil.Process]]:
+    """A process that started the embedded AWS as `what` does, to be killed, and that AWS's process."""
+    command = [sys.executable, "-c", STARTED, str(folder), what]
+    with subprocess.Popen(command, cwd=demo.ROOT, stdout=subprocess.PIPE, text=True) as starter:
+        try:
+            assert starter.stdout is not None
+            assert starter.stdout.readline() == "started\n"
+            state = json.loads((folder / "aws" / "server.json").read_text())
+            server = psutil.Process(state.pop("pid"))
+            yield Aws(folder / "aws", starter, **state), starter, server
+        finally:
+            starter.kill()
+
+
+def test_a_killed_demo_leaves_neither_its_aws_nor_a_worker(tmp_path: Path) -> None:
+    with killed_after_start(tmp_path, "run") as (aws, starter, server):
+        hosting = Hosting(aws, "killed")
+        hosting.up(hosting.config("one", artifact("one")))
+        below = server.children(recursive=True)
+        assert len(below) >= 2, "keeper and worker"
+        starter.kill()
+        starter.wait()
+        wait_for(lambda: not any(alive(one.pid) for one in (server, *below)), "every process is gone")
+
+
+def test_what_stays_on_purpose_survives_the_process_that_started_it(tmp_path: Path) -> None:
+    with killed_after_start(tmp_path, "up") as (aws, starter, server):
+        starter.kill()
+        starter.wait()
+        assert aws.client("s3").list_buckets()["Buckets"] == []
+        subprocess.run([*MODULE, "down", "--directory", str(aws.directory)], cwd=demo.ROOT, check=True)
+        assert not alive(server.pid)
 
 
 @pytest.mark.parametrize("tool", ["demo.py", "install.py"])

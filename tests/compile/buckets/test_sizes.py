@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from compile.buckets import sizes
 from compile.buckets.sizes import Size, read
@@ -80,6 +84,48 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path, name: str) -> None:
     for part in parts:
         assert part in str(caught.value)
     assert "Write a size a line" in caught.value.remedy
+
+
+def one_by_one(path: Path, entries: list[tuple[str, object]]) -> dict[Size, int] | str:
+    """The histogram of entries of which each is read from a file of its own, or the faults of all, in their order."""
+    found: Counter[Size] = Counter()
+    faults = []
+    for where, entry in entries:
+        path.write_text(json.dumps([entry]) if path.suffix == ".json" else f"{entry}\n")
+        try:
+            found.update(read(path).counts)
+        except CompileError as error:
+            faults.append(error.problem.split("\n")[1].replace("entry 1", where).replace("line 1", where))
+    return "\n".join(faults) or dict(sorted(found.items()))
+
+
+def together(path: Path, text: str) -> dict[Size, int] | str:
+    path.write_text(text)
+    try:
+        return dict(read(path).counts)
+    except CompileError as error:
+        return error.problem.partition("\n")[2]
+
+
+LINES = ("12", "12 400", " 12  400", "012", "7", "7 1  # again", "1", "x", "0", "1.5")
+VALUES = (12, "12", [12], 7, 1, True, [True], 1.0, "1", {"length": 1}, {"length": 1, "count": True}, None, 0)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(LINES), min_size=1, max_size=12))
+def test_equal_lines_count_as_if_each_was_read_alone(tmp_path: Path, lines: list[str]) -> None:
+    numbered = [(f"line {number}", line) for number, line in enumerate(lines, 1)]
+    expected = one_by_one(tmp_path / "one.txt", numbered)
+    assert together(tmp_path / "all.txt", "\n".join(lines)) == expected
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(VALUES), min_size=1, max_size=12))
+def test_equal_values_count_as_if_each_was_read_alone(tmp_path: Path, values: list[object]) -> None:
+    """In Python True equals 1 and 1.0, here only 1 is a size."""
+    numbered = [(f"entry {number}", value) for number, value in enumerate(values, 1)]
+    expected = one_by_one(tmp_path / "one.json", numbered)
+    assert together(tmp_path / "all.json", json.dumps(values)) == expected
 
 
 def test_a_file_without_end_is_read_no_further(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,52 @@ def test_a_prefix_is_named_and_chosen(tmp_path: Path, prefix: str, suffix: str) 
         weights.load(linear(), state, "w", "net.")
 
 
+class Wrapped(nn.Module):
+    """Names its part as torch.compile does, which torch 1.13 does not have."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = part
+
+
+class Parts(nn.Module):
+    """With a part below a part, as a model is of which only these are compiled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+        self.head = nn.Linear(2, 1)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+def test_names_of_a_part_that_was_compiled_are_the_models(tmp_path: Path, prefix: str) -> None:
+    module = Parts()
+    whole = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    compiled, wrapped = Parts(), getattr(torch, "compile", Wrapped)
+    compiled.encoder[1] = wrapped(compiled.encoder[1])
+    compiled.encoder = wrapped(compiled.encoder)
+    compiled.load_state_dict(dict(zip(compiled.state_dict(), whole.values(), strict=True)))
+    state = {f"{prefix}{name}": tensor for name, tensor in compiled.state_dict().items()}
+    assert f"{prefix}encoder._orig_mod.1._orig_mod.weight" in state
+    torch.save(state, tmp_path / "w.pth")
+    definition = linear(Parts())
+    if prefix:
+        with pytest.raises(CompileError, match=rf"prefix: {prefix}}}"):
+            weights.load(definition, weights.read(tmp_path / "w.pth"), "w")
+    weights.load(definition, weights.read(tmp_path / "w.pth"), "w", prefix or None)
+    require_equal(dict(definition.weights.state_dict()), whole)
+    both = {**whole, "encoder._orig_mod.0.weight": whole["encoder.0.weight"] + 1}
+    with pytest.raises(CompileError, match=r"both encoder\.0\.weight and encoder\._orig_mod\.0\.weight"):
+        weights.load(linear(Parts()), both, "w")
+
+
+def test_a_model_that_has_such_names_itself_keeps_them() -> None:
+    module = nn.Sequential(Wrapped(nn.Linear(3, 2)))
+    state = {name: tensor + 1 for name, tensor in module.state_dict().items()}
+    weights.load(linear(module), state, "w")
+    require_equal(dict(module.state_dict()), state)
+
+
 def test_a_choice_has_a_cache_key_of_its_own(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "w.safetensors")
 
@@ -313,17 +359,30 @@ def test_the_command_converts_torchscript_and_shared_tensors(tmp_path: Path) -> 
     assert torch.equal(require_converted(tmp_path / "twin.pt")["twin"], STATE["weight"])
 
 
-def require_converted(path: Path) -> dict[str, Tensor]:
+def test_the_command_writes_over_no_file(tmp_path: Path) -> None:
+    """Also where the refused file has the name that a converted one would get."""
+    save(STATE, tmp_path / "w.safetensors", zipped=True)  # of another program, which names its files so
+    converted = require_converted(
+        save({**STATE, "epoch": 3}, tmp_path / "w.pth", zipped=True), tmp_path / "w-2.safetensors"
+    )
+    refused = save({**STATE, "epoch": 3}, tmp_path / "w.safetensors", zipped=True)
+    before = refused.read_bytes()
+    require_equal(require_converted(refused, tmp_path / "w-3.safetensors"), converted)
+    assert refused.read_bytes() == before
+
+
+def require_converted(path: Path, target: Path | None = None) -> dict[str, Tensor]:
     with pytest.raises(CompileError, match="Nothing in the file was executed") as caught:
         weights.read(path)
     command = shlex.split(caught.value.remedy[caught.value.remedy.index("python -c") :])
     elsewhere = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command[0] = sys.executable
     subprocess.run(command, cwd=path.parent, env=elsewhere, check=True, capture_output=True, timeout=120)
-    found = weights.read(path.with_suffix(".safetensors"))
+    target = target or path.with_suffix(".safetensors")
+    found = weights.read(target)
     for name, tensor in STATE.items():
         assert torch.allclose(found[name], tensor, atol=0.5)
-    assert found.keys() == load_file(path.with_suffix(".safetensors")).keys()
+    assert found.keys() == load_file(target).keys()
     return found
 
 

@@ -32,7 +32,10 @@ _UNNAMED = re.compile(r"^(lowering .*|the trace of .*) failed: ")
 FAR = 1e-3
 
 
-UNSAFE = ("bool", "bool_same_for_all", "item", "float", "int", "tolist", "index", "while", "contains", "match")
+UNSAFE = (
+    *("bool", "bool_same_for_all", "item", "float", "int", "tolist", "index", "while", "contains", "match"),
+    *("equal", "allclose", "is_nonzero", "nonzero", "until_nothing"),
+)
 
 
 def line(kind: str) -> str:

@@ -109,7 +109,7 @@ ALLOWED = "compile: {accept: {findings: [data-dependent]}}\n"
 @pytest.mark.parametrize(
     ("source", "more", "said"),
     [
-        (RANDOM_AT_INFERENCE, "", "answers the same input twice with another output"),
+        (RANDOM_AT_INFERENCE, "", "it draws random numbers"),
         (BRANCHES, "", r"data-dependent, .*model.py:\d+: Python decides here by a tensor's value"),
         (BRANCHES, ALLOWED, "does not compute what the model computes:\n.*output output: error"),
     ],
@@ -165,6 +165,17 @@ def references(bucket, batch, right=references):
     return right(bucket, batch)
 
 """
+
+
+def test_ctrl_c_in_the_middle_of_a_build_is_130_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    write_entry(tmp_path, ENTRY.replace("def build():", KILLED.replace("SIGKILL", "SIGINT") + "def build():"),
+                more="compile: {batch_sizes: [1, 2]}\n")  # fmt: skip
+    command = [sys.executable, "-m", "cli", "build", "own", "--rehearse", "--root", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "DIE": "1"}, capture_output=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert {name.split("/")[1] for name in files(tmp_path)} == {"cache"}  # the graph that was finished, and proven
+    assert not list((tmp_path / "build").rglob(".staging-*"))
 
 
 def test_killed_in_the_middle_nothing_half_written_is_taken_for_a_build(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import logging
 import traceback
 from pathlib import Path
 
-from compile.targets import compile_process
+from compile.portable import driver
 from compile.targets.base import Cost
 
 
-def in_this_process(work: Path, log: Path, limit: float) -> tuple[int, bool, Cost]:
+def in_this_process(_python: Path, work: Path, log: Path, limit: float) -> tuple[int, bool, Cost]:
     said = io.StringIO()
     handler = logging.StreamHandler(said)
     handler.setFormatter(logging.Formatter("%(levelname)s:%(name)s:%(message)s"))
@@ -20,10 +20,9 @@ def in_this_process(work: Path, log: Path, limit: float) -> tuple[int, bool, Cos
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    code = 0
     with contextlib.redirect_stdout(said):
         try:
-            compile_process.main(work)
+            code = driver.main(["compile", str(work)])
         except Exception:  # as Python itself does at the end of a process
             said.write(traceback.format_exc())
             code = 1

@@ -301,7 +301,7 @@ def installed(folder: Path, version: str) -> None:
 def test_versions_that_do_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None, said: str
 ) -> None:
-    here = str(sdk.torch.__version__).partition("+")[0]
+    here = str(torch.__version__).partition("+")[0]
     installed(tmp_path / "site", version or f"{here}.2.11.13.0")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.delitem(sys.modules, "torch_neuron", raising=False)

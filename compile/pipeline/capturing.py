@@ -1,0 +1,92 @@
+"""A lowered variant as a graph file: what is traced for the CPU, compiled by the target's torch, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import compile  # noqa: A004  (the room)
+from compile.analysis.variant import AnalyzedVariant
+from compile.definition import Inputs
+from compile.errors import CompileError
+from compile.lowering.for_target import flattened
+from compile.portable import check
+from compile.portable import file as graph_file
+from compile.portable.capture import Subject, capture, with_references
+from compile.portable.file import GraphFile, GraphFileError, PortableVariant, TensorEntry
+from compile.portable.replay import GraphPart, ValueType
+from compile.portable.tensors import TensorStore
+from compile.verification.parity import Tensors
+from inference_code.artifact.manifest import TensorDescription
+
+_LIBRARIES = ("torch", "transformers", "timm")
+
+
+@dataclass(frozen=True)
+class CapturedVariant:
+    """One variant as a graph file has it, without references; module: its replay, positional tensors to a tuple."""
+
+    variant: PortableVariant
+    tensors: TensorStore
+    module: nn.Module
+
+    def write(
+        self, path: Path, header: Mapping[str, Any], references: Sequence[Inputs], answers: Sequence[Tensors]
+    ) -> str:
+        """Writes it to `path` with references and what the original answers to them; returns its digest."""
+        given = [(list(inputs.values()), found) for inputs, found in zip(references, answers, strict=True)]
+        whole = with_references(self.variant, given, self.tensors)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        graph_file.write(path, header, [whole], self.tensors)
+        return graph_file.digest(whole)
+
+
+def captured(analyzed: AnalyzedVariant, target_torch: str) -> CapturedVariant:
+    """A lowered variant in lists of operators. target_torch: of the torch that will compile it.
+
+    Raises CompileError for what no graph file can hold: control flow, and operators that it or target_torch has not.
+    """
+    variant, store = analyzed.variant, TensorStore()
+    parts = flattened(analyzed.parts)
+    assert parts.wiring is not None  # noqa: S101  (flattened has it)
+    assert isinstance(parts.device, GraphPart)  # noqa: S101
+    assert parts.host is None or isinstance(parts.host, GraphPart)  # noqa: S101
+    subject = Subject(
+        role=variant.role,
+        bucket={axis: size if isinstance(size, int) else list(size) for axis, size in variant.bucket.items()},
+        batch_size=variant.batch,
+        inputs=_entries(analyzed.signature.inputs),
+        outputs=_entries(analyzed.signature.outputs),
+        structure=analyzed.signature.structure,
+    )
+    given = list(analyzed.references[0].values())
+    found = capture(subject, parts.host, parts.device, parts.wiring, given, store, target_torch)
+    graph = GraphFile({}, (found,), store.tensors)
+    try:
+        check.require(graph)
+    except GraphFileError as error:
+        raise CompileError(
+            f"{variant}: the captured graph is not sound: {error}", "Please report this model."
+        ) from None
+    return CapturedVariant(found, store, graph.whole(found))
+
+
+def made_by() -> dict[str, str]:
+    """Versions of the project and of the libraries that a graph is captured with."""
+    found = {"inferentia-endpoints": compile.__version__}
+    for name in _LIBRARIES:
+        try:
+            found[name] = str(torch.__version__) if name == "torch" else metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _entries(tensors: Sequence[TensorDescription]) -> list[TensorEntry]:
+    return [TensorEntry(one.name, ValueType(one.dtype, tuple(one.shape))) for one in tensors]
