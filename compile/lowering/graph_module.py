@@ -1,4 +1,4 @@
-"""A traced graph as steps that can be run one by one, taken apart and captured.
+"""A traced graph as steps that can be run one by one and captured.
 
 Sizes are fixed, as they are in a lowered module; control flow and what only TorchScript can run is refused.
 """
@@ -77,7 +77,7 @@ class _Reader:
                 found.append(self.step(node))
         for step in found:
             if any(self.graph.values[value].type == "ListType" for value in step.outputs):
-                raise UnplayableError(f"{step.kind}, whose list is not taken apart")
+                raise UnplayableError(f"{step.kind}, whose list is never unpacked")
         return found
 
     def unpack(self, node: Node, found: list[TracedStep]) -> None:

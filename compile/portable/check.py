@@ -34,14 +34,19 @@ _ITEM = {
 
 # Arguments that no file gives: the replay's factories follow its inputs.
 PLACEMENT = ("device", "pin_memory", "layout")
-# As large as an argument at the most; torch 1.13.1 cannot tell the shape before it runs them.
+# As large as an argument at the most (max_pool3d: by one in each size); torch 1.13.1 cannot tell the shape before it
+# runs them.
 _NO_LARGER = frozenset(
     f"aten::{name}"
     for name in (
-        *("bucketize.Tensor", "cummax", "cummin", "kthvalue", "logcumsumexp", "median", "median.dim"),
-        *("rrelu", "searchsorted.Tensor"),
+        *("argsort.stable", "bucketize.Tensor", "channel_shuffle", "cummax", "cummin", "kthvalue", "logcumsumexp"),
+        *("_weight_norm", "max_pool3d", "median", "median.dim", "rrelu", "searchsorted.Tensor", "take"),
     )
 )
+
+
+# Their other results are smaller than the first or an argument, and on a CPU of other sizes than without content.
+_FIRST_ALONE = ("aten::embedding_bag.padding_idx",)
 
 
 def require(file: GraphFile, torch_version: str = "") -> None:
@@ -223,7 +228,8 @@ def _made(node: Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Va
         if node.operator in _NO_LARGER:
             return None
         raise
-    return list(map(type_of, result if isinstance(result, (list, tuple)) else (result,)))
+    made = list(map(type_of, result if isinstance(result, (list, tuple)) else (result,)))
+    return made[:1] + list(node.types[1:]) if node.operator in _FIRST_ALONE else made
 
 
 def type_of(tensor: Tensor) -> ValueType:

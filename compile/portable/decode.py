@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -198,6 +198,9 @@ def _state(value: Any, place: str, tensors: Mapping[str, Tensor]) -> State:
 
 def _node(node: _Object) -> Node:
     made = [_tuple(entry, 3, place) for entry, place in node.entries("outputs")]
+    largest = tuple(_finite(*entry) for entry in node.entries("largest", []))
+    if largest and len(largest) != len(made):
+        raise GraphFileError(f"{node.place}.largest has {len(largest)} numbers for {len(made)} outputs")
     return Node(
         operator=node.text("operator"),
         args=tuple(_argument(*entry) for entry in node.entries("args")),
@@ -207,14 +210,14 @@ def _node(node: _Object) -> Node:
         },
         outputs=tuple(_count(value, node.place) for value, _, _ in made),
         types=tuple(_type(dtype, shape, node.place) for _, dtype, shape in made),
-        largest=tuple(_finite(*entry) for entry in node.entries("largest", [])),
+        largest=largest,
         module=node.text("module", ""),
         source=node.text("source", ""),
     )
 
 
 def _finite(value: Any, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if type(value) not in (int, float) or not -sys.float_info.max <= value <= sys.float_info.max:
         raise GraphFileError(f"{place} is {value!r:.80}, no number")
     return float(value)
 

@@ -6,7 +6,7 @@ Where an operator comes from (its source line) is not compared. Standard library
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -56,7 +56,7 @@ _NONE = Part((), (), (), ())
 
 def _of_parts(graph: str, part: str, before: Part, after: Part) -> list[Difference]:
     found = [Difference(graph, part, *row) for row in (*_of_nodes(before, after), *_of_weights(before, after))]
-    if not found and _bare(before) != _bare(after):
+    if not found and _compared(before) != _compared(after):
         found.append(Difference(graph, part, "", "changed", "which values the operators read"))
     return found
 
@@ -118,8 +118,9 @@ def _weight(digest: str, parameter: bool) -> str:
     return f"{digest} {'parameter' if parameter else 'buffer'}"
 
 
-def _bare(part: Part) -> Part:
-    return replace(part, nodes=tuple(replace(node, source="") for node in part.nodes))
+def _compared(part: Part) -> Any:
+    nodes = [(node.operator, node.args, node.kwargs, node.outputs, node.types, node.module) for node in part.nodes]
+    return part.inputs, part.state, nodes, part.outputs
 
 
 def _shown(what: str, before: Any, after: Any) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Runs a list of operators as an ordinary module: what a graph file holds, and what lowering takes apart.
+"""Runs a list of operators as an ordinary module: what a graph file holds, and what lowering splits.
 
 Run under a trace it records the same operators again, so that it can be analyzed and compiled like any model.
 Standard library and torch alone, from Python 3.10 and torch 1.13 on.
@@ -137,7 +137,7 @@ class GraphPart(nn.Module):
                 (step.args, step.kwargs), lambda leaf: values[leaf.value] if isinstance(leaf, Ref) else leaf
             )
             made = _compared(step, args, kwargs) if checked else results(step, args, kwargs)
-            if self.largest is not None:
+            if checked and self.largest is not None:
                 self.largest.append(tuple(map(largest_of, made)))
             values.update(zip(step.outputs, made, strict=True))
             for value in forgotten:

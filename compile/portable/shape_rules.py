@@ -1,7 +1,7 @@
 """What operators make whose shape a torch cannot tell before it runs them.
 
-torch 1.13.1 has no rule for convolutions and max_unpool2d of tensors without content, and no torch one for one_hot,
-whose content could decide. Formulas: https://docs.pytorch.org/docs/stable/generated/ of Conv2d and ConvTranspose2d.
+torch 1.13.1 has no rule for most of these where tensors have no content, and no torch one for one_hot, whose content
+could decide. Formulas: https://docs.pytorch.org/docs/stable/generated/ of Conv2d and ConvTranspose2d.
 Standard library and torch alone, from Python 3.10 and torch 1.13 on.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from compile.portable.replay import ValueType
@@ -80,9 +81,26 @@ def _one_hot(*, self: Tensor, num_classes: int = -1) -> ValueType:
     return ValueType("int64", (*self.shape, num_classes))
 
 
+def _repeat_interleave(*, self: Tensor, repeats: int, dim: int | None = None, **_: Any) -> ValueType:
+    if repeats < 0:
+        raise ValueError(f"repeats is {repeats}")
+    shape = [self.numel()] if dim is None else list(self.shape)
+    shape[dim or 0] *= repeats
+    return _type(self, shape)
+
+
+def _cdist(*, x1: Tensor, x2: Tensor, **_: Any) -> ValueType:
+    if min(x1.dim(), x2.dim()) < 2 or x1.shape[-1] != x2.shape[-1]:
+        raise ValueError(f"points of shapes {list(x1.shape)} and {list(x2.shape)}")
+    batch = torch.broadcast_shapes(x1.shape[:-2], x2.shape[:-2])  # type: ignore[no-untyped-call]
+    return _type(x1, [*batch, x1.shape[-2], x2.shape[-2]])
+
+
 RULES = {
     "aten::_convolution": _convolution,
     "aten::_convolution_mode": _convolution_mode,
+    "aten::cdist": _cdist,
     "aten::max_unpool2d": _max_unpool2d,
     "aten::one_hot": _one_hot,
+    "aten::repeat_interleave.self_int": _repeat_interleave,
 }
