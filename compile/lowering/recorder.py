@@ -220,6 +220,8 @@ class Recorder(TorchFunctionMode):
 
     def _dispatch(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = operator_name(func)
+        if name == "data":  # no operator, so that a trace loses it; the tensor shares its memory, as one detached does
+            func, name = Tensor.detach, "detach"
         args, kwargs = map_tensors(args, self.resolve), map_tensors(kwargs, self.resolve)
         if name in METADATA:
             return func(*args, **kwargs)

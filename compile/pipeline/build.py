@@ -23,6 +23,7 @@ from compile.pipeline.graph_archive import storable
 from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
 from endpoint_spec.lock import Lock, artifact_path, lock_path
+from inference_code.artifact.manifest import file_sha256
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
@@ -79,9 +80,9 @@ def build(resolved: ResolvedPlan, reporter: Reporter, cache: Cache | None = None
                 places.captures.write(whole, resolved.header, places.captures.variants)
         lock, changed = locking.publish(spec, lock, scratch / ARCHIVE)
         beside = artifact_path(spec, lock.rehearsal).with_name(graph_file.NAME)
-        if not cached:
+        if not cached and not (beside.is_file() and file_sha256(beside) == file_sha256(whole)):
             place([(whole, beside)])
-        elif changed:  # what came from the cache is captured nowhere
+        elif cached and changed:  # what came from the cache is captured nowhere
             beside.unlink(missing_ok=True)
     return Result(spec, lock, changed, resolved.weights.report.statement, tuple(variants), tuple(cached))
 

@@ -28,8 +28,15 @@ IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "copy_": lambda x: torch.zeros(x.shape, dtype=x.dtype).copy_(x),
     "fill_": lambda x: (x * 1).fill_(2.0) + x,
     "zero_": lambda x: (x * 1).zero_() + x,
+    "data": lambda x: _through_data(x * 2),
     "chain": lambda x: (x * 1).add_(1).mul_(2).div_(3).sub_(x),
 }
+
+
+def _through_data(x: Tensor) -> Tensor:
+    x.data[:, 0] = 3
+    x.data.mul_(2)
+    return x + 1
 
 
 def _augmented(x: Tensor) -> Tensor:

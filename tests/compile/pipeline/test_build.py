@@ -75,9 +75,12 @@ def test_the_artifact_runs_with_its_own_code_alone(built: Result, tmp_path: Path
     assert process.poll() is not None
 
 
-def test_nothing_but_artifact_and_lock_stays(tmp_path: Path) -> None:
+MADE = ["build/rehearsal/own.lock.json", "build/rehearsal/own/model.graph", "build/rehearsal/own/model.tar.gz"]
+
+
+def test_nothing_but_artifact_lock_and_graph_file_stays(tmp_path: Path) -> None:
     rehearse(write_entry(tmp_path))
-    assert sorted(files(tmp_path)) == ["build/rehearsal/own.lock.json", "build/rehearsal/own/model.tar.gz"]
+    assert sorted(files(tmp_path)) == MADE
 
 
 def test_a_build_that_changes_nothing_changes_no_byte(tmp_path: Path) -> None:
@@ -191,7 +194,7 @@ def test_killed_in_the_middle_nothing_half_written_is_taken_for_a_build(tmp_path
     assert len(list((tmp_path / "build" / "cache").iterdir())) == 1  # the graph that was finished, and proven
     rehearse(path)
     made = [name for name in sorted(files(tmp_path)) if not name.startswith("build/cache/")]
-    assert made == ["build/rehearsal/own.lock.json", "build/rehearsal/own/model.tar.gz"]
+    assert made == MADE
     assert not left[0].exists()
 
 

@@ -62,7 +62,8 @@ def test_a_second_build_compiles_nothing_and_makes_the_same(tmp_path: Path, monk
     assert first.cached == ()
     assert len(variants(tmp_path)) == 2
     before = files(tmp_path)
-    assert len(before) == 4
+    assert len(before) == 5
+    del before["build/rehearsal/own/model.graph"]  # the cache has compiled graphs, and none as they were captured
     shutil.rmtree(tmp_path / "build/rehearsal")
 
     def never(*_: object) -> None:

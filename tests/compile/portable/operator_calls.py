@@ -269,6 +269,15 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
         for corners in (False, True)
         for size, scale in (([7, 9], None), (None, [2.0, 1.5]))
     ],
+    "upsample_bilinear2d": [(IMAGE, [7, 9], False), (IMAGE, [7, 9], True), (IMAGE, [8, 10], False, 2.0, 2.0)],
+    "upsample_linear1d": [(x(2, 3, 7), [5], False), (x(2, 3, 7), [9], True), (x(2, 3, 7), [14], False, 2.0)],
+    "upsample_linear1d.vec": [(x(2, 3, 7), [5], False, None), (x(2, 3, 7), None, True, [1.7])],
+    "upsample_nearest1d": [(x(2, 3, 7), [5]), (x(2, 3, 7), [11], 1.7)],
+    "upsample_nearest2d": [(IMAGE, [7, 9]), (IMAGE, [12, 10], 2.0, 2.0)],
+    "upsample_nearest3d": [(VOLUME, [5, 4, 9]), (VOLUME, [8, 10, 12], 2.0, 2.0, 2.0)],
+    "upsample_nearest3d.vec": [(VOLUME, [5, 4, 9], None), (VOLUME, None, [1.7, 0.6, 2.0])],
+    "_upsample_nearest_exact1d.vec": [(x(2, 3, 7), [5], None), (x(2, 3, 7), None, [1.7])],
+    "_upsample_nearest_exact2d.vec": [(IMAGE, [7, 9], None), (IMAGE, None, [1.7, 0.6])],
     "upsample_nearest1d.vec": [(x(2, 3, 7), [5], None), (x(2, 3, 7), None, [1.7])],
     "upsample_nearest2d.vec": [(IMAGE, [7, 9], None), (IMAGE, None, [2.0, 2.0]), (IMAGE, None, [1.7, 0.6])],
 }
