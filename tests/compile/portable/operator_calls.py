@@ -275,7 +275,6 @@ CALLS: dict[str, list[tuple[Any, ...]]] = {
     "upsample_nearest1d": [(x(2, 3, 7), [5]), (x(2, 3, 7), [11], 1.7)],
     "upsample_nearest2d": [(IMAGE, [7, 9]), (IMAGE, [12, 10], 2.0, 2.0)],
     "upsample_nearest3d": [(VOLUME, [5, 4, 9]), (VOLUME, [8, 10, 12], 2.0, 2.0, 2.0)],
-    "upsample_nearest3d.vec": [(VOLUME, [5, 4, 9], None), (VOLUME, None, [1.7, 0.6, 2.0])],
     "_upsample_nearest_exact1d.vec": [(x(2, 3, 7), [5], None), (x(2, 3, 7), None, [1.7])],
     "_upsample_nearest_exact2d.vec": [(IMAGE, [7, 9], None), (IMAGE, None, [1.7, 0.6])],
     "upsample_nearest1d.vec": [(x(2, 3, 7), [5], None), (x(2, 3, 7), None, [1.7])],
