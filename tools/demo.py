@@ -254,7 +254,7 @@ def summarise(rehearsal: Rehearsal, call: dict[str, Any]) -> None:
     table = Table(title="rehearsed on this machine", show_header=False, title_justify="left")
     table.add_column()
     table.add_column(overflow="fold")
-    table.add_row("artifact", f"{summary['artifact_bytes'] / 1e6:.1f} MB, sha256 {summary['artifact']}")
+    table.add_row("artifact", f"{summary['artifact_bytes'] / 1e6:.1f} MB")
     table.add_row(
         "weights", f"{summary['weights']} (drawn at random: the map means nothing, it shows that the pipeline runs)"
     )
@@ -266,6 +266,7 @@ def summarise(rehearsal: Rehearsal, call: dict[str, Any]) -> None:
         table.add_row("alarm", f"{state}: {name}")
     table.add_row("results", f"{rehearsal.folder.relative_to(ROOT)}/ (depth.png, depth16.png, {PHOTOGRAPH.name})")
     console.print(table)
+    console.print(f"artifact sha256 {summary['artifact']}", soft_wrap=True, highlight=False)
 
 
 def destroy(rehearsal: Rehearsal) -> None:

@@ -63,9 +63,11 @@ def bundle_command(
 def _show_plan(plan: Plan, to: Path, digest: str) -> None:
     table = facts(f"{plan.name}: bundle in {to}")
     table.add_row("target", f"{plan.target}{' (rehearsal)' if plan.rehearsal else ''}")
-    table.add_row("inputs", f"sha256 {digest}")
+    table.add_row("inputs", "of this sha256:")
+    table.add_row("", digest)  # fits a line of 80 by itself, as keys do
     for variant in plan.variants:
-        table.add_row(f"variant {variant.index}", f"{variant.label}: {variant.key}")
+        table.add_row(f"variant {variant.index}", f"{variant.label}, of this key:")
+        table.add_row("", variant.key)
     out.print(table)
 
 
@@ -148,7 +150,8 @@ def adopt_command(
         typer.echo(json.dumps({**report, "lock": json.loads(lock.dump())}, indent=2))
         return
     table = facts(f"{name}: adopted")
-    table.add_row("artifact", f"{places[0]}, sha256 {lock.digests.artifact}")
+    table.add_row("artifact", f"{places[0]}, of this sha256:")
+    table.add_row("", lock.digests.artifact)  # fits a line of 80 by itself
     table.add_row("lock", places[1])
     table.add_row("changed", "yes" if changed else "no: artifact and lock were the same already")
     out.print(table)
