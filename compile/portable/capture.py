@@ -98,7 +98,8 @@ class _Captured:
 
     def part(self, part: GraphPart, given: Sequence[Tensor]) -> tuple[Part, list[Tensor]]:
         """A part as the file has it, with its values numbered in order, and what it answers."""
-        held = {value: (name, _held(part.state, name)) for value, name in part.names.items()}
+        named = _names(part.names)
+        held = {value: (named[value], _held(part.state, name)) for value, name in part.names.items()}
         known: dict[int, Tensor] = dict(zip(part.inputs, given, strict=True))
         known |= {value: tensor for value, (_, tensor) in held.items()}
         fresh = itertools.count()
@@ -191,6 +192,12 @@ def operator_of(step: Step) -> str:
     """The overload by name, as "aten::add.Tensor"."""
     schema = step.function._schema
     return f"{schema.name}.{schema.overload_name}" if schema.overload_name else str(schema.name)
+
+
+def _names(names: Mapping[int, str]) -> dict[int, str]:
+    """Weights by their names in the model's state_dict, without those of the modules that lowering put around it."""
+    found = {value: name.removeprefix("inner.").removeprefix("model.") for value, name in names.items()}
+    return found if len(set(found.values())) == len(found) else dict(names)
 
 
 def _placeless(step: Step) -> Step:

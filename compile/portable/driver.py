@@ -256,7 +256,6 @@ def _aliased(module: nn.Module, example: Sequence[Tensor], names: Sequence[str],
     known: dict[str, Tensor] = {}
     for path, tensor in [*module.named_parameters(), *module.named_buffers()]:
         known[path] = known[path.replace("state.", "", 1)] = tensor
-        known[path.replace("state.inner.model.", "", 1)] = tensor
     known.update(zip(names, example, strict=True))
     if name not in known:
         raise DriverError(

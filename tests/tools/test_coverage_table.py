@@ -37,6 +37,7 @@ def test_every_model_that_the_table_owes_is_a_row() -> None:
         assert model.variant in families()[model.family].variants
 
 
+@pytest.mark.slow
 def test_the_committed_table_belongs_to_the_code() -> None:
     if not coverage_table.DOCUMENT.is_file():
         pytest.skip("no table is committed yet")

@@ -61,12 +61,12 @@ def test_operators_by_module_with_shapes_and_weights(
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert str(path) in lines
     assert "in image float32[1, 3, 4, 4]" in lines
-    assert any(line.startswith("body aten::_convolution float32[1, 4, 2, 2] inner.model.first.w") for line in lines)
+    assert any(line.startswith("body aten::_convolution float32[1, 4, 2, 2] first.w") for line in lines)
     assert "aten::relu float32[1, 4, 2, 2]" in lines, "a module is named once"
     assert any(line.startswith(". aten::_convolution") for line in lines)
     assert f'build: {{"digest": "{"ab" * 32}"}}' in lines
-    digest = next(state.tensor for state in plain[0][0].device.state if state.name == "inner.model.last.weight")
-    assert f"inner.model.last.weight float32[5, 8] 0.000 {digest[:12]}" in lines
+    digest = next(state.tensor for state in plain[0][0].device.state if state.name == "last.weight")
+    assert f"last.weight float32[5, 8] 0.000 {digest[:12]}" in lines
     assert "\x1b[2J" not in text
 
 
@@ -119,22 +119,21 @@ def test_what_differs(plain: tuple[Graphs, TensorStore], tmp_path: Path, shown: 
     (graph,), store = plain
     before = write(tmp_path / "a.graph", [graph], store)
     state = [
-        one if one.name != "inner.model.first.bias" else replace(one, tensor=digest_of_another(store))
-        for one in graph.device.state
+        one if one.name != "first.bias" else replace(one, tensor=digest_of_another(store)) for one in graph.device.state
     ]
     after = with_node(graph, 1, operator="aten::sigmoid")
     after = with_node(after, 7, args=(after.device.nodes[7].args[0], -1, None))
     after = replace(after, device=replace(after.device, state=tuple(state)), references=())
     code, text, _ = shown("--diff", before, write(tmp_path / "b.graph", [after], store))
     assert code == 1
-    bias = next(one.tensor for one in graph.device.state if one.name == "inner.model.first.bias")
+    bias = next(one.tensor for one in graph.device.state if one.name == "first.bias")
     assert lines_of(text) == [
         "model, batch 1, device, body",
         "- aten::relu (%) -> float32[1, 4, 2, 2]",
         "+ aten::sigmoid (%) -> float32[1, 4, 2, 2]",
         "model, batch 1, device",
         "~ aten::softmax.int (%, 1, None) -> float32[1, 8]  ->  (%, -1, None) -> float32[1, 8]",
-        f"~ weight inner.model.first.bias {bias[:12]} parameter  ->  {digest_of_another(store)[:12]} parameter",
+        f"~ weight first.bias {bias[:12]} parameter  ->  {digest_of_another(store)[:12]} parameter",
         "model, batch 1",
         "~ references",
     ]

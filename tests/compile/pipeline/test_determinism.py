@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.compile.projects import ROOT, WITH_SAMPLE, write_entry
 
 # Python runs this file before anything else, when its folder is on the path.
@@ -36,6 +38,7 @@ def build(at: Path, **environment: str) -> dict[str, object]:
     return result
 
 
+@pytest.mark.slow
 def test_two_checkouts_two_days_one_digest(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "a" / "much" / "longer" / "way" / "two"
     checkout(ROOT, one)

@@ -65,7 +65,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "count"), [("bert", 60), ("plain", 150)])
+@pytest.mark.parametrize(("name", "count"), [("bert", 25), ("plain", 75)])
 def test_any_damage_is_refused_or_replays(name: str, count: int, folders: dict[str, Path]) -> None:
     """In a process of its own, whose memory is bounded, and which may crash."""
     done = subprocess.run(
