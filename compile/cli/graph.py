@@ -18,9 +18,8 @@ from compile.errors import CompileError, UsageError
 from compile.frontend.project import endpoint
 from compile.packaging import graph_file
 from compile.portable import differences
-from compile.portable.check import type_of
-from compile.portable.file import FORMAT, GraphFile, Node, Part, PortableVariant, State, TensorEntry
-from compile.portable.replay import refs
+from compile.portable.file import FORMAT, GraphFile, Node, Part, PortableVariant, State
+from compile.portable.replay import refs, type_of
 from endpoint_spec.lock import artifact_path
 
 What = Annotated[str | None, typer.Argument(help="An endpoint that was built, or a FILE.graph.", show_default=False)]
@@ -140,7 +139,7 @@ def _show_file(path: Path, file: GraphFile) -> None:
 def _show_graph(variant: PortableVariant, file: GraphFile) -> None:
     for what, entries in (("in", variant.inputs), ("out", variant.outputs)):
         for entry in entries:
-            _line(f"{what:3} {escape(_entry(entry))}")
+            _line(f"{what:3} {escape(str(entry))}")
     for name, part in _parts(variant):
         _show_part(name, part, file)
 
@@ -184,10 +183,6 @@ def _bytes(state: State, file: GraphFile) -> int:
 
 def _megabytes(count: int) -> str:
     return f"{count / 1e6:.3f}" if count < 1e6 else f"{count / 1e6:.1f}"
-
-
-def _entry(entry: TensorEntry) -> str:
-    return f"{entry.name} {entry.type}"
 
 
 def _printable(text: str) -> str:

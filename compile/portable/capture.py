@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from compile.errors import CompileError
 from compile.portable import operators
-from compile.portable.check import PLACEMENT, type_of
+from compile.portable.check import PLACEMENT
 from compile.portable.file import Node, Part, PortableVariant, Reference, State, TensorEntry, function_of
-from compile.portable.replay import GraphPart, Ref, Step, Wiring, largest_of, replaced, results
+from compile.portable.replay import GraphPart, Ref, Step, Wiring, largest_of, last_uses, replaced, results, type_of
 from compile.portable.tensors import TensorFileError, TensorStore
 
 # Whose Tensor argument may be a number; others have an overload of their own for it.
@@ -60,9 +60,10 @@ def capture(
     found = _Captured(tensors, target_torch)
     made: dict[str, Sequence[Tensor]] = {"input": list(example)}
     host_part = None
-    if host is not None:
-        host_part, made["host"] = found.part(host, [example[number] for number in wiring.host])
-    device_part, _ = found.part(device, [made[source][number] for source, number in wiring.device])
+    with torch.no_grad():  # gradients would keep the intermediates
+        if host is not None:
+            host_part, made["host"] = found.part(host, [example[number] for number in wiring.host])
+        device_part, _ = found.part(device, [made[source][number] for source, number in wiring.device])
     if found.problems:
         raise CompileError(
             f"{subject.role}: the graph cannot be captured for torch {target_torch}:\n  " + "\n  ".join(found.problems),
@@ -117,12 +118,9 @@ class _Captured:
             return leaf
 
         steps = [_placeless(step) for step in _needed(part.steps, part.outputs)]
-        read = _read_later(steps, part.outputs)
-        for recorded, later in zip(steps, read, strict=True):
-            kept = [
-                tensor for value, tensor in known.items() if value in later or value in held or value in part.inputs
-            ]
-            step = _functional(recorded, known, kept)
+        lasting = [*given, *(tensor for _, tensor in held.values())]
+        for recorded, forgotten in zip(steps, last_uses(steps, part.outputs), strict=True):
+            step = _functional(recorded, known, forgotten, lasting)
             args, kwargs = self.call(step, known)
             made = results(
                 step, *replaced((args, kwargs), lambda leaf: known[leaf.value] if isinstance(leaf, Ref) else leaf)
@@ -143,6 +141,8 @@ class _Captured:
             )
             self.judge(node)
             nodes.append(node)
+            for value in forgotten:  # all intermediates of a large model do not fit into memory together
+                known.pop(value, None)
         inputs, outputs = [tuple(numbers[value] for value in some) for some in (part.inputs, part.outputs)]
         return Part(inputs, tuple(state), tuple(nodes), outputs), [known[value] for value in part.outputs]
 
@@ -213,24 +213,16 @@ def _placeless(step: Step) -> Step:
     return replace(step, function=torch.ops.aten.to.dtype, args=cast, kwargs={})
 
 
-def _read_later(steps: Sequence[Step], outputs: Sequence[int]) -> list[set[int]]:
-    """For each step, the values that are read after it."""
-    later, found = set(outputs), []
-    for step in reversed(steps):
-        found.append(set(later))
-        later |= set(step.refs)
-    return found[::-1]
-
-
-def _functional(step: Step, known: Mapping[int, Tensor], kept: Sequence[Tensor]) -> Step:
+def _functional(step: Step, known: Mapping[int, Tensor], forgotten: Sequence[int], lasting: Sequence[Tensor]) -> Step:
     """A write into memory that nothing reads any more, as the operator that makes a new tensor; others stay.
 
-    PyTorch decomposes its recurrent cells into such writes. known: the values so far; kept: those of them that are read
-    after the step, inputs and weights.
+    PyTorch decomposes its recurrent cells into such writes. known: the values so far; forgotten: those of them that are
+    not read after the step; lasting: inputs and weights, which are never written into.
     """
     schema = step.function._schema
     if not schema.is_mutable or not schema.name.endswith("_") or not isinstance(step.args[0], Ref):
         return step
+    kept = [*lasting, *(tensor for value, tensor in known.items() if value not in forgotten)]
     if any(_overlap(known[step.args[0].value], tensor) for tensor in kept):
         return step
     space, _, name = schema.name.partition("::")
@@ -241,14 +233,19 @@ def _functional(step: Step, known: Mapping[int, Tensor], kept: Sequence[Tensor])
 
 def _overlap(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors have an element of memory in common."""
-    memory = one.untyped_storage()
-    if other.untyped_storage().data_ptr() != memory.data_ptr():
+    memory = _memory(one)
+    if _memory(other).data_ptr() != memory.data_ptr():
         return False
     if one.dtype != other.dtype:
         return True
     marks = torch.zeros(memory.nbytes() // one.element_size(), dtype=torch.bool)
     marks.as_strided(one.shape, one.stride(), one.storage_offset()).fill_(True)
     return bool(marks.as_strided(other.shape, other.stride(), other.storage_offset()).any())
+
+
+def _memory(tensor: Tensor) -> Any:
+    """The untyped storage; torch 1.13, where jobs still capture, has another name for it."""
+    return tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()._storage  # type: ignore[no-untyped-call]
 
 
 def _held(state: nn.Module, name: str) -> Tensor:

@@ -13,25 +13,11 @@ import torch
 from torch import Tensor
 
 from compile.portable import operators, shape_rules
-from compile.portable.file import (
-    MOST_BYTES,
-    GraphFile,
-    GraphFileError,
-    Node,
-    Part,
-    PortableVariant,
-    function_of,
-)
-from compile.portable.replay import Ref, ValueType, first_line, refs, replaced
+from compile.portable.file import MOST_BYTES, GraphFile, GraphFileError, Node, Part, PortableVariant, function_of
+from compile.portable.replay import Ref, ValueType, first_line, refs, replaced, type_of
+from compile.portable.tensors import DTYPES
 
-_ITEM = {
-    **dict.fromkeys(("float64", "int64"), 8),
-    **dict.fromkeys(("float32", "int32"), 4),
-    **dict.fromkeys(("float16", "bfloat16", "int16"), 2),
-    **dict.fromkeys(("int8", "uint8", "bool"), 1),
-}
-
-
+_ITEM = {str(dtype).removeprefix("torch."): torch.empty((), dtype=dtype).element_size() for dtype in DTYPES.values()}
 # Arguments that no file gives: the replay's factories follow its inputs.
 PLACEMENT = ("device", "pin_memory", "layout")
 # As large as an argument at the most (max_pool3d: by one in each size); torch 1.13.1 cannot tell the shape before it
@@ -43,8 +29,6 @@ _NO_LARGER = frozenset(
         *("_weight_norm", "max_pool3d", "median", "median.dim", "rrelu", "searchsorted.Tensor", "take"),
     )
 )
-
-
 # Their other results are smaller than the first or an argument, and on a CPU of other sizes than without content.
 _FIRST_ALONE = ("aten::embedding_bag.padding_idx",)
 
@@ -230,11 +214,6 @@ def _made(node: Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Va
         raise
     made = list(map(type_of, result if isinstance(result, (list, tuple)) else (result,)))
     return made[:1] + list(node.types[1:]) if node.operator in _FIRST_ALONE else made
-
-
-def type_of(tensor: Tensor) -> ValueType:
-    """Dtype and shape."""
-    return ValueType(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
 
 
 def size_of(kind: ValueType) -> int:

@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from compile.portable.file import GraphFile, Node, Part, PortableVariant
-from compile.portable.replay import Ref, ValueType, replaced
+from compile.portable.replay import Ref, replaced
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,5 @@ def _compared(part: Part) -> Any:
 
 def _shown(what: str, before: Any, after: Any) -> tuple[str, str]:
     if what in ("inputs", "outputs"):
-        return _entries(before), _entries(after)
+        return ", ".join(map(str, before)), ", ".join(map(str, after))
     return ("", "") if what in ("references", "wiring") else (str(before), str(after))
-
-
-def _entries(entries: Sequence[Any]) -> str:
-    return ", ".join(f"{entry.name} {ValueType(entry.type.dtype, entry.type.shape)}" for entry in entries)

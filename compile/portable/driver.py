@@ -7,7 +7,7 @@ runs on a compile machine that has nothing else of the project than this package
 request.json: target ("inf1", "inf2"), packages (module and distributions), graph (the folder of an unpacked graph
 file), variant (its number there), keywords (of the compiler's trace function, as JSON), bounds (of each output: how far
 the replay may be from the recorded answers), trials (a file of tensors and the digests of the inputs of each run on a
-chip, or null).
+chip).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from compile.portable import check, decode
 from compile.portable import tensors as tensor_files
 from compile.portable.file import GraphFile, GraphFileError, PortableVariant
 from compile.portable.joined import joined
-from compile.portable.replay import ReplayError
+from compile.portable.replay import ReplayError, distance
 
 DEVICE = Path("/dev/neuron0")  # the Neuron driver's first device
 STATED = "ERROR: "  # begins what the driver itself has to say of a failure
@@ -121,7 +121,7 @@ def run(folder: Path) -> None:
         whole, compiled = _compiled(file, variant, request)
     torch.jit.save(whole, str(folder / COMPILED))
     answers = None
-    if request["trials"] is not None and (here["device"] or here["stand_in"]):
+    if here["device"] or here["stand_in"]:
         answers = _answers(folder / COMPILED, request, folder / ANSWERS)
     kinds = Counter(node.kind() for node in _nodes(compiled.inlined_graph))
     # ru_maxrss: kilobytes of the largest process, of this one and of those that it waited for.
@@ -148,7 +148,7 @@ def _replayed(file: GraphFile, variant: PortableVariant, bounds: Sequence[float]
     for number in range(len(variant.references)):
         inputs, expected = file.reference(variant, number)
         for place, (one, other) in enumerate(zip(module(*inputs), expected, strict=True)):
-            error = distance(one, other)
+            error = distance(one, other, nan_equal=True)
             if not error <= bounds[place]:
                 name = variant.outputs[place].name
                 raise ReplayError(
@@ -158,17 +158,6 @@ def _replayed(file: GraphFile, variant: PortableVariant, bounds: Sequence[float]
             worst[place] = max(worst[place], error)
     names = [entry.name for entry in variant.outputs]
     return [{"output": name, "error": error} for name, error in zip(names, worst, strict=True)]
-
-
-def distance(one: Tensor, other: Tensor) -> float:
-    """max|one - other| in float64; NaN where only one of them is, 0 where both hold the same."""
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return math.inf
-    if not one.numel():
-        return 0.0
-    left, right = one.double(), other.double()
-    same = (left == right) | (left.isnan() & right.isnan())
-    return float(torch.where(same, torch.zeros_like(left), (left - right).abs()).max())
 
 
 def _first(one: Tensor, other: Tensor) -> str:
@@ -255,7 +244,7 @@ def _aliased(module: nn.Module, example: Sequence[Tensor], names: Sequence[str],
     """The tensor that an alias names: an input of the graph, or a buffer or parameter of the model."""
     known: dict[str, Tensor] = {}
     for path, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        known[path] = known[path.replace("state.", "", 1)] = tensor
+        known[path.removeprefix("state.")] = tensor
     known.update(zip(names, example, strict=True))
     if name not in known:
         raise DriverError(

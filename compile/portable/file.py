@@ -6,7 +6,6 @@ torch alone, from Python 3.10 and torch 1.13 on.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -40,6 +39,9 @@ class TensorEntry:
 
     name: str
     type: ValueType
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.type}"
 
 
 @dataclass(frozen=True)
@@ -218,12 +220,6 @@ def digests(variants: Sequence[PortableVariant]) -> set[str]:
     return {state.tensor for part in parts for state in part.state}.union(
         *((*reference.inputs, *reference.outputs) for reference in references)
     )
-
-
-def digest(variant: PortableVariant) -> str:
-    """64 hex digits of all that a graph is: operators, wiring, and its tensors by their digests."""
-    text = json.dumps(_variant_json(variant), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:

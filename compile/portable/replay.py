@@ -39,6 +39,11 @@ class ValueType:
         return f"{self.dtype}{list(self.shape)}"
 
 
+def type_of(tensor: Tensor) -> ValueType:
+    """Dtype and shape."""
+    return ValueType(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+
+
 @dataclass
 class Step:
     """One operation: a function, its arguments (constants, and `Ref`s in nested lists), the values that it makes.
@@ -121,7 +126,7 @@ class GraphPart(nn.Module):
         self.names = {value: name for value, (name, _) in state.items() if value in read}
         for value, name in self.names.items():
             _hold(self.state, name, state[value][1])
-        self.forgotten = _last_uses(self.steps, self.outputs)
+        self.forgotten = last_uses(self.steps, self.outputs)
         self.training = False
         self.largest: list[tuple[float, ...]] | None = None
 
@@ -151,6 +156,19 @@ def results(step: Step, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Seq
     return result if isinstance(result, (list, tuple)) else (result,)
 
 
+def distance(one: torch.Tensor, other: torch.Tensor, *, nan_equal: bool = False) -> float:
+    """max|one - other| in float64; places where both hold the same infinity (or NaN, where asked) count as equal."""
+    if not one.numel():
+        return 0.0
+    if one.is_complex():
+        one, other = torch.view_as_real(one.resolve_conj()), torch.view_as_real(other.resolve_conj())
+    one, other = one.double(), other.double()
+    same = one == other
+    if nan_equal:
+        same |= one.isnan() & other.isnan()
+    return float(torch.where(same, torch.zeros_like(one), (one - other).abs()).max())
+
+
 def largest_of(tensor: Tensor) -> float:
     """max|tensor| over what is finite; 0 of nothing."""
     finite = tensor.detach()[tensor.isfinite()] if tensor.is_floating_point() else tensor.detach()
@@ -161,7 +179,7 @@ def _compared(step: Step, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> S
     at = f" ({step.where})" if step.where else ""
     try:
         made = results(step, args, kwargs)
-        found = [ValueType(str(one.dtype).removeprefix("torch."), tuple(one.shape)) for one in made]
+        found = list(map(type_of, made))
     except Exception as error:
         raise ReplayError(f"{step.kind}{at} cannot run here: {first_line(error)}") from error
     if step.types and list(step.types) != found:
@@ -218,7 +236,8 @@ def _hold(root: nn.Module, name: str, tensor: Tensor) -> None:
         root.register_buffer(leaf, tensor)
 
 
-def _last_uses(parts: Sequence[Step], outputs: Collection[int]) -> list[tuple[int, ...]]:
+def last_uses(parts: Sequence[Step], outputs: Collection[int]) -> list[tuple[int, ...]]:
+    """For each step, the values that nothing reads after it; `outputs` never are among them."""
     last: dict[int, int] = {}
     for number, step in enumerate(parts):
         last.update(dict.fromkeys((*step.refs, *step.outputs), number))

@@ -70,7 +70,10 @@ def run(lowered: LoweredVariant, target: NeuronTarget, keywords: dict[str, Any])
     write_json(lowered.work / driver.REQUEST, request)
     log = lowered.work / LOG
     limit = lowered.spec.compile.timeout / timedelta(seconds=1) + GRACE_SECONDS
-    code, timed_out, cost = _watch(target.python, lowered.work, log, limit)
+    try:
+        code, timed_out, cost = _watch(target.python, lowered.work, log, limit)
+    finally:
+        shutil.rmtree(unpacked)
     _LOG.info("%s: compiler's exit code %d after %.1f s, see %s", lowered.variant, code, cost.seconds, log)
     text = log.read_text(encoding="utf-8", errors="replace")
     write_json(lowered.work / "cost.json", asdict(cost))
@@ -78,7 +81,6 @@ def run(lowered: LoweredVariant, target: NeuronTarget, keywords: dict[str, Any])
     if code != 0 or not result.is_file():
         raise Failure(lowered, log, text).ended(code, timed_out, cost)
     made = json.loads(result.read_text(encoding="utf-8"))
-    shutil.rmtree(unpacked)
     return Finished(
         graph=lowered.work / driver.COMPILED,
         log=log,
@@ -87,7 +89,7 @@ def run(lowered: LoweredVariant, target: NeuronTarget, keywords: dict[str, Any])
         neuron_nodes=made["neuron_nodes"],
         operators=made["operators"],
         replayed={one["output"]: one["error"] for one in made["replayed"]},
-        answers=answers_of(made, lowered.work),
+        answers=_answers(made, lowered.work),
     )
 
 
@@ -98,7 +100,7 @@ def _trials(lowered: LoweredVariant, file: Path) -> dict[str, Any]:
     return {"file": str(file.resolve()), "inputs": inputs}
 
 
-def answers_of(result: Mapping[str, Any], folder: Path) -> list[list[Tensor]] | None:
+def _answers(result: Mapping[str, Any], folder: Path) -> list[list[Tensor]] | None:
     """What a chip answered to each trial, from the driver's result.json; None where there was no chip."""
     if result["answers"] is None:
         return None

@@ -21,6 +21,7 @@ from torch import nn
 
 from compile.definition import GraphVariant, Inputs, ModelDefinition
 from compile.errors import CompileError, one_line, users_code
+from compile.portable.replay import distance
 from compile.verification.parity import (
     RELATIVE_FLOOR,
     OutputParity,
@@ -28,7 +29,6 @@ from compile.verification.parity import (
     answer,
     answer_in_float64,
     as_float64,
-    distance,
     in_float64,
     require_as_many,
     run,

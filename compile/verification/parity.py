@@ -19,6 +19,7 @@ from torch import nn
 from compile.definition import Inputs
 from compile.errors import CompileError, one_line, users_code
 from compile.lowering.module_copy import duplicate
+from compile.portable.replay import distance
 from compile.verification.tolerance import larger
 
 RELATIVE_FLOOR = 1e-6
@@ -234,19 +235,6 @@ def _exact(double: nn.Module, tensors: Tensors, expected: Tensors, parity: Parit
     if note not in parity.notes:
         parity.notes.append(note)
     return [None] * len(parity.outputs)
-
-
-def distance(one: torch.Tensor, other: torch.Tensor, *, nan_equal: bool = False) -> float:
-    """max|one - other| in float64; places where both hold the same infinity (or NaN, where asked) count as equal."""
-    if not one.numel():
-        return 0.0
-    if one.is_complex():
-        one, other = torch.view_as_real(one.resolve_conj()), torch.view_as_real(other.resolve_conj())
-    one, other = one.double(), other.double()
-    same = one == other
-    if nan_equal:
-        same |= one.isnan() & other.isnan()
-    return float(torch.where(same, torch.zeros_like(one), (one - other).abs()).max())
 
 
 def answer(artifact: Callable[..., Tensors], tensors: Iterable[torch.Tensor], what: str) -> Tensors:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
+import compile  # noqa: A004  (the room)
 from compile import GraphDefinition, ModelDefinition
 from compile.definition import checked_inputs
 from compile.errors import CompileError
+from tests.compile.projects import ROOT
 
 
 def graph(module: nn.Module | None = None, references: int = 5, **other: torch.Tensor) -> GraphDefinition:
@@ -52,3 +56,9 @@ def test_float64_inputs_are_refused_with_the_reason() -> None:
     wide = {"x": torch.zeros(1, 3, dtype=torch.float64)}
     with pytest.raises(CompileError, match="Inferentia has no float64"):
         checked_inputs(GraphDefinition(nn.Identity().eval(), lambda _, __: wide, lambda _, __: [wide] * 5), "m", {}, 1)
+
+
+def test_the_version_is_that_of_the_project() -> None:
+    stated = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert stated is not None
+    assert compile.__version__ == stated.group(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,9 +110,32 @@ def test_a_write_that_another_value_shows_is_refused() -> None:
     x = torch.zeros(4, 6)
     view = x[:, 1:3]
     write = Step("aten::add_", step, (Ref(1), 1.0), {}, (2,))
-    assert capturing._functional(write, {0: x, 1: view}, [x]).function is step
-    apart = capturing._functional(write, {0: x, 1: view}, [x[:, 3:]])
+    assert capturing._functional(write, {0: x, 1: view}, [1], []).function is step
+    assert capturing._functional(write, {1: view}, [1], [x]).function is step
+    apart = capturing._functional(write, {0: x[:, 3:], 1: view}, [1], [])
     assert apart.function is torch.ops.aten.add.Tensor
+
+
+def test_intermediates_are_forgotten_after_their_last_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forward(own: Any, x: Tensor) -> Tensor:
+        for _ in range(20):
+            x = (x * own.weight).tanh()
+        return x
+
+    made: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+    original = capturing.results
+
+    def results(*given: Any) -> Any:
+        alive.append(sum(one() is not None for one in made))
+        found = original(*given)
+        made.extend(map(weakref.ref, found))
+        return found
+
+    monkeypatch.setattr(capturing, "results", results)
+    captured(Function(forward), torch.randn(2, 6))
+    assert len(made) == 40
+    assert max(alive) <= 3
 
 
 def test_an_operator_that_the_targets_torch_lacks_is_refused() -> None:

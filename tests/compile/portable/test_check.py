@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from compile.portable import operators
-from compile.portable.check import _Checked, type_of
+from compile.portable.check import _Checked
 from compile.portable.file import GraphFileError, Node, Part, function_of
-from compile.portable.replay import Ref, replaced
+from compile.portable.replay import Ref, replaced, type_of
 from tests.compile.portable.operator_calls import calls
 
 VERSION = str(torch.__version__)
