@@ -1,4 +1,4 @@
-"""Compile jobs: where their files lie in the artifact bucket, and the two small files that pass between the rooms.
+"""Compile jobs: where their files lie in the artifact bucket, and the plan that passes between the rooms.
 
 Everybody who writes or reads below jobs/NAME/ takes the keys from here: compile, cdk, operations, embedded_aws.
 """
@@ -8,21 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .digests import canonical, file_digest
 from .errors import dotted
 
-FORMAT = 1
 JOBS = "jobs/"  # everything of all compile jobs
-VARIANT = "variant.tar"
-ARTIFACT, LOCK, RESULT, PLAN = "model.tar.gz", "lock.json", "result.json", "plan.json"
-START, PROJECT, REQUIREMENTS, WEIGHTS = "start.sh", "project.tar.gz", "requirements.txt", "weights"
-GATHER = "gather"  # stands where a variant's index stands, for the job that gathers
+VARIANT, PLAN, REQUIREMENTS = "variant.tar", "plan.json", "requirements.txt"
+# Of a bundle: the unpacked graph file, inputs for runs on a chip, the package that compiles, and its module to run.
+GRAPH, TRIALS, CODE, MODULE = "graph", "trials.safetensors", "code", "compile.portable.job"
 # Where a job finds its inputs and leaves its outputs: SageMaker's folders, below one prefix.
 PREFIX = "/opt/ml"
 INPUTS, OUTPUTS = f"{PREFIX}/processing/input", f"{PREFIX}/processing/output"
@@ -31,19 +29,17 @@ MESSAGE_FILE = f"{PREFIX}/output/message"
 # Full matches, free of what a shell or a path could take for more than a name; good for every language.
 SHA256_PATTERN = "[0-9a-f]{64}"
 NAME_PATTERN = "[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}"
-INDEX_PATTERN = "(0|[1-9][0-9]{0,3}|gather)"
+INDEX_PATTERN = "(0|[1-9][0-9]{0,3})"
 RUN_PATTERN = f"{NAME_PATTERN}-[0-9a-f]{{12}}-[1-9][0-9]{{0,2}}"  # 80 characters at most, as Step Functions has it
 INPUTS_KEY_PATTERN = f"jobs/{NAME_PATTERN}/inputs/{SHA256_PATTERN}/"
 WHEELS_KEY_PATTERN = f"jobs/{NAME_PATTERN}/wheels/{SHA256_PATTERN}/"
-MANIFEST_KEY_PATTERN = f"jobs/{NAME_PATTERN}/runs/{RUN_PATTERN}/variants\\.manifest"
 _MAX_BYTES = 4 * 1024 * 1024
 
 Sha256 = Annotated[str, Field(pattern=f"^{SHA256_PATTERN}$")]
-Index = int | Literal["gather"]
 
 
 class JobError(ValueError):
-    """A plan or a result that is missing, damaged or of another format; str() is one clear line."""
+    """A plan that is missing, damaged or of another format; str() is one clear line."""
 
 
 class _Part(BaseModel):
@@ -51,25 +47,30 @@ class _Part(BaseModel):
 
 
 class VariantJob(_Part):
-    """One graph to compile. key: of the compile cache, over everything that decides what comes out."""
+    """One graph to compile. key: of the compile cache, over everything that decides what comes out. graph: the digest
+    of its nodes, constants and references. The rest is what the driver is asked for, see compile/portable/driver.py."""
 
     index: int = Field(ge=0, le=9999)
-    role: str
-    bucket: dict[str, int | list[int]]
-    batch: int = Field(ge=1)
     label: str
+    slug: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$", description="its folder in the record")
     key: Sha256
+    graph: Sha256
+    keywords: dict[str, Any]
+    bounds: list[float]
+    trials: list[list[Sha256]]
 
 
 class Plan(_Part):
     """plan.json of a bundle: what its jobs compile. files: every other file of the bundle with its sha256."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     name: str = Field(pattern=f"^{NAME_PATTERN}$")
     build_digest: Sha256
     target: Literal["inf1", "inf2"]
     rehearsal: bool
     where: Literal["processing", "ec2"]
+    packages: list[str] = Field(description="the module that compiles, then the distributions whose versions are kept")
+    timeout: float = Field(gt=0, description="seconds that compiling one variant may take")
     environment: dict[str, str] = Field(default_factory=dict, description="what the variants' keys say of the machine")
     variants: list[VariantJob] = Field(min_length=1)
     files: dict[str, Sha256]
@@ -86,71 +87,29 @@ class Plan(_Part):
         return self
 
 
-class ResultArtifact(_Part):
-    """model.tar.gz of a run: its digest, its key in the bucket once published, its size."""
-
-    sha256: Sha256
-    key: str
-    bytes: int = Field(gt=0)
-
-
-class Result(_Part):
-    """result.json: what the gather job made."""
-
-    name: str = Field(pattern=f"^{NAME_PATTERN}$")
-    build_digest: Sha256
-    artifact: ResultArtifact
-    lock_sha256: Sha256
-    rehearsal: bool
-    stand_in: bool
-
-    @model_validator(mode="after")
-    def _sound(self) -> Result:
-        if self.artifact.key != f"models/{self.name}/{self.artifact.sha256}/{ARTIFACT}":
-            raise ValueError("artifact.key does not name the endpoint and the digest")
-        return self
-
-
-_Read = TypeVar("_Read", bound=_Part)
-
-
 def read_plan(path: Path) -> Plan:
     """plan.json of a bundle. Raises JobError."""
-    return _read(path, Plan)
-
-
-def read_result(path: Path) -> Result:
-    """result.json of a run. Raises JobError."""
-    return _read(path, Result)
-
-
-def dump(part: Plan | Result) -> str:
-    """The same plan or result is the same text: sorted keys, two spaces, a newline at the end."""
-    plain = part.model_dump(mode="json")
-    return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _read(path: Path, kind: type[_Read]) -> _Read:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise JobError(f"{path.name} has more than {_MAX_BYTES} bytes and is none of ours.")
-        text = path.read_bytes()
+        data: Any = json.loads(path.read_bytes())
+        return Plan.model_validate(data)
     except OSError as error:
         raise JobError(f"{path.name} cannot be read: {error.strerror or error}.") from None
-    return _parse(text, kind, path.name)
-
-
-def _parse(text: str | bytes, kind: type[_Read], name: str) -> _Read:
-    try:
-        data: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise JobError(f"{name} is not JSON: {str(error).splitlines()[0]}.") from None
-    try:
-        return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = f"{dotted(first['loc'])}: " if first["loc"] else ""
-        raise JobError(f"{name}: {where}{first['msg'].removeprefix('Value error, ')}.") from None
+        raise JobError(f"{path.name}: {where}{first['msg'].removeprefix('Value error, ')}.") from None
+    except JobError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise JobError(f"{path.name} is not JSON: {str(error).splitlines()[0]}.") from None
+
+
+def dump(plan: Plan) -> str:
+    """The same plan is the same text: sorted keys, two spaces, a newline at the end."""
+    plain = plan.model_dump(mode="json")
+    return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _inside(path: str) -> bool:
@@ -175,7 +134,7 @@ def base_prefix(name: str) -> str:
 
 
 def inputs_prefix(name: str, digest: str) -> str:
-    """The bundle: start.sh, project.tar.gz, plan.json, weights/."""
+    """The bundle: plan.json, the graphs, their trials, and the code that compiles them."""
     return f"jobs/{name}/inputs/{digest}/"
 
 
@@ -204,25 +163,9 @@ def run_prefix(name: str, run: str) -> str:
     return f"{runs_prefix(name)}{run}/"
 
 
-def variants_manifest_key(name: str, run: str) -> str:
-    """SageMaker's manifest of the variants that a run gathers."""
-    return f"{run_prefix(name, run)}variants.manifest"
-
-
-def record_prefix(name: str, run: str, index: Index) -> str:
-    """Compiler log and work directory of a variant, also after a failure; or of the gathering."""
+def record_prefix(name: str, run: str, index: int) -> str:
+    """Compiler log and record of a variant, also after a failure."""
     return f"{run_prefix(name, run)}record/{index}/"
-
-
-def output_prefix(name: str, run: str) -> str:
-    """What gather made: model.tar.gz, lock.json, result.json."""
-    return f"{run_prefix(name, run)}output/"
-
-
-def variants_manifest(bucket: str, name: str, keys: Iterable[str]) -> str:
-    """The text of variants.manifest: a prefix and the objects below it, in the plan's order."""
-    entries: list[Any] = [{"prefix": f"s3://{bucket}/{cache_prefix(name)}"}]
-    return json.dumps([*entries, *(f"{key}/{VARIANT}" for key in keys)])
 
 
 def run_stem(name: str, build_digest: str) -> str:
