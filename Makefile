@@ -69,9 +69,6 @@ lock: ## resolve requirements/*.in anew (needs uv)
 	uv pip compile requirements/preprocess.in -o requirements/preprocess.txt --generate-hashes --python-version 3.11 --no-emit-package numpy --no-emit-index-url --no-emit-find-links --no-annotate
 	for server in torchserve310:3.10 torchserve:3.11 triton:3.11; do \
 	uv pip compile requirements/$${server%:*}.in -o requirements/$${server%:*}.txt --generate-hashes --python-version $${server#*:} $$(test $$server != torchserve:3.11 || echo --no-emit-package numpy) --no-emit-package pillow --no-emit-index-url --no-emit-find-links --no-annotate || exit 1; done
-	for job in inf1:3.10:requirements/python310.txt inf2:3.12:requirements.txt; do \
-	target=$${job%%:*}; rest=$${job#*:}; \
-	uv pip compile requirements/job-$$target.in -c $${rest#*:} -o requirements/job-$$target.txt --generate-hashes --python-version $${rest%%:*} --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-emit-find-links --no-annotate || exit 1; done
 
 clean: ## remove what builds made (not the environments)
 	rm -rf build cdk.out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -88,7 +88,6 @@ def write_bundle(project: Path, folder: Path, name: str = "depth", *, rehearsal:
         target="inf1",
         rehearsal=rehearsal,
         where="processing",
-        packages=["torch"],
         timeout=60,
         variants=[
             VariantJob(
@@ -97,9 +96,7 @@ def write_bundle(project: Path, folder: Path, name: str = "depth", *, rehearsal:
                 slug=f"main-b{index + 1}",
                 key=key,
                 graph=key,
-                keywords={},
-                bounds=[1e-6],
-                trials=[],
+                request={},
             )
             for index, key in enumerate(KEYS)
         ],
