@@ -15,7 +15,7 @@ from endpoint_spec.jobs import files_digest
 from ..account import Account
 from ..errors import OperationError
 
-# Shows an upload while the block runs: given where it goes and its bytes, it is told the bytes that were sent.
+# Shows an upload to a place, of a size in bytes, while the block runs; the function is given the bytes sent.
 Uploading = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
