@@ -26,11 +26,12 @@ def compile_command(root: Path, *arguments: str) -> None:
         OperationError: when it failed, with its message.
     """
     path = os.pathsep.join(filter(None, (str(INSTALLED), os.environ.get("PYTHONPATH"))))
-    # Its bars move only where it takes the pipe for the terminal that is behind it.
-    width = {"FORCE_COLOR": "1"} if sys.stderr.isatty() else {"COLUMNS": "200"}
+    shown = {"COLUMNS": "200"}
+    if sys.stderr.isatty():  # its bars move only where it takes the pipe for the terminal that is behind it
+        shown = {"COLUMNS": str(os.get_terminal_size(sys.stderr.fileno()).columns), "FORCE_COLOR": "1"}
     with subprocess.Popen(  # noqa: S603  (our own module, arguments as a list)
         [sys.executable, "-m", "compile", *arguments, "--root", str(root)],
-        env={**os.environ, "PYTHONPATH": path, **width},
+        env={**os.environ, "PYTHONPATH": path, **shown},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
