@@ -48,16 +48,14 @@ class _Part(BaseModel):
 
 class VariantJob(_Part):
     """One graph to compile. key: of the compile cache, over everything that decides what comes out. graph: the digest
-    of its nodes, constants and references. The rest is what the driver is asked for, see compile/portable/driver.py."""
+    of its nodes, constants and references. request: to compile/portable/driver.py, but for paths."""
 
     index: int = Field(ge=0, le=9999)
     label: str
     slug: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$", description="its folder in the record")
     key: Sha256
     graph: Sha256
-    keywords: dict[str, Any]
-    bounds: list[float]
-    trials: list[list[Sha256]]
+    request: dict[str, Any]
 
 
 class Plan(_Part):
@@ -69,7 +67,6 @@ class Plan(_Part):
     target: Literal["inf1", "inf2"]
     rehearsal: bool
     where: Literal["processing", "ec2"]
-    packages: list[str] = Field(description="the module that compiles, then the distributions whose versions are kept")
     timeout: float = Field(gt=0, description="seconds that compiling one variant may take")
     environment: dict[str, str] = Field(default_factory=dict, description="what the variants' keys say of the machine")
     variants: list[VariantJob] = Field(min_length=1)
