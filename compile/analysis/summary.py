@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from compile.analysis import CoverageReport
-from compile.lowering import Prologue
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ def account(report: CoverageReport) -> Account:
     return Account(coverage, subgraphs)
 
 
-def with_host(found: Account, parts: Prologue) -> Account:
+def with_host(found: Account, host: Mapping[str, Any] | None) -> Account:
     """The account of a device graph with its host part beside it: operators, tables, FLOP and bytes that cross."""
-    if parts.host is None or found.coverage is None:
+    if host is None or found.coverage is None:
         return found
-    return replace(found, coverage={**found.coverage, "host": parts.report.to_json()})
+    return replace(found, coverage={**found.coverage, "host": host})

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from compile.analysis.decoding_cost import DecodingPlan
     from compile.definition import GraphVariant
     from compile.pipeline.build import Result
-    from compile.pipeline.graph import CompiledVariant
+    from compile.pipeline.cache import Cache
+    from compile.pipeline.compiling import CompiledVariant
     from compile.pipeline.plan import Plan
 
 PlanOnly = Annotated[
@@ -35,7 +36,7 @@ WorkDirectory = Annotated[
     typer.Option(help="Where the compiler works and the record is kept.", show_default="build/record"),
 ]
 NoCache = Annotated[
-    bool, typer.Option("--no-cache", help="Compile every graph anew; neither read build/cache nor write to it.")
+    bool, typer.Option("--no-cache", help="Capture and compile every graph anew; neither read nor write build/cache.")
 ]
 CompilerPython = Annotated[
     Path | None,
@@ -50,7 +51,7 @@ CompilerPython = Annotated[
 
 _TARGETS = {True: "rehearsal: traced for this machine's CPU, not for Inferentia", False: "compiled for the target"}
 
-_CACHED = " (from the cache: not compiled again)"
+_CACHED = " (from the cache)"
 _STAND_IN = "made with a stand-in for the Neuron SDK: for tests alone, nothing deploys it"
 
 
@@ -72,11 +73,10 @@ def build_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
     the matrix of graphs is shown, with what it would take of the instance: that needs no SDK. For a model that decodes
     step by step the plan weighs the cached step against computing the whole prefix anew.
 
-    Graphs that were compiled before, of the same weights, code, options and versions, come from build/cache.
+    Graphs that were made before, of the same weights, code, options and versions, come from build/cache.
     """
     log_to_stderr(verbose)
     from compile.pipeline.build import build  # noqa: PLC0415  (seconds of imports, --help need not wait)
-    from compile.pipeline.cache import of_project  # noqa: PLC0415
     from compile.pipeline.plan import plan, resolve, survey  # noqa: PLC0415
 
     spec = endpoint(name, root)
@@ -91,16 +91,28 @@ def build_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
     if plan_:
         show_capacity(spec, found, weighed, json_)
         raise typer.Exit(0 if found.fits else 1)
-    cache = None if no_cache else of_project(spec.root, lambda line: err.print(line, markup=False, highlight=False))
+    cache = None if no_cache else project_cache(spec.root)
     with reporting(json_) as reporter:
         resolved = resolve(planned, reporter)
         if not json_:
             _show_plan(planned, weighed, [v for v in planned.variants if cache and cache.has(resolved.keys[v.file])])
         result = build(resolved, reporter, cache)
+    show(result, json_, weighed)
+
+
+def show(result: Result, json_: bool, weighed: Sequence[DecodingPlan] = ()) -> None:
+    """What a build did, as a table or as JSON."""
     if json_:
         typer.echo(json.dumps({**_summary(result), "decoding": [one.to_json() for one in weighed]}, indent=2))
     else:
         _show_result(result)
+
+
+def project_cache(root: Path) -> Cache:
+    """The cache of a project, which says on stderr what is wrong with it."""
+    from compile.pipeline.cache import of_project  # noqa: PLC0415  (seconds of imports, --help need not wait)
+
+    return of_project(root, lambda line: err.print(line, markup=False, highlight=False))
 
 
 def package_command(

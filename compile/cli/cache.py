@@ -1,4 +1,4 @@
-"""`cache`: the compiled graphs that this machine keeps."""
+"""`cache`: the captured and compiled graphs that this machine keeps."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rich.table import Table
 from compile.cli.options import Json, Root, err, out
 from compile.frontend.project import project
 
-Empty = Annotated[bool, typer.Option("--empty", help="Remove all of it. The next build compiles every graph anew.")]
+Empty = Annotated[bool, typer.Option("--empty", help="Remove all of it. The next build captures and compiles anew.")]
 
 
 def cache_command(empty: Empty = False, json_: Json = False, root: Root = Path()) -> None:
-    """List the compiled graphs in build/cache, used last first; or remove them.
+    """List the captured and compiled graphs in build/cache, used last first; or remove them.
 
     A graph has a key over everything that decides how it comes out, so what is there never has to be removed for a
     build to be right. Beyond 20 GB the graphs that were not used for longest go by themselves.
@@ -35,10 +35,10 @@ def cache_command(empty: Empty = False, json_: Json = False, root: Root = Path()
         out.print(f"Removed {len(kept)} graphs, {freed / 1e6:.1f} MB.", highlight=False)
         return
     table = Table(
-        "key", "MB", "used", title=f"{len(kept)} graphs, {sum(variant.bytes for variant in kept) / 1e6:.1f} MB"
+        "graph", "key", "MB", "used", title=f"{len(kept)} graphs, {sum(variant.bytes for variant in kept) / 1e6:.1f} MB"
     )
     for variant in kept:
-        table.add_row(variant.key, f"{variant.bytes / 1e6:.1f}", f"{variant.used:%Y-%m-%d %H:%M} UTC")
+        table.add_row(variant.kind, variant.key, f"{variant.bytes / 1e6:.1f}", f"{variant.used:%Y-%m-%d %H:%M} UTC")
     out.print(table)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,8 @@ from compile.errors import CompileError
 from compile.packaging import archive as package
 from compile.packaging import golden_sample
 from compile.pipeline import lock as locking
-from compile.pipeline.graph import ARTIFACT, CPU, CompiledVariant
+from compile.pipeline.compiling import CompiledVariant
+from compile.pipeline.graph import ARTIFACT, CPU
 from compile.pipeline.lock import Proof
 from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
@@ -33,11 +33,11 @@ ARCHIVE = "model.tar.gz"  # in a build's scratch folder
 def assemble(resolved: ResolvedPlan, variants: Sequence[CompiledVariant], scratch: Path, reporter: Reporter) -> Lock:
     """From compiled variants, with their graphs in scratch/artifact and scratch/cpu, to model.tar.gz and its lock.
 
-    Raises CompileError: parity, acceptance, or an artifact whose own code does not answer.
+    Raises CompileError: variants that were not made alike, acceptance, or an artifact whose own code does not answer.
     """
     planned, folder = resolved.plan, scratch / ARTIFACT
     spec = planned.spec
-    require_parity(variants)
+    _require_one_origin(variants)
     problems = [problem for compiled in variants for problem in _shortfalls(spec, compiled)]
     if problems:
         raise CompileError(
@@ -73,28 +73,6 @@ def pack(
             package.write_cpu_archive(manifest, folder, scratch / CPU, archive)
         sample = golden_sample.take(spec, lock, asked, archive, scratch)
     return lock.model_copy(update={"sample": sample})
-
-
-def require_parity(built: Sequence[CompiledVariant]) -> None:
-    """Raises CompileError for graphs that compute something else than the model, with both errors."""
-    problems = []
-    for graph in built:
-        for output in graph.parity.outputs:
-            if not output.passed:
-                distance = "unknown" if output.eager_distance is None else f"{output.eager_distance:.3e}"
-                problems.append(
-                    f"{graph.variant}: output {output.name} is NaN"
-                    if math.isnan(output.maximum)
-                    else f"{graph.variant}: output {output.name}: error {output.error:.3e} exceeds the bound "
-                    f"{output.bound:.3e} (the original's own distance from float64: {distance}, "
-                    f"maximum {output.maximum:.3e})"
-                )
-        problems += [f"{graph.variant}: {cause}" for cause in graph.parity.causes]
-    if problems:
-        raise CompileError(
-            "The artifact does not compute what the model computes:\n  " + "\n  ".join(problems),
-            "No artifact was written. inferentia verify NAME --per-module tries the model module by module.",
-        )
 
 
 def _shortfalls(spec: EndpointSpec, graph: CompiledVariant) -> list[str]:
@@ -145,16 +123,31 @@ def _origin(figure: Mapping[str, Any]) -> str:
     return "predicted" if figure["predicted"] else "measured"
 
 
+def _require_one_origin(variants: Sequence[CompiledVariant]) -> None:
+    """One artifact has one set of versions, and is a stand-in's altogether or not at all."""
+    first = variants[0]
+    expected = {**first.versions, "stand-in": first.stand_in}
+    for other in variants[1:]:
+        found = {**other.versions, "stand-in": other.stand_in}
+        for name in sorted({*found, *expected}):
+            if found.get(name) != expected.get(name):
+                raise CompileError(
+                    f"The variants were not made alike: {name} is {expected.get(name)} for {first.variant}, "
+                    f"{found.get(name)} for {other.variant}.",
+                    "Compile them in one environment: empty the cache (build/cache, or jobs/NAME/cache/ in the artifact"
+                    " bucket) and compile again.",
+                )
+
+
 def _manifest(
     resolved: ResolvedPlan, variants: Sequence[CompiledVariant], handler: str | None, folder: Path
 ) -> ArtifactManifest:
-    """All variants say the same of their versions: they were compiled here, or `gather` compared them."""
     planned = resolved.plan
     spec, definition = planned.spec, planned.definition
     return ArtifactManifest(
         name=spec.name,
         rehearsal=planned.target.rehearsal,
-        stand_in=any(compiled.stand_in for compiled in variants),
+        stand_in=variants[0].stand_in,
         target=spec.compile.target,
         digests=Digests(build=resolved.digest, handler=handler_digest(spec)),
         task=TaskEntry(name=definition.task, settings=dict(definition.task_settings)),

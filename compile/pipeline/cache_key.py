@@ -1,7 +1,7 @@
-"""What decides how a graph comes out of the compiler: one sha256, the key of a compiled variant.
+"""What decides how a graph is captured, and how it comes out of the compiler: a sha256 each, the keys of the cache.
 
-Two builds with the same key make the same graph, so the second need not compile it. The key leaves out what is asked
-of a finished graph (compile.accept), how long it may take, and the other graphs of the matrix.
+Two builds with the same keys make the same graph, so the second need neither prove nor compile it. They leave out what
+is asked of a finished graph (compile.accept), how long it may take, and the other graphs of the matrix.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -20,40 +21,29 @@ from compile.frontend.weights import WeightsReport
 from endpoint_spec.digests import canonical, code_of, digest, file_digest
 from endpoint_spec.places import INSTALLED
 
-if TYPE_CHECKING:
-    from compile.targets import Target
-
 # A change of what a variant's file holds, or of what its key means, makes other keys.
-FORMAT = 1
+FORMAT = 2
 _BESIDE_A_GRAPH = ("accept", "timeout", "buckets", "batch_sizes")
 # Where compiling begins, here and in the process of its own; lowering finds its rewrites through a registry.
 _ROOTS = ("compile/pipeline/graph.py", "compile/portable/driver.py")
 _DEPTH = 5  # of attributes within attributes, such as a configuration's; what lies deeper counts by its type
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+PORTABLE = INSTALLED / "compile" / "portable"
+_CAPTURING = ("capture.py", "differences.py")  # need more of the project
 _TABLES = ("endpoint_spec/compiler_options.py", "endpoint_spec/data/compilers.yaml", "endpoint_spec/data/limits.yaml")
 
 
-def versions(target: Target) -> dict[str, str]:
-    """Versions of everything that has a part in the graphs, as the lock has them."""
-    return {
-        "transformers": str(transformers.__version__),
-        "captured-with-torch": str(torch.__version__),
-        **target.versions(),
-    }
-
-
-def here(target: Target) -> dict[str, str]:
-    """The environment of a compilation on this machine, for `shared`."""
-    return {**versions(target), "stand_in": str(target.stand_in)}
+def versions() -> dict[str, str]:
+    """Versions of what captures a graph, as the lock has them."""
+    return {"transformers": str(transformers.__version__), "captured-with-torch": str(torch.__version__)}
 
 
 def shared(
     content: Mapping[str, Any], weights: WeightsReport, rehearsal: bool, environment: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The part of the keys that all variants of a build share.
+    """The part of the keys of captured variants that all of a build share.
 
-    content: of the build, as digests.build_content has it. environment: what is known of the machine that compiles:
-    versions, or the image that has them.
+    content: of the build, as digests.build_content has it. environment: what captures, and the torch that compiles.
     """
     return {
         "format": FORMAT,
@@ -72,6 +62,20 @@ def key(known: Mapping[str, Any], variant: GraphVariant) -> str:
     """64 hex digits. known: what `shared` returned."""
     own = {"role": variant.role, "bucket": dict(variant.bucket), "batch": variant.batch}
     return digest({**known, "variant": own})
+
+
+def compiled_key(graph: str, request: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    """64 hex digits, of a compiled variant. graph: the digest of what is compiled. request: to the driver, but for
+    paths. environment: what is known of the machine that compiles: versions, or the image that has them."""
+    driver = {path.name: file_digest(path) for path in driver_files()}
+    return digest({"format": FORMAT, "graph": graph, "request": request, "driver": driver, "environment": environment})
+
+
+def driver_files() -> list[Path]:
+    """What reads a graph file and compiles it: all that a compile job has of this project's code."""
+    return sorted(
+        path for path in PORTABLE.iterdir() if path.suffix in (".py", ".json") and path.name not in _CAPTURING
+    )
 
 
 @functools.cache

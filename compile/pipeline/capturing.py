@@ -30,23 +30,39 @@ _LIBRARIES = ("torch", "transformers", "timm")
 
 @dataclass
 class Captures:
-    """Graphs of a build in the form of a graph file, with references, and their tensors, each once."""
+    """Graphs of a build in the form of a graph file, with references, by the variant's file; and their tensors, each
+    once."""
 
     tensors: TensorStore = field(default_factory=TensorStore)
-    variants: list[PortableVariant] = field(default_factory=list)
+    variants: dict[str, PortableVariant] = field(default_factory=dict)
 
-    def add(
-        self, variant: PortableVariant, references: Sequence[Inputs], answers: Sequence[Tensors]
-    ) -> PortableVariant:
-        """Keeps a captured variant with references and what the original answers to them."""
+    def add(self, file: str, variant: PortableVariant, references: Sequence[Inputs], answers: Sequence[Tensors]) -> str:
+        """Keeps a captured variant with references and what the original answers to them; returns its digest."""
         given = [(list(inputs.values()), found) for inputs, found in zip(references, answers, strict=True)]
-        self.variants.append(with_references(variant, given, self.tensors))
-        return self.variants[-1]
+        self.variants[file] = with_references(variant, given, self.tensors)
+        return graph_file.digest(self.variants[file])
 
-    def write(self, path: Path, header: Mapping[str, Any], variants: Sequence[PortableVariant]) -> None:
-        """Writes a graph file with some of the variants."""
+    def take(self, file: str, found: GraphFile) -> str:
+        """Keeps the one variant of a graph file; returns its digest."""
+        (self.variants[file],) = found.variants
+        self.tensors.tensors.update(found.tensors)
+        return graph_file.digest(self.variants[file])
+
+    def replay(self, file: str) -> nn.Module:
+        """Positional tensors of a graph's inputs to a tuple of its outputs."""
+        return GraphFile({}, (), self.tensors.tensors).whole(self.variants[file])
+
+    def references(self, file: str) -> tuple[list[Inputs], list[Tensors]]:
+        """The inputs of each reference, by name, and what the original answers."""
+        variant = self.variants[file]
+        names = [entry.name for entry in variant.inputs]
+        pairs = [GraphFile({}, (), self.tensors.tensors).reference(variant, n) for n in range(len(variant.references))]
+        return [dict(zip(names, inputs, strict=True)) for inputs, _ in pairs], [answers for _, answers in pairs]
+
+    def write(self, path: Path, header: Mapping[str, Any], files: Sequence[str]) -> None:
+        """Writes a graph file with some of the variants, in this order."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        graph_file.write(path, header, variants, self.tensors)
+        graph_file.write(path, header, [self.variants[file] for file in files], self.tensors)
 
 
 def captured(analyzed: AnalyzedVariant, target_torch: str, store: TensorStore) -> tuple[PortableVariant, nn.Module]:

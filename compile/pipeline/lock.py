@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compile.files import place
-from compile.pipeline.graph import CompiledVariant
+from compile.pipeline.compiling import CompiledVariant
 from endpoint_spec import lock as locks
 from inference_code.artifact.manifest import ArtifactManifest
 

@@ -16,7 +16,7 @@ from compile.errors import CompileError
 from compile.frontend import loading, weights
 from compile.frontend.weights import ResolvedWeights
 from compile.lowering.config import Rewriting, of_spec
-from compile.pipeline.cache_key import here, key, model_digest, shared
+from compile.pipeline.cache_key import key, model_digest, shared, versions
 from compile.pipeline.capturing import made_by
 from compile.progress import Reporter
 from compile.targets import Target
@@ -50,12 +50,14 @@ class Plan:
 class ResolvedPlan:
     """A plan with what is found once for all of its variants.
 
-    digest: of the build. keys: of the cache, by the variant's file, in the plan's order.
+    digest: of the build. versions: of what captures. keys: of captured variants in the cache, by the variant's file, in
+    the plan's order.
     """
 
     plan: Plan
     weights: ResolvedWeights
     digest: str
+    versions: Mapping[str, str]
     keys: Mapping[str, str]
 
     @property
@@ -81,13 +83,15 @@ def plan(
     check: bool = True,
     work: Path | None = None,
     compiler_python: Path | None = None,
+    elsewhere: bool = False,
 ) -> Plan:
     """Raises CompileError when the target cannot be compiled for here, or the model cannot be made.
 
     check: false for a plan that is only shown, which needs no compiler. work: where the compiler works and the record
     is kept, instead of build/record/. compiler_python: the interpreter with the target's compiler, by default this one.
+    elsewhere: a job compiles.
     """
-    target = resolve_target(spec.compile.target, rehearse, compiler_python)
+    target = resolve_target(spec.compile.target, rehearse, compiler_python, elsewhere=elsewhere)
     if check:
         target.check(spec)
     rewriting = of_spec(spec)
@@ -112,21 +116,19 @@ def plan(
     return Plan(spec, target, definition, variants, (work or spec.root / "build" / "record") / spec.name, rewriting)
 
 
-def resolve(planned: Plan, reporter: Reporter, environment: Mapping[str, str] | None = None) -> ResolvedPlan:
+def resolve(planned: Plan, reporter: Reporter) -> ResolvedPlan:
     """Find and hash the weights and make the keys. Asked before weights are loaded.
 
-    environment: of the machine that compiles, by default this one's. Raises CompileError for weights that are absent or
-    have another digest than the spec declares.
+    Raises CompileError for weights that are absent or have another digest than the spec declares.
     """
-    spec = planned.spec
+    spec, made = planned.spec, versions()
     with reporter.step("weights"):
         found = weights.resolve(spec)
-    if environment is None:
-        environment = {**here(planned.target), "definition": model_digest(planned.definition)}
+    environment = {**made, "target-torch": planned.target.torch, "definition": model_digest(planned.definition)}
     content = build_content(spec, found.report.sha256)
     known = shared(content, found.report, planned.target.rehearsal, environment)
     keys = {variant.file: key(known, variant) for variant in planned.variants}
-    return ResolvedPlan(planned, found, digest(content), keys)
+    return ResolvedPlan(planned, found, digest(content), made, keys)
 
 
 def survey(planned: Plan, reporter: Reporter) -> Capacity:

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 from compile.definition import GraphVariant, SampleRequest
 from compile.errors import CompileError
-from compile.frontend import loading, weights
-from compile.packaging import archive, artifact
+from compile.packaging import archive, artifact, graph_file, torchscript
+from compile.packaging.artifact import Built
 from compile.pipeline import assemble, graph
 from compile.pipeline import lock as locking
 from compile.pipeline.lock import Proof
 from compile.progress import Reporter
+from compile.targets import trace_for_cpu
 from endpoint_spec.digests import build_digest, handler_digest
 from endpoint_spec.lock import Lock
 from inference_code.artifact import manifest as manifests
-from inference_code.artifact.manifest import ArtifactManifest, Digests
+from inference_code.artifact.manifest import Digests
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
@@ -46,7 +47,7 @@ def repackage(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> tup
         )
         (files.folder / manifests.FILE_NAME).unlink()
         if not manifest.rehearsal and lock.sample is not None:
-            _graphs_for_cpu(spec, manifest, files.scratch / graph.CPU, reporter)
+            _graphs_for_cpu(built, files.scratch / graph.CPU, reporter)
         proven = Proof(lock.weights, lock.graphs, lock.parity)
         sampled = None
         if lock.sample is not None:
@@ -57,12 +58,17 @@ def repackage(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> tup
         return locking.publish(spec, packed, files.scratch / assemble.ARCHIVE)
 
 
-def _graphs_for_cpu(spec: EndpointSpec, manifest: ArtifactManifest, folder: Path, reporter: Reporter) -> None:
-    """What the target compiled does not run everywhere, so the sample is answered by the same graphs on the CPU."""
-    with reporter.step("make the model"):
-        definition = loading.definition(spec)
-        weights.fill(spec, definition)
-    for entry in manifest.graphs:
-        variant = GraphVariant(entry.role, entry.bucket, entry.batch_size)
+def _graphs_for_cpu(built: Built, folder: Path, reporter: Reporter) -> None:
+    """What the target compiled does not run everywhere, so the sample is answered by the captured graphs on the CPU."""
+    path = built.archive.with_name(graph_file.NAME)
+    if not path.is_file():
+        raise CompileError(f"{path} is not there: the captured graphs answer the sample.", "Build it again.")
+    found = graph_file.read(path)
+    for one in found.variants:
+        bucket = {axis: tuple(size) if isinstance(size, list) else size for axis, size in one.bucket.items()}
+        variant = GraphVariant(one.role, bucket, one.batch_size)
+        inputs, _ = found.reference(one, 0)
         with reporter.step(f"trace: {variant}"):
-            graph.write_for_cpu(variant, definition.graphs[entry.role], spec, folder)
+            names = [entry.name for entry in one.inputs]
+            traced, _ = trace_for_cpu(found.whole(one), tuple(inputs), names)
+            torchscript.save(traced, folder / variant.file)

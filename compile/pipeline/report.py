@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from compile.definition import GraphVariant
 from compile.errors import CompileError
 from compile.packaging import artifact
-from compile.pipeline.graph import COMPARISON
+from compile.pipeline.compiling import COMPARISON
 from compile.pipeline.verify import kept_at
 from compile.profiling import results
-from endpoint_spec import jobs
 from endpoint_spec import lock as locks
 
 if TYPE_CHECKING:
@@ -163,8 +162,7 @@ def _missing(
         yield Missing(f"everything of the chip: this build is {what} {lock.target}", build)
     elif lock.target == "inf1" and any(graph.comparison is None for graph in graphs):
         if spec.job is not None:  # a run on AWS leaves the logs of its variants in the bucket
-            run = f"s3://ARTIFACT-BUCKET/{jobs.run_prefix(spec.name, 'RUN')}record/{jobs.GATHER}/"
-            build = f"aws s3 sync {run} build/record/{spec.name}/"
+            build = f"inferentia attach {spec.name}"
         yield Missing("the compiler's log of some graphs: build/record has none of this build", build)
     if verified is None:
         yield Missing("verify of this artifact", verify + (" --rehearse" if lock.rehearsal else ""))

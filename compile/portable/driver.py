@@ -4,10 +4,10 @@
 DISTRIBUTION...` prints what this Python has. Standard library and torch alone, from Python 3.10 and torch 1.13 on: it
 runs on a compile machine that has nothing else of the project than this package. What it prints is the log.
 
-request.json: target ("inf1", "inf2"), packages (module and distributions), graph (the folder of an unpacked graph
-file), variant (its number there), keywords (of the compiler's trace function, as JSON), bounds (of each output: how far
-the replay may be from the recorded answers), trials (a file of tensors and the digests of the inputs of each run on a
-chip).
+request.json: target ("inf1", "inf2", or "cpu" for a rehearsal), packages (module and distributions), graph (the folder
+of an unpacked graph file), variant (its number there), keywords (of the compiler's trace function, as JSON), workdir
+(of the compiler), bounds (of each output: how far the replay may be from the recorded answers), trials (digests of the
+inputs of each run on a chip), trial_file (with their tensors).
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ from torch import Tensor, nn
 
 from compile.portable import check, decode
 from compile.portable import tensors as tensor_files
+from compile.portable.diagnosis import STATED
 from compile.portable.file import GraphFile, GraphFileError, PortableVariant
 from compile.portable.joined import joined
+from compile.portable.kept import ANSWERS, COMPILED
+from compile.portable.process import REQUEST, RESULT
 from compile.portable.replay import ReplayError, distance
 
 DEVICE = Path("/dev/neuron0")  # the Neuron driver's first device
-STATED = "ERROR: "  # begins what the driver itself has to say of a failure
-REQUEST, RESULT, COMPILED, ANSWERS = "request.json", "result.json", "graph.pt", "answers.safetensors"
 
 
 class DriverError(Exception):
@@ -87,7 +88,7 @@ def found(module: str, distributions: Sequence[str]) -> dict[str, Any]:
         "versions": versions,
         "problem": problem,
         "lacking": lacking,
-        "stand_in": imported is not None and _is_stand_in(imported, distributions[0]),
+        "stand_in": imported is not None and imported is not torch and _is_stand_in(imported, distributions[0]),
         "device": DEVICE.exists(),
     }
 
@@ -121,7 +122,7 @@ def run(folder: Path) -> None:
         whole, compiled = _compiled(file, variant, request)
     torch.jit.save(whole, str(folder / COMPILED))
     answers = None
-    if here["device"] or here["stand_in"]:
+    if request["target"] != "cpu" and (here["device"] or here["stand_in"]):
         answers = _answers(folder / COMPILED, request, folder / ANSWERS)
     kinds = Counter(node.kind() for node in _nodes(compiled.inlined_graph))
     # ru_maxrss: kilobytes of the largest process, of this one and of those that it waited for.
@@ -201,12 +202,22 @@ def _compiled(
         made["host"] = host(*(inputs[number] for number in variant.wiring.host))
     example = tuple(made[source][number] for source, number in variant.wiring.device)
     sdk = importlib.import_module(request["packages"][0])
-    trace = {"inf1": trace_inf1, "inf2": trace_inf2}[request["target"]]
+    trace = {"inf1": trace_inf1, "inf2": trace_inf2, "cpu": trace_cpu}[request["target"]]
     names = [entry.name for entry in variant.inputs]
-    compiled = trace(sdk, device, example, dict(request["keywords"]), names)
+    compiled = trace(sdk, device, example, {**request["keywords"], "compiler_workdir": request["workdir"]}, names)
     if host is None:
         return compiled, compiled
     return joined(host, compiled, variant.wiring, tuple(inputs)), compiled
+
+
+def trace_cpu(
+    sdk: Any, module: nn.Module, example: tuple[Tensor, ...], _: dict[str, Any], names: Sequence[str]
+) -> torch.jit.ScriptModule:
+    """The rehearsal of a compilation: the trace for the CPU, its operators as they are."""
+    del names
+    traced = sdk.jit.trace(module, example, check_trace=False)
+    frozen: torch.jit.ScriptModule = sdk.jit.freeze(traced.eval(), optimize_numerics=False)
+    return frozen
 
 
 def trace_inf1(
@@ -259,11 +270,11 @@ def _answers(path: Path, request: dict[str, Any], to: Path) -> list[list[str]]:
     graph = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
     if request["keywords"].get("inline_weights_to_neff") is False:
         importlib.import_module(request["packages"][0]).move_trace_to_device(graph, 0)
-    trials = tensor_files.read(Path(request["trials"]["file"]))
+    trials = tensor_files.read(Path(request["trial_file"]))
     store = tensor_files.TensorStore()
     answers = []
     with torch.no_grad():
-        for digests in request["trials"]["inputs"]:
+        for digests in request["trials"]:
             result = graph(*(trials[digest] for digest in digests))
             leaves = [result] if isinstance(result, Tensor) else list(result)
             answers.append([store.add(leaf) for leaf in leaves])

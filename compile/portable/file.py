@@ -6,6 +6,7 @@ torch alone, from Python 3.10 and torch 1.13 on.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import math
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compile.portable.kept import member
 from compile.portable.replay import GraphPart, Joined, Ref, Step, ValueType, Wiring
 from compile.portable.tensors import TensorStore
 
@@ -26,7 +28,6 @@ GRAPH, TENSORS = "graph.json", "tensors.safetensors"
 LARGEST_GRAPH = 64 << 20  # bytes of graph.json: hundreds of graphs; Python needs up to thirty times as much
 # More than any chip computes in one go; a graph that states more is made to exhaust a machine.
 MOST_BYTES = 1 << 40
-_TIME = 315532800  # 1980-01-01, as model.tar.gz has it
 
 
 class GraphFileError(ValueError):
@@ -203,9 +204,9 @@ def write(path: Path, header: Mapping[str, Any], variants: Sequence[PortableVari
     try:
         tensors.write(beside, digests(variants))
         with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-            tar.addfile(_member(GRAPH, len(text)), io.BytesIO(text))
+            tar.addfile(member(GRAPH, len(text)), io.BytesIO(text))
             with beside.open("rb") as file:
-                tar.addfile(_member(TENSORS, beside.stat().st_size), file)
+                tar.addfile(member(TENSORS, beside.stat().st_size), file)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -222,10 +223,14 @@ def digests(variants: Sequence[PortableVariant]) -> set[str]:
     )
 
 
-def _member(name: str, size: int) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)
-    member.size, member.mtime, member.mode = size, _TIME, 0o644
-    return member
+def digest(variant: PortableVariant) -> str:
+    """sha256, in hex, of a graph with its constants and references. Where its nodes come from does not count."""
+    content = _variant_json(variant)
+    for part in (content["host"], content["device"]):
+        for node in part["nodes"] if part else ():
+            node.pop("module", None)
+            node.pop("source", None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def _variant_json(variant: PortableVariant) -> dict[str, Any]:

@@ -1,94 +1,76 @@
-"""`adopt`: what a compile run brought back becomes the build of this project, after every digest was compared."""
+"""`adopt`: variants that jobs compiled become the build of this project, on the proofs of the graphs that were sent."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compile.errors import CompileError, UsageError
 from compile.files import staging
-from compile.pipeline import lock as locking
+from compile.pipeline.build import Result, finish
+from compile.pipeline.cache import Cache, unpack
+from compile.pipeline.captures import capture
+from compile.pipeline.compiling import completed, lowered
+from compile.pipeline.graph import Places
+from compile.progress import Reporter
+from compile.remote.bundle import planned
 from endpoint_spec import jobs
 from endpoint_spec.digests import build_digest
-from endpoint_spec.lock import Lock, artifact_path, read_lock
-from inference_code.artifact.manifest import file_sha256
+from endpoint_spec.lock import artifact_path
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
 
-_AGAIN = "Nothing was changed. Download the result again."
 
+def adopt(spec: EndpointSpec, folder: Path, *, rehearse: bool, reporter: Reporter, cache: Cache) -> Result:
+    """Assembles artifact and lock from `folder`: plan.json and variants/KEY/variant.tar.
 
-def adopt(spec: EndpointSpec, folder: Path, *, rehearse: bool) -> tuple[Lock, bool]:
-    """Puts model.tar.gz and the lock of `folder` at their usual places; returns the lock and whether anything changed.
-
-    Raises CompileError, and changes nothing: files missing, truncated or with another digest; a rehearsal where none
-    is wanted, or the reverse; another endpoint; a spec, weights or code that changed meanwhile.
+    Raises CompileError, and changes nothing: a rehearsal where none is wanted, or the reverse; another endpoint; a
+    spec, weights or code that changed meanwhile; graphs that come out otherwise here; a variant that is missing,
+    damaged, or not what the spec accepts; variants of different compilers.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder.", "Name the one with model.tar.gz, lock.json and result.json.")
-    result = jobs.read_result(folder / jobs.RESULT)
-    _require_wanted(spec, result, rehearse)
-    wanted = build_digest(spec)
-    if result.build_digest != wanted:
-        command = f"inferentia adopt {spec.name} --from {folder}" + (" --rehearse" if rehearse else "")
-        raise CompileError(
-            f"{spec.name} changed since it was sent: the run built {result.build_digest}, the spec is now {wanted}.",
-            f"Nothing was changed. Submit it again, or undo the change and run: {command}",
-        )
+        raise UsageError(f"{folder} is no folder.", "Name the one with plan.json and variants/.")
+    plan = jobs.read_plan(folder / jobs.PLAN)
+    _require_wanted(spec, plan, folder, rehearse)
+    resolved = planned(spec, rehearse, reporter)
     with staging(artifact_path(spec, rehearse).parent) as scratch:
-        archive, text = scratch / jobs.ARTIFACT, scratch / jobs.LOCK
-        _take(folder, jobs.LOCK, text, result.lock_sha256)
-        _take(folder, jobs.ARTIFACT, archive, result.artifact.sha256)
-        lock = read_lock(text)
-        _require_one(result, lock, archive.stat().st_size)
-        text.unlink()
-        return locking.publish(spec, lock, archive)
+        places = Places.inside(scratch, resolved.plan.record)
+        captured, _ = capture(resolved, places, reporter, cache)
+        sent = {job.label: job for job in plan.variants}
+        made = []
+        for one in captured:
+            job = sent.get(str(one.variant))
+            if job is None or job.graph != one.graph:
+                raise CompileError(
+                    f"{one.variant}: the graph that is captured here is {one.graph}, the run was given "
+                    f"{job.graph if job else 'none'}.",
+                    "Adopt it on the machine that submitted it, with the libraries of then, or submit it again.",
+                )
+            ready = lowered(resolved, one, places)
+            with reporter.step(f"compiled: {one.variant}"):
+                unpack(folder / "variants" / job.key / jobs.VARIANT, job.key, ready.work)
+            made.append(completed(resolved, one, resolved.plan.target.judged(ready), job.key, places))
+        return finish(resolved, made, places, scratch, reporter)
 
 
-def _require_wanted(spec: EndpointSpec, result: jobs.Result, rehearse: bool) -> None:
-    if result.name != spec.name:
-        raise CompileError(f"The result is of {result.name}, not of {spec.name}.", "Nothing was changed.")
-    if result.rehearsal and not rehearse:
+def _require_wanted(spec: EndpointSpec, plan: jobs.Plan, folder: Path, rehearse: bool) -> None:
+    if plan.name != spec.name:
+        raise CompileError(f"The run is of {plan.name}, not of {spec.name}.", "Nothing was changed.")
+    if plan.rehearsal and not rehearse:
         raise CompileError(
-            f"The result is a rehearsal of {spec.name}, not compiled for {spec.compile.target}.",
+            f"The run is a rehearsal of {spec.name}, not compiled for {spec.compile.target}.",
             "Nothing was changed. Add --rehearse to take it as one.",
         )
-    if rehearse and not result.rehearsal:
+    if rehearse and not plan.rehearsal:
         raise CompileError(
-            f"The result is no rehearsal of {spec.name}: it was compiled for {spec.compile.target}.",
+            f"The run is no rehearsal of {spec.name}: it was compiled for {spec.compile.target}.",
             "Nothing was changed. Leave out --rehearse to take it.",
         )
-
-
-def _take(folder: Path, name: str, to: Path, digest: str) -> None:
-    """A copy that has the digest: it is the copy that is compared, so nothing can change in between."""
-    try:
-        shutil.copyfile(folder / name, to)
-    except FileNotFoundError:
-        raise CompileError(f"{folder / name} is not there.", _AGAIN) from None
-    found = file_sha256(to)
-    if found != digest:
+    wanted = build_digest(spec)
+    if plan.build_digest != wanted:
+        command = f"inferentia adopt {spec.name} --from {folder}" + (" --rehearse" if rehearse else "")
         raise CompileError(
-            f"{folder / name} has {to.stat().st_size} bytes and the sha256 {found}, {jobs.RESULT} states {digest}.",
-            _AGAIN,
+            f"{spec.name} changed since it was sent: the run built {plan.build_digest}, the spec is now {wanted}.",
+            f"Nothing was changed. Submit it again, or undo the change and run: {command}",
         )
-
-
-def _require_one(result: jobs.Result, lock: Lock, size: int) -> None:
-    """Result and lock say the same."""
-    pairs = {
-        "name": (result.name, lock.name),
-        "build digest": (result.build_digest, lock.digests.build),
-        "artifact": (result.artifact.sha256, lock.digests.artifact),
-        "bytes": (result.artifact.bytes, lock.artifact.bytes),
-        "bytes on disk": (result.artifact.bytes, size),
-        "rehearsal": (result.rehearsal, lock.rehearsal),
-        "stand_in": (result.stand_in, lock.stand_in),
-    }
-    for what, (stated, locked) in pairs.items():
-        if stated != locked:
-            raise CompileError(
-                f"{what}: {jobs.RESULT} states {stated}, {jobs.LOCK} states {locked}.", "Nothing was changed."
-            )

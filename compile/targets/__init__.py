@@ -5,21 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from compile.errors import CompileError
-from compile.targets.base import CompilerOutput, Cost, LoweredVariant, Target
+from compile.targets.base import CompilerInput, CompilerOutput, LoweredVariant, Target
 from compile.targets.cpu import Rehearsal, trace_for_cpu
 from compile.targets.inf1 import Inf1
 from compile.targets.inf2 import Inf2
+from endpoint_spec import platforms
 
-__all__ = ["CompilerOutput", "Cost", "LoweredVariant", "Target", "resolve", "trace_for_cpu"]
+__all__ = ["CompilerInput", "CompilerOutput", "LoweredVariant", "Target", "resolve", "trace_for_cpu"]
 
 _TARGETS: dict[str, type[Inf1] | type[Inf2]] = {"inf1": Inf1, "inf2": Inf2}
 
 
-def resolve(target: str, rehearse: bool, python: Path | None = None) -> Target:
-    """The target of a spec, or its rehearsal on this machine's CPU. python: the interpreter with the compiler, by
-    default this one."""
-    if rehearse:
-        return Rehearsal()
+def resolve(target: str, rehearse: bool, python: Path | None = None, *, elsewhere: bool = False) -> Target:
+    """The target of a spec, or its rehearsal on a CPU. python: the interpreter with the compiler, by default this one.
+    elsewhere: a job compiles, in the target's container image."""
     if target not in _TARGETS:
         raise CompileError(f"compile.target {target!r} is not known. Targets: {', '.join(_TARGETS)}.")
-    return _TARGETS[target](python)
+    if rehearse:
+        return Rehearsal(platforms.image(target, "torchserve").torch if elsewhere else None)
+    return _TARGETS[target](python, elsewhere=elsewhere)

@@ -11,6 +11,8 @@ import torch
 
 from compile.analysis import CoverageReport
 from compile.analysis.summary import Account
+from compile.portable.process import Cost
+from compile.portable.tensors import TensorStore
 
 if TYPE_CHECKING:
     from compile.definition import GraphVariant
@@ -19,37 +21,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoweredVariant:
-    """One graph of the build's matrix, captured and ready for the compiler.
+    """One graph of the build's matrix, captured: what is known of it where its compilation is judged.
 
-    graph: a graph file with this variant alone. bounds: how far the replay in the compiler's torch may be from the
-    recorded answers, by output. trials: inputs for a chip. report: the prediction of compile.analysis, of the device's
-    part. work: an existing folder where the build's record goes. host_operators: what a host part runs in front of what
-    is compiled.
+    report: the prediction of compile.analysis, of the device's part. work: the folder of its record, where the driver
+    leaves what it makes. host_operators: what a host part runs in front of what is compiled.
     """
 
     spec: EndpointSpec
     variant: GraphVariant
-    graph: Path
-    bounds: Sequence[float]
-    trials: Sequence[Sequence[torch.Tensor]]
     report: CoverageReport
     work: Path
     host_operators: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What compiling one variant took. peak_bytes: the largest sum of resident memory of the compiler's processes."""
+class CompilerInput:
+    """What the driver is given of a variant.
 
-    seconds: float
-    peak_bytes: int
+    graph: a graph file with this variant alone. trials: tensors that a chip is asked with. request: the rest of the
+    driver's request.json, but for paths; it decides, with the graph, what comes out.
+    """
+
+    graph: Path
+    trials: TensorStore
+    request: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class CompilerOutput:
-    """What a target makes of a graph beside its trace for the CPU; nothing of it in a rehearsal.
+    """What a target makes of a graph beside its trace for the CPU; nothing of it where only that is wanted.
 
     file: the compiled graph, in a form that only the target's own runtime loads.
+    stand_in: whether a test's stand-in answered for the compiler. versions: of Python, torch, compiler, for the lock.
     replayed: how far each output of the graph, in the compiler's torch, is from the recorded answers. answers: what a
     chip answered to each trial.
     account: the compiler's own operators and subgraphs (not predicted), or None when there was no such compiler.
@@ -57,6 +60,8 @@ class CompilerOutput:
     """
 
     file: Path | None = None
+    stand_in: bool = False
+    versions: Mapping[str, str] = field(default_factory=dict)
     account: Account | None = None
     cost: Cost | None = None
     comparison: dict[str, Any] | None = None
@@ -70,11 +75,6 @@ class Target(Protocol):
 
     name: str
     rehearsal: bool
-
-    @property
-    def stand_in(self) -> bool:
-        """Whether a test's stand-in answers for the compiler."""
-        ...
 
     @property
     def runs_here(self) -> bool:
@@ -94,10 +94,20 @@ class Target(Protocol):
         """Whether the runtime has to move the weights of a compiled graph to a core."""
         ...
 
-    def versions(self) -> dict[str, str]:
-        """Versions of the compiler's packages, for the lock and the manifest."""
+    def environment(self) -> dict[str, str]:
+        """What compiles here: versions, and whether it is a test's stand-in."""
         ...
 
-    def compile(self, lowered: LoweredVariant) -> CompilerOutput:
-        """Compiles one variant. Raises CompileError with the compiler's own line, the cause and the way out."""
+    def request(self, lowered: LoweredVariant) -> dict[str, Any]:
+        """The target's part of the driver's request: target, packages, keywords. Raises CompileError for options that
+        do not fit the graph."""
+        ...
+
+    def compile(self, lowered: LoweredVariant, given: CompilerInput) -> None:
+        """Compiles one variant here, into its record. Raises CompileError with the compiler's own line, the cause and
+        the way out."""
+        ...
+
+    def judged(self, lowered: LoweredVariant) -> CompilerOutput:
+        """What lies compiled in the variant's record, from here or from a job. Raises CompileError for a fallback."""
         ...

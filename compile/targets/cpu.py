@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import platform
+import sys
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from compile.errors import CompileError, one_line
 from compile.ir.flat_module import unused_inputs
-from compile.targets.base import CompilerOutput, LoweredVariant
+from compile.portable.kept import COMPILED
+from compile.targets.base import CompilerInput, CompilerOutput, LoweredVariant
+from compile.targets.process_runner import finished, run
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
 
 
 class Rehearsal:
-    """No compiler: what is traced for the CPU is packaged."""
+    """No compiler: what is traced for the CPU is packaged. torch: that it is captured for, by default this one."""
 
     name = "rehearsal"
     rehearsal = True
-    stand_in = False
     runs_here = True
-    torch = str(torch.__version__)
+
+    def __init__(self, torch_version: str | None = None) -> None:
+        self.torch = torch_version or str(torch.__version__)
 
     def check(self, spec: EndpointSpec) -> None:
         """Any machine with torch will do."""
@@ -34,13 +39,26 @@ class Rehearsal:
         del spec
         return False
 
-    def versions(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         return {"python": platform.python_version(), "torch": str(torch.__version__)}
 
-    def compile(self, lowered: LoweredVariant) -> CompilerOutput:
-        """There is no compiler: the graph's trace for the CPU is what is packaged."""
+    def request(self, lowered: LoweredVariant) -> dict[str, Any]:
         del lowered
-        return CompilerOutput()
+        return {"target": "cpu", "packages": ["torch", "torch"], "keywords": {}}
+
+    def compile(self, lowered: LoweredVariant, given: CompilerInput) -> None:
+        run(lowered, given, Path(sys.executable))
+
+    def judged(self, lowered: LoweredVariant) -> CompilerOutput:
+        """The driver's trace, whose replay was proven where it was made."""
+        done = finished(lowered)
+        return CompilerOutput(
+            file=lowered.work / COMPILED,
+            versions={**self.environment(), "traced-with-torch": done.found["torch"]},
+            cost=done.cost,
+            record=lowered.work,
+            replayed=done.replayed,
+        )
 
 
 def trace_for_cpu(

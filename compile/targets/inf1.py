@@ -12,52 +12,50 @@ from compile.analysis import CoverageReport
 from compile.analysis.log_comparison import compare
 from compile.analysis.neuron_log import LogError, LogReport, read_log
 from compile.errors import CompileError
-from compile.targets import sdk as neuron
+from compile.portable.process import LOG
+from compile.targets import sdk
 from compile.targets.base import CompilerOutput, LoweredVariant
+from compile.targets.neuron import NeuronTarget, output
 from compile.targets.output_checks import account_of, require_compiled
-from compile.targets.process_runner import Finished, run
+from compile.targets.process_runner import Finished, finished
 from endpoint_spec import compiler_options, platforms
 from endpoint_spec.endpoint import Inf1Options
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
 
-PACKAGES = neuron.Packages("torch_neuron", "torch-neuron", "neuron-cc", ("tensorflow", "dmlc-nnvm"))
+PACKAGES = sdk.Packages("torch_neuron", "torch-neuron", "neuron-cc", ("tensorflow", "dmlc-nnvm"))
 # Operators that a graph of dynamic batch cannot have on the host: the batch size is in what they compute.
 _FIXED_BATCH = ("aten::embedding", "aten::size")
 
 
-class Inf1(neuron.NeuronTarget):
+class Inf1(NeuronTarget):
     """torch_neuron, in a process of its own for every variant."""
 
     name = "inf1"
     packages = PACKAGES
 
-    def compile(self, lowered: LoweredVariant) -> CompilerOutput:
-        """Raises CompileError for a compiler that failed, was killed or ran out of time, and for every fallback."""
+    def request(self, lowered: LoweredVariant) -> dict[str, Any]:
+        """See Target."""
         check_dynamic_batch(lowered)
-        finished = run(lowered, self, keywords(lowered.spec, lowered.report, str(lowered.work / "compiler")))
-        log = parsed(finished)
-        require_compiled(lowered, finished, log)
+        return self.asked(keywords(lowered.spec, lowered.report))
+
+    def judged(self, lowered: LoweredVariant) -> CompilerOutput:
+        """Raises CompileError for every fallback, and for versions that the container would refuse."""
+        done = finished(lowered)
+        sdk.check_versions(lowered.spec, done.found, self.packages)
+        log = parsed(done)
+        require_compiled(lowered, done, log)
         assert log is not None  # noqa: S101  (required above)
-        return CompilerOutput(
-            file=finished.graph,
-            account=account_of(log),
-            cost=finished.cost,
-            comparison=compare(lowered.report, log).to_json(),
-            record=lowered.work,
-            replayed=finished.replayed,
-            answers=finished.answers,
-        )
+        return output(lowered, done, account=account_of(log), comparison=compare(lowered.report, log).to_json())
 
 
-def keywords(spec: EndpointSpec, report: CoverageReport, workdir: str) -> dict[str, Any]:
+def keywords(spec: EndpointSpec, report: CoverageReport) -> dict[str, Any]:
     """Keyword arguments of torch_neuron.trace, as JSON has them; only what differs from its own defaults."""
     options = spec.compile.inf1 or Inf1Options()
     keyword_arguments: dict[str, Any] = {
         "compiler_args": arguments(spec, options),
         "compiler_timeout": max(1, int(spec.compile.timeout / timedelta(seconds=1))),
-        "compiler_workdir": workdir,
     }
     flags = {
         "dynamic_batch_size": options.dynamic_batch,
@@ -109,9 +107,9 @@ def _on_host(report: CoverageReport, kind: str) -> bool:
     )
 
 
-def parsed(finished: Finished) -> LogReport | None:
+def parsed(done: Finished) -> LogReport | None:
     """The log as compile.analysis reads it, or None when torch_neuron logged nothing in it."""
     try:
-        return read_log(finished.text, finished.log.name)
+        return read_log(done.text, LOG)
     except LogError:
         return None

@@ -11,37 +11,36 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from compile.targets import sdk as neuron
+from compile.targets import sdk
 from compile.targets.base import CompilerOutput, LoweredVariant
+from compile.targets.neuron import NeuronTarget, output
 from compile.targets.output_checks import account_of_nodes, require_fused
-from compile.targets.process_runner import run
+from compile.targets.process_runner import finished
 from endpoint_spec import compiler_options, platforms
 from endpoint_spec.endpoint import Inf2Options
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
 
-PACKAGES = neuron.Packages("torch_neuronx", "torch-neuronx", "neuronx-cc", ("torch-xla", "libneuronxla"))
+PACKAGES = sdk.Packages("torch_neuronx", "torch-neuronx", "neuronx-cc", ("torch-xla", "libneuronxla"))
 
 
-class Inf2(neuron.NeuronTarget):
+class Inf2(NeuronTarget):
     """torch_neuronx, in a process of its own for every variant."""
 
     name = "inf2"
     packages = PACKAGES
 
-    def compile(self, lowered: LoweredVariant) -> CompilerOutput:
-        """Raises CompileError for a compiler that failed, was killed or ran out of time, and for a CPU graph."""
-        finished = run(lowered, self, keywords(lowered.spec, str(lowered.work / "compiler")))
-        require_fused(lowered, finished)
-        return CompilerOutput(
-            file=finished.graph,
-            account=account_of_nodes(finished),
-            cost=finished.cost,
-            record=lowered.work,
-            replayed=finished.replayed,
-            answers=finished.answers,
-        )
+    def request(self, lowered: LoweredVariant) -> dict[str, Any]:
+        """See Target."""
+        return self.asked(keywords(lowered.spec))
+
+    def judged(self, lowered: LoweredVariant) -> CompilerOutput:
+        """Raises CompileError for a CPU graph, and for versions that the container would refuse."""
+        done = finished(lowered)
+        sdk.check_versions(lowered.spec, done.found, self.packages)
+        require_fused(lowered, done)
+        return output(lowered, done, account=account_of_nodes(done))
 
     def separates_weights(self, spec: EndpointSpec) -> bool:
         """Whether torch_neuronx leaves the weights beside the program."""
@@ -56,17 +55,16 @@ def loaded(path: Path, separate_weights: bool, core: int = 0) -> torch.jit.Scrip
     """
     graph: torch.jit.ScriptModule = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
     if separate_weights:
-        neuron.require(PACKAGES, "inf2").move_trace_to_device(graph, core)
+        sdk.require(PACKAGES, "inf2").move_trace_to_device(graph, core)
     return graph
 
 
-def keywords(spec: EndpointSpec, workdir: str) -> dict[str, Any]:
+def keywords(spec: EndpointSpec) -> dict[str, Any]:
     """Keyword arguments of torch_neuronx.trace, as JSON has them; only what differs from its own defaults."""
     options = spec.compile.inf2 or Inf2Options()
     cast = platforms.compiler_arguments("inf2", spec.compile.fast_math)
     keyword_arguments: dict[str, Any] = {
         "compiler_args": ["--target", "inf2", *cast, *compiler_options.split(options.arguments)],
-        "compiler_workdir": workdir,
     }
     if not options.inline_weights_to_neff:
         keyword_arguments["inline_weights_to_neff"] = False

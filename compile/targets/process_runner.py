@@ -1,158 +1,96 @@
-"""One variant in a process of its own: its log, its time, its memory, and its end when the time is up.
-
-A compiler that is killed, or that takes the interpreter with it, ends this process and not the build.
-"""
+"""One variant compiled by the driver in the compiler's Python, and what the driver left of it in its folder."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
 import shutil
-import signal
-import subprocess
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from compile.files import write_json
-from compile.portable import driver
+from compile.errors import CompileError
+from compile.files import shown, write_json
+from compile.portable import diagnosis
 from compile.portable import tensors as tensor_files
-from compile.portable.tensors import TensorStore
-from compile.targets.base import Cost, LoweredVariant
-from compile.targets.diagnosis import Failure
-from compile.targets.sdk import NeuronTarget, environment
+from compile.portable.diagnosis import Finding
+from compile.portable.kept import ANSWERS
+from compile.portable.process import COST, LOG, REQUEST, RESULT, Cost, watch
+from compile.targets.base import CompilerInput, LoweredVariant
+from compile.targets.sdk import environment
 from endpoint_spec import archives
+from endpoint_spec.quantities import format_duration
 
 _LOG = logging.getLogger(__name__)
-LOG = "compile.log"
 # The SDK's own timeout (compiler_timeout) comes first where there is one: its message is more precise than ours.
 GRACE_SECONDS = 60.0
-_SAMPLE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Finished:
     """A variant that was compiled. neuron_nodes: calls of compiled code in the graph. operators: the other ones.
-    replayed, answers: as CompilerOutput has them."""
+    found: the Python that compiled, as driver.found has it. replayed, answers: as CompilerOutput has them."""
 
-    graph: Path
-    log: Path
     text: str
     cost: Cost
+    found: dict[str, Any]
     neuron_nodes: int
     operators: dict[str, int]
     replayed: dict[str, float]
     answers: list[list[Tensor]] | None
 
 
-def run(lowered: LoweredVariant, target: NeuronTarget, keywords: dict[str, Any]) -> Finished:
-    """Compiles a variant. Raises CompileError with the log's own line, the cause and the way out when that fails."""
+def run(lowered: LoweredVariant, given: CompilerInput, python: Path) -> None:
+    """Compiles a variant in `lowered.work`, with a Python that has the compiler. Raises CompileError with the log's own
+    line, the cause and the way out when that fails."""
     shutil.rmtree(lowered.work, ignore_errors=True)  # the record of the build before
-    (lowered.work / "compiler").mkdir(parents=True)
+    workdir = lowered.work / "compiler"
+    workdir.mkdir(parents=True)
     unpacked = lowered.work / "graph"
-    archives.extract(lowered.graph, unpacked, compressed=False)
-    request = {
-        "target": target.name,
-        "packages": [target.packages.module, *target.packages.distributions],
-        "graph": str(unpacked.resolve()),
-        "variant": 0,
-        "keywords": keywords,
-        "bounds": list(lowered.bounds),
-        "trials": _trials(lowered, unpacked / "trials.safetensors"),
-    }
-    write_json(lowered.work / driver.REQUEST, request)
-    log = lowered.work / LOG
-    limit = lowered.spec.compile.timeout / timedelta(seconds=1) + GRACE_SECONDS
+    archives.extract(given.graph, unpacked, compressed=False)
+    trials = unpacked / "trials.safetensors"
+    given.trials.write(trials)
+    paths = {"graph": unpacked, "workdir": workdir, "trial_file": trials}
+    request = {**given.request, "variant": 0, **{name: str(path.resolve()) for name, path in paths.items()}}
+    write_json(lowered.work / REQUEST, request)
+    log, timeout = lowered.work / LOG, lowered.spec.compile.timeout
     try:
-        code, timed_out, cost = _watch(target.python, lowered.work, log, limit)
+        limit = timeout / timedelta(seconds=1) + GRACE_SECONDS
+        code, timed_out, cost = watch(str(python), lowered.work, log, limit, environment(python))
     finally:
         shutil.rmtree(unpacked)
     _LOG.info("%s: compiler's exit code %d after %.1f s, see %s", lowered.variant, code, cost.seconds, log)
-    text = log.read_text(encoding="utf-8", errors="replace")
-    write_json(lowered.work / "cost.json", asdict(cost))
-    result = lowered.work / driver.RESULT
-    if code != 0 or not result.is_file():
-        raise Failure(lowered, log, text).ended(code, timed_out, cost)
-    made = json.loads(result.read_text(encoding="utf-8"))
+    if code != 0 or not (lowered.work / RESULT).is_file():
+        text = log.read_text(encoding="utf-8", errors="replace")
+        finding = diagnosis.ended(text, code, timed_out, format_duration(timeout), cost)
+        raise failure(lowered, text, finding)
+
+
+def finished(lowered: LoweredVariant) -> Finished:
+    """What the driver left in `lowered.work`."""
+    made = json.loads((lowered.work / RESULT).read_text(encoding="utf-8"))
+    answers = None
+    if made["answers"] is not None:
+        tensors = tensor_files.read(lowered.work / ANSWERS)
+        answers = [[tensors[digest] for digest in answer] for answer in made["answers"]]
     return Finished(
-        graph=lowered.work / driver.COMPILED,
-        log=log,
-        text=text,
-        cost=cost,
+        text=(lowered.work / LOG).read_text(encoding="utf-8", errors="replace"),
+        cost=Cost(**json.loads((lowered.work / COST).read_text(encoding="utf-8"))),
+        found=made["found"],
         neuron_nodes=made["neuron_nodes"],
         operators=made["operators"],
         replayed={one["output"]: one["error"] for one in made["replayed"]},
-        answers=_answers(made, lowered.work),
+        answers=answers,
     )
 
 
-def _trials(lowered: LoweredVariant, file: Path) -> dict[str, Any]:
-    store = TensorStore()
-    inputs = [[store.add(tensor) for tensor in trial] for trial in lowered.trials]
-    store.write(file)
-    return {"file": str(file.resolve()), "inputs": inputs}
-
-
-def _answers(result: Mapping[str, Any], folder: Path) -> list[list[Tensor]] | None:
-    """What a chip answered to each trial, from the driver's result.json; None where there was no chip."""
-    if result["answers"] is None:
-        return None
-    tensors = tensor_files.read(folder / driver.ANSWERS)
-    return [[tensors[digest] for digest in answer] for answer in result["answers"]]
-
-
-def _watch(python: Path, work: Path, log: Path, limit: float) -> tuple[int, bool, Cost]:
-    """Runs the variant to its end or its limit; returns exit code, whether time was up, and the cost."""
-    command = [str(python), "-m", "compile.portable.driver", "compile", str(work.resolve())]
-    started, peak, timed_out = time.monotonic(), 0, False
-    with log.open("wb") as stream:
-        process = subprocess.Popen(  # noqa: S603  (our own Python, no shell)
-            command,
-            cwd=work,
-            env=environment(python),
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        while process.poll() is None and not timed_out:
-            peak = max(peak, sum(size for _, size in _session(process.pid)))
-            timed_out = time.monotonic() - started > limit
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_SAMPLE_SECONDS)
-    finally:
-        _end(process)
-    # What the process measured of itself and its children at its end: short ones fall between two samples.
-    result = work / driver.RESULT
-    own_peak = json.loads(result.read_text(encoding="utf-8"))["peak_bytes"] if result.is_file() else 0
-    return process.returncode, timed_out, Cost(round(time.monotonic() - started, 3), max(peak, own_peak))
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kills what is left of the variant: the process itself, and compilers that it started."""
-    for pid, _ in _session(process.pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
-
-
-def _session(leader: int) -> Iterator[tuple[int, int]]:
-    """Processes of a session with their resident memory in bytes, from /proc (proc(5): fields 6 and 24)."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except OSError:  # it ended meanwhile
-            continue
-        if int(fields[3]) == leader and fields[0] != "Z":
-            yield int(entry.name), int(fields[21]) * page
+def failure(lowered: LoweredVariant, text: str, finding: Finding) -> CompileError:
+    """The error for a finding in a variant's log; log and work directory are kept."""
+    fallback = diagnosis.line_with(text, r"falling back to native python function call")
+    also = f"\n    and then: {fallback}" if fallback and fallback != finding.line else ""
+    cause = str(finding).removeprefix(f"{lowered.variant}: ")
+    record = f"\n    record: {shown(lowered.work, lowered.spec.root)} (log: {LOG})" if finding.line else ""
+    return CompileError(f"{lowered.variant}: {cause}{also}{record}", f"{finding.remedy} No artifact was written.")

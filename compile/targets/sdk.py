@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -50,11 +49,11 @@ class Packages:
 def require(packages: Packages, target: str) -> ModuleType:
     """The target's Neuron module in this Python. Raises CompileError unless it can be imported."""
     here = driver.found(packages.module, packages.distributions)
-    _require_usable(here, packages, target)
+    require_usable(here, packages, target)
     return importlib.import_module(packages.module)
 
 
-def _require_usable(found: Mapping[str, Any], packages: Packages, target: str) -> None:
+def require_usable(found: Mapping[str, Any], packages: Packages, target: str) -> None:
     """Raises CompileError where a Python has no usable Neuron module.
 
     The packages of these names on PyPI are placeholders whose import fails with "WRONG PACKAGE"; the real ones come
@@ -165,53 +164,3 @@ def available_memory() -> int | None:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
         return None
-
-
-class NeuronTarget:
-    """What both targets share; a subclass has its name and its packages, and compiles. python: with the compiler."""
-
-    name: str
-    packages: Packages
-    rehearsal = False
-
-    def __init__(self, python: Path | None = None) -> None:
-        self.python = python or Path(sys.executable)
-
-    @cached_property
-    def found(self) -> Mapping[str, Any]:
-        """What the compiler's Python has. Raises CompileError unless it has the target's module."""
-        if self.python == Path(sys.executable):
-            found = driver.found(self.packages.module, self.packages.distributions)
-        else:
-            found = asked(self.python, self.packages)
-        _require_usable(found, self.packages, self.name)
-        return found
-
-    @property
-    def stand_in(self) -> bool:
-        """See Target."""
-        return bool(self.found["stand_in"])
-
-    @property
-    def torch(self) -> str:
-        """See Target."""
-        return str(self.found["torch"])
-
-    @property
-    def runs_here(self) -> bool:
-        """See Target."""
-        return self.python == Path(sys.executable) and (self.stand_in or has_device())
-
-    def check(self, spec: EndpointSpec) -> None:
-        """Package, versions, memory and disk. Raises CompileError naming what does not fit and the way out."""
-        check_versions(spec, self.found, self.packages)
-        check_room(spec)
-
-    def separates_weights(self, spec: EndpointSpec) -> bool:
-        """See Target. torch_neuron's own option of this name places them by itself."""
-        del spec
-        return False
-
-    def versions(self) -> dict[str, str]:
-        """See Target."""
-        return {"python": self.found["python"], "torch": self.found["torch"], **self.found["versions"]}

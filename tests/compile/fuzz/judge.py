@@ -17,8 +17,8 @@ from compile.definition import ModelDefinition
 from compile.errors import CompileError
 from compile.frontend import loading, weights
 from compile.ir.flat_module import FlatModule
-from compile.pipeline.assemble import require_parity
-from compile.pipeline.graph import CompiledVariant, Places, compile_variant
+from compile.pipeline.captures import require_parity
+from compile.pipeline.graph import CapturedVariant, Places, capture_variant
 from compile.pipeline.plan import plan, resolve
 from compile.progress import Silent
 from compile.verification.items import OutputItems
@@ -83,7 +83,7 @@ def _named(case: Case, ended: str) -> str:
     return ended
 
 
-def _built(case: Case, root: Path) -> tuple[FlatModule, CompiledVariant, Path]:
+def _built(case: Case, root: Path) -> tuple[FlatModule, CapturedVariant, Path]:
     spec = root / "endpoints" / "fuzz.yaml"
     spec.parent.mkdir()
     accept = f"accept: {{findings: [{', '.join(case.accept)}]}}"
@@ -101,7 +101,7 @@ def _built(case: Case, root: Path) -> tuple[FlatModule, CompiledVariant, Path]:
     (variant,) = planned.variants
     analyzed = planned.analyzed(variant, Silent())
     places = Places.inside(root / "scratch", planned.record)
-    compiled = compile_variant(resolved, analyzed, places, Silent())
+    compiled = capture_variant(resolved, analyzed, places, Silent())
     require_parity([compiled])
     return analyzed.flat, compiled, places.artifact / variant.file
 
@@ -115,7 +115,7 @@ def _judged(error: CompileError) -> str:
     return text
 
 
-def _compare(case: Case, flat: FlatModule, compiled: CompiledVariant, artifact: torch.jit.ScriptModule) -> None:
+def _compare(case: Case, flat: FlatModule, compiled: CapturedVariant, artifact: torch.jit.ScriptModule) -> None:
     """Every item of inputs that no build saw, as the original answers it alone. Raises FaultError."""
     for inputs in case.unseen:
         given = list(inputs.values())

@@ -1,17 +1,13 @@
-"""Why a compilation failed: the log's own line, the cause in words, and the way out."""
+"""Why a compilation failed: the log's own line, the cause in words, and the way out. Standard library alone."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
-from compile.errors import CompileError
-from compile.files import shown
-from compile.portable.driver import STATED
-from compile.targets.base import Cost, LoweredVariant
-from endpoint_spec.quantities import format_duration
+from compile.portable.process import Cost
 
+STATED = "ERROR: "  # begins what the driver itself has to say of a failure
 _SHOWN = 300
 _SMALLER = "Compile on a machine with more memory, or make the graph smaller (smaller bucket or batch, fewer roles)."
 
@@ -34,7 +30,7 @@ class Finding:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.cause}\n    the log says: {self.line}"
+        return f"{self.cause}\n    the log says: {self.line}" if self.line else self.cause
 
 
 # What went wrong first: a cause stands before what follows from it, since the first kind that is found is reported.
@@ -123,44 +119,17 @@ def line_with(text: str, pattern: str) -> str:
     return found[-1] if found else ""
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A variant that failed, with its log."""
-
-    lowered: LoweredVariant
-    log: Path
-    text: str
-
-    def error(self, finding: Finding) -> CompileError:
-        """The error for a finding; log and work directory are kept."""
-        fallback = line_with(self.text, r"falling back to native python function call")
-        also = f"\n    and then: {fallback}" if fallback and fallback != finding.line else ""
-        return CompileError(
-            f"{self.lowered.variant}: {finding}{also}\n"
-            f"    record: {shown(self.lowered.work, self.lowered.spec.root)} (log: {self.log.name})",
-            f"{finding.remedy} No artifact was written.",
-        )
-
-    def ended(self, code: int, timed_out: bool, cost: Cost) -> CompileError:
-        """The error for a process that did not end well."""
-        last = line_with(self.text, r"\S") or "(nothing)"
-        found = first(self.text)
-        _, stated, words = self.text.rpartition(f"\n{STATED}")
-        if stated or self.text.startswith(STATED):  # by the driver itself, before or after the compiler ran
-            words = words.removeprefix(STATED).strip().removeprefix(f"{self.lowered.variant}: ")
-            remedy = (
-                "No artifact was written. Build with -v, or see docs/portable-graph.md for what a graph file promises."
-            )
-            return CompileError(f"{self.lowered.variant}: {words}", remedy)
-        if timed_out:
-            limit = format_duration(self.lowered.spec.compile.timeout)
-            cause = (
-                f"the compiler did not finish within compile.timeout, {limit}, and was ended after {cost.seconds:.0f} s"
-            )
-            return self.error(Finding(last, cause, "Write a longer compile.timeout, a smaller bucket or batch."))
-        if code == -9 and (found is None or "killed" not in found.cause):
-            peak = f"{cost.peak_bytes / 2**30:.1f} GiB at most were in use"
-            return self.error(Finding(last, f"the compiling process was killed (-9); {peak}", _SMALLER))
-        if found is not None:
-            return self.error(found)
-        return self.error(Finding(last, f"compiling ended with exit code {code}", "Read the whole log in the record."))
+def ended(text: str, code: int, timed_out: bool, limit: str, cost: Cost) -> Finding:
+    """Why a driver that wrote the log `text` did not end well. limit: the time that it had, in words."""
+    last, found = line_with(text, r"\S") or "(nothing)", first(text)
+    _, stated, words = text.rpartition(f"\n{STATED}")
+    if stated or text.startswith(STATED):  # by the driver itself, before or after the compiler ran
+        words = words.removeprefix(STATED).strip()
+        return Finding("", words, "Build with -v, or see docs/portable-graph.md for what a graph file promises.")
+    if timed_out:
+        cause = f"the compiler did not finish within compile.timeout, {limit}, and was ended after {cost.seconds:.0f} s"
+        return Finding(last, cause, "Write a longer compile.timeout, a smaller bucket or batch.")
+    if code == -9 and (found is None or "killed" not in found.cause):
+        peak = f"{cost.peak_bytes / 2**30:.1f} GiB at most were in use"
+        return Finding(last, f"the compiling process was killed (-9); {peak}", _SMALLER)
+    return found or Finding(last, f"compiling ended with exit code {code}", "Read the whole log in the record.")
