@@ -325,7 +325,7 @@ def test_submit_makes_an_artifact_of_what_jobs_compiled_on_torch_1_13(tmp_path: 
         said = rehearsal.must(sys.executable, "-m", "operations", "submit", "depth", "--rehearsal")
         assert "built, locked and published" in said
         lock = json.loads((tmp_path / "build" / "rehearsal" / "depth.lock.json").read_text())
-        assert lock["versions"]["torch"].startswith("1.13.1"), lock["versions"]
+        assert lock["versions"]["traced-with-torch"].startswith("1.13.1"), lock["versions"]
         runs = Runs(rehearsal, "depth")
         assert runs.published() == [lock["artifact"]["key"]]
         sent = {Path(key).name for key in runs.stored("jobs/depth/inputs/")}
