@@ -74,7 +74,7 @@ def compiled_key(graph: str, request: Mapping[str, Any], environment: Mapping[st
 def driver_files() -> list[Path]:
     """What reads a graph file and compiles it: all that a compile job has of this project's code."""
     return sorted(
-        path for path in PORTABLE.iterdir() if path.suffix in (".py", ".json") and path.name not in _CAPTURING
+        path for path in PORTABLE.rglob("*") if path.suffix in (".py", ".json") and path.name not in _CAPTURING
     )
 
 

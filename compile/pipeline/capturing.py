@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from compile.lowering.for_target import flattened
 from compile.portable import check
 from compile.portable import file as graph_file
 from compile.portable.capture import Subject, capture, with_references
-from compile.portable.file import GraphFile, GraphFileError, PortableVariant, TensorEntry
+from compile.portable.file import GraphFile, GraphFileError, Part, PortableVariant, TensorEntry
 from compile.portable.replay import GraphPart, ValueType
 from compile.portable.tensors import TensorStore
 from compile.verification.parity import Tensors
+from endpoint_spec.places import INSTALLED
 from inference_code.artifact.manifest import TensorDescription
 
 _LIBRARIES = ("torch", "transformers", "timm")
@@ -65,9 +66,11 @@ class Captures:
         graph_file.write(path, header, [self.variants[file] for file in files], self.tensors)
 
 
-def captured(analyzed: AnalyzedVariant, target_torch: str, store: TensorStore) -> tuple[PortableVariant, nn.Module]:
+def captured(
+    analyzed: AnalyzedVariant, target_torch: str, store: TensorStore, root: Path
+) -> tuple[PortableVariant, nn.Module]:
     """A lowered variant in lists of operators, with its tensors in `store`, and its replay: positional tensors to a
-    tuple. target_torch: of the torch that will compile it.
+    tuple. target_torch: of the torch that will compile it. root: of the project, from which sources are named.
 
     Raises CompileError for what no graph file can hold: control flow, and operators that it or target_torch has not.
     """
@@ -86,6 +89,8 @@ def captured(analyzed: AnalyzedVariant, target_torch: str, store: TensorStore) -
     )
     given = list(analyzed.references[0].values())
     found = capture(subject, parts.host, parts.device, parts.wiring, given, store, target_torch)
+    host = None if found.host is None else _sourced(found.host, root)
+    found = replace(found, host=host, device=_sourced(found.device, root))
     graph = GraphFile({}, (found,), store.tensors)
     try:
         check.require(graph)
@@ -94,6 +99,18 @@ def captured(analyzed: AnalyzedVariant, target_torch: str, store: TensorStore) -
             f"{variant}: the captured graph is not sound: {error}", "Please report this model."
         ) from None
     return found, graph.whole(found)
+
+
+def _sourced(part: Part, root: Path) -> Part:
+    """The part with no path of this machine in it: sources are named from the project or their package."""
+    homes = [f"{home}/" for home in (root.absolute(), root.resolve(), INSTALLED)]
+    nodes = []
+    for node in part.nodes:
+        source = node.source
+        for home in homes:
+            source = source.removeprefix(home)
+        nodes.append(replace(node, source=Path(source).name if source.startswith("/") else source))
+    return replace(part, nodes=tuple(nodes))
 
 
 def made_by() -> dict[str, str]:

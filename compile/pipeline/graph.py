@@ -108,7 +108,7 @@ def capture_variant(
         own, exact = try_original(analyzed.flat, references, names, analyzed.first, shared)
         require_own_answers(str(variant), own)
     with reporter.step(f"capture: {variant}"), users_code(f"the capture of {variant}"):
-        graph, replay = captured(analyzed, target.torch, places.captures.tensors)
+        graph, replay = captured(analyzed, target.torch, places.captures.tensors, spec.root)
     saved_at, unused = trace(variant, replay, analyzed.example, target, places, reporter)
     answers: list[Tensors] = []
     with reporter.step(f"parity: {variant}", len(references)) as advance:

@@ -148,9 +148,9 @@ class GraphFile:
         return [self.tensors[name] for name in one.inputs], [self.tensors[name] for name in one.outputs]
 
     def _module(self, part: Part) -> GraphPart:
-        state = {}
+        state, held = {}, dict[str, Tensor]()
         for one in part.state:
-            tensor = self.tensors[one.tensor]
+            tensor = held.setdefault(one.tensor, _by_itself(self.tensors[one.tensor]))
             state[one.value] = (one.name, nn.Parameter(tensor, requires_grad=False) if one.parameter else tensor)
         steps = [
             Step(
@@ -169,6 +169,12 @@ class GraphFile:
             return GraphPart(steps, part.inputs, part.outputs, state, checked=True)
         except (KeyError, AttributeError) as error:  # torch.nn.Module takes no such name
             raise GraphFileError(f"a weight has a name that no module can have: {error}") from None
+
+
+def _by_itself(tensor: Tensor) -> Tensor:
+    """A tensor that is no piece of a mapped file: TorchScript saves the whole storage of every constant."""
+    storage = tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()  # torch 1.13
+    return tensor if storage.nbytes() == tensor.numel() * tensor.element_size() else tensor.clone()
 
 
 class _Nothing(nn.Module):

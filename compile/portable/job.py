@@ -86,9 +86,11 @@ def run(index: int, inputs: Path, outputs: Path) -> None:
             for name in (REQUEST, RESULT):
                 if (work / name).is_file():
                     shutil.copy(work / name, record / name)
+        text = (record / LOG).read_text(encoding="utf-8", errors="replace")
+        found = diagnosis.first(text)  # a compiler may fall back to the host, and end well
         if code != 0 or not (work / RESULT).is_file():
-            text = (record / LOG).read_text(encoding="utf-8", errors="replace")
             found = diagnosis.ended(text, code, timed_out, f"{plan['timeout']:g} s", cost)
+        if found is not None:
             cause = str(found).removeprefix(f"{variant['label']}: ")
             raise JobError(f"{variant['label']}: {cause} {found.remedy}")
         shutil.copy(record / LOG, work / LOG)

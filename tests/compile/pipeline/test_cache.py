@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -22,11 +23,10 @@ from compile.frontend import weights
 from compile.pipeline import cache_key, graph
 from compile.pipeline import plan as plans
 from compile.pipeline.build import Result, build
-from compile.pipeline.cache import Cache
+from compile.pipeline.cache import CAPTURED, Cache
 from compile.pipeline.plan import ResolvedPlan, plan, resolve
 from compile.progress import Silent
 from endpoint_spec.digests import build_content
-from endpoint_spec.jobs import VARIANT
 from tests.compile.projects import ENTRY, WITH_SAMPLE, files, run, write_entry
 
 TWO = "compile: {batch_sizes: [1, 2]}\n"
@@ -39,20 +39,20 @@ def cached_build(path: Path, said: list[str] | None = None, limit: int = 10**9) 
 
 
 def variants(root: Path) -> list[Path]:
-    return sorted((root / "build/cache").glob(f"*/{VARIANT}"))
+    return sorted((root / "build/cache").glob(f"*/{CAPTURED}"))
 
 
 @pytest.fixture
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The variants that are really made while the test runs."""
     seen: list[str] = []
-    compile_variant = graph.compile_variant
+    capture_variant = graph.capture_variant
 
-    def counted(resolved: ResolvedPlan, analyzed: AnalyzedVariant, *rest: Any) -> graph.CompiledVariant:
+    def counted(resolved: ResolvedPlan, analyzed: AnalyzedVariant, *rest: Any) -> graph.CapturedVariant:
         seen.append(str(analyzed.variant))
-        return compile_variant(resolved, analyzed, *rest)
+        return capture_variant(resolved, analyzed, *rest)
 
-    monkeypatch.setattr(graph, "compile_variant", counted)
+    monkeypatch.setattr(graph, "capture_variant", counted)
     return seen
 
 
@@ -63,14 +63,12 @@ def test_a_second_build_compiles_nothing_and_makes_the_same(tmp_path: Path, monk
     assert len(variants(tmp_path)) == 2
     before = files(tmp_path)
     assert len(before) == 5
-    del before["build/rehearsal/own/model.graph"]  # the cache has compiled graphs, and none as they were captured
     shutil.rmtree(tmp_path / "build/rehearsal")
 
     def never(*_: object) -> None:
-        raise AssertionError("something was lowered, traced or loaded")
+        raise AssertionError("something was lowered, proven or loaded")
 
-    for name in ("trace_for_cpu", "compare"):
-        monkeypatch.setattr(graph, name, never)
+    monkeypatch.setattr(graph, "compare", never)
     monkeypatch.setattr(weights, "fill", never)
     monkeypatch.setattr(plans, "analyzed", never)
     again = cached_build(path)
@@ -159,6 +157,30 @@ def test_a_key_does_not_depend_on_where_the_project_lies(tmp_path: Path) -> None
     assert keyed(write_entry(tmp_path / "a")) == keyed(write_entry(tmp_path / "b/c d"))
 
 
+def test_what_the_key_of_a_compiled_variant_is_made_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {"target": "inf1", "keywords": {"compiler_args": ["--fast-math", "none"]}, "bounds": [1e-6]}
+    here = {"torch-neuron": "1.13.1.2.11.13.0"}
+
+    def key(graph: str = "a", environment: dict[str, str] = here, **changed: Any) -> str:
+        return cache_key.compiled_key(graph, {**asked, **changed}, environment)
+
+    known = {
+        key(),
+        key("b"),
+        key(keywords={}),
+        key(bounds=[2e-6]),
+        key(environment={}),
+        key(environment={"image": "x"}),
+    }
+    names = [path.name for path in cache_key.driver_files()]
+    assert {"driver.py", "job.py", "replay.py", "operators.json"} <= set(names)
+    monkeypatch.setattr(cache_key, "driver_files", lambda: [cache_key.PORTABLE / "driver.py"])
+    known.add(key())
+    assert len(known) == 7
+    monkeypatch.undo()
+    assert key() in known
+
+
 def members(file: Path) -> dict[str, bytes]:
     with tarfile.open(file) as tar:
         return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
@@ -180,28 +202,35 @@ def flipped(file: Path, name: str) -> None:
 
 
 def described(file: Path, **changes: Any) -> None:
-    """variant.json says something else, and its checksum still says what it said before."""
+    """captured.json says something else, and its digest still is what it was before."""
     content = members(file)
-    write_members(file, {**content, "variant.json": json.dumps(json.loads(content["variant.json"]) | changes).encode()})
+    told = json.loads(content["captured.json"]) | changes
+    write_members(file, {**content, "captured.json": json.dumps(told).encode()})
 
 
-GRAPH = "artifact/graphs/main-x_8-batch_1.pt"
+GRAPH = "model.graph"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated": (lambda file: os.truncate(file, 3000), "damaged"),
     "empty": (lambda file: os.truncate(file, 0), "damaged"),
     "no tar": (lambda file: file.write_bytes(b"x" * 5000), "damaged"),
     "a bit of the graph": (lambda file: flipped(file, GRAPH), f"{GRAPH} is missing, unexpected, or has another"),
-    "a bit of the description": (lambda file: flipped(file, "variant.json"), "damaged"),
-    "another parity": (lambda file: described(file, unused_inputs=["x"]), "variant.json has another checksum"),
+    "a bit of the description": (
+        lambda file: flipped(file, "captured.json"),
+        "captured.json is missing, unexpected, or has another",
+    ),
+    "another parity": (
+        lambda file: described(file, unused_inputs=["x"]),
+        "captured.json is missing, unexpected, or has another",
+    ),
     "no graph": (
         lambda file: write_members(file, {k: v for k, v in members(file).items() if k != GRAPH}),
         f"{GRAPH} is missing",
     ),
-    "a file too many": (lambda file: write_members(file, {**members(file), "artifact/x": b""}), "artifact/x is"),
+    "a file too many": (lambda file: write_members(file, {**members(file), "x/y": b""}), "x/y is"),
     "a path outside": (lambda file: write_members(file, {**members(file), "../x": b""}), "damaged"),
     "no description": (
-        lambda file: write_members(file, {k: v for k, v in members(file).items() if k != "variant.json"}),
-        "variant.json is not there",
+        lambda file: write_members(file, {k: v for k, v in members(file).items() if k != "files.json"}),
+        "files.json is not there",
     ),
 }
 
@@ -218,11 +247,10 @@ def test_what_is_damaged_is_said_and_compiled_again(
     assert cached_build(path, said).lock == lock
     assert len(compiled) == 2
     assert len(said) == 1
-    assert said[0].startswith("The compile cache is damaged, main, x 8, batch 1 is compiled again: ")
+    assert said[0].startswith("The compile cache is damaged, main, x 8, batch 1 is made again: ")
     assert words in said[0]
     assert "\n" not in said[0]
     assert cached_build(path).cached
-    assert not list(tmp_path.rglob(".variant*"))
 
 
 def test_a_variant_under_another_key_is_not_taken(tmp_path: Path, compiled: list[str]) -> None:
@@ -235,7 +263,7 @@ def test_a_variant_under_another_key_is_not_taken(tmp_path: Path, compiled: list
     said: list[str] = []
     cached_build(path, said)
     assert len(compiled) == 3
-    assert "with the key" in said[0]
+    assert "has the key" in said[0]
 
 
 def test_a_cache_that_cannot_be_written_stops_no_build(tmp_path: Path) -> None:
@@ -244,7 +272,10 @@ def test_a_cache_that_cannot_be_written_stops_no_build(tmp_path: Path) -> None:
     (tmp_path / "build/cache").write_text("a file where the folder would be")
     said: list[str] = []
     assert cached_build(path, said).changed
-    assert said == ["main, x 8, batch 1 is not kept in the compile cache: File exists"]
+    assert len(said) == 1
+    assert re.fullmatch(
+        r"captured\.tar of [0-9a-f]{64} is not kept in the compile cache: (File exists|Not a directory)", said[0]
+    )
 
 
 def test_the_least_recently_used_go_beyond_the_limit(tmp_path: Path) -> None:
@@ -269,8 +300,8 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "from the cache" not in capsys.readouterr().err
     assert run(monkeypatch, *asked) == 0
     shown = capsys.readouterr()
-    assert "from the cache: not compiled again" in " ".join(shown.err.split())
-    assert "from the cache: not compiled again" in " ".join(shown.out.split())
+    assert "(from the cache)" in " ".join(shown.err.split())
+    assert "(from the cache)" in " ".join(shown.out.split())
     assert run(monkeypatch, *asked, "--json") == 0
     assert json.loads(capsys.readouterr().out)["cached"] == ["main, x 8, batch 1"]
     assert run(monkeypatch, "cache", "--json", "--root", str(tmp_path)) == 0

@@ -26,7 +26,7 @@ STAND_IN = Path(__file__).parents[1] / "targets" / "stand_in"
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(STAND_IN))
     monkeypatch.delitem(sys.modules, "torch_neuron", raising=False)
-    monkeypatch.setattr(process_runner, "_watch", in_this_process)
+    monkeypatch.setattr(process_runner, "watch", in_this_process)
     yield
     sys.modules.pop("torch_neuron", None)
 

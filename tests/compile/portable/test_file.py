@@ -356,3 +356,13 @@ def test_all_problems_are_listed_together(folders: dict[str, Path], tmp_path: Pa
             node(content, number).update(operator="aten::zeros")
 
     assert refused(folders["plain"], tmp_path, change).startswith("3 problem(s):\n")
+
+
+@pytest.mark.parametrize("name", ["bert", "plain"])
+def test_a_replay_of_a_file_holds_no_other_tensors_of_it(name: str, folders: dict[str, Path]) -> None:
+    """TorchScript saves all that a constant's storage holds, and a mapped file is one storage."""
+    found = decode.read(folders[name])
+    state = [held for part in found.parts(found.variants[0]) if part is not None for held in part.state_dict().values()]
+    assert state
+    for tensor in state:
+        assert tensor.storage().nbytes() == tensor.numel() * tensor.element_size()

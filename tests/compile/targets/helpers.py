@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
+import json
 import logging
 import traceback
 from pathlib import Path
+from typing import Any
 
 from compile.portable import driver
-from compile.targets.base import Cost
+from compile.portable.process import COST, Cost
 
 
-def in_this_process(_python: Path, work: Path, log: Path, limit: float) -> tuple[int, bool, Cost]:
+def in_this_process(_python: str, work: Path, log: Path, *_: Any) -> tuple[int, bool, Cost]:
     said = io.StringIO()
     handler = logging.StreamHandler(said)
     handler.setFormatter(logging.Formatter("%(levelname)s:%(name)s:%(message)s"))
@@ -29,4 +32,6 @@ def in_this_process(_python: Path, work: Path, log: Path, limit: float) -> tuple
     logger.removeHandler(handler)
     logger.setLevel(level)
     log.write_text(said.getvalue())
-    return code, False, Cost(1.5, 3 * 2**20)
+    cost = Cost(1.5, 3 * 2**20)
+    (work / COST).write_text(json.dumps(dataclasses.asdict(cost)))
+    return code, False, cost

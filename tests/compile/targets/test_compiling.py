@@ -41,7 +41,7 @@ SECTION = {"inf1": "{}", "inf2": "{target: inf2}"}
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Variants are compiled in this process instead of one of their own; what they print is their log all the same."""
-    monkeypatch.setattr(process_runner, "_watch", in_this_process)
+    monkeypatch.setattr(process_runner, "watch", in_this_process)
 
 
 def compiled(root: Path, section: str = "{}", source: str = DEEP) -> Result:
@@ -358,7 +358,7 @@ def test_what_does_not_fit_is_refused_before_compiling_with_the_levers(
     tmp_path: Path, stand_in: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in("success")
-    monkeypatch.setattr(process_runner, "_watch", lambda *_: pytest.fail("it was compiled"))
+    monkeypatch.setattr(process_runner, "watch", lambda *_: pytest.fail("it was compiled"))
     large = capacity.VariantSize("main, x 8, batch 1", 9 * 2**30, 2**20, 1)
     monkeypatch.setattr(capacity, "size", lambda *_: large)
     with pytest.raises(CompileError) as caught:
