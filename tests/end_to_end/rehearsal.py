@@ -13,7 +13,6 @@ from typing import Any
 
 import boto3
 import psutil
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CDK = ROOT / ".venv" / "bin" / "cdk"
@@ -104,36 +103,6 @@ class Rehearsal:
         if self.server is not None and self.server.poll() is None:
             self.server.terminate()
             self.server.wait(timeout=60)
-
-
-# What torch 1.13.1 itself needs, of the Python 3.10 lane.
-OF_TORCH = (
-    "torch",
-    "torch-*.dist-info",
-    "torchgen",
-    "functorch",
-    "nvidia",
-    "numpy",
-    "numpy.libs",
-    "typing_extensions.py",
-)
-
-
-def bare_python310(folder: Path) -> Path:
-    """The interpreter of a virtual environment in `folder` with torch 1.13.1 and what that needs, and nothing else."""
-    lane = ROOT / ".venv310"
-    if not (lane / "bin" / "python").exists():
-        pytest.skip("NO PYTHON 3.10 WITH TORCH 1.13.1: compile jobs were not tried in it; make test-python310")
-    (folder / "bin").mkdir(parents=True)
-    interpreter = (lane / "bin" / "python").resolve()
-    (folder / "bin" / "python").symlink_to(interpreter)
-    (folder / "pyvenv.cfg").write_text(f"home = {interpreter.parent}\ninclude-system-site-packages = false\n")
-    packages = folder / "lib" / "python3.10" / "site-packages"
-    packages.mkdir(parents=True)
-    for pattern in OF_TORCH:
-        for found in (lane / "lib" / "python3.10" / "site-packages").glob(pattern):
-            (packages / found.name).symlink_to(found)
-    return folder / "bin" / "python"
 
 
 def copy_example(folder: Path) -> None:

@@ -20,7 +20,8 @@ import pytest
 
 from endpoint_spec import jobs
 from tests.compile.projects import TINY
-from tests.end_to_end.rehearsal import ROOT, Rehearsal, bare_python310
+from tests.end_to_end.rehearsal import ROOT, Rehearsal
+from tests.job_python import bare, needs_old
 
 DIGEST = "0123456789abcdef" * 4
 JOB = """
@@ -310,12 +311,13 @@ def test_the_stacks_can_be_destroyed(rehearsal: Rehearsal) -> None:
     assert [vpc["CidrBlock"] for vpc in vpcs if not vpc["IsDefault"]] == []
 
 
+@needs_old
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["processing", "ec2"])
 def test_submit_makes_an_artifact_of_what_jobs_compiled_on_torch_1_13(tmp_path: Path, where: str) -> None:
     """`submit` from capture to the published artifact; the jobs have torch 1.13.1 and the bundle, no library."""
     rehearsal = Rehearsal(tmp_path, variables={"EMBEDDED_AWS_WAIT_SPEED": "60"})
-    rehearsal.job_python = bare_python310(tmp_path / "python310")
+    rehearsal.job_python = bare(tmp_path / "python310")
     (tmp_path / "endpoints").mkdir()
     write_spec(tmp_path, "depth", f"job: {{where: {where}, time_limit: 1h, max_parallel: 2}}")
     try:
