@@ -28,7 +28,7 @@ def compile_command(root: Path, *arguments: str) -> None:
     path = os.pathsep.join(filter(None, (str(INSTALLED), os.environ.get("PYTHONPATH"))))
     shown = {"COLUMNS": "200"}
     if sys.stderr.isatty():  # its bars move only where it takes the pipe for the terminal that is behind it
-        shown = {"COLUMNS": str(os.get_terminal_size(sys.stderr.fileno()).columns), "FORCE_COLOR": "1"}
+        shown = {"COLUMNS": str(os.get_terminal_size(sys.stderr.fileno()).columns or 80), "FORCE_COLOR": "1"}
     with subprocess.Popen(  # noqa: S603  (our own module, arguments as a list)
         [sys.executable, "-m", "compile", *arguments, "--root", str(root)],
         env={**os.environ, "PYTHONPATH": path, **shown},

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -9,6 +13,7 @@ import pytest
 
 from operations.errors import OperationError, WrongUseError
 from operations.jobs.compiling import compile_command
+from tests.conftest import ROOT
 
 SAYS = "import pathlib, sys, time\nsay = lambda text: (sys.stderr.write(text), sys.stderr.flush())\n"
 
@@ -60,6 +65,19 @@ def test_an_error_is_raised_and_not_shown_twice(
         compile_command(tmp_path, "adopt", "depth")
     assert str(caught.value) == "inferentia adopt depth: the disk is full.\n-> Free some."
     assert capsys.readouterr().err == "an error message is fine here\n"
+
+
+def test_a_terminal_gets_what_moves(program: Path, tmp_path: Path) -> None:
+    program.write_text(
+        SAYS + "import os\nsay('colour ' + os.environ['FORCE_COLOR'] + ' of ' + os.environ['COLUMNS'])\n"
+    )
+    call = "import pathlib; from operations.jobs.compiling import compile_command; compile_command(pathlib.Path(), 'x')"
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", call], stderr=theirs, cwd=tmp_path, env=environment, check=True)
+    os.close(theirs)
+    assert os.read(ours, 100) == b"colour 1 of 80"  # this terminal has no size
+    os.close(ours)
 
 
 def test_one_that_is_killed_says_so(program: Path, tmp_path: Path) -> None:
