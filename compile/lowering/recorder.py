@@ -154,6 +154,7 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.findings = Findings()
         self.path: list[str] = []
+        self.placed = False
         self._plan = plan
         self._rewrites: dict[str, list[FunctionRewrite]] = {}
         for rewrite in plan.rewrites:
@@ -194,6 +195,19 @@ class Recorder(TorchFunctionMode):
             yield
         finally:
             torch._C._set_tracing_state(before)  # type: ignore[attr-defined]
+
+    @contextlib.contextmanager
+    def _in_module(self) -> Iterator[None]:
+        """What a trace records inside has the path of the module that runs now, where such is asked for."""
+        state = torch._C._get_tracing_state() if self.placed and self.path else None
+        if state is None:
+            yield
+            return
+        state.push_scope(self.where)
+        try:
+            yield
+        finally:
+            state.pop_scope()
 
     @contextlib.contextmanager
     def _inside(self, key: Any) -> Iterator[None]:
@@ -295,7 +309,8 @@ class Recorder(TorchFunctionMode):
         if name in READS_VALUES:
             self.findings.frozen[name, self.where] += 1
         handed_args, handed_kwargs = map_tensors(args, self._handed), map_tensors(kwargs, self._handed)
-        with self._recording(on=name not in READS_VALUES):  # a trace would only keep a node that nothing uses
+        # A trace would only keep a node that nothing uses.
+        with self._recording(on=name not in READS_VALUES), self._in_module():
             result = func(*handed_args, **handed_kwargs)
         self._mark_results(result, func, args, kwargs, static=False)
         return result
