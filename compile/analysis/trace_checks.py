@@ -6,6 +6,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,15 @@ _DECIDE = (
     *("__bool__", "item", "tolist", "__float__", "__int__", "__index__", "__complex__", "__contains__"),
     *("numpy", "__array__", "__dlpack__", "equal", "allclose", "is_nonzero"),
 )
-# Operators whose result has as many entries as the data says.
-SIZED_BY_DATA = frozenset(
+# Composites of operators that PyTorch tags so; a trace holds them as they are.
+_SELECTING = frozenset(
     {
-        *("aten::nonzero", "aten::nonzero_numpy", "aten::argwhere", "aten::masked_select", "aten::_unique"),
-        *("aten::_unique2", "aten::unique_dim", "aten::unique_consecutive"),
+        *("aten::nonzero_numpy", "aten::where", "aten::repeat_interleave.self_Tensor"),
+        "aten::tensor_split.tensor_indices_or_sections",
     }
 )
+# Arguments that alone decide how many entries there are, and those that fix the number.
+_DECIDING, _FIXING = ("repeats", "tensor_indices_or_sections"), ("num_classes", "output_size")
 _COUNTS = ("aten::size", "aten::numel")
 _SIZES_ALONE = (*_COUNTS, "aten::dim", "prim::Constant")
 _Looks = Sequence[tuple[Callable[[Any], bool], list[str]]]  # whether a traced value matters, and where it is noted
@@ -244,18 +247,36 @@ def _counts_data(value: Any) -> bool:
 
 def _sized_by_data(value: Any) -> bool:
     """Whether how many entries a traced value has was computed from tensor data."""
-    return any(
-        node.kind() in SIZED_BY_DATA or (node.kind() == "aten::index" and any(map(_is_mask, _indices(node))))
-        for node in _above(value, through_numbers=False)
-    )
+    return any(selects(node, _depends_on_data) for node in _above(value, through_numbers=False))
 
 
-def _indices(node: Any) -> Iterator[Any]:
-    yield from node.inputsAt(1).node().inputs()
+def selects(node: Any, depends: Callable[[Any], bool]) -> bool:
+    """Whether data decides how many entries a traced operator makes. depends: whether a value follows the data."""
+    if not node.kind().startswith("aten::"):
+        return False
+    tagged, names = _tagged(node.schema())
+    if not tagged:
+        return False
+    given = dict(zip(names, node.inputs(), strict=False))
+    if any(graphs.constant(given[name]) not in (None, -1) for name in _FIXING if name in given):
+        return False
+    if "indices" in given:
+        masks = (value for value in given["indices"].node().inputs() if value.type().kind() == "TensorType")
+        return any(value.type().dtype() == torch.bool and depends(value) for value in masks)
+    return any(map(depends, [given[name] for name in _DECIDING if name in given] or given.values()))
 
 
-def _is_mask(value: Any) -> bool:
-    return value.type().kind() == "TensorType" and value.type().dtype() == torch.bool and _depends_on_data(value)
+@cache
+def _tagged(schema: str) -> tuple[bool, list[str]]:
+    """Whether an operator can make as many entries as its data says, by PyTorch's tags; and its arguments' names."""
+    if "(" not in schema.lstrip("("):  # none that this torch knows
+        return False, []
+    parsed = torch._C.parse_schema(schema)
+    name = f"{parsed.name}.{parsed.overload_name}".removesuffix(".")
+    packet = getattr(torch.ops.aten, parsed.name.removeprefix("aten::"), None)
+    overload = getattr(packet, parsed.overload_name or "default", None)
+    tagged = name in _SELECTING or torch.Tag.dynamic_output_shape in getattr(overload, "tags", ())
+    return tagged, [argument.name for argument in parsed.arguments]
 
 
 def _above(value: Any, *, through_numbers: bool = True) -> Iterator[Any]:
