@@ -25,6 +25,7 @@ _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _REVISION = re.compile(r"[\w./-]{1,100}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CHOICES = ("key", "prefix")
+_LONGEST_LICENSE = 100
 _SEED_LIMIT = 2**63  # torch.manual_seed takes a signed 64-bit number
 
 
@@ -46,11 +47,13 @@ class _OneFile(_Weights):
     """A file that may hold more than the model's weights.
 
     key: under which it has them, where it holds several sets (`ema`). prefix: of the names that are meant (`module.`).
+    license: an SPDX identifier or other text; nothing that is built depends on it.
     """
 
     sha256: str | None = None
     key: str | None = None
     prefix: str | None = None
+    license: str | None = None
 
     @property
     def chosen(self) -> dict[str, str]:
@@ -114,15 +117,22 @@ def parse_weights(value: Any) -> AnyWeights:
 
 
 def _from_mapping(value: dict[str, Any]) -> AnyWeights:
-    unknown = sorted(map(str, set(value) - {"file", "s3", "sha256", *_CHOICES}))
+    unknown = sorted(map(str, set(value) - {"file", "s3", "sha256", "license", *_CHOICES}))
     if unknown:
-        raise fault(f"has the unknown key {unknown[0]}", "The keys are file or s3, and sha256, key and prefix.")
+        raise fault(
+            f"has the unknown key {unknown[0]}", "The keys are file or s3, and sha256, key, prefix and license."
+        )
     if ("file" in value) == ("s3" in value):
         both = "names both file and s3" if "file" in value else "names neither file nor s3"
         raise fault(both, "Name exactly one of them, with its sha256.")
     sha256 = value.get("sha256")
     if "sha256" in value and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
         raise fault("has a sha256 that is not 64 hexadecimal digits in lower case", "Write what sha256sum prints.")
+    license_ = value.get("license")
+    is_text = isinstance(license_, str) and license_.isprintable() and 0 < len(license_) <= _LONGEST_LICENSE
+    if "license" in value and not is_text:
+        problem = f"has a license that is no text of 1 to {_LONGEST_LICENSE} characters in one line"
+        raise fault(problem, "Write its SPDX identifier, such as apache-2.0, or leave it out.")
     kind = "file" if "file" in value else "s3"
     choice = {name: value[name] for name in _CHOICES if name in value}
     for name, text in {kind: value[kind], **choice}.items():
@@ -130,7 +140,7 @@ def _from_mapping(value: dict[str, Any]) -> AnyWeights:
             remedy = _FORMS if name == kind else f"Write the {name} as the file has it, or leave it out."
             raise fault(f"has a {name} that is not text", remedy)
     found = _file(value[kind]) if kind == "file" else _s3(value[kind])
-    return found.model_copy(update={"sha256": sha256, **choice})
+    return found.model_copy(update={"sha256": sha256, "license": license_, **choice})
 
 
 def _random(text: str) -> RandomWeights:
@@ -169,9 +179,11 @@ def _s3(text: str) -> S3Weights:
 
 def written(weights: AnyWeights) -> str | dict[str, str]:
     """Weights as a spec writes them; `parse_weights` reads them back."""
-    if isinstance(weights, FileWeights | S3Weights) and (weights.sha256 is not None or weights.chosen):
+    if isinstance(weights, FileWeights | S3Weights):
         where = {"file": weights.path} if isinstance(weights, FileWeights) else {"s3": weights.uri}
-        return {**where, **({"sha256": weights.sha256} if weights.sha256 else {}), **weights.chosen}
+        said = {name: value for name in ("sha256", "license") if (value := getattr(weights, name)) is not None}
+        if said or weights.chosen:
+            return {**where, **said, **weights.chosen}
     return weights.source
 
 
@@ -209,7 +221,7 @@ Weights = Annotated[
     WithJsonSchema(
         {
             "description": "random:SEED, hub:org/name[@revision], s3://bucket/key, {s3, sha256} or {file, sha256}; "
-            "key and prefix of what is meant in a file",
+            "key and prefix of what is meant in a file; license",
             "anyOf": [
                 {"type": "string", "pattern": "^(random:[0-9]+|hub:[^/]+/.+|s3://[^/]+/.+|file:.+)$"},
                 {
@@ -220,6 +232,12 @@ Weights = Annotated[
                         "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
                         "key": {"type": "string", "minLength": 1, "description": "of the file's sets of tensors"},
                         "prefix": {"type": "string", "minLength": 1, "description": "of the names that are meant"},
+                        "license": {
+                            "type": "string",
+                            "minLength": 1,
+                            "maxLength": _LONGEST_LICENSE,
+                            "description": "SPDX identifier or other text, for the graph file's header",
+                        },
                     },
                     "oneOf": [{"required": ["file"]}, {"required": ["s3"]}],
                     "additionalProperties": False,

@@ -13,10 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from compile.analysis.report import Finding
-from compile.analysis.trace_checks import SIZED_BY_DATA, checked_trace
+from compile.analysis.trace_checks import checked_trace, selects
 from compile.errors import CompileError, users_code
 from compile.ir.flat_module import FlatModule
-from compile.ir.graph import Graph
+from compile.ir.graph import Graph, Node
+from compile.lowering import Prologue
+from compile.lowering.graph_module import TracedStep
+from compile.portable.capture import own_path
+from compile.portable.replay import GraphPart
 from endpoint_spec.endpoint import FINDINGS as ACCEPTABLE
 
 NOTED = ("hook", "input-written")
@@ -127,42 +131,74 @@ def of_subject(flat: FlatModule, inputs: Mapping[str, Tensor]) -> list[Finding]:
 
 def of_code(flat: FlatModule, inputs: Iterable[Tensor]) -> list[Finding]:
     """Where the model's Python decides by the data. Raises CompileError when it cannot be traced."""
-    return of_graph(checked_trace(flat, tuple(inputs), grad=False), float64=False)
+    return of_graph(checked_trace(flat, tuple(inputs), grad=False), whole=False)
 
 
-def of_graph(graph: Graph, *, float64: bool = True) -> list[Finding]:
-    """What shows in a trace: decisions by the data, and float64 where asked."""
+def of_graph(graph: Graph, *, whole: bool = True) -> list[Finding]:
+    """What shows in a trace. whole: also what lowering may take out: float64, and sizes that the data decides."""
+    reads, selecting = _by_data(graph)
     problem = "Python decides here by a tensor's value; the trace keeps the way that the example took"
     found = [Finding("data-dependent", place, problem, ACCEPTABLE["data-dependent"]) for place in graph.decisions]
     problem = "Python reads here how many entries the data selects; the trace keeps the number of the example"
     found += [
         Finding("data-dependent", place, problem, ACCEPTABLE["data-dependent"])
-        for place in dict.fromkeys((*graph.counts, *_sizes_by_data(graph)))
+        for place in dict.fromkeys((*graph.counts, *(node.source() or node.scope for node in reads)))
     ]
+    if not whole:
+        return found
     places: dict[str, str] = {}
-    for node in graph.counted if float64 else ():
+    for node in graph.counted:
         if any(graph.values[value].dtype == torch.float64 and graph.values[value].shape for value in node.outputs):
             places.setdefault(node.source() or node.scope, node.kind)
     remedy = ACCEPTABLE["float64"]
-    return found + [Finding("float64", place, f"{kind} computes in float64", remedy) for place, kind in places.items()]
+    found += [Finding("float64", place, f"{kind} computes in float64", remedy) for place, kind in places.items()]
+    return found + _sized((node.kind, node.scope, node.source()) for node in selecting)
 
 
-def _sizes_by_data(graph: Graph) -> Iterator[str]:
-    """Where a size is read that follows the data of an input."""
+def _by_data(graph: Graph) -> tuple[list[Node], list[Node]]:
+    """Where a size is read that follows the data of an input, and what makes as many entries as that data says."""
     data, sized = set(graph.inputs), set[int]()
+    reads, selecting = [], []
     for node in graph.nodes:
         if node.kind in _SIZES and node.inputs[0] in sized:
-            yield node.source() or node.scope
+            reads.append(node)
         if node.kind in ("aten::size", "aten::numel", "aten::dim") or data.isdisjoint(node.inputs):
             continue
         data.update(node.outputs)
-        by_mask = node.kind == "aten::index" and any(
-            graph.values[part.unique()].dtype == torch.bool and part.unique() in data
-            for part in node.handle.inputsAt(1).node().inputs()
-            if part.unique() in graph.values
+        if selects(node.handle, lambda value: value.unique() in data):
+            selecting.append(node)
+        elif sized.isdisjoint(node.inputs):
+            continue
+        sized.update(value for value in node.outputs if graph.values[value].shape != ())
+    return reads, selecting
+
+
+def of_host(parts: Prologue) -> list[Finding]:
+    """What data decides the size of in a lowered model's host part, which `analyze` does not trace."""
+    if not isinstance(parts.host, GraphPart):
+        return []
+    weights = parts.host.names
+    steps = [step for step in parts.host.steps if isinstance(step, TracedStep)]
+    return _sized(
+        (step.kind, step.module, step.source)
+        for step in steps
+        if step.node and selects(step.node.handle, lambda value: value.unique() not in weights)
+    )
+
+
+def _sized(places: Iterable[tuple[str, str, str]]) -> list[Finding]:
+    """Of operators by kind, module and source line."""
+    remedy = "Keep the size: torch.where, masked_fill or a product with the mask; or select in the handler."
+    found = [
+        Finding(
+            "data-sized",
+            ", ".join(place for place in (own_path(module), source) if place),
+            f"{kind} makes as many entries as the data says; every size of a graph is fixed",
+            remedy,
         )
-        if by_mask or node.kind in SIZED_BY_DATA or not sized.isdisjoint(node.inputs):
-            sized.update(value for value in node.outputs if graph.values[value].shape != ())
+        for kind, module, source in places
+    ]
+    return list(dict.fromkeys(found))
 
 
 def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

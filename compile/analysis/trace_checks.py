@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,15 @@ _DECIDE = (
     *("__bool__", "item", "tolist", "__float__", "__int__", "__index__", "__complex__", "__contains__"),
     *("numpy", "__array__", "__dlpack__", "equal", "allclose", "is_nonzero"),
 )
-# Operators whose result has as many entries as the data says.
-SIZED_BY_DATA = frozenset(
+# Composites of operators that PyTorch tags so; a trace holds them as they are.
+_SELECTING = frozenset(
     {
-        *("aten::nonzero", "aten::nonzero_numpy", "aten::argwhere", "aten::masked_select", "aten::_unique"),
-        *("aten::_unique2", "aten::unique_dim", "aten::unique_consecutive"),
+        *("aten::nonzero_numpy", "aten::where", "aten::repeat_interleave.self_Tensor"),
+        "aten::tensor_split.tensor_indices_or_sections",
     }
 )
+# Arguments that alone decide how many entries there are, and those that fix the number.
+_DECIDING, _FIXING = ("repeats", "tensor_indices_or_sections"), ("num_classes", "output_size")
 _COUNTS = ("aten::size", "aten::numel")
 _SIZES_ALONE = (*_COUNTS, "aten::dim", "prim::Constant")
 _Looks = Sequence[tuple[Callable[[Any], bool], list[str]]]  # whether a traced value matters, and where it is noted
@@ -67,16 +71,29 @@ def checked_trace(module: Any, inputs: tuple[Any, ...], *, grad: bool) -> Graph:
     counts: list[str] = []
     looks = ((_depends_on_data, decisions), (_counts_data, counts))
     try:
-        with (
-            _watched(Tensor, _DECIDE, looks),
-            _watched(torch, _DECIDE, looks),
-            _watched(Tensor, ("__len__",), ((_sized_by_data, counts),)),
-        ):
+        with ExitStack() as watched:
+            watched.enter_context(_watched(Tensor, _DECIDE, looks))
+            watched.enter_context(_watched(Tensor, ("__len__",), ((_sized_by_data, counts),)))
+            for holder, names in _functions(model):
+                watched.enter_context(_watched(holder, names, looks))
             graph = trace(model, inputs, grad=grad)
     except Exception as error:
         raise _trace_error(module, model, inputs, error) from error
     graph.decisions, graph.counts = tuple(dict.fromkeys(decisions)), tuple(dict.fromkeys(counts))
     return graph
+
+
+def _functions(model: nn.Module) -> list[tuple[Any, list[str]]]:
+    """Modules that have PyTorch's deciding functions, and their names there: torch, and where the model's classes are
+    defined. A mode would see every call, and switch PyTorch's fused paths off."""
+    deciding = [getattr(torch, name) for name in _DECIDE if hasattr(torch, name)]
+    code = model.function if isinstance(model, _Function) else None
+    places = {part.__class__.__module__ for part in model.modules()} | {getattr(code, "__module__", None)}
+    holders = [torch, *(sys.modules[name] for name in sorted(filter(None, places)) if name in sys.modules)]
+    return [
+        (holder, [name for name, value in vars(holder).items() if any(value is one for one in deciding)])
+        for holder in holders
+    ]
 
 
 class _Function(nn.Module):
@@ -194,7 +211,7 @@ _STRUCTURE = (
 def _watched(holder: Any, names: Sequence[str], looks: _Looks) -> Iterator[None]:
     """Note every place where the model, while it is traced, calls one of these with a tensor that matters.
 
-    holder: torch.Tensor or torch. torch.Tensor has some from its base class, so deleting ours restores them.
+    holder: torch.Tensor or a Python module. torch.Tensor has some from its base class, so deleting ours restores them.
     """
     names = [name for name in names if hasattr(holder, name)]
     own = {name: vars(holder)[name] for name in names if name in vars(holder)}
@@ -244,18 +261,36 @@ def _counts_data(value: Any) -> bool:
 
 def _sized_by_data(value: Any) -> bool:
     """Whether how many entries a traced value has was computed from tensor data."""
-    return any(
-        node.kind() in SIZED_BY_DATA or (node.kind() == "aten::index" and any(map(_is_mask, _indices(node))))
-        for node in _above(value, through_numbers=False)
-    )
+    return any(selects(node, _depends_on_data) for node in _above(value, through_numbers=False))
 
 
-def _indices(node: Any) -> Iterator[Any]:
-    yield from node.inputsAt(1).node().inputs()
+def selects(node: Any, depends: Callable[[Any], bool]) -> bool:
+    """Whether data decides how many entries a traced operator makes. depends: whether a value follows the data."""
+    if not node.kind().startswith("aten::"):
+        return False
+    tagged, names = _tagged(node.schema())
+    if not tagged:
+        return False
+    given = dict(zip(names, node.inputs(), strict=False))
+    if any(graphs.constant(given[name]) not in (None, -1) for name in _FIXING if name in given):
+        return False
+    if "indices" in given:
+        masks = (value for value in given["indices"].node().inputs() if value.type().kind() == "TensorType")
+        return any(value.type().dtype() == torch.bool and depends(value) for value in masks)
+    return any(map(depends, [given[name] for name in _DECIDING if name in given] or given.values()))
 
 
-def _is_mask(value: Any) -> bool:
-    return value.type().kind() == "TensorType" and value.type().dtype() == torch.bool and _depends_on_data(value)
+@cache
+def _tagged(schema: str) -> tuple[bool, list[str]]:
+    """Whether an operator can make as many entries as its data says, by PyTorch's tags; and its arguments' names."""
+    if "(" not in schema.lstrip("("):  # none that this torch knows
+        return False, []
+    parsed = torch._C.parse_schema(schema)
+    name = f"{parsed.name}.{parsed.overload_name}".removesuffix(".")
+    packet = getattr(torch.ops.aten, parsed.name.removeprefix("aten::"), None)
+    overload = getattr(packet, parsed.overload_name or "default", None)
+    tagged = name in _SELECTING or torch.Tag.dynamic_output_shape in getattr(overload, "tags", ())
+    return tagged, [argument.name for argument in parsed.arguments]
 
 
 def _above(value: Any, *, through_numbers: bool = True) -> Iterator[Any]:

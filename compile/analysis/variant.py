@@ -64,8 +64,9 @@ def analyzed(
         parts = lowered(flat, tensors, target, rewriting)
     with reporter.step(f"operators: {variant}"), users_code(f"the trace of {variant}"):
         report = analyze(parts.device, parts.device_inputs, target=target)
-        preflight.require(report.findings, accepted, f"{variant}, lowered,")
-    findings += [finding for finding in report.findings if finding not in findings]
+        more = [*report.findings, *preflight.of_host(parts)]
+        preflight.require(more, accepted, f"{variant}, lowered,")
+    findings += [finding for finding in more if finding not in findings]
     return AnalyzedVariant(variant, flat, signature, example, references, first, parts, report, findings)
 
 

@@ -115,12 +115,12 @@ def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
         if lowered:
             with err.status(f"lowering {subject.name}"):
                 result = _lowered(subject, subject.rewriting.with_more(extra))
-                after, host = _device_part(replace(subject, module=result.module), chosen)
+                after, host, more = _device_part(replace(subject, module=result.module), chosen)
                 decoding = _decoding(subject, chosen)
                 original = report
                 report = _one(after, f"{subject.name}, lowered", chosen, host_time, options)
                 host |= {"decoding": decoding.to_json()} if decoding else {}
-                report = replace(report, extra={**report.extra, **host})
+                report = replace(report, extra={**report.extra, **host}, findings=(*report.findings, *more))
                 pairs.append(Pair(original, report, result.report, decoding))
         reports.append(replace(report, findings=tuple(dict.fromkeys([*findings, *report.findings]))))
     _give(reports, pairs, log, json_, html)
@@ -151,13 +151,15 @@ def _lowered(subject: Subject, rewriting: Rewriting) -> LoweredModel:
     return rewriting.lower(flat.eval(), subject.inputs, subject.name)
 
 
-def _device_part(subject: Subject, target: str) -> tuple[Subject, dict[str, Any]]:
-    """What `build` compiles of a lowered model, and what it leaves to the host in front of that (nothing on Inf2)."""
+def _device_part(subject: Subject, target: str) -> tuple[Subject, dict[str, Any], list[Finding]]:
+    """What `build` compiles of a lowered model, and what it leaves to the host in front of that (nothing on Inf2), with
+    what is found there."""
     assert isinstance(subject.module, torch.nn.Module)  # noqa: S101  (it was lowered)
     parts = parted(subject.module, subject.inputs, target, subject.rewriting)
     if parts.host is None:
-        return subject, {}
-    return replace(subject, module=parts.device, inputs=parts.device_inputs), {"host_part": parts.report.to_json()}
+        return subject, {}, []
+    device = replace(subject, module=parts.device, inputs=parts.device_inputs)
+    return device, {"host_part": parts.report.to_json()}, preflight.of_host(parts)
 
 
 def _decoding(subject: Subject, target: str) -> DecodingPlan | None:

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from compile.portable.replay import AT, Placed
+
 INTEGER_TYPES = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
 # A frame of Python code, and a line of TorchScript: `path.py(12): function` and `File "path.py", line 12`.
 _ROOM = f"{Path(__file__).parents[1]}/"
@@ -75,6 +77,7 @@ class Node:
     owner: int | None
     counted: bool
     handle: Any = field(repr=False)
+    replayed: str = ""  # of a step that is run again: the source that it came with
 
     def argument(self, position: int) -> Any:
         """The constant at an input position; None when there is none or when it is not a constant."""
@@ -82,6 +85,8 @@ class Node:
 
     def source(self) -> str:
         """File and line of the first frame outside PyTorch and this room, as `path:line`, or empty."""
+        if self.replayed:
+            return self.replayed
         for line in self.handle.sourceRange().splitlines():
             match = _PYTHON_FRAME.match(line) or _SCRIPT_FRAME.search(line)
             if match and "/torch/" not in match.group(1) and not match.group(1).startswith(_ROOM):
@@ -151,10 +156,15 @@ def _scopes(module: torch.nn.Module) -> Iterator[None]:
 
     before = _trace._trace_module_map
     _trace._trace_module_map = {part: name or "." for name, part in module.named_modules()}
+    placing = [part for part in module.modules() if isinstance(part, Placed)]
+    for part in placing:
+        part.placed = True
     try:
         yield
     finally:
         _trace._trace_module_map = before
+        for part in placing:
+            part.placed = False
 
 
 def _read(raw: Any, module: torch.nn.Module) -> Graph:
@@ -186,8 +196,9 @@ def _read_block(block: Any, values: dict[int, Value], nodes: list[Node], owner: 
         counted = not kind.startswith("prim::")
         schema = handle.schema() if counted else ""
         # The tracer separates the modules that it is inside of by slashes; the innermost is the last.
-        scope = (handle.scopeName() or ".").rsplit("/", 1)[-1] if counted or kind in _CONTROL_FLOW else ""
-        node = Node(len(nodes), kind, inputs, outputs, scope, schema, owner, counted, handle)
+        modules, _, source = handle.scopeName().partition(AT)
+        scope = modules.rsplit("/", 1)[-1] or "." if counted or kind in _CONTROL_FLOW else ""
+        node = Node(len(nodes), kind, inputs, outputs, scope, schema, owner, counted, handle, source)
         nodes.append(node)
         if kind in _CONTROL_FLOW:
             for inner in handle.blocks():

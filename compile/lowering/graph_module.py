@@ -45,9 +45,10 @@ class TracedStep(Step):
         return self.node is not None and bool(self.node.handle.isNondeterministic())
 
 
-def aten(name: str, args: tuple[Any, ...], output: int, overload: str = "default") -> TracedStep:
-    """A step of one's own, by the operator's name."""
-    return TracedStep(f"aten::{name}", getattr(getattr(torch.ops.aten, name), overload), args, {}, (output,))
+def aten(name: str, args: tuple[Any, ...], output: int, overload: str = "default", *, of: Step) -> TracedStep:
+    """A step of one's own, by the operator's name. of: the step whose place in the model it takes."""
+    function = getattr(getattr(torch.ops.aten, name), overload)
+    return TracedStep(f"aten::{name}", function, args, {}, (output,), module=of.module, source=of.source)
 
 
 def read(graph: Graph) -> tuple[list[TracedStep], list[int]]:

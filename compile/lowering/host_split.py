@@ -304,9 +304,9 @@ class _Splitter:
         """Rows of 0 and 1 of the table's dtype; PyTorch's one_hot refuses an index outside of the table."""
         whole, count = self.new(), self.state[found.table][1].shape[0]
         return [
-            aten("to", (Ref(found.index), torch.int64), wide := self.new(), "dtype"),
-            aten("one_hot", (Ref(wide), count), whole),
-            aten("to", (Ref(whole), dtype), rows, "dtype"),
+            aten("to", (Ref(found.index), torch.int64), wide := self.new(), "dtype", of=found.step),
+            aten("one_hot", (Ref(wide), count), whole, of=found.step),
+            aten("to", (Ref(whole), dtype), rows, "dtype", of=found.step),
         ]
 
     def compared(self, found: _LookUp) -> list[TracedStep]:
@@ -315,9 +315,9 @@ class _Splitter:
         column, equal, rows = self.new(), self.new(), self.new()
         every = torch.arange(table.shape[0], dtype=self.graph.values[found.index].dtype)
         return [
-            aten("unsqueeze", (Ref(found.index), -1), column),
-            aten("eq", (Ref(column), every), equal, "Tensor"),
-            aten("to", (Ref(equal), table.dtype), rows, "dtype"),
+            aten("unsqueeze", (Ref(found.index), -1), column, of=found.step),
+            aten("eq", (Ref(column), every), equal, "Tensor", of=found.step),
+            aten("to", (Ref(equal), table.dtype), rows, "dtype", of=found.step),
             _product(Ref(rows), found),
         ]
 
@@ -363,9 +363,9 @@ class _Splitter:
             if known is None or known.dtype != torch.bool:
                 sent.append(value)
                 continue
-            number = self.new()
-            before = [*before, aten("to", (Ref(value), torch.float32), number, "dtype")]
-            after = [aten("ne", (Ref(number), 0), value, "Scalar"), *after]
+            number, maker = self.new(), self.steps[self.maker[value]]
+            before = [*before, aten("to", (Ref(value), torch.float32), number, "dtype", of=maker)]
+            after = [aten("ne", (Ref(number), 0), value, "Scalar", of=maker), *after]
             sent.append(number)
         return before, after, sent
 
@@ -399,7 +399,7 @@ class _Splitter:
 
 
 def _product(rows: Ref, found: _LookUp) -> TracedStep:
-    return aten("matmul", (rows, Ref(found.table)), found.step.outputs[0])
+    return aten("matmul", (rows, Ref(found.table)), found.step.outputs[0], of=found.step)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

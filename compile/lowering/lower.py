@@ -23,6 +23,7 @@ from compile.lowering.recorder import FOLD, Findings, NotFoldableError, Plan, Re
 from compile.lowering.registry import REWRITES
 from compile.lowering.report import LeftAlone, LoweringReport, RewriteUse
 from compile.lowering.rewrite import FunctionRewrite, Left, LoweringError, ModuleRewrite, Rewrite
+from compile.portable.replay import Placed
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,8 +37,11 @@ class Lowered:
     report: LoweringReport
 
 
-class LoweredModule(nn.Module):
-    """Runs the copied module under a recorder of its own, so that a trace records the lowered operators."""
+class LoweredModule(Placed):
+    """Runs the copied module under a recorder of its own, so that a trace records the lowered operators.
+
+    The place of an operator is the path of the submodule that ran.
+    """
 
     def __init__(self, inner: nn.Module, plan: Plan) -> None:
         super().__init__()
@@ -56,17 +60,18 @@ class LoweredModule(nn.Module):
     def run(
         self, inputs: tuple[Tensor, ...], constants: Sequence[Tensor] | None, watch: bool = False
     ) -> tuple[Any, Findings]:
-        """One run; ``constants`` None finds them, ``watch`` follows which submodule runs."""
+        """One run; ``constants`` None finds them, ``watch`` follows which submodule runs, as ``placed`` does."""
         flow = Dataflow(inputs) if constants is None and self.plan.watched and self.plan.strict else None
         owned = [*self.inner.parameters(), *self.inner.buffers()]
         recorder = Recorder(self.plan, owned, _attributes(self.inner), constants, flow)
+        recorder.placed = self.placed
         with recorder._recording(on=False):
             given = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
         if given != self.plan.signature:
             raise LoweringError(
                 f"lowered for inputs {_words(self.plan.signature)} and called with {_words(given)}; lower it for these"
             )
-        hooks = list(_watch(self.inner, recorder)) if watch else []
+        hooks = list(_watch(self.inner, recorder)) if watch or self.placed else []
         try:
             with flow or contextlib.nullcontext(), recorder.running(inputs):
                 result = self.inner(*inputs)

@@ -38,6 +38,7 @@ from compile.lowering.operator_names import (
 )
 from compile.lowering.report import LeftAlone
 from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left, LoweringError
+from compile.lowering.selections import Selection, by_entry, is_mask
 
 FOLD = "fold_constants"
 # Hand a value to Python, where a trace loses it.
@@ -95,6 +96,7 @@ class Entry:
     base: Tensor | None = None  # the tensor over whose memory this one is a view
     again: Callable[[Tensor], Tensor] | None = None  # makes the same view of another base
     back: functionalize.Back | None = None  # makes the new base when a value is written into the view
+    selection: Selection | None = None
 
 
 @dataclass
@@ -154,6 +156,7 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.findings = Findings()
         self.path: list[str] = []
+        self.placed = False
         self._plan = plan
         self._rewrites: dict[str, list[FunctionRewrite]] = {}
         for rewrite in plan.rewrites:
@@ -194,6 +197,19 @@ class Recorder(TorchFunctionMode):
             yield
         finally:
             torch._C._set_tracing_state(before)  # type: ignore[attr-defined]
+
+    @contextlib.contextmanager
+    def _in_module(self) -> Iterator[None]:
+        """What a trace records inside has the path of the module that runs now, where such is asked for."""
+        state = torch._C._get_tracing_state() if self.placed and self.path else None
+        if state is None:
+            yield
+            return
+        state.push_scope(self.where)
+        try:
+            yield
+        finally:
+            state.pop_scope()
 
     @contextlib.contextmanager
     def _inside(self, key: Any) -> Iterator[None]:
@@ -295,10 +311,47 @@ class Recorder(TorchFunctionMode):
         if name in READS_VALUES:
             self.findings.frozen[name, self.where] += 1
         handed_args, handed_kwargs = map_tensors(args, self._handed), map_tensors(kwargs, self._handed)
-        with self._recording(on=name not in READS_VALUES):  # a trace would only keep a node that nothing uses
+        # A trace would only keep a node that nothing uses.
+        with self._recording(on=name not in READS_VALUES), self._in_module():
             result = func(*handed_args, **handed_kwargs)
         self._mark_results(result, func, args, kwargs, static=False)
+        if isinstance(result, Tensor):
+            self._follow_selection(result, func, name, args, kwargs)
         return result
+
+    def _follow_selection(
+        self, result: Tensor, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if name == "__getitem__" and is_mask(args[1]):
+            mask, whole = args[1], args[0]
+        else:
+            given = list(tensors((args, kwargs)))
+            found = {id(tensor): one for tensor in given if (one := self._selection(tensor)) is not None}
+            of_given = [found[id(tensor)] for tensor in given if id(tensor) in found]
+            if not found or not by_entry(name, given, of_given):
+                return
+            mask = of_given[0].mask
+            whole = self._dispatch(
+                func,
+                *map_tensors((args, kwargs), lambda tensor: found[id(tensor)].whole if id(tensor) in found else tensor),
+            )
+        entry, parts = self._entry(result), (result, mask, whole)
+        if entry is not None and not any(tensor.is_inference() for tensor in parts):  # these count no writes
+            entry.selection = Selection(mask, whole, tuple(tensor._version for tensor in parts))
+
+    def _selection(self, tensor: Tensor) -> Selection | None:
+        """Of a tensor that is one still: nothing was written since into it, its mask or what it was selected from."""
+        entry = self._entry(tensor)
+        found = entry.selection if entry else None
+        if found is None or self.resolve(found.whole) is not found.whole:
+            return None
+        now = tuple(part._version for part in (tensor, found.mask, found.whole))
+        return found if found.versions == now else None
+
+    def unselected(self, value: Tensor, mask: Tensor) -> Tensor | None:
+        """See ``Call.unselected``."""
+        found = self._selection(value)
+        return found.whole if found and found.mask is mask else None
 
     # -- what is known of tensors
 

@@ -109,6 +109,10 @@ class Call:
         """Let ``value``, a view of ``target``, stand for it from now on; ``Left`` when others share its memory."""
         return self._recorder.reshape_in_place(target, value)
 
+    def unselected(self, value: Any, mask: Tensor) -> Tensor | None:
+        """The tensor of which ``mask``, which depends on the data, selects ``value``, or None where none is known."""
+        return self._recorder.unselected(value, mask) if isinstance(value, Tensor) else None
+
     def adds(self, *, flops: int = 0, bytes_: int = 0) -> None:
         """Account for what the replacement adds to one inference and to the artifact."""
         self._recorder.findings.flops[self._rewrite] += flops

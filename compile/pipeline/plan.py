@@ -64,6 +64,7 @@ class ResolvedPlan:
     def header(self) -> dict[str, Any]:
         """What a graph file states of where its graphs come from."""
         spec, definition, report = self.plan.spec, self.plan.definition, self.weights.report
+        license_ = getattr(spec.model.weights, "license", None)
         return {
             "name": spec.name,
             "build_digest": self.digest,
@@ -72,7 +73,11 @@ class ResolvedPlan:
             "target_torch": self.plan.target.torch,
             "task": definition.task,
             "settings": dict(definition.task_settings),
-            "weights": {"source": report.source, "sha256": report.sha256},
+            "weights": {
+                "source": report.source,
+                "sha256": report.sha256,
+                **({} if license_ is None else {"license": license_}),
+            },
         }
 
 

@@ -136,7 +136,7 @@ class _Captured:
                 outputs=tuple(numbers[value] for value in step.outputs),
                 types=types,
                 largest=tuple(map(largest_of, made)),
-                module=step.module.strip("."),
+                module=own_path(step.module),
                 source=step.source,
             )
             self.judge(node)
@@ -196,8 +196,13 @@ def operator_of(step: Step) -> str:
 
 def _names(names: Mapping[int, str]) -> dict[int, str]:
     """Weights by their names in the model's state_dict, without those of the modules that lowering put around it."""
-    found = {value: name.removeprefix("inner.").removeprefix("model.") for value, name in names.items()}
+    found = {value: own_path(name) for value, name in names.items()}
     return found if len(set(found.values())) == len(found) else dict(names)
+
+
+def own_path(path: str) -> str:
+    """A module's or weight's path in the model, without the modules that lowering put around it."""
+    return f"{path.strip('.')}.".removeprefix("inner.").removeprefix("model.").removesuffix(".")
 
 
 def _placeless(step: Step) -> Step:

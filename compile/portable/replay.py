@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+AT = " at "  # between module and source in the scope of a step
+
 
 class ReplayError(RuntimeError):
     """A graph computes something else than its file states; the text names the node."""
@@ -101,12 +103,19 @@ def replaced(value: Any, function: Callable[[Any], Any]) -> Any:
     return function(value)
 
 
-class GraphPart(nn.Module):
+class Placed(nn.Module):
+    """A module that gives each node of a trace its place in the model as a scope, while `placed` is set."""
+
+    placed = False
+
+
+class GraphPart(Placed):
     """Positional tensors for `inputs` to a tuple of the tensors `outputs`; `state` are the weights that it reads.
 
     inputs, outputs: values of the graph. The weights keep their names, below `state`. checked: compare dtype and shape
     of what each step makes with its types, but for a run that is traced; raises ReplayError where they differ, and
-    where a step fails. `largest`, once it is a list, takes `largest_of` what each step makes.
+    where a step fails. `largest`, once it is a list, takes `largest_of` what each step makes. The place of a step is
+    "module at source".
     """
 
     def __init__(
@@ -136,12 +145,17 @@ class GraphPart(nn.Module):
         for value, name in self.names.items():
             path, _, leaf = name.rpartition(".")
             values[value] = getattr(self.state.get_submodule(path), leaf)
-        checked = self.checked and torch._C._get_tracing_state() is None
+        state = torch._C._get_tracing_state()
+        checked, placed = self.checked and state is None, state if self.placed else None
         for step, forgotten in zip(self.steps, self.forgotten, strict=True):
             args, kwargs = replaced(
                 (step.args, step.kwargs), lambda leaf: values[leaf.value] if isinstance(leaf, Ref) else leaf
             )
+            if placed is not None:
+                placed.push_scope(f"{step.module}{AT}{step.source}")
             made = _compared(step, args, kwargs) if checked else results(step, args, kwargs)
+            if placed is not None:
+                placed.pop_scope()
             if checked and self.largest is not None:
                 self.largest.append(tuple(map(largest_of, made)))
             values.update(zip(step.outputs, made, strict=True))

@@ -137,6 +137,14 @@ CASES: dict[str, Case] = {
         OWN + "  family: depth_anything_v2\n  weights: {file: weights/invoices.safetensors, prefix: \"\"}\n",
         "model.weights", 4, "", "a prefix that is not text", "leave it out",
     ),
+    "weights with a license of two lines": (
+        OWN + "  family: depth_anything_v2\n  weights: {file: weights/invoices.safetensors, license: \"a\\nb\"}\n",
+        "model.weights", 4, "", "a license that is no text of 1 to 100 characters", "SPDX",
+    ),
+    "weights with a license of a page": (
+        OWN + "  family: depth_anything_v2\n  weights: {file: a.safetensors, license: " + "a" * 101 + "}\n",
+        "model.weights", 4, "", "a license that is no text of 1 to 100 characters", "SPDX",
+    ),
     "weights with a key that is a number": (
         OWN + "  family: depth_anything_v2\n  weights: {file: weights/invoices.safetensors, key: 3}\n",
         "model.weights", 4, "", "a key that is not text", "leave it out",

@@ -193,6 +193,7 @@ def test_weights_are_their_content_not_their_place(tmp_path: Path) -> None:
     declared = digest_with(root, f"{{file: weights/copy.safetensors, sha256: {sha}}}")
     assert declared == digest_with(root, f"{{s3: s3://bucket/x.safetensors, sha256: {sha}}}")
     assert declared != digest_with(root, "{file: weights/copy.safetensors}")
+    assert declared == digest_with(root, f"{{file: weights/copy.safetensors, sha256: {sha}, license: MIT}}")
 
 
 def test_every_source_of_weights_is_another_build(tmp_path: Path) -> None:

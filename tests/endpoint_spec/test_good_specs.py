@@ -9,6 +9,7 @@ import pytest
 
 import endpoint_spec as specs
 from endpoint_spec import EndpointSpec, FileWeights, HubWeights, RandomWeights, S3Weights, SpecErrors, load, load_all
+from endpoint_spec.weights import parse_weights
 from tests.endpoint_spec.projects import FULL, SHA, SMALL, Loader
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,11 +79,16 @@ def test_a_spec_cannot_be_changed(read: Loader) -> None:
             f"{{s3: s3://bucket/a.ckpt, sha256: {SHA}, prefix: net.}}",
             S3Weights(uri="s3://bucket/a.ckpt", sha256=SHA, prefix="net."),
         ),
+        (
+            "{file: weights/invoices.safetensors, license: apache-2.0}",
+            FileWeights(path="weights/invoices.safetensors", license="apache-2.0"),
+        ),
     ],
 )
 def test_sources_of_weights(written: str, weights: object, read: Loader) -> None:
     spec = read(f"name: depth\nmodel:\n  family: depth_anything_v2\n  weights: {written}\n")
     assert spec.model.weights == weights
+    assert parse_weights(spec.model.model_dump(mode="json")["weights"]) == weights
 
 
 def test_defaults_that_follow_another_key(read: Loader) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from compile.lowering.operator_names import bound, is_whole, places_of, tensors
 from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left
+from compile.lowering.selections import is_mask
 
 # Above this a one-hot product is dearer than leaving the gather to the host.
 MOST_FLOPS = 200_000_000
@@ -27,7 +28,8 @@ class IndexedReads(FunctionRewrite):
     def apply(self, call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:  # noqa: A002
         """Exact in either form for finite values."""
         if call.operator == "__getitem__":
-            return self._item(call, input, args[0])
+            selects = is_mask(args[0]) and not call.is_static(args[0])  # the recorder follows what it selects
+            return NOT_MINE if selects else self._item(call, input, args[0])
         if call.operator == "take":
             (index,) = bound(args, kwargs, "index")
             return _selected(input, index) if call.is_static(index) else Left("positions depend on the data")

@@ -17,8 +17,8 @@ MOST = 10_000_000
 
 
 class IndexedWrites(FunctionRewrite):
-    """``x[i] = v`` and ``scatter``: concatenation for slices, a mask for boolean indices, one-hot masks for one
-    position, or for one value at several positions, that depend on the data."""
+    """``x[i] = v`` and ``scatter``: concatenation for slices, a mask for boolean indices (also for ``x[mask] += 1``),
+    one-hot masks for one position, or for one value at several positions, that depend on the data."""
 
     name = "indexed_writes"
     operators = frozenset({"__setitem__", "index_copy_", "scatter"})
@@ -51,7 +51,7 @@ class IndexedWrites(FunctionRewrite):
         if not isinstance(part, Tensor) or len(at) > 1:
             return Left("it writes to positions that depend on the data in more than one dimension")
         if part.dtype == torch.bool:
-            return _masked(target, index, value)
+            return _masked(call, target, index, value)
         if part.numel() == 1 and all(map(is_whole, (*parts[: at[0]], *parts[at[0] + 1 :]))):
             return _at_position(target, at[0], part, value, keeps_dim=part.dim() > 0)
         return Left("it writes to several positions that depend on the data")
@@ -102,14 +102,19 @@ def _scattered(target: Tensor, dim: int, index: Tensor, *args: Any, **kwargs: An
     return torch.where(mask, as_tensor(source, target.dtype), target)
 
 
-def _masked(target: Tensor, mask: Any, value: Any) -> Tensor | Left:
+def _masked(call: Call, target: Tensor, mask: Any, value: Any) -> Tensor | Left:
     if not isinstance(mask, Tensor):
         return Left("a mask that depends on the data is combined with another index")
-    if isinstance(value, Tensor) and value.numel() != 1:
+    whole = call.unselected(value, mask)
+    if whole is not None and whole.dim() == target.dim():  # as in x[mask] += 1
+        value = whole.to(target.dtype)
+    elif isinstance(value, Tensor) and value.numel() != 1:
         return Left("it writes as many values as a mask that depends on the data has")
+    else:
+        value = as_tensor(value, target.dtype).reshape(())
     while mask.dim() < target.dim():
         mask = mask.unsqueeze(-1)
-    return torch.where(mask, as_tensor(value, target.dtype).reshape(()), target)
+    return torch.where(mask, value, target)
 
 
 def _at_position(target: Tensor, dim: int, position: Tensor, value: Any, *, keeps_dim: bool) -> Tensor:

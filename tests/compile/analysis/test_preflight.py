@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import equal, nn
 
 from compile.analysis.preflight import ACCEPTABLE, of_module, require
-from compile.analysis.variant import examined
+from compile.analysis.variant import AnalyzedVariant, analyzed, examined
+from compile.definition import GraphDefinition, GraphVariant
 from compile.errors import CompileError
 from compile.ir.flat_module import flat_module
+from compile.lowering.config import ALL
+from compile.progress import Silent
 
 X = torch.linspace(-1, 1, 12).reshape(3, 4)
 
@@ -130,6 +133,7 @@ def assigns(module: Any, x: torch.Tensor) -> torch.Tensor:
         (lambda m, x: x * 2 if torch.equal(m.window, x) else x, [("data-dependent", HERE)]),
         (lambda _, x: x * 2 if torch.allclose(input=x.abs(), other=x) else x, [("data-dependent", HERE)]),
         (lambda _, x: x * 2 if torch.is_nonzero(x.argmax()) else x, [("data-dependent", HERE)]),
+        (lambda _, x: x * 2 if equal(x, x.abs()) else x, [("data-dependent", HERE)]),
         (lambda m, x: x * 2 if torch.equal(m.window, m.window.abs()) else x, []),
         (lambda _, x: x + torch.from_dlpack(x.detach().abs()), [("data-dependent", HERE)]),
         (lambda _, x: x / len(x[x > 0]), [("data-dependent", HERE)]),
@@ -172,3 +176,92 @@ def test_a_spec_accepts_kinds_by_name() -> None:
     with pytest.raises(CompileError, match=r"findings: \[data-dependent\]"):
         require(found, ("float64",), "m")
     require(found, ("data-dependent",), "m")
+
+
+class Deep(nn.Module):
+    """A function of x two modules deep, beside a look-up that Inf1 leaves to the host."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], *, of_ids: bool) -> None:
+        super().__init__()
+        self.table, self.of_ids = nn.Embedding(9, 4), of_ids
+        self.head = nn.Sequential(nn.Linear(4, 4), Runs(lambda _, x: function(x)))
+
+    def forward(self, x: torch.Tensor, ids: torch.Tensor) -> Any:
+        ids = self.head[1].run(None, ids) if self.of_ids else ids
+        return self.head[0](x) + self.table(ids) if self.of_ids else self.head(x + self.table(ids))
+
+
+def lowered(function: Callable[[torch.Tensor], torch.Tensor], target: str, *, of_ids: bool = False) -> AnalyzedVariant:
+    def references(_bucket: Any, _batch: int) -> list[dict[str, torch.Tensor]]:
+        generators = [torch.Generator().manual_seed(seed) for seed in range(5)]
+        ids = torch.tensor([1, 2, 3])
+        return [{"x": torch.randn(3, 4, generator=one), "ids": ids} for one in generators]
+
+    module = Deep(function, of_ids=of_ids).eval()
+    graph = GraphDefinition(module, lambda bucket, batch: references(bucket, batch)[0], references)
+    return analyzed(GraphVariant("main", {"size": 4}, 3), graph, target, ALL, (), Silent())
+
+
+SIZED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "index": lambda x: x + x[x > 0].sum(),
+    "index ": lambda x: x + x[:, x[0] > 0].sum(),  # beside another index
+    "masked_select": lambda x: x + x.masked_select(x > 0).mean(),
+    "nonzero": lambda x: x + (x > 0).nonzero().sum(),
+    "nonzero_numpy": lambda x: x + x[(x > 0).nonzero(as_tuple=True)].sum(),
+    "where": lambda x: x + torch.where(x > 0)[0].sum(),
+    "argwhere": lambda x: x + torch.argwhere(x > 0).sum(),
+    "_unique2": lambda x: x + x.round().unique().sum(),
+    "unique_consecutive": lambda x: x + torch.unique_consecutive(x.sign()).sum(),
+    "bincount": lambda x: x + torch.bincount((x.flatten() > 0).long(), minlength=2).max(),
+    "repeat_interleave": lambda x: x + x.repeat_interleave((x[:, 0] > 0).long() + 1, 0).sum(),
+    "one_hot": lambda x: x + nn.functional.one_hot(x.argmax(1)).sum(),
+    "tensor_split": lambda x: x + torch.tensor_split(x, (x[0, :1] > 0).long() + 1)[0].sum(),
+}
+
+
+@pytest.mark.parametrize("target", ["inf1", "inf2"])
+@pytest.mark.parametrize("kind", SIZED)
+def test_what_data_decides_the_size_of_is_named_with_module_and_line(kind: str, target: str) -> None:
+    with pytest.raises(CompileError) as refused:
+        lowered(SIZED[kind], target)
+    (line,) = [line for line in refused.value.problem.splitlines() if "data-sized, " in line]
+    assert f"data-sized, head.1, tests/compile/analysis/{HERE}:" in line
+    assert f": aten::{kind.strip()} makes as many entries as the data says" in line
+    assert "torch.where" in refused.value.remedy
+
+
+def test_it_is_named_in_the_host_part_as_well() -> None:
+    with pytest.raises(CompileError, match=rf"data-sized, .*{HERE}:\d+: aten::index"):
+        lowered(lambda ids: ids + ids[ids > 1].sum().clamp(max=2), "inf1", of_ids=True)
+
+
+def add_where(x: torch.Tensor) -> torch.Tensor:
+    y = x * 1
+    y[x > 1] += 5
+    return y
+
+
+def fill_where(x: torch.Tensor) -> torch.Tensor:
+    y = x * 1
+    y[y < 0] = 0
+    y[x > 1] += 5
+    y[torch.arange(x.shape[0]), 1] = 3.0
+    y[x.sum(1) > 0] *= 2
+    return torch.where(y > 2, y, torch.tensor(-1.0)).masked_fill(x > 0, 0.5)
+
+
+SIZE_KEPT: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "add": add_where,
+    "fill": fill_where,
+    "one_hot": lambda x: x + nn.functional.one_hot(x.argmax(1), 4),
+    "repeats": lambda x: x + x.repeat_interleave(torch.tensor([1, 2, 3]), 0).sum(),
+    "a constant mask": lambda x: x + x[:, torch.tensor([True, False, True, False])].sum(),
+}
+
+
+@pytest.mark.parametrize("target", ["inf1", "inf2"])
+@pytest.mark.parametrize("name", SIZE_KEPT)
+def test_what_keeps_its_size_is_none(name: str, target: str) -> None:
+    found = lowered(SIZE_KEPT[name], target)
+    assert found.findings == []
+    assert "aten::index" not in found.report.operators

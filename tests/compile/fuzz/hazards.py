@@ -172,6 +172,24 @@ def _mask_write(x: Tensor) -> Tensor:
     return y
 
 
+def _mask_add(x: Tensor) -> Tensor:
+    y = x * 1
+    y[x > 1] += 5
+    return y
+
+
+def _mask_write_rows(x: Tensor) -> Tensor:
+    y, mask = x * 1, x.flatten(1).sum(1) > 0
+    y[mask] = (y[mask] * 2).tanh() + x[mask]
+    return y
+
+
+def _mask_write_of_all(x: Tensor) -> Tensor:
+    y, mask = x * 1, x > 0
+    y[mask] = y[mask].softmax(0)
+    return y
+
+
 def _index_write(x: Tensor) -> Tensor:
     x[:, 0] = 0
     x[..., -1:] *= 2
@@ -227,6 +245,9 @@ DECISIONS: dict[str, Callable[[Tensor], Any]] = {
     "mask_index": lambda x: x + x[x > 0].sum() * 0.1,
     "mask_rows": lambda x: x[x.flatten(1).sum(1) > 0],
     "mask_write": _mask_write,
+    "mask_add": _mask_add,
+    "mask_write_rows": _mask_write_rows,
+    "mask_write_of_all": _mask_write_of_all,
     "masked_select": lambda x: x + x.masked_select(x > 0).mean(),
     "nonzero": lambda x: x + len((x > 0).nonzero()),
     "nonzero_tuple": lambda x: x + x[(x > 0).nonzero(as_tuple=True)].sum(),

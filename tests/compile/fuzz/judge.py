@@ -35,6 +35,15 @@ UNSAFE = (
     *("bool", "bool_same_for_all", "item", "float", "int", "tolist", "index", "while", "contains", "match"),
     *("equal", "allclose", "is_nonzero", "nonzero", "until_nothing"),
 )
+SIZED = (
+    "mask_index",
+    "mask_write_of_all",
+    "masked_select",
+    "nonzero_tuple",
+    "where_single",
+    "unique_consecutive",
+    "bincount",
+)
 
 
 def line(kind: str) -> str:
@@ -50,6 +59,7 @@ REFUSED = {
     **{"wrapper:half_weight": "float16", "wrapper:half_buffer": line("dtype")},
     **{"wrapper:subclass_weight": line("tensor-subclass")},
     **dict.fromkeys((f"decision:{name}" for name in UNSAFE), line("data-dependent")),
+    **dict.fromkeys((f"decision:{name}" for name in SIZED), line("data-sized")),
     **dict.fromkeys(("state:count", "state:count_unread", "state:assign", "state:weight_written"), line("state")),
     **dict.fromkeys((f"mixing:{name}" for name in MIXING if name != "count"), "batch_sizes: [1]"),
     **{"numbers:double_inside": line("float64"), "numbers:double_constant": "float64"},

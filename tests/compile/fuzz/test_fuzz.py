@@ -113,6 +113,7 @@ KINDS = {
     "dtype": "wrapper:half_buffer",
     "tensor-subclass": "wrapper:subclass_weight",
     "data-dependent": "decision:bool_same_for_all",
+    "data-sized": "decision:mask_index",
     "state": "state:weight_written",
     "float64": "numbers:double_inside",
 }

@@ -152,6 +152,72 @@ def test_forms_of_writing(name: str) -> None:
     assert unsupported(result.module, (x,)) == {}
 
 
+def _masked_sum(x: Tensor) -> Tensor:
+    y = x * 1
+    y[y < 0] = 0
+    y[x > 1] += 5
+    y[x.sum(1) > 0] *= x[0] + 1  # a mask of the first dimension
+    return y
+
+
+def _masked_chain(x: Tensor) -> Tensor:
+    y, mask = x * 1, x.abs() > 0.3
+    y[mask] = torch.sigmoid(2 - x[mask] / y[mask]).clamp(max=0.6)
+    part = y[mask]
+    part.mul_(3)
+    y[mask] = part
+    return y
+
+
+SELECTIONS = {form.__name__.strip("_"): form for form in (_masked_sum, _masked_chain)}
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_what_a_mask_selects_is_written_back(name: str) -> None:
+    x = torch.randn(4, 6)
+    result = agree(SELECTIONS[name], x, fresh=[torch.randn(4, 6) * 2], rewrite="indexed_writes")
+    assert unsupported(result.module, (x,)) == {}
+
+
+def _by_another_mask(x: Tensor) -> Tensor:
+    y = x * 1
+    y[x > 0] = x[x.flip(0).flip(0) > 0] * 2
+    return y
+
+
+def _read_before_a_write(x: Tensor) -> Tensor:
+    y, mask = x * 1, x > 0
+    before = y[mask]
+    y.mul_(2)
+    y[mask] = before + y[mask]
+    return y
+
+
+def _of_all(x: Tensor) -> Tensor:
+    y, mask = x * 1, x > 0
+    y[mask] = y[mask].softmax(0)
+    return y
+
+
+def _of_whole_numbers(x: Tensor) -> Tensor:
+    y, mask = (x * 9).long(), (x * 9).long() != 0
+    y[mask] = 60 // y[mask]
+    return y
+
+
+STAYING = {
+    form.__name__.strip("_"): form for form in (_by_another_mask, _read_before_a_write, _of_all, _of_whole_numbers)
+}
+
+
+@pytest.mark.parametrize("name", STAYING)
+def test_what_is_not_computed_entry_by_entry_of_one_mask_stays(name: str) -> None:
+    x = torch.tensor([[-1.0, 0.0, 2.0], [1.0, -3.0, 0.5]])
+    result = lowered(STAYING[name], x)
+    assert torch.equal(result.module(x), STAYING[name](x))
+    assert "aten::index_put_" in kinds(result.module, (x,))
+
+
 indices = st.one_of(
     st.integers(-4, 3),
     st.builds(slice, st.one_of(st.none(), st.integers(-5, 5)), st.one_of(st.none(), st.integers(-5, 5))),

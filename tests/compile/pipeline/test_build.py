@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import endpoint_spec as specs
 from compile.errors import CompileError
@@ -20,7 +21,7 @@ from compile.packaging import archive, artifact, golden_sample, graph_file
 from compile.packaging.local_server import running
 from compile.pipeline import repackage, verify
 from compile.pipeline.build import Result
-from compile.pipeline.plan import plan
+from compile.pipeline.plan import plan, resolve
 from compile.progress import Silent
 from endpoint_spec.lock import check, lock_path, read_lock
 from inference_code.artifact import manifest as manifests
@@ -303,3 +304,13 @@ def test_the_graph_file_lies_beside_the_artifact_and_replays_as_the_original(tmp
         with torch.no_grad():
             (answer,) = found.whole(variant)(*inputs)
         assert torch.allclose(answer, expected[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_graph_files_header_has_the_license_that_the_spec_states(tmp_path: Path, stated: bool) -> None:
+    save_file({"layer.weight": torch.zeros(4, 8), "layer.bias": torch.zeros(4)}, tmp_path / "w.safetensors")
+    weights = "{file: w.safetensors" + (", license: apache-2.0}" if stated else "}")
+    spec = specs.load(write_entry(tmp_path, weights=weights))
+    header = resolve(plan(spec, rehearse=True), Silent()).header
+    assert header["weights"].get("license") == ("apache-2.0" if stated else None)
+    assert header["weights"]["source"] == "file:w.safetensors"

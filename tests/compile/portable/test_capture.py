@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from compile.errors import CompileError
 from compile.ir.flat_module import flat_module, signature
@@ -20,6 +21,7 @@ from compile.portable import file as graph_file
 from compile.portable.file import GraphFile, TensorEntry
 from compile.portable.replay import GraphPart, Ref, Step, ValueType, Wiring
 from compile.portable.tensors import TensorStore
+from tests.compile.portable.captures import of_family
 
 pytestmark = pytest.mark.skipif(
     torch.__version__.startswith("1."), reason="graphs are captured with the project's torch"
@@ -161,3 +163,47 @@ def test_the_same_graph_has_the_same_bytes(tmp_path: Path) -> None:
             store.add(tensor)
         graph_file.write(tmp_path / name, {"name": "one"}, graph.variants, store)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("target", ["inf1", "inf2"])
+def test_every_node_of_a_bert_has_the_path_of_its_module(target: str) -> None:
+    (graph,), _ = of_family(("bert", "base-uncased"), target)
+    nodes = [node for part in (graph.host, graph.device) if part is not None for node in part.nodes]
+    assert all(node.module and node.source for node in nodes)
+    for layer in ("bert.encoder.layer.0", "bert.encoder.layer.1"):
+        within = {node.module.removeprefix(f"{layer}."): node.operator for node in nodes if layer in node.module}
+        assert within["attention.self.query"] == within["attention.output.dense"] == "aten::linear"
+        # Of the attention function, which a rewrite replaces.
+        assert [node.module for node in nodes if node.operator == "aten::softmax.int"].count(
+            f"{layer}.attention.self"
+        ) == 1
+    made = [node for node in nodes if node.operator == "aten::one_hot"]  # by the split, for a table of two rows
+    assert [node.module for node in made] == ["bert.embeddings.token_type_embeddings"] * len(made)
+    assert bool(made) == (target == "inf1")
+
+
+class Inner(nn.Module):
+    def forward(self, x: Tensor, scale: float) -> Tensor:
+        y = functional.silu(x * scale, inplace=True)
+        y[:, 1] = 1
+        return y
+
+
+class Outer(nn.Module):
+    """One module called twice, and operators of its own around."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.ModuleDict({"inner": Inner()})
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.block["inner"]
+        return inner(torch.tanh(inner(x, 2.0)), 3.0).exp()
+
+
+def test_what_rewrites_make_has_the_path_of_what_they_replace() -> None:
+    nodes = captured(Outer(), torch.randn(2, 4)).variants[0].device.nodes
+    assert {node.operator for node in nodes if not node.module} == {"aten::tanh", "aten::exp"}
+    assert {node.module for node in nodes} == {"", "block.inner"}
+    assert [node.module for node in nodes if node.operator in ("aten::cat", "aten::silu")] == ["block.inner"] * 4
