@@ -17,7 +17,7 @@ import json, resource, sys, time
 from pathlib import Path
 import torch
 from torch import nn
-from tests.compile.portable import captures
+from tests.compile.portable import captures, graph_files
 from compile.portable.tensors import TensorStore
 
 class Large(nn.Module):
@@ -38,7 +38,7 @@ for parameter in model.parameters():
 size = sum(parameter.numel() * 4 for parameter in model.parameters())
 store = TensorStore()
 variant = captures.captured(model, [{"x": torch.randn(1, 8192)}], "inf1", store)
-captures.written(folder / "large.graph", [variant], store)
+graph_files.written(folder / "large.graph", [variant], store)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps({"bytes": size, "peak": peak, "seconds": time.monotonic() - began}))
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compile.portable import captures, xla_replays
+from tests.compile.portable import captures, graph_files, xla_replays
 
 PYTHON = os.environ.get("INFERENTIA_XLA_PYTHON", "")
 FAMILIES = [
@@ -27,7 +27,7 @@ FAMILIES = [
 )
 def test_torch_xla_replays_what_was_recorded(tmp_path: Path) -> None:
     folders = [
-        captures.written(tmp_path / f"{family}.graph", *captures.of_family((family, variant), "inf2"))
+        graph_files.written(tmp_path / f"{family}.graph", *captures.of_family((family, variant), "inf2"))
         for family, variant in FAMILIES
     ]
     done = subprocess.run(
