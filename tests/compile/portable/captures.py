@@ -17,7 +17,6 @@ from compile.portable import capture as capturing
 from compile.portable import file
 from compile.portable.tensors import TensorStore
 from tests.compile.models.tiny import TINY
-from tests.compile.portable.graph_files import written
 
 REPLAYED_BY = "1.13.1"
 
@@ -88,8 +87,8 @@ def plain() -> tuple[list[file.PortableVariant], TensorStore]:
 
 def two(place: Path) -> None:
     """bert.graph, which has a host part, and plain.graph, which has none."""
-    written(place / "bert.graph", *of_family(("bert", "base-uncased"), "inf1"))
-    written(place / "plain.graph", *plain())
+    for name, (graphs, store) in (("bert", of_family(("bert", "base-uncased"), "inf1")), ("plain", plain())):
+        file.write(place / f"{name}.graph", {"torch": str(torch.__version__)}, graphs, store)
 
 
 if __name__ == "__main__":
