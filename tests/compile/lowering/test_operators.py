@@ -110,6 +110,8 @@ NAMES: dict[str, Callable[[Tensor], Tensor]] = {
     "lerp": lambda x: torch.lerp(x, x * 2, 0.3),
     "pixel_unshuffle": lambda x: functional.pixel_unshuffle(x, 2),
     "logsumexp": lambda x: torch.logsumexp(x, 1),
+    "cdist": lambda x: torch.cdist(x.flatten(1), x.flatten(1) + 1),
+    "cdist of many": lambda x: torch.cdist(x.reshape(-1, 2), x.reshape(-1, 2) + 1),
     "max_pool1d": lambda x: functional.max_pool1d(x, 2, 2, 1),
     "avg_pool1d": lambda x: functional.avg_pool1d(x, 3, 1, 1),
     "maximum": lambda x: torch.maximum(x, x.flip(0)),
