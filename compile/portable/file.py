@@ -149,7 +149,7 @@ class GraphFile:
     def _module(self, part: Part) -> GraphPart:
         state = {}
         for one in part.state:
-            tensor = self.tensors[one.tensor]
+            tensor = self.tensors[one.tensor].detach()  # of two with the same content, no trace takes one object
             state[one.value] = (one.name, nn.Parameter(tensor, requires_grad=False) if one.parameter else tensor)
         steps = [
             Step(

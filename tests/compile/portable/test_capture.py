@@ -161,3 +161,32 @@ def test_the_same_graph_has_the_same_bytes(tmp_path: Path) -> None:
             store.add(tensor)
         graph_file.write(tmp_path / name, {"name": "one"}, graph.variants, store)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_constants_of_the_same_content_are_one_and_can_be_traced() -> None:
+    module = Function(lambda self, x: (x - self.mean) / self.spread + torch.where(x > 0, self.mean, self.spread))
+    module.register_buffer("mean", torch.full((6,), 0.5))
+    module.register_buffer("spread", torch.full((6,), 0.5))
+    x = torch.randn(2, 6)
+    graph = captured(module, x)
+    whole = graph.whole(graph.variants[0])
+    traced = torch.jit.trace(whole, (x,), check_trace=False)
+    assert torch.equal(traced(x)[0], whole(x)[0])
+
+
+class Near(nn.Module):
+    """Two look-ups at indices that the device makes: each compares with the numbers of all rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList([nn.Embedding(9, 6) for _ in range(2)])
+        self.eval()
+
+    def forward(self, x: Tensor) -> Any:
+        return sum(table((x @ table.weight.T).argmax(-1)) for table in self.tables)
+
+
+def test_a_literal_is_kept_once() -> None:
+    graph = captured(Near(), torch.randn(2, 6))
+    names = [one.name for one in graph.variants[0].device.state]
+    assert sum(name.startswith("constants.literal") for name in names) == 1
