@@ -17,7 +17,7 @@ TESTS310 ?= tests/compile/portable/test_check.py tests/compile/portable/test_fil
 PARALLEL := -n $(shell expr $$(nproc) + 1) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-full test-python310 check coverage-table format lines lock clean
+.PHONY: help setup demo up down test test-full test-python310 check coverage-table current-models format lines lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,11 @@ check: setup ## lint, format, types and the import contracts
 
 coverage-table: setup ## docs/coverage.md and .json at real sizes, with torch 1.13.1 where .venv310 is there (hours; goes on where it was)
 	@python=.venv310/bin/python; test -x $$python || python=$(PY); $(PY) tools/coverage_table.py --python $$python
+
+current-models: setup ## docs/current-models.md: models of 2025 and 2026, replayed with torch 1.13.1 where .venv310 is there (hours; goes on where it was)
+	@test -d build/libraries/timm || $(PY) -m pip install --quiet --no-deps --target build/libraries timm==1.0.31 scipy==1.17.1
+	@python=.venv310/bin/python; test -x $$python || python=$(PY); \
+	HF_HUB_OFFLINE=1 $(PY) tools/current_models.py --python $$python --libraries build/libraries
 
 format: setup ## let ruff format and mend what it can
 	@$(PY) -m ruff check --fix .

@@ -6,19 +6,21 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import cache
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
 
 from compile.analysis.report import Partition
 from compile.errors import CompileError
 from compile.ir import graph as graphs
 from compile.ir.flops import dtype_name
 from compile.ir.graph import INTEGER_TYPES, Graph, place_of, short_path, trace
+from compile.lowering import thread_patches
 
 # torch_neuron.trace fails above this unless it is called with separate_weights=True.
 CONSTANT_LIMIT = 1_900_000_000
@@ -69,9 +71,11 @@ def checked_trace(module: Any, inputs: tuple[Any, ...], *, grad: bool) -> Graph:
         )
     decisions: list[str] = []
     counts: list[str] = []
-    looks = ((_depends_on_data, decisions), (_counts_data, counts))
+    masks = thread_patches.Wishes(says_tracing=True, unrecorded=nullcontext)  # no trace passes through torch.vmap
+    given = sum(isinstance(leaf, Tensor) for leaf in tree_flatten(inputs)[0])
+    looks = ((partial(_depends_on_data, inputs=given), decisions), (_counts_data, counts))
     try:
-        with ExitStack() as watched:
+        with thread_patches.patched(masks), ExitStack() as watched:
             watched.enter_context(_watched(Tensor, _DECIDE, looks))
             watched.enter_context(_watched(Tensor, ("__len__",), ((_sized_by_data, counts),)))
             for holder, names in _functions(model):
@@ -249,9 +253,12 @@ def _models_line() -> Iterator[str]:
         yield f"{short_path(frames[-1].filename)}:{frames[-1].lineno}"
 
 
-def _depends_on_data(value: Any) -> bool:
-    """Whether a traced value was computed from tensor data and not from sizes and constants alone."""
-    return any(node.kind() == "prim::Param" for node in _above(value))
+def _depends_on_data(value: Any, inputs: int | None = None) -> bool:
+    """Whether a traced value was computed from tensor data and not from sizes and constants alone.
+
+    inputs: so many of the graph's first parameters are inputs of the model; weights, which follow, are no data then.
+    """
+    return any(node.kind() == "prim::Param" for node in _above(value, inputs=inputs))
 
 
 def _counts_data(value: Any) -> bool:
@@ -293,17 +300,18 @@ def _tagged(schema: str) -> tuple[bool, list[str]]:
     return tagged, [argument.name for argument in parsed.arguments]
 
 
-def _above(value: Any, *, through_numbers: bool = True) -> Iterator[Any]:
+def _above(value: Any, *, through_numbers: bool = True, inputs: int | None = None) -> Iterator[Any]:
     """The nodes that a traced value was computed from, up to where sizes are taken: they know nothing of the data.
 
-    through_numbers: also those above a tensor of one number, whose size is none of theirs.
+    through_numbers: also those above a tensor of one number, whose size is none of theirs. inputs: as above.
     """
     waiting, done = [value], set()
     while waiting:
         one = waiting.pop()
         node = one.node()
         number = one.type().kind() == "TensorType" and one.type().sizes() == []
-        if node in done or (number and not through_numbers):
+        weight = inputs is not None and node.kind() == "prim::Param" and one.offset() >= inputs
+        if weight or node in done or (number and not through_numbers):
             continue
         done.add(node)
         yield node

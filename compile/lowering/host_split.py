@@ -145,11 +145,11 @@ class _Splitter:
             return Prologue(None, lowered, inputs, self.report)
         self.check_writes(host)
         products = self.choose(look_ups)
-        parts = self.parts(host, products, late)
-        if not host or not any(step.node is not None for step in parts[1]):
-            what = "everything belongs on the host" if host else "nothing can be computed before the device"
-            return Prologue(None, lowered, inputs, PrologueReport(notes=[f"not split: {what}"]))
-        return self.wired(lowered, inputs, *parts)
+        before, after = self.parts(host, products, late)
+        if not any(step.node is not None for step in after):
+            notes = ["not split: everything belongs on the host"]
+            return Prologue(None, lowered, inputs, PrologueReport(notes=notes))
+        return self.wired(lowered, inputs, before, after) if host else self.whole(lowered, inputs, after)
 
     # -- what goes to the host
 
@@ -322,6 +322,17 @@ class _Splitter:
         ]
 
     # -- wiring
+
+    def whole(self, lowered: nn.Module, inputs: tuple[Tensor, ...], steps: list[TracedStep]) -> Prologue:
+        """The lowered module with other steps and no host part."""
+        wiring = Wiring(
+            host=(),
+            device=tuple(("input", number) for number in range(len(inputs))),
+            outputs=tuple(("device", number) for number in range(len(self.outputs))),
+            single=isinstance(lowered(*inputs), Tensor),
+        )
+        device = GraphPart(steps, self.graph.inputs, self.outputs, self.state)
+        return Prologue(None, Joined(GraphPart([], [], [], {}), device, wiring), inputs, self.report)
 
     def wired(
         self, lowered: nn.Module, inputs: tuple[Tensor, ...], before: list[TracedStep], after: list[TracedStep]

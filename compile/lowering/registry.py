@@ -5,6 +5,7 @@ from __future__ import annotations
 from compile.lowering.rewrite import Rewrite
 from compile.lowering.rewrites.activations import Activations
 from compile.lowering.rewrites.attention import ScaledDotProductAttention
+from compile.lowering.rewrites.complex_numbers import ComplexProducts
 from compile.lowering.rewrites.dropout import DropoutOff
 from compile.lowering.rewrites.grid_sample import GridSample
 from compile.lowering.rewrites.in_place import InPlace
@@ -26,6 +27,7 @@ REWRITES: tuple[Rewrite, ...] = (
     IndexedReads(),
     Windows(),
     GridSample(),
+    ComplexProducts(),
     Names(),
     IndexedWrites(),
     InPlace(),

@@ -106,16 +106,20 @@ class _Captured:
         fresh = itertools.count()
         numbers = {value: next(fresh) for value in [*part.inputs, *held]}
         state = [self.state(numbers[value], name, tensor) for value, (name, tensor) in held.items()]
+        literals: dict[str, int] = {}
         nodes = []
 
         def own(leaf: Any) -> Any:
-            """A value by its number; a tensor that the trace holds by itself becomes a constant of the part."""
+            """A value by its number; a tensor that the trace holds by itself becomes a constant of the part, once."""
             if isinstance(leaf, Ref):
                 return Ref(numbers[leaf.value])
-            if isinstance(leaf, Tensor):
-                state.append(self.state(next(fresh), f"constants.literal{len(state)}", leaf))
-                return Ref(state[-1].value)
-            return leaf
+            if not isinstance(leaf, Tensor):
+                return leaf
+            made = self.state(-1, f"constants.literal{len(state)}", leaf)
+            if made.tensor not in literals:
+                literals[made.tensor] = next(fresh)
+                state.append(replace(made, value=literals[made.tensor]))
+            return Ref(literals[made.tensor])
 
         steps = [_placeless(step) for step in _needed(part.steps, part.outputs)]
         lasting = [*given, *(tensor for _, tensor in held.values())]

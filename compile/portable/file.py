@@ -151,6 +151,7 @@ class GraphFile:
         state, held = {}, dict[str, Tensor]()
         for one in part.state:
             tensor = held.setdefault(one.tensor, _by_itself(self.tensors[one.tensor]))
+            tensor = tensor.detach()  # of two with the same content, no trace takes one object
             state[one.value] = (one.name, nn.Parameter(tensor, requires_grad=False) if one.parameter else tensor)
         steps = [
             Step(

@@ -94,6 +94,21 @@ def _log_sum_exp(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     return total if keepdim else total.amax(dims)
 
 
+def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Any:
+    """Euclidean distances; of more than 25 points by a product, as PyTorch does by default."""
+    few = max(x1.shape[-2], x2.shape[-2]) <= 25
+    by_product = {"use_mm_for_euclid_dist": True, "donot_use_mm_for_euclid_dist": False}.get(
+        compute_mode or "", not few
+    )
+    if p != 2 or not (few or by_product):
+        return NOT_MINE
+    if by_product:
+        own = (x1 * x1).sum(-1, keepdim=True) + (x2 * x2).sum(-1).unsqueeze(-2)
+        return torch.sqrt(torch.clamp(own - 2.0 * torch.matmul(x1, x2.transpose(-2, -1)), min=0.0))
+    apart = x1.unsqueeze(-2) - x2.unsqueeze(-3)
+    return torch.sqrt((apart * apart).sum(-1))
+
+
 def _log_plus_one(x: Tensor) -> Tensor:
     """log(1 + x) with the rounding of 1 + x corrected for."""
     moved = x + 1.0
@@ -162,6 +177,7 @@ class Names(FunctionRewrite):
         **{"less_equal": torch.le, "not_equal": torch.ne, "fix": torch.trunc},
         "minimum": lambda x, other: torch.where(x < other, x, other),
         "maximum": lambda x, other: torch.where(x > other, x, other),
+        "cdist": _cdist,
         "log1p": _log_plus_one,
         "expm1": exp_minus_one,
     }

@@ -134,6 +134,7 @@ def assigns(module: Any, x: torch.Tensor) -> torch.Tensor:
         (lambda _, x: x * 2 if torch.allclose(input=x.abs(), other=x) else x, [("data-dependent", HERE)]),
         (lambda _, x: x * 2 if torch.is_nonzero(x.argmax()) else x, [("data-dependent", HERE)]),
         (lambda _, x: x * 2 if equal(x, x.abs()) else x, [("data-dependent", HERE)]),
+        (lambda m, x: x * 2 if m.window.sum() > 0 else x, []),  # a weight is no data: its way is always the same
         (lambda m, x: x * 2 if torch.equal(m.window, m.window.abs()) else x, []),
         (lambda _, x: x + torch.from_dlpack(x.detach().abs()), [("data-dependent", HERE)]),
         (lambda _, x: x / len(x[x > 0]), [("data-dependent", HERE)]),
@@ -265,3 +266,13 @@ def test_what_keeps_its_size_is_none(name: str, target: str) -> None:
     found = lowered(SIZE_KEPT[name], target)
     assert found.findings == []
     assert "aten::index" not in found.report.operators
+
+
+def test_masks_of_todays_transformers_are_traced() -> None:
+    """transformers makes them by torch.vmap, through which no trace passes; the padding decides over them."""
+    transformers = pytest.importorskip("transformers", minversion="4.53")
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.Qwen3Config(**sizes, num_key_value_heads=1, head_dim=8, vocab_size=9, use_cache=False)
+    given = {"input_ids": torch.ones(1, 6, dtype=torch.int64), "attention_mask": torch.ones(1, 6, dtype=torch.int64)}
+    _, _, findings = examined(flat_module(transformers.Qwen3Model(config).eval(), given), given)
+    assert findings == []

@@ -248,6 +248,28 @@ def test_indices_that_the_device_makes_are_compared_there_as_whole_numbers() -> 
     assert any("one-hot product on the device" in note for note in found.report.notes)
 
 
+class Codes(nn.Module):
+    """Each position's nearest row of a codebook: no index is known before the device."""
+
+    def __init__(self, single: bool) -> None:
+        super().__init__()
+        self.table, self.single = nn.Embedding(30, 8), single
+
+    def forward(self, x: Tensor) -> Any:
+        near = self.table(torch.cdist(x, self.table.weight).argmin(-1))
+        return near if self.single else (x - near, near)
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_a_table_that_only_the_device_reads_needs_no_host_part(single: bool) -> None:
+    module, x = Codes(single).eval(), torch.randn(2, 5, 8)
+    found = split(lower(module, (x,)).module, (x,))
+    assert found.host is None
+    assert same(found, module, x)
+    assert same(found, module, torch.randn(2, 5, 8))
+    assert whole(found.device, found.device_inputs)
+
+
 class Plain(nn.Module):
     """No whole numbers at all."""
 

@@ -110,6 +110,8 @@ NAMES: dict[str, Callable[[Tensor], Tensor]] = {
     "lerp": lambda x: torch.lerp(x, x * 2, 0.3),
     "pixel_unshuffle": lambda x: functional.pixel_unshuffle(x, 2),
     "logsumexp": lambda x: torch.logsumexp(x, 1),
+    "cdist": lambda x: torch.cdist(x.flatten(1), x.flatten(1) + 1),
+    "cdist of many": lambda x: torch.cdist(x.reshape(-1, 2), x.reshape(-1, 2) + 1),
     "max_pool1d": lambda x: functional.max_pool1d(x, 2, 2, 1),
     "avg_pool1d": lambda x: functional.avg_pool1d(x, 3, 1, 1),
     "maximum": lambda x: torch.maximum(x, x.flip(0)),
@@ -202,3 +204,30 @@ def test_a_read_whose_size_is_data_is_left_alone_and_reported() -> None:
     x = torch.randn(3, 4)
     result = lowered(lambda x: x[:, x[0] > 0].sum(), x)
     assert any("size of its result" in left.reason for left in result.report.left)
+
+
+ANGLES = torch.polar(torch.ones(6, 2), torch.randn(6, 2))
+COMPLEX: dict[str, Callable[[Tensor], Tensor]] = {
+    "a rotary embedding": lambda x: torch.view_as_real(torch.view_as_complex(x.reshape(2, 6, 2, 2)) * ANGLES).flatten(
+        2
+    ),
+    "a constant first": lambda x: torch.view_as_real(ANGLES * torch.view_as_complex(x.reshape(2, 6, 2, 2))),
+    "two of the data": lambda x: torch.view_as_real(
+        torch.view_as_complex(x.reshape(2, 6, 2, 2)) * torch.view_as_complex(x.reshape(2, 6, 2, 2) + 1)
+    ),
+    "real factors": lambda x: torch.view_as_real(torch.view_as_complex(x.reshape(2, 6, 2, 2)) * x[..., :2] * 2.0),
+    "a conjugate": lambda x: torch.view_as_real(torch.view_as_complex(x.reshape(2, 6, 2, 2)) * ANGLES.conj()),
+}
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_products_of_complex_numbers(name: str) -> None:
+    x = torch.randn(2, 6, 4)
+    result = agree(COMPLEX[name], x, rewrite="complex_products")
+    assert unsupported(result.module, (x,)) == {}
+
+
+def test_other_complex_numbers_stay() -> None:
+    x = torch.randn(2, 6, 4)
+    agree(lambda x: torch.fft.rfft(x).mul(1j).abs(), x)
+    agree(lambda x: torch.view_as_complex(x.reshape(2, 6, 2, 2)).abs() * 2, x)

@@ -39,21 +39,40 @@ def replayed(folder: Path) -> dict[str, Any]:
                 errors = [distance(*pair) for pair in zip(whole(*inputs), outputs, strict=True)]
                 worst = [found["error"], *(float("inf") if math.isnan(one) else one for one in errors)]
                 found["error"] = max(worst)
-            known: dict[str, Any] = {"input": file.reference(variant, 0)[0]}
-            host, device = file.parts(variant)
-            for name, part, module in (("host", variant.host, host), ("device", variant.device, device)):
-                if part is None:
-                    continue
-                places = [("input", one) for one in variant.wiring.host] if name == "host" else variant.wiring.device
-                given = tuple(known[source][number] for source, number in places)
-                known[name] = module(*given)
-                # Each part by itself: where one module calls another, torch's inlining joins a cat with a cat.
-                graph = torch.jit.trace(module, given, check_trace=False).graph
-                kinds = Counter(node.kind() for node in graph.nodes() if not node.kind().startswith("prim::"))
-                at = f"{variant}, {name}"
-                found["file"][at] = Counter(node.operator.partition(".")[0] for node in part.nodes)
-                found["traced"][at] = kinds
+            for name, counts in zip(("file", "traced"), tables(file, variant), strict=True):
+                found[name].update({f"{variant}, {part}": kinds for part, kinds in counts.items()})
     return found
+
+
+def tables(file: Any, variant: Any) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
+    """How often each part of a graph has each operator: in the file, and in this torch's trace of its replay."""
+    import torch  # noqa: PLC0415
+
+    host, device = file.parts(variant)
+    written, traced = {}, {}
+    for name, part, module, inputs in (
+        ("host", variant.host, host, _host_inputs(file, variant)),
+        ("device", variant.device, device, device_inputs(file, variant)),
+    ):
+        if part is not None:
+            # Each part by itself: where one module calls another, torch's inlining joins a cat with a cat.
+            graph = torch.jit.trace(module, inputs, check_trace=False).graph
+            kinds = (node.kind() for node in graph.nodes())
+            written[name] = Counter(node.operator.partition(".")[0] for node in part.nodes)
+            traced[name] = Counter(kind for kind in kinds if not kind.startswith("prim::"))
+    return written, traced
+
+
+def device_inputs(file: Any, variant: Any) -> tuple[Any, ...]:
+    """What the compiled part is given for the first reference."""
+    host, _ = file.parts(variant)
+    made = {"input": file.reference(variant, 0)[0], "host": host(*_host_inputs(file, variant)) if host else ()}
+    return tuple(made[source][number] for source, number in variant.wiring.device)
+
+
+def _host_inputs(file: Any, variant: Any) -> tuple[Any, ...]:
+    inputs = file.reference(variant, 0)[0]
+    return tuple(inputs[number] for number in variant.wiring.host)
 
 
 def distance(made: Any, wanted: Any) -> float:

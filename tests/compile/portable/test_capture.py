@@ -207,3 +207,32 @@ def test_what_rewrites_make_has_the_path_of_what_they_replace() -> None:
     assert {node.operator for node in nodes if not node.module} == {"aten::tanh", "aten::exp"}
     assert {node.module for node in nodes} == {"", "block.inner"}
     assert [node.module for node in nodes if node.operator in ("aten::cat", "aten::silu")] == ["block.inner"] * 4
+
+
+def test_constants_of_the_same_content_are_one_and_can_be_traced() -> None:
+    module = Function(lambda self, x: (x - self.mean) / self.spread + torch.where(x > 0, self.mean, self.spread))
+    module.register_buffer("mean", torch.full((6,), 0.5))
+    module.register_buffer("spread", torch.full((6,), 0.5))
+    x = torch.randn(2, 6)
+    graph = captured(module, x)
+    whole = graph.whole(graph.variants[0])
+    traced = torch.jit.trace(whole, (x,), check_trace=False)
+    assert torch.equal(traced(x)[0], whole(x)[0])
+
+
+class Near(nn.Module):
+    """Two look-ups at indices that the device makes: each compares with the numbers of all rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList([nn.Embedding(9, 6) for _ in range(2)])
+        self.eval()
+
+    def forward(self, x: Tensor) -> Any:
+        return sum(table((x @ table.weight.T).argmax(-1)) for table in self.tables)
+
+
+def test_a_literal_is_kept_once() -> None:
+    graph = captured(Near(), torch.randn(2, 6))
+    names = [one.name for one in graph.variants[0].device.state]
+    assert sum(name.startswith("constants.literal") for name in names) == 1

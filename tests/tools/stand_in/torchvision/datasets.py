@@ -1,0 +1,13 @@
+"""Names that timm.data reads when it is imported."""
+
+from __future__ import annotations
+
+
+class _Dataset:
+    """No dataset: it may be named, and subclassed."""
+
+
+def __getattr__(name: str) -> type[_Dataset]:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return _Dataset

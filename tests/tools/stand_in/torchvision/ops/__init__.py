@@ -1,0 +1,1 @@
+"""As torchvision.ops has it."""
