@@ -21,6 +21,7 @@ from torch import nn
 
 from compile.definition import GraphVariant, Inputs, ModelDefinition
 from compile.errors import CompileError, one_line, users_code
+from compile.ir.flat_module import flat_module
 from compile.portable.replay import distance
 from compile.verification.parity import (
     RELATIVE_FLOOR,
@@ -323,13 +324,7 @@ def _maximum(value: torch.Tensor) -> float:
     return float(finite.double().abs().max()) if finite.numel() else 0.0
 
 
-def try_padding(
-    flat: nn.Module,
-    artifact: Run,
-    definition: ModelDefinition,
-    variant: GraphVariant,
-    items: Items,
-) -> None:
+def try_padding(artifact: Run, definition: ModelDefinition, variant: GraphVariant, items: Items) -> None:
     """Measures how far an item of half the bucket's sizes, filled up as a server does, is from the same item alone.
 
     definition: says what fills up which inputs of the variant; without any, nothing is tried. Adds to `items`;
@@ -341,7 +336,7 @@ def try_padding(
     bucket = {axis: _halved(size) for axis, size in variant.bucket.items()}
     try:
         small = graph.reference_inputs(bucket, 1)[0]
-        alone = run(flat, small.values())
+        alone = run(flat_module(graph.module, small), small.values())
     except Exception as error:  # whatever a model, or its definition, raises that does not take such a size
         items.notes.append(
             f"no item smaller than its bucket was tried: {dict(bucket)} does not run ({one_line(error)})"
