@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
 
 TASK = "tensor"  # where the header names none
-_NAME = re.compile(r"[A-Za-z0-9_]{1,64}")  # of a role or an axis: an artifact's file names are made of them
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # of a role or an axis: an artifact's file names are made of them
 _LARGEST_BATCH = 1024  # as compile.batch_sizes has it
 
 
@@ -81,10 +81,14 @@ def _require_sizes(spec: EndpointSpec, name: str, made: ModelDefinition, roles: 
 
 def _problems(file: GraphFile) -> Iterator[str]:
     """What the format allows and no model can have."""
+    known: dict[Any, PortableVariant] = {}
     for variant in file.variants:
+        other = known.setdefault((variant.role, *(entry.type.shape for entry in variant.inputs)), variant)
+        if other is not variant:
+            yield f"{variant}: its inputs have the shapes of those of {other}"
         for what in (variant.role, *variant.bucket):
             if not _NAME.fullmatch(what):
-                yield f"{variant}: {what!r:.80} is no name of letters, digits and _"
+                yield f"{variant}: {what!r:.80} is no name of letters, digits and _.-"
         sizes = [side for size in variant.bucket.values() for side in (size if isinstance(size, list) else [size])]
         if not sizes or min(sizes) < 1 or not 1 <= variant.batch_size <= _LARGEST_BATCH:
             yield f"{variant}: its bucket is {variant.bucket!r:.80}, its batch size {variant.batch_size}"

@@ -125,7 +125,7 @@ def try_original(
         raise CompileError(f"shared_outputs names {', '.join(unknown)}, which the model does not return.", known)
     batch = batch_of(reference)
     if batch == 1:
-        _axes_of_one(flat, references, first, items)
+        _axes_of_one(flat, references, first, items, shared)
         return items, None
     original, together, share = _in_best_precision(flat, reference, first, items)
     alone = _alone(original, reference, items)
@@ -292,21 +292,33 @@ def _find_axis(
         )
 
 
-def _axes_of_one(flat: nn.Module, references: Sequence[Inputs], first: Tensors, items: Items) -> None:
-    """A batch of one has no neighbours; which axis is the batch's shows in a batch of two."""
+def _axes_of_one(
+    flat: nn.Module, references: Sequence[Inputs], first: Tensors, items: Items, shared: Sequence[str]
+) -> None:
+    """A batch of one has no neighbours; which axis is the batch's shows in a batch of two, or it is the first of 1."""
     pairs = zip(references[0].values(), references[1].values(), strict=True)
     try:
         together = run(flat, [torch.cat(pair) for pair in pairs])
         shapes = [list(found.shape) for found in together]
     except Exception as error:  # whatever a model raises that does not run for other batch sizes
-        items.notes.append(f"the model runs at batch size 1 only ({one_line(error)}): its first axis is the batch's")
-        shapes = [[2, *one.shape[1:]] for one in first]
+        items.notes.append(
+            f"the model runs at batch size 1 only ({one_line(error)}): an output's first axis of size 1 is the batch's"
+        )
+        shapes = [
+            list(one.shape) if output.name in shared else _of_two(list(one.shape))
+            for output, one in zip(items.outputs, first, strict=True)
+        ]
     if len(shapes) != len(first):
         items.notes.append("the model returns as many tensors as a batch has items: their first axis is the batch's")
         shapes = [[2, *one.shape[1:]] for one in first]
     for output, one, two in zip(items.outputs, first, shapes, strict=True):
         axes = [axis for axis, size in enumerate(one.shape) if size == 1]
         output.axis = next((axis for axis in axes if [*one.shape[:axis], 2, *one.shape[axis + 1 :]] == two), None)
+
+
+def _of_two(shape: list[int]) -> list[int]:
+    axis = shape.index(1) if 1 in shape else 0
+    return [*shape[:axis], 2, *shape[axis + 1 :]]
 
 
 def _compare_kept(answers: Tensors, together: Tensors, kept: Sequence[int], items: Items, neighbours: str) -> None:

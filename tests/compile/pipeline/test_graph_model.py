@@ -140,6 +140,41 @@ def test_a_text_is_padded_and_answered_as_by_the_first_project(bert: Result, tmp
     assert answered(result, tmp_path / "theirs", request) == answered(bert, tmp_path / "bert", request)
 
 
+RECURRENT = ENTRY.replace(
+    """        x = torch.tanh(x)  # two operators: a lone one stays on the host
+        return self.layer(x)
+""",
+    """        states, (hidden, _) = self.cell(torch.tanh(x)[:, None])
+        return {"states": states, "last": Last(hidden, self.layer(x)), "scale": self.scale * 1}
+""",
+).replace(
+    """        self.layer = nn.Linear(8, 4)
+""",
+    """        self.layer, self.cell = nn.Linear(8, 4), nn.LSTM(8, 3, 2, batch_first=True)
+        self.register_buffer("scale", torch.ones(5, 1))
+""",
+)
+RECURRENT = RECURRENT.replace(
+    "class Net", "import collections\nLast = collections.namedtuple('Last', 'hidden out')\n\nclass Net"
+)
+RECURRENT = RECURRENT.replace("[0], references)", '[0], references, shared_outputs=["scale"])')
+
+
+def test_outputs_keep_their_nesting_and_their_items_axes(tmp_path: Path) -> None:
+    """An LSTM's state counts the items along its second axis; a scale has none."""
+    more = "compile: {target: inf2, batch_sizes: [1, 2]}\n"
+    first = rehearse(write_entry(tmp_path / "first", RECURRENT, more=more))
+    result = rehearse(taken(tmp_path / "second", graph_of(first), "compile: {target: inf2}\n"))
+    for before, graph in zip(first.lock.graphs, result.lock.graphs, strict=True):
+        assert [(one.name, one.item_axis) for one in before.outputs] == [
+            ("states", 0), ("last.hidden", 1), ("last.out", 0), ("scale", None)
+        ]  # fmt: skip
+        assert graph.outputs == before.outputs
+    assert graph_file.read(graph_of(result)).variants[0].structure == (
+        graph_file.read(graph_of(first)).variants[0].structure
+    )
+
+
 def test_a_handler_of_the_users_serves_it(own: Result, tmp_path: Path) -> None:
     path = taken(tmp_path, graph_of(own), "compile: {batch_sizes: [3]}\nserve: {handler: handler.py}\n")
     (tmp_path / "handler.py").write_text(HANDLER)
@@ -300,6 +335,10 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "an axis that leads elsewhere": (
         lambda found: found["graphs"][0].update(bucket={"a/b": 1}),
         "'a/b' is no name of letters",
+    ),
+    "two graphs for the same inputs": (
+        lambda found: found["graphs"].append({**found["graphs"][0], "bucket": {"x": 9}}),
+        "main, x 9, batch 1: its inputs have the shapes of those of main, x 8, batch 1",
     ),
     "a bucket of nothing": (lambda found: found["graphs"][0].update(bucket={}), "its bucket is {}"),
     "no structure": (lambda found: found["graphs"][0].update(structure={"kind": "object"}), "its structure: "),
