@@ -6,12 +6,12 @@ PYTHON ?= $(shell for each in python3.11 python3 python3.12 python3.13; do \
 PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 TESTS ?= tests
-# What runs with the Inf1 container's versions: the replay and compilation of graphs, what compile jobs run until they
-# carry graphs, published logs, and all that is served. Models are captured with the project's own torch.
-TESTS310 ?= tests/compile/portable tests/compile/targets tests/compile/remote tests/compile/packaging tests/compile/ir \
+# What runs with the Inf1 container's versions: graph files and their replay (every family's is replayed there by `make
+# test`, which also compiles and runs jobs with that Python), published logs, and what is served. Models are captured with
+# the project's own torch.
+TESTS310 ?= tests/compile/portable/test_check.py tests/compile/portable/test_file.py tests/compile/portable/test_tensors.py \
 	tests/compile/analysis/test_published.py tests/compile/analysis/test_neuron_log.py tests/compile/analysis/test_operators.py \
-	tests/compile/models/test_lowered_families.py tests/compile/pipeline/test_build.py tests/compile/pipeline/test_cache.py \
-	tests/compile/pipeline/test_host_split.py tests/inference_code
+	tests/inference_code
 # One process a core and one for what waits. The tests of a file stay together, because they share its fixtures; files in order of their names,
 # so that the long ones are not left for the end.
 PARALLEL := -n $(shell expr $$(nproc) + 1) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
@@ -69,9 +69,6 @@ lock: ## resolve requirements/*.in anew (needs uv)
 	uv pip compile requirements/preprocess.in -o requirements/preprocess.txt --generate-hashes --python-version 3.11 --no-emit-package numpy --no-emit-index-url --no-emit-find-links --no-annotate
 	for server in torchserve310:3.10 torchserve:3.11 triton:3.11; do \
 	uv pip compile requirements/$${server%:*}.in -o requirements/$${server%:*}.txt --generate-hashes --python-version $${server#*:} $$(test $$server != torchserve:3.11 || echo --no-emit-package numpy) --no-emit-package pillow --no-emit-index-url --no-emit-find-links --no-annotate || exit 1; done
-	for job in inf1:3.10:requirements/python310.txt inf2:3.12:requirements.txt; do \
-	target=$${job%%:*}; rest=$${job#*:}; \
-	uv pip compile requirements/job-$$target.in -c $${rest#*:} -o requirements/job-$$target.txt --generate-hashes --python-version $${rest%%:*} --python-platform x86_64-manylinux_2_28 --no-emit-index-url --no-emit-find-links --no-annotate || exit 1; done
 
 clean: ## remove what builds made (not the environments)
 	rm -rf build cdk.out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

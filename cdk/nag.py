@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aws_cdk import Acknowledgment, Stack, Validations
@@ -26,6 +27,12 @@ def acknowledge_pattern(construct: IConstruct, *, resource: str, reason: str) ->
     """Accept that a role's policy names a resource by a pattern. resource: as the policy has it, with its tokens."""
     written = _written(Stack.of(construct).resolve(resource))
     acknowledge(construct, finding=f"AwsSolutions-IAM5[Resource::{written}]", reason=reason)
+
+
+def acknowledge_patterns(construct: IConstruct, patterns: Mapping[str, str]) -> None:
+    """The same of several resources, each with its reason."""
+    for resource, reason in patterns.items():
+        acknowledge_pattern(construct, resource=resource, reason=reason)
 
 
 def _written(value: Any) -> str:

@@ -15,7 +15,7 @@ CHECK, MODEL, DEPLOY, REHEARSE, JOBS = (
     "2. From the model to an artifact with its proof",
     "3. On AWS",
     "Without AWS",
-    "Inside a compile job",
+    "Parts of submit",
 )
 
 
@@ -80,9 +80,9 @@ VERBS = (
     *_verbs(
         DEPLOY,
         "operations.__main__",
-        ("submit", "operations.commands.jobs", "Compile in your account, and bring artifact and lock back."),
+        ("submit", "operations.commands.jobs", "Compile graphs in your account; make and publish the artifact here."),
         ("attach", "operations.commands.jobs", "Follow a compile run that was submitted before."),
-        ("wheels", "operations.commands.jobs", "Download the packages that a compile job installs."),
+        ("wheels", "operations.commands.jobs", "Download the compiler for jobs whose image lacks it."),
         ("fetch-weights", "operations.commands.artifacts", "Download weights that a spec has on S3."),
         ("publish", "operations.commands.artifacts", "Upload the artifact to S3, under its sha256."),
         ("smoke", "operations.commands.smoke", "Invoke the endpoint and compare its answer with the lock's."),
@@ -96,9 +96,8 @@ VERBS = (
     *_verbs(
         JOBS,
         "compile.cli.app",
-        ("bundle", "compile.cli.jobs", "Pack what a compile job needs; `submit` does it for you."),
-        ("adopt", "compile.cli.jobs", "Take over the artifact and lock that a job made."),
-        ("job", "compile.cli.jobs", "What a job's start.sh calls."),
+        ("bundle", "compile.cli.jobs", "Capture the model, and pack its graphs for compile jobs."),
+        ("adopt", "compile.cli.jobs", "Make artifact and lock of what jobs compiled."),
     ),
 )
 

@@ -24,3 +24,8 @@ class Host:
     def scratch(self) -> Path:
         """The folder of temporary files."""
         return self.directory / "tmp"
+
+    @property
+    def programs(self) -> Path:
+        """The folder that comes first on the PATH of jobs and instances: their Python, see server.py."""
+        return self.directory / "bin"

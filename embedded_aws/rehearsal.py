@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +41,8 @@ WAITS = "Waits and retries of Step Functions pass that many times faster."
 LIMITS = "Time limits of jobs are reached that many times faster."
 QUOTA = "Processing jobs at once on one instance type."
 STDIN = "Also end when standard input ends: with the process that holds its other end, even if that is killed."
+JOB_PYTHON = "The Python of jobs and instances, such as one with torch 1.13.1; by default the one that serves."
+JobPython = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help=JOB_PYTHON)]
 WaitSpeed = Annotated[float | None, typer.Option(min=1.0, help=WAITS)]
 LimitSpeed = Annotated[float | None, typer.Option(min=1.0, help=LIMITS)]
 
@@ -111,20 +113,26 @@ def isolate_environment() -> None:
 
 
 @app.command()
-def up(directory: Directory = DIRECTORY) -> None:
+def up(directory: Directory = DIRECTORY, job_python: JobPython = None) -> None:
     """Start it in the background. Then: eval "$(inferentia rehearsal env)", cdk bootstrap, cdk deploy."""
     found = running(directory)
     if found is None:
         make_private(directory)
-        found = _start(directory)
+        found = _start(directory, [] if job_python is None else ["--job-python", str(job_python.absolute())])
+    elif job_python is not None:
+        raise fail(
+            f"--job-python {job_python}: the server of {directory} runs already, with the Python that it was started "
+            f"with; end it first: inferentia rehearsal down --directory {directory}",
+            2,
+        )
     typer.echo(f"AWS on this machine: {found['url']} (pid {found['pid']}, log {directory}/server.log)", err=True)
 
 
-def _start(directory: Path) -> dict[str, Any]:
+def _start(directory: Path, options: Sequence[str]) -> dict[str, Any]:
     log = directory / "server.log"
     with log.open("w") as output:
         process = subprocess.Popen(  # noqa: S603  (our own server)
-            [sys.executable, "-m", "embedded_aws", "serve", "--directory", str(directory.resolve())],
+            [sys.executable, "-m", "embedded_aws", "serve", "--directory", str(directory.resolve()), *options],
             cwd=Path(__file__).resolve().parents[1],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -142,13 +150,14 @@ def _start(directory: Path) -> dict[str, Any]:
 
 
 @app.command()
-def serve(
+def serve(  # noqa: PLR0913, PLR0917 (one parameter an option)
     directory: Directory = DIRECTORY,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
     host: Annotated[str, typer.Option(help="Only a loopback address is possible.")] = LOOPBACK,
     wait_speed: Annotated[float, typer.Option(min=1.0, envvar="EMBEDDED_AWS_WAIT_SPEED", help=WAITS)] = 1.0,
     limit_speed: Annotated[float, typer.Option(min=1.0, envvar="EMBEDDED_AWS_LIMIT_SPEED", help=LIMITS)] = 1.0,
     processing_quota: Annotated[int, typer.Option(min=0, envvar="EMBEDDED_AWS_PROCESSING_QUOTA", help=QUOTA)] = 4,
+    job_python: JobPython = None,
     verbose: Annotated[bool, typer.Option(help="Log every request to stderr.")] = False,
     until_stdin_ends: Annotated[bool, typer.Option("--until-stdin-ends", help=STDIN)] = False,
 ) -> None:
@@ -168,7 +177,9 @@ def serve(
     # moto takes a while; the other commands do not need it
     from .server import Server  # noqa: PLC0415
 
-    server = Server(directory, port, Clock(wait_speed, limit_speed), processing_quota)
+    server = Server(
+        directory, port, Clock(wait_speed, limit_speed), processing_quota, job_python or Path(sys.executable)
+    )
     typer.echo(f"AWS on this machine: {server.url} (files under {server.directory})", err=True)
     server.run(until_stdin_ends=until_stdin_ends)
 

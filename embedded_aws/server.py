@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import signal
+import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +23,7 @@ from .connection import QuietHandler
 from .context import ServerContext
 from .control.clock import Clock
 from .monitoring.alarms import evaluate_all
+from .process.group import write_program
 
 log = logging.getLogger(__name__)
 EVALUATE_ALARMS_EVERY_SECONDS = 10.0
@@ -35,8 +38,14 @@ class Server:
     """
 
     def __init__(
-        self, directory: Path, port: int = 0, clock: Clock | None = None, processing_quota: int = PROCESSING_QUOTA
+        self,
+        directory: Path,
+        port: int = 0,
+        clock: Clock | None = None,
+        processing_quota: int = PROCESSING_QUOTA,
+        job_python: Path = Path(sys.executable),
     ) -> None:
+        """job_python: what `python3` and `python` are inside jobs and instances."""
         self.directory = directory.resolve()
         private_directory(self.directory)
         patches.install()
@@ -49,6 +58,10 @@ class Server:
         clients = Clients(f"http://{LOOPBACK}:{self.port}", self.secrets.access_key, self.secrets.secret_key)
         self.context = ServerContext.open(self.directory, clients, clock or Clock(), processing_quota)
         self.context.host.scratch.mkdir(exist_ok=True)
+        self.context.host.programs.mkdir(exist_ok=True)
+        for name in ("python", "python3"):
+            # No link: through one, a virtual environment's interpreter would not know that it is one.
+            write_program(self.context.host.programs / name, f'exec {shlex.quote(str(job_python.absolute()))} "$@"')
         self._http.app = Application(self.context, self.secrets)
 
     def start(self) -> None:

@@ -34,7 +34,15 @@ from inference_code.codecs.json_text import JSON, json_memory
 from inference_code.codecs.multipart import MULTIPART, split
 from inference_code.codecs.negotiation import content_parameter, custom_attributes, media_type, parse_accept
 from inference_code.codecs.responses import Reply
-from inference_code.errors import BadRequest, EndpointError, Internal, LoadError, TooLarge, as_endpoint_error
+from inference_code.errors import (
+    BadRequest,
+    EndpointError,
+    Internal,
+    LoadError,
+    TooLarge,
+    UnsupportedMediaType,
+    as_endpoint_error,
+)
 from inference_code.execution import model as runtime
 from inference_code.execution.batching import ItemResult
 from inference_code.generation import Call, caller
@@ -187,6 +195,9 @@ class ModelHandler:
                 model=info,
             )
             parse_accept(request.accept)
+            coding = headers.get("content-encoding", "identity").strip().lower()
+            if coding not in ("", "identity"):
+                raise UnsupportedMediaType(f"Content-Encoding {coding[:40]!r} is not read; send the body without it")
             if request.content_type == MULTIPART and "input_fn" not in self.loaded.task.functions:
                 return self._read_parts(request, content_parameter(content_type, "boundary"))
             return self._read_items(request, context)

@@ -11,8 +11,7 @@ from constructs import Construct
 
 from endpoint_spec import jobs
 
-# Inputs, wheels and compiled variants are made again where they are missing. Of a run, the artifact was published; what
-# else it left is for reading soon after.
+# Inputs, wheels and compiled variants are made again where they are missing. What a run left is for reading soon after.
 CACHE_DAYS, RUN_DAYS = 90, 30
 
 

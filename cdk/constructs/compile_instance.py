@@ -14,7 +14,7 @@ from constructs import Construct
 
 from endpoint_spec import jobs
 
-from ..nag import acknowledge_any_resource
+from ..nag import acknowledge_any_resource, acknowledge_patterns
 from ..permissions import allow, pass_role, role_of
 from ..states.instance import ENDPOINT_TAG
 from .job_files import JobFiles
@@ -76,7 +76,7 @@ class CompileInstance(Construct):
             f"Compiles endpoint {files.name}: reads and writes below {jobs.base_prefix(files.name)}",
             {"Job": [*files.for_job(), answer_sessions]},
         )
-        files.acknowledge_job(self.role)
+        acknowledge_patterns(self.role, files.job_patterns())
         acknowledge_any_resource(
             self.role,
             "Session Manager's agent opens channels that have no resource; the managed policy would allow more.",

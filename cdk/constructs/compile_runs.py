@@ -7,7 +7,7 @@ from constructs import Construct
 
 from endpoint_spec import jobs
 
-from ..nag import acknowledge_pattern
+from ..nag import acknowledge_patterns
 from ..permissions import allow
 from ..states.cleanup import cleanup_machine
 from ..states.job import JobContext
@@ -45,7 +45,6 @@ class CompileRuns(Construct):
             description=f"Ends what compile runs of endpoint {context.name} left running",
             any_resource=backend.stop_any_resource,
         )
-        read, written = jobs.runs_prefix(files.name), f"models/{files.name}/"
         self.run = StateMachine(
             self,
             "Run",
@@ -59,20 +58,14 @@ class CompileRuns(Construct):
             ),
             statements=[
                 *backend.run_statements,
-                # Read what a run says of itself, and write one thing: the artifact, under its digest.
-                files.read(read),
-                files.write(written),
-                files.find(jobs.base_prefix(files.name), written),
-                files.use_key(),
+                files.find(jobs.base_prefix(files.name)),
                 *topic.may_publish(),
                 allow("StartCleanup", "states:StartExecution", self.cleanup.arn),
             ],
             log_group=log_group,
-            description=f"Compiles endpoint {context.name}: starts its jobs and publishes their artifact",
+            description=f"Compiles endpoint {context.name}: starts its jobs",
             any_resource=backend.run_any_resource,
         )
-        files.acknowledge(self.run.role, read, written)
-        for machine, patterns in ((self.run, backend.run_patterns), (self.cleanup, backend.stop_patterns)):
-            for resource, reason in patterns.items():
-                acknowledge_pattern(machine.role, resource=resource, reason=reason)
+        acknowledge_patterns(self.run.role, backend.run_patterns)
+        acknowledge_patterns(self.cleanup.role, backend.stop_patterns)
         CleanupRule(self, "Rule", run=self.run.arn, cleanup=self.cleanup.arn, endpoint_name=context.name)

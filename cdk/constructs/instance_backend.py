@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 from constructs import Construct
+
+from endpoint_spec import jobs
 
 from ..states.instance import InstanceMachine, instance_states, stop_states
 from ..states.job import JobContext
@@ -39,27 +40,31 @@ class InstanceBackend(Construct):
             version=instance.template.attr_latest_version_number,
             subnets=network.subnets,
         )
+        runs = jobs.runs_prefix(files.name)
         self.backend = ComputeBackend(
-            workflow=Workflow(
-                job=partial(instance_states, context, started),
-                data={"subnets": started.subnet_of_try()},
-            ),
+            workflow=Workflow(job=instance_states(context, started), data={"subnets": started.subnet_of_try()}),
             stop=stop_states(context, "All stopped"),
             run_statements=[
                 *instance.may_start(network.subnets, network.security_group, machine),
                 *may_end(self, files.name)[:1],
+                # An instance says at its end, in a file of its run, how it went.
+                files.read(runs),
+                files.use_key(),
             ],
             stop_statements=may_end(self, files.name),
             log_group=None,
             run_any_resource="DescribeInstances takes none either.",
             run_patterns={
-                f"{ec2_arn(self)}:{kind}/*": "No id before it is made; a condition asks for this template."
-                for kind in (
-                    "instance",
-                    "network-interface",
-                    "volume",
-                    *(["spot-instances-request"] if machine.spot else []),
-                )
+                **files.patterns(runs),
+                **{
+                    f"{ec2_arn(self)}:{kind}/*": "No id before it is made; a condition asks for this template."
+                    for kind in (
+                        "instance",
+                        "network-interface",
+                        "volume",
+                        *(["spot-instances-request"] if machine.spot else []),
+                    )
+                },
             },
             stop_patterns={
                 f"{ec2_arn(self)}:instance/*": "No template knows their ids; a condition asks for this endpoint's tag."

@@ -8,11 +8,10 @@ from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
-from constructs import Construct, IConstruct
+from constructs import Construct
 
 from endpoint_spec import jobs
 
-from ..nag import acknowledge_pattern
 from ..permissions import allow
 
 WRITE = ("s3:PutObject", "s3:AbortMultipartUpload")
@@ -45,26 +44,32 @@ class JobFiles:
         return allow("UseBucketKey", actions, self.key.key_arn, StringEquals=through_s3)
 
     def for_job(self) -> list[iam.PolicyStatement]:
-        """What a job needs: to read jobs/NAME/, and to write its cache and runs; inputs stay what they were."""
-        base, *written = self._of_job()
-        return [self.read(base), self.write(*written), self.find(base), self.use_key()]
+        """What a job needs: to read inputs and wheels, and to write its cache and runs; inputs stay what they were."""
+        return [
+            self.read(*self._read_by_job),
+            self.write(*self._written_by_job),
+            self.find(jobs.base_prefix(self.name)),
+            self.use_key(),
+        ]
 
-    def acknowledge_job(self, role: IConstruct) -> None:
-        """Tell cdk-nag why a role has what a job needs."""
-        self.acknowledge(role, *self._of_job())
+    def job_patterns(self) -> dict[str, str]:
+        """The resources that a job's statements name by a pattern, each with the reason, for cdk-nag."""
+        return self.patterns(*self._read_by_job, *self._written_by_job)
 
-    def _of_job(self) -> tuple[str, str, str]:
-        return jobs.base_prefix(self.name), jobs.cache_prefix(self.name), jobs.runs_prefix(self.name)
+    @property
+    def _read_by_job(self) -> tuple[str, str]:
+        base = jobs.base_prefix(self.name)
+        return f"{base}inputs/", f"{base}wheels/"
 
-    def acknowledge(self, role: IConstruct, *prefixes: str) -> None:
-        """Tell cdk-nag why a role has everything below these prefixes."""
+    @property
+    def _written_by_job(self) -> tuple[str, str]:
+        return jobs.cache_prefix(self.name), jobs.runs_prefix(self.name)
+
+    def patterns(self, *prefixes: str) -> dict[str, str]:
+        """The resources of statements on everything below prefixes, each with the reason, for cdk-nag."""
         arn = Stack.of(self.bucket).export_value(self.bucket.bucket_arn)  # as the role's template has it
-        for prefix in prefixes:
-            acknowledge_pattern(
-                role,
-                resource=f"{arn}/{prefix}*",
-                reason="Objects are named by digests that no template knows; the prefix is this endpoint's.",
-            )
+        reason = "Objects are named by digests that no template knows; the prefix is this endpoint's."
+        return {f"{arn}/{prefix}*": reason for prefix in prefixes}
 
     def _below(self, prefixes: Sequence[str]) -> list[str]:
         return [self.bucket.arn_for_objects(f"{prefix}*") for prefix in prefixes]

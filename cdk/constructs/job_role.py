@@ -8,7 +8,7 @@ from constructs import Construct
 
 from endpoint_spec import jobs
 
-from ..nag import acknowledge_any_resource, acknowledge_pattern
+from ..nag import acknowledge_any_resource, acknowledge_pattern, acknowledge_patterns
 from ..permissions import allow, role_of
 from ..states.job import job_name_pattern
 from .container_policy import publishes_metrics, pulls_image
@@ -53,7 +53,7 @@ class JobRole(Construct):
             {"Job": statements},
             StringEquals={"aws:SourceAccount": stack.account},
         )
-        files.acknowledge_job(self.role)
+        acknowledge_patterns(self.role, files.job_patterns())
         acknowledge_any_resource(
             self.role,
             "ecr:GetAuthorizationToken and cloudwatch:PutMetricData take no resource; a condition limits the latter to "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from aws_cdk import Aws, Stack
@@ -61,7 +60,7 @@ class ProcessingBackend(Construct):
         patterns = {jobs: "Jobs are named for each run; the pattern is this endpoint's alone."}
         only_such: dict[str, Any] = {"ForAllValues:StringEquals": {"sagemaker:InstanceTypes": [machine.instance_type]}}
         self.backend = ComputeBackend(
-            workflow=Workflow(job=partial(processing_states, context, machine)),
+            workflow=Workflow(job=processing_states(context, machine)),
             stop=stop_states(context, "All stopped"),
             run_statements=[
                 # Without a network, and on the machine that the cost limit was reckoned with.

@@ -13,7 +13,7 @@ from endpoint_spec import jobs
 
 from . import asl
 from .asl import States
-from .job import GATHER, WAITS, JobContext, find, job_states, reason, state_names
+from .job import ARRIVED, WAITS, JobContext, find, job_states, reason
 
 ENDPOINT_TAG, RUN_TAG = "inferentia:endpoint", "inferentia:run"
 ENDED_FROM_OUTSIDE = 143  # the script's own exit code for SIGTERM
@@ -33,31 +33,28 @@ class InstanceMachine:
         return [self.subnets[number % len(self.subnets)] for number in range(len(WAITS))]
 
 
-def instance_states(context: JobContext, machine: InstanceMachine, kind: str, done: str) -> States:
-    """The states of one kind of instance; see job_states. `$.subnets` holds the subnet of each try."""
+def instance_states(context: JobContext, machine: InstanceMachine) -> States:
+    """The states of an instance; see job_states. `$.subnets` holds the subnet of each try."""
     start = context.call(
         "ec2:runInstances",
-        _request(context, machine, kind),
+        _request(context, machine),
         # A path that continues after [0] is one value to AWS, but a list to the interpreter that the embedded AWS uses.
         ResultSelector={"made.$": "$.Instances[0]"},
         ResultPath="$.started",
     )
-    return job_states(kind, start=start, looks=_looks(context, kind), poll=context.poll, done=done)
+    return job_states(start=start, looks=_looks(context), poll=context.poll)
 
 
-def _request(context: JobContext, machine: InstanceMachine, kind: str) -> dict[str, Any]:
+def _request(context: JobContext, machine: InstanceMachine) -> dict[str, Any]:
     tags_of_job = {
         "Name": "$.job.name",
         "inferentia:bucket": context.bucket,
         "inferentia:project": "$.project",
         "inferentia:wheels": "$.wheels",
-        "inferentia:task": GATHER if kind == GATHER else asl.filled("variant {}", "$.index"),
+        "inferentia:index": "$.index",
+        "inferentia:key": "$.key",
         RUN_TAG: "$.run",
     }
-    if kind == GATHER:
-        tags_of_job["inferentia:manifest"] = asl.filled(jobs.variants_manifest_key(context.name, "{}"), "$.run")
-    else:
-        tags_of_job["inferentia:key"] = "$.key"
     tags = context.tag_list(tags_of_job)
     return {
         # The same token starts the same instance: an answer that was lost costs nothing. At most 64 characters.
@@ -66,61 +63,58 @@ def _request(context: JobContext, machine: InstanceMachine, kind: str) -> dict[s
         "SubnetId.$": "States.ArrayGetItem($.subnets, $.try.number)",
         "MinCount": 1,
         "MaxCount": 1,
-        "TagSpecifications": [{"ResourceType": kind_, "Tags": tags} for kind_ in ("instance", "volume")],
+        "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")],
     }
 
 
-def _looks(context: JobContext, kind: str) -> States:
-    at = state_names(kind)
+def _looks(context: JobContext) -> States:
     status = asl.filled(f"{jobs.run_prefix(context.name, '{}')}record/{{}}/status.json", "$.run", "$.index")
     return {
-        at("Look"): context.retried(
+        "Look": context.retried(
             "ec2:describeInstances",
             {"InstanceIds.$": "States.Array($.started.made.InstanceId)"},
             ResultSelector={"instance.$": "$.Reservations[0].Instances[0]"},
             ResultPath="$.seen",
             # an instance is not found for some seconds after it was started
-            Next=at("Over"),
+            Next="Over",
         ),
-        at("Over"): asl.choice(
+        "Over": asl.choice(
             [
                 (
                     asl.text_is("$.seen.instance.State.Name", "shutting-down", "terminated", "stopped"),
-                    at("Ask for status"),
+                    "Ask for status",
                 )
             ],
-            at("Wait"),
+            "Wait",
         ),
-        at("Ask for status"): find(context, status, at("Has status")),
-        at("Has status"): asl.choice([(asl.above_zero("$.found.count"), at("Read status"))], at("No status")),
-        at("Read status"): context.retried(
+        "Ask for status": find(context, status, "Has status"),
+        "Has status": asl.choice([(asl.above_zero("$.found.count"), "Read status")], "No status"),
+        "Read status": context.retried(
             "s3:getObject",
             {"Bucket": context.bucket, "Key.$": status},
             ResultSelector={"status.$": "States.StringToJson($.Body)"},
             ResultPath="$.report",
-            Next=at("Judge status"),
+            Next="Judge status",
         ),
-        at("Judge status"): asl.choice(
+        "Judge status": asl.choice(
             [
-                ({"Variable": "$.report.status.exit_code", "NumericEquals": 0}, at("Arrived")),
-                (_taken_away(), at("Ended by EC2")),
+                ({"Variable": "$.report.status.exit_code", "NumericEquals": 0}, ARRIVED),
+                (_taken_away(), "Ended by EC2"),
             ],
-            at("Own message"),
+            "Own message",
         ),
-        at("Own message"): reason("$.report.status.message", at("Failed")),
+        "Own message": reason("$.report.status.message", "Job failed"),
         # Interrupted spot capacity, or at its time limit: EC2 says which.
-        at("No status"): asl.choice(
-            [(asl.there("$.seen.instance.StateReason.Message"), at("Ended by EC2"))], at("Without reason")
-        ),
-        at("Ended by EC2"): reason(
+        "No status": asl.choice([(asl.there("$.seen.instance.StateReason.Message"), "Ended by EC2")], "Without reason"),
+        "Ended by EC2": reason(
             asl.filled(
                 "ended without a status: {} {}",
                 "$.seen.instance.StateReason.Code",
                 "$.seen.instance.StateReason.Message",
             ),
-            at("Judge"),
+            "Judge",
         ),
-        at("Without reason"): reason("ended without a status, and EC2 gives no reason", at("Failed")),
+        "Without reason": reason("ended without a status, and EC2 gives no reason", "Job failed"),
     }
 
 

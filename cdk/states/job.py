@@ -6,17 +6,14 @@ try.number (from 0), job (its name and the pause behind it), seen (what AWS answ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from endpoint_spec import jobs
 
 from . import asl
 from .asl import State, States
 
-VARIANT, GATHER = "variant", jobs.GATHER
-
+FIRST, ARRIVED = "First try", "Arrived"  # where a job's states begin, and the state behind a job that succeeded
 # Seconds before another start, one for each try. A quota that other jobs of the run hold is free again only when one of
 # them is done, so there are many tries; the run's time limit ends them too.
 WAITS = (60, 120, 240, *[300] * 17)
@@ -89,11 +86,6 @@ class JobContext:
         return [*fixed, *({"Key": key, **asl.field("Value", value)} for key, value in more.items())]
 
 
-def state_names(kind: str) -> Callable[[str], str]:
-    """Names for the states of a variant's job, or of the gathering's: they have to be unique within a machine."""
-    return lambda step: f"{step}: {kind}"
-
-
 def short_name(name: str) -> str:
     """What the names of an endpoint's jobs begin with; lower case, because SageMaker's ARNs are."""
     return name.lower()[:20].rstrip("-")
@@ -114,44 +106,42 @@ def job_name_pattern(name: str) -> str:
     return f"{short_name(name)}-{'?' * 32}-*"
 
 
-def job_states(kind: str, *, start: State, looks: States, poll: int, done: str) -> States:
-    """One kind of job from its first try to `done` or to a Fail state.
+def job_states(*, start: State, looks: States, poll: int) -> States:
+    """One job from FIRST to ARRIVED, which is not among them, or to a Fail state.
 
-    start: a Task without Next and Catch that makes the job `$.job.name`. looks: from the state `look`, which asks how
-    the job is, to `wait` (still going), `arrived` (it says that it succeeded), `judge` or `failed`, the last two with
-    `$.reason` set. done: the state behind a job whose variant, or result, is there.
+    start: a Task without Next and Catch that makes the job `$.job.name`. looks: from "Look", which asks how the job is,
+    to "Wait" (still going), ARRIVED (it says that it succeeded), "Judge" or "Job failed", the last two with `$.reason`
+    set.
     """
-    at = state_names(kind)
     reason = {"error.$": "$.error.Error", "text.$": "$.error.Cause"}
     return {
-        at("First try"): asl.pass_state({"number": 0}, ResultPath="$.try", Next=at("Name job")),
-        at("Name job"): asl.pass_state(
+        FIRST: asl.pass_state({"number": 0}, ResultPath="$.try", Next="Name job"),
+        "Name job": asl.pass_state(
             {
                 "name.$": asl.filled("{}-{}-{}", "$.stem", "$.index", "$.try.number"),
                 "pause.$": "States.ArrayGetItem($.waits, $.try.number)",
             },
             ResultPath="$.job",
-            Next=at("Start"),
+            Next="Start",
         ),
-        at("Start"): {**start, "Next": at("Wait"), "Catch": asl.catch(at("Refused"), "$.error")},
-        at("Refused"): asl.pass_state(reason, ResultPath="$.reason", Next=at("Judge")),
-        at("Judge"): asl.choice(
+        "Start": {**start, "Next": "Wait", "Catch": asl.catch("Refused", "$.error")},
+        "Refused": asl.pass_state(reason, ResultPath="$.reason", Next="Judge"),
+        "Judge": asl.choice(
             [
                 # The name is this try's alone: the answer to a first call was lost, and the job is there.
-                (asl.text_like("$.reason.error", "*ResourceInUse*"), at("Wait")),
-                (asl.text_like("$.reason.text", HOPELESS), at("Failed")),
-                (asl.both(asl.below("$.try.number", len(WAITS) - 1), _shortage()), at("Back off")),
+                (asl.text_like("$.reason.error", "*ResourceInUse*"), "Wait"),
+                (asl.text_like("$.reason.text", HOPELESS), "Job failed"),
+                (asl.both(asl.below("$.try.number", len(WAITS) - 1), _shortage()), "Back off"),
             ],
-            at("Failed"),
+            "Job failed",
         ),
-        at("Back off"): asl.wait_for("$.job.pause", at("Next try")),
-        at("Next try"): asl.pass_state(
-            {"number.$": "States.MathAdd($.try.number, 1)"}, ResultPath="$.try", Next=at("Name job")
+        "Back off": asl.wait_for("$.job.pause", "Next try"),
+        "Next try": asl.pass_state(
+            {"number.$": "States.MathAdd($.try.number, 1)"}, ResultPath="$.try", Next="Name job"
         ),
-        at("Wait"): asl.wait(poll, at("Look")),
+        "Wait": asl.wait(poll, "Look"),
         **looks,
-        at("Arrived"): {"Type": "Pass", "Next": done},
-        at("Failed"): asl.fail(JOB_FAILED, asl.filled("{}: {}", "$.job.name", "$.reason.text")),
+        "Job failed": asl.fail(JOB_FAILED, asl.filled("{}: {}", "$.job.name", "$.reason.text")),
     }
 
 

@@ -12,7 +12,7 @@ from endpoint_spec import jobs
 
 from . import asl
 from .asl import States
-from .job import GATHER, JobContext, job_states, reason, state_names
+from .job import ARRIVED, JobContext, job_states, reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +26,13 @@ class ProcessingMachine:
     role: str
 
 
-def processing_states(context: JobContext, machine: ProcessingMachine, kind: str, done: str) -> States:
-    """The states of one kind of Processing job; see job_states."""
-    start = context.call("sagemaker:createProcessingJob", _request(context, machine, kind), ResultPath=None)
-    return job_states(kind, start=start, looks=_looks(context, kind), poll=context.poll, done=done)
+def processing_states(context: JobContext, machine: ProcessingMachine) -> States:
+    """The states of a Processing job; see job_states."""
+    start = context.call("sagemaker:createProcessingJob", _request(context, machine), ResultPath=None)
+    return job_states(start=start, looks=_looks(context), poll=context.poll)
 
 
-def _request(context: JobContext, machine: ProcessingMachine, kind: str) -> dict[str, Any]:
-    job = "States.Array('gather', '{}', '{}')" if kind == GATHER else "States.Array('variant', $.index, '{}', '{}')"
+def _request(context: JobContext, machine: ProcessingMachine) -> dict[str, Any]:
     return {
         "ProcessingJobName.$": "$.job.name",
         "RoleArn": machine.role,
@@ -41,14 +40,18 @@ def _request(context: JobContext, machine: ProcessingMachine, kind: str) -> dict
             # AWS made the Inf1 image for inference; its entrypoint is replaced here. That neuron-cc is in it was not
             # verified: where it is not, it has to come with the wheels.
             "ImageUri": machine.image,
-            "ContainerEntrypoint": ["/bin/sh", f"{jobs.INPUTS}/project/{jobs.START}"],
-            "ContainerArguments.$": job.format(jobs.INPUTS, jobs.OUTPUTS),
+            "ContainerEntrypoint": ["python3", "-m", jobs.MODULE],
+            "ContainerArguments.$": f"States.Array($.index, '{jobs.INPUTS}', '{jobs.OUTPUTS}')",
         },
-        "Environment": {"INFERENTIA_RUN.$": "$.run", "INFERENTIA_MESSAGE_FILE": jobs.MESSAGE_FILE},
-        # The user's model runs here as code: it reaches neither AWS nor the internet, and has no credentials.
+        "Environment": {
+            "INFERENTIA_RUN.$": "$.run",
+            "INFERENTIA_MESSAGE_FILE": jobs.MESSAGE_FILE,
+            "PYTHONPATH": f"{jobs.INPUTS}/project/{jobs.CODE}",
+        },
+        # A job has a graph, never the user's code; nor does it reach AWS or the internet, or have credentials.
         "NetworkConfig": {"EnableNetworkIsolation": True},
-        "ProcessingInputs": _inputs(context, kind),
-        "ProcessingOutputConfig": {"KmsKeyId": context.kms_key, "Outputs": _outputs(context, kind)},
+        "ProcessingInputs": _inputs(context),
+        "ProcessingOutputConfig": {"KmsKeyId": context.kms_key, "Outputs": _outputs(context)},
         "ProcessingResources": {
             "ClusterConfig": {
                 "InstanceCount": 1,
@@ -59,42 +62,26 @@ def _request(context: JobContext, machine: ProcessingMachine, kind: str) -> dict
         },
         # Counts also when nobody can stop the job any more: this bounds the bill.
         "StoppingCondition": {"MaxRuntimeInSeconds": context.limit},
-        "Tags": context.tag_list({"inferentia:run": "$.run", "inferentia:task": "$.index"}),
+        "Tags": context.tag_list({"inferentia:run": "$.run", "inferentia:index": "$.index"}),
     }
 
 
-def _inputs(context: JobContext, kind: str) -> list[dict[str, Any]]:
+def _inputs(context: JobContext) -> list[dict[str, Any]]:
     bucket = f"s3://{context.bucket}"
-    rows = [
-        _input("project", asl.filled(f"{bucket}/{{}}", "$.project"), "S3Prefix"),
-        _input("wheels", asl.filled(f"{bucket}/{{}}", "$.wheels"), "S3Prefix"),
-    ]
-    if kind == GATHER:
-        manifest = f"{bucket}/{jobs.variants_manifest_key(context.name, '{}')}"
-        rows.append(_input("variants", asl.filled(manifest, "$.run"), "ManifestFile"))
-    return rows
+    return [_input(name, asl.filled(f"{bucket}/{{}}", f"$.{name}")) for name in ("project", "wheels")]
 
 
-def _input(name: str, uri: str, kind: str) -> dict[str, Any]:
-    return {
-        "InputName": name,
-        "S3Input": {
-            "S3Uri.$": uri,
-            "LocalPath": f"{jobs.INPUTS}/{name}",
-            "S3DataType": kind,
-            "S3InputMode": "File",
-        },
-    }
+def _input(name: str, uri: str) -> dict[str, Any]:
+    s3 = {"S3Uri.$": uri, "LocalPath": f"{jobs.INPUTS}/{name}", "S3DataType": "S3Prefix", "S3InputMode": "File"}
+    return {"InputName": name, "S3Input": s3}
 
 
-def _outputs(context: JobContext, kind: str) -> list[dict[str, Any]]:
+def _outputs(context: JobContext) -> list[dict[str, Any]]:
     bucket = f"s3://{context.bucket}"
     record = asl.filled(f"{bucket}/{jobs.run_prefix(context.name, '{}')}record/{{}}/", "$.run", "$.index")
     variant = asl.filled(f"{bucket}/{jobs.cache_prefix(context.name)}{{}}/", "$.key")
-    result = asl.filled(f"{bucket}/{jobs.output_prefix(context.name, '{}')}", "$.run")
-    made = _output("result", result, "EndOfJob") if kind == GATHER else _output("variant", variant, "EndOfJob")
     # Continuous, so that the compiler's log is there also of a job that was stopped.
-    return [made, _output("record", record, "Continuous")]
+    return [_output("variant", variant, "EndOfJob"), _output("record", record, "Continuous")]
 
 
 def _output(name: str, uri: str, mode: str) -> dict[str, Any]:
@@ -102,32 +89,31 @@ def _output(name: str, uri: str, mode: str) -> dict[str, Any]:
     return {"OutputName": name, "S3Output": s3}
 
 
-def _looks(context: JobContext, kind: str) -> States:
-    at = state_names(kind)
+def _looks(context: JobContext) -> States:
     return {
-        at("Look"): context.retried(
+        "Look": context.retried(
             "sagemaker:describeProcessingJob",
             {"ProcessingJobName.$": "$.job.name"},
             ResultPath="$.seen",
-            Next=at("Over"),
+            Next="Over",
         ),
-        at("Over"): asl.choice(
+        "Over": asl.choice(
             [
-                (asl.text_is("$.seen.ProcessingJobStatus", "InProgress", "Stopping"), at("Wait")),
-                (asl.text_is("$.seen.ProcessingJobStatus", "Completed"), at("Arrived")),
-                (asl.text_is("$.seen.ProcessingJobStatus", "Stopped"), at("Stopped")),
+                (asl.text_is("$.seen.ProcessingJobStatus", "InProgress", "Stopping"), "Wait"),
+                (asl.text_is("$.seen.ProcessingJobStatus", "Completed"), ARRIVED),
+                (asl.text_is("$.seen.ProcessingJobStatus", "Stopped"), "Stopped"),
                 # The container's own last line: it ran, and another start would end the same way.
-                (asl.there("$.seen.ExitMessage"), at("Own message")),
-                (asl.text_like("$.seen.FailureReason", "AlgorithmError*"), at("Algorithm error")),
-                (asl.there("$.seen.FailureReason"), at("Not run")),
+                (asl.there("$.seen.ExitMessage"), "Own message"),
+                (asl.text_like("$.seen.FailureReason", "AlgorithmError*"), "Algorithm error"),
+                (asl.there("$.seen.FailureReason"), "Not run"),
             ],
-            at("Without reason"),
+            "Without reason",
         ),
-        at("Stopped"): reason(f"was stopped, by somebody or at its limit of {context.limit} seconds", at("Failed")),
-        at("Own message"): reason("$.seen.ExitMessage", at("Failed")),
-        at("Algorithm error"): reason("$.seen.FailureReason", at("Failed")),
-        at("Not run"): reason("$.seen.FailureReason", at("Judge")),
-        at("Without reason"): reason(asl.filled("{}, without a reason", "$.seen.ProcessingJobStatus"), at("Failed")),
+        "Stopped": reason(f"was stopped, by somebody or at its limit of {context.limit} seconds", "Job failed"),
+        "Own message": reason("$.seen.ExitMessage", "Job failed"),
+        "Algorithm error": reason("$.seen.FailureReason", "Job failed"),
+        "Not run": reason("$.seen.FailureReason", "Judge"),
+        "Without reason": reason(asl.filled("{}, without a reason", "$.seen.ProcessingJobStatus"), "Job failed"),
     }
 
 

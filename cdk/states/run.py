@@ -1,4 +1,4 @@
-"""The machine of a run: compile the variants that the cache lacks, gather, publish, notify.
+"""The machine of a run: compile the variants that the cache lacks, notify.
 
 Its input is what `submit` writes: submission, bucket, project, wheels, variants. A run's name is its execution's.
 """
@@ -6,7 +6,7 @@ Its input is what `submit` writes: submission, bucket, project, wheels, variants
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,15 +14,13 @@ from endpoint_spec import jobs
 
 from . import asl
 from .asl import State, States
-from .job import GATHER, VARIANT, JobContext, find, job_name_prefix, state_names
+from .job import ARRIVED, FIRST, JobContext, find, job_name_prefix
 
 # Of the 25,000 events that an execution's history may have, those that looking may take; a look makes nine: two of the
 # Wait, five of the Task, two of the Choice. The rest is for starting variants, of which each takes some fifty.
 # https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 EVENTS_FOR_LOOKS, EVENTS_PER_LOOK = 15_000, 9
 SHORTEST_POLL = 30
-# CopyObject takes no more at once: https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html
-LARGEST_COPY = 5 * 1024**3
 
 
 def poll_seconds(time_limit: int, max_parallel: int) -> int:
@@ -32,17 +30,10 @@ def poll_seconds(time_limit: int, max_parallel: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Workflow:
-    """How a run goes where it compiles.
+    """How a run goes where it compiles. job: a job's states, see job_states. data: more that every job is given."""
 
-    job: makes the states of one kind of job (a variant's, or the gathering), entered at "First try", from the kind and
-    the state that they lead to. data: more that every job is given.
-    """
-
-    job: Callable[[str, str], States]
+    job: States
     data: dict[str, Any] = field(default_factory=dict)
-
-
-MADE, READ_RESULT = "Made: variant", "Read result"
 
 
 def run_machine(
@@ -54,27 +45,19 @@ def run_machine(
         f"Run {{}} of endpoint {context.name} failed. {{}}: {{}}", "$.run", "$.failure.Error", "$.failure.Cause"
     )
     return {
-        "Comment": f"Compiles endpoint {context.name}: its variants, then the artifact of all of them",
+        "Comment": f"Compiles the variants of endpoint {context.name}",
         "TimeoutSeconds": time_limit,
         "StartAt": "Prepare",
         "States": {
             "Prepare": _prepare(context, workflow),
-            "Right bucket": asl.choice([(asl.text_is("$.bucket", context.bucket), "Work")], "Wrong bucket"),
+            "Right bucket": asl.choice([(asl.text_is("$.bucket", context.bucket), "Variants")], "Wrong bucket"),
             "Wrong bucket": asl.fail(
                 "CompileRunRefused",
                 asl.filled(f"the input names bucket {{}}, but this stack compiles in {context.bucket}", "$.bucket"),
             ),
-            # One branch, so that one Catch is behind everything that a run does.
-            "Work": {
-                "Type": "Parallel",
-                "Branches": [_work(context, workflow, max_parallel)],
-                "ResultSelector": {"output.$": "$[0]"},
-                "ResultPath": "$.done",
-                "Catch": asl.catch("Stop the rest", "$.failure"),
-                "Next": "Notify of success 0",
-            },
-            **notify("Notify of success", context, topics, f"Compiled {context.name}", message, "Compiled"),
-            "Compiled": {"Type": "Succeed", "OutputPath": "$.done.output"},
+            "Variants": _variants(context, workflow, max_parallel),
+            **notify("Notify of success", context, topics, f"Compiled {context.name}", message, "Finish"),
+            "Finish": asl.pass_state({"run.$": "$.run", "variants.$": "$.variants"}, End=True),
             # Step Functions ends the other variants' iterations when one fails, not their jobs.
             "Stop the rest": _stop_the_rest(context, cleanup, "Notify of failure 0"),
             **notify("Notify of failure", context, topics, f"Compiling {context.name} failed", failed, "Failed"),
@@ -100,18 +83,14 @@ def _prepare(context: JobContext, workflow: Workflow) -> State:
     )
 
 
-def _job_data(workflow: Workflow) -> dict[str, str]:
-    keys = ("run", "stem", "project", "wheels", "waits", *workflow.data)
-    return {f"{key}.$": f"$.{key}" for key in keys}
-
-
-def _work(context: JobContext, workflow: Workflow, max_parallel: int) -> dict[str, Any]:
-    variants = {
+def _variants(context: JobContext, workflow: Workflow, max_parallel: int) -> State:
+    given = ("run", "stem", "project", "wheels", "waits", *workflow.data)
+    return {
         "Type": "Map",
         "ItemsPath": "$.variants",
         "MaxConcurrency": max_parallel,
         "ItemSelector": {
-            **_job_data(workflow),
+            **{f"{key}.$": f"$.{key}" for key in given},
             "index.$": "$$.Map.Item.Value.index",
             "key.$": "$$.Map.Item.Value.key",
         },
@@ -121,94 +100,26 @@ def _work(context: JobContext, workflow: Workflow, max_parallel: int) -> dict[st
             "States": _variant(context, workflow),
         },
         "ResultPath": "$.variants",
-        "Next": "Prepare gathering",
-    }
-    finish = {
-        "run.$": "$.run",
-        "result.$": asl.filled(jobs.output_prefix(context.name, "{}"), "$.run"),
-        "variants.$": "$.variants",
-        "artifact.$": "$.artifact",
-    }
-    return {
-        "StartAt": "Variants",
-        "States": {
-            "Variants": variants,
-            **_gather_and_publish(context, workflow),
-            "Finish": asl.pass_state(finish, End=True),
-        },
+        "Catch": asl.catch("Stop the rest", "$.failure"),
+        "Next": "Notify of success 0",
     }
 
 
 def _variant(context: JobContext, workflow: Workflow) -> States:
-    at = state_names(VARIANT)
     # What a variant's job leaves in the cache: one object, so that it is never half there.
     made = asl.filled(jobs.variant_key(context.name, "{}"), "$.key")
     outcome = {"index.$": "$.index", "key.$": "$.key"}
     return {
         "Look up": find(context, made, "In the cache"),
-        "In the cache": asl.choice([(asl.above_zero("$.found.count"), "From the cache")], at("First try")),
+        "In the cache": asl.choice([(asl.above_zero("$.found.count"), "From the cache")], FIRST),
         "From the cache": asl.pass_state({**outcome, "cached": True}, End=True),
-        **workflow.job(VARIANT, MADE),
-        MADE: find(context, made, at("Is there")),
-        at("Is there"): asl.choice([(asl.above_zero("$.found.count"), at("Compiled"))], at("Missing")),
-        at("Missing"): asl.fail(
+        **workflow.job,
+        ARRIVED: find(context, made, "Is there"),
+        "Is there": asl.choice([(asl.above_zero("$.found.count"), "Compiled")], "Missing"),
+        "Missing": asl.fail(
             "CompiledVariantMissing", asl.filled("{} ended well, but its variant is not in the cache", "$.job.name")
         ),
-        at("Compiled"): asl.pass_state({**outcome, "cached": False}, End=True),
-    }
-
-
-def _gather_and_publish(context: JobContext, workflow: Workflow) -> States:
-    output = jobs.output_prefix(context.name, "{}")
-    return {
-        "Prepare gathering": asl.pass_state(
-            {**_job_data(workflow), "index": GATHER, "variants.$": "$.variants"}, Next=state_names(GATHER)("First try")
-        ),
-        **workflow.job(GATHER, READ_RESULT),
-        READ_RESULT: context.retried(
-            "s3:getObject",
-            {"Bucket": context.bucket, "Key.$": asl.filled(f"{output}{jobs.RESULT}", "$.run")},
-            ResultSelector={"artifact.$": "States.StringToJson($.Body)"},
-            ResultPath="$.read",
-            Next="Name artifact",
-        ),
-        # The key is made here, not taken from the result: what ran in the job does not decide where it is published.
-        "Name artifact": asl.pass_state(
-            {
-                "sha256.$": "$.read.artifact.artifact.sha256",
-                "bytes.$": "$.read.artifact.artifact.bytes",
-                "key.$": asl.filled(f"models/{context.name}/{{}}/{jobs.ARTIFACT}", "$.read.artifact.artifact.sha256"),
-            },
-            ResultPath="$.artifact",
-            Next="Find published",
-        ),
-        "Find published": find(context, "$.artifact.key", "Published already"),
-        "Published already": asl.choice(
-            [
-                (asl.above_zero("$.found.count"), "Finish"),
-                ({"Variable": "$.artifact.bytes", "NumericGreaterThan": LARGEST_COPY}, "Too large"),
-            ],
-            "Publish",
-        ),
-        "Too large": asl.fail(
-            "ArtifactTooLarge",
-            asl.filled(
-                f"the artifact has {{}} bytes, and S3 copies {LARGEST_COPY} at once: publish it with `inferentia "
-                f"publish {context.name}`",
-                "$.artifact.bytes",
-            ),
-        ),
-        # A copy is there whole or not at all, so nobody ever sees half an artifact.
-        "Publish": context.retried(
-            "s3:copyObject",
-            {
-                "Bucket": context.bucket,
-                "Key.$": "$.artifact.key",
-                "CopySource.$": asl.filled(f"{context.bucket}/{output}{jobs.ARTIFACT}", "$.run"),
-            },
-            ResultPath=None,
-            Next="Finish",
-        ),
+        "Compiled": asl.pass_state({**outcome, "cached": False}, End=True),
     }
 
 

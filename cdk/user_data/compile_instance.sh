@@ -13,7 +13,7 @@ work=$(mktemp -d)
 HOME=${HOME:-$work}
 export PYTHON AWS_DEFAULT_REGION HOME
 inputs=$work/inputs outputs=$work/outputs log=$work/log.txt message=$work/message
-mkdir -p "$inputs/project" "$inputs/wheels" "$inputs/variants" "$outputs"
+mkdir -p "$inputs/project" "$inputs/wheels" "$outputs"
 : >"$message"
 exec >>"$log" 2>&1
 
@@ -73,7 +73,7 @@ tag() {
 	value=$(curl -fsS --retry 5 --max-time 10 -H "X-aws-ec2-metadata-token: $token" \
 		"$metadata/latest/meta-data/tags/instance/inferentia:$1") || fail "the instance has no tag inferentia:$1"
 	case $value in
-	*[!a-zA-Z0-9./\ -]*) fail "tag inferentia:$1 has a character that no value has" ;;
+	*[!a-zA-Z0-9./-]*) fail "tag inferentia:$1 has a character that no value has" ;;
 	esac
 	printf '%s\n' "$value" | LC_ALL=C grep -Eqx -- "$2" || fail "tag inferentia:$1 is not of the form $2"
 	printf '%s\n' "$value"
@@ -105,27 +105,9 @@ fetch() {
 	verify "$2" "${digest##*/}"
 }
 
-# The variants that are gathered: of the manifest only names of the one form that variants have.
-fetch_variants() {
-	copy "s3://$bucket/$manifest" "$work/manifest" || fail "s3://$bucket/$manifest could not be downloaded"
-	"$PYTHON" -I - "$work/manifest" >"$work/variants" <<'END' || fail "s3://$bucket/$manifest is not a list of variants"
-import json, re, sys
-
-with open(sys.argv[1], encoding="utf-8") as file:
-    names = json.load(file)[1:]
-if not names or not all(isinstance(name, str) and re.fullmatch("[0-9a-f]{64}/variant[.]tar", name) for name in names):
-    sys.exit(1)
-print(*names, sep="\n")
-END
-	while read -r variant; do
-		copy "s3://$bucket/jobs/$endpoint/cache/$variant" "$inputs/variants/$variant" || fail "variant $variant could not be downloaded"
-	done <"$work/variants"
-}
-
 bucket=$(tag bucket '[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]')
 run=$(tag run "$endpoint-[0-9a-f]{12}-[1-9][0-9]{0,2}")
-task=$(tag task 'gather|variant (0|[1-9][0-9]{0,3})')
-index=${task#variant }
+index=$(tag index '0|[1-9][0-9]{0,3}')
 upload_log || fail "s3://$bucket cannot be written to" # before anything is compiled in vain
 (
 	trap 'exit 0' TERM
@@ -138,24 +120,11 @@ upload_log || fail "s3://$bucket cannot be written to" # before anything is comp
 uploader=$!
 project=$(tag project "jobs/$endpoint/inputs/[0-9a-f]{64}/")
 wheels=$(tag wheels "jobs/$endpoint/wheels/[0-9a-f]{64}/")
-if [ "$task" = gather ]; then
-	manifest=$(tag manifest "jobs/$endpoint/runs/$run/variants[.]manifest")
-else
-	key=$(tag key '[0-9a-f]{64}')
-fi
+key=$(tag key '[0-9a-f]{64}')
 command -v "$PYTHON" || fail "the machine image has no $PYTHON: compile_ami names another image than the stack expects"
 
 fetch "$project" "$inputs/project"
 fetch "$wheels" "$inputs/wheels"
-if [ "$task" = gather ]; then
-	fetch_variants
-	set -- gather "$inputs" "$outputs"
-else
-	set -- variant "$index" "$inputs" "$outputs"
-fi
-INFERENTIA_RUN=$run INFERENTIA_MESSAGE_FILE=$message /bin/sh "$inputs/project/start.sh" "$@"
-if [ "$task" = gather ]; then
-	copy --recursive "$outputs/result" "s3://$bucket/jobs/$endpoint/runs/$run/output/" || fail "the result could not be uploaded"
-else
-	copy "$outputs/variant/variant.tar" "s3://$bucket/jobs/$endpoint/cache/$key/variant.tar" || fail "the variant could not be uploaded"
-fi
+INFERENTIA_RUN=$run INFERENTIA_MESSAGE_FILE=$message PYTHONPATH=$inputs/project/code \
+	"$PYTHON" -m compile.portable.job "$index" "$inputs" "$outputs"
+copy "$outputs/variant/variant.tar" "s3://$bucket/jobs/$endpoint/cache/$key/variant.tar" || fail "the variant could not be uploaded"

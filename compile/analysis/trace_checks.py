@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,16 +71,29 @@ def checked_trace(module: Any, inputs: tuple[Any, ...], *, grad: bool) -> Graph:
     counts: list[str] = []
     looks = ((_depends_on_data, decisions), (_counts_data, counts))
     try:
-        with (
-            _watched(Tensor, _DECIDE, looks),
-            _watched(torch, _DECIDE, looks),
-            _watched(Tensor, ("__len__",), ((_sized_by_data, counts),)),
-        ):
+        with ExitStack() as watched:
+            watched.enter_context(_watched(Tensor, _DECIDE, looks))
+            watched.enter_context(_watched(Tensor, ("__len__",), ((_sized_by_data, counts),)))
+            for holder, names in _functions(model):
+                watched.enter_context(_watched(holder, names, looks))
             graph = trace(model, inputs, grad=grad)
     except Exception as error:
         raise _trace_error(module, model, inputs, error) from error
     graph.decisions, graph.counts = tuple(dict.fromkeys(decisions)), tuple(dict.fromkeys(counts))
     return graph
+
+
+def _functions(model: nn.Module) -> list[tuple[Any, list[str]]]:
+    """Modules that have PyTorch's deciding functions, and their names there: torch, and where the model's classes are
+    defined. A mode would see every call, and switch PyTorch's fused paths off."""
+    deciding = [getattr(torch, name) for name in _DECIDE if hasattr(torch, name)]
+    code = model.function if isinstance(model, _Function) else None
+    places = {part.__class__.__module__ for part in model.modules()} | {getattr(code, "__module__", None)}
+    holders = [torch, *(sys.modules[name] for name in sorted(filter(None, places)) if name in sys.modules)]
+    return [
+        (holder, [name for name, value in vars(holder).items() if any(value is one for one in deciding)])
+        for holder in holders
+    ]
 
 
 class _Function(nn.Module):
@@ -197,7 +211,7 @@ _STRUCTURE = (
 def _watched(holder: Any, names: Sequence[str], looks: _Looks) -> Iterator[None]:
     """Note every place where the model, while it is traced, calls one of these with a tensor that matters.
 
-    holder: torch.Tensor or torch. torch.Tensor has some from its base class, so deleting ours restores them.
+    holder: torch.Tensor or a Python module. torch.Tensor has some from its base class, so deleting ours restores them.
     """
     names = [name for name in names if hasattr(holder, name)]
     own = {name: vars(holder)[name] for name in names if name in vars(holder)}

@@ -1,7 +1,5 @@
 """A few functions that a recorder needs to see differently, in its own thread only and only while it is open.
 
-- PyTorch 1.13 does not pass ``x[i]`` and ``x[i] = v`` to a function mode (later versions do): ``torch.Tensor``
-  carries Python versions of both that ask the mode first.
 - ``torch.autograd.Function.apply`` becomes one opaque node of a trace: its forward runs as the Python code that it
   is.
 - ``torch.jit.is_tracing()`` answers what the recorder says, the same in every run. Libraries use it to leave out
@@ -17,7 +15,6 @@ behaviour; the last recorder that closes puts everything back.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -27,7 +24,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
 
 @dataclass(frozen=True)
@@ -44,37 +40,9 @@ _open = 0
 _undo: list[Callable[[], None]] = []
 
 
-def _mode_sees_indexing() -> bool:
-    class Probe(TorchFunctionMode):
-        seen = False
-
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            self.seen = True
-            return func(*args, **(kwargs or {}))
-
-    tensor = torch.zeros(1)
-    with Probe() as probe:
-        tensor[0]
-    return bool(probe.seen)
-
-
-_INDEXING = () if _mode_sees_indexing() else ("__getitem__", "__setitem__")
-
-
 def _current() -> Wishes | None:
     wishes = getattr(_local, "wishes", None)
     return wishes[-1] if wishes else None
-
-
-def _indexing(name: str) -> Any:
-    original = getattr(torch._C._TensorBase, name)
-
-    def indexing(self: Tensor, *args: Any) -> Any:
-        if _current() and has_torch_function((self,)):
-            return handle_torch_function(original, (self,), self, *args)
-        return original(self, *args)
-
-    return indexing
 
 
 def _apply() -> Any:
@@ -134,43 +102,6 @@ def _replace(home: Any, name: str, value: Any) -> None:
     _undo.append(undo)
 
 
-# The pointer to a type's sequence methods is the 14th of CPython's PyTypeObject; of these, the 4th and the 6th read and
-# write an item (Include/cpython/object.h).
-_AS_SEQUENCE, _ITEM_SLOTS = 13, (3, 5)
-
-
-def _item_slots() -> list[tuple[Any, int, int | None]]:
-    """The sequence slots for items of Tensor and its subclasses: (methods, number, value)."""
-    kinds: list[Any] = [Tensor]
-    for kind in kinds:
-        kinds += kind.__subclasses__()
-    found = []
-    for kind in kinds:
-        address = ctypes.c_void_p.from_address(id(kind) + _AS_SEQUENCE * ctypes.sizeof(ctypes.c_void_p)).value
-        if address is not None:
-            methods = (ctypes.c_void_p * (max(_ITEM_SLOTS) + 1)).from_address(address)
-            found += [(methods, number, methods[number]) for number in _ITEM_SLOTS]
-    return found
-
-
-def _replace_indexing() -> None:
-    """Both methods, in Python.
-
-    CPython then makes the type a sequence, and leaves it one, so that ``torch.tensor([tensor(1)])`` fails with "len()
-    of a 0-d tensor": the slots get their values back at once, and again when the methods are gone.
-    """
-    slots = _item_slots()
-
-    def restore() -> None:
-        for methods, number, value in slots:
-            methods[number] = value
-
-    _undo.append(restore)
-    for name in _INDEXING:
-        _replace(Tensor, name, _indexing(name))
-    restore()
-
-
 @contextlib.contextmanager
 def patched(wishes: Wishes) -> Iterator[None]:
     """Apply the wishes to this thread inside; nothing stays replaced after the last recorder of the process."""
@@ -179,8 +110,6 @@ def patched(wishes: Wishes) -> Iterator[None]:
         if _open == 0:
             _replace(torch.jit, "is_tracing", _is_tracing())
             _replace(torch.autograd.Function, "apply", _apply())
-            if _INDEXING:
-                _replace_indexing()
             masks = sys.modules.get("transformers.masking_utils")
             for name, wrap in (
                 ("_vmap_for_bhqkv", _masks_by_broadcasting),

@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 
 from compile.definition import GraphVariant, ModelDefinition
@@ -35,7 +35,7 @@ _TABLES = ("endpoint_spec/compiler_options.py", "endpoint_spec/data/compilers.ya
 
 def versions() -> dict[str, str]:
     """Versions of what captures a graph, as the lock has them."""
-    return {"transformers": str(transformers.__version__), "captured-with-torch": str(torch.__version__)}
+    return {"transformers": metadata.version("transformers"), "captured-with-torch": str(torch.__version__)}
 
 
 def shared(

@@ -59,12 +59,11 @@ def _parity(built: Sequence[CompiledVariant]) -> locks.Parity:
             "items": graph.items.to_json(),
             "findings": [asdict(finding) for finding in graph.findings],
             "notes": graph.parity.notes + graph.items.notes,
+            "graph": graph.graph,
+            "replayed": graph.replayed and dict(graph.replayed),
+            # None where no chip was there
+            "device": graph.device and {name: asdict(found) for name, found in graph.device.items()},
         }
-        if graph.replayed is not None:
-            details[graph.variant.file]["replayed"] = dict(graph.replayed)
-        if graph.device is not None:  # the target itself was there
-            device = {name: asdict(found) for name, found in graph.device.items()}
-            details[graph.variant.file]["device"] = device
     return locks.Parity(
         inputs=min(graph.parity.inputs for graph in built),
         error=worst.error,

@@ -173,7 +173,7 @@ class GraphFile:
 
 def _by_itself(tensor: Tensor) -> Tensor:
     """A tensor that is no piece of a mapped file: TorchScript saves the whole storage of every constant."""
-    storage = tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()  # torch 1.13
+    storage = tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()  # type: ignore[no-untyped-call]
     return tensor if storage.nbytes() == tensor.numel() * tensor.element_size() else tensor.clone()
 
 

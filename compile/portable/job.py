@@ -25,6 +25,7 @@ from compile.portable.process import LOG, REQUEST, RESULT, watch
 
 MESSAGE_FILE = "/opt/ml/output/message"
 _MESSAGE_BYTES = 1000  # SageMaker's ExitMessage takes 1024
+_SHOWN = 4000  # of a message, in the log
 _STOPPED = 143  # as a shell reports SIGTERM
 
 
@@ -138,7 +139,7 @@ def _show(text: bytes) -> None:
 
 def _failed(code: int, text: str) -> int:
     line = " ".join(text.replace("->", "").split())
-    print(f"error: {line}", file=sys.stderr)  # noqa: T201
+    print(f"error: {line[:_SHOWN]}", file=sys.stderr)  # noqa: T201
     file = Path(os.environ.get("INFERENTIA_MESSAGE_FILE") or MESSAGE_FILE)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(line.encode()[:_MESSAGE_BYTES].decode(errors="ignore") + "\n", encoding="utf-8")

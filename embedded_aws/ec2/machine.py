@@ -29,7 +29,7 @@ from ..clients import Clients
 from ..control.faults import Fault
 from ..host import Host
 from ..keys import session
-from ..process.group import ProcessGroup, basics
+from ..process.group import ProcessGroup, basics, write_program
 from .metadata import SHUTDOWN, Metadata
 
 log = logging.getLogger(__name__)
@@ -101,13 +101,13 @@ class Machine:
         programs = self.folder / "bin"
         programs.mkdir(parents=True)
         (self.folder / "tmp").mkdir()
-        python = shlex.quote(sys.executable)
-        _program(programs / "aws", f'exec {python} -I {shlex.quote(str(Path(__file__).with_name("aws_cli.py")))} "$@"')
+        python, cli = shlex.quote(sys.executable), shlex.quote(str(Path(__file__).with_name("aws_cli.py")))
+        write_program(programs / "aws", f'exec {python} -I {cli} "$@"')
         ask = programs / "shutdown.py"  # a file, since other users could read the secret among a command's arguments
         ask.write_text(SHUTDOWN_DOUBLE.format(url=self.metadata.url + SHUTDOWN, secret=self.metadata.secret))
         ask.chmod(0o600)
         for name, first in (("shutdown", ""), ("poweroff", " now"), ("halt", " now")):
-            _program(programs / name, f'exec {python} -I {shlex.quote(str(ask))}{first} "$@"')
+            write_program(programs / name, f'exec {python} -I {shlex.quote(str(ask))}{first} "$@"')
         user_data = self.data.get("UserData")
         script = self.folder / "user-data"
         script.write_text(user_data.decode() if user_data is not None else "")
@@ -117,7 +117,7 @@ class Machine:
         """Start the user data with the interpreter of its first line, as cloud-init does."""
         text = script.read_text()
         interpreter = shlex.split(text.splitlines()[0][2:]) if text.startswith("#!") else ["true"]
-        base = basics()
+        base = basics(self.host.programs)
         environment = {
             **base,
             "PATH": f"{self.folder / 'bin'}:{base['PATH']}",
@@ -285,8 +285,3 @@ def _role(clients: Clients, data: Mapping[str, Any]) -> dict[str, Any] | None:
     found = clients.client("iam", "us-east-1").get_instance_profile(InstanceProfileName=name)
     roles: list[dict[str, Any]] = found["InstanceProfile"]["Roles"]
     return roles[0] if roles else None
-
-
-def _program(path: Path, line: str) -> None:
-    path.write_text(f"#!/bin/sh\n{line}\n")
-    path.chmod(0o755)

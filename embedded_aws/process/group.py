@@ -80,8 +80,17 @@ class ProcessGroup:
             os.close(pipe)
 
 
-def basics(names: Sequence[str] = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")) -> dict[str, str]:
-    """The little of this machine's environment that a job sees; its Python is the one that the server runs with."""
+def basics(programs: Path, names: Sequence[str] = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")) -> dict[str, str]:
+    """The little of this machine's environment that a job sees; what is in the folder `programs` comes first on PATH.
+
+    The server's PYTHONPATH is not among it: a job has the code that it was sent with.
+    """
     inherited = {name: os.environ[name] for name in names if name in os.environ}
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    path = os.pathsep.join([str(programs), os.environ.get("PATH", os.defpath)])
     return {**inherited, "PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def write_program(path: Path, line: str) -> None:
+    """A program of one shell line."""
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Whether an image could be pulled. Nothing is pulled here: the job runs with this server's Python.
+"""Whether an image could be pulled. Nothing is pulled here: the job runs with a Python of this machine.
 
 An image of an AWS account must be one of the tables images.yaml and registries.yaml; one of the account's own
 registry must be in the local ECR. The wording of the failure is what SageMaker reports,

@@ -187,7 +187,7 @@ class ProcessingJob:
     def _environment(self, scratch: Scratch, isolated: bool) -> dict[str, str]:
         """The container's environment: without a network it has neither this AWS nor its role's credentials."""
         return {
-            **basics(),
+            **basics(self.host.programs),
             "HOME": str(scratch.root),
             "TMPDIR": str(scratch.root / "tmp"),
             "AWS_REGION": self.region,

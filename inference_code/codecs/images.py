@@ -37,6 +37,15 @@ from inference_code.settings import Limits
 PNG = "image/png"
 IMAGES = ("image/jpeg", "image/png", "image/webp")
 _FORMATS = ("JPEG", "PNG", "WEBP")
+# What other files begin with, for the message.
+_OTHERS = {
+    "GIF": re.compile(rb"GIF8[79]a"),
+    "TIFF": re.compile(rb"II\*\0|MM\0\*"),
+    "BMP": re.compile(rb"BM.{4}\0{4}", re.DOTALL),
+    "HEIC": re.compile(rb".{4}ftyp(hei|hev|mif1|msf1)", re.DOTALL),
+    "AVIF": re.compile(rb".{4}ftypavi[fs]", re.DOTALL),
+    "PDF": re.compile(rb"%PDF-"),
+}
 _ORIENTATION = 0x0112
 _UPRIGHT = {  # EXIF 2.3, tag 274: what undoes each orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -158,7 +167,8 @@ def decode(body: bytes, limits: Limits, target: Target | None = None) -> Picture
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLarge(f"the picture is too large: {error}; at most {limits.pixels} pixels are read") from None
     except UnidentifiedImageError:
-        raise BadRequest("the body is not a JPEG, PNG or WebP file, or its header is damaged") from None
+        kind = next((f"a {name}" for name, known in _OTHERS.items() if known.match(body)), "not a JPEG, PNG or WebP")
+        raise BadRequest(f"the body is {kind} file, or its header is damaged; send JPEG, PNG or WebP") from None
     except Exception as error:  # damaged files raise nearly anything: OSError, SyntaxError, struct.error, KeyError ...
         raise BadRequest(f"the picture cannot be decoded: {str(error)[:200] or type(error).__name__}") from None
 

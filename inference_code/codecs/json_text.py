@@ -22,9 +22,12 @@ warnings.filterwarnings("ignore", message="Creating an ndarray from ragged neste
 
 
 def read_json(body: bytes) -> Any:
-    """The JSON value in `body` (UTF-8). NaN and Infinity are no JSON. Raises BadRequest."""
+    """The JSON value in `body` (UTF-8, with or without a byte order mark). NaN and Infinity are no JSON.
+
+    Raises BadRequest.
+    """
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        return json.loads(body.decode("utf-8-sig"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {str(error)[:200]}") from None
 

@@ -52,7 +52,12 @@ def _file(value: Any) -> bytes:
     """The file in {"image": base64}. Raises BadRequest."""
     if not isinstance(value, Mapping) or set(value) != {"image"} or not isinstance(value["image"], str):
         raise BadRequest('a picture in JSON is {"image": "..."} with the base64 of a JPEG, PNG or WebP file')
+    text = value["image"]
+    if text.startswith("data:"):  # RFC 2397, as browsers write it
+        head, _, text = text.partition(",")
+        if not head.endswith(";base64"):
+            raise BadRequest(f"image is the data URI {head[:60]!r}, without ;base64; send base64")
     try:
-        return base64.b64decode(value["image"], validate=True)
-    except ValueError as error:
-        raise BadRequest(f"image is not base64: {error}") from None
+        return base64.b64decode("".join(text.split()), validate=True)  # MIME breaks lines
+    except ValueError:
+        raise BadRequest("image is not base64 (A to Z, a to z, 0 to 9, + and /, padded with =)") from None

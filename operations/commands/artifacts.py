@@ -25,7 +25,7 @@ def publish_command(name: Name, root: Root = Path(), rehearsal: Rehearsal = Fals
     """Upload NAME's artifact to the artifact bucket under its digest (nothing to do where it is there already).
 
     The bucket is the one of the deployed stack InferentiaArtifacts. A rehearsal only goes to the embedded AWS.
-    What a compile job built is published by its run; nothing is left to do then.
+    `submit` and `attach` publish what they build; nothing is left to do then.
     """
     locked = locking.load(name, root.resolve(), rehearsal=rehearsal)
     with Progress(TextColumn("publishing {task.description}"), *UPLOADED, console=console, transient=True) as progress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +29,7 @@ Rehearsal = Annotated[
 ]
 Wheels = Annotated[
     Path | None,
-    typer.Option(help="Folder of wheels with requirements.txt that the jobs install (see the command wheels)."),
+    typer.Option(help="Folder of wheels that the jobs install, see the command wheels; default: none."),
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Start the run and return; attach follows it later.")]
 
@@ -43,18 +43,21 @@ def submit_command(
     as_json: AsJson = False,
     root: Root = Path(),
 ) -> None:
-    """Compile NAME where its spec's job section says, follow the run, verify what it made and have compile lock it.
+    """Compile NAME where its spec's job section says: its graphs go there, not its code.
 
-    The stacks InferentiaArtifacts and InferentiaCompile-NAME must be deployed. What is compiled already is taken from
-    the cache in the bucket. Ctrl-C ends the following, not the run: exit code 130, and attach finds it again.
+    The model is captured and proven here, which may take minutes; jobs compile the graphs; artifact and lock are made
+    of what they compiled, proven and published from here. The stacks InferentiaArtifacts and InferentiaCompile-NAME
+    must be deployed. What is compiled already is taken from the cache in the bucket. Ctrl-C ends the following, not
+    the run: exit code 130, and attach finds it again.
 
-    Examples: submit depth --wheels build/wheels; submit --all --wheels build/wheels --detach; submit depth --rehearsal.
+    Examples: submit depth; submit --all --wheels build/wheels --detach; submit depth --rehearsal.
     """
     if (name is None) == (not all_):
         raise WrongUseError("name one endpoint, or say --all.")
     folder, account, problems, started = root.resolve(), Account(), list[str](), list[Run]()
     chosen = _chosen(folder, rehearsal, problems) if name is None else [specs.find(name, folder)]
-    with _interruptible(started), _reporter() as reporter:
+    reporter = Reporter(say, _uploading)
+    with _interruptible(started):
         for spec in chosen:
             try:
                 started.append(submit(spec, account, wheels, reporter, rehearsal=rehearsal))
@@ -82,7 +85,8 @@ def attach_command(
     as_json: AsJson = False,
     root: Root = Path(),
 ) -> None:
-    """Follow a run of NAME again, from any machine; of one that has ended, fetch the result or show why it failed.
+    """Follow a run of NAME again, from any machine with the project; of one that has ended, make artifact and lock of
+    what it compiled, or show why it failed.
 
     Examples: attach depth; attach depth --run depth-0123456789ab-1 --json.
     """
@@ -97,16 +101,16 @@ def wheels_command(
     target: Annotated[str, typer.Option(help="inf1 or inf2: whose image the wheels are for.")] = "inf1",
     package: Annotated[
         list[str] | None,
-        typer.Option(help="One more requirement, such as neuron-cc==1.24.0.0; repeat for several."),
+        typer.Option(help="One more requirement, as NAME==VERSION; repeat for several."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Download what a job installs beside its container's image, with your own pip configuration.
+    """Download the Neuron compiler where the target's image may lack it, with your own pip configuration.
 
-    The project's part comes with hashes (requirements/job-TARGET.txt). A --package has none: pip takes what your
-    configuration leads to, and its hash is written to DIR/requirements.txt, so that all jobs install that very file.
+    pip takes what your configuration leads to, with its dependencies; the hashes are written to DIR/requirements.txt,
+    so that all jobs install those very files.
 
-    Example: wheels build/wheels --package neuron-cc==1.24.0.0
+    Example: wheels build/wheels
     """
     if target not in ("inf1", "inf2"):
         raise WrongUseError(f"--target {target}: there are inf1 and inf2.")
@@ -127,14 +131,14 @@ def _chosen(root: Path, rehearsal: bool, problems: list[str]) -> list[specs.Endp
 
 
 def _finish(runs: Sequence[Run], root: Path, all_: bool, as_json: bool, problems: list[str]) -> None:
-    """Follow the runs, fetch what they made, and collect what went wrong."""
+    """Follow the runs, make artifacts of what they compiled, and collect what went wrong."""
     with _interruptible(runs):
         follow(runs, Screen(console, runs))
         records = [_ended(run, root, problems) for run in runs]
     if not as_json:
         for record in (record for record in records if "error" not in record):
             made = {key: record[key] for key in ("run", "key", "bytes", "rehearsal")}
-            table(f"{record['name']}: built, published and locked", made)
+            table(f"{record['name']}: built, locked and published", made)
     _print(records, all_, as_json)
 
 
@@ -149,12 +153,12 @@ def _interruptible(runs: Sequence[Run]) -> Iterator[None]:
 
 
 def _ended(run: Run, root: Path, problems: list[str]) -> dict[str, Any]:
-    """What became of a run, for --json, with its result fetched."""
+    """What became of a run, for --json, with its artifact made and published."""
     try:
         if run.execution.status != "SUCCEEDED":
             raise failure(run, root)
-        with console.status(f"{run.name}: verifying"):
-            return {**_summary(run), **asdict(fetch_result(run, root))}
+        say(f"{run.name}: assembling and publishing here")
+        return {**_summary(run), **asdict(fetch_result(run, root, _uploading))}
     except (OperationError, WrongUseError) as error:
         problems.append(str(error))
         return {**_summary(run), "error": str(error)}
@@ -180,15 +184,11 @@ def _print(records: Sequence[dict[str, Any]], all_: bool, as_json: bool) -> None
 
 
 @contextmanager
-def _reporter() -> Iterator[Reporter]:
-    """A line for the step, and a bar for the upload."""
+def _uploading(where: str, size: int) -> Iterator[Callable[[int], None]]:
+    """A bar for an upload."""
     with Progress(TextColumn("{task.description}"), *UPLOADED, console=console, transient=True) as progress:
-
-        def uploading(where: str, size: int) -> Any:
-            bar = progress.add_task(where, total=size)
-            return lambda sent: progress.advance(bar, sent)
-
-        yield Reporter(say, uploading)
+        bar = progress.add_task(where, total=size)
+        yield lambda sent: progress.advance(bar, sent)
 
 
 COMMANDS = {"submit": submit_command, "attach": attach_command, "wheels": wheels_command}

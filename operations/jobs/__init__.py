@@ -1,1 +1,1 @@
-"""Compile jobs in an account: bundle, upload, start, follow, fetch the result."""
+"""Compile jobs in an account: bundle, upload, start, follow, assemble and publish what they compiled."""

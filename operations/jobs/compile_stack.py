@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -154,10 +154,8 @@ def runs(account: Account, stack: CompileStack) -> list[Execution]:
     return sorted(found, key=lambda execution: execution.started, reverse=True)
 
 
-def start(
-    account: Account, stack: CompileStack, plan: jobs.Plan, prepare: Callable[[str], Mapping[str, Any]]
-) -> Execution:
-    """Start a run of a plan under the next free number; `prepare` is given its name and returns its input.
+def start(account: Account, stack: CompileStack, plan: jobs.Plan, given: Mapping[str, Any]) -> Execution:
+    """Start a run of a plan under the next free number. given: its input, but for its name.
 
     Each start carries a random submission id: of two at the same moment, Step Functions refuses one.
 
@@ -171,10 +169,10 @@ def start(
             if one.running:
                 raise already_running(one)
         run = _free_name(plan, [one.run.removeprefix(stem) for one in earlier])
-        given = {"run": run, "submission": secrets.token_hex(16), **prepare(run)}
+        named = {"run": run, "submission": secrets.token_hex(16), **given}
         try:
             started = account.stepfunctions.start_execution(
-                stateMachineArn=stack.state_machine, name=run, input=json.dumps(given)
+                stateMachineArn=stack.state_machine, name=run, input=json.dumps(named)
             )
         except ClientError as error:
             if code_of(error) != "ExecutionAlreadyExists":

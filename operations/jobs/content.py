@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,9 @@ from endpoint_spec.jobs import files_digest
 
 from ..account import Account
 from ..errors import OperationError
+
+# Shows an upload to a place, of a size in bytes, while the block runs; the function is given the bytes sent.
+Uploading = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True)
@@ -78,16 +81,6 @@ def stored(account: Account, bucket: str, prefix: str) -> dict[str, int]:
     except ClientError as error:
         raise OperationError(f"s3://{bucket}/{prefix} cannot be listed: {error}") from error
     return found
-
-
-def put(account: Account, bucket: str, key: str, body: bytes) -> None:
-    """Write one small object.
-
-    Raises:
-        OperationError: where the bucket cannot be written.
-    """
-    with _writing(bucket, key):
-        account.s3.put_object(Bucket=bucket, Key=key, Body=body, ChecksumAlgorithm="SHA256")
 
 
 @contextmanager

@@ -140,14 +140,14 @@ def pause(run: Run) -> float:
 
 
 def how_to_attach(runs: Sequence[Run]) -> str:
-    """What became of the runs, and the command that follows them again or fetches their result."""
+    """What became of the runs, and the command that follows them again or makes artifacts of what they compiled."""
     sentences = []
     for run in runs:
         attach = f'"inferentia attach {run.name}"'
         sentences.append(
             f"{run.run} keeps running in the account; {attach} follows it again."
             if run.execution.running
-            else f"{run.run} has ended; {attach} fetches its result."
+            else f"{run.run} has ended; {attach} makes artifact and lock of what it compiled."
         )
     return " ".join(sentences)
 

@@ -1,10 +1,9 @@
-"""What a run that ended leaves on this machine: its locked result, or why it failed; and its record in either case."""
+"""What comes of a run that ended: artifact and lock, made and published here, or why it failed; and its record."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
@@ -14,14 +13,15 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
 from endpoint_spec import jobs
-from endpoint_spec.digests import file_digest
 from endpoint_spec.quantities import format_duration
 
-from ..errors import OperationError
-from .content import stored
+from .. import locked as locking
+from ..errors import OperationError, WrongUseError
+from ..publish import publish
+from .compiling import compile_command
+from .content import Uploading, stored
 from .follow import clock
 from .run import Run
-from .submit import compile_command
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Adopted:
-    """A run's result, on this machine and locked. key: where the artifact is published."""
+    """What came of a run, on this machine and locked. key: where the artifact is published."""
 
     name: str
     run: str
@@ -39,48 +39,53 @@ class Adopted:
     rehearsal: bool
 
 
-def fetch_result(run: Run, root: Path, progress: Callable[[int], None] | None = None) -> Adopted:
-    """Download lock and published artifact, verify both, and have compile write them at their places.
-
-    The artifact is taken from where endpoints will take it, so that what is locked is what was published.
+def fetch_result(run: Run, root: Path, uploading: Uploading) -> Adopted:
+    """Download the plan and the compiled variants, have compile make artifact and lock of them, publish the artifact.
 
     Raises:
-        OperationError: a result that is not there or does not fit, or what compile reported: that the spec changed
-            meanwhile, for example. Nothing is locked then.
+        OperationError: a variant that is not there, or what compile reported: that the spec changed meanwhile, for
+            example; nothing is locked then. Or an artifact that is locked and could not be published.
     """
     parent = root / "build" / "jobs"
     parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=parent, prefix=f"{run.run}-"))  # its own: several may follow one run
     try:
-        result = _fetched(run, folder, progress)
+        plan = _fetched(run, folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    # Where compile refuses the result it stays, so that compile's own advice can be followed.
-    compile_command(root, "adopt", run.name, "--from", str(folder), *(["--rehearse"] if result.rehearsal else []))
+    # Where compile refuses the variants they stay, so that compile's own advice can be followed.
+    adopt = ["adopt", run.name, "--from", str(folder), *(["--rehearse"] if plan.rehearsal else [])]
+    try:
+        compile_command(root, *adopt)
+    except (OperationError, WrongUseError) as error:
+        stays = f"Nothing was locked; what the run compiled stays in {folder}."
+        again = f"Again: inferentia {' '.join(adopt)}, then {_publish_command(plan)}"
+        raise type(error)(f"{error}\n{stays} {again}") from error
     shutil.rmtree(folder)
     fetch_record(run, root / "build" / "record" / run.name, graphs_only=True)  # where a build here leaves it
-    made = result.artifact
-    return Adopted(run.name, run.run, made.key, made.sha256, made.bytes, result.rehearsal)
+    return _published(run, root, plan, uploading)
 
 
-def _fetched(run: Run, folder: Path, progress: Callable[[int], None] | None) -> jobs.Result:
-    """result.json, lock and published artifact in a folder, each with the digest that it should have."""
-    for file in (jobs.RESULT, jobs.LOCK):
-        _download(run, jobs.output_prefix(run.name, run.run) + file, folder / file)
-    result = _result(run, folder)
-    if result.rehearsal or result.stand_in:
-        made = "in a rehearsal" if result.rehearsal else "with a stand-in for the Neuron SDK"
-        run.account.guard(what=f"the result of {run.run} was made {made} and")
-    _download(run, result.artifact.key, folder / jobs.ARTIFACT, progress)
-    _same("the published artifact", file_digest(folder / jobs.ARTIFACT), result.artifact.sha256)
-    _same("the lock of the run", file_digest(folder / jobs.LOCK), result.lock_sha256)
-    return result
-
-
-def _download(run: Run, key: str, target: Path, progress: Callable[[int], None] | None = None) -> None:
+def _fetched(run: Run, folder: Path) -> jobs.Plan:
+    """plan.json and the variants that it names, in a folder; whether they are right is for compile to say."""
+    _download(run, str(run.execution.given.get("project")) + jobs.PLAN, folder / jobs.PLAN)
     try:
-        run.account.s3.download_file(run.bucket, key, str(target), Callback=progress)
+        plan = jobs.read_plan(folder / jobs.PLAN)
+    except jobs.JobError as error:
+        raise OperationError(f"run {run.run}: {error} Nothing was locked.") from error
+    if plan.rehearsal:
+        run.account.guard(what=f"{run.run} is a rehearsal and")
+    for variant in plan.variants:
+        target = folder / "variants" / variant.key / jobs.VARIANT
+        target.parent.mkdir(parents=True)
+        _download(run, jobs.variant_key(run.name, variant.key), target)
+    return plan
+
+
+def _download(run: Run, key: str, target: Path) -> None:
+    try:
+        run.account.s3.download_file(run.bucket, key, str(target))
     except (ClientError, Boto3Error) as error:
         raise OperationError(
             f"run {run.run} succeeded, but s3://{run.bucket}/{key} cannot be read: {error}. Nothing was locked. "
@@ -88,28 +93,20 @@ def _download(run: Run, key: str, target: Path, progress: Callable[[int], None] 
         ) from error
 
 
-def _result(run: Run, folder: Path) -> jobs.Result:
-    """result.json, of this endpoint and this build, naming what the run published."""
+def _published(run: Run, root: Path, plan: jobs.Plan, uploading: Uploading) -> Adopted:
+    locked = locking.load(run.name, root, rehearsal=plan.rehearsal)
     try:
-        result = jobs.read_result(folder / jobs.RESULT)
-    except jobs.JobError as error:
-        raise OperationError(f"run {run.run}: {error} Nothing was locked.") from error
-    published = run.execution.output.get("artifact", {})
-    found = (result.name, result.build_digest, result.artifact.sha256)
-    wanted = (run.name, run.execution.given.get("build_digest"), published.get("sha256"))
-    if found != wanted:
+        with uploading(locked.lock.artifact.key, locked.lock.artifact.bytes) as sent:
+            made = publish(locked, run.account, sent)
+    except (ClientError, BotoCoreError, Boto3Error, OperationError) as error:
         raise OperationError(
-            f"result.json of run {run.run} is of {', '.join(found)}; the run was given and published "
-            f"{', '.join(map(str, wanted))}. Nothing was locked."
-        )
-    return result
+            f"{run.name} is locked, but not published: {error} Again: {_publish_command(plan)}"
+        ) from error
+    return Adopted(run.name, run.run, made.key, locked.lock.digests.artifact, made.bytes, made.rehearsal)
 
 
-def _same(what: str, found: str, named: str) -> None:
-    if found != named:
-        raise OperationError(
-            f"{what} has sha256 {found}, result.json names {named}: it was damaged or replaced. Nothing was locked."
-        )
+def _publish_command(plan: jobs.Plan) -> str:
+    return f"inferentia publish {plan.name}{' --rehearsal' if plan.rehearsal else ''}"
 
 
 def failure(run: Run, root: Path) -> OperationError:
@@ -150,7 +147,7 @@ def _record(run: Run, root: Path) -> list[str]:
 
 
 def fetch_record(run: Run, folder: Path, *, graphs_only: bool = False) -> int:
-    """Download a run's record, INDEX/... for each variant and gather/...; return how many files there are.
+    """Download a run's record, INDEX/... for each variant; return how many files there are.
 
     graphs_only: only the folders of graphs, without the variant's INDEX before them.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from botocore.exceptions import ClientError
 
-from endpoint_spec.jobs import GATHER, run_prefix
+from endpoint_spec.jobs import run_prefix
 
 from ..account import Account, code_of
 from . import compile_stack
@@ -31,7 +31,7 @@ _ENDINGS = {
 
 @dataclass
 class TrackedVariant:
-    """One variant, or the gathering of all of them (index "gather"). jobs: their names, newest last."""
+    """One variant. jobs: the names of its jobs, newest last. machines: how many were asked for."""
 
     index: str
     label: str
@@ -54,7 +54,6 @@ class History:
     def __init__(self, account: Account, arn: str, variants: list[TrackedVariant]) -> None:
         # The Map counts its items from 0, in the order of the run's input.
         self.variants = {str(position): variant for position, variant in enumerate(variants)}
-        self.variants[GATHER] = TrackedVariant(GATHER, "gather and publish")
         self._account, self._arn = account, arn
         self._seen: set[int] = set()
         self._map: str | None = None  # the state that goes over the variants: the first Map of a run
@@ -73,7 +72,6 @@ class History:
         for variant in self.variants.values():
             if variant.index in cached:
                 variant.state = "cached" if cached[variant.index] else "done"
-        self.variants[GATHER].state = "done"
 
     def _new(self) -> Iterator[HistoryEventTypeDef]:
         """Newest first, so that a long history is not read again and again."""
@@ -107,11 +105,6 @@ class History:
             details = cast(dict[str, Any], event)[_ENDINGS[kind]]
             if details["name"] == self._map:
                 self._end(self.variants[str(details["index"])], kind.removeprefix("MapIteration"), event)
-        elif kind == "MapStateExited":
-            compiled = [variant for variant in self.variants.values() if variant.index != GATHER]
-            well = all(variant.state in ("done", "cached") for variant in compiled)
-            if event["stateExitedEventDetails"]["name"] == self._map and well:
-                self._begin(self.variants[GATHER], event)
         elif kind == "TaskScheduled":
             self._scheduled(event)
         elif kind.startswith("Execution") and kind != "ExecutionStarted":
@@ -121,9 +114,10 @@ class History:
 
     def _scheduled(self, event: HistoryEventTypeDef) -> None:
         details = event.get("taskScheduledEventDetails")
-        if details is None or details.get("resource") not in _STARTS_JOB:
+        index = self._variant_of.get(event["id"])
+        if index is None or details is None or details.get("resource") not in _STARTS_JOB:
             return
-        variant = self.variants[self._variant_of.get(event["id"], GATHER)]
+        variant = self.variants[index]
         variant.machines += 1
         asked = json.loads(details.get("parameters") or "{}")
         if "ProcessingJobName" in asked:
@@ -136,8 +130,7 @@ class History:
     @staticmethod
     def _end(variant: TrackedVariant, how: str, event: HistoryEventTypeDef) -> None:
         """`how` as Step Functions says it: Succeeded, Failed, Aborted (also because another one failed), TimedOut."""
-        ran = variant.machines > 0 or variant.index == GATHER
-        well: State = "done" if ran else "cached"
+        well: State = "done" if variant.machines else "cached"
         variant.state = well if how == "Succeeded" else "failed" if how == "Failed" else "stopped"
         variant.ended = event["timestamp"]
 
@@ -262,7 +255,7 @@ class Run:
 
     @property
     def variants(self) -> list[TrackedVariant]:
-        """The variants in order, then the gathering."""
+        """The variants in order."""
         return list(self.history.variants.values())
 
     @property
@@ -288,9 +281,9 @@ class Run:
         return self._logs.place(variant)
 
     def failed_variants(self) -> list[TrackedVariant]:
-        """Which variants failed; where none did by itself, those that were stopped; else the gathering."""
+        """Which variants failed; where none did by itself, those that were stopped."""
         for state in ("failed", "stopped"):
             found = [variant for variant in self.variants if variant.state == state]
             if found:
                 return found
-        return [self.history.variants[GATHER]]
+        return []

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,30 +12,30 @@ import endpoint_spec as specs
 from endpoint_spec import jobs
 from endpoint_spec.digests import build_digest
 from endpoint_spec.lock import load_checked
-from endpoint_spec.places import INSTALLED
 
 from ..account import Account
 from ..errors import OperationError, WrongUseError
 from . import compile_stack, content, wheels
-from .content import Folder
+from .compiling import compile_command
+from .content import Folder, Uploading
 from .run import Run
 
 
 @dataclass(frozen=True)
 class Reporter:
-    """What a submission reports while it works: a step's beginning, and an upload's size and bytes sent."""
+    """What a submission reports while it works: a step's beginning, and an upload."""
 
     step: Callable[[str], None]
-    uploading: Callable[[str, int], Callable[[int], None]]
+    uploading: Uploading
 
 
 def submit(
     spec: specs.EndpointSpec, account: Account, folder: Path | None, reporter: Reporter, *, rehearsal: bool
 ) -> Run:
-    """Start a run for a spec; `folder` holds the wheels to install (None: an empty set, in a rehearsal only).
+    """Start a run for a spec; `folder` holds the wheels to install (None: the machine's own compiler is used).
 
     Raises:
-        WrongUseError: no job section, no set of wheels, a set that is not whole.
+        WrongUseError: no job section, a set of wheels that is not whole.
         OperationError: a stack that is not there or does not fit, a run of this build that is running, a bundle that
             cannot be made, a bucket that cannot be written. Nothing was started then.
     """
@@ -48,11 +45,11 @@ def submit(
     parent = spec.root / "build" / "jobs"
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent, prefix=f"{spec.name}-") as scratch:
-        installed = wheels.chosen(folder, Path(scratch) / "wheels", rehearsal=rehearsal)
+        installed = wheels.chosen(folder, Path(scratch) / "wheels")
         stack = compile_stack.find(spec, account)
         bucket = account.artifact_bucket
         refuse_second(spec, account, stack)
-        reporter.step(f"{spec.name}: bundling")
+        reporter.step(f"{spec.name}: capturing and bundling here")
         # They bring the compiler: one of another version must not find in the cache what this one made.
         brought = [f"wheels {installed.digest}", *filter(None, [stack.machine_image])]
         environment = "" if rehearsal else " ".join(brought)
@@ -60,9 +57,7 @@ def submit(
         _upload(account, bucket, jobs.wheels_prefix(spec.name, installed.digest), installed, reporter)
         _upload(account, bucket, jobs.inputs_prefix(spec.name, made.content.digest), made.content, reporter)
         reporter.step(f"{spec.name}: starting")
-        execution = compile_stack.start(
-            account, stack, made.plan, lambda run: _input(account, bucket, made, installed, run)
-        )
+        execution = compile_stack.start(account, stack, made.plan, _input(bucket, made, installed))
     return Run(account, stack, spec.name, execution)
 
 
@@ -75,16 +70,13 @@ def refuse_second(spec: specs.EndpointSpec, account: Account, stack: compile_sta
 
 
 def _upload(account: Account, bucket: str, prefix: str, folder: Folder, reporter: Reporter) -> None:
-    size = sum(folder.sizes.values())
-    content.upload(account, bucket, prefix, folder, reporter.uploading(f"s3://{bucket}/{prefix}", size))
+    with reporter.uploading(f"s3://{bucket}/{prefix}", sum(folder.sizes.values())) as sent:
+        content.upload(account, bucket, prefix, folder, sent)
 
 
-def _input(account: Account, bucket: str, made: Bundle, installed: Folder, run: str) -> dict[str, Any]:
-    """The input of the state machine, after the manifest of the run's variants was written."""
+def _input(bucket: str, made: Bundle, installed: Folder) -> dict[str, Any]:
+    """The input of the state machine, but for the run's name."""
     plan = made.plan
-    manifest = jobs.variants_manifest_key(plan.name, run)
-    body = jobs.variants_manifest(bucket, plan.name, [variant.key for variant in plan.variants])
-    content.put(account, bucket, manifest, body.encode())
     return {
         "bucket": bucket,
         "build_digest": plan.build_digest,
@@ -93,7 +85,6 @@ def _input(account: Account, bucket: str, made: Bundle, installed: Folder, run: 
         "variants": [
             {"index": str(variant.index), "key": variant.key, "label": variant.label} for variant in plan.variants
         ],
-        "manifest": manifest,
     }
 
 
@@ -124,7 +115,7 @@ class Bundle:
 
 
 def make_bundle(name: str, root: Path, folder: Path, environment: str, *, rehearsal: bool) -> Bundle:
-    """Have `inferentia bundle` make the bundle in `folder`, and read its plan.
+    """Have `inferentia bundle` capture and prove the model, make the bundle in `folder`, and read its plan.
 
     environment: what else decides what comes out of the jobs, for the keys of the compile cache; empty for nothing.
 
@@ -137,32 +128,8 @@ def make_bundle(name: str, root: Path, folder: Path, environment: str, *, rehear
         plan = jobs.read_plan(folder / jobs.PLAN)
     except jobs.JobError as error:
         raise OperationError(f"{error} compile and operations must be of one version.") from error
-    # A prefix that holds project.tar.gz holds everything: it is uploaded last.
-    return Bundle(plan, Folder(folder, jobs.tree_digests(folder), last=jobs.PROJECT))
-
-
-def compile_command(root: Path, *arguments: str) -> str:
-    """Run `python -m compile ...` for the project in `root`; return its standard output.
-
-    Raises:
-        WrongUseError: when it ended with 2, with its message.
-        OperationError: when it failed, with its message.
-    """
-    command = [sys.executable, "-m", "compile", *arguments, "--root", str(root)]
-    path = os.pathsep.join(filter(None, (str(INSTALLED), os.environ.get("PYTHONPATH"))))
-    ended = subprocess.run(  # noqa: S603  (our own module, arguments as a list)
-        command,
-        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if ended.returncode == 0:
-        return ended.stdout
-    message = ended.stderr.strip().removeprefix("error ") or f"ended with {ended.returncode} and printed nothing"
-    kind = WrongUseError if ended.returncode == 2 else OperationError
-    raise kind(f"inferentia {' '.join(arguments)}: {message}")
+    # A prefix that holds the plan holds everything: it is uploaded last.
+    return Bundle(plan, Folder(folder, jobs.tree_digests(folder), last=jobs.PLAN))
 
 
 @dataclass(frozen=True)

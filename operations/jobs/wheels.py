@@ -1,6 +1,6 @@
 """The wheels that a job installs beside its image: a folder with requirements.txt (hashes) and each wheel of it.
 
-`download` makes such a folder with the user's own pip: the project's part by its hashes, the compiler by its version.
+`download` makes such a folder with the user's own pip: the compiler where the image may lack it, by its version.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 from endpoint_spec import platforms
 from endpoint_spec.digests import file_digest
 from endpoint_spec.jobs import REQUIREMENTS
-from endpoint_spec.places import INSTALLED
 
 from ..errors import OperationError, WrongUseError
 from .content import Folder
@@ -95,24 +94,6 @@ def _found(pin: Pin, wheels: dict[str, str]) -> bool:
     return any(normalized(wheel.split("-")[0]) == pin.name and digest in pin.hashes for wheel, digest in wheels.items())
 
 
-def chosen(folder: Path | None, scratch: Path, *, rehearsal: bool) -> Folder:
-    """The set that a submission uses: the one named, or in a rehearsal an empty one, made in `scratch`.
-
-    Raises:
-        WrongUseError: where a job in an account would have nothing to install.
-    """
-    if folder is not None:
-        return read(folder)
-    if not rehearsal:
-        raise WrongUseError(
-            "name the wheels that the job installs: --wheels DIR. The container's image holds torch, but not what "
-            "compile needs besides. Make the folder once: inferentia wheels DIR (see docs/compiling.md)."
-        )
-    scratch.mkdir(parents=True, exist_ok=True)
-    (scratch / REQUIREMENTS).write_text("# nothing: a rehearsal uses this machine's own packages\n", encoding="utf-8")
-    return read(scratch)
-
-
 def write_requirements(folder: Path) -> int:
     """Write requirements.txt for the wheels of a folder, each with its own sha256; return how many there are.
 
@@ -133,38 +114,49 @@ def write_requirements(folder: Path) -> int:
     return len(wheels)
 
 
+def chosen(folder: Path | None, scratch: Path) -> Folder:
+    """The set that a submission uses: the one named, or an empty one, made in `scratch`.
+
+    Raises:
+        WrongUseError: a folder that is no such set.
+    """
+    if folder is not None:
+        return read(folder)
+    scratch.mkdir(parents=True, exist_ok=True)
+    (scratch / REQUIREMENTS).write_text("# nothing: the compiler is the machine's own\n", encoding="utf-8")
+    return read(scratch)
+
+
+# What compiles where the target's image may lack it. AWS's Dockerfiles (github.com/aws-neuron/deep-learning-containers,
+# docker/pytorch/inference) install neuron-cc 1.24.0.0 for Inf1 without the extra that torch-neuron's installation guide
+# asks for where models are traced, and neuronx-cc for Inf2. No image was looked into.
+COMPILERS = {"inf1": ("neuron-cc[tensorflow]==1.24.0.0",), "inf2": ()}
 # What the images' Linux takes: Ubuntu 20.04 has glibc 2.31, 24.04 has 2.39. Neuron's wheels say linux_x86_64.
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "linux_x86_64")
 
 
-def requirements(target: str) -> Path:
-    """The locked requirements of a job for a target, besides what its image has."""
-    return INSTALLED / "requirements" / f"job-{target}.txt"
-
-
 def download(target: str, folder: Path, packages: Sequence[str]) -> int:
-    """Fill an empty folder with wheels and their requirements.txt; return how many wheels there are.
+    """Fill an empty folder with the wheels of the target's compiler, and their requirements.txt; return their number.
 
-    packages: further requirements such as "neuron-cc==1.24.0.0", which no hash of ours covers: what pip's configuration
-    leads to is taken, and its hash is written down, so that every job installs that very file.
+    packages: further requirements. No hash of ours covers any: what pip's configuration leads to is taken, with its
+    dependencies, and its hash is written down, so that every job installs that very file.
 
     Raises:
-        WrongUseError: a folder that is not empty.
+        WrongUseError: a folder that is not empty, or nothing to download.
         OperationError: what pip reported.
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise WrongUseError(f"{folder} is not empty. Name a folder that is, or that does not exist.")
+    wanted = [*COMPILERS[target], *packages]
+    if not wanted:
+        raise WrongUseError(
+            f"the image of {target} holds its compiler: there is nothing to download. Submit without --wheels, or name "
+            "what a job needs besides with --package."
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    file = requirements(target)
-    python = platforms.image(target, "torchserve").python
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         part = Path(scratch) / "wheels"
-        _pip(python, part, "--require-hashes", "--no-deps", "-r", str(file))
-        if packages:
-            constraints = Path(scratch) / "constraints.txt"
-            pinned = pins(file.read_text(encoding="utf-8"), str(file))
-            constraints.write_text("".join(f"{pin.name}=={pin.version}\n" for pin in pinned), encoding="utf-8")
-            _pip(python, part, "--find-links", str(part), "--constraint", str(constraints), *packages)
+        _pip(platforms.image(target, "torchserve").python, part, *wanted)
         count = write_requirements(part)
         read(part)
         if folder.is_dir():
@@ -173,12 +165,12 @@ def download(target: str, folder: Path, packages: Sequence[str]) -> int:
     return count
 
 
-def _pip(python: str, folder: Path, *arguments: str) -> None:
-    folder.mkdir(exist_ok=True)
+def _pip(python: str, folder: Path, *wanted: str) -> None:
+    folder.mkdir()
     tags = [word for tag in _PLATFORMS for word in ("--platform", tag)]
     fixed = ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", *tags, "--dest", str(folder)]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *fixed, *arguments]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *fixed, *wanted]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
     if ended.returncode != 0:
         last = "\n".join(line for line in ended.stderr.strip().splitlines() if not line.startswith("WARNING"))[-1500:]
-        raise OperationError(f"pip download of {' '.join(arguments[-1:])} failed:\n{last}")
+        raise OperationError(f"pip download of {' '.join(wanted)} failed:\n{last}")

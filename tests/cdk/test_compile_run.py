@@ -1,4 +1,4 @@
-"""The state machines in moto's interpreter, with services made up: cache, retries, failures, publishing, cleanup."""
+"""The state machines in moto's interpreter, with services made up: cache, retries, failures, cleanup."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from tests.cdk.interpreter import Ended, Services, refused, run
 NAME = "depth-anything-v2-base-of-the-whole-house"
 RUN = f"{NAME}-0123456789ab-7"
 KEYS = ("a" * 64, "b" * 64)
-SHA256 = "5e" * 32
 CONTEXT = JobContext(
     partition="aws",
     bucket="bucket",
@@ -53,14 +52,13 @@ def given() -> dict[str, Any]:
         "project": jobs.inputs_prefix(NAME, "d" * 64),
         "wheels": jobs.wheels_prefix(NAME, "e" * 64),
         "variants": [{"index": str(index), "key": key, "label": f"variant {index}"} for index, key in enumerate(KEYS)],
-        "manifest": jobs.variants_manifest_key(NAME, RUN),
     }
 
 
 def workflows() -> dict[str, Workflow]:
     return {
-        "processing": Workflow(job=partial(processing_states, CONTEXT, PROCESSING)),
-        "ec2": Workflow(job=partial(instance_states, CONTEXT, INSTANCES), data={"subnets": INSTANCES.subnet_of_try()}),
+        "processing": Workflow(job=processing_states(CONTEXT, PROCESSING)),
+        "ec2": Workflow(job=instance_states(CONTEXT, INSTANCES), data={"subnets": INSTANCES.subnet_of_try()}),
     }
 
 
@@ -87,15 +85,10 @@ class Aws(Services):
         self.failures: dict[str, list[Exception]] = {}
         self.ends: dict[str, dict[str, Any]] = {}
         self.looks: defaultdict[str, int] = defaultdict(int)
-        self.bodies: dict[str, str] = {
-            f"{jobs.output_prefix(NAME, RUN)}result.json": json.dumps(
-                {"name": NAME, "artifact": {"sha256": SHA256, "key": "models/of-another/x", "bytes": 12}}
-            )
-        }
+        self.bodies: dict[str, str] = {}
         usual: dict[str, Callable[..., Any]] = {
             "list_objects_v2": self._list,
             "get_object": lambda Bucket, Key: {"Body": self.bodies[Key]},  # noqa: N803
-            "copy_object": lambda **_: {},
             "publish": lambda **_: {"MessageId": "1"},
             "start_execution": lambda **_: {"executionArn": "arn"},
             "create_processing_job": self._create,
@@ -119,7 +112,7 @@ class Aws(Services):
         if not any(part in name for part in self.ends):
             for output in asked["ProcessingOutputConfig"]["Outputs"]:
                 if output["OutputName"] == "variant":
-                    self.objects.add(f"{output['S3Output']['S3Uri'].removeprefix('s3://bucket/')}variant.tar")
+                    self.objects.add(f"{output['S3Output']['S3Uri'].removeprefix('s3://bucket/')}{jobs.VARIANT}")
         return {"ProcessingJobArn": "arn"}
 
     def _describe(self, **asked: Any) -> dict[str, Any]:
@@ -136,10 +129,9 @@ class Aws(Services):
     def _launch(self, **asked: Any) -> dict[str, Any]:
         self._fail("run_instances")
         tags = {tag["Key"]: tag["Value"] for tag in asked["TagSpecifications"][0]["Tags"]}
-        index = tags["inferentia:task"].removeprefix("variant ")
         if not any(part in tags["Name"] for part in self.ends):
-            status = f"{jobs.run_prefix(NAME, RUN)}record/{index}/status.json"
-            self.objects |= {status, jobs.variant_key(NAME, tags.get("inferentia:key", "none"))}
+            status = f"{jobs.run_prefix(NAME, RUN)}record/{tags['inferentia:index']}/status.json"
+            self.objects |= {status, jobs.variant_key(NAME, tags["inferentia:key"])}
             self.bodies[status] = json.dumps({"exit_code": 0, "message": ""})
         return {"Instances": [{"InstanceId": f"i-{tags['Name']}"}]}
 
@@ -194,62 +186,42 @@ def test_every_state_is_reached_and_every_way_leads_somewhere(name: str, definit
     assert all(len(name) <= 80 for name in names)
 
 
-def test_variants_are_compiled_gathered_published_and_announced() -> None:
+def test_variants_are_compiled_and_announced() -> None:
     aws = Aws()
     ended = go("processing", aws)
     assert ended.status == "SUCCEEDED"
-    key = f"models/{NAME}/{SHA256}/model.tar.gz"
     assert ended.output == {
         "run": RUN,
-        "artifact": {"sha256": SHA256, "key": key, "bytes": 12},
-        "result": jobs.output_prefix(NAME, RUN),
         "variants": [{"index": str(index), "key": key, "cached": False} for index, key in enumerate(KEYS)],
     }
-    started = aws.of("create_processing_job")
-    assert [row["AppSpecification"]["ContainerArguments"] for row in started[-1:]] == [
-        ["gather", jobs.INPUTS, jobs.OUTPUTS]
-    ]
-    assert sorted(row["AppSpecification"]["ContainerArguments"][1] for row in started[:-1]) == ["0", "1"]
-    assert aws.of("copy_object") == [
-        {"Bucket": "bucket", "Key": key, "CopySource": f"bucket/{jobs.output_prefix(NAME, RUN)}model.tar.gz"}
-    ]
     assert [row["TopicArn"] for row in aws.of("publish")] == TOPICS
-    assert not aws.of("start_execution")
+    operations = {operation for operation, _ in aws.calls}
+    assert operations == {"list_objects_v2", "create_processing_job", "describe_processing_job", "publish"}
 
 
 def test_a_job_is_asked_for_as_the_contract_says() -> None:
     aws = Aws()
     go("processing", aws)
-    (variant,) = [
-        row for row in aws.of("create_processing_job") if row["AppSpecification"]["ContainerArguments"][1] == "0"
-    ]
-    gather = aws.of("create_processing_job")[-1]
-    assert variant["AppSpecification"]["ContainerEntrypoint"] == [
-        "/bin/sh",
-        "/opt/ml/processing/input/project/start.sh",
-    ]
-    assert variant["AppSpecification"]["ContainerArguments"] == ["variant", "0", jobs.INPUTS, jobs.OUTPUTS]
-    assert variant["Environment"] == {"INFERENTIA_RUN": RUN, "INFERENTIA_MESSAGE_FILE": jobs.MESSAGE_FILE}
-    inputs = {row["InputName"]: row["S3Input"] for row in gather["ProcessingInputs"]}
+    started = {row["AppSpecification"]["ContainerArguments"][0]: row for row in aws.of("create_processing_job")}
+    assert sorted(started) == ["0", "1"]
+    job = started["0"]
+    assert job["AppSpecification"]["ContainerEntrypoint"] == ["python3", "-m", "compile.portable.job"]
+    assert job["AppSpecification"]["ContainerArguments"] == ["0", jobs.INPUTS, jobs.OUTPUTS]
+    assert job["Environment"] == {
+        "INFERENTIA_RUN": RUN,
+        "INFERENTIA_MESSAGE_FILE": jobs.MESSAGE_FILE,
+        "PYTHONPATH": "/opt/ml/processing/input/project/code",
+    }
+    inputs = {row["InputName"]: row["S3Input"] for row in job["ProcessingInputs"]}
     assert {name: row["S3Uri"].removeprefix("s3://bucket/") for name, row in inputs.items()} == {
         "project": given()["project"],
         "wheels": given()["wheels"],
-        "variants": given()["manifest"],
     }
-    assert inputs["variants"]["S3DataType"] == "ManifestFile"
-    assert set(inputs) - {row["InputName"] for row in variant["ProcessingInputs"]} == {"variants"}
-    for job, made, index in (
-        (variant, f"{jobs.cache_prefix(NAME)}{KEYS[0]}/", "0"),
-        (gather, ended_prefix(), "gather"),
-    ):
-        uris = [row["S3Output"]["S3Uri"] for row in job["ProcessingOutputConfig"]["Outputs"]]
-        assert uris == [f"s3://bucket/{made}", f"s3://bucket/{jobs.run_prefix(NAME, RUN)}record/{index}/"]
-    modes = [row["S3Output"]["S3UploadMode"] for row in variant["ProcessingOutputConfig"]["Outputs"]]
-    assert modes == ["EndOfJob", "Continuous"]
-
-
-def ended_prefix() -> str:
-    return jobs.output_prefix(NAME, RUN)
+    outputs = [row["S3Output"] for row in job["ProcessingOutputConfig"]["Outputs"]]
+    assert [(row["S3Uri"], row["S3UploadMode"]) for row in outputs] == [
+        (f"s3://bucket/{jobs.cache_prefix(NAME)}{KEYS[0]}/", "EndOfJob"),
+        (f"s3://bucket/{jobs.record_prefix(NAME, RUN, 0)}", "Continuous"),
+    ]
 
 
 def test_the_longest_names_of_jobs_are_taken() -> None:
@@ -260,7 +232,7 @@ def test_the_longest_names_of_jobs_are_taken() -> None:
     stem = job_name_pattern(NAME).rstrip("-*").rstrip("?")
     assert len(names) == len(set(names))
     assert all(name.startswith(stem) and len(name) <= 63 for name in names)
-    assert len(f"{names[0].rpartition('-')[0].rpartition('-')[0]}-gather-{len(WAITS) - 1}") <= 63
+    assert len(f"{names[0].rpartition('-')[0].rpartition('-')[0]}-9999-{len(WAITS) - 1}") <= 63
 
 
 def test_what_is_in_the_cache_is_not_compiled_again() -> None:
@@ -268,14 +240,7 @@ def test_what_is_in_the_cache_is_not_compiled_again() -> None:
     aws.objects |= {jobs.variant_key(NAME, KEYS[0])}
     ended = go("processing", aws)
     assert [variant["cached"] for variant in ended.output["variants"]] == [True, False]
-    assert len(aws.of("create_processing_job")) == 2
-
-
-def test_what_is_published_is_left_alone() -> None:
-    aws = Aws()
-    aws.objects |= {f"models/{NAME}/{SHA256}/model.tar.gz"}
-    assert go("processing", aws).status == "SUCCEEDED"
-    assert not aws.of("copy_object")
+    assert len(aws.of("create_processing_job")) == 1
 
 
 @pytest.mark.parametrize(
@@ -289,7 +254,7 @@ def test_a_start_that_is_refused_for_a_while_is_tried_again(failure: Exception) 
     aws = Aws()
     aws.failures["create_processing_job"] = [failure] * 3
     assert go("processing", aws).status == "SUCCEEDED"
-    assert len(aws.of("create_processing_job")) == 6
+    assert len(aws.of("create_processing_job")) == 3 + len(KEYS)
 
 
 def test_capacity_that_is_missing_while_the_job_starts_is_tried_again_under_another_name() -> None:
@@ -300,9 +265,16 @@ def test_capacity_that_is_missing_while_the_job_starts_is_tried_again_under_anot
     assert [name[-4:] for name in names if "-0-" in name[-5:]] == ["-0-0", "-0-1"]
 
 
+def ends_with(aws: Aws, key: str, **_: Any) -> dict[str, Any]:
+    """DescribeProcessingJob of a job that has left an object."""
+    aws.objects.add(key)
+    return {"ProcessingJobStatus": "Completed"}
+
+
 def test_an_answer_that_was_lost_is_the_job_itself() -> None:
     aws = Aws()
-    aws.objects |= {jobs.variant_key(NAME, key) for key in KEYS}
+    aws.objects |= {jobs.variant_key(NAME, KEYS[1])}
+    aws.answers["describe_processing_job"] = partial(ends_with, aws, jobs.variant_key(NAME, KEYS[0]))
     aws.failures["create_processing_job"] = [refused("ResourceInUse", "Job name must be unique within an account")]
     assert go("processing", aws).status == "SUCCEEDED"
     assert len(aws.of("create_processing_job")) == 1
@@ -340,16 +312,7 @@ def test_a_job_that_fails_is_named_with_its_reason_and_the_rest_is_stopped(end: 
     assert (started["StateMachineArn"], event["name"], event["status"]) == (CLEANUP, RUN, "FAILED")
     assert json.loads(event["input"])["submission"] == "5ubm1ss10n"
     assert reason in aws.of("publish")[0]["Message"]
-    assert not aws.of("copy_object")
     assert len([row for row in aws.of("create_processing_job") if "-1-" in row["ProcessingJobName"][-5:]]) == 1
-
-
-def test_a_gathering_that_fails_publishes_nothing() -> None:
-    aws = Aws()
-    aws.ends["gather"] = {"ProcessingJobStatus": "Failed", "ExitMessage": "parity missed"}
-    ended = go("processing", aws)
-    assert "gather-0: parity missed" in str(ended.cause)
-    assert not aws.of("copy_object")
 
 
 def test_a_job_that_leaves_nothing_is_a_failure() -> None:
@@ -368,7 +331,7 @@ def test_a_look_takes_as_many_events_as_the_pause_is_reckoned_with() -> None:
     aws, patient = Aws(), Aws()
     patient.looks.default_factory = lambda: -5  # five looks more at each job
     few, many = (go("processing", services).events for services in (aws, patient))
-    assert many - few == 5 * EVENTS_PER_LOOK * (len(KEYS) + 1)
+    assert many - few == 5 * EVENTS_PER_LOOK * len(KEYS)
 
 
 def test_nobody_who_can_be_told_is_no_failure() -> None:
@@ -384,40 +347,34 @@ def test_a_run_for_another_bucket_is_refused() -> None:
     assert "another" in str(ended.cause)
 
 
-def test_an_artifact_that_s3_cannot_copy_at_once_is_said() -> None:
-    aws = Aws()
-    result = {"artifact": {"sha256": SHA256, "bytes": 6 * 1024**3}}
-    aws.bodies[f"{jobs.output_prefix(NAME, RUN)}result.json"] = json.dumps(result)
-    ended = go("processing", aws)
-    assert ended.error == "ArtifactTooLarge"
-    assert "inferentia publish" in str(ended.cause)
-
-
-def test_instances_compile_and_gather() -> None:
+def test_instances_compile() -> None:
     aws = Aws()
     ended = go("ec2", aws)
     assert ended.status == "SUCCEEDED"
     assert [variant["cached"] for variant in ended.output["variants"]] == [False, False]
     started = aws.of("run_instances")
-    tags = {tag["Key"]: tag["Value"] for tag in started[-1]["TagSpecifications"][0]["Tags"]}
-    assert tags == {
+    tags = [{tag["Key"]: tag["Value"] for tag in row["TagSpecifications"][0]["Tags"]} for row in started]
+    (first,) = [row for row in tags if row["inferentia:index"] == "0"]
+    assert first == {
         "team": "documents",
-        "Name": started[-1]["ClientToken"],
+        "Name": first["Name"],
         "inferentia:bucket": "bucket",
         "inferentia:project": given()["project"],
         "inferentia:wheels": given()["wheels"],
-        "inferentia:task": "gather",
+        "inferentia:index": "0",
+        "inferentia:key": KEYS[0],
         "inferentia:run": RUN,
-        "inferentia:manifest": given()["manifest"],
     }
-    patterns = {"project": jobs.INPUTS_KEY_PATTERN, "wheels": jobs.WHEELS_KEY_PATTERN, "run": jobs.RUN_PATTERN}
-    for name, pattern in {**patterns, "manifest": jobs.MANIFEST_KEY_PATTERN}.items():
-        assert jobs.is_full(pattern, tags[f"inferentia:{name}"])
-    variants = [{tag["Key"]: tag["Value"] for tag in row["TagSpecifications"][0]["Tags"]} for row in started[:-1]]
-    assert sorted((row["inferentia:task"], row["inferentia:key"]) for row in variants) == [
-        ("variant 0", KEYS[0]),
-        ("variant 1", KEYS[1]),
-    ]
+    patterns = {
+        "project": jobs.INPUTS_KEY_PATTERN,
+        "wheels": jobs.WHEELS_KEY_PATTERN,
+        "run": jobs.RUN_PATTERN,
+        "index": jobs.INDEX_PATTERN,
+        "key": jobs.SHA256_PATTERN,
+    }
+    for name, pattern in patterns.items():
+        assert jobs.is_full(pattern, first[f"inferentia:{name}"])
+    assert sorted(row["ClientToken"] for row in started) == sorted(row["Name"] for row in tags)
     assert started[0]["LaunchTemplate"] == {"LaunchTemplateId": "lt-1", "Version": "4"}
     assert all(len(row["ClientToken"]) <= 64 for row in started)
 
@@ -436,7 +393,7 @@ def test_an_instance_that_cannot_be_had_is_asked_for_in_the_next_zone(message: s
     aws.objects |= {jobs.variant_key(NAME, KEYS[1])}
     aws.failures["run_instances"] = [refused("Any", message)] * 2
     assert go("ec2", aws).status == "SUCCEEDED"
-    assert [row["SubnetId"] for row in aws.of("run_instances")] == ["subnet-a", "subnet-b", "subnet-c", "subnet-a"]
+    assert [row["SubnetId"] for row in aws.of("run_instances")] == ["subnet-a", "subnet-b", "subnet-c"]
 
 
 def test_interrupted_spot_capacity_is_replaced() -> None:
@@ -445,7 +402,7 @@ def test_interrupted_spot_capacity_is_replaced() -> None:
         "StateReason": {"Code": "Server.SpotInstanceTermination", "Message": "Spot instance termination"}
     }
     assert go("ec2", aws).status == "SUCCEEDED"
-    assert len(aws.of("run_instances")) == 4
+    assert len(aws.of("run_instances")) == 3
 
 
 def test_spot_capacity_that_left_time_for_a_last_word_is_replaced() -> None:
@@ -455,7 +412,7 @@ def test_spot_capacity_that_left_time_for_a_last_word_is_replaced() -> None:
     aws.objects.add(status)
     aws.bodies[status] = json.dumps({"exit_code": 143, "message": "ended from outside"})
     assert go("ec2", aws).status == "SUCCEEDED"
-    assert len(aws.of("run_instances")) == 4
+    assert len(aws.of("run_instances")) == 3
 
 
 def test_an_instance_that_says_nothing_is_a_failure_with_ec2s_reason() -> None:

@@ -77,9 +77,7 @@ def statements(template: dict[str, Any], role: str) -> dict[str, dict[str, Any]]
 
 def variant_states(definition: dict[str, Any]) -> dict[str, Any]:
     """The states of a variant's job."""
-    states: dict[str, Any] = definition["States"]["Work"]["Branches"][0]["States"]["Variants"]["ItemProcessor"][
-        "States"
-    ]
+    states: dict[str, Any] = definition["States"]["Variants"]["ItemProcessor"]["States"]
     return states
 
 
@@ -130,9 +128,8 @@ def test_cost_limit_is_that_of_the_spec(synthesize: Synthesize) -> None:
 def test_time_limit_bounds_the_machine_and_each_job(synthesize: Synthesize) -> None:
     run, _ = definitions(compile_stack(synthesize, "job: {{time_limit: 90min, max_parallel: 2}}\n"))
     assert run["TimeoutSeconds"] == 5400
-    variants = run["States"]["Work"]["Branches"][0]["States"]["Variants"]
-    assert variants["MaxConcurrency"] == 2
-    request = variant_states(run)["Start: variant"]["Parameters"]
+    assert run["States"]["Variants"]["MaxConcurrency"] == 2
+    request = variant_states(run)["Start"]["Parameters"]
     assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 5400}
 
 
@@ -154,7 +151,7 @@ def test_looking_never_fills_the_history(hours: int, parallel: int) -> None:
 
 def test_processing_job_has_no_network_and_encrypted_disk_and_output(processing: dict[str, Any]) -> None:
     run, _ = definitions(processing)
-    request = variant_states(run)["Start: variant"]["Parameters"]
+    request = variant_states(run)["Start"]["Parameters"]
     assert request["NetworkConfig"] == {"EnableNetworkIsolation": True}
     cluster = request["ProcessingResources"]["ClusterConfig"]
     (key,) = resources(processing, "AWS::KMS::Key")
@@ -172,7 +169,7 @@ def test_processing_job_has_no_network_and_encrypted_disk_and_output(processing:
 def test_processing_image_is_the_targets(synthesize: Synthesize, target: str) -> None:
     run, _ = definitions(compile_stack(synthesize, f"compile: {{{{target: {target}}}}}\njob: {{{{}}}}\n"))
     image = specs.platforms.image(target, "torchserve")
-    uri = variant_states(run)["Start: variant"]["Parameters"]["AppSpecification"]["ImageUri"]
+    uri = variant_states(run)["Start"]["Parameters"]["AppSpecification"]["ImageUri"]
     assert uri.endswith(f"/{image.repository}:{image.tag}")
 
 
@@ -193,16 +190,22 @@ def test_job_writes_its_own_cache_and_runs_only(compiling: dict[str, dict[str, A
         f"jobs/{where}/cache/*",
         f"jobs/{where}/runs/*",
     ]
-    assert found["ReadFiles"]["Resource"].endswith(f"}}/jobs/{where}/*")
+    assert [row.rpartition("}/")[2] for row in found["ReadFiles"]["Resource"]] == [
+        f"jobs/{where}/inputs/*",
+        f"jobs/{where}/wheels/*",
+    ]
     assert found["FindFiles"]["Condition"] == {"StringLike": {"s3:prefix": [f"jobs/{where}/*"]}}
     assert "ViaService" in str(found["UseBucketKey"]["Condition"])
     assert not [row for row in found.values() if "Delete" in str(row["Action"])]
 
 
-def test_machine_writes_nothing_but_models(processing: dict[str, Any]) -> None:
-    found = statements(processing, "RunsRunRole")
-    assert found["WriteFiles"]["Resource"].endswith("}/models/processing/*")
-    assert found["ReadFiles"]["Resource"].endswith("}/jobs/processing/runs/*")
+def test_machine_writes_nothing_and_reads_what_instances_say(processing: dict[str, Any], ec2: dict[str, Any]) -> None:
+    on_jobs, on_instances = (statements(template, "RunsRunRole") for template in (processing, ec2))
+    assert not {"WriteFiles", "ReadFiles", "UseBucketKey"} & set(on_jobs)
+    assert "WriteFiles" not in on_instances
+    assert on_instances["ReadFiles"]["Resource"].endswith("}/jobs/ec2/runs/*")
+    for where, found in (("processing", on_jobs), ("ec2", on_instances)):
+        assert found["FindFiles"]["Condition"] == {"StringLike": {"s3:prefix": [f"jobs/{where}/*"]}}
 
 
 def test_instances_are_closed_encrypted_and_terminate_themselves(ec2: dict[str, Any]) -> None:
@@ -255,7 +258,7 @@ def test_instances_start_from_the_template_and_end_by_their_tag(ec2: dict[str, A
     assert run["TagNewInstances"]["Condition"] == {"StringEquals": {"ec2:CreateAction": "RunInstances"}}
     assert "EndInstances" not in run
     assert cleanup["EndInstances"]["Condition"] == {"StringEquals": {"aws:ResourceTag/inferentia:endpoint": "ec2"}}
-    started = variant_states(definitions(ec2)[0])["Start: variant"]["Parameters"]
+    started = variant_states(definitions(ec2)[0])["Start"]["Parameters"]
     assert started["LaunchTemplate"]["LaunchTemplateId"] == f"${{{template}}}"
     assert started["LaunchTemplate"]["Version"] == f"${{{template}.LatestVersionNumber}}"
     tags = [
@@ -326,7 +329,7 @@ def test_rehearsal_is_pinned_and_tagged_down_to_its_jobs(synthesize: Synthesize)
         template = compile_stack(synthesize, f"job: {{{{where: {where}}}}}\n", Deployment(rehearsal=True))
         assert REHEARSAL_ACCOUNT in json.dumps(template)
         assert '{"Ref": "AWS::AccountId"}' not in json.dumps(template)
-        start = variant_states(definitions(template)[0])["Start: variant"]["Parameters"]
+        start = variant_states(definitions(template)[0])["Start"]["Parameters"]
         tags = start["Tags"] if where == "processing" else start["TagSpecifications"][0]["Tags"]
         assert {"Key": "rehearsal", "Value": "true"} in tags
 

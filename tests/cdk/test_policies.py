@@ -29,7 +29,7 @@ RESOURCE_PATTERNS = {
     **{
         f"{_BUCKET}/{prefix}": "what is below is named by digests and runs"
         for name in COMPILED_HERE
-        for prefix in (f"jobs/{name}/*", f"jobs/{name}/cache/*", f"jobs/{name}/runs/*", f"models/{name}/*")
+        for prefix in (f"jobs/{name}/{kind}/*" for kind in ("inputs", "wheels", "cache", "runs"))
     },
     **{
         f"arn:${{AWS::Partition}}:{service}:{_OWN}:{kind}{name}-{_JOB}": "jobs are named for each run"

@@ -19,7 +19,7 @@ from endpoint_spec import jobs
 
 RUN = "depth-0123456789ab-1"
 BUCKET = "inferentia-artifacts"
-KEYS = ("a" * 64, "b" * 64)
+KEY = "c" * 64
 # `aws s3 cp` between a folder that stands for S3 and this machine; uploads to what the file `refused` names fail.
 AWS = """\
 #!/bin/sh
@@ -88,25 +88,25 @@ class Instance:
     def bucket(self) -> Path:
         return self.home / "s3" / BUCKET
 
-    def holds(self, start: str) -> None:
-        """The bundle with this start.sh, empty wheels, two variants and their manifest."""
+    def holds(self, job: str) -> None:
+        """A bundle whose module that compiles is this, and empty wheels."""
         prefixes = {"project": jobs.inputs_prefix, "wheels": jobs.wheels_prefix}
-        files = {"project": {"start.sh": start, "plan.json": "{}"}, "wheels": {"requirements.txt": ""}}
+        code = f"{jobs.CODE}/compile"
+        bundle = {f"{code}/__init__.py": "", f"{code}/portable/__init__.py": "", f"{code}/portable/job.py": HEAD + job}
+        files = {"project": {**bundle, jobs.PLAN: "{}"}, "wheels": {jobs.REQUIREMENTS: ""}}
         for kind, prefix in prefixes.items():
             folder = self.home / kind
             folder.mkdir()
             for name, text in files[kind].items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_text(text)
             key = prefix("depth", jobs.files_digest(jobs.tree_digests(folder)))
             shutil.copytree(folder, self.bucket / key)
             self.tag(kind, key)
-        for key in KEYS:
-            variant = self.bucket / jobs.variant_key("depth", key)
-            variant.parent.mkdir(parents=True)
-            variant.write_text(f"variant {key}")
-        self.put(jobs.variants_manifest_key("depth", RUN), jobs.variants_manifest(BUCKET, "depth", KEYS))
         self.tag("bucket", BUCKET)
         self.tag("run", RUN)
+        self.tag("index", "3")
+        self.tag("key", KEY)
 
     def put(self, key: str, text: str) -> None:
         (self.bucket / key).parent.mkdir(parents=True, exist_ok=True)
@@ -117,14 +117,6 @@ class Instance:
             (self.home / "tags" / name).unlink()
         else:
             (self.home / "tags" / name).write_text(value)
-
-    def variant(self) -> None:
-        self.tag("task", "variant 3")
-        self.tag("key", "c" * 64)
-
-    def gather(self) -> None:
-        self.tag("task", "gather")
-        self.tag("manifest", jobs.variants_manifest_key("depth", RUN))
 
     def start(self) -> subprocess.Popen[str]:
         environment = {
@@ -153,17 +145,15 @@ class Instance:
         """Every call of shutdown, in order."""
         return [line.strip() for line in (self.home / "shutdowns").read_text().splitlines()]
 
-    def status(self, index: str) -> dict[str, object] | None:
+    @property
+    def status(self) -> dict[str, object] | None:
         """What the instance said last."""
-        file = (
-            self.bucket
-            / jobs.record_prefix("depth", RUN, "gather" if index == "gather" else int(index))
-            / "status.json"
-        )
+        file = self.bucket / jobs.record_prefix("depth", RUN, 3) / "status.json"
         return json.loads(file.read_text()) if file.exists() else None
 
-    def log(self, index: str) -> str:
-        return (self.bucket / f"jobs/depth/runs/{RUN}/log/{index}.txt").read_text()
+    @property
+    def log(self) -> str:
+        return (self.bucket / f"jobs/depth/runs/{RUN}/log/3.txt").read_text()
 
     @property
     def uploads(self) -> list[str]:
@@ -179,90 +169,70 @@ def instance(tmp_path: Path) -> Instance:
     return Instance(tmp_path)
 
 
-VARIANT_WORKS = """\
-set -eu
-test "$1 $2" = "variant 3"
-test -f "$3/wheels/requirements.txt"
-mkdir -p "$4/variant" "$4/record/main"
-echo "compiling for $INFERENTIA_RUN"
-echo compiled >"$4/variant/variant.tar"
-echo "compiler log" >"$4/record/main/compile.log"
+HEAD = """\
+import os, pathlib, signal, sys, time
+index, inputs, outputs = sys.argv[1], *map(pathlib.Path, sys.argv[2:])
+def leave(name, text):
+    (outputs / name).parent.mkdir(parents=True, exist_ok=True)
+    (outputs / name).write_text(text)
 """
-GATHER_WORKS = """\
-set -eu
-test "$1" = gather
-mkdir -p "$3/result" "$3/record"
-cat "$2"/variants/*/variant.tar >"$3/result/model.tar.gz"
-echo '{}' >"$3/result/result.json"
+WORKS = """\
+assert index == "3" and (inputs / "wheels" / "requirements.txt").is_file()
+print("compiling for", os.environ["INFERENTIA_RUN"])
+leave("variant/variant.tar", "compiled\\n")
+leave("record/main/compile.log", "compiler log\\n")
 """
+TOUCHES = "pathlib.Path('compiled').touch()\n"
 FAILS = """\
-mkdir -p "$4/record"
-echo kept >"$4/record/log.txt"
-printf 'the "compiler" was killed\\\\ (-9)\\nmore\\n' >"$INFERENTIA_MESSAGE_FILE"
-exit 9
+leave("record/log.txt", "kept\\n")
+pathlib.Path(os.environ["INFERENTIA_MESSAGE_FILE"]).write_text('the "compiler" was killed\\\\ (-9)\\nmore\\n')
+sys.exit(9)
 """
 ARMED, NOW = "-h +180", "-h now"
 
 
 def test_a_variant_is_compiled_and_left_in_the_cache(instance: Instance) -> None:
-    instance.holds(VARIANT_WORKS)
-    instance.variant()
+    instance.holds(WORKS)
     assert instance.run() == 0
     assert instance.shutdowns == [ARMED, NOW]
-    assert (instance.bucket / jobs.variant_key("depth", "c" * 64)).read_text() == "compiled\n"
+    assert (instance.bucket / jobs.variant_key("depth", KEY)).read_text() == "compiled\n"
     assert (instance.bucket / f"jobs/depth/runs/{RUN}/record/3/main/compile.log").read_text() == "compiler log\n"
-    assert instance.status("3") == {"exit_code": 0, "message": ""}
-    assert f"compiling for {RUN}" in instance.log("3")
+    assert instance.status == {"exit_code": 0, "message": ""}
+    assert f"compiling for {RUN}" in instance.log
 
 
 def test_the_status_is_uploaded_last(instance: Instance) -> None:
-    instance.holds(VARIANT_WORKS)
-    instance.variant()
+    instance.holds(WORKS)
     instance.run()
     names = [Path(name).name for name in instance.uploads]
     assert names[-3:] == ["3", "3.txt", "status.json"]  # record, log, status
     assert names.index("variant.tar") < len(names) - 3
 
 
-def test_variants_are_gathered_from_the_manifest(instance: Instance) -> None:
-    instance.holds(GATHER_WORKS)
-    instance.gather()
-    assert instance.run() == 0
-    assert instance.shutdowns == [ARMED, NOW]
-    output = instance.bucket / jobs.output_prefix("depth", RUN)
-    assert (output / "model.tar.gz").read_text() == "".join(f"variant {key}" for key in KEYS)
-    status = instance.status("gather")
-    assert status is not None
-    assert status["exit_code"] == 0
-
-
 def test_a_job_that_fails_without_a_word(instance: Instance) -> None:
-    instance.holds("exit 3\n")
-    instance.variant()
+    instance.holds("sys.exit(3)\n")
     assert instance.run() == 3
     assert instance.shutdowns == [ARMED, NOW]
-    assert instance.status("3") == {"exit_code": 3, "message": "ended with exit code 3; the log says more"}
+    assert instance.status == {"exit_code": 3, "message": "ended with exit code 3; the log says more"}
 
 
 def test_a_job_that_fails_tells_its_reason_and_keeps_its_record(instance: Instance) -> None:
     instance.holds(FAILS)
-    instance.variant()
     assert instance.run() == 9
     assert instance.shutdowns == [ARMED, NOW]
-    assert instance.status("3") == {"exit_code": 9, "message": "the compiler was killed (-9)"}
+    assert instance.status == {"exit_code": 9, "message": "the compiler was killed (-9)"}
     assert (instance.bucket / f"jobs/depth/runs/{RUN}/record/3/log.txt").read_text() == "kept\n"
-    assert not (instance.bucket / jobs.variant_key("depth", "c" * 64)).exists()
+    assert not (instance.bucket / jobs.variant_key("depth", KEY)).exists()
 
 
-@pytest.mark.parametrize("name", ["bucket", "run", "task", "project", "wheels", "key"])
+@pytest.mark.parametrize("name", ["bucket", "run", "index", "project", "wheels", "key"])
 def test_a_missing_tag_ends_the_instance(instance: Instance, name: str) -> None:
-    instance.holds(VARIANT_WORKS)
-    instance.variant()
+    instance.holds(WORKS)
     instance.tag(name, None)
     assert instance.run() == 1
     assert instance.shutdowns == [ARMED, NOW]
     if name in ("project", "wheels", "key"):
-        assert instance.status("3") == {"exit_code": 1, "message": f"the instance has no tag inferentia:{name}"}
+        assert instance.status == {"exit_code": 1, "message": f"the instance has no tag inferentia:{name}"}
 
 
 @pytest.mark.parametrize(
@@ -272,9 +242,10 @@ def test_a_missing_tag_ends_the_instance(instance: Instance, name: str) -> None:
         ("bucket", "$(touch owned)"),
         ("run", "other-0123456789ab-1"),
         ("run", f"{RUN}/../../other"),
-        ("task", "variant 3; touch owned"),
-        ("task", "variant `touch owned`"),
-        ("task", "variant -1"),
+        ("index", "3; touch owned"),
+        ("index", "`touch owned`"),
+        ("index", "-1"),
+        ("index", "gather"),
         ("project", "jobs/other/inputs/" + "a" * 64 + "/"),
         ("project", "jobs/depth/inputs/../../other/"),
         ("wheels", "jobs/depth/inputs/" + "a" * 64 + "/"),
@@ -284,22 +255,20 @@ def test_a_missing_tag_ends_the_instance(instance: Instance, name: str) -> None:
     ],
 )
 def test_a_tag_of_another_form_is_refused_and_never_evaluated(instance: Instance, name: str, value: str) -> None:
-    instance.holds(VARIANT_WORKS)
-    instance.variant()
+    instance.holds(WORKS)
     instance.tag(name, value)
     assert instance.run() == 1
     assert instance.shutdowns == [ARMED, NOW]
     assert not list(instance.home.rglob("owned"))
-    assert not (instance.bucket / jobs.variant_key("depth", "c" * 64)).exists()
+    assert not (instance.bucket / jobs.variant_key("depth", KEY)).exists()
     if name in ("project", "wheels", "key"):
-        status = instance.status("3")
+        status = instance.status
         assert status is not None
         assert f"tag inferentia:{name}" in str(status["message"])
 
 
 def test_an_unwritable_bucket_ends_the_instance_before_anything_is_compiled(instance: Instance) -> None:
-    instance.holds("touch compiled\n" + VARIANT_WORKS)
-    instance.variant()
+    instance.holds(TOUCHES + WORKS)
     (instance.home / "refused").write_text("jobs/")
     assert instance.run() == 1
     assert instance.shutdowns == [ARMED, NOW]
@@ -307,43 +276,28 @@ def test_an_unwritable_bucket_ends_the_instance_before_anything_is_compiled(inst
 
 
 def test_a_variant_that_cannot_be_stored_is_a_failure(instance: Instance) -> None:
-    instance.holds(VARIANT_WORKS)
-    instance.variant()
+    instance.holds(WORKS)
     (instance.home / "refused").write_text("cache/")
     assert instance.run() == 1
     assert instance.shutdowns == [ARMED, NOW]
-    assert instance.status("3") == {"exit_code": 1, "message": "the variant could not be uploaded"}
+    assert instance.status == {"exit_code": 1, "message": "the variant could not be uploaded"}
 
 
 @pytest.mark.parametrize("kind", ["project", "wheels"])
 def test_inputs_that_are_not_what_their_digest_says_are_not_run(instance: Instance, kind: str) -> None:
-    instance.holds(VARIANT_WORKS)
-    instance.variant()
+    instance.holds(TOUCHES + WORKS)
     key = (instance.home / "tags" / kind).read_text()
-    instance.put(f"{key}start.sh", "touch owned\n")
+    instance.put(f"{key}surprise", "more\n")
     assert instance.run() == 1
     assert instance.shutdowns == [ARMED, NOW]
-    assert not list(instance.home.rglob("owned"))
-    status = instance.status("3")
+    assert not list(instance.home.rglob("compiled"))
+    status = instance.status
     assert status is not None
     assert "is not what its digest" in str(status["message"])
 
 
-@pytest.mark.parametrize("name", ["../../secret", "a/variant.tar", f"{'a' * 64}/variant.tar/../../x"])
-def test_a_manifest_may_name_variants_alone(instance: Instance, name: str) -> None:
-    instance.holds(GATHER_WORKS)
-    instance.gather()
-    instance.put(jobs.variants_manifest_key("depth", RUN), json.dumps([{"prefix": "s3://x/"}, name]))
-    assert instance.run() == 1
-    assert instance.shutdowns == [ARMED, NOW]
-    status = instance.status("gather")
-    assert status is not None
-    assert "is not a list of variants" in str(status["message"])
-
-
 def test_the_log_is_uploaded_while_the_job_runs_and_the_limit_ends_it(instance: Instance) -> None:
-    instance.holds("echo at work; sleep 30 & wait $!\n")
-    instance.variant()
+    instance.holds("print('at work', flush=True); time.sleep(30)\n")
     process = instance.start()
     try:
         deadline = time.monotonic() + 20
@@ -352,14 +306,14 @@ def test_the_log_is_uploaded_while_the_job_runs_and_the_limit_ends_it(instance: 
             if file.exists() and "at work" in file.read_text():
                 break
             time.sleep(0.1)
-        assert "at work" in instance.log("3")
+        assert "at work" in instance.log
         os.killpg(process.pid, signal.SIGTERM)  # what the armed shutdown sends to everything
         process.communicate(timeout=20)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert instance.shutdowns == [ARMED, NOW]
-    status = instance.status("3")
+    status = instance.status
     assert status is not None
     assert status["exit_code"] == 143
     assert "limit of 180 minutes" in str(status["message"])
@@ -374,8 +328,7 @@ def test_the_shutdown_is_armed_before_anything_else() -> None:
 def test_an_instance_that_cannot_arm_its_shutdown_shuts_down(instance: Instance) -> None:
     program = instance.home / "bin" / "shutdown"
     program.write_text(program.read_text() + '[ "$2" = now ]\n')
-    instance.holds("touch compiled\n" + VARIANT_WORKS)
-    instance.variant()
+    instance.holds(TOUCHES + WORKS)
     assert instance.run() == 0
     assert instance.shutdowns == [ARMED, NOW]
     assert not list(instance.home.rglob("compiled"))
@@ -383,8 +336,7 @@ def test_an_instance_that_cannot_arm_its_shutdown_shuts_down(instance: Instance)
 
 def test_an_instance_without_a_place_to_work_shuts_down(instance: Instance) -> None:
     (instance.home / "tmp").rmdir()
-    instance.holds(VARIANT_WORKS)
-    instance.variant()
+    instance.holds(WORKS)
     assert instance.run() == 1
     assert instance.shutdowns == [ARMED, NOW]
 

@@ -163,7 +163,7 @@ class Fleet:
 
     def launch(self, template: str, **more: Any) -> dict[str, Any]:
         """Start an instance."""
-        tags = [{"Key": "inferentia:task", "Value": "variant 0"}, {"Key": "inferentia:bucket", "Value": self.bucket}]
+        tags = [{"Key": "inferentia:index", "Value": "0"}, {"Key": "inferentia:bucket", "Value": self.bucket}]
         given = {
             "LaunchTemplate": {"LaunchTemplateId": template, "Version": "1"},
             "MinCount": 1,

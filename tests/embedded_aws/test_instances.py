@@ -27,7 +27,7 @@ def test_user_data_runs_with_its_metadata_and_terminates_the_instance(fleet: Fle
         {TOKEN}; {GET}
         bucket=$(get meta-data/tags/instance/inferentia:bucket)
         get meta-data/tags/instance > out; echo >> out
-        for name in instance-id instance-type placement/region instance-life-cycle tags/instance/inferentia:task; do
+        for name in instance-id instance-type placement/region instance-life-cycle tags/instance/inferentia:index; do
             get meta-data/$name >> out; echo >> out
         done
         get meta-data/spot/instance-action || echo no notice >> out
@@ -46,8 +46,8 @@ def test_user_data_runs_with_its_metadata_and_terminates_the_instance(fleet: Fle
     ended = fleet.ended(instance)
     assert ended["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
     lines = fleet.read("out").splitlines()
-    assert sorted(lines[:3]) == ["inferentia:bucket", "inferentia:task", "of"], "AWS's own tags are not shown"
-    assert lines[3:] == [instance, "c5.4xlarge", "us-east-1", "on-demand", "variant 0", "no notice"]
+    assert sorted(lines[:3]) == ["inferentia:bucket", "inferentia:index", "of"], "AWS's own tags are not shown"
+    assert lines[3:] == [instance, "c5.4xlarge", "us-east-1", "on-demand", "0", "no notice"]
     assert fleet.read("tree/deep/b") == "2\n"
     console = fleet.console(instance)
     for said in ("Shutdown scheduled in 6000 minutes.", "\n1\n2\n", "head says 254", "wrong use is 252", "first"):

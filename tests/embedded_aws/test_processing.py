@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -10,7 +13,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from embedded_aws.process import isolation
-from tests.embedded_aws.running import Aws, running, wait_for
+from tests.embedded_aws.helpers import Fleet
+from tests.embedded_aws.running import MODULE, ROOT, Aws, running, wait_for
 from tests.embedded_aws.work import IMAGE_URI, Work, arm, trust
 
 
@@ -62,6 +66,33 @@ def test_a_job_reads_its_inputs_and_leaves_its_outputs(work: Work) -> None:
         assert line in log
     assert "/opt/ml/processing/input" in log, "the scratch folder ends like the container's"
     assert list((work.aws.directory / "jobs" / work.name).iterdir()) == [], "the disk is gone with the job"
+
+
+def test_jobs_and_instances_have_the_python_that_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "python3.10"
+    python.write_text(f'#!/bin/sh\nNAMED=yes exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "servers.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "own"))
+    say = "python3 -c \"import os; print('named', os.environ['NAMED'], os.environ.get('PYTHONPATH'))\""
+    with running(tmp_path / "aws", "--job-python", str(python)) as aws:
+        work = Work(aws, "named")
+        work.put("code/code/sent.py", "print('what was sent')")
+        path = "/opt/ml/processing/input/project/code"
+        ended = work.run(
+            f"{say}; python -c 'import sent' && ! python -c 'import servers'", Environment={"PYTHONPATH": path}
+        )
+        assert ended["ProcessingJobStatus"] == "Completed", work.log()
+        assert "what was sent" in work.log()
+        assert f"{path}\n" in work.log()
+        assert "No module named 'servers'" in work.log()
+        fleet = Fleet(aws, "fleet")
+        instance = fleet.run(f"{say}; shutdown -h now")
+        fleet.ended(instance)
+        assert "named yes None" in fleet.console(instance)
+    again = [*MODULE, "up", "--job-python", str(tmp_path / "none"), "--directory", str(tmp_path / "aws")]
+    assert subprocess.run(again, cwd=ROOT, check=False, capture_output=True).returncode == 2
 
 
 def test_the_log_and_continuous_outputs_appear_while_it_runs(work: Work) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -31,6 +32,8 @@ def test_it_listens_on_loopback_only(aws: Aws) -> None:
 def test_a_second_server_for_a_directory_and_a_taken_port_are_refused(aws: Aws, tmp_path: Path) -> None:
     again = run("serve", "--directory", str(aws.directory))
     assert (again.returncode, aws.url in again.stderr) == (1, True)
+    other = run("up", "--directory", str(aws.directory), "--job-python", sys.executable)
+    assert (other.returncode, "runs already, with the Python that it was started" in other.stderr) == (2, True)
     port = json.loads((aws.directory / "server.json").read_text())["port"]
     taken = run("serve", "--directory", str(tmp_path), "--port", str(port))
     assert (taken.returncode, f"port {port} is taken" in taken.stderr) == (1, True)

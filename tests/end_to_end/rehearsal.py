@@ -21,11 +21,12 @@ START_SECONDS = 120
 
 @dataclass
 class Rehearsal:
-    """Commands run in `folder`; their output is kept in the answer."""
+    """Commands run in `folder`; their output is kept in the answer. job_python: of compile jobs."""
 
     folder: Path
     server: subprocess.Popen[bytes] | None = None
     variables: dict[str, str] = field(default_factory=dict)
+    job_python: Path = Path(sys.executable)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -65,8 +66,9 @@ class Rehearsal:
     def start(self) -> None:
         """Start the embedded AWS and learn its environment."""
         directory = self.folder / "aws"
+        options = ["--directory", str(directory), "--job-python", str(self.job_python), "--until-stdin-ends"]
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "embedded_aws", "serve", "--directory", str(directory), "--until-stdin-ends"],
+            [sys.executable, "-m", "embedded_aws", "serve", *options],
             cwd=ROOT, env=self.environment, stdin=subprocess.PIPE,  # it ends with this process
         )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS

@@ -1,7 +1,7 @@
 """Compile runs on the embedded AWS: stacks deployed by the stock CDK CLI, state machines that run jobs, faults.
 
-Most runs compile nothing: their bundle is a shell script that keeps to the contract of a bundle, so that a run takes
-seconds and every fault can be tried. The last test submits a real one.
+Most runs compile nothing: their bundle has a module that keeps to the contract of a job, so that a run takes seconds
+and every fault can be tried. The last test submits a real one, whose jobs run on torch 1.13.1 and nothing else.
 """
 
 from __future__ import annotations
@@ -21,31 +21,30 @@ import pytest
 from endpoint_spec import jobs
 from tests.compile.projects import TINY
 from tests.end_to_end.rehearsal import ROOT, Rehearsal
+from tests.job_python import bare, needs_old
 
 DIGEST = "0123456789abcdef" * 4
-START = """#!/bin/sh
-set -eu
-. "${INPUTS:-$(dirname "$0")}/behaviour"
-if [ "$1" = variant ]; then
-    mkdir -p "$4/variant" "$4/record"
-    echo "compiling variant $2 of $INFERENTIA_RUN"; echo "log of $2" >"$4/record/compiler.log"
-    before "$2"
-    head -c "$(size)" /dev/zero >"$4/variant/variant.part"; mv "$4/variant/variant.part" "$4/variant/variant.tar"
-else
-    mkdir -p "$3/result"
-    cat "$2"/variants/*/variant.tar >"$3/result/model.tar.gz"
-    sum=$(sha256sum "$3/result/model.tar.gz"); sum=${sum%% *}
-    echo '{}' >"$3/result/lock.json"; lock=$(sha256sum "$3/result/lock.json"); lock=${lock%% *}
-    bytes=$(($(wc -c <"$3/result/model.tar.gz")))
-    printf '{"name": "%s", "build_digest": "%s", "artifact": {"sha256": "%s", "key": "%s", "bytes": %d}, ' \\
-        "$NAME" "$BUILD" "$sum" "models/$NAME/$sum/model.tar.gz" "$bytes" >"$3/result/result.json"
-    printf '"lock_sha256": "%s", "rehearsal": true, "stand_in": false}' "$lock" >>"$3/result/result.json"
-fi
+JOB = """
+import os, pathlib, signal, sys, time
+index, inputs, outputs = sys.argv[1], *map(pathlib.Path, sys.argv[2:])
+size, before = 1000, lambda index: None
+
+def fail(text):
+    pathlib.Path(os.environ["INFERENTIA_MESSAGE_FILE"]).write_text(text + "\\n")
+    sys.exit(1)
+
+exec((inputs / "project" / "code" / "behaviour.py").read_text())
+print("compiling variant", index, "of", os.environ["INFERENTIA_RUN"], flush=True)
+for name in ("variant", "record/main"):
+    (outputs / name).mkdir(parents=True, exist_ok=True)
+(outputs / "record/main/compile.log").write_text("log of " + index)
+before(index)
+(outputs / "variant/variant.part").write_bytes(bytes(size))
+(outputs / "variant/variant.part").rename(outputs / "variant/variant.tar")
 """
-FAIL = """before() {
-    [ "$1" = 0 ] || { echo "aten::frobnicate cannot be compiled" >"$INFERENTIA_MESSAGE_FILE"; exit 1; }
-}"""
-HANG = "before() { while :; do sleep 0.2; done; }"
+FAIL = "before = lambda index: index == '0' or fail('aten::frobnicate cannot be compiled')"
+HANG = "before = lambda index: time.sleep(1000)"
+LARGE = "size = 20_000_000"
 
 
 @pytest.fixture(scope="module")
@@ -102,21 +101,19 @@ class Runs:
 
     def start(self, behaviour: str = "", keys: list[str] | None = None) -> str:
         """Upload a bundle and start a run of two variants; the execution's ARN."""
-        lines = [f"NAME={self.name} BUILD={DIGEST}", "before() { :; }", "size() { echo 1000; }", behaviour]
-        project = self._put(jobs.inputs_prefix, {"start.sh": START, "behaviour": "\n".join(lines) + "\n"})
-        wheels = self._put(jobs.wheels_prefix, {"requirements.txt": ""})
+        modules = {"compile/__init__.py": "", "compile/portable/__init__.py": "", "compile/portable/job.py": JOB}
+        files = {**modules, "behaviour.py": behaviour}
+        project = self._put(jobs.inputs_prefix, {f"{jobs.CODE}/{name}": text for name, text in files.items()})
+        wheels = self._put(jobs.wheels_prefix, {jobs.REQUIREMENTS: ""})
         self.keys = keys or [hashlib.sha256(uuid.uuid4().bytes).hexdigest() for _ in range(2)]
         number = 1 + len(self.states.list_executions(stateMachineArn=self.machine)["executions"])
         run = jobs.run_name(self.name, DIGEST, number)
-        manifest = jobs.variants_manifest_key(self.name, run)
-        text = jobs.variants_manifest(self.bucket, self.name, self.keys)
-        self.s3.put_object(Bucket=self.bucket, Key=manifest, Body=text.encode())
         variants = [
             {"index": str(index), "key": key, "label": f"variant {index}"} for index, key in enumerate(self.keys)
         ]
         given = {
             "run": run, "submission": uuid.uuid4().hex, "bucket": self.bucket, "build_digest": DIGEST,
-            "project": project, "wheels": wheels, "variants": variants, "manifest": manifest,
+            "project": project, "wheels": wheels, "variants": variants,
         }  # fmt: skip
         started = self.states.start_execution(stateMachineArn=self.machine, name=run, input=json.dumps(given))
         return str(started["executionArn"])
@@ -199,37 +196,29 @@ def on_boxes(rehearsal: Rehearsal, boxes: str) -> Runs:
     return Runs(rehearsal, boxes)
 
 
-def test_a_run_compiles_gathers_publishes_and_is_cached(runs: Runs) -> None:
+def test_a_run_compiles_and_is_cached(runs: Runs) -> None:
     ended = runs.run()
     assert ended["status"] == "SUCCEEDED", ended.get("cause")
-    output = json.loads(ended["output"])
-    sha256 = hashlib.sha256(bytes(2000)).hexdigest()
-    key = f"models/{runs.name}/{sha256}/model.tar.gz"
-    assert output == {
-        "run": ended["name"],
-        "artifact": {"sha256": sha256, "key": key, "bytes": 2000},
-        "result": f"jobs/{runs.name}/runs/{ended['name']}/output/",
-        "variants": [{"index": str(index), "key": item, "cached": False} for index, item in enumerate(runs.keys)],
-    }
-    assert runs.s3.get_object(Bucket=runs.bucket, Key=key)["Body"].read() == bytes(2000)
-    names = [Path(item).name for item in runs.stored(output["result"])]
-    assert sorted(names) == ["lock.json", "model.tar.gz", "result.json"]
-    record = jobs.record_prefix(runs.name, ended["name"], 0)
-    assert f"{record}compiler.log" in runs.stored(record)
+    variants = [{"index": str(index), "key": item, "cached": False} for index, item in enumerate(runs.keys)]
+    assert json.loads(ended["output"]) == {"run": ended["name"], "variants": variants}
+    for index, key in enumerate(runs.keys):
+        made = runs.s3.get_object(Bucket=runs.bucket, Key=jobs.variant_key(runs.name, key))
+        assert made["Body"].read() == bytes(1000)
+        record = jobs.record_prefix(runs.name, ended["name"], index)
+        assert f"{record}main/compile.log" in runs.stored(record)
     assert runs.jobs_running() == []
+    assert runs.published() == []
     again = json.loads(runs.run(keys=runs.keys)["output"])
     assert [variant["cached"] for variant in again["variants"]] == [True, True]
-    assert again["artifact"]["key"] == key
 
 
 def test_a_failing_variant_ends_the_run_with_its_reason(runs: Runs) -> None:
-    before = runs.published()
     ended = runs.run(FAIL)
     assert (ended["status"], ended["error"]) == ("FAILED", "CompileJobFailed")
     assert "aten::frobnicate cannot be compiled" in ended["cause"]
-    assert runs.published() == before
+    assert not runs.stored(jobs.variant_key(runs.name, runs.keys[1]))
     record = jobs.record_prefix(runs.name, ended["name"], 1)
-    assert f"{record}compiler.log" in runs.stored(record), "the record is kept also after a failure"
+    assert f"{record}main/compile.log" in runs.stored(record), "the record is kept also after a failure"
     eventually(lambda: runs.jobs_running() == [], "what the run left running is stopped")
 
 
@@ -260,36 +249,30 @@ def test_shortages_pass(on_jobs: Runs, on_boxes: Runs) -> None:
 @pytest.mark.slow
 def test_a_stopped_job_fails_the_run(on_jobs: Runs) -> None:
     on_jobs.arm(kind="job", action="stop", where="-1-0$", after_seconds=1)
-    ended = on_jobs.run("before() { sleep 3; }")
+    ended = on_jobs.run("before = lambda index: time.sleep(3)")
     assert ended["status"] == "FAILED"
     assert "-1-0: " in ended["cause"]
 
 
 @pytest.mark.slow
-def test_an_interrupted_upload_publishes_nothing_and_the_next_run_does(on_jobs: Runs) -> None:
-    before = on_jobs.published()
+def test_an_interrupted_upload_leaves_nothing_half_and_the_next_run_completes(on_jobs: Runs) -> None:
     on_jobs.arm(kind="call", action="drop", operation="s3:UploadPart", where="/cache/.*partNumber=2")
-    ended = on_jobs.run("size() { echo 20000000; }")
+    ended = on_jobs.run(LARGE)
     assert ended["status"] == "FAILED"
-    assert on_jobs.published() == before
     variants = [key for key in on_jobs.keys if on_jobs.stored(jobs.variant_key("jobs", key))]
     assert len(variants) < 2, "no variant is half there: the one whose upload broke off is not there at all"
-    ended = on_jobs.run("size() { echo 20000000; }", keys=on_jobs.keys)
+    ended = on_jobs.run(LARGE, keys=on_jobs.keys)
     assert ended["status"] == "SUCCEEDED", ended.get("cause")
 
 
 @pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_named(on_jobs: Runs, on_boxes: Runs) -> None:
-    on_jobs.arm(
-        kind="call", action="error", operation="s3:CopyObject", error="AccessDenied", where="/models/", times=20
-    )
-    on_boxes.arm(kind="call", action="error", operation="s3:PutObject", error="AccessDenied", where="/cache/", times=20)
-    both = [(runs, runs.published(), runs.start("size() { echo 1234; }")) for runs in (on_jobs, on_boxes)]
-    for runs, before, execution in both:
+    on_jobs.arm(kind="call", action="error", operation="s3:PutObject", error="AccessDenied", where="/cache/", times=20)
+    both = [(runs, runs.start()) for runs in (on_jobs, on_boxes)]
+    for runs, execution in both:
         ended = runs.ended(execution)
         assert ended["status"] == "FAILED"
-        assert runs.published() == before
-        said = "Access Denied" if runs is on_jobs else "the variant could not be uploaded"
+        said = "AccessDenied" if runs is on_jobs else "the variant could not be uploaded"
         assert said in ended["cause"]
 
 
@@ -308,10 +291,10 @@ def test_what_hangs_is_gone_after_its_limit(on_jobs: Runs, on_boxes: Runs) -> No
 
 @pytest.mark.slow
 def test_spot_capacity_that_is_taken_away(on_boxes: Runs) -> None:
-    on_boxes.arm(kind="instance", action="interrupt", where="inferentia:task=variant 0", after_seconds=3)
-    ended = on_boxes.run('before() { if [ "$1" = 0 ]; then sleep 8; fi; }')
+    on_boxes.arm(kind="instance", action="interrupt", where="inferentia:index=0", after_seconds=3)
+    ended = on_boxes.run("before = lambda index: index == '0' and time.sleep(8)")
     assert ended["status"] == "SUCCEEDED", ended.get("cause")
-    tags = {"inferentia:run": ended["name"], "inferentia:task": "variant 0"}
+    tags = {"inferentia:run": ended["name"], "inferentia:index": "0"}
     filters = [{"Name": f"tag:{key}", "Values": [value]} for key, value in tags.items()]
     found = on_boxes.rehearsal.client("ec2").describe_instances(Filters=filters)["Reservations"]
     reasons = [instance["StateReason"]["Code"] for item in found for instance in item["Instances"]]
@@ -328,11 +311,13 @@ def test_the_stacks_can_be_destroyed(rehearsal: Rehearsal) -> None:
     assert [vpc["CidrBlock"] for vpc in vpcs if not vpc["IsDefault"]] == []
 
 
+@needs_old
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["processing", "ec2"])
-def test_submit_brings_home_what_the_jobs_made(tmp_path: Path, where: str) -> None:
-    """`operations submit` from bundle to lock, with jobs that trace."""
+def test_submit_makes_an_artifact_of_what_jobs_compiled_on_torch_1_13(tmp_path: Path, where: str) -> None:
+    """`submit` from capture to the published artifact; the jobs have torch 1.13.1 and the bundle, no library."""
     rehearsal = Rehearsal(tmp_path, variables={"EMBEDDED_AWS_WAIT_SPEED": "60"})
+    rehearsal.job_python = bare(tmp_path / "python310")
     (tmp_path / "endpoints").mkdir()
     write_spec(tmp_path, "depth", f"job: {{where: {where}, time_limit: 1h, max_parallel: 2}}")
     try:
@@ -340,12 +325,17 @@ def test_submit_brings_home_what_the_jobs_made(tmp_path: Path, where: str) -> No
         rehearsal.must(ROOT / ".venv" / "bin" / "cdk", "bootstrap", "aws://123456789012/us-east-1")
         rehearsal.deploy("InferentiaArtifacts", "InferentiaCompile-depth")
         said = rehearsal.must(sys.executable, "-m", "operations", "submit", "depth", "--rehearsal")
-        assert "built, published and locked" in said
-        (lock,) = (tmp_path / "build" / "rehearsal").rglob("*.lock.json")
-        sha256 = json.loads(lock.read_text())["digests"]["artifact"]
+        assert "built, locked and published" in said
+        lock = json.loads((tmp_path / "build" / "rehearsal" / "depth.lock.json").read_text())
+        assert lock["versions"]["traced-with-torch"].startswith("1.13.1"), lock["versions"]
         runs = Runs(rehearsal, "depth")
-        assert runs.published() == [f"models/depth/{sha256}/model.tar.gz"]
+        assert runs.published() == [lock["artifact"]["key"]]
+        sent = {Path(key).name for key in runs.stored("jobs/depth/inputs/")}
+        own = {path.name for path in (ROOT / "compile" / "portable").rglob("*") if path.is_file()}
+        assert sent - own == {"graph.json", "tensors.safetensors", jobs.TRIALS, jobs.PLAN}
         rehearsal.deploy("InferentiaEndpoint-depth")
         assert "smoke passed" in rehearsal.python("operations", "smoke", "depth", "--rehearsal")
+        again = rehearsal.must(sys.executable, "-m", "operations", "submit", "depth", "--rehearsal")
+        assert again.count(": cached") == 2, again
     finally:
         rehearsal.stop()

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from endpoint_spec import SpecErrors, derive, jobs, platforms
 from endpoint_spec.__main__ import app
 from endpoint_spec.digests import build_digest, handler_digest
-from endpoint_spec.jobs import JobError, Plan, Result
+from endpoint_spec.jobs import JobError, Plan
 from endpoint_spec.schema import schema
 from tests.endpoint_spec.projects import SMALL, Loader
 
@@ -178,14 +178,7 @@ def test_keys() -> None:
     assert jobs.inputs_prefix("depth", SHA) == f"jobs/depth/inputs/{SHA}/"
     assert jobs.wheels_prefix("depth", SHA) == f"jobs/depth/wheels/{SHA}/"
     assert jobs.variant_key("depth", SHA) == f"jobs/depth/cache/{SHA}/variant.tar"
-    assert jobs.variants_manifest_key("depth", run) == f"jobs/depth/runs/{run}/variants.manifest"
     assert jobs.record_prefix("depth", run, 3) == f"jobs/depth/runs/{run}/record/3/"
-    assert jobs.output_prefix("depth", run) == f"jobs/depth/runs/{run}/output/"
-    assert json.loads(jobs.variants_manifest("bucket", "depth", [SHA, OTHER])) == [
-        {"prefix": "s3://bucket/jobs/depth/cache/"},
-        f"{SHA}/variant.tar",
-        f"{OTHER}/variant.tar",
-    ]
 
 
 def test_the_patterns_take_the_keys_and_nothing_more() -> None:
@@ -196,8 +189,7 @@ def test_the_patterns_take_the_keys_and_nothing_more() -> None:
         jobs.RUN_PATTERN: run,
         jobs.INPUTS_KEY_PATTERN: jobs.inputs_prefix("my-depth", SHA),
         jobs.WHEELS_KEY_PATTERN: jobs.wheels_prefix("my-depth", SHA),
-        jobs.MANIFEST_KEY_PATTERN: jobs.variants_manifest_key("depth", jobs.run_name("depth", SHA, 1)),
-        jobs.INDEX_PATTERN: "gather",
+        jobs.INDEX_PATTERN: "9999",
         jobs.SHA256_PATTERN: SHA,
     }
     for pattern, text in good.items():
@@ -205,60 +197,49 @@ def test_the_patterns_take_the_keys_and_nothing_more() -> None:
         for more in ("\n", " ", ";id", "$(id)", "/../x", "'"):
             assert not jobs.is_full(pattern, text + more)
             assert not jobs.is_full(pattern, more + text)
-    for index in ("01", "-1", "10000", "", "Gather"):
+    for index in ("01", "-1", "10000", "", "gather"):
         assert not jobs.is_full(jobs.INDEX_PATTERN, index)
     with pytest.raises(JobError, match="at most 999"):
         jobs.run_name("depth", SHA, 1000)
 
 
 def a_plan(**changes: Any) -> dict[str, Any]:
-    variant = {"role": "main", "bucket": {"image": [8, 8]}, "batch": 1, "label": "main, image 8x8, batch 1"}
+    variant = {"label": "main, image 8x8, batch 1", "slug": "main-8x8-b1", "graph": SHA, "request": {"bounds": [0.1]}}
     plan: dict[str, Any] = {
-        "format": 1,
+        "format": 2,
         "name": "depth",
         "build_digest": SHA,
         "target": "inf1",
         "rehearsal": False,
         "where": "processing",
+        "timeout": 60.0,
         "environment": {},
         "variants": [{"index": 0, "key": SHA, **variant}, {"index": 1, "key": OTHER, **variant}],
-        "files": {"start.sh": SHA, "weights/model.safetensors": OTHER},
+        "files": {"graph/graph.json": SHA, "code/compile/portable/job.py": OTHER},
     }
     return plan | changes
 
 
-def a_result(**changes: Any) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "name": "depth",
-        "build_digest": SHA,
-        "artifact": {"sha256": OTHER, "key": f"models/depth/{OTHER}/model.tar.gz", "bytes": 5},
-        "lock_sha256": SHA,
-        "rehearsal": False,
-        "stand_in": False,
-    }
-    return result | changes
-
-
 def test_written_and_read_back(tmp_path: Path) -> None:
-    for kind, data, read in ((Plan, a_plan(), jobs.read_plan), (Result, a_result(), jobs.read_result)):
-        part = kind.model_validate(data)
-        (tmp_path / "file.json").write_text(jobs.dump(part))
-        assert read(tmp_path / "file.json") == part
-        assert json.loads(jobs.dump(part)) == data
+    plan = Plan.model_validate(a_plan())
+    (tmp_path / jobs.PLAN).write_text(jobs.dump(plan))
+    assert jobs.read_plan(tmp_path / jobs.PLAN) == plan
+    assert json.loads(jobs.dump(plan)) == a_plan()
 
 
 VARIANTS = a_plan()["variants"]
 BAD_PLANS = {
     "no JSON": ("{", "plan.json is not JSON"),
-    "another format": (json.dumps(a_plan(format=2)), "format"),
+    "another format": (json.dumps(a_plan(format=1)), "format"),
     "an unknown key": (json.dumps(a_plan(more=1)), "more"),
     "no variants": (json.dumps(a_plan(variants=[])), "variants"),
     "variants out of order": (json.dumps(a_plan(variants=VARIANTS[::-1])), "not numbered"),
     "one key twice": (json.dumps(a_plan(variants=[VARIANTS[0], {**VARIANTS[1], "key": SHA}])), "the same key"),
     "a digest that is none": (json.dumps(a_plan(build_digest="A" * 64)), "build_digest"),
+    "a slug for a path": (json.dumps(a_plan(variants=[{**VARIANTS[0], "slug": "../x"}])), "slug"),
     "a name for a shell": (json.dumps(a_plan(name="a;id")), "name"),
-    "a file outside": (json.dumps(a_plan(files={"../start.sh": SHA})), "no path inside the bundle"),
-    "an absolute file": (json.dumps(a_plan(files={"/start.sh": SHA})), "no path inside the bundle"),
+    "a file outside": (json.dumps(a_plan(files={"../graph.json": SHA})), "no path inside the bundle"),
+    "an absolute file": (json.dumps(a_plan(files={"/graph.json": SHA})), "no path inside the bundle"),
 }
 
 
@@ -270,17 +251,12 @@ def test_plans_that_are_refused(text: str, words: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_results_that_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"result\.json cannot be read: No such file"):
-        jobs.read_result(tmp_path / "result.json")
-    other = {"sha256": OTHER, "key": f"models/deep/{OTHER}/model.tar.gz", "bytes": 5}
-    for body, words in (
-        (json.dumps(a_result(artifact=other)).encode(), "does not name the endpoint"),
-        (b"\xff", r"result\.json is not JSON"),
-    ):
-        (tmp_path / "result.json").write_bytes(body)
-        with pytest.raises(JobError, match=words):
-            jobs.read_result(tmp_path / "result.json")
+def test_a_plan_that_is_none_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"plan\.json cannot be read: No such file"):
+        jobs.read_plan(tmp_path / jobs.PLAN)
+    (tmp_path / jobs.PLAN).write_bytes(b"\xff")
+    with pytest.raises(JobError, match=r"plan\.json is not JSON"):
+        jobs.read_plan(tmp_path / jobs.PLAN)
 
 
 def test_a_digest_of_a_folder(tmp_path: Path) -> None:

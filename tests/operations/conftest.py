@@ -37,9 +37,9 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_lock(root: Path, *, rehearsal: bool, **changes: Any) -> Path:
+def write_lock(root: Path, *, rehearsal: bool, spec_name: str = "depth", **changes: Any) -> Path:
     """Write an artifact of a few bytes and the lock that names it."""
-    spec = specs.load(root / "endpoints" / "depth.yaml", root=root)
+    spec = specs.load(root / "endpoints" / f"{spec_name}.yaml", root=root)
     artifact = specs.lock.artifact_path(spec, rehearsal)
     artifact.parent.mkdir(parents=True, exist_ok=True)
     artifact.write_bytes(b"a tarball, as far as S3 can tell" * 100)
@@ -47,11 +47,11 @@ def write_lock(root: Path, *, rehearsal: bool, **changes: Any) -> Path:
     tensor = {"name": "x", "shape": [1], "dtype": "float32"}
     lock = {
         "format": 1,
-        "name": "depth",
+        "name": spec_name,
         "rehearsal": rehearsal,
         "target": "inf1",
         "digests": {"build": build_digest(spec), "handler": handler_digest(spec), "artifact": digest},
-        "artifact": {"key": artifact_key("depth", digest), "bytes": artifact.stat().st_size},
+        "artifact": {"key": artifact_key(spec_name, digest), "bytes": artifact.stat().st_size},
         "versions": {"torch": "1.13.1"},
         "task": {"name": "depth-estimation"},
         "weights": {"source": "random:0"},

@@ -65,11 +65,11 @@ def variants_map(processor: dict[str, Any], then: str) -> dict[str, Any]:
     }
 
 
-def succeeding(sha256: str, wait: int = 0) -> tuple[dict[str, Any], str]:
-    """Every variant was cached, the artifact is published; after `wait` seconds."""
+def succeeding(wait: int = 0) -> tuple[dict[str, Any], str]:
+    """Every variant was cached; after `wait` seconds."""
     one = {"One": {"Type": "Pass", "End": True}}
     variants = [{"index": str(index), "key": key, "cached": True} for index, key in enumerate(KEYS)]
-    output = {"run.$": "$.run", "artifact": {"sha256": sha256}, "variants": variants}
+    output = {"run.$": "$.run", "variants": variants}
     done = {"Type": "Pass", "Parameters": output, "End": True}
     pause = {"Type": "Wait", "Seconds": wait, "Next": "Variants"}
     return {"Pause": pause, "Variants": variants_map(one, "Done"), "Done": done}, "Pause"
@@ -79,16 +79,25 @@ def write_bundle(project: Path, folder: Path, name: str = "depth", *, rehearsal:
     """What `inferentia bundle` writes, without a model."""
     spec = specs.load(project / "endpoints" / f"{name}.yaml", root=project)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / jobs.START).write_text("exit 0\n")
-    (folder / jobs.PROJECT).write_bytes(b"project" * 100)
+    (folder / jobs.GRAPH).mkdir()
+    (folder / jobs.GRAPH / "graph.json").write_text("{}\n")
+    (folder / jobs.TRIALS).write_bytes(b"trials" * 100)
     plan = Plan(
         name=name,
         build_digest=build_digest(spec),
         target="inf1",
         rehearsal=rehearsal,
         where="processing",
+        timeout=60,
         variants=[
-            VariantJob(index=index, role="main", bucket={}, batch=index + 1, label=f"main batch {index + 1}", key=key)
+            VariantJob(
+                index=index,
+                label=f"main batch {index + 1}",
+                slug=f"main-b{index + 1}",
+                key=key,
+                graph=key,
+                request={},
+            )
             for index, key in enumerate(KEYS)
         ],
         files=jobs.tree_digests(folder),

@@ -175,7 +175,7 @@ def test_of_two_submissions_one_wins(rehearsal: Rehearsal) -> None:
     assert codes == [0, 1], said
     (lost,) = [text for process, text in zip(both, said, strict=True) if process.returncode]
     assert "is running since" in lost
-    assert "operations attach racing" in lost
+    assert "inferentia attach racing" in lost
     client = rehearsal.client("stepfunctions")
     executions = client.list_executions(stateMachineArn=machine(rehearsal, "racing"))["executions"]
     assert sum(row["status"] == "SUCCEEDED" for row in executions) == 1
@@ -192,13 +192,13 @@ def test_an_unwritable_bucket(rehearsal: Rehearsal) -> None:
 
 
 def test_an_upload_that_is_cut_is_completed_by_the_next(rehearsal: Rehearsal) -> None:
-    fault(rehearsal, "call", "s3:PutObject", "drop", "--where", f"jobs/cut/inputs/.*/{jobs.PROJECT}", "--times", "2")
+    fault(rehearsal, "call", "s3:PutObject", "drop", "--where", f"jobs/cut/inputs/.*/{jobs.PLAN}", "--times", "2")
     ended = submit(rehearsal, "cut")
     assert ended.returncode == 1, ended.stdout
     assert "No run was started" in ended.stdout
     there = keys(rehearsal, "jobs/cut/inputs/")
     assert there
-    assert not [key for key in there if key.endswith(jobs.PROJECT)]
+    assert not [key for key in there if key.endswith(jobs.PLAN)]
     nothing_came_of(rehearsal, "cut")
     again = submit(rehearsal, "cut")
     assert again.returncode == 0, again.stdout

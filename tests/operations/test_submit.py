@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import pytest
 from botocore.exceptions import ClientError
 
 from endpoint_spec import jobs
-from endpoint_spec.lock import artifact_key
 from operations.account import Account
 from operations.commands import jobs as command
 from operations.errors import OperationError
@@ -25,36 +24,30 @@ from tests.operations import machines
 from tests.operations.conftest import write_lock
 
 Run = Callable[..., tuple[int, str, str]]
-ARTIFACT = b"what the gather job made" * 50
-DIGEST = hashlib.sha256(ARTIFACT).hexdigest()
 
 
 class Compile:
-    """The room compile, as far as operations asks it: bundles are written, adoptions are noted."""
+    """The room compile, as far as operations asks it: it writes bundles, and makes artifact and lock of variants."""
 
     def __init__(self) -> None:
         self.adopted: list[dict[str, Any]] = []
         self.bundled: list[tuple[str, ...]] = []
         self.refusal: str | None = None
 
-    def __call__(self, root: Path, verb: str, name: str, *arguments: str) -> str:
+    def __call__(self, root: Path, verb: str, name: str, *arguments: str) -> None:
+        rehearsal = "--rehearse" in arguments
         if verb == "bundle":
             self.bundled.append(arguments)
-            machines.write_bundle(root, Path(arguments[1]), name, rehearsal="--rehearse" in arguments)
-            return ""
+            machines.write_bundle(root, Path(arguments[1]), name, rehearsal=rehearsal)
+            return
         assert verb == "adopt"
         if self.refusal:
             raise OperationError(self.refusal)
         folder = Path(arguments[1])
-        self.adopted.append(
-            {
-                "name": name,
-                "artifact": (folder / jobs.ARTIFACT).read_bytes(),
-                "lock": json.loads((folder / jobs.LOCK).read_text()),
-                "rehearse": "--rehearse" in arguments,
-            }
-        )
-        return ""
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+        self.adopted.append({"name": name, "files": found, "rehearse": rehearsal})
+        write_lock(root, rehearsal=rehearsal, spec_name=name)
 
 
 @pytest.fixture
@@ -74,22 +67,10 @@ def ready(project: Path, bucket: str, compiler: Compile) -> Path:
     return project
 
 
-def put_result(project: Path, run: str, name: str = "depth", artifact: bytes = ARTIFACT, **changes: Any) -> None:
-    """What the gather job and the state machine leave in the bucket."""
-    s3, prefix = boto3.client("s3"), jobs.output_prefix(name, run)
-    lock = json.dumps({"name": name}).encode()
-    spec = machines.specs.load(project / "endpoints" / f"{name}.yaml", root=project)
-    made = jobs.Result(
-        name=name,
-        build_digest=machines.build_digest(spec),
-        artifact=jobs.ResultArtifact(sha256=DIGEST, key=artifact_key(name, DIGEST), bytes=len(ARTIFACT)),
-        lock_sha256=hashlib.sha256(lock).hexdigest(),
-        rehearsal=True,
-        stand_in=False,
-    ).model_copy(update=changes)
-    s3.put_object(Bucket=machines.BUCKET, Key=prefix + jobs.LOCK, Body=lock)
-    s3.put_object(Bucket=machines.BUCKET, Key=prefix + jobs.RESULT, Body=jobs.dump(made).encode())
-    s3.put_object(Bucket=machines.BUCKET, Key=artifact_key(name, DIGEST), Body=artifact)
+def put_variants(name: str = "depth") -> None:
+    """What the jobs leave in the cache."""
+    for key in machines.KEYS:
+        boto3.client("s3").put_object(Bucket=machines.BUCKET, Key=jobs.variant_key(name, key), Body=key[:3].encode())
 
 
 def run_of(project: Path, number: int = 1, name: str = "depth") -> str:
@@ -109,41 +90,44 @@ def keys(prefix: str = "jobs/") -> list[str]:
     return [row["Key"] for row in rows]
 
 
-def test_a_run_is_told_what_to_do_and_its_result_is_fetched(ready: Path, run: Run, compiler: Compile) -> None:
-    arn = machines.deploy(*machines.succeeding(DIGEST))
-    put_result(ready, run_of(ready))
+def test_a_run_is_told_what_to_do_and_what_it_compiled_is_made_an_artifact(
+    ready: Path, run: Run, compiler: Compile
+) -> None:
+    arn = machines.deploy(*machines.succeeding())
+    put_variants()
     said = f"{jobs.run_prefix('depth', run_of(ready))}record/1/main-b2/compile.log"
     boto3.client("s3").put_object(Bucket=machines.BUCKET, Key=said, Body=b"whole\n")
     code, out, err = submit(run, ready, "--json")
     assert code == 0, err
     assert (ready / "build/record/depth/main-b2/compile.log").read_text() == "whole\n"
     record = json.loads(out)
-    assert (record["run"], record["status"], record["sha256"]) == (run_of(ready), "SUCCEEDED", DIGEST)
-    assert [variant["state"] for variant in record["variants"]] == ["cached", "cached", "done"]
-    assert compiler.adopted == [{"name": "depth", "artifact": ARTIFACT, "lock": {"name": "depth"}, "rehearse": True}]
+    locked = json.loads((ready / "build/rehearsal/depth.lock.json").read_text())
+    made = [record[key] for key in ("run", "status", "sha256", "key", "bytes")]
+    assert made == [run_of(ready), "SUCCEEDED", locked["digests"]["artifact"], *locked["artifact"].values()]
+    assert keys("models/") == [locked["artifact"]["key"]]
+    assert [variant["state"] for variant in record["variants"]] == ["cached", "cached"]
+    (adopted,) = compiler.adopted
+    variants = {f"variants/{key}/{jobs.VARIANT}": key[:3].encode() for key in machines.KEYS}
+    plan = adopted["files"].pop(jobs.PLAN)
+    assert adopted == {"name": "depth", "files": variants, "rehearse": True}
     assert list((ready / "build/jobs").iterdir()) == []
 
     client = boto3.client("stepfunctions")
     execution = client.list_executions(stateMachineArn=arn)["executions"][0]
     given = json.loads(client.describe_execution(executionArn=execution["executionArn"])["input"])
-    assert given.keys() == {
-        "run", "submission", "bucket", "build_digest", "project", "wheels", "variants", "manifest"
-    }  # fmt: skip
+    assert given.keys() == {"run", "submission", "bucket", "build_digest", "project", "wheels", "variants"}
     assert given["variants"][1] == {"index": "1", "key": machines.KEYS[1], "label": "main batch 2"}
     there = {key.removeprefix(given["project"]) for key in keys(given["project"])}
-    assert there == {jobs.START, jobs.PROJECT, jobs.PLAN}
+    assert there == {f"{jobs.GRAPH}/graph.json", jobs.TRIALS, jobs.PLAN}
     assert keys(given["wheels"]) == [given["wheels"] + jobs.REQUIREMENTS]
-    manifest = json.loads(boto3.client("s3").get_object(Bucket=machines.BUCKET, Key=given["manifest"])["Body"].read())
-    assert manifest == [
-        {"prefix": f"s3://{machines.BUCKET}/jobs/depth/cache/"},
-        *(f"{key}/variant.tar" for key in machines.KEYS),
-    ]
+    uploaded = boto3.client("s3").get_object(Bucket=machines.BUCKET, Key=given["project"] + jobs.PLAN)
+    assert uploaded["Body"].read() == plan
 
 
 def test_a_second_submission_uploads_nothing_and_takes_the_next_number(ready: Path, run: Run) -> None:
-    machines.deploy(*machines.succeeding(DIGEST))
+    machines.deploy(*machines.succeeding())
     for number in (1, 2):
-        put_result(ready, run_of(ready, number))
+        put_variants()
         code, out, err = submit(run, ready, "--json")
         assert code == 0, err
         assert json.loads(out)["run"] == run_of(ready, number)
@@ -151,17 +135,17 @@ def test_a_second_submission_uploads_nothing_and_takes_the_next_number(ready: Pa
     assert len(versions) == len({row["Key"] for row in versions}) == 3
 
 
-def test_a_half_uploaded_bundle_is_completed_and_the_code_comes_last(
+def test_a_half_uploaded_bundle_is_completed_and_the_plan_comes_last(
     ready: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machines.deploy(*machines.succeeding(DIGEST))
-    put_result(ready, run_of(ready))
+    machines.deploy(*machines.succeeding())
+    put_variants()
     sent: list[str] = []
-    account = Account()
+    whole, account = False, Account()
     real = account.s3.upload_file
 
     def breaking(path: str, bucket: str, key: str, **more: Any) -> None:
-        if key.endswith(jobs.PROJECT):
+        if key.endswith(jobs.PLAN) and not whole:
             raise ClientError({"Error": {"Code": "RequestTimeout", "Message": "the line is cut"}}, "PutObject")
         sent.append(key)
         real(path, bucket, key, **more)
@@ -173,28 +157,27 @@ def test_a_half_uploaded_bundle_is_completed_and_the_code_comes_last(
     assert "the line is cut" in err
     assert "No run was started" in err
     assert "not sent again" in err
-    assert [key for key in keys("jobs/depth/inputs/") if key.endswith(jobs.PROJECT)] == []
-    assert [key for key in keys("jobs/depth/runs/") if key.endswith("variants.manifest")] == []
+    assert [key for key in keys("jobs/depth/inputs/") if key.endswith(jobs.PLAN)] == []
 
-    monkeypatch.setattr(account.s3, "upload_file", real)
-    before = len(sent)
+    whole, before = True, len(sent)
     assert submit(run, ready)[0] == 0
-    assert before == len(sent) == 3  # requirements.txt, start.sh, plan.json: once each
+    assert before == 3  # requirements.txt, the graph, the trials: not sent again
+    assert [Path(key).name for key in sent[before:]] == [jobs.PLAN, "model.tar.gz"]
 
 
 def test_an_object_of_another_size_is_sent_again(ready: Path, run: Run) -> None:
-    machines.deploy(*machines.succeeding(DIGEST))
-    put_result(ready, run_of(ready))
+    machines.deploy(*machines.succeeding())
+    put_variants()
     assert submit(run, ready)[0] == 0
-    damaged = next(key for key in keys("jobs/depth/inputs/") if key.endswith(jobs.START))
+    damaged = next(key for key in keys("jobs/depth/inputs/") if key.endswith("graph.json"))
     boto3.client("s3").put_object(Bucket=machines.BUCKET, Key=damaged, Body=b"")
-    put_result(ready, run_of(ready, 2))
+    put_variants()
     assert submit(run, ready)[0] == 0
-    assert boto3.client("s3").get_object(Bucket=machines.BUCKET, Key=damaged)["Body"].read() == b"exit 0\n"
+    assert boto3.client("s3").get_object(Bucket=machines.BUCKET, Key=damaged)["Body"].read() == b"{}\n"
 
 
 def test_an_unwritable_bucket_says_what_is_needed(ready: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    machines.deploy(*machines.succeeding(DIGEST))
+    machines.deploy(*machines.succeeding())
     account = Account()
 
     def denied(*_: Any, **__: Any) -> None:
@@ -212,8 +195,8 @@ def test_an_unwritable_bucket_says_what_is_needed(ready: Path, run: Run, monkeyp
 
 
 def test_of_two_at_once_one_wins_and_the_other_says_who(ready: Path, run: Run) -> None:
-    machines.deploy(*machines.succeeding(DIGEST, wait=3))
-    put_result(ready, run_of(ready))
+    machines.deploy(*machines.succeeding(wait=3))
+    put_variants()
     assert submit(run, ready, "--detach")[0] == 0
     code, _, err = submit(run, ready)
     assert code == 1
@@ -224,22 +207,25 @@ def test_of_two_at_once_one_wins_and_the_other_says_who(ready: Path, run: Run) -
     assert json.loads(out)["run"] == run_of(ready)
 
 
-def test_a_race_is_decided_by_step_functions(ready: Path) -> None:
+def test_a_race_is_decided_by_step_functions(ready: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both have looked and seen nobody; exactly one start succeeds."""
     spec = machines.write_spec(ready)
-    machines.deploy(*machines.succeeding(DIGEST, wait=3))
+    machines.deploy(*machines.succeeding(wait=3))
     account = Account()
     stack = find(spec, account)
     plan = machines.write_bundle(ready, ready / "build/bundle")
-    together, ended = threading.Barrier(2, timeout=10), list[object]()
+    together, ended, real = threading.Barrier(2, timeout=10), list[object](), compile_stack.runs
+
+    def look(*given: Any) -> list[compile_stack.Execution]:
+        found = real(*given)
+        together.wait()
+        return found
+
+    monkeypatch.setattr(compile_stack, "runs", look)
 
     def one() -> None:
-        def prepare(_: str) -> dict[str, Any]:
-            together.wait()
-            return {"variants": [], "bucket": machines.BUCKET}
-
         try:
-            ended.append(compile_stack.start(account, stack, plan, prepare).run)
+            ended.append(compile_stack.start(account, stack, plan, {"variants": []}).run)
         except OperationError as error:
             ended.append(error)
 
@@ -278,7 +264,7 @@ def test_a_failed_job_gives_its_reason_and_its_record(ready: Path, run: Run, com
     assert "main batch 2: failed" in err
     assert f"build/record/depth/{run_of(ready)}/" in err
     assert (ready / f"build/record/depth/{run_of(ready)}/1/compile.log").read_text() == "killed\n"
-    assert [variant["state"] for variant in json.loads(out)["variants"]] == ["cached", "failed", "waiting"]
+    assert [variant["state"] for variant in json.loads(out)["variants"]] == ["cached", "failed"]
     assert compiler.adopted == []
 
 
@@ -293,7 +279,7 @@ def test_a_record_with_a_foreign_path_is_not_written_outside(ready: Path, run: R
 
 
 def test_a_stopped_run_is_called_stopped(ready: Path, run: Run) -> None:
-    machines.deploy(*machines.succeeding(DIGEST, wait=60))
+    machines.deploy(*machines.succeeding(wait=60))
     assert submit(run, ready, "--detach")[0] == 0
     account = Account()
     stack = find(machines.write_spec(ready), account)
@@ -306,7 +292,7 @@ def test_a_stopped_run_is_called_stopped(ready: Path, run: Run) -> None:
 
 def test_a_hanging_run_is_ended_by_its_limit(ready: Path, run: Run) -> None:
     """The machine's own TimeoutSeconds, as the compile stack sets it from job.time_limit."""
-    states, first = machines.succeeding(DIGEST, wait=60)
+    states, first = machines.succeeding(wait=60)
     machines.deploy(states, first)
     client = boto3.client("stepfunctions")
     arn = find(machines.write_spec(ready), Account()).state_machine
@@ -317,40 +303,49 @@ def test_a_hanging_run_is_ended_by_its_limit(ready: Path, run: Run) -> None:
     assert "its time limit is 2h (job.time_limit)" in err
 
 
-def test_a_spec_changed_meanwhile_locks_nothing(ready: Path, run: Run, compiler: Compile) -> None:
-    machines.deploy(*machines.succeeding(DIGEST))
-    put_result(ready, run_of(ready))
-    compiler.refusal = "the run built 0123, the spec wants 4567"
+def test_what_compile_refuses_is_kept_with_the_way_on(ready: Path, run: Run, compiler: Compile) -> None:
+    machines.deploy(*machines.succeeding())
+    put_variants()
+    compiler.refusal = "depth changed since it was sent: 0123, the spec is now 4567"
     code, _, err = submit(run, ready)
     assert code == 1
-    assert "the run built 0123, the spec wants 4567" in err
+    assert "depth changed since it was sent: 0123, the spec is now 4567" in err
+    (folder,) = (ready / "build/jobs").iterdir()
+    assert (folder / "variants" / machines.KEYS[0] / jobs.VARIANT).read_bytes() == b"aaa"
+    again = f"inferentia adopt depth --from {folder} --rehearse, then inferentia publish depth --rehearsal"
+    assert f"Nothing was locked; what the run compiled stays in {folder}. Again: {again}" in err
     assert not (ready / "build/rehearsal/depth.lock.json").exists()
+    assert keys("models/") == []
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"artifact_bytes": b"something else"}, "the published artifact has sha256"),
-        ({"lock_sha256": "0" * 64}, "the lock of the run has sha256"),
-        ({"build_digest": "0" * 64}, "result.json of run"),
-    ],
-)
-def test_what_does_not_fit_is_not_adopted(
-    ready: Path, run: Run, compiler: Compile, changes: dict[str, Any], said: str
-) -> None:
-    machines.deploy(*machines.succeeding(DIGEST))
-    artifact = changes.pop("artifact_bytes", ARTIFACT)
-    put_result(ready, run_of(ready), artifact=artifact, **changes)
+def test_a_variant_that_is_gone_is_named(ready: Path, run: Run, compiler: Compile) -> None:
+    machines.deploy(*machines.succeeding())
+    put_variants()
+    boto3.client("s3").delete_object(Bucket=machines.BUCKET, Key=jobs.variant_key("depth", machines.KEYS[1]))
     code, _, err = submit(run, ready)
     assert code == 1
-    assert said in err
-    assert "Nothing was locked" in err
+    assert f"{jobs.variant_key('depth', machines.KEYS[1])} cannot be read" in err
+    assert "Nothing was locked. Again: inferentia attach depth" in err
     assert compiler.adopted == []
+    assert list((ready / "build/jobs").iterdir()) == []
+
+
+def test_an_artifact_that_cannot_be_published_says_how_later(ready: Path, run: Run) -> None:
+    machines.deploy(*machines.succeeding())
+    put_variants()
+    write_lock(ready, rehearsal=True)  # the same artifact as that of Compile
+    key = json.loads((ready / "build/rehearsal/depth.lock.json").read_text())["artifact"]["key"]
+    boto3.client("s3").put_object(Bucket=machines.BUCKET, Key=key, Body=b"another")
+    code, _, err = submit(run, ready)
+    assert code == 1
+    assert "depth is locked, but not published: " in err
+    assert "Somebody replaced it" in err
+    assert "Again: inferentia publish depth --rehearsal" in err
 
 
 def test_ctrl_c_leaves_the_run_going(ready: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    machines.deploy(*machines.succeeding(DIGEST, wait=2))
-    put_result(ready, run_of(ready))
+    machines.deploy(*machines.succeeding(wait=2))
+    put_variants()
 
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
@@ -366,9 +361,10 @@ def test_ctrl_c_leaves_the_run_going(ready: Path, run: Run, monkeypatch: pytest.
 
 
 def test_two_who_follow_one_run_do_not_disturb_each_other(ready: Path, run: Run, compiler: Compile) -> None:
-    machines.deploy(*machines.succeeding(DIGEST))
-    put_result(ready, run_of(ready))
+    machines.deploy(*machines.succeeding())
+    put_variants()
     assert submit(run, ready)[0] == 0
+    boto3.client("s3").delete_object(Bucket=machines.BUCKET, Key=keys("models/")[0])  # so that there is an upload
     account = Account()
     spec = machines.write_spec(ready)
     ours, theirs = find_run(spec, account, None), find_run(spec, account, None)
@@ -376,9 +372,11 @@ def test_two_who_follow_one_run_do_not_disturb_each_other(ready: Path, run: Run,
         one.refresh(lambda *_: None)
     inner: list[record.Adopted] = []
 
-    def meanwhile(sent: int) -> None:
+    @contextmanager
+    def meanwhile(*_: object) -> Iterator[Callable[[int], None]]:
         if not inner:
-            inner.append(record.fetch_result(theirs, ready))
+            inner.append(record.fetch_result(theirs, ready, lambda *_: nullcontext(lambda _: None)))
+        yield lambda _: None
 
     assert record.fetch_result(ours, ready, meanwhile) == inner[0]
     assert len(compiler.adopted) == 3
@@ -386,7 +384,7 @@ def test_two_who_follow_one_run_do_not_disturb_each_other(ready: Path, run: Run,
 
 
 def test_detach_returns_at_once(ready: Path, run: Run) -> None:
-    machines.deploy(*machines.succeeding(DIGEST, wait=30))
+    machines.deploy(*machines.succeeding(wait=30))
     code, out, err = submit(run, ready, "--detach", "--json")
     assert (code, json.loads(out)["status"]) == (0, "RUNNING")
     assert "attach depth" in err
@@ -397,8 +395,8 @@ def test_all_means_the_specs_that_are_not_locked(ready: Path, run: Run, compiler
     machines.write_spec(ready, "other")
     (ready / "endpoints/faulty.yaml").write_text("name: faulty\n")
     write_lock(ready, rehearsal=True)  # depth
-    machines.deploy(*machines.succeeding(DIGEST), name="other")
-    put_result(ready, run_of(ready, name="other"), "other")
+    machines.deploy(*machines.succeeding(), name="other")
+    put_variants("other")
     code, out, err = run("submit", "--all", "--rehearsal", "--json", "--root", str(ready))
     assert [record["name"] for record in json.loads(out)] == ["other"]
     assert "depth left out: is locked" in err
@@ -412,8 +410,8 @@ def test_all_means_the_specs_that_are_not_locked(ready: Path, run: Run, compiler
     spec.write_text(spec.read_text().replace("random:0", "random:1"))
     (ready / "endpoints/faulty.yaml").unlink()
     (ready / "endpoints/other.yaml").unlink()
-    machines.deploy(*machines.succeeding(DIGEST))
-    put_result(ready, run_of(ready))
+    machines.deploy(*machines.succeeding())
+    put_variants()
     code, out, err = run("submit", "--all", "--rehearsal", "--json", "--root", str(ready))
     assert (code, [record["name"] for record in json.loads(out)]) == (0, ["depth"]), err
 
@@ -440,24 +438,25 @@ def test_a_stack_that_is_not_deployed(ready: Path, run: Run) -> None:
     ],
 )
 def test_a_stack_of_another_version_or_section(ready: Path, run: Run, outputs: dict[str, str], said: str) -> None:
-    machines.deploy(*machines.succeeding(DIGEST), **outputs)
+    machines.deploy(*machines.succeeding(), **outputs)
     code, _, err = submit(run, ready)
     assert code == 1
     assert said in err
     assert "cdk deploy InferentiaCompile-depth" in err
 
 
-def test_a_real_build_needs_a_set_of_wheels(ready: Path, run: Run) -> None:
-    machines.deploy(*machines.succeeding(DIGEST))
-    code, _, err = run("submit", "depth", "--root", str(ready))
-    assert code == 2
-    assert "inferentia wheels" in err
+def test_without_wheels_the_machines_own_compiler_is_used(ready: Path, run: Run, compiler: Compile) -> None:
+    machines.deploy(*machines.succeeding(wait=30))
+    code, _, err = run("submit", "depth", "--detach", "--root", str(ready))
+    assert code == 0, err
+    (wheels,) = keys("jobs/depth/wheels/")
+    assert boto3.client("s3").get_object(Bucket=machines.BUCKET, Key=wheels)["Body"].read().startswith(b"# nothing")
 
 
 def test_what_brings_the_compiler_enters_the_keys(ready: Path, run: Run, compiler: Compile) -> None:
     spec = ready / "endpoints/depth.yaml"
     spec.write_text(spec.read_text().replace("processing", "ec2"))
-    machines.deploy(*machines.succeeding(DIGEST), Where="ec2", MachineImage="ami-0123")
+    machines.deploy(*machines.succeeding(), Where="ec2", MachineImage="ami-0123")
     (ready / "wheels").mkdir()
     (ready / "wheels" / jobs.REQUIREMENTS).write_text("")
     code, _, err = run("submit", "depth", "--wheels", str(ready / "wheels"), "--detach", "--root", str(ready))
@@ -475,7 +474,7 @@ def test_neither_or_both_of_name_and_all(ready: Path, run: Run) -> None:
 
 
 def test_attach_without_a_run(ready: Path, run: Run) -> None:
-    machines.deploy(*machines.succeeding(DIGEST))
+    machines.deploy(*machines.succeeding())
     code, _, err = run("attach", "depth", "--root", str(ready))
     assert code == 1
     assert "there is no run of depth (runs: none yet)" in err
@@ -492,16 +491,3 @@ def test_a_rehearsal_never_leaves_the_machine(
     assert code == 1
     assert "refused" in err
     assert "elsewhere.example.invalid" in err
-
-
-def test_publish_recognizes_what_the_run_published(ready: Path, run: Run) -> None:
-    write_lock(ready, rehearsal=True)
-    lock = json.loads((ready / "build/rehearsal/depth.lock.json").read_text())
-    s3 = boto3.client("s3")
-    artifact = (ready / "build/rehearsal/depth/model.tar.gz").read_bytes()
-    s3.put_object(Bucket=machines.BUCKET, Key="jobs/depth/runs/x/output/model.tar.gz", Body=artifact)
-    source = {"Bucket": machines.BUCKET, "Key": "jobs/depth/runs/x/output/model.tar.gz"}
-    s3.copy_object(Bucket=machines.BUCKET, Key=lock["artifact"]["key"], CopySource=source)
-    code, out, err = run("publish", "depth", "--rehearsal", "--json", "--root", str(ready))
-    assert code == 0, err
-    assert json.loads(out)["uploaded"] is False

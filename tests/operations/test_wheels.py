@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from endpoint_spec import platforms
 from endpoint_spec.jobs import REQUIREMENTS, files_digest
 from operations.errors import OperationError, WrongUseError
 from operations.jobs import wheels
@@ -71,15 +71,6 @@ def test_written_requirements_read_back(folder: Path) -> None:
         wheels.write_requirements(folder)
 
 
-@pytest.mark.parametrize("target", ["inf1", "inf2"])
-def test_the_locked_requirements_pin_everything_but_what_the_image_has(target: str) -> None:
-    file = wheels.requirements(target)
-    named = {pin.name: pin.version for pin in wheels.pins(file.read_text(), file.name)}
-    assert {"transformers", "pydantic", "typer", "safetensors", "numpy", "pillow"} <= named.keys()
-    assert not {"torch", "torchvision", "torch-neuron", "torch-neuronx"} & named.keys()
-    assert platforms.image(target, "torchserve").python in file.read_text().splitlines()[1]
-
-
 def test_a_folder_that_holds_something_is_not_used(folder: Path, run: Run) -> None:
     code, _, err = run("wheels", str(folder))
     assert code == 2
@@ -88,23 +79,31 @@ def test_a_folder_that_holds_something_is_not_used(folder: Path, run: Run) -> No
 
 def test_pip_is_asked_for_wheels_of_the_image(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
+    compiler = "neuron_cc-1.24.0.0+d58fa6134-cp310-cp310-linux_x86_64.whl"
 
     def fake(command: list[str], **_: object) -> object:
         asked.append(command)
-        target = Path(command[command.index("--dest") + 1])
-        name = "neuron_cc-1.24.0.0+d58fa6134-cp310-cp310-linux_x86_64.whl" if len(asked) == 2 else WHEEL
-        (target / name).write_bytes(BODY)
+        for name in (compiler, WHEEL):
+            (Path(command[command.index("--dest") + 1]) / name).write_bytes(BODY)
         return wheels.subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(wheels.subprocess, "run", fake)
-    code, _, err = run("wheels", str(tmp_path / "set"), "--package", "neuron-cc==1.24.0.0", "--json")
+    code, out, err = run("wheels", str(tmp_path / "set"), "--package", "more==1.0", "--json")
     assert code == 0, err
-    first, second = asked
-    assert {"--require-hashes", "--no-deps", "--only-binary=:all:", "3.10"} <= set(first)
-    assert "--require-hashes" not in second
-    assert second[-1] == "neuron-cc==1.24.0.0"
+    (command,) = asked
+    assert {"--only-binary=:all:", "3.10"} <= set(command)
+    assert command[-2:] == ["neuron-cc[tensorflow]==1.24.0.0", "more==1.0"]
+    assert json.loads(out)["wheels"] == 2
     written = (tmp_path / "set" / REQUIREMENTS).read_text()
     assert f"neuron-cc==1.24.0.0+d58fa6134 --hash=sha256:{DIGEST}\n" in written
+    assert wheels.read(tmp_path / "set").files.keys() == {compiler, WHEEL, REQUIREMENTS}
+
+
+def test_an_image_that_holds_its_compiler_needs_no_wheels(tmp_path: Path, run: Run) -> None:
+    code, _, err = run("wheels", str(tmp_path / "set"), "--target", "inf2")
+    assert code == 2
+    assert "the image of inf2 holds its compiler" in err
+    assert not (tmp_path / "set").exists()
 
 
 def test_pips_own_words(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +111,7 @@ def test_pips_own_words(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatc
         return wheels.subprocess.CompletedProcess(command, 1, "", "WARNING: x\nERROR: no matching distribution\n")
 
     monkeypatch.setattr(wheels.subprocess, "run", fake)
-    code, _, err = run("wheels", str(tmp_path / "set"), "--target", "inf2")
+    code, _, err = run("wheels", str(tmp_path / "set"))
     assert code == 1
     assert "ERROR: no matching distribution" in err
     assert not (tmp_path / "set").exists()

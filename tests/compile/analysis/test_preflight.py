@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import equal, nn
 
 from compile.analysis.preflight import ACCEPTABLE, of_module, require
 from compile.analysis.variant import AnalyzedVariant, analyzed, examined
@@ -133,6 +133,7 @@ def assigns(module: Any, x: torch.Tensor) -> torch.Tensor:
         (lambda m, x: x * 2 if torch.equal(m.window, x) else x, [("data-dependent", HERE)]),
         (lambda _, x: x * 2 if torch.allclose(input=x.abs(), other=x) else x, [("data-dependent", HERE)]),
         (lambda _, x: x * 2 if torch.is_nonzero(x.argmax()) else x, [("data-dependent", HERE)]),
+        (lambda _, x: x * 2 if equal(x, x.abs()) else x, [("data-dependent", HERE)]),
         (lambda m, x: x * 2 if torch.equal(m.window, m.window.abs()) else x, []),
         (lambda _, x: x + torch.from_dlpack(x.detach().abs()), [("data-dependent", HERE)]),
         (lambda _, x: x / len(x[x > 0]), [("data-dependent", HERE)]),

@@ -98,20 +98,6 @@ def test_parseq():
     assert report.safe.candidates > 100  # with them, the decoding steps cannot be one subgraph
 
 
-def test_bert_base_total():
-    """With the library of the container's lane (4.44.2) the total is the published one; 4.57 records attention anew."""
-    transformers = pytest.importorskip("transformers")
-    if not IN_CONTAINER:
-        pytest.skip(f"published with torch 1.13.1; {torch.__version__} takes scaled_dot_product_attention")
-    config = transformers.BertConfig(num_labels=2, hidden_size=48, intermediate_size=96, return_dict=False)
-    ids = torch.ones(1, 128, dtype=torch.long)
-    report = analyze(transformers.BertForSequenceClassification(config), (ids, ids, ids), grad=False)
-    log = published("bert_base")
-    assert report.total == log["total"] == 565
-    assert_near(report.as_logged.compiled, *log["fused"])
-    assert report.as_logged.subgraphs == 1
-
-
 _BERT = """
 import json, torch, transformers
 from compile.analysis import analyze
@@ -132,8 +118,10 @@ def test_bert_base_table_with_the_published_library():
     """transformers 4.21.3, installed apart from the lane's own into build/."""
     target = ROOT / "build" / "cache" / "transformers-4.21.3"
     if not (target / "transformers").is_dir():
-        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target)]
-        done = run([*install, "transformers==4.21.3", "tokenizers==0.12.1"])
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target)]
+        done = run(
+            [*install, "transformers==4.21.3", "tokenizers==0.12.1", "numpy<1.24"]
+        )  # torch 1.13.1 takes no newer
         if done.returncode:
             pytest.skip(f"transformers 4.21.3 cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
     environment = {**os.environ, "PYTHONPATH": f"{target}{os.pathsep}{ROOT}", "HF_HUB_OFFLINE": "1"}
@@ -146,6 +134,7 @@ def test_bert_base_table_with_the_published_library():
     unsupported = {kind: found["count"] for kind, found in report["operators"].items() if not found["supported"]}
     assert unsupported == log["unsupported"]
     assert_near(report["partition"]["as_logged"]["compiled"], *log["fused"])
+    assert report["partition"]["as_logged"]["subgraphs"] == 1
 
 
 @pytest.mark.slow

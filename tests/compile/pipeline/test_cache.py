@@ -204,8 +204,8 @@ def flipped(file: Path, name: str) -> None:
 def described(file: Path, **changes: Any) -> None:
     """captured.json says something else, and its digest still is what it was before."""
     content = members(file)
-    told = json.loads(content["captured.json"]) | changes
-    write_members(file, {**content, "captured.json": json.dumps(told).encode()})
+    said = json.loads(content["captured.json"]) | changes
+    write_members(file, {**content, "captured.json": json.dumps(said).encode()})
 
 
 GRAPH = "model.graph"

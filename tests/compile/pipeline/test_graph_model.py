@@ -31,7 +31,7 @@ from compile.targets import process_runner
 from endpoint_spec import lock as locks
 from endpoint_spec.errors import SpecErrors
 from tests.compile.models.tiny import TINY
-from tests.compile.portable.captures import stored
+from tests.compile.portable.graph_files import stored
 from tests.compile.projects import ENTRY, HANDLER, rehearse, write_entry
 from tests.compile.targets.conftest import stand_in  # noqa: F401  (a fixture)
 from tests.compile.targets.helpers import in_this_process

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,9 +14,8 @@ from compile.ir.flat_module import flat_module, signature
 from compile.lowering.for_target import flattened, lowered
 from compile.models import find
 from compile.portable import capture as capturing
-from compile.portable import decode, file
+from compile.portable import file
 from compile.portable.tensors import TensorStore
-from endpoint_spec import archives
 from tests.compile.models.tiny import TINY
 
 REPLAYED_BY = "1.13.1"
@@ -62,26 +61,6 @@ def of_family(key: tuple[str, str], target: str, batch_size: int = 1) -> tuple[l
     return graphs, store
 
 
-def written(path: Path, graphs: list[file.PortableVariant], store: TensorStore) -> Path:
-    """The folder that the written file unpacks to."""
-    file.write(path, {"torch": str(torch.__version__)}, graphs, store)
-    return unpacked(path)
-
-
-def unpacked(path: Path) -> Path:
-    folder = path.with_name(f"{path.name}.unpacked")
-    archives.extract(path, folder, compressed=False)
-    return folder
-
-
-def stored(tensors: Mapping[str, torch.Tensor]) -> TensorStore:
-    """What was read, to be written again."""
-    store = TensorStore()
-    for tensor in tensors.values():
-        store.add(tensor)
-    return store
-
-
 class Convolutions(nn.Module):
     """Without a look-up: all of it is compiled, also for inf1."""
 
@@ -106,5 +85,11 @@ def plain() -> tuple[list[file.PortableVariant], TensorStore]:
     return [captured(module, [inputs, {name: tensor + 1 for name, tensor in inputs.items()}], "inf1", store)], store
 
 
-def read(folder: Path) -> file.GraphFile:
-    return decode.read(folder)
+def two(place: Path) -> None:
+    """bert.graph, which has a host part, and plain.graph, which has none."""
+    for name, (graphs, store) in (("bert", of_family(("bert", "base-uncased"), "inf1")), ("plain", plain())):
+        file.write(place / f"{name}.graph", {"torch": str(torch.__version__)}, graphs, store)
+
+
+if __name__ == "__main__":
+    two(Path(sys.argv[1]))

@@ -15,19 +15,13 @@ import pytest
 import torch
 
 from compile.portable import check, decode, file, operators
-from tests.compile.portable import captures, mutations
-
-BERT = ("bert", "base-uncased")
+from tests.compile.portable import graph_files, mutations
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Two graph files, unpacked: one with a host part and one without."""
-    place = tmp_path_factory.mktemp("graphs")
-    return {
-        "bert": captures.written(place / "bert.graph", *captures.of_family(BERT, "inf1")),
-        "plain": captures.written(place / "plain.graph", *captures.plain()),
-    }
+    return graph_files.made(tmp_path_factory.mktemp("graphs"))
 
 
 def test_one_graph_has_a_host_part_and_one_has_none(folders: dict[str, Path]) -> None:
@@ -39,7 +33,7 @@ def test_one_graph_has_a_host_part_and_one_has_none(folders: dict[str, Path]) ->
 def test_what_is_read_is_written_again_byte_for_byte(name: str, folders: dict[str, Path], tmp_path: Path) -> None:
     found = decode.read(folders[name])
     check.require(found)
-    file.write(tmp_path / "again.graph", found.header, found.variants, captures.stored(found.tensors))
+    file.write(tmp_path / "again.graph", found.header, found.variants, graph_files.stored(found.tensors))
     assert (tmp_path / "again.graph").read_bytes() == folders[name].with_suffix("").read_bytes()
     assert [one.name for one in tmp_path.iterdir()] == ["again.graph"]
 
@@ -54,8 +48,9 @@ def test_it_answers_as_the_original(name: str, folders: dict[str, Path]) -> None
             torch.testing.assert_close(made, wanted)
 
 
-def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
-    graphs, store = captures.plain()
+def test_a_file_that_cannot_be_written_leaves_nothing(folders: dict[str, Path], tmp_path: Path) -> None:
+    found = decode.read(folders["plain"])
+    graphs, store = found.variants, graph_files.stored(found.tensors)
     with pytest.raises(ValueError, match="JSON"):
         file.write(tmp_path / "x.graph", {"a": float("nan")}, graphs, store)
     node = replace(graphs[0].device.nodes[0], kwargs={"x": object()})

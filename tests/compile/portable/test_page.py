@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from compile.portable import decode, file, tensors
-from tests.compile.portable import captures, replays
+from tests.compile.portable import captures, graph_files, replays
 
 PAGE = (replays.ROOT / "docs" / "portable-graph.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -22,7 +22,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A graph file with a host part."""
     path = tmp_path_factory.mktemp("graphs") / "bert.graph"
-    captures.written(path, *captures.of_family(("bert", "base-uncased"), "inf1"))
+    graph_files.written(path, *captures.of_family(("bert", "base-uncased"), "inf1"))
     return path
 
 

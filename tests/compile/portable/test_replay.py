@@ -12,7 +12,7 @@ import torch
 
 from compile.portable import decode
 from tests.compile.models.tiny import TINY
-from tests.compile.portable import captures, replays
+from tests.compile.portable import captures, graph_files, replays
 
 OLD = replays.ROOT / ".venv310" / "bin" / "python"
 # For Inf2, nothing is split off: most graphs are the same, so that three stand for all.
@@ -25,7 +25,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Each graph file unpacked, by name."""
     place = tmp_path_factory.mktemp("graphs")
     return {
-        name: captures.written(place / f"{name}.graph", *captures.of_family(*case))
+        name: graph_files.written(place / f"{name}.graph", *captures.of_family(*case))
         for name, case in zip(NAMES, CASES, strict=True)
     }
 

@@ -168,10 +168,10 @@ def test_a_bundle_goes_into_an_empty_folder_alone(
     assert run(monkeypatch, *asked, str(tmp_path / "full")) == 2
     assert "full is not an empty folder" in " ".join(capsys.readouterr().err.split())
     assert run(monkeypatch, *asked, str(tmp_path / "new"), "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["inputs_sha256"] == jobs.files_digest(jobs.tree_digests(tmp_path / "new"))
+    found = json.loads(capsys.readouterr().out)
+    assert found["inputs_sha256"] == jobs.files_digest(jobs.tree_digests(tmp_path / "new"))
     assert run(monkeypatch, *asked, str(tmp_path / "third")) == 0
-    assert told["plan"]["variants"][0]["key"] in capsys.readouterr().out
+    assert found["plan"]["variants"][0]["key"] in capsys.readouterr().out
 
 
 @needs_old
@@ -229,11 +229,11 @@ def test_a_stand_in_compiles_and_its_lock_says_so(
     # The container's torch is 1.13.1, and this job ran another: a stand-in may.
     result = place.brought(tmp_path / "result")
     assert run(monkeypatch, "adopt", "own", "--from", str(result), "--root", str(project), "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["lock"]["stand_in"]
-    assert told["variants"][0]["record"] == "build/record/own/main-x_8-batch_1"
+    found = json.loads(capsys.readouterr().out)
+    assert found["lock"]["stand_in"]
+    assert found["variants"][0]["record"] == "build/record/own/main-x_8-batch_1"
     assert (project / "build/record/own/main-x_8-batch_1/compile.log").read_text() in done.stdout
-    assert told["lock"]["parity"]["details"]["graphs/main-x_8-batch_1.pt"]["device"]["output"]["cosine"] > 0.999
+    assert found["lock"]["parity"]["details"]["graphs/main-x_8-batch_1.pt"]["device"]["output"]["cosine"] > 0.999
 
 
 def test_a_compiler_that_fails_leaves_its_log_and_its_reason(tmp_path: Path) -> None:
@@ -337,8 +337,8 @@ def test_wheels_are_installed_by_their_hashes_with_their_commands(
     line = wheel(place.inputs / "wheels")
     (place.inputs / "wheels" / jobs.REQUIREMENTS).write_text(line)
     found = job._wheels(place.inputs / "wheels", place.folder / "installed")
-    told = subprocess.check_output(["extra"], env={**os.environ, **found}, text=True)
-    assert told == "the command ran\n"
+    printed = subprocess.check_output(["extra"], env={**os.environ, **found}, text=True)
+    assert printed == "the command ran\n"
     (place.inputs / "wheels" / jobs.REQUIREMENTS).write_text(line[:-2] + ("0\n" if line[-2] != "0" else "1\n"))
     assert place.job().returncode == 1
     assert place.message == "The wheels cannot be installed; pip's own words are in the log.\n"
@@ -443,9 +443,9 @@ def test_variants_of_different_versions_are_not_mixed(
     variant = folder / "variants" / key / jobs.VARIANT
     unpacked = tmp_path / "unpacked"
     archives.extract(variant, unpacked, compressed=False)
-    told = json.loads((unpacked / "result.json").read_text())
-    told["found"]["torch"] = "1.12.0"
-    (unpacked / "result.json").write_text(json.dumps(told))
+    found = json.loads((unpacked / "result.json").read_text())
+    found["found"]["torch"] = "1.12.0"
+    (unpacked / "result.json").write_text(json.dumps(found))
     pack(unpacked, [path.name for path in unpacked.iterdir() if path.name != "files.json"], key, variant)
     assert run(monkeypatch, "adopt", "own", "--from", str(folder), "--rehearse", "--root", str(project)) == 1
     text = " ".join(capsys.readouterr().err.split())

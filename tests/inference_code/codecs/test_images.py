@@ -501,3 +501,10 @@ def test_a_file_that_asks_for_more_memory_than_there_is_is_413(monkeypatch: pyte
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(TooLarge, match="more memory than there is"):
         decode(b"x", MANY)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "BMP", "AVIF", "PDF"])
+def test_another_kind_of_file_is_named(kind: str) -> None:
+    body = b"\0\0\0 ftypavif" if kind == "AVIF" else encoded(Image.fromarray(gradient(8, 8)), kind)
+    with pytest.raises(BadRequest, match=f"the body is a {kind} file"):
+        decode(body, MANY)

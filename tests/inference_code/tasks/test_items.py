@@ -177,3 +177,40 @@ def test_too_many_and_no_parts(served: Any) -> None:
         ask(served, *form())
     with pytest.raises(BadRequest, match="a part is one item"):
         ask(served, *form(("application/x-npy", npy(np.zeros((2, 4, 4, 3), np.uint8)))))
+
+
+def test_a_picture_in_json_as_clients_write_it(served: Any) -> None:
+    """A data URI as browsers make it, lines as MIME breaks them, a byte order mark as Windows writes it."""
+    expected = one_by_one(served, picture(90))[0]
+    text = base64.b64encode(picture(90)).decode()
+    lines = "\r\n".join(text[start : start + 76] for start in range(0, len(text), 76))
+    for image in (text, f"data:image/png;base64,{text}", lines):
+        body = json.dumps({"image": image}).encode()
+        assert ask(served, body, "application/json", "application/json")[0] == expected
+        assert ask(served, b"\xef\xbb\xbf" + body, "application/json", "application/json")[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ("data:image/png,AAAA", "data URI 'data:image/png', without ;base64"),
+        ("A-_A", "image is not base64 (A to Z"),
+        (base64.b64encode(picture(90, kind="GIF")).decode(), "the body is a GIF file"),
+    ],
+)
+def test_a_picture_in_json_that_is_none(served: Any, image: str, words: str) -> None:
+    (item,) = handler.input_fn(json.dumps({"image": image}).encode(), "application/json", Headers({}))
+    assert isinstance(item.error, BadRequest)
+    assert words in str(item.error)
+
+
+def test_a_content_encoding_is_refused_by_name(served: Any) -> None:
+    del served
+    (item,) = handler.input_fn(b"x", "image/png", Headers({"content-encoding": "gzip"}))
+    assert item.error is not None
+    assert (item.error.status, str(item.error)) == (
+        415,
+        "Content-Encoding 'gzip' is not read; send the body without it",
+    )
+    (item,) = handler.input_fn(picture(9), "image/png", Headers({"content-encoding": "identity"}))
+    assert item.error is None
