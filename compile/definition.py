@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
 
 from compile.errors import CompileError, users_code
+
+if TYPE_CHECKING:
+    from endpoint_spec.endpoint import Compile
 
 # A bucket names the sizes that a graph is fixed to, e.g. {"image": [518, 518]} or {"tokens": 128}.
 Bucket = Mapping[str, int | Sequence[int]]
@@ -52,6 +55,17 @@ def sizes_of(size: int | Sequence[int]) -> Sequence[int]:
     return size if isinstance(size, Sequence) else [size]
 
 
+class Recorded(Protocol):
+    """What an original answered that is not at hand."""
+
+    def outputs(self, bucket: Bucket, batch: int) -> Sequence[Sequence[torch.Tensor]]:
+        """Its tensors, in order, for each of the reference inputs."""
+
+    def difference(self, bucket: Bucket, batch: int, bounds: Sequence[float]) -> str:
+        """Where the module answers something else: the output, both values, the first operator; "" within the bounds
+        of each output."""
+
+
 @dataclass(frozen=True)
 class GraphDefinition:
     """One graph of a model.
@@ -64,6 +78,8 @@ class GraphDefinition:
         for the items of a batch: every caller gets them whole. A build proves that they are.
     padding: inputs that may be smaller than the graph's, with the value that fills them up (as Item.padding has it).
         A build proves that it moves no real position. By default the task's setting of this name, for the role main.
+    recorded: the original's answers to the reference inputs, where the original itself is not at hand: the artifact is
+        compared with these, not with what `module` answers.
     """
 
     module: nn.Module
@@ -71,6 +87,11 @@ class GraphDefinition:
     reference_inputs: Callable[[Bucket, int], Sequence[Inputs]]
     shared_outputs: Sequence[str] = ()
     padding: Mapping[str, float] = field(default_factory=dict)
+    recorded: Recorded | None = None
+
+    def recorded_outputs(self, variant: GraphVariant) -> Sequence[Sequence[torch.Tensor]] | None:
+        """What the artifact is compared with; None where that is what the module itself answers."""
+        return None if self.recorded is None else self.recorded.outputs(variant.bucket, variant.batch)
 
 
 @dataclass(frozen=True)
@@ -91,7 +112,7 @@ class ModelDefinition:
     """A model ready to be built.
 
     graphs: by role (main, encoder, step, refine); most models have the one role "main".
-    buckets: used when the spec names none.
+    buckets, batch_sizes: used when the spec names none.
     task, task_settings: a task of inference_code (or a name of your own, when the spec has a handler).
     weights_module: holds every weight that a checkpoint fills; default: the module of the only graph.
     checkpoint_keys(state): renames (and reshapes) the tensors of a published checkpoint to weights_module's names.
@@ -107,6 +128,12 @@ class ModelDefinition:
     checkpoint_keys: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]] | None = None
     initialise: Callable[[nn.Module, torch.Generator], None] | None = None
     sample: Callable[[Bucket], SampleRequest] | None = None
+    batch_sizes: Sequence[int] = (1,)
+
+    def sizes(self, wanted: Compile) -> tuple[Sequence[Bucket], Sequence[int]]:
+        """Buckets and batch sizes of a build: what a spec's compile section names, or its own."""
+        named = "batch_sizes" in wanted.model_fields_set
+        return wanted.buckets or self.buckets, wanted.batch_sizes if named else self.batch_sizes
 
     def __post_init__(self) -> None:
         problems = [*_shape_problems(self), *_module_problems(self)]

@@ -103,7 +103,7 @@ def _report(file: Path, root: Path | None) -> dict[str, Any]:
         "ok": True,
         "errors": [],
         "name": spec.name,
-        "model": spec.model.entry or " ".join(filter(None, (spec.model.family, spec.model.variant))),
+        "model": spec.model.shown,
         "weights": spec.model.weights.source,
         "target": spec.compile.target,
         "instance_type": spec.serve.instance_type,

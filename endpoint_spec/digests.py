@@ -14,7 +14,7 @@ from .endpoint import EndpointSpec
 from .errors import SpecErrors, fault_of
 from .places import INSTALLED, family_file
 from .quantities import format_duration
-from .weights import INDEX, FileWeights, HubWeights, RandomWeights, S3Weights, shards
+from .weights import INDEX, FileWeights, GraphWeights, HubWeights, RandomWeights, S3Weights, shards
 
 # Rooms of the installed project; code of a user that imports them depends on an installation, not on files of his own.
 _ROOMS = ("endpoint_spec", "compile", "inference_code", "cdk", "operations", "embedded_aws")
@@ -97,12 +97,17 @@ def definition_code(spec: EndpointSpec) -> dict[str, str]:
 
 
 def weights_identity(spec: EndpointSpec, known: str | None = None) -> dict[str, str | int | None]:
-    """What tells one set of weights from another: a seed, a sha256, or an address where no digest is declared."""
+    """What tells one set of weights from another: a seed, a sha256, or an address where no digest is declared.
+
+    Of a graph file it is all that there is of the model.
+    """
     weights = spec.model.weights
     if isinstance(weights, RandomWeights):
         return {"seed": weights.seed}
     if isinstance(weights, FileWeights):
         return {"sha256": weights.sha256 or known or weights_digest(spec.root / weights.path), **weights.chosen}
+    if isinstance(weights, GraphWeights):
+        return {"graph": known or file_digest(spec.root / weights.path)}
     if isinstance(weights, S3Weights):
         return {**({"sha256": weights.sha256} if weights.sha256 else {"s3": weights.uri}), **weights.chosen}
     assert isinstance(weights, HubWeights)  # noqa: S101  (there is no other kind)

@@ -28,7 +28,7 @@ from pydantic import (
 
 from . import platforms
 from .quantities import Count, Duration, Gigabytes, Ratio, fault
-from .weights import Weights
+from .weights import GraphWeights, Weights
 
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 _TOPIC = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}")
@@ -148,15 +148,30 @@ class Section(BaseModel):
 
 
 class Model(Section):
-    """What is served: a built-in family, or an entry of the user's own that returns a ModelDefinition."""
+    """What is served: a built-in family, an entry of the user's own that returns a ModelDefinition, or a graph file."""
 
     family: StrictStr | None = Field(default=None, description="a built-in model family: a file of compile/models/")
     variant: StrictStr | None = Field(default=None, description="a variant of the family, such as vits")
     entry: StrictStr | None = Field(
         default=None, description="path.py:function of the project that returns a ModelDefinition"
     )
+    graph: StrictStr | None = Field(
+        default=None, description="a graph file of the project, with weights, sizes and recorded answers"
+    )
     weights: Weights
     options: dict[str, Any] = Field(default_factory=dict, description="passed to the family or the entry as it stands")
+
+    @property
+    def shown(self) -> str:
+        """The model in a word or two: its entry, its graph file, or its family and variant."""
+        return self.entry or self.graph or " ".join(filter(None, (self.family, self.variant)))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_of_a_graph(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("graph") is not None and "weights" not in data:
+            return {**data, "weights": GraphWeights(path=str(data["graph"]))}
+        return data
 
 
 # What a model can do that a trace fixes or a compiler lacks, and that a spec may accept nevertheless; with the way out.

@@ -20,7 +20,12 @@ from .validation import error_of
 # Every rule that a spec is held to.
 RULES = (*rules.RULES, *compiler_rules.RULES, *job_rules.RULES, *lowering_rules.RULES)
 # What stands in for a required key that is missing or wrong, so that the other keys are still checked.
-_STAND_INS: dict[str, Any] = {"name": "stand-in", "model": {"weights": "random:0"}, "model.weights": "random:0"}
+_STAND_INS: dict[str, Any] = {
+    "name": "stand-in",
+    "model": {"weights": "random:0"},
+    "model.weights": "random:0",
+    "model.graph": "stand-in",  # without it, weights would be missed, too
+}
 
 
 def load(path: Path, root: Path | None = None, *, verify_weights: bool = False) -> EndpointSpec:

@@ -14,7 +14,7 @@ from .errors import SpecErrors, near, shown
 from .findings import Finding, Rules
 from .places import families
 from .quantities import format_duration
-from .weights import INDEX, FileWeights, shards
+from .weights import INDEX, FileWeights, GraphWeights, shards
 
 RULES = Rules()
 rule = RULES.register
@@ -51,16 +51,41 @@ def file_ends_in_yaml(spec: EndpointSpec) -> Iterator[Finding]:
         yield Finding("", "", f"ends in {spec.path.suffix}, which no command looks for", remedy)
 
 
-@rule("model.family", "model.entry")
+@rule("model.family", "model.entry", "model.graph")
 def one_definition(spec: EndpointSpec) -> Iterator[Finding]:
-    """A model is defined by a family or by an entry."""
+    """A model is defined by a family, by an entry, or by a graph file."""
     model = spec.model
+    beside = {"entry": model.entry, "family": model.family}
+    for kind, value in beside.items() if model.graph is not None else ():
+        if value is not None:
+            problem, remedy = f"is given beside the {kind} {value}", f"Keep graph, or {kind}."
+            yield Finding("model.graph", str(model.graph), problem, remedy)
     if model.family is not None and model.entry is not None:
         problem = f"is given beside the family {model.family}"
         yield Finding("model.entry", model.entry, problem, "Keep family for a built-in model, or entry for your own.")
-    if model.family is None and model.entry is None:
-        remedy = f"Write family (one of {', '.join(families()) or 'compile/models/'}) or entry: path.py:function."
-        yield Finding("model", "", "names neither family nor entry", remedy)
+    if model.family is None and model.entry is None and model.graph is None:
+        remedy = (
+            f"Write family (one of {', '.join(families()) or 'compile/models/'}), entry: path.py:function, or "
+            "graph: path.graph."
+        )
+        yield Finding("model", "", "names neither family nor entry nor graph", remedy)
+
+
+@rule("model.graph", "model.weights", "model.options")
+def graph_is_the_model(spec: EndpointSpec) -> Iterator[Finding]:
+    """A graph file of the project has the weights, and nothing of the model can be chosen any more."""
+    model = spec.model
+    if model.graph is None:
+        return
+    wrong = path_problem(spec.root, model.graph)
+    if wrong:
+        yield Finding("model.graph", model.graph, *wrong)
+    if not isinstance(model.weights, GraphWeights):
+        problem = f"is given beside the graph file {model.graph}, which has its weights"
+        yield Finding("model.weights", model.weights.source, problem, "Leave it out.")
+    if model.options:
+        problem = f"is given beside the graph file {model.graph}, in which nothing can be chosen"
+        yield Finding("model.options", ", ".join(model.options), problem, "Leave it out.")
 
 
 @rule("model.family", "model.variant", "model.entry")

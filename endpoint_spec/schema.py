@@ -21,6 +21,8 @@ def schema() -> dict[str, Any]:
     parts["Job"]["properties"]["instance_type"]["anyOf"][0]["enum"] = machines
     parts["Model"]["properties"]["family"]["anyOf"][0]["enum"] = list(families())
     parts["Lowering"]["properties"]["off"]["anyOf"][0]["items"]["enum"] = list(rewrites())
+    parts["Model"]["required"].remove("weights")
+    parts["Model"]["anyOf"] = [{"required": ["weights"]}, {"required": ["graph"]}]
     # Defaults as a spec writes them, with their units; pydantic would give ISO durations and fractions.
     for section in (Accept, Alarms, Compile, Job, RequestLimits, Rollout, Scale, Serve):
         for name, default in section().model_dump(mode="json").items():

@@ -96,12 +96,22 @@ class HubWeights(_Weights):
         return f"hub:{self.id}" + (f"@{self.revision}" if self.revision else "")
 
 
-AnyWeights = RandomWeights | FileWeights | S3Weights | HubWeights
+class GraphWeights(_Weights):
+    """The weights of a graph file that is the model: it has them itself. `path` is relative to the project root."""
+
+    path: str
+
+    @property
+    def source(self) -> str:
+        return f"graph:{self.path}"
+
+
+AnyWeights = RandomWeights | FileWeights | S3Weights | HubWeights | GraphWeights
 
 
 def parse_weights(value: Any) -> AnyWeights:
     """One of the forms above from text or a mapping. Raises PydanticCustomError naming the forms."""
-    if isinstance(value, RandomWeights | FileWeights | S3Weights | HubWeights):
+    if isinstance(value, RandomWeights | FileWeights | S3Weights | HubWeights | GraphWeights):
         return value
     if isinstance(value, dict):
         return _from_mapping(value)
@@ -247,4 +257,4 @@ Weights = Annotated[
     ),
 ]
 
-__all__ = ["AnyWeights", "FileWeights", "HubWeights", "RandomWeights", "S3Weights", "Weights"]
+__all__ = ["AnyWeights", "FileWeights", "GraphWeights", "HubWeights", "RandomWeights", "S3Weights", "Weights"]

@@ -59,7 +59,7 @@ def subjects(what: str, root: Path) -> list[Subject]:
 def _endpoint(name: str, root: Path) -> list[Subject]:
     spec = endpoint(name, root)
     definition, rewriting = loading.definition(spec), of_spec(spec)
-    found = _graphs(definition, name, spec.compile.buckets or definition.buckets, spec.compile.batch_sizes)
+    found = _graphs(definition, name, *definition.sizes(spec.compile))
     return [replace(subject, target=spec.compile.target, rewriting=rewriting) for subject in found]
 
 

@@ -73,7 +73,7 @@ def by_spec(spec: EndpointSpec, largest: Size, memory: int | None, wanted: int) 
     variants = [
         size(analyzed(GraphVariant(role, bucket, batch), graph, target, rewriting, accepted, Silent()), spec)
         for role, graph in definition.graphs.items()
-        for batch in spec.compile.batch_sizes
+        for batch in definition.sizes(spec.compile)[1]
     ]
     weights = sum(variant.weights for variant in variants)
     activations = max(variant.activations for variant in variants)

@@ -154,9 +154,9 @@ def _weigh(planned: Plan, reporter: Reporter) -> list[DecodingPlan]:
     if ROLE not in planned.definition.graphs:
         return []
     spec = planned.spec
-    buckets = spec.compile.buckets or planned.definition.buckets
+    buckets, batches = planned.definition.sizes(spec.compile)
     with reporter.step("weigh the cached step against the whole prefix"):
-        return plans(planned.definition, buckets, spec.compile.batch_sizes, spec.compile.target, planned.rewriting)
+        return plans(planned.definition, buckets, batches, spec.compile.target, planned.rewriting)
 
 
 def _show_plan(planned: Plan, weighed: Sequence[DecodingPlan], cached: Sequence[GraphVariant]) -> None:
@@ -164,9 +164,8 @@ def _show_plan(planned: Plan, weighed: Sequence[DecodingPlan], cached: Sequence[
 
     spec = planned.spec
     table = facts(f"Plan: build {spec.name}")
-    model = spec.model.entry or f"{spec.model.family} {spec.model.variant or ''}".strip()
     parameters = sum(p.numel() for p in planned.definition.weights.parameters())
-    table.add_row("model", f"{model}, {parameters / 1e6:.1f} million parameters")
+    table.add_row("model", f"{spec.model.shown}, {parameters / 1e6:.1f} million parameters")
     table.add_row("weights", spec.model.weights.source)
     table.add_row("target", f"{spec.compile.target} ({_TARGETS[planned.target.rehearsal]})")
     for variant in planned.variants:

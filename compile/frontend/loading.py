@@ -1,4 +1,4 @@
-"""From a spec to its ModelDefinition: a built-in family, or the user's entry file."""
+"""From a spec to its ModelDefinition: a built-in family, the user's entry file, or a graph file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from compile import models
 from compile.definition import ModelDefinition
 from compile.errors import CompileError, is_sigterm, users_code
+from compile.frontend import graph_model
 from compile.frontend.weights import seeded
 
 if TYPE_CHECKING:
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 def definition(spec: EndpointSpec) -> ModelDefinition:
     """Builds the spec's model with torch's seed set, so that a constructor's own draws are the same each time.
 
-    Raises CompileError naming the family, the variant, or what is wrong with the entry file.
+    Raises CompileError naming the family, the variant, or what is wrong with the entry file or the graph file.
     """
+    if spec.model.graph is not None:
+        return graph_model.definition(spec, spec.model.graph)
     with seeded(spec):
         if spec.model.entry is None:
             family, variant = models.find(spec.model.family or "", spec.model.variant)

@@ -21,7 +21,16 @@ from compile.definition import ModelDefinition
 from compile.errors import CompileError, one_line
 from compile.frontend.checkpoint import conversion, read_state_dict
 from endpoint_spec.digests import weights_digest
-from endpoint_spec.weights import INDEX, FileWeights, HubWeights, RandomWeights, S3Weights, shard_names, shards
+from endpoint_spec.weights import (
+    INDEX,
+    FileWeights,
+    GraphWeights,
+    HubWeights,
+    RandomWeights,
+    S3Weights,
+    shard_names,
+    shards,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,7 +62,8 @@ class WeightsReport:
 
 @dataclass(frozen=True)
 class ResolvedWeights:
-    """Weights that were found and hashed, once a build. path: of their file; None for random ones."""
+    """Weights that were found and hashed, once a build. path: of their file; None for random ones, and for those of a
+    graph file, which the definition has already."""
 
     path: Path | None
     report: WeightsReport
@@ -100,10 +110,11 @@ def resolve(spec: EndpointSpec) -> ResolvedWeights:
             "Get the file again, or correct sha256 if this file is the one you mean.",
         )
     said = f"Weights are those of {weights.source}, sha256 {digest[:12]}."
-    return ResolvedWeights(path, WeightsReport(weights.source, digest, said))
+    to_load = None if isinstance(weights, GraphWeights) else path
+    return ResolvedWeights(to_load, WeightsReport(weights.source, digest, said))
 
 
-def locate(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -> Path:
+def locate(spec: EndpointSpec, weights: FileWeights | GraphWeights | S3Weights | HubWeights) -> Path:
     """The file on this machine. Raises CompileError where it is absent and cannot be fetched."""
     where, path = f"{spec.path}: model.weights:", carried(spec, weights)
     if isinstance(weights, S3Weights) and weights.sha256 is None:
@@ -118,7 +129,7 @@ def locate(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) ->
             f"{where} {weights.uri} is not on this machine (looked for build/weights/{weights.sha256}).",
             f"Fetch it with: inferentia fetch-weights {spec.name}",
         )
-    if isinstance(weights, FileWeights):
+    if isinstance(weights, FileWeights | GraphWeights):
         raise CompileError(f"{where} there is no file {weights.path}.", "Paths are relative to the project.")
     try:
         return _from_hub(weights)
@@ -145,9 +156,9 @@ def _from_hub(weights: HubWeights) -> Path:
     return index
 
 
-def carried(spec: EndpointSpec, weights: FileWeights | S3Weights | HubWeights) -> Path:
+def carried(spec: EndpointSpec, weights: FileWeights | GraphWeights | S3Weights | HubWeights) -> Path:
     """Where a compile job, which has no network, finds the weights in its copy of the project."""
-    if isinstance(weights, FileWeights):
+    if isinstance(weights, FileWeights | GraphWeights):
         return spec.root / weights.path
     folder = spec.root / "build" / "weights"
     if isinstance(weights, S3Weights):

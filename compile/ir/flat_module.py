@@ -7,9 +7,9 @@ inference_code's, which reads it back in the artifact.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +45,41 @@ class Signature:
     structure: dict[str, Any]
 
 
+class FixedModule(Protocol):
+    """A module that runs at one size alone."""
+
+    def takes(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether it runs with inputs of these shapes, by name."""
+
+
+class OfSizes(nn.Module):
+    """One model as several modules that each run at one size alone, as a graph file's graphs do."""
+
+    def __init__(self, fixed: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.fixed = nn.ModuleList(fixed)
+        self.train(False)
+
+    def forward(self, **inputs: Tensor) -> Any:
+        return self.fitting(inputs)(**inputs)
+
+    def fitting(self, inputs: Inputs) -> nn.Module:
+        """The module for inputs of these shapes. Raises CompileError where there is none."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in inputs.items()}
+        for module in self.fixed:
+            if cast(FixedModule, module).takes(shapes):
+                return module
+        shown = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise CompileError(f"There is no graph for inputs of the shapes {shown}.")
+
+
 def flat_module(model: nn.Module, example: Inputs) -> FlatModule:
-    """Wraps `model`. Raises CompileError when the names of `example` are not parameters of its forward."""
+    """Wraps `model`; of an OfSizes the module for the example's shapes.
+
+    Raises CompileError when the names of `example` are not parameters of its forward.
+    """
+    if isinstance(model, OfSizes):
+        model = model.fitting(example)
     parameters = inspect.signature(model.forward).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [name for name in example if name not in parameters]

@@ -20,6 +20,7 @@ from compile.ir.flops import flops
 from compile.ir.graph import Graph, trace
 from compile.lowering.embedding_placement import Budget, Table, choose
 from compile.lowering.graph_module import TracedStep, UnplayableError, aten, read
+from compile.portable.capture import own_path
 from compile.portable.replay import GraphPart, Joined, Ref, Wiring, refs
 
 _LOG = logging.getLogger(__name__)
@@ -268,7 +269,7 @@ class _Splitter:
 
     def name(self, value: int) -> str:
         """The table's name in the model that was lowered."""
-        return self.state[value][0].removeprefix("inner.").removeprefix("model.").removesuffix(".weight")
+        return own_path(self.state[value][0]).removesuffix(".weight")
 
     # -- the two parts
 

@@ -23,7 +23,7 @@ from compile.lowering.recorder import FOLD, Findings, NotFoldableError, Plan, Re
 from compile.lowering.registry import REWRITES
 from compile.lowering.report import LeftAlone, LoweringReport, RewriteUse
 from compile.lowering.rewrite import FunctionRewrite, Left, LoweringError, ModuleRewrite, Rewrite
-from compile.portable.replay import Placed
+from compile.portable.replay import GraphPart, Placed
 
 _LOG = logging.getLogger(__name__)
 
@@ -106,8 +106,8 @@ def _attributes(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _watch(module: nn.Module, recorder: Recorder) -> Iterator[Any]:
-    def enter(path: str, *_: Any) -> None:
-        recorder.path.append(path)
+    def enter(path: str, part: nn.Module, _: Any) -> None:
+        recorder.path.append(part if isinstance(part, GraphPart) else path)
 
     def leave(*_: Any) -> None:
         recorder.path.pop()

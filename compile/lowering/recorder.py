@@ -39,6 +39,7 @@ from compile.lowering.operator_names import (
 from compile.lowering.report import LeftAlone
 from compile.lowering.rewrite import NOT_MINE, Call, FunctionRewrite, Left, LoweringError
 from compile.lowering.selections import Selection, by_entry, is_mask
+from compile.portable.replay import GraphPart
 
 FOLD = "fold_constants"
 # Hand a value to Python, where a trace loses it.
@@ -155,7 +156,7 @@ class Recorder(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self.findings = Findings()
-        self.path: list[str] = []
+        self.path: list[str | GraphPart] = []
         self.placed = False
         self._plan = plan
         self._rewrites: dict[str, list[FunctionRewrite]] = {}
@@ -205,7 +206,8 @@ class Recorder(TorchFunctionMode):
         if state is None:
             yield
             return
-        state.push_scope(self.where)
+        step = None if isinstance(self.path[-1], str) else self.path[-1].running
+        state.push_scope(step.place if step else self.where)
         try:
             yield
         finally:
@@ -223,8 +225,9 @@ class Recorder(TorchFunctionMode):
 
     @property
     def where(self) -> str:
-        """Path of the module that runs now."""
-        return self.path[-1] if self.path else ""
+        """Path of the module that runs now; of a graph that is replayed, the one that its step comes from."""
+        here = self.path[-1] if self.path else ""
+        return here if isinstance(here, str) else here.running.module if here.running else ""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -14,8 +14,8 @@ from torch import nn
 from compile.analysis.capacity import VariantSize, size
 from compile.analysis.report import CoverageReport, Finding
 from compile.analysis.variant import AnalyzedVariant
-from compile.definition import GraphVariant, Inputs, sizes_of
-from compile.errors import users_code
+from compile.definition import GraphDefinition, GraphVariant, Inputs, sizes_of
+from compile.errors import CompileError, users_code
 from compile.frontend.weights import WeightsReport
 from compile.ir.flat_module import Signature
 from compile.packaging import torchscript
@@ -98,14 +98,15 @@ def capture_variant(
     """Captures a lowered variant and compares its replay, traced for the CPU, with the eager model.
 
     Its weights are loaded. The operators are accounted for the spec's target also in a rehearsal.
-    Raises CompileError when it cannot be captured or traced. Parity that fails is in the result, not raised.
+    Raises CompileError when it cannot be captured or traced, and for a graph file that does not compute the answers
+    that it has recorded. Parity that fails otherwise is in the result, not raised.
     """
     spec, target, variant = resolved.plan.spec, resolved.plan.target, analyzed.variant
     names, references = [output.name for output in analyzed.signature.outputs], analyzed.references
     definition = resolved.plan.definition
-    shared = definition.graphs[variant.role].shared_outputs
+    model = definition.graphs[variant.role]
     with reporter.step(f"items: {variant}"):
-        own, exact = try_original(analyzed.flat, references, names, analyzed.first, shared)
+        own, exact = try_original(analyzed.flat, references, names, analyzed.first, model.shared_outputs)
         require_own_answers(str(variant), own)
     with reporter.step(f"capture: {variant}"), users_code(f"the capture of {variant}"):
         graph, replay = captured(analyzed, target.torch, places.captures.tensors, spec.root)
@@ -113,15 +114,23 @@ def capture_variant(
     answers: list[Tensors] = []
     with reporter.step(f"parity: {variant}", len(references)) as advance:
         saved, together = remembering(torch.jit.load(str(saved_at)))  # type: ignore[no-untyped-call]
-        seen = analyzed.first
         parity = compare(
-            analyzed.flat, saved, references, names, seen=seen, exact=exact, answers=answers, advance=lambda: advance(1)
+            analyzed.flat,
+            saved,
+            references,
+            names,
+            seen=analyzed.first,
+            exact=exact,
+            recorded=model.recorded_outputs(variant),
+            answers=answers,
+            advance=lambda: advance(1),
         )
         if parity.passed:
             try_artifact(saved, references[0], together, own, parity.bounds)
-            try_padding(analyzed.flat, saved, definition, variant, own)
+            try_padding(saved, definition, variant, own)
             require_own_answers(str(variant), own)
         else:
+            _require_recorded(model, variant, parity)
             parity.causes = causes(_trial(resolved, analyzed, names), analyzed.findings)
     for output in parity.outputs:
         _LOG.info("parity of %s, output %s: error %.3e, bound %.3e", variant, output.name, output.error, output.bound)
@@ -139,6 +148,15 @@ def capture_variant(
         host=None if analyzed.parts.host is None else analyzed.parts.report.to_json(),
         graph=places.captures.add(variant.file, graph, references, answers) if parity.passed else "",
     )
+
+
+def _require_recorded(model: GraphDefinition, variant: GraphVariant, parity: Parity) -> None:
+    found = model.recorded and model.recorded.difference(variant.bucket, variant.batch, parity.bounds)
+    if found:
+        raise CompileError(
+            f"The graph file does not compute what it has recorded: {found}.",
+            "Its weights, constants or answers were changed: take it from where it was built again.",
+        )
 
 
 def trace(

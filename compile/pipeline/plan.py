@@ -73,6 +73,10 @@ class ResolvedPlan:
             "target_torch": self.plan.target.torch,
             "task": definition.task,
             "settings": dict(definition.task_settings),
+            "roles": {
+                role: {"padding": dict(definition.padding(role)), "shared_outputs": list(graph.shared_outputs)}
+                for role, graph in definition.graphs.items()
+            },
             "weights": {
                 "source": report.source,
                 "sha256": report.sha256,
@@ -112,11 +116,9 @@ def plan(
             "and the spec names no handler.",
             "Write serve: {handler: path.py} with preprocess(request) and postprocess(outputs, item).",
         )
+    buckets, batches = definition.sizes(spec.compile)
     variants = tuple(
-        GraphVariant(role, bucket, batch)
-        for role in definition.graphs
-        for bucket in spec.compile.buckets or definition.buckets
-        for batch in spec.compile.batch_sizes
+        GraphVariant(role, bucket, batch) for role in definition.graphs for bucket in buckets for batch in batches
     )
     return Plan(spec, target, definition, variants, (work or spec.root / "build" / "record") / spec.name, rewriting)
 

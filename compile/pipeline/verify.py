@@ -102,6 +102,7 @@ def _graph(
         )
     variant = GraphVariant(entry.role, entry.bucket, entry.batch_size)
     example, references = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
+    recorded = graph.recorded_outputs(variant)
     flat, names = flat_module(graph.module, example), [output.name for output in entry.outputs]
     with reporter.step(f"items: {variant}"):
         _, first, findings = examined(flat, references[0])
@@ -112,7 +113,7 @@ def _graph(
         with reporter.step(f"device: {variant}"):
             separate = files.manifest.separate_weights
             answers = run_here(path, trials(references), separate_weights=separate)
-            expected = [first, *(run(flat, reference.values()) for reference in references[1:])]
+            expected = recorded or [first, *(run(flat, reference.values()) for reference in references[1:])]
             found = on_device(answers, references, expected, names, items)
         tolerance = spec.compile.accept.device_tolerance
         problems = [f"{name}: {line}" for name, output in found.items() for line in output.shortfalls(tolerance)]
@@ -121,9 +122,11 @@ def _graph(
         return [checked, Check(f"device: {variant}", not problems, detail), _items(variant, entry, items)]
     with reporter.step(f"parity: {variant}", len(references)) as advance:
         saved, together = remembering(torch.jit.load(str(path)))  # type: ignore[no-untyped-call]
-        parity = compare(flat, saved, references, names, seen=first, exact=exact, advance=lambda: advance(1))
+        parity = compare(
+            flat, saved, references, names, seen=first, exact=exact, recorded=recorded, advance=lambda: advance(1)
+        )
         try_artifact(saved, references[0], together, items, parity.bounds)
-        try_padding(flat, saved, definition, variant, items)
+        try_padding(saved, definition, variant, items)
     worst = parity.worst
     detail = f"error {worst.error:.2e} of at most {worst.bound:.2e} on {parity.inputs} inputs (output {worst.name})"
     padded = padding_problems(items, parity.outputs, spec.compile.accept.padding)

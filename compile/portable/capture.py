@@ -7,6 +7,7 @@ names and stay parameters.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -205,8 +206,9 @@ def _names(names: Mapping[int, str]) -> dict[int, str]:
 
 
 def own_path(path: str) -> str:
-    """A module's or weight's path in the model, without the modules that lowering put around it."""
-    return f"{path.strip('.')}.".removeprefix("inner.").removeprefix("model.").removesuffix(".")
+    """A module's or weight's path in the model, without the modules that lowering and a replay put around it."""
+    found = f"{path.strip('.')}.".removeprefix("inner.").removeprefix("model.")
+    return re.sub(r"^replay\.(host\.|device\.)?state\.", "", found).removesuffix(".")
 
 
 def _placeless(step: Step) -> Step:

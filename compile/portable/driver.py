@@ -118,7 +118,7 @@ def run(folder: Path) -> None:
     check.require(file)
     variant = file.variants[request["variant"]]
     with torch.no_grad():
-        replayed = _replayed(file, variant, request["bounds"])
+        replayed = compared(file, variant, request["bounds"])
         whole, compiled = _compiled(file, variant, request)
     torch.jit.save(whole, str(folder / COMPILED))
     answers = None
@@ -140,7 +140,7 @@ def run(folder: Path) -> None:
     draft.replace(folder / RESULT)
 
 
-def _replayed(file: GraphFile, variant: PortableVariant, bounds: Sequence[float]) -> list[dict[str, Any]]:
+def compared(file: GraphFile, variant: PortableVariant, bounds: Sequence[float]) -> list[dict[str, Any]]:
     """How far each output of the replay is from the recorded answers, the worst over the references.
 
     Raises ReplayError beyond a bound: with both values, and the first node that differs.

@@ -72,6 +72,11 @@ class Step:
         """Module path and source line, for messages."""
         return ", ".join(part for part in (self.module.strip("."), self.source) if part)
 
+    @property
+    def place(self) -> str:
+        """The same as the scope of a trace."""
+        return f"{self.module}{AT}{self.source}"
+
     def __str__(self) -> str:
         named = "".join(f", {name}={value}" for name, value in self.kwargs.items())
         made = ", ".join(f"%{value}" for value in self.outputs)
@@ -114,8 +119,8 @@ class GraphPart(Placed):
 
     inputs, outputs: values of the graph. The weights keep their names, below `state`. checked: compare dtype and shape
     of what each step makes with its types, but for a run that is traced; raises ReplayError where they differ, and
-    where a step fails. `largest`, once it is a list, takes `largest_of` what each step makes. The place of a step is
-    "module at source".
+    where a step fails. `largest`, once it is a list, takes `largest_of` what each step makes. `running` is the step
+    that runs now; its place is "module at source".
     """
 
     def __init__(
@@ -138,6 +143,7 @@ class GraphPart(Placed):
         self.forgotten = last_uses(self.steps, self.outputs)
         self.training = False
         self.largest: list[tuple[float, ...]] | None = None
+        self.running: Step | None = None
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Runs the steps; a value is forgotten after its last use."""
@@ -148,11 +154,12 @@ class GraphPart(Placed):
         state = torch._C._get_tracing_state()
         checked, placed = self.checked and state is None, state if self.placed else None
         for step, forgotten in zip(self.steps, self.forgotten, strict=True):
+            self.running = step
             args, kwargs = replaced(
                 (step.args, step.kwargs), lambda leaf: values[leaf.value] if isinstance(leaf, Ref) else leaf
             )
             if placed is not None:
-                placed.push_scope(f"{step.module}{AT}{step.source}")
+                placed.push_scope(step.place)
             made = _compared(step, args, kwargs) if checked else results(step, args, kwargs)
             if placed is not None:
                 placed.pop_scope()
@@ -161,6 +168,7 @@ class GraphPart(Placed):
             values.update(zip(step.outputs, made, strict=True))
             for value in forgotten:
                 values.pop(value, None)
+        self.running = None
         return tuple(values[value] for value in self.outputs)
 
 

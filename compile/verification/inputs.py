@@ -15,7 +15,7 @@ from compile.frontend import loading, weights
 from compile.frontend.project import endpoint, family
 from compile.ir.flat_module import FlatModule, flat_module, signature
 from compile.lowering.config import ALL, Rewriting, made, of_spec
-from endpoint_spec.endpoint import Accept
+from endpoint_spec.endpoint import Accept, Compile
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
@@ -65,8 +65,7 @@ def trials(what: str, root: Path, rewrites: Path | None = None) -> list[Verified
 def _of_definition(
     name: str, definition: ModelDefinition, spec: EndpointSpec | None, rewriting: Rewriting
 ) -> list[VerifiedVariant]:
-    bucket = (spec.compile.buckets if spec and spec.compile.buckets else definition.buckets)[0]
-    batch = spec.compile.batch_sizes[0] if spec else 1
+    (bucket, *_), (batch, *_) = definition.sizes(spec.compile if spec else Compile())
     found = []
     for role, graph in definition.graphs.items():
         variant = GraphVariant(role, bucket, batch)

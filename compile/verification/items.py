@@ -21,6 +21,7 @@ from torch import nn
 
 from compile.definition import GraphVariant, Inputs, ModelDefinition
 from compile.errors import CompileError, one_line, users_code
+from compile.ir.flat_module import flat_module
 from compile.portable.replay import distance
 from compile.verification.parity import (
     RELATIVE_FLOOR,
@@ -124,7 +125,7 @@ def try_original(
         raise CompileError(f"shared_outputs names {', '.join(unknown)}, which the model does not return.", known)
     batch = batch_of(reference)
     if batch == 1:
-        _axes_of_one(flat, references, first, items)
+        _axes_of_one(flat, references, first, items, shared)
         return items, None
     original, together, share = _in_best_precision(flat, reference, first, items)
     alone = _alone(original, reference, items)
@@ -291,21 +292,33 @@ def _find_axis(
         )
 
 
-def _axes_of_one(flat: nn.Module, references: Sequence[Inputs], first: Tensors, items: Items) -> None:
-    """A batch of one has no neighbours; which axis is the batch's shows in a batch of two."""
+def _axes_of_one(
+    flat: nn.Module, references: Sequence[Inputs], first: Tensors, items: Items, shared: Sequence[str]
+) -> None:
+    """A batch of one has no neighbours; which axis is the batch's shows in a batch of two, or it is the first of 1."""
     pairs = zip(references[0].values(), references[1].values(), strict=True)
     try:
         together = run(flat, [torch.cat(pair) for pair in pairs])
         shapes = [list(found.shape) for found in together]
     except Exception as error:  # whatever a model raises that does not run for other batch sizes
-        items.notes.append(f"the model runs at batch size 1 only ({one_line(error)}): its first axis is the batch's")
-        shapes = [[2, *one.shape[1:]] for one in first]
+        items.notes.append(
+            f"the model runs at batch size 1 only ({one_line(error)}): an output's first axis of size 1 is the batch's"
+        )
+        shapes = [
+            list(one.shape) if output.name in shared else _of_two(list(one.shape))
+            for output, one in zip(items.outputs, first, strict=True)
+        ]
     if len(shapes) != len(first):
         items.notes.append("the model returns as many tensors as a batch has items: their first axis is the batch's")
         shapes = [[2, *one.shape[1:]] for one in first]
     for output, one, two in zip(items.outputs, first, shapes, strict=True):
         axes = [axis for axis, size in enumerate(one.shape) if size == 1]
         output.axis = next((axis for axis in axes if [*one.shape[:axis], 2, *one.shape[axis + 1 :]] == two), None)
+
+
+def _of_two(shape: list[int]) -> list[int]:
+    axis = shape.index(1) if 1 in shape else 0
+    return [*shape[:axis], 2, *shape[axis + 1 :]]
 
 
 def _compare_kept(answers: Tensors, together: Tensors, kept: Sequence[int], items: Items, neighbours: str) -> None:
@@ -323,13 +336,7 @@ def _maximum(value: torch.Tensor) -> float:
     return float(finite.double().abs().max()) if finite.numel() else 0.0
 
 
-def try_padding(
-    flat: nn.Module,
-    artifact: Run,
-    definition: ModelDefinition,
-    variant: GraphVariant,
-    items: Items,
-) -> None:
+def try_padding(artifact: Run, definition: ModelDefinition, variant: GraphVariant, items: Items) -> None:
     """Measures how far an item of half the bucket's sizes, filled up as a server does, is from the same item alone.
 
     definition: says what fills up which inputs of the variant; without any, nothing is tried. Adds to `items`;
@@ -341,7 +348,7 @@ def try_padding(
     bucket = {axis: _halved(size) for axis, size in variant.bucket.items()}
     try:
         small = graph.reference_inputs(bucket, 1)[0]
-        alone = run(flat, small.values())
+        alone = run(flat_module(graph.module, small), small.values())
     except Exception as error:  # whatever a model, or its definition, raises that does not take such a size
         items.notes.append(
             f"no item smaller than its bucket was tried: {dict(bucket)} does not run ({one_line(error)})"

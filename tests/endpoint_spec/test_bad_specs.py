@@ -37,6 +37,19 @@ CASES: dict[str, Case] = {
         OWN + "  weights: \"random:0\"\n",
         "model", 2, "", "neither family nor entry", "Write family",
     ),
+    "neither weights nor graph": (
+        OWN + "  entry: models/invoices.py:build\n",
+        "model.weights", 2, "", "is missing", "Say where the weights come from",
+    ),
+    "a graph that is no file": (
+        OWN + "  graph: models\n",
+        "model.graph", 3, "models", "is not a file", "Name a file.",
+    ),
+    "a graph with weights": (
+        OWN + "  graph: models/layers.py\n  weights: \"random:0\"\n",
+        "model.weights", 4, "random:0", "has its weights", "Leave it out.",
+    ),
+    "a graph that is a number": (OWN + "  graph: 5\n", "model.graph", 3, "5", "is not text", "Write text"),
     "variant without family": (
         OWN + "  entry: models/invoices.py:build\n  variant: vits\n  weights: \"random:0\"\n",
         "model.variant", 4, "vits", "without a family", "model.options",

@@ -137,7 +137,10 @@ def test_schema_command() -> None:
     assert json.loads(result.stdout) == schema()
 
 
-@pytest.mark.parametrize("text", [SMALL, FULL])
+GRAPH = "name: taken\nmodel: {graph: theirs.graph}\n"
+
+
+@pytest.mark.parametrize("text", [SMALL, FULL, GRAPH])
 def test_schema_takes_what_is_right(text: str) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.Draft202012Validator.check_schema(schema())

@@ -306,7 +306,7 @@ def padded(module: nn.Module, allowed: float | None, batch: int) -> tuple[Items,
     first = run(flat, given[0].values())
     items, exact = try_original(flat, given, names, first)
     parity = compare(flat, flat, given, names, seen=first, exact=exact)
-    try_padding(flat, flat, definition, variant, items)
+    try_padding(flat, definition, variant, items)
     return items, padding_problems(items, parity.outputs, allowed)
 
 
