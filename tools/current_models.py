@@ -380,10 +380,13 @@ _COLUMNS = (
 )
 
 
-def page(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The Markdown of the rows."""
+def page(rows: Sequence[Mapping[str, Any]], missing: Sequence[str] = ()) -> str:
+    """The Markdown of the rows. missing: titles of those that were not tried yet."""
     good, bad = [one for one in rows if "failed" not in one], [one for one in rows if "failed" in one]
-    lines = [_HEAD, f"{len(good)} of {len(rows)} came through.", "", _COLUMNS]
+    lines = [_HEAD, f"{len(good)} of {len(rows)} came through.", ""]
+    if missing:
+        lines += [f"Of the list, these {len(missing)} were **not tried yet**: {', '.join(missing)}.", ""]
+    lines.append(_COLUMNS)
     lines += ["|---|---|---:|---|---:|---:|---:|---:|---|", *map(_line, good)]
     if bad:
         lines += ["", f"## Not through: {len(bad)}", "", "| model | first in | why |", "|---|---|---|"]
@@ -486,10 +489,12 @@ def _committed() -> list[dict[str, Any]]:
 
 
 def publish(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes both files."""
+    """Writes both files; what of the list is in no row, the page says."""
+    known = {one["entry"]["key"] for one in rows}
+    missing = [model.title for model in models() if model.key not in known]
     text = ",\n".join(json.dumps(one) for one in rows)
     write_text(DOCUMENT, f'{{"rows": [\n{text}\n]}}\n')
-    write_text(PAGE, page(rows))
+    write_text(PAGE, page(rows, missing))
 
 
 def _say(text: str) -> None:
