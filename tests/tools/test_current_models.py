@@ -112,7 +112,9 @@ def test_a_run_that_was_stopped_goes_on(
     made: list[str] = []
     monkeypatch.setattr(current_models, "row", lambda model, python: made.append(model.key) or rows[model.key])
     publish([rows["modernbert"], failed])
+    assert "these 4 were **not tried yet**: Qwen3, I-JEPA" in current_models.PAGE.read_text(encoding="utf-8")
     assert main([]) == 1  # the failed one is kept
+    assert "not tried yet" not in current_models.PAGE.read_text(encoding="utf-8")
     assert made == ["qwen3", "ijepa", "hgnetv2", "moonshine"]
     assert main(["--again"]) == 0
     assert made[4:] == ["dinov3"]
@@ -132,3 +134,11 @@ def test_every_entry_of_the_list_is_whole() -> None:
 def test_a_model_of_default_size_comes_through(tmp_path: Path) -> None:
     found = row(next(model for model in models() if model.key == "dinov3-vit"), str(OLD))
     assert found.get("failed") is None
+
+
+def test_the_committed_page_says_what_the_json_says() -> None:
+    rows = json.loads(current_models.DOCUMENT.read_text(encoding="utf-8"))["rows"]
+    known = {one["entry"]["key"] for one in rows}
+    missing = [model.title for model in models() if model.key not in known]
+    assert current_models.PAGE.read_text(encoding="utf-8") == page(rows, missing)
+    assert all(found["captured"]["outputs"] for found in rows if "failed" not in found)

@@ -27,15 +27,14 @@ class ComplexProducts(FunctionRewrite):
         if call.operator == "view_as_real":
             return getattr(input, _PAIR, NOT_MINE)
         one, two = _pair(call, input), _pair(call, other)
-        if one is None and two is None:
+        if one is not None and two is not None:
+            a, b, c, d = one[..., 0], one[..., 1], two[..., 0], two[..., 1]
+            return _shown(torch.stack([a * c - b * d, a * d + b * c], -1))
+        pair, factor = (one, other) if one is not None else (two, input)
+        unknown = isinstance(factor, complex) or (isinstance(factor, Tensor) and factor.is_complex())
+        if pair is None or unknown:
             return NOT_MINE
-        if one is None or two is None:  # a real factor
-            pair, factor = (one, other) if two is None else (two, input)
-            if isinstance(factor, complex) or (isinstance(factor, Tensor) and factor.is_complex()):
-                return NOT_MINE
-            return _shown(pair * (factor.unsqueeze(-1) if isinstance(factor, Tensor) else factor))
-        a, b, c, d = one[..., 0], one[..., 1], two[..., 0], two[..., 1]
-        return _shown(torch.stack([a * c - b * d, a * d + b * c], -1))
+        return _shown(pair * (factor.unsqueeze(-1) if isinstance(factor, Tensor) else factor))
 
 
 def _shown(pair: Tensor) -> Tensor:

@@ -46,20 +46,18 @@ class IndexedReads(FunctionRewrite):
         indices = [torch.as_tensor(parts[number]) for number in at]
         if any(index.dtype == torch.bool for index in indices):
             return Left("the size of its result depends on the data")
-        if len(at) > 1:
-            return self._one_of_several(call, x, at, indices, others_whole)
-        part = indices[0]
-        if any(other is Ellipsis or other is None for other in parts):
-            return Left("an index that depends on the data beside None or Ellipsis")
-        x = x[tuple(slice(None) if number == at[0] else other for number, other in enumerate(parts))]
-        dim = at[0] - sum(isinstance(other, int) for other in parts[: at[0]])
-        return self._one_hot(call, x, dim, part)
+        if any(other is None for other in parts):
+            return Left("an index that depends on the data beside None")
+        parts = _without_ellipsis(parts, x.dim())
+        at = [number for number, part in enumerate(parts) if isinstance(part, (Tensor, list))]
+        x = x[tuple(slice(None) if number in at else other for number, other in enumerate(parts))]
+        return self._one_of_several(call, x, [n - sum(isinstance(o, int) for o in parts[:n]) for n in at], indices)
 
-    def _one_of_several(self, call: Call, x: Tensor, at: list[int], indices: list[Tensor], others_whole: bool) -> Any:
-        """Neighbouring dimensions, each with an index: one index of both as one dimension."""
+    def _one_of_several(self, call: Call, x: Tensor, at: list[int], indices: list[Tensor]) -> Any:
+        """Dimensions with an index each: one index of all as one dimension, in front where others stand between."""
+        if at != list(range(at[0], at[-1] + 1)):
+            x, at = x.permute(at + [dim for dim in range(x.dim()) if dim not in at]), list(range(len(at)))
         first, last = at[0], at[-1]
-        if at != list(range(first, last + 1)) or not others_whole:
-            return Left("several indices that depend on the data, with other dimensions between or sliced")
         lengths = x.shape[first : last + 1]
         flat: Any = 0
         for index, length in zip(indices, lengths, strict=True):
@@ -91,14 +89,17 @@ class IndexedReads(FunctionRewrite):
         """x taken at ``index`` along ``dim``, as a product with a one-hot matrix [positions, length]."""
         length = x.shape[dim]
         flops = 2 * x.numel() * max(1, index.numel())
-        if flops > MOST_FLOPS:
+        if flops > MOST_FLOPS and call.operator != "__getitem__":
             return _too_dear(flops)
         positions = torch.remainder(index.reshape(-1, 1), length)
-        chosen = positions == torch.arange(length)
         moved = x.movedim(dim, 0)
-        if x.is_floating_point():
-            taken = torch.matmul(chosen.to(x.dtype), moved.reshape(length, -1))
+        if flops > MOST_FLOPS:  # a look-up, which stays on the host; no graph file holds aten::index
+            flops = 0
+            taken = torch.embedding(moved.reshape(length, -1), positions)
+        elif x.is_floating_point():
+            taken = torch.matmul((positions == torch.arange(length)).to(x.dtype), moved.reshape(length, -1))
         else:
+            chosen = positions == torch.arange(length)
             taken = _whole_numbers(chosen.unsqueeze(-1), moved.reshape(1, length, -1), 1)
         call.adds(flops=flops)
         taken = taken.reshape(*index.shape, *moved.shape[1:])
@@ -116,6 +117,14 @@ class IndexedReads(FunctionRewrite):
         if x.is_floating_point():
             return (chosen.to(x.dtype) * moved).sum(-1).movedim(-1, dim)
         return _whole_numbers(chosen, moved, -1).movedim(-1, dim)
+
+
+def _without_ellipsis(parts: tuple[Any, ...], dimensions: int) -> tuple[Any, ...]:
+    """Whole slices in its place."""
+    at = next((number for number, part in enumerate(parts) if part is Ellipsis), None)
+    if at is None:
+        return parts
+    return (*parts[:at], *[slice(None)] * (dimensions - len(parts) + 1), *parts[at + 1 :])
 
 
 def _known(x: Tensor, parts: tuple[Any, ...], at: list[int], others_whole: bool, places: Tensor) -> Tensor:

@@ -95,7 +95,10 @@ def _log_sum_exp(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
 
 
 def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Any:
-    """Euclidean distances; of more than 25 points by a product, as PyTorch does by default."""
+    """Euclidean distances; of more than 25 points by a product, as PyTorch does by default.
+
+    The product is at::_euclidean_dist's own (aten/src/ATen/native/Distance.cpp): the nearest of many stays the nearest.
+    """
     few = max(x1.shape[-2], x2.shape[-2]) <= 25
     by_product = {"use_mm_for_euclid_dist": True, "donot_use_mm_for_euclid_dist": False}.get(
         compute_mode or "", not few
@@ -103,8 +106,10 @@ def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = No
     if p != 2 or not (few or by_product):
         return NOT_MINE
     if by_product:
-        own = (x1 * x1).sum(-1, keepdim=True) + (x2 * x2).sum(-1).unsqueeze(-2)
-        return torch.sqrt(torch.clamp(own - 2.0 * torch.matmul(x1, x2.transpose(-2, -1)), min=0.0))
+        own, others = ((x * x).sum(-1, keepdim=True) for x in (x1, x2))
+        left = torch.cat([x1 * -2.0, own, torch.ones_like(own)], -1)
+        right = torch.cat([x2, torch.ones_like(others), others], -1)
+        return torch.sqrt(torch.clamp(torch.matmul(left, right.transpose(-2, -1)), min=0.0))
     apart = x1.unsqueeze(-2) - x2.unsqueeze(-3)
     return torch.sqrt((apart * apart).sum(-1))
 
