@@ -114,6 +114,20 @@ def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = No
     return torch.sqrt((apart * apart).sum(-1))
 
 
+def _nan_to_num(x: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None) -> Any:
+    """Infinities become the largest numbers of the dtype where nothing else is named."""
+    if not x.is_floating_point():
+        return NOT_MINE
+    limits = torch.finfo(x.dtype)
+    x = x.masked_fill(x != x, 0.0 if nan is None else nan)  # noqa: PLR0124  (NaN equals nothing)
+    x = x.masked_fill(x == math.inf, limits.max if posinf is None else posinf)
+    return x.masked_fill(x == -math.inf, limits.min if neginf is None else neginf)
+
+
+def _compared_to_infinity(compare: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor], Any]:
+    return lambda x: compare(x.abs(), math.inf) if x.is_floating_point() else NOT_MINE
+
+
 def _log_plus_one(x: Tensor) -> Tensor:
     """log(1 + x) with the rounding of 1 + x corrected for."""
     moved = x + 1.0
@@ -183,6 +197,9 @@ class Names(FunctionRewrite):
         "minimum": lambda x, other: torch.where(x < other, x, other),
         "maximum": lambda x, other: torch.where(x > other, x, other),
         "cdist": _cdist,
+        "nan_to_num": _nan_to_num,
+        "isinf": _compared_to_infinity(torch.eq),
+        "isfinite": _compared_to_infinity(torch.lt),
         "log1p": _log_plus_one,
         "expm1": exp_minus_one,
     }

@@ -89,6 +89,11 @@ def test_linalg_norm_of_vectors_and_of_matrices() -> None:
     assert any("matrix norm" in left.reason for left in result.report.left)
 
 
+def odd(x: torch.Tensor) -> torch.Tensor:
+    """NaN below -1, minus infinity up to 0, then numbers."""
+    return x / x.relu() + torch.log(x + 1)
+
+
 NAMES: dict[str, Callable[[Tensor], Tensor]] = {
     "unflatten": lambda x: x.unflatten(1, (2, 3)),
     "unflatten_negative": lambda x: x.unflatten(-1, (2, -1)),
@@ -110,6 +115,10 @@ NAMES: dict[str, Callable[[Tensor], Tensor]] = {
     "lerp": lambda x: torch.lerp(x, x * 2, 0.3),
     "pixel_unshuffle": lambda x: functional.pixel_unshuffle(x, 2),
     "logsumexp": lambda x: torch.logsumexp(x, 1),
+    "nan_to_num": lambda x: torch.nan_to_num(odd(x)),
+    "nan_to_num with its numbers": lambda x: (-odd(x)).nan_to_num(1.0, posinf=2.0, neginf=-3.0),
+    "nan_to_num_": lambda x: (odd(x) * 1).nan_to_num_(),
+    "isinf": lambda x: x * torch.isinf(odd(x)) + torch.isfinite(odd(x)) * 2.0,
     "cdist": lambda x: torch.cdist(x.flatten(1), x.flatten(1) + 1),
     "cdist of many": lambda x: torch.cdist(x.reshape(-1, 2), x.reshape(-1, 2) + 1),
     "max_pool1d": lambda x: functional.max_pool1d(x, 2, 2, 1),
