@@ -211,7 +211,7 @@ def captured(model: Model, path: Path) -> dict[str, Any]:
     own, exact = try_original(one.flat, one.references, names, one.first)
     require_own_answers(model.title, own)
     captures, answers = capturing.Captures(), list[Tensors]()
-    found, replay = capturing.captured(one, TARGET_TORCH, captures.tensors)
+    found, replay = capturing.captured(one, TARGET_TORCH, captures.tensors, ROOT)
     traced, _ = trace_for_cpu(replay, one.tensors, list(one.example))
     on_cpu, together = remembering(traced)
     references = one.references[: REFERENCES if one.report.flops < LARGE else COMPARED]
@@ -226,8 +226,8 @@ def captured(model: Model, path: Path) -> dict[str, Any]:
             raise CompileError(f"Output {output.name} is nearly the same for every input: its parity proves nothing.")
     try_artifact(on_cpu, one.references[0], together, own, parity.bounds)
     require_own_answers(model.title, own)
-    captures.add(found, references, answers)
-    captures.write(path, capturing.made_by(), captures.variants)
+    captures.add(variant.file, found, references, answers)
+    captures.write(path, capturing.made_by(), [variant.file])
     return {
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
         "inputs": {entry.name: f"{entry.dtype}{list(entry.shape)}" for entry in one.signature.inputs},

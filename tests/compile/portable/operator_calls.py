@@ -7,6 +7,7 @@ numbers, so that they are the same in every release.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import random
@@ -350,6 +351,7 @@ def answers(overload: str, wanted: Collection[str]) -> dict[str, Answer]:
     found: dict[str, Answer] = {}
     for label, args, kwargs in calls(overload):
         if label in wanted:
+            args, kwargs = copy.deepcopy((args, kwargs))  # what one writes into, others are given as well
             tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
             before = [tensor.clone() for tensor in tensors]
             try:

@@ -14,7 +14,7 @@ from tests.compile.portable import captures, graph_files, xla_replays
 PYTHON = os.environ.get("INFERENTIA_XLA_PYTHON", "")
 FAMILIES = [
     ("bert", "base-uncased"),
-    ("dinov2", "vits14"),
+    ("dinov2", "small"),
     ("resnet", "resnet50"),
     ("marian", "opus-mt-en-de"),
     ("yolov5", "yolov5s"),
