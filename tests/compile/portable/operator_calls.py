@@ -349,9 +349,9 @@ def answers(overload: str, wanted: Collection[str]) -> dict[str, Answer]:
     name, _, which = overload.removeprefix("aten::").partition(".")
     function = getattr(getattr(torch.ops.aten, name), which or "default")
     found: dict[str, Answer] = {}
-    for label, args, kwargs in calls(overload):
+    for label, *call in calls(overload):
         if label in wanted:
-            args, kwargs = copy.deepcopy((args, kwargs))  # what one writes into, others are given as well
+            args, kwargs = copy.deepcopy(call)  # what one writes into, others are given as well
             tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
             before = [tensor.clone() for tensor in tensors]
             try:
