@@ -11,7 +11,10 @@ TESTS ?= tests
 # the project's own torch.
 TESTS310 ?= tests/compile/portable/test_check.py tests/compile/portable/test_file.py tests/compile/portable/test_tensors.py \
 	tests/compile/analysis/test_published.py tests/compile/analysis/test_neuron_log.py tests/compile/analysis/test_operators.py \
-	tests/inference_code
+	tests/inference_code $(SOCKETS310)
+# What is about sockets and processes alone is the same in both: `make test` has it (TESTS310=tests/inference_code too).
+SOCKETS310 := $(foreach each,server/test_load server/test_traffic server/test_browser_guard workers/test_processes,\
+	--ignore=tests/inference_code/$(each).py)
 # One process a core and one for what waits. The tests of a file stay together, because they share its fixtures; files in order of their names,
 # so that the long ones are not left for the end.
 PARALLEL := -n $(shell expr $$(nproc) + 1) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
