@@ -116,7 +116,7 @@ def resolve(spec: EndpointSpec) -> ResolvedWeights:
 
 def locate(spec: EndpointSpec, weights: FileWeights | GraphWeights | S3Weights | HubWeights) -> Path:
     """The file on this machine. Raises CompileError where it is absent and cannot be fetched."""
-    where, path = f"{spec.path}: model.weights:", carried(spec, weights)
+    where, path = f"{spec.path}: model.weights:", place_of(spec, weights)
     if isinstance(weights, S3Weights) and weights.sha256 is None:
         raise CompileError(
             f"{where} {weights.uri} has no digest.",
@@ -156,8 +156,8 @@ def _from_hub(weights: HubWeights) -> Path:
     return index
 
 
-def carried(spec: EndpointSpec, weights: FileWeights | GraphWeights | S3Weights | HubWeights) -> Path:
-    """Where a compile job, which has no network, finds the weights in its copy of the project."""
+def place_of(spec: EndpointSpec, weights: FileWeights | GraphWeights | S3Weights | HubWeights) -> Path:
+    """Where the weights lie in the project, or were put when they were fetched."""
     if isinstance(weights, FileWeights | GraphWeights):
         return spec.root / weights.path
     folder = spec.root / "build" / "weights"

@@ -15,6 +15,7 @@ from compile.packaging.artifact import Built
 from compile.pipeline import assemble, graph
 from compile.pipeline import lock as locking
 from compile.pipeline.lock import Proof
+from compile.portable.file import digest
 from compile.progress import Reporter
 from compile.targets import trace_for_cpu
 from endpoint_spec.digests import build_digest, handler_digest
@@ -65,8 +66,9 @@ def _graphs_for_cpu(built: Built, folder: Path, reporter: Reporter) -> None:
         raise CompileError(f"{path} is not there: the captured graphs answer the sample.", "Build it again.")
     found = graph_file.read(path)
     for one in found.variants:
-        bucket = {axis: tuple(size) if isinstance(size, list) else size for axis, size in one.bucket.items()}
-        variant = GraphVariant(one.role, bucket, one.batch_size)
+        variant = GraphVariant(one.role, one.bucket, one.batch_size)
+        if built.lock.parity.details.get(variant.file, {}).get("graph") != digest(one):
+            raise CompileError(f"{path} has another graph of {variant} than the lock was made of.", "Build it again.")
         inputs, _ = found.reference(one, 0)
         with reporter.step(f"trace: {variant}"):
             names = [entry.name for entry in one.inputs]

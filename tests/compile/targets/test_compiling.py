@@ -22,6 +22,7 @@ from compile.pipeline import plan as plans
 from compile.pipeline import verify
 from compile.pipeline.build import Result, build
 from compile.pipeline.plan import plan, survey
+from compile.pipeline.repackage import repackage
 from compile.progress import Silent
 from compile.targets import inf1, inf2, process_runner, resolve, sdk
 from endpoint_spec import lock as locks
@@ -441,3 +442,20 @@ def test_only_the_device_part_is_compiled_and_the_artifact_holds_both(tmp_path: 
             expected = definition.graphs["main"].module(**reference)
             found = saved(*reference.values())
         assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(found, expected.values(), strict=True))
+
+
+def test_package_answers_the_sample_from_the_graph_that_was_captured(
+    tmp_path: Path, stand_in: Scenario, quick: None
+) -> None:
+    stand_in("success")
+    result = compiled(tmp_path, source=WITH_SAMPLE)
+    lock, changed = repackage(result.spec, rehearsal=False, reporter=Silent())
+    assert (lock, changed) == (result.lock, False)
+    beside = result.artifact.with_name("model.graph")
+    other = compiled(tmp_path / "other", source=WITH_SAMPLE.replace("torch.tanh(x)", "torch.relu(x)"))
+    beside.write_bytes(other.artifact.with_name("model.graph").read_bytes())
+    with pytest.raises(CompileError, match="has another graph of main, x 8, batch 1 than the lock was made of"):
+        repackage(result.spec, rehearsal=False, reporter=Silent())
+    beside.unlink()
+    with pytest.raises(CompileError, match=r"model\.graph is not there"):
+        repackage(result.spec, rehearsal=False, reporter=Silent())
