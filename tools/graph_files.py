@@ -30,7 +30,7 @@ def captured(folder: Path, text: str, path: Path) -> tuple[ResolvedPlan, list[Ca
 
     folder: a project, into which the spec is written. Raises CompileError and SpecError where a build does.
     """
-    from compile.pipeline.captures import capture  # noqa: PLC0415  (the other Python has none of this)
+    from compile.pipeline.capture import capture  # noqa: PLC0415  (the other Python has none of this)
     from compile.pipeline.graph import Places  # noqa: PLC0415
     from compile.progress import Silent  # noqa: PLC0415
     from compile.remote.bundle import planned  # noqa: PLC0415
