@@ -132,11 +132,9 @@ def worker_environment(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
 def neuron_monitor_namespace(spec: EndpointSpec) -> str | None:
     """The CloudWatch namespace that neuron-monitor writes to; None where it is off.
 
-    It needs a network to reach CloudWatch, which an isolated container has not. One namespace an endpoint, because
-    neuron-monitor knows nothing of endpoints.
+    One namespace an endpoint, because neuron-monitor knows nothing of endpoints.
     """
-    wanted = not spec.serve.network_isolation if spec.serve.neuron_monitor is None else spec.serve.neuron_monitor
-    return f"InferentiaEndpoints/{spec.name}" if wanted else None
+    return f"InferentiaEndpoints/{spec.name}" if spec.serve.neuron_monitor else None
 
 
 def neuron_monitor_environment(spec: EndpointSpec, region: str) -> dict[str, str]:

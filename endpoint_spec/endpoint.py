@@ -348,9 +348,13 @@ class Serve(Section):
     network_isolation: StrictBool = Field(
         default=False, description="cut the container off from every network, AWS's services included"
     )
-    neuron_monitor: StrictBool | None = Field(
-        default=None,
-        description="the chip's use to CloudWatch; on unless network_isolation, which it cannot do without",
+    neuron_monitor: StrictBool = Field(
+        default=False, description="the chip's use to CloudWatch by neuron-monitor; not verified on hardware"
+    )
+    metrics: Literal["none", "standard", "detailed"] = Field(
+        default="none",
+        description="of SageMaker beside its basic ones: standard for each instance too, detailed also what the "
+        "server's /metrics has",
     )
 
 

@@ -108,13 +108,12 @@ def namespaces(template: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize(
     ("serve", "isolated", "monitored"),
     [
-        ("server: torchserve", False, True),
-        ("neuron_monitor: false", False, False),
+        ("server: torchserve", False, False),
+        ("neuron_monitor: true", False, True),
         ("network_isolation: true", True, False),
-        ("network_isolation: true, neuron_monitor: false", True, False),
     ],
 )
-def test_neuron_monitor_runs_where_the_network_allows_it(
+def test_neuron_monitor_runs_where_it_is_asked_for(
     synthesize: Synthesize, serve: str, isolated: bool, monitored: bool
 ) -> None:
     template = one(synthesize, f"serve: {{{{{serve}}}}}\n")
