@@ -362,7 +362,8 @@ class Scale(Section):
     """How many instances, and when another one is started."""
 
     min: StrictInt = Field(default=1, ge=0)
-    max: StrictInt = Field(default=2, ge=1)
+    max: StrictInt = Field(default=2, ge=1, description="the same as min: no automatic scaling")
+    initial: StrictInt = Field(default=1, ge=1, description="instances at the creation, where scaling is automatic")
     policy: Literal["concurrency", "invocations"] = "concurrency"
     target_value: Annotated[float, Strict(), Field(ge=0.001, le=1e9)] | None = Field(
         default=None,
@@ -371,6 +372,11 @@ class Scale(Section):
     measured: StrictBool = Field(
         default=False, description="target_value from the lock's measured figures (inferentia measure)"
     )
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the number of instances is the spec's alone."""
+        return self.min == self.max
 
 
 class Alarms(Section):
@@ -382,6 +388,13 @@ class Alarms(Section):
     notify: Annotated[tuple[str, ...] | None, BeforeValidator(_notify), WithJsonSchema(_NOTIFY_SCHEMA)] = Field(
         default=None, description="ARN of an SNS topic, email address, or a list of them"
     )
+
+
+class Logs(Section):
+    """The endpoint's log group."""
+
+    existing: StrictBool = Field(default=False, description="it is there, and is none of the stack's")
+    keep: StrictBool = Field(default=False, description="it and the key that encrypts it stay when the stack goes")
 
 
 class Rollout(Section):
@@ -411,6 +424,7 @@ class EndpointSpec(Section):
     serve: Serve = Field(default_factory=Serve)
     scale: Scale = Field(default_factory=Scale)
     alarms: Alarms = Field(default_factory=Alarms)
+    logs: Logs = Field(default_factory=Logs)
     rollout: Rollout = Field(default_factory=Rollout)
     job: Job | None = Field(default=None, description="compile on AWS; left out, the model is compiled on this machine")
     tags: Annotated[dict[str, str], BeforeValidator(_tags)] = Field(default_factory=dict)

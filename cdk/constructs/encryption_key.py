@@ -13,11 +13,18 @@ from ..permissions import allow
 class EncryptionKey(Construct):
     """A rotated customer key that CloudWatch Logs, and CloudWatch alarms where wanted, may use.
 
-    It goes with its stack: what it encrypts goes too.
+    It goes with its stack: what it encrypts goes too. keep: logs that stay need it.
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, description: str, log_group_name: str, for_alarms: bool = False
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        description: str,
+        log_group_name: str,
+        for_alarms: bool = False,
+        keep: bool = False,
     ) -> None:
         """log_group_name: the only log group that may be encrypted with the key. for_alarms: let alarms use it.
 
@@ -26,7 +33,11 @@ class EncryptionKey(Construct):
         """
         super().__init__(scope, construct_id)
         self.key = kms.Key(
-            self, "Key", description=description, enable_key_rotation=True, removal_policy=RemovalPolicy.DESTROY
+            self,
+            "Key",
+            description=description,
+            enable_key_rotation=True,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if keep else RemovalPolicy.DESTROY,
         )
         if for_alarms:
             # No condition on the account: the topic's own policy already lets only this account's alarms publish.

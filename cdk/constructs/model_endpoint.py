@@ -10,9 +10,10 @@ from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 VARIANT_NAME = "main"
-# They are kept at an update unless listed here; a changed capture or weight would never arrive.
-# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_VariantProperty.html
+# They are kept at an update unless listed here; a changed capture or weight would never arrive, nor the count of a
+# fixed fleet. https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_VariantProperty.html
 NOT_RETAINED = ("DataCaptureConfig", "DesiredWeight")
+COUNT = "DesiredInstanceCount"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +29,13 @@ class Container:
 class Capacity:
     """Where it runs: instance type, instances at the start, and both time limits of a start in seconds.
 
-    SageMaker allows 60 to 3600 seconds for each
+    fixed: initial_instances is what it has from each update on; otherwise it keeps what scaling reached. SageMaker allows 60 to 3600 seconds for each
     (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html).
     """
 
     instance_type: str
     initial_instances: int
+    fixed: bool
     model_download_timeout: int
     startup_timeout: int
 
@@ -43,6 +45,8 @@ class ModelEndpoint(Construct):
 
     A model or a configuration with a name could not be replaced, and both are replaced at every change: their names
     are left to CloudFormation. The endpoint keeps the number of instances that scaling reached when it is updated.
+    Where scaling begins or ends the configuration is another one even if nothing in it changed: "To update an endpoint,
+    you must create a new EndpointConfig" (API_UpdateEndpoint).
     """
 
     def __init__(
@@ -63,7 +67,10 @@ class ModelEndpoint(Construct):
         """
         super().__init__(scope, construct_id)
         self.model = self._model(role, container, network_isolation)
-        self.config = sagemaker.CfnEndpointConfig(self, "Config", production_variants=[self._variant(capacity)])
+        self.config = sagemaker.CfnEndpointConfig(
+            self, "FixedConfig" if capacity.fixed else "Config", production_variants=[self._variant(capacity)]
+        )
+        not_retained = [*NOT_RETAINED, COUNT] if capacity.fixed else NOT_RETAINED
         self.endpoint = sagemaker.CfnEndpoint(
             self,
             "Endpoint",
@@ -72,7 +79,7 @@ class ModelEndpoint(Construct):
             deployment_config=deployment_config,
             retain_all_variant_properties=True,
             exclude_retained_variant_properties=[
-                sagemaker.CfnEndpoint.VariantPropertyProperty(variant_property_type=name) for name in NOT_RETAINED
+                sagemaker.CfnEndpoint.VariantPropertyProperty(variant_property_type=name) for name in not_retained
             ],
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aws_cdk.aws_logs import ILogGroup
 from constructs import Construct
 
 from endpoint_spec import EndpointSpec, derive, platforms
@@ -14,7 +15,7 @@ from ..constructs.autoscaling import EndpointScaling
 from ..constructs.dashboard import EndpointDashboard
 from ..constructs.encryption_key import EncryptionKey
 from ..constructs.endpoint_role import EndpointRole, Reports
-from ..constructs.log_group import EncryptedLogGroup, endpoint_log_group
+from ..constructs.log_group import endpoint_log_group, endpoint_logs
 from ..constructs.metrics import EndpointMetrics
 from ..constructs.model_endpoint import VARIANT_NAME, Capacity, Container, ModelEndpoint
 from ..constructs.notification_topic import NotificationTopic
@@ -75,8 +76,9 @@ class EndpointStack(SpecStack):
             description=f"Encrypts the alarm messages and the logs of endpoint {spec.name}",
             log_group_name=group,
             for_alarms=True,
+            keep=spec.logs.keep,
         ).key
-        logs = EncryptedLogGroup(self, "Logs", name=group, encryption_key=key)
+        logs = endpoint_logs(self, "Logs", spec=spec, encryption_key=key)
         alarms = EndpointAlarms(self, "Alarms", metrics=metrics, alarms=spec.alarms)
         topic = NotificationTopic(
             self,
@@ -88,14 +90,15 @@ class EndpointStack(SpecStack):
         topic.admit_alarms(alarms.latency, alarms.error_rate)
         serving = self._serve(spec, lock, artifacts, logs, alarms)
         target_value = derive.target_value(spec, lock)
-        EndpointScaling(
-            self,
-            "Scaling",
-            endpoint=serving.endpoint,
-            variant_name=VARIANT_NAME,
-            scale=spec.scale,
-            target_value=target_value,
-        )
+        if not spec.scale.fixed:  # SageMaker refuses another instance type while the variant is a scalable target
+            EndpointScaling(
+                self,
+                "Scaling",
+                endpoint=serving.endpoint,
+                variant_name=VARIANT_NAME,
+                scale=spec.scale,
+                target_value=target_value,
+            )
         dashboard = EndpointDashboard(
             self, "Watch", metrics=metrics, alarms=spec.alarms, scale=spec.scale, target_value=target_value
         )
@@ -108,12 +111,12 @@ class EndpointStack(SpecStack):
                 "LatencyAlarmName": (alarms.latency.alarm_name, "Alarm: p99 of the model's latency"),
                 "ErrorAlarmName": (alarms.error_rate.alarm_name, "Alarm: share of failed requests"),
                 "DashboardName": (dashboard.dashboard.dashboard_name, "CloudWatch dashboard of the endpoint"),
-                "LogGroupName": (logs.log_group.log_group_name, "Log group of the containers"),
+                "LogGroupName": (logs.log_group_name, "Log group of the containers"),
             },
         )
 
     def _serve(
-        self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack, logs: EncryptedLogGroup, alarms: EndpointAlarms
+        self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack, logs: ILogGroup, alarms: EndpointAlarms
     ) -> ModelEndpoint:
         image = RegistryImage(self, "Image", image=platforms.image(spec.compile.target, spec.serve.server))
         rollout = deployment_config(
@@ -130,7 +133,7 @@ class EndpointStack(SpecStack):
             encryption_key=artifacts.key,
             repository_arn=image.repository_arn,
             reports=Reports(
-                log_group=logs.log_group,
+                log_group=logs,
                 reads_alarms=rollout is not None,
                 namespaces=[namespace] if namespace else [],
             ),
@@ -148,7 +151,8 @@ class EndpointStack(SpecStack):
             ),
             capacity=Capacity(
                 instance_type=spec.serve.instance_type,
-                initial_instances=spec.scale.min,
+                initial_instances=derive.instances(spec),
+                fixed=spec.scale.fixed,
                 model_download_timeout=derive.model_download_timeout(lock),
                 startup_timeout=derive.startup_timeout(lock),
             ),

@@ -50,8 +50,6 @@ def test_model_reads_the_locked_artifact_from_the_artifact_bucket(full: dict[str
 def test_model_runs_in_the_worker_environment(full: dict[str, Any], endpoint: specs.EndpointSpec) -> None:
     container = only(full, "AWS::SageMaker::Model")["PrimaryContainer"]
     assert text(container["Environment"]) == derive.worker_environment(endpoint, lock_of(endpoint)) | {
-        "NEURON_MONITOR_CW_REGION": "${AWS::Region}",
-        "NEURON_MONITOR_CW_NAMESPACE": "InferentiaEndpoints/full",
     }
     assert container["Environment"]["ENDPOINT_WORKERS"] == "4"
     assert list(container["Environment"]) == sorted(container["Environment"])
@@ -83,7 +81,7 @@ def test_only_endpoint_and_variant_have_names(full: dict[str, Any]) -> None:
 def test_variant_has_capacity_and_both_timeouts(full: dict[str, Any], endpoint: specs.EndpointSpec) -> None:
     (variant,) = only(full, "AWS::SageMaker::EndpointConfig")["ProductionVariants"]
     assert variant["InstanceType"] == "ml.inf1.2xlarge"
-    assert variant["InitialInstanceCount"] == 2
+    assert variant["InitialInstanceCount"] == 1
     lock = lock_of(endpoint)
     assert variant["ModelDataDownloadTimeoutInSeconds"] == derive.model_download_timeout(lock)
     assert variant["ContainerStartupHealthCheckTimeoutInSeconds"] == derive.startup_timeout(lock)
@@ -118,7 +116,6 @@ def test_role_reads_one_object_with_one_key(full: dict[str, Any]) -> None:
     assert by_sid["PublishMetrics"]["Condition"]["StringEquals"]["cloudwatch:namespace"] == [
         "/aws/sagemaker/Endpoints",
         "AWS/SageMaker",
-        "InferentiaEndpoints/full",
     ]
     assert "ReadAlarms" not in by_sid
 
