@@ -39,10 +39,11 @@ def endpoint_logs(
 
 
 class EncryptedLogGroup(Construct):
-    """Logs stay for 90 days; it is deleted with its stack: its fixed name would stand in the way of the next deployment.
+    """Keeps logs for 90 days; deleted with its stack: its fixed name would stand in the way of the next deployment.
 
-    keep: it stays, and `cdk deploy --import-existing-resources` takes it over; CloudFormation demands this policy for it
-    (https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources-automatically.html). To read the log of a container that never started, deploy with `cdk deploy --no-rollback`.
+    keep: it stays, and `cdk deploy --import-existing-resources` takes it over, for which CloudFormation demands that
+    policy (https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources-automatically.html).
+    To read the log of a container that never started, deploy with `cdk deploy --no-rollback`.
     """
 
     def __init__(

@@ -29,7 +29,8 @@ class Container:
 class Capacity:
     """Where it runs: instance type, instances at the start, and both time limits of a start in seconds.
 
-    fixed: initial_instances is what it has from each update on; otherwise it keeps what scaling reached. SageMaker allows 60 to 3600 seconds for each
+    fixed: initial_instances is what it has from each update on; otherwise it keeps what scaling reached.
+    SageMaker allows 60 to 3600 seconds for each
     (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html).
     """
 

@@ -49,8 +49,7 @@ def test_model_reads_the_locked_artifact_from_the_artifact_bucket(full: dict[str
 
 def test_model_runs_in_the_worker_environment(full: dict[str, Any], endpoint: specs.EndpointSpec) -> None:
     container = only(full, "AWS::SageMaker::Model")["PrimaryContainer"]
-    assert text(container["Environment"]) == derive.worker_environment(endpoint, lock_of(endpoint)) | {
-    }
+    assert text(container["Environment"]) == derive.worker_environment(endpoint, lock_of(endpoint)) | {}
     assert container["Environment"]["ENDPOINT_WORKERS"] == "4"
     assert list(container["Environment"]) == sorted(container["Environment"])
 

@@ -123,7 +123,7 @@ def test_neuron_monitor_runs_where_it_is_asked_for(read: Loader) -> None:
 def test_custom_metrics_grow_with_the_buckets_alone(read: Loader) -> None:
     """Cores and batch sizes are no dimension, and whatever nobody has counted is named."""
     stock, own = (read(SMALL + f"serve: {{{line}}}\n") for line in ("server: torchserve", "server: native"))
-    assert SERVER_METRICS == len(cloudwatch_emf._UNITS)
+    assert len(cloudwatch_emf._UNITS) == SERVER_METRICS
     assert custom_metrics(stock, a_lock(stock)) == CustomMetrics(0)
     lock = a_lock(own)  # two graphs of one bucket
     assert custom_metrics(own, lock) == CustomMetrics(12)
