@@ -385,6 +385,14 @@ class Alarms(Section):
     p99_latency: Annotated[Duration, AfterValidator(_above_zero)] = timedelta(seconds=1)
     error_rate: Ratio = 0.01
     min_requests: StrictInt = Field(default=20, ge=1, description="fewer requests a period raise no alarm")
+    memory: Ratio = Field(default=0.9, description="of the fullest instance; 100%: never")
+    disk: Ratio = Field(default=0.8, description="of the fullest instance; 100%: never")
+    runbook: StrictStr = Field(
+        default="docs/runbook.md", description="what to do; each alarm says this address with #latency, #errors ..."
+    )
+    shared: StrictBool = Field(
+        default=False, description="one topic and one key for all endpoints that say so: the stack InferentiaShared"
+    )
     notify: Annotated[tuple[str, ...] | None, BeforeValidator(_notify), WithJsonSchema(_NOTIFY_SCHEMA)] = Field(
         default=None, description="ARN of an SNS topic, email address, or a list of them"
     )

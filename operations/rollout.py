@@ -75,7 +75,7 @@ def runs(endpoint: DescribeEndpointOutputTypeDef, stack: str) -> bool:
 
 
 def wait(name: str, account: Account, seen: Callable[[str], None], poll: float = POLL_SECONDS) -> Settled:
-    """Return once nothing runs on the endpoint. seen: told each status that is new.
+    """Return once nothing runs on the endpoint. seen: called with each status that is new.
 
     Raises:
         OperationError: there is no such endpoint.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aws_cdk import Aws, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -22,11 +24,12 @@ class EncryptionKey(Construct):
         construct_id: str,
         *,
         description: str,
-        log_group_name: str,
+        log_groups: Sequence[str],
         for_alarms: bool = False,
         keep: bool = False,
     ) -> None:
-        """log_group_name: the only log group that may be encrypted with the key. for_alarms: let alarms use it.
+        """log_groups: names or patterns of the only log groups that may be encrypted with the key. for_alarms: let
+        alarms and EventBridge's rules use it.
 
         Alarms cannot publish to a topic under alias/aws/sns: the policy of that key cannot be changed
         (https://repost.aws/knowledge-center/cloudwatch-configure-alarm-sns).
@@ -41,15 +44,18 @@ class EncryptionKey(Construct):
         )
         if for_alarms:
             # No condition on the account: the topic's own policy already lets only this account's alarms publish.
-            self.key.add_to_resource_policy(
-                allow("AlarmsPublish", ["kms:Decrypt", "kms:GenerateDataKey"], "*", "cloudwatch.amazonaws.com")
-            )
-        self.key.add_to_resource_policy(self._logs_encrypt(log_group_name))
+            # Nor for events: whether SNS hands EventBridge's source on to KMS is not documented.
+            for sid, service in (("AlarmsPublish", "cloudwatch"), ("EventsPublish", "events")):
+                self.key.add_to_resource_policy(
+                    allow(sid, ["kms:Decrypt", "kms:GenerateDataKey"], "*", f"{service}.amazonaws.com")
+                )
+        self.key.add_to_resource_policy(self._logs_encrypt(log_groups))
 
-    def _logs_encrypt(self, log_group_name: str) -> iam.PolicyStatement:
+    def _logs_encrypt(self, log_groups: Sequence[str]) -> iam.PolicyStatement:
         """https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html"""
         stack = Stack.of(self)
-        group = f"arn:{Aws.PARTITION}:logs:{stack.region}:{stack.account}:log-group:{log_group_name}"
+        logs = f"arn:{Aws.PARTITION}:logs:{stack.region}:{stack.account}:log-group:"
+        groups = [f"{logs}{name}" for name in log_groups]
         actions = ["Encrypt", "Decrypt", "ReEncryptFrom", "ReEncryptTo", "GenerateDataKey"]
         actions += ["GenerateDataKeyWithoutPlaintext", "DescribeKey"]
         return allow(
@@ -57,5 +63,5 @@ class EncryptionKey(Construct):
             [f"kms:{action}" for action in actions],
             "*",
             f"logs.{stack.region}.amazonaws.com",
-            ArnEquals={"kms:EncryptionContext:aws:logs:arn": group},
+            ArnLike={"kms:EncryptionContext:aws:logs:arn": groups if len(groups) > 1 else groups[0]},
         )

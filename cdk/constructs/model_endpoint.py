@@ -10,6 +10,10 @@ from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 VARIANT_NAME = "main"
+# The spec's serve.metrics: instance by instance, and what GET /metrics of the container has. Both are written out, since
+# the second is true where it is left out (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_MetricsConfig.html);
+# its path, /metrics on port 8080, is the native server's.
+METRICS = {"none": (False, False), "standard": (True, False), "detailed": (True, True)}
 # They are kept at an update unless listed here; a changed capture or weight would never arrive, nor the count of a
 # fixed fleet. https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_VariantProperty.html
 NOT_RETAINED = ("DataCaptureConfig", "DesiredWeight")
@@ -61,15 +65,21 @@ class ModelEndpoint(Construct):
         capacity: Capacity,
         deployment_config: sagemaker.CfnEndpoint.DeploymentConfigProperty | None = None,
         network_isolation: bool = False,
+        metrics: str = "none",
     ) -> None:
-        """deployment_config: default SageMaker's all-at-once update.
+        """metrics: the spec's serve.metrics. deployment_config: default SageMaker's all-at-once update.
 
         network_isolation: cut the container off from every network, AWS's own services included. Default: no.
         """
         super().__init__(scope, construct_id)
         self.model = self._model(role, container, network_isolation)
         self.config = sagemaker.CfnEndpointConfig(
-            self, "FixedConfig" if capacity.fixed else "Config", production_variants=[self._variant(capacity)]
+            self,
+            "FixedConfig" if capacity.fixed else "Config",
+            production_variants=[self._variant(capacity)],
+            metrics_config=sagemaker.CfnEndpointConfig.MetricsConfigProperty(
+                enable_enhanced_metrics=METRICS[metrics][0], enable_detailed_observability=METRICS[metrics][1]
+            ),
         )
         not_retained = [*NOT_RETAINED, COUNT] if capacity.fixed else NOT_RETAINED
         self.endpoint = sagemaker.CfnEndpoint(
@@ -104,6 +114,10 @@ class ModelEndpoint(Construct):
             instance_type=capacity.instance_type,
             initial_instance_count=capacity.initial_instances,
             initial_variant_weight=1,
+            # Random where it is left out. https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariantRoutingConfig.html
+            routing_config=sagemaker.CfnEndpointConfig.RoutingConfigProperty(
+                routing_strategy="LEAST_OUTSTANDING_REQUESTS"
+            ),
             model_data_download_timeout_in_seconds=capacity.model_download_timeout,
             container_startup_health_check_timeout_in_seconds=capacity.startup_timeout,
         )

@@ -28,6 +28,7 @@ from ..states.job import JobContext
 from ..states.run import poll_seconds
 from .artifacts import ArtifactsStack
 from .of_spec import SpecStack
+from .shared import SharedStack
 
 WHERE = {"processing": "in SageMaker Processing jobs", "ec2": "on EC2 instances"}
 
@@ -52,6 +53,7 @@ class CompileStack(SpecStack):
         job: Job,
         artifacts: ArtifactsStack,
         deployment: Deployment,
+        shared: SharedStack | None = None,
     ) -> None:
         """job: the spec's job section."""
         cost = derive.job_cost_text(spec)
@@ -68,18 +70,28 @@ class CompileStack(SpecStack):
         if problems:
             hold_place(self, "Refused")
         else:
-            self._compose(spec, job, artifacts, deployment, cost)
+            self._compose(spec, job, artifacts, deployment, cost, shared)
 
     def _compose(
-        self, spec: EndpointSpec, job: Job, artifacts: ArtifactsStack, deployment: Deployment, cost: str
+        self,
+        spec: EndpointSpec,
+        job: Job,
+        artifacts: ArtifactsStack,
+        deployment: Deployment,
+        cost: str,
+        shared: SharedStack | None,
     ) -> None:
         group = run_log_group(spec.name)
-        key = EncryptionKey(
-            self,
-            "Encryption",
-            description=f"Encrypts the logs, messages and disks of compile runs of endpoint {spec.name}",
-            log_group_name=group,
-        ).key
+        key = (
+            shared.key
+            if shared
+            else EncryptionKey(
+                self,
+                "Encryption",
+                description=f"Encrypts the logs, messages and disks of compile runs of endpoint {spec.name}",
+                log_groups=[group],
+            ).key
+        )
         logs = EncryptedLogGroup(self, "Logs", name=group, encryption_key=key).log_group
         topic = NotificationTopic(
             self,
@@ -87,6 +99,7 @@ class CompileStack(SpecStack):
             display_name=f"Compile runs of endpoint {spec.name}",
             encryption_key=key,
             notify=spec.alarms.notify or (),
+            shared=shared.topic if shared else None,
         )
         files = JobFiles(self, name=spec.name, bucket=artifacts.bucket, key=artifacts.key)
         seconds = job.time_limit // timedelta(seconds=1)

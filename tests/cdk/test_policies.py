@@ -134,7 +134,7 @@ def test_services_are_held_to_this_account(templates: dict[str, dict[str, Any]])
         for resource, statement in allowing(templates)
         if "Service" in statement.get("Principal", {}) and "Condition" not in statement
     ]
-    assert set(unconditional) == {"sts:AssumeRole", "AlarmsPublish"}
+    assert set(unconditional) == {"sts:AssumeRole", "AlarmsPublish", "EventsPublish"}
     for resource, statement in allowing(templates):
         if statement.get("Sid") == "AlarmsPublish" and "Condition" not in statement:
             assert resource["Type"] == "AWS::KMS::Key"  # the topic's policy names this account's alarms

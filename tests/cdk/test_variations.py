@@ -105,6 +105,42 @@ def test_a_log_group_is_the_stacks_or_is_left_alone_or_is_kept(synthesize: Synth
         assert row["DeletionPolicy"] == "RetainExceptOnCreate"
 
 
+def test_endpoints_that_share_have_one_key_and_one_topic(synthesize: Synthesize) -> None:
+    shares = MINIMAL + "alarms: {{shared: true, notify: ['{name}@example.com']}}\njob: {{}}\n"
+    made = synthesize({"one": shares, "two": shares})
+    common = made["InferentiaShared"]
+    addresses = [row["Properties"]["Endpoint"] for row in resources(common, "AWS::SNS::Subscription").values()]
+    assert sorted(addresses) == ["one@example.com", "two@example.com"]
+    (logs,) = (
+        text(row) for row in only(common, "AWS::KMS::Key")["KeyPolicy"]["Statement"] if row["Sid"] == "LogsEncrypt"
+    )
+    groups = logs["Condition"]["ArnLike"]["kms:EncryptionContext:aws:logs:arn"]
+    assert [group.rsplit(":", 1)[1] for group in groups] == [
+        "/aws/sagemaker/Endpoints/*",
+        "/aws/vendedlogs/states/InferentiaCompile-*",
+    ]
+    for name in ("one", "two"):
+        for kind in ("InferentiaEndpoint", "InferentiaCompile"):
+            template = made[f"{kind}-{name}"]
+            assert not resources(template, "AWS::KMS::Key")
+            assert not resources(template, "AWS::SNS::Topic")
+            assert "${import InferentiaShared:" in text(only(template, "AWS::Logs::LogGroup"))["KmsKeyId"]
+        for alarm in resources(made[f"InferentiaEndpoint-{name}"], "AWS::CloudWatch::Alarm").values():
+            (action,) = text(alarm["Properties"]["AlarmActions"])
+            assert action.startswith("${import InferentiaShared:")
+
+
+@pytest.mark.parametrize(("metrics", "enhanced", "detailed"), [("standard", True, False), ("detailed", True, True)])
+def test_more_metrics_where_they_are_wanted(
+    synthesize: Synthesize, metrics: str, enhanced: bool, detailed: bool
+) -> None:
+    config = only(one(synthesize, f"serve: {{{{metrics: {metrics}}}}}\n"), "AWS::SageMaker::EndpointConfig")
+    assert config["MetricsConfig"] == {
+        "EnableEnhancedMetrics": enhanced,
+        "EnableDetailedObservability": detailed,
+    }
+
+
 def test_scaling_by_requests_a_minute(synthesize: Synthesize) -> None:
     template = one(synthesize, "scale: {{policy: invocations, target_value: 1200.0}}\n")
     tracking = only(template, "AWS::ApplicationAutoScaling::ScalingPolicy")["TargetTrackingScalingPolicyConfiguration"]

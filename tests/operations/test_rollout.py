@@ -1,4 +1,4 @@
-"""`wait` and `smoke --during-rollout`, told by endpoints and stacks that change as the test says."""
+"""`wait` and `smoke --during-rollout`, of endpoints and stacks that change as the test says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from operations.rollout import during_rollout, wait
 from tests.operations.conftest import write_lock
 
 
-def told(*states: tuple[str, int, int, str], failure: str = "") -> Any:
+def account_of(*states: tuple[str, int, int, str], failure: str = "") -> Any:
     """An account of (endpoint's status, instances, wanted instances, stack's status), one a look; the last stays."""
     looks: Iterator[tuple[str, int, int, str]] = iter(states)
     current = list(states[:1])
@@ -45,7 +45,7 @@ def told(*states: tuple[str, int, int, str], failure: str = "") -> Any:
 
 
 def test_wait_returns_when_neither_update_nor_scaling_nor_stack_runs() -> None:
-    account = told(
+    account = account_of(
         ("Updating", 1, 1, "UPDATE_IN_PROGRESS"), ("InService", 1, 3, "UPDATE_IN_PROGRESS"),
         ("InService", 3, 3, "UPDATE_IN_PROGRESS"), ("InService", 2, 3, "UPDATE_COMPLETE"),
         ("InService", 3, 3, "UPDATE_COMPLETE"), ("Updating", 9, 9, "UPDATE_IN_PROGRESS"),
@@ -56,7 +56,8 @@ def test_wait_returns_when_neither_update_nor_scaling_nor_stack_runs() -> None:
     assert len(seen) == 5
     assert seen[1] == "InService, 1 of 3 instances, stack UPDATE_IN_PROGRESS"
     assert (
-        wait("depth", told(("InService", 1, 1, ""), failure="taken back"), seen.append, poll=0).failure == "taken back"
+        wait("depth", account_of(("InService", 1, 1, ""), failure="taken back"), seen.append, poll=0).failure
+        == "taken back"
     )
 
 
@@ -71,7 +72,7 @@ def locked(project: Path) -> locking.Locked:
 
 
 def test_requests_are_sent_from_before_the_rollout_to_its_end(locked: locking.Locked) -> None:
-    account = told(
+    account = account_of(
         ("InService", 1, 1, "UPDATE_COMPLETE"), ("InService", 1, 1, "UPDATE_IN_PROGRESS"),
         ("Updating", 1, 1, "UPDATE_IN_PROGRESS"), ("InService", 1, 1, "UPDATE_IN_PROGRESS"),
         ("InService", 1, 1, "UPDATE_COMPLETE"),
