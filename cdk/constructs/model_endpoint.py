@@ -9,10 +9,12 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
+from endpoint_spec.endpoint import Serve
+
 VARIANT_NAME = "main"
-# The spec's serve.metrics: instance by instance, and what GET /metrics of the container has. Both are written out, since
-# the second is true where it is left out (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_MetricsConfig.html);
-# its path, /metrics on port 8080, is the native server's.
+# The spec's serve.metrics: instance by instance, and what GET /metrics of the container has (port 8080, the native
+# server's). Both are written out, since the second is true where it is left out.
+# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_MetricsConfig.html
 METRICS = {"none": (False, False), "standard": (True, False), "detailed": (True, True)}
 # They are kept at an update unless listed here; a changed capture or weight would never arrive, nor the count of a
 # fixed fleet. https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_VariantProperty.html
@@ -64,21 +66,21 @@ class ModelEndpoint(Construct):
         container: Container,
         capacity: Capacity,
         deployment_config: sagemaker.CfnEndpoint.DeploymentConfigProperty | None = None,
-        network_isolation: bool = False,
-        metrics: str = "none",
+        serve: Serve,
     ) -> None:
-        """metrics: the spec's serve.metrics. deployment_config: default SageMaker's all-at-once update.
+        """serve: the spec's section, of which network isolation and metrics are taken.
 
-        network_isolation: cut the container off from every network, AWS's own services included. Default: no.
+        deployment_config: default SageMaker's all-at-once update.
         """
         super().__init__(scope, construct_id)
-        self.model = self._model(role, container, network_isolation)
+        self.model = self._model(role, container, serve.network_isolation)
         self.config = sagemaker.CfnEndpointConfig(
             self,
             "FixedConfig" if capacity.fixed else "Config",
             production_variants=[self._variant(capacity)],
             metrics_config=sagemaker.CfnEndpointConfig.MetricsConfigProperty(
-                enable_enhanced_metrics=METRICS[metrics][0], enable_detailed_observability=METRICS[metrics][1]
+                enable_enhanced_metrics=METRICS[serve.metrics][0],
+                enable_detailed_observability=METRICS[serve.metrics][1],
             ),
         )
         not_retained = [*NOT_RETAINED, COUNT] if capacity.fixed else NOT_RETAINED

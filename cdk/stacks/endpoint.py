@@ -167,6 +167,5 @@ class EndpointStack(SpecStack):
                 startup_timeout=derive.startup_timeout(lock),
             ),
             deployment_config=rollout,
-            network_isolation=spec.serve.network_isolation,
-            metrics=spec.serve.metrics,
+            serve=spec.serve,
         )

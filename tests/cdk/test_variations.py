@@ -111,9 +111,8 @@ def test_endpoints_that_share_have_one_key_and_one_topic(synthesize: Synthesize)
     common = made["InferentiaShared"]
     addresses = [row["Properties"]["Endpoint"] for row in resources(common, "AWS::SNS::Subscription").values()]
     assert sorted(addresses) == ["one@example.com", "two@example.com"]
-    (logs,) = (
-        text(row) for row in only(common, "AWS::KMS::Key")["KeyPolicy"]["Statement"] if row["Sid"] == "LogsEncrypt"
-    )
+    statements = [text(row) for row in only(common, "AWS::KMS::Key")["KeyPolicy"]["Statement"]]
+    (logs,) = (row for row in statements if row.get("Sid") == "LogsEncrypt")
     groups = logs["Condition"]["ArnLike"]["kms:EncryptionContext:aws:logs:arn"]
     assert [group.rsplit(":", 1)[1] for group in groups] == [
         "/aws/sagemaker/Endpoints/*",

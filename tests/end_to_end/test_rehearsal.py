@@ -199,7 +199,7 @@ def test_a_fleet_is_fixed_then_of_another_type_then_scaled_again(rehearsal: Rehe
         ("scale: {min: 2, max: 3}\n", ("ml.inf1.2xlarge", 2)),  # the scalable target brings one instance to the least
         ("scale: {min: 3, max: 3}\n", ("ml.inf1.2xlarge", 3)),
         ("scale: {min: 3, max: 3}\n" + small, ("ml.inf1.xlarge", 3)),
-        ("scale: {min: 1, max: 2}\n" + small, ("ml.inf1.xlarge", 2)),
+        ("scale: {min: 1, max: 2}\n", ("ml.inf1.2xlarge", 2)),
     ):
         write_depth(rehearsal.folder, more=more)
         rehearsal.deploy(STACK)
