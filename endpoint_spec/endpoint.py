@@ -315,6 +315,13 @@ class Job(Section):
     )
     max_parallel: StrictInt = Field(default=4, ge=1, le=40, description="graphs that are compiled at once")
     spot: StrictBool = Field(default=False, description="ec2 only: spare capacity, cheaper, may be interrupted")
+    subnets: Annotated[tuple[StrictStr, ...] | None, _list_of("subnets", "[subnet-0a1b2c3d]")] = Field(
+        default=None, description="ec2 only: ids of subnets that are there; the stack makes a network if left out"
+    )
+    security_group: StrictStr | None = Field(default=None, description="ec2 only: id, of the subnets' network")
+    session_manager: StrictBool = Field(
+        default=False, description="ec2 only: a shell on the instance, for finding faults"
+    )
 
 
 class RequestLimits(Section):

@@ -17,7 +17,7 @@ DATAPOINTS_TO_ALARM = 3
 
 
 class EndpointAlarms(Construct):
-    """latency: p99 of the model's latency. error_rate: server errors in per cent of requests. memory, disk: in per cent.
+    """latency: p99 of the model's latency. error_rate: server errors, memory, disk: in per cent. all: these four.
 
     Minutes without data are not breaching: an endpoint without requests is neither slow nor failing. Each description
     ends with the place of the runbook that says what to do.

@@ -13,6 +13,7 @@ from endpoint_spec.endpoint import Job
 
 from ..constructs.backend import ComputeBackend
 from ..constructs.compile_instance import Machine
+from ..constructs.compile_network import ExistingNetwork
 from ..constructs.compile_runs import CompileRuns
 from ..constructs.encryption_key import EncryptionKey
 from ..constructs.instance_backend import InstanceBackend
@@ -88,7 +89,7 @@ class CompileStack(SpecStack):
             else EncryptionKey(
                 self,
                 "Encryption",
-                description=f"Encrypts the logs, messages and disks of compile runs of endpoint {spec.name}",
+                description=f"Encrypts the logs and messages of compile runs of endpoint {spec.name}",
                 log_groups=[group],
             ).key
         )
@@ -117,10 +118,12 @@ class CompileStack(SpecStack):
         backend: ComputeBackend
         if machine is None:
             backend = ProcessingBackend(
-                self, "Jobs", context=context, job=job, target=spec.compile.target, files=files, volume_key=key
+                self, "Jobs", context=context, job=job, target=spec.compile.target, files=files
             ).backend
         else:
-            backend = InstanceBackend(self, "Jobs", context=context, machine=machine, files=files, tags=tags).backend
+            backend = InstanceBackend(
+                self, "Jobs", context=context, machine=machine, files=files, tags=tags, network=_network(job)
+            ).backend
         runs = CompileRuns(
             self,
             "Runs",
@@ -145,6 +148,12 @@ class CompileStack(SpecStack):
         )
 
 
+def _network(job: Job) -> ExistingNetwork | None:
+    if job.subnets is None or job.security_group is None:
+        return None
+    return ExistingNetwork(subnets=list(job.subnets), security_group=job.security_group)
+
+
 def _machine(spec: EndpointSpec, job: Job, deployment: Deployment) -> Machine:
     image = platforms.machine_image(spec.compile.target)
     return Machine(
@@ -155,6 +164,7 @@ def _machine(spec: EndpointSpec, job: Job, deployment: Deployment) -> Machine:
         python="python3" if deployment.rehearsal else image.python,
         volume=job.volume,
         spot=job.spot,
+        sessions=job.session_manager,
         minutes=math.ceil(job.time_limit / timedelta(minutes=1)),
     )
 

@@ -38,7 +38,7 @@ class SharedStack(Stack):
         self.key = EncryptionKey(
             self,
             "Encryption",
-            description="Encrypts alarm messages, logs and disks of the endpoints that share it",
+            description="Encrypts messages and logs of the endpoints that share it",
             log_groups=[endpoint_log_group("*"), run_log_group("*")],
             for_alarms=True,
             keep=any(spec.logs.keep for spec in specs),

@@ -14,7 +14,6 @@ ANY_RESOURCE = {
     "LogInToRegistry": "ecr:GetAuthorizationToken knows no resource",
     "PublishMetrics": "cloudwatch:PutMetricData knows no resource; a condition names the namespaces",
     "ReadAlarms": "cloudwatch:DescribeAlarms of a list of alarms knows no resource",
-    "AnswerSessions": "Session Manager's channels are no resources",
     "DeliverLogs": "log deliveries are no resources; Step Functions checks for all of these",
     "FindInstances": "ec2:DescribeInstances knows no resource",
     "FindJobs": "sagemaker:ListProcessingJobs knows no resource",
@@ -66,7 +65,8 @@ def allowing(templates: dict[str, dict[str, Any]]) -> Iterator[tuple[dict[str, A
     """Every Allow statement with the resource that holds it."""
     for template in templates.values():
         for name, statement in statements(template):
-            if statement["Effect"] == "Allow":
+            gateway = template["Resources"][name]["Type"] == "AWS::EC2::VPCEndpoint"  # a filter, which grants nothing
+            if statement["Effect"] == "Allow" and not gateway:
                 yield template["Resources"][name], statement
 
 

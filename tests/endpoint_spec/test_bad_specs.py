@@ -457,6 +457,18 @@ CASES: dict[str, Case] = {
     "logs that are there and kept": (
         GOOD + "logs: {existing: true, keep: true}\n", "logs.keep", 3, "true", "beside existing: true", "Keep one",
     ),
+    "network of a processing job": (
+        GOOD + "job: {subnets: [subnet-0a1b2c3d], security_group: sg-0a1b2c3d}\n",
+        "job.subnets", 3, "subnet-0a1b2c3d", "not possible with where: processing", "where: ec2",
+    ),
+    "subnets alone": (
+        GOOD + "job: {where: ec2, subnets: [subnet-0a1b2c3d]}\n",
+        "job.subnets", 3, "subnet-0a1b2c3d", "is given without job.security_group", "Write security_group too",
+    ),
+    "a name for a subnet": (
+        GOOD + "job: {where: ec2, subnets: [private-a], security_group: sg-0a1b2c3d}\n",
+        "job.subnets", 3, "private-a", "is no id of that kind", "such as subnet-0a1b2c3d",
+    ),
     "delay without unit": (
         GOOD + "serve: {max_batch_delay: 5}\n",
         "serve.max_batch_delay", 3, "5", "has no unit", "5ms",
