@@ -56,8 +56,8 @@ check: setup ## lint, format, types and the import contracts
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports
 
-coverage-table: setup ## docs/coverage.md and .json at real sizes (hours; goes on where it was)
-	@$(PY) tools/coverage_table.py
+coverage-table: setup ## docs/coverage.md at real sizes, replayed with torch 1.13.1 where .venv310 is there (hours; goes on where it was)
+	@python=.venv310/bin/python; test -x $$python || python=$(PY); $(PY) tools/coverage_table.py --python $$python
 
 current-models: setup ## docs/current-models.md: models of 2025 and 2026, replayed with torch 1.13.1 where .venv310 is there (hours; goes on where it was)
 	@test -d build/libraries/timm || $(PY) -m pip install --quiet --no-deps --target build/libraries timm==1.0.31 scipy==1.17.1

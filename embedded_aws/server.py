@@ -27,6 +27,7 @@ from .process.group import write_program
 
 log = logging.getLogger(__name__)
 EVALUATE_ALARMS_EVERY_SECONDS = 10.0
+SIGNAL_SECONDS = 0.5  # a signal is seen at least so soon
 PROCESSING_QUOTA = 4  # of jobs at once on one instance type
 
 
@@ -88,7 +89,9 @@ class Server:
         if until_stdin_ends:
             threading.Thread(target=_await_end_of_stdin, args=(asked,), daemon=True).start()
         self.start()
-        asked.wait()
+        # The kernel may give a signal to any thread, and that does not end a wait of this one, which runs the handler.
+        while not asked.wait(SIGNAL_SECONDS):
+            pass
         self.stop()
 
     def _watch_alarms(self) -> None:

@@ -1,9 +1,10 @@
-"""`make coverage-table`: what lowering does to every model at its real size, as docs/coverage.md and .json.
+"""`make coverage-table`: every model at its real size, captured and replayed, as docs/coverage.md and .json.
 
-One process a model, so that its memory is free before the next. A row is kept in build/coverage-table/ (and in the
-committed JSON) with a digest of what the code makes of its family at a tiny size, and made again only when that
-changed; so a run that was stopped continues where it was. Both files are written after every row, and say which rows
-are missing.
+A model is made into a graph file as `inferentia submit` does it; another Python, with the Inf1 container's torch where
+there is one, replays the file and traces it. One process a model, so that its memory is free before the next. A row is
+kept in build/coverage-table/ (and in the committed JSON) with a digest of what the code makes of its family at a tiny
+size, and made again only when that changed; so a run that was stopped continues where it was. Both files are written
+after every row, and say which rows are missing.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ if str(ROOT) not in sys.path:  # run as a script
     sys.path.insert(0, str(ROOT))
 from compile.files import write_text  # noqa: E402  (found by the line above)
 from tests.compile.models.tiny import TINY  # noqa: E402
+from tools import graph_files  # noqa: E402
 
 SIZES = {
     **TINY,
@@ -41,11 +44,7 @@ SIZES = {
 DOCUMENT = ROOT / "docs" / "coverage.json"
 PAGE = ROOT / "docs" / "coverage.md"
 CACHE = ROOT / "build" / "coverage-table"
-FORMAT = 2
-INPUTS = 5
-# Above these many FLOP the original's own distance from float64, which sets the bound, is taken on fewer of the inputs:
-# that can only make the bound smaller. The row says on how many.
-LARGE, HUGE = 60e9, 600e9
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -128,60 +127,36 @@ def _made_of(family: str, variant: str, options: Mapping[str, Any], bucket: Any)
     definition = _definition(family, variant, options)
     found = []
     for role, graph in definition.graphs.items():
-        example, _, flat, lowered, parts = _lowered(role, graph, bucket)
+        example, flat, parts = _lowered(role, graph, bucket)
         tensors = tuple(example.values())
         traced, _ = trace_for_cpu(parts.whole, tensors, list(example))
         text = re.sub(r"__torch__\.[\w.]+| # .*", "", str(traced.inlined_graph))
         constants = sorted(_sha(str((t.dtype, t.shape, t.flatten().tolist()))) for t in traced.state_dict().values())
-        found.append([role, _figures(flat, tensors, lowered, parts), _sha(text), constants])
+        found.append([role, *_figures(flat, tensors, parts), parts.report.to_json(), _sha(text), constants])
     return found
 
 
-def _lowered(role: str, graph: Any, bucket: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """A graph's example and reference inputs, its module, that module lowered, and the parts on host and device."""
+def _lowered(role: str, graph: Any, bucket: Any) -> tuple[Any, Any, Any]:
+    """A graph's example inputs, its module, and that module lowered, in parts on host and device."""
     from compile.definition import checked_inputs  # noqa: PLC0415
     from compile.ir.flat_module import flat_module  # noqa: PLC0415
     from compile.lowering import lower, split  # noqa: PLC0415
 
-    example, references = checked_inputs(graph, role, bucket, 1)
+    example, _ = checked_inputs(graph, role, bucket, 1)
     flat, tensors = flat_module(graph.module, example), tuple(example.values())
-    lowered = lower(flat, tensors)
-    return example, references, flat, lowered, split(lowered.module, tensors)
+    return example, flat, split(lower(flat, tensors).module, tensors)
+
+
+def _figures(flat: Any, tensors: Any, parts: Any) -> list[dict[str, Any]]:
+    """Of the original and of what is compiled of it."""
+    from compile.analysis import analyze  # noqa: PLC0415
+
+    graphs = (flat, tensors), (parts.device, parts.device_inputs)
+    return [graph_files.account(analyze(*one)) for one in graphs]
 
 
 def _sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-# --- one model, in a process of its own -----------------------------------------------------------------------------
-
-
-def measure(model: Model, options: Mapping[str, Any] | None = None, bucket: Any = None) -> dict[str, Any]:
-    """The model's graphs before and after lowering, and how far apart their outputs are. Random weights, seed 0."""
-    import torch  # noqa: PLC0415  (the parent process needs none of it)
-    import transformers  # noqa: PLC0415
-
-    started = time.monotonic()
-    definition = _definition(model.family, model.variant, options or {})
-    bucket = bucket or definition.buckets[0]
-    graphs = [_graph(role, graph, bucket) for role, graph in definition.graphs.items()]
-    versions = {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "transformers": str(transformers.__version__),
-    }
-    return {
-        "title": model.title,
-        "family": model.family,
-        "variant": model.variant,
-        "remark": model.remark,
-        "bucket": {axis: size if isinstance(size, int) else list(size) for axis, size in bucket.items()},
-        "graphs": graphs,
-        "seconds": round(time.monotonic() - started, 1),
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
-        "versions": versions,
-    }
 
 
 def _definition(family: str, variant: str, options: Mapping[str, Any]) -> Any:
@@ -198,85 +173,95 @@ def _definition(family: str, variant: str, options: Mapping[str, Any]) -> Any:
     return definition
 
 
-def _graph(role: str, graph: Any, bucket: Any) -> dict[str, Any]:
-    from compile.ir.flat_module import signature  # noqa: PLC0415
-    from compile.verification.parity import compare  # noqa: PLC0415
+# --- one model, in a process of its own -----------------------------------------------------------------------------
 
-    example, references, flat, lowered, parts = _lowered(role, graph, bucket)
-    tensors = tuple(example.values())
-    figures = _figures(flat, tensors, lowered, parts)
-    flops = figures["before"]["flops"]
-    doubles = INPUTS if flops < LARGE else 2 if flops < HUGE else 1
-    names = [output.name for output in signature(flat, example).outputs]
-    parity = compare(flat, parts.whole, references[:INPUTS], names, doubles=doubles)
-    worst = parity.worst
+
+def measure(model: Model, python: str, options: Mapping[str, Any] | None = None, bucket: Any = None) -> dict[str, Any]:
+    """The model's graphs as they are, as they are replayed and traced by `python`, and how far apart their outputs are.
+
+    Random weights, seed 0, batch 1. Raises CompileError where a build does, TableError where the replay fails.
+    """
+    import torch  # noqa: PLC0415  (the parent process needs none of it)
+    import transformers  # noqa: PLC0415
+
+    from compile.models import find  # noqa: PLC0415
+
+    started = time.monotonic()
+    bucket = bucket or find(model.family, model.variant)[0].build(model.variant, dict(options or {})).buckets[0]
+    spec = {
+        "name": "model",
+        "model": {"family": model.family, "variant": model.variant, "weights": "random:0", "options": options or {}},
+        "compile": {"batch_sizes": [1], "buckets": [bucket]},
+        "serve": {"instance_type": "ml.inf1.24xlarge"},
+    }
+    with tempfile.TemporaryDirectory(prefix="coverage-table-") as folder:
+        file, out = Path(folder, "model.graph"), Path(folder, "replayed.json")
+        resolved, captured = graph_files.captured(Path(folder), json.dumps(spec), file)
+        failed = graph_files.run_replay(python, file, out)
+        if failed is not None:
+            raise TableError(f"not replayed: {failed}")
+        replayed = json.loads(out.read_text(encoding="utf-8"))
+    definition, pairs = resolved.plan.definition, zip(captured, replayed, strict=True)
+    graphs = [_graph(definition, one, found) for one, found in pairs]
+    versions = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": str(transformers.__version__),
+        "torch of the replay": replayed[0]["torch"],
+    }
     return {
-        "role": role,
-        "inputs": [f"{tensor.dtype}{list(tensor.shape)}".replace("torch.", "") for tensor in tensors],
-        **figures,
+        "title": model.title,
+        "family": model.family,
+        "variant": model.variant,
+        "remark": model.remark,
+        "bucket": {axis: size if isinstance(size, int) else list(size) for axis, size in bucket.items()},
+        "graphs": graphs,
+        "seconds": round(time.monotonic() - started, 1),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "versions": versions,
+    }
+
+
+def _graph(definition: Any, one: Any, replayed: dict[str, Any]) -> dict[str, Any]:
+    from compile.analysis import analyze  # noqa: PLC0415
+    from compile.definition import checked_inputs  # noqa: PLC0415
+    from compile.ir.flat_module import flat_module  # noqa: PLC0415
+
+    graph, variant = definition.graphs[one.variant.role], one.variant
+    example, _ = checked_inputs(graph, variant.role, variant.bucket, variant.batch)
+    before = graph_files.account(analyze(flat_module(graph.module, example), tuple(example.values())))
+    outputs = [asdict(output) | {"bound": output.bound} for output in one.parity.outputs]
+    errors, differing = replayed.pop("errors"), replayed.pop("differing")
+    return {
+        "role": variant.role,
+        "inputs": [f"{entry.dtype}{list(entry.shape)}" for entry in one.signature.inputs],
+        "before": before,
+        "after": replayed,
+        "differing": differing,
+        "prologue": _prologue(one.host),
         "error": {
-            "compared_inputs": parity.inputs,
-            "float64_inputs": doubles,
-            "output": worst.name,
-            "absolute": worst.error,
-            "relative": worst.error / worst.maximum if worst.maximum else worst.error,
-            "bound": worst.bound,
-            "within_bound": parity.passed,
+            "compared_inputs": one.parity.inputs,
+            "outputs": outputs,
+            "of_the_replay": errors,
+            "relative": graph_files.relative_error(outputs, errors),
+            "beyond": graph_files.beyond_bounds(outputs, errors),
         },
     }
 
 
-def _figures(flat: Any, tensors: Any, lowered: Any, parts: Any) -> dict[str, Any]:
-    """What lowering did to one graph, but for how far the outputs are apart."""
-    from compile.analysis import analyze  # noqa: PLC0415
-
-    before, after = analyze(flat, tensors), analyze(parts.device, parts.device_inputs)
-    return {
-        "before": _account(before),
-        "after": _account(after),
-        "prologue": _prologue(parts.report),
-        "reason": "; ".join([*_reasons(after), *parts.report.notes]),
-        "rewrites": lowered.report.applied,
-        "flops_added": lowered.report.flops_added,
-        "bytes_added": lowered.report.bytes_added,
-    }
-
-
-def _account(report: Any) -> dict[str, Any]:
-    refused = {kind: row.count - row.supported_count for kind, row in report.operators.items() if not row.supported}
-    return {
-        "nodes": report.total,
-        "supported": report.supported,
-        "percent": report.percent,
-        "subgraphs": report.safe.subgraphs,
-        "flops": report.flops,
-        "flops_host": report.safe.flops_host,
-        "unsupported": refused,
-    }
-
-
-def _prologue(report: Any) -> dict[str, Any]:
+def _prologue(host: Mapping[str, Any] | None) -> dict[str, Any]:
     """What runs on the host in front of the compiled graph, and the choice for each table with both costs."""
+    if host is None:
+        return {"operators": {}, "flops": 0, "crossing_bytes": 0, "tables": [], "notes": []}
     keys = ("name", "rows", "width", "choice", "reason", "product_flops", "product_bytes", "host_bytes")
-    tables = [table.to_json() for table in report.tables]
     return {
-        "operators": dict(report.operators),
-        "flops": report.host_flops,
-        "crossing_bytes": report.crossing_bytes,
-        "tables": [{key: table[key] for key in keys} for table in tables],
+        "operators": host["operators"],
+        "flops": host["host_flops"],
+        "crossing_bytes": host["crossing_bytes"],
+        "tables": [{key: table[key] for key in keys} for table in host["tables"]],
+        "notes": host["notes"],
     }
-
-
-def _reasons(report: Any) -> list[str]:
-    """What of the compiled graph is on the host, and why."""
-    words = [
-        f"{row.count - row.supported_count} {kind}: {row.reason}"
-        for kind, row in report.operators.items()
-        if not row.supported
-    ]
-    if report.safe.compiled < report.total:
-        words += [f"{count} supported ones: {why}" for why, count in report.safe.host_reasons.items()]
-    return words
 
 
 def _processor() -> str:
@@ -293,10 +278,10 @@ def _processor() -> str:
 
 def rows(models: Sequence[Model], python: str) -> Iterable[tuple[Model, dict[str, Any] | None]]:
     """Each model with its row: one that still belongs to the code, or a new one; None when it could not be made."""
-    versions = _torch_of(python)
+    torch = _torch_of(python)
     for number, model in enumerate(models):
         known = kept(model)
-        if known is not None and known["versions"]["torch"] == versions:
+        if known is not None and known["versions"]["torch of the replay"] == torch:
             _say(f"[{number + 1}/{len(models)}] {model.title}: as before")
             yield model, known
             continue
@@ -326,7 +311,7 @@ def _in_process(model: Model, python: str) -> dict[str, Any]:
     path = CACHE / f"{model.key}.json"
     part = path.with_suffix(".part")
     done = subprocess.run(
-        [python, "-W", "ignore", str(Path(__file__).resolve()), "--row", model.key, "--out", str(part)],
+        [sys.executable, "-W", "ignore", __file__, "--row", model.key, "--out", str(part), "--python", python],
         cwd=ROOT,
         check=False,
         stderr=subprocess.PIPE,
@@ -370,17 +355,17 @@ def page(table: Mapping[str, Any]) -> str:
     missing = [model.title for model in MODELS if model.key in table["missing"]]
     if missing:
         lines += [f"**Not in this table yet** ({len(missing)} of {len(MODELS)}): {', '.join(missing)}.", ""]
-    lines += [_COLUMNS, "|---|---|---|---:|---:|---:|---|---:|---:|---:|"]
+    lines += [_COLUMNS, "|---|---|---|---:|---:|---:|---|---:|---:|---:|---|"]
     lines += [_line(row, graph) for row in rows for graph in row["graphs"]]
     exceptions = [(row, graph) for row in rows for graph in row["graphs"] if is_exception(graph)]
     lines += ["", f"## Exceptions: {len(exceptions)}", "", _EXCEPTIONS]
     if exceptions:
         lines += ["", "| model | graph | what is on the host | GFLOP on the host |", "|---|---|---|---:|"]
     lines += [
-        f"| {row['title']} | {graph['role']} | {graph['reason'] or 'nothing'} | {_giga(host_flops(graph))} |"
+        f"| {row['title']} | {graph['role']} | {reason(graph) or 'nothing'} | {_giga(host_flops(graph))} |"
         for row, graph in exceptions
     ]
-    remarks = [f"- {row['title']}: {row['remark']}." for row in rows if row["remark"]]
+    remarks = [f"- {row['title']}: {text}." for row in rows for text in _remarks(row)]
     if remarks:
         lines += ["", "## Remarks", "", *remarks]
     return "\n".join(lines) + "\n"
@@ -388,13 +373,13 @@ def page(table: Mapping[str, Any]) -> str:
 
 _HEAD = """# Coverage of the built-in models
 
-What lowering does to each built-in model at its real size, batch 1, random weights. Written by `make coverage-table`;
-[how operators are counted and the partition is predicted](analyzing.md). Operators are those of torch-neuron's table;
-subgraphs and the work on the host are **predictions** of the safe partition, not measurements on a chip. The error is
-measured: the largest distance between the lowered model's output and the original's as a share of that output's
-maximum, on as many inputs as its column says; every one is within the bound of `build` unless it is marked. For the
-largest models the original's own distance from float64, which sets that bound, is taken on fewer of the inputs (the
-JSON says on how many): that can only make the bound smaller.
+Each built-in model at its real size, batch 1, random weights: lowered and captured with the project's torch as a
+[graph file](portable-graph.md), as `inferentia submit` does it, which another Python with the container's torch replays
+and traces. Written by `make coverage-table`; [how operators are counted and the partition is
+predicted](analyzing.md). Operators are those of torch-neuron's table; subgraphs and the work on the host are
+**predictions** of the safe partition, not measurements on a chip. The error is measured: the largest distance of the
+replay's outputs from the original's as a share of that output's maximum, on as many inputs as its column says; every
+one is within twice the bound of `build`, since two torches round, each within it, unless it is marked.
 
 After lowering, operators, supported and subgraphs are those of the compiled graph. Embedding look-ups and the integer
 arithmetic of their indices run in front of it on the host; that is the *host prologue*, counted in operators.
@@ -402,7 +387,7 @@ The JSON has the choice for each table (look-up or product) with both costs.
 """
 _COLUMNS = (
     "| model | graph | input | operators | supported % | subgraphs | host prologue | GFLOP on the host "
-    "| GFLOP of the compiled graph | error (inputs) |"
+    "| GFLOP of the compiled graph | error (inputs) | captured, replayed and traced with torch |"
 )
 _EXCEPTIONS = "Compiled graphs that are not wholly supported in one subgraph, or beyond the bound."
 
@@ -419,24 +404,31 @@ def _made(rows: Sequence[Mapping[str, Any]]) -> str:
 def is_exception(graph: Mapping[str, Any]) -> bool:
     """Not 100 % supported, more than one subgraph, or outputs beyond the bound."""
     after = graph["after"]
-    whole = after["supported"] == after["nodes"] and after["subgraphs"] == 1
-    return not (whole and graph["error"]["within_bound"])
+    whole = after["supported"] == after["operators"] and after["subgraphs"] == 1
+    return not whole or bool(graph["error"]["beyond"])
+
+
+def reason(graph: Mapping[str, Any]) -> str:
+    """What of the compiled graph is on the host, and why; which outputs are beyond their bound."""
+    return "; ".join(filter(None, [graph["after"]["reason"], *graph["prologue"]["notes"], graph["error"]["beyond"]]))
 
 
 def _line(row: Mapping[str, Any], graph: Mapping[str, Any]) -> str:
     before, after, error = graph["before"], graph["after"], graph["error"]
-    mark = "" if error["within_bound"] else " **beyond the bound**"
+    mark = " **beyond the bound**" if error["beyond"] else ""
+    shares = [f"{100 * one['supported'] / one['operators']:.2f}" for one in (before, after)]
     cells = [
         row["title"],
         graph["role"],
         ", ".join(f"{axis} {size}" for axis, size in row["bucket"].items()),
-        f"{before['nodes']} → {after['nodes']}",
-        f"{before['percent']:.2f} → {after['percent']:.2f}",
+        f"{before['operators']} → {after['operators']}",
+        " → ".join(shares),
         f"{before['subgraphs']} → {after['subgraphs']}",
         _host_part(graph["prologue"]),
         f"{_giga(before['flops_host'])} → {_giga(host_flops(graph))}",
         _giga(after["flops"]),
         f"{error['relative']:.1e} ({error['compared_inputs']}){mark}",
+        ", ".join(row["versions"][name].partition("+")[0] for name in ("torch", "torch of the replay")),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -457,13 +449,21 @@ def _host_part(prologue: Mapping[str, Any]) -> str:
     return ", ".join(words) or "none"
 
 
+def _remarks(row: Mapping[str, Any]) -> list[str]:
+    found = [row["remark"]] if row["remark"] else []
+    for graph in row["graphs"]:
+        pairs = [f"{kind} {ours} in the file, {theirs} traced" for kind, (ours, theirs) in graph["differing"].items()]
+        found += [f"graph {graph['role']}: {', '.join(pairs)}"] if pairs else []
+    return found
+
+
 def _giga(flops: int) -> str:
     return f"{flops / 1e9:.2g}" if flops < 1e8 else f"{flops / 1e9:.1f}"
 
 
 def _committed() -> dict[str, Any]:
     found = _read(DOCUMENT)
-    return dict(found["rows"]) if found else {}
+    return dict(found["rows"]) if found and found["format"] == FORMAT else {}
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -491,7 +491,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit codes: 0 the table is whole, 1 a row is missing, failed or stale, 2 wrong use."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="KEY", choices=[m.key for m in MODELS], help="only these models")
-    parser.add_argument("--python", default=sys.executable, help="the Python that makes the rows (its torch counts)")
+    parser.add_argument("--python", default=sys.executable, help="the Python whose torch replays")
     parser.add_argument("--check", action="store_true", help="make nothing; say what is stale or missing")
     parser.add_argument("--prune", action="store_true", help="make nothing; leave out rows that other code made")
     parser.add_argument("--row", choices=[m.key for m in MODELS], help=argparse.SUPPRESS)
@@ -499,7 +499,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.row:
         model = next(model for model in MODELS if model.key == given.row)
-        write_text(given.out, json.dumps(measure(model)))
+        write_text(given.out, json.dumps(measure(model, given.python)))
         return 0
     if given.check:
         old, missing = stale(), [model.title for model in MODELS if model.key not in _committed()]

@@ -10,11 +10,9 @@ where it was. docs/current-models.md is written from it after every row.
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib
 import json
 import multiprocessing
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,17 +25,14 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # run as a script
     sys.path.insert(0, str(ROOT))
 from compile.files import write_text  # noqa: E402  (found by the line above)
+from tools import graph_files  # noqa: E402
 
 LIST = Path(__file__).with_suffix(".yaml")
 DOCUMENT = ROOT / "docs" / "current-models.json"
 PAGE = ROOT / "docs" / "current-models.md"
 TORCHVISION = ROOT / "tests" / "tools" / "stand_in"  # stands in for what timm imports of it
-TARGET_TORCH = "1.13.1"
 REFERENCES = 5
-COMPARED = 2  # of the references, for a graph of more than LARGE FLOP
-LARGE = 4e9
 FAINT = 1e-3  # of the maximum: a wider bound, and a smaller change from input to input, prove nothing
-TIMEOUT = 3600
 
 
 @dataclass(frozen=True)
@@ -184,102 +179,54 @@ def _drawn(given: Any, number: int, generator: Any) -> Any:
     return mask
 
 
-def captured(model: Model, path: Path) -> dict[str, Any]:
-    """What a build does with the model, up to its graph file at `path`. Raises CompileError where a build would."""
-    import torch  # noqa: PLC0415
+def build(options: Mapping[str, Any]) -> Any:
+    """The entry of a spec: the ModelDefinition of an entry of the list, given by its fields."""
+    from compile.definition import GraphDefinition, ModelDefinition  # noqa: PLC0415
 
-    from compile.analysis.variant import analyzed  # noqa: PLC0415
-    from compile.definition import GraphDefinition, GraphVariant  # noqa: PLC0415
-    from compile.errors import CompileError  # noqa: PLC0415
-    from compile.lowering.config import ALL  # noqa: PLC0415
-    from compile.pipeline import capturing  # noqa: PLC0415
-    from compile.progress import Silent  # noqa: PLC0415
-    from compile.targets import trace_for_cpu  # noqa: PLC0415
-    from compile.verification.items import remembering, require_own_answers, try_artifact, try_original  # noqa: PLC0415
-    from compile.verification.parity import Tensors, compare  # noqa: PLC0415
-
-    module = made(model)
+    model = Model(**options)
     graph = GraphDefinition(
-        module=module,
+        module=made(model),
         example_inputs=lambda *_: drawn_inputs(model, 0),
         reference_inputs=lambda *_: [drawn_inputs(model, number) for number in range(REFERENCES)],
     )
     bucket = {name: list(tensor.shape[1:]) or 1 for name, tensor in drawn_inputs(model, 0).items()}
-    variant = GraphVariant("main", bucket, 1)
-    one = analyzed(variant, graph, "inf1", ALL, model.accept, Silent())
-    names = [output.name for output in one.signature.outputs]
-    own, exact = try_original(one.flat, one.references, names, one.first)
-    require_own_answers(model.title, own)
-    captures, answers = capturing.Captures(), list[Tensors]()
-    found, replay = capturing.captured(one, TARGET_TORCH, captures.tensors, ROOT)
-    traced, _ = trace_for_cpu(replay, one.tensors, list(one.example))
-    on_cpu, together = remembering(traced)
-    references = one.references[: REFERENCES if one.report.flops < LARGE else COMPARED]
-    parity = compare(one.flat, on_cpu, references, names, seen=one.first, exact=exact, answers=answers)
-    for output in parity.outputs:
-        if not output.passed or output.bound > FAINT * output.maximum:
+    return ModelDefinition(graphs={"main": graph}, buckets=[bucket], task="tensor")
+
+
+def captured(model: Model, path: Path) -> dict[str, Any]:
+    """What a build does with the model, up to its graph file at `path`. Raises CompileError where a build would, and
+    for outputs that prove nothing."""
+    import torch  # noqa: PLC0415
+
+    from compile.errors import CompileError  # noqa: PLC0415
+
+    spec = {
+        "name": "model",
+        "model": {"entry": "models/model.py:build", "options": asdict(model), "weights": "random:0"},
+        "compile": {"accept": {"findings": list(model.accept)}} if model.accept else {},
+        "serve": {"instance_type": "ml.inf1.24xlarge"},
+    }
+    with tempfile.TemporaryDirectory(prefix="current-models-") as folder:
+        entry = Path(folder, "models", "model.py")
+        entry.parent.mkdir()
+        entry.write_text("from tools.current_models import build\n", encoding="utf-8")
+        resolved, (found,) = graph_files.captured(Path(folder), json.dumps(spec), path)
+    for output in found.parity.outputs:
+        if output.bound > FAINT * output.maximum:
             raise CompileError(
-                f"Output {output.name}: error {output.error:.3e}, bound {output.bound:.3e}, maximum "
-                f"{output.maximum:.3e}: the error exceeds the bound, or the bound a thousandth of the maximum."
+                f"Output {output.name}: bound {output.bound:.3e}, maximum {output.maximum:.3e}: the bound exceeds a "
+                "thousandth of the maximum."
             )
         if output.variation <= FAINT * output.maximum:
             raise CompileError(f"Output {output.name} is nearly the same for every input: its parity proves nothing.")
-    try_artifact(on_cpu, one.references[0], together, own, parity.bounds)
-    require_own_answers(model.title, own)
-    captures.add(variant.file, found, references, answers)
-    captures.write(path, capturing.made_by(), [variant.file])
+    module = resolved.plan.definition.graphs["main"].module
     return {
         "parameters": sum(parameter.numel() for parameter in module.parameters()),
-        "inputs": {entry.name: f"{entry.dtype}{list(entry.shape)}" for entry in one.signature.inputs},
-        "outputs": [asdict(output) | {"bound": output.bound} for output in parity.outputs],
-        "notes": [*parity.notes, *map(str, one.findings)],
-        "host": dict(one.parts.report.operators),
-        "compared": len(references),
-        "flops": one.report.flops,
-        "torch": str(torch.__version__),
-    }
-
-
-# --- the same graph in another Python -------------------------------------------------------------------------------
-
-
-def replayed(path: Path) -> dict[str, Any]:
-    """errors: each output's largest distance from the recorded ones. Operators, support and subgraphs as the trace of
-    the replay has them; differing: operators that it has more or less often than the file, with both counts."""
-    import torch  # noqa: PLC0415
-
-    from compile.analysis import analyze  # noqa: PLC0415
-    from compile.packaging import graph_file  # noqa: PLC0415
-    from compile.portable.replay import distance  # noqa: PLC0415
-    from tests.compile.portable.replays import device_inputs, tables  # noqa: PLC0415
-
-    file = graph_file.read(path)
-    (variant,) = file.variants
-    whole, errors = file.whole(variant), [0.0] * len(variant.outputs)
-    with torch.no_grad():
-        for number in range(len(variant.references)):
-            inputs, expected = file.reference(variant, number)
-            apart = [distance(*pair, nan_equal=True) for pair in zip(whole(*inputs), expected, strict=True)]
-            errors = [error if error > new else new for error, new in zip(errors, apart, strict=True)]
-        written, traced = tables(file, variant)
-        _, device = file.parts(variant)
-        report = analyze(device, device_inputs(file, variant))
-    differing = {
-        f"{part}: {kind}": [count, traced[part].get(kind, 0)]
-        for part, counts in written.items()
-        for kind, count in (dict.fromkeys(traced[part], 0) | counts).items()
-        if count != traced[part].get(kind, 0)
-    }
-    assert report.safe is not None  # noqa: S101  (for inf1)
-    return {
-        "errors": errors,
-        "operators": report.total,
-        "supported": report.supported,
-        "unsupported": {
-            kind: row.count - row.supported_count for kind, row in report.operators.items() if not row.supported
-        },
-        "subgraphs": report.safe.subgraphs,
-        "differing": differing,
+        "inputs": {entry.name: f"{entry.dtype}{list(entry.shape)}" for entry in found.signature.inputs},
+        "outputs": [asdict(output) | {"bound": output.bound} for output in found.parity.outputs],
+        "notes": [*found.parity.notes, *map(str, found.findings)],
+        "host": dict(found.host["operators"]) if found.host else {},
+        "compared": found.parity.inputs,
         "torch": str(torch.__version__),
     }
 
@@ -292,17 +239,21 @@ def row(model: Model, python: str) -> dict[str, Any]:
     found: dict[str, Any] = {"entry": asdict(model)}
     with tempfile.TemporaryDirectory(prefix="current-models-") as folder:
         graph, out = Path(folder, "model.graph"), Path(folder, "out.json")
-        for step, run in (("captured", _run_capture), ("replayed", functools.partial(_run_replay, python))):
+        steps: dict[str, Callable[[], str | None]] = {
+            "captured": lambda: _run_capture(model, graph, out),
+            "replayed": lambda: graph_files.run_replay(python, graph, out),
+        }
+        for step, run in steps.items():
             started = time.monotonic()
-            failed = run(model, graph, out)
+            failed = run()
             found[f"{step}_seconds"] = round(time.monotonic() - started)
             if failed is None:
-                found[step] = json.loads(out.read_text(encoding="utf-8"))
+                (found[step],) = json.loads(out.read_text(encoding="utf-8"))
                 failed = found[step].get("failed")
             if failed is not None:
                 found.pop(step, None)
                 return found | {"failed": f"not {step}: {failed}"}
-    beyond = beyond_bounds(found)
+    beyond = graph_files.beyond_bounds(found["captured"]["outputs"], found["replayed"]["errors"])
     return found | ({"failed": beyond} if beyond else {})
 
 
@@ -310,23 +261,11 @@ def _run_capture(model: Model, graph: Path, out: Path) -> str | None:
     """Why the fork failed, or None. A fork has the libraries loaded, and gives its memory back."""
     fork = multiprocessing.get_context("fork").Process(target=_write, args=(out, captured, model, graph))
     fork.start()
-    fork.join(TIMEOUT)
+    fork.join(graph_files.TIMEOUT)
     if fork.exitcode is None:
         fork.kill()
-        return f"stopped after {TIMEOUT} s"
+        return f"stopped after {graph_files.TIMEOUT} s"
     return f"the process ended with {fork.exitcode}" if fork.exitcode else None
-
-
-def _run_replay(python: str, _: Model, graph: Path, out: Path) -> str | None:
-    """Why the other Python's process failed, or None."""
-    command = [python, "-W", "ignore", str(Path(__file__).resolve()), "--replay", str(graph), "--out", str(out)]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=TIMEOUT)
-    except subprocess.TimeoutExpired:
-        return f"stopped after {TIMEOUT} s"
-    if done.returncode == 0:
-        return None
-    return f"the process ended with {done.returncode}: {' '.join(done.stderr.strip().splitlines()[-1:])}"
 
 
 def _write(out: Path, function: Callable[..., dict[str, Any]], *arguments: Any) -> None:
@@ -342,17 +281,7 @@ def _write(out: Path, function: Callable[..., dict[str, Any]], *arguments: Any) 
         found = {"failed": error.problem}
     except Exception as error:  # whatever a library raises
         found = {"failed": described(error)}
-    out.write_text(json.dumps(found), encoding="utf-8")
-
-
-def beyond_bounds(found: Mapping[str, Any]) -> str:
-    """Names the outputs whose replay is further off than twice the bound: each torch rounds within it."""
-    pairs = zip(found["captured"]["outputs"], found["replayed"]["errors"], strict=True)
-    return "; ".join(
-        f"output {output['name']} of the replay differs by {error:.3e}, twice the bound is {2 * output['bound']:.3e}"
-        for output, error in pairs
-        if not error <= 2 * output["bound"]
-    )
+    out.write_text(json.dumps([found]), encoding="utf-8")
 
 
 # --- what is written ------------------------------------------------------------------------------------------------
@@ -413,8 +342,7 @@ def _line(one: Mapping[str, Any]) -> str:
 
 def relative_error(one: Mapping[str, Any]) -> float:
     """The largest of the replay's errors, as a share of its output's maximum."""
-    pairs = zip(one["captured"]["outputs"], one["replayed"]["errors"], strict=True)
-    return max(error / output["maximum"] if output["maximum"] else error for output, error in pairs)
+    return graph_files.relative_error(one["captured"]["outputs"], one["replayed"]["errors"])
 
 
 def _since(one: Mapping[str, Any]) -> str:
@@ -450,12 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--again", nargs="*", metavar="KEY", help="these anew, without a key those that failed")
     parser.add_argument("--python", default=sys.executable, help="the Python whose torch replays")
     parser.add_argument("--libraries", nargs="*", type=Path, default=[], help="folders that have timm and scipy")
-    parser.add_argument("--replay", type=Path, metavar="GRAPH", help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    if given.replay:
-        _write(given.out, replayed, given.replay)
-        return 0
     sys.path[:0] = [str(TORCHVISION), *map(str, given.libraries)]
     return _all(given)
 

@@ -13,7 +13,7 @@ from compile.packaging import graph_file
 from compile.pipeline import lock as locking
 from compile.pipeline.assemble import ARCHIVE, assemble
 from compile.pipeline.cache import Cache
-from compile.pipeline.captures import capture
+from compile.pipeline.capture import capture
 from compile.pipeline.compiling import CompiledVariant, compile_variant
 from compile.pipeline.graph import Places
 from compile.pipeline.plan import ResolvedPlan

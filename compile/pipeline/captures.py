@@ -1,123 +1,128 @@
-"""The captured variants of a build: from the cache, or captured and proven now."""
+"""A lowered variant as a graph file: what is traced for the CPU, compiled by the target's torch, and kept."""
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+import torch
+from torch import nn
 
-from compile.analysis import capacity as capacities
+import compile  # noqa: A004  (the room)
 from compile.analysis.variant import AnalyzedVariant
-from compile.definition import GraphVariant
+from compile.definition import Inputs
 from compile.errors import CompileError
-from compile.frontend import weights
-from compile.packaging import graph_file
-from compile.pipeline import graph as graphs
-from compile.pipeline.cache import CAPTURED, Cache
-from compile.pipeline.graph import CapturedVariant, Places
-from compile.pipeline.plan import ResolvedPlan
-from compile.progress import Reporter
+from compile.lowering.for_target import flattened
+from compile.portable import check
+from compile.portable import file as graph_file
+from compile.portable.capture import Subject, capture, with_references
+from compile.portable.file import GraphFile, GraphFileError, Part, PortableVariant, TensorEntry
+from compile.portable.replay import GraphPart, ValueType
+from compile.portable.tensors import TensorStore
+from compile.verification.parity import Tensors
+from endpoint_spec.places import INSTALLED
+from inference_code.artifact.manifest import TensorDescription
 
-_LOG = logging.getLogger(__name__)
-_DESCRIPTION = "captured.json"
-_ADAPTER = TypeAdapter(CapturedVariant)
+_LIBRARIES = ("torch", "transformers", "timm")
 
 
-def capture(
-    resolved: ResolvedPlan, places: Places, reporter: Reporter, cache: Cache | None = None
-) -> tuple[list[CapturedVariant], list[GraphVariant]]:
-    """Every variant in the plan's order, each proven to compute what the model computes; and those that the cache had.
+@dataclass
+class Captures:
+    """Graphs of a build in the form of a graph file, with references, by the variant's file; and their tensors, each
+    once."""
 
-    For a target with a chip every missing variant is lowered before the first is captured, since all must fit.
-    Raises CompileError: weights, a matrix that does not fit the instance, tracing, capture, parity.
+    tensors: TensorStore = field(default_factory=TensorStore)
+    variants: dict[str, PortableVariant] = field(default_factory=dict)
+
+    def add(self, file: str, variant: PortableVariant, references: Sequence[Inputs], answers: Sequence[Tensors]) -> str:
+        """Keeps a captured variant with references and what the original answers to them; returns its digest."""
+        given = [(list(inputs.values()), found) for inputs, found in zip(references, answers, strict=True)]
+        self.variants[file] = with_references(variant, given, self.tensors)
+        return graph_file.digest(self.variants[file])
+
+    def take(self, file: str, found: GraphFile) -> str:
+        """Keeps the one variant of a graph file; returns its digest."""
+        (self.variants[file],) = found.variants
+        self.tensors.tensors.update(found.tensors)
+        return graph_file.digest(self.variants[file])
+
+    def replay(self, file: str) -> nn.Module:
+        """Positional tensors of a graph's inputs to a tuple of its outputs."""
+        return GraphFile({}, (), self.tensors.tensors).whole(self.variants[file])
+
+    def references(self, file: str) -> tuple[list[Inputs], list[Tensors]]:
+        """The inputs of each reference, by name, and what the original answers."""
+        variant = self.variants[file]
+        names = [entry.name for entry in variant.inputs]
+        pairs = [GraphFile({}, (), self.tensors.tensors).reference(variant, n) for n in range(len(variant.references))]
+        return [dict(zip(names, inputs, strict=True)) for inputs, _ in pairs], [answers for _, answers in pairs]
+
+    def write(self, path: Path, header: Mapping[str, Any], files: Sequence[str]) -> None:
+        """Writes a graph file with some of the variants, in this order."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        graph_file.write(path, header, [self.variants[file] for file in files], self.tensors)
+
+
+def captured(
+    analyzed: AnalyzedVariant, target_torch: str, store: TensorStore, root: Path
+) -> tuple[PortableVariant, nn.Module]:
+    """A lowered variant in lists of operators, with its tensors in `store`, and its replay: positional tensors to a
+    tuple. target_torch: of the torch that will compile it. root: of the project, from which sources are named.
+
+    Raises CompileError for what no graph file can hold: control flow, and operators that it or target_torch has not.
     """
-    planned, done = resolved.plan, dict[str, CapturedVariant]()
-    for variant in planned.variants if cache is not None else ():
-        found = _kept(resolved, variant, places, reporter, cache) if cache is not None else None
-        if found is not None:
-            done[variant.file] = found
-            _LOG.info("%s is in the cache: %s", variant, found.key)
-    kept = [variant for variant in planned.variants if variant.file in done]
-    for one in _lowered(resolved, list(done.values()), reporter):
-        captured = graphs.capture_variant(resolved, one, places, reporter)
-        require_parity([captured])
-        done[captured.variant.file] = captured
-        if cache is not None:
-            _keep(resolved, captured, places, cache)
-    return [done[variant.file] for variant in planned.variants], kept
-
-
-def _lowered(resolved: ResolvedPlan, done: Sequence[CapturedVariant], reporter: Reporter) -> Iterable[AnalyzedVariant]:
-    """Those that are not done."""
-    planned, known = resolved.plan, [one.footprint for one in done]
-    missing = [variant for variant in planned.variants if variant not in [one.variant for one in done]]
-    if missing:
-        with reporter.step("load the weights"):
-            weights.fill(planned.spec, planned.definition, resolved.weights)
-    ready = (planned.analyzed(variant, reporter) for variant in missing)
-    if planned.target.rehearsal:
-        return ready
-    all_ready = list(ready)
-    capacities.require_fit(planned.spec, [*known, *(capacities.size(one, planned.spec) for one in all_ready)])
-    return all_ready
-
-
-def require_parity(built: Sequence[CapturedVariant]) -> None:
-    """Raises CompileError for graphs that compute something else than the model, with both errors."""
-    problems = []
-    for graph in built:
-        for output in graph.parity.outputs:
-            if not output.passed:
-                distance = "unknown" if output.eager_distance is None else f"{output.eager_distance:.3e}"
-                problems.append(
-                    f"{graph.variant}: output {output.name} is NaN"
-                    if math.isnan(output.maximum)
-                    else f"{graph.variant}: output {output.name}: error {output.error:.3e} exceeds the bound "
-                    f"{output.bound:.3e} (the original's own distance from float64: {distance}, "
-                    f"maximum {output.maximum:.3e})"
-                )
-        problems += [f"{graph.variant}: {cause}" for cause in graph.parity.causes]
-    if problems:
-        raise CompileError(
-            "The artifact does not compute what the model computes:\n  " + "\n  ".join(problems),
-            "No artifact was written. inferentia verify NAME --per-module tries the model module by module.",
-        )
-
-
-def _keep(resolved: ResolvedPlan, captured: CapturedVariant, places: Places, cache: Cache) -> None:
-    folder = places.graphs / captured.variant.slug
-    places.captures.write(folder / graph_file.NAME, resolved.header, [captured.variant.file])
-    (folder / _DESCRIPTION).write_bytes(_ADAPTER.dump_json(captured))
-    cache.write(captured.key, CAPTURED, folder, (_DESCRIPTION, graph_file.NAME))
-    (folder / graph_file.NAME).unlink()
-
-
-def _kept(
-    resolved: ResolvedPlan, variant: GraphVariant, places: Places, reporter: Reporter, cache: Cache
-) -> CapturedVariant | None:
-    """What the cache has of a variant, traced for the CPU again; what is damaged there is None."""
-    key, folder = resolved.keys[variant.file], places.graphs / variant.slug
-    if not cache.has(key):
-        return None
-    with reporter.step(f"from the cache: {variant}"):
-        if not cache.read(key, CAPTURED, folder, str(variant)):
-            return None
-        found = _described(folder / _DESCRIPTION)
-        if places.captures.take(variant.file, graph_file.read(folder / graph_file.NAME)) != found.graph:
-            raise CompileError(
-                f"build/cache/{key} holds another graph than it states.", "Empty it: inferentia cache --empty"
-            )
-    references, _ = places.captures.references(variant.file)
-    graphs.trace(variant, places.captures.replay(variant.file), references[0], resolved.plan.target, places, reporter)
-    return replace(found, variant=variant)
-
-
-def _described(file: Path) -> CapturedVariant:
+    variant = analyzed.variant
+    parts = flattened(analyzed.parts)
+    assert parts.wiring is not None  # noqa: S101  (flattened has it)
+    assert isinstance(parts.device, GraphPart)  # noqa: S101
+    assert parts.host is None or isinstance(parts.host, GraphPart)  # noqa: S101
+    subject = Subject(
+        role=variant.role,
+        bucket={axis: size if isinstance(size, int) else list(size) for axis, size in variant.bucket.items()},
+        batch_size=variant.batch,
+        inputs=_entries(analyzed.signature.inputs),
+        outputs=_entries(analyzed.signature.outputs),
+        structure=analyzed.signature.structure,
+    )
+    given = list(analyzed.references[0].values())
+    found = capture(subject, parts.host, parts.device, parts.wiring, given, store, target_torch)
+    host = None if found.host is None else _sourced(found.host, root)
+    found = replace(found, host=host, device=_sourced(found.device, root))
+    graph = GraphFile({}, (found,), store.tensors)
     try:
-        return _ADAPTER.validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise CompileError(f"{file} cannot be read: {error}", "Empty the cache: inferentia cache --empty") from None
+        check.require(graph)
+    except GraphFileError as error:
+        raise CompileError(
+            f"{variant}: the captured graph is not sound: {error}", "Please report this model."
+        ) from None
+    return found, graph.whole(found)
+
+
+def _sourced(part: Part, root: Path) -> Part:
+    """The part with no path of this machine in it: sources are named from the project or their package."""
+    homes = [f"{home}/" for home in (root.absolute(), root.resolve(), INSTALLED)]
+    nodes = []
+    for node in part.nodes:
+        source = node.source
+        for home in homes:
+            source = source.removeprefix(home)
+        nodes.append(replace(node, source=Path(source).name if source.startswith("/") else source))
+    return replace(part, nodes=tuple(nodes))
+
+
+def made_by() -> dict[str, str]:
+    """Versions of the project and of the libraries that a graph is captured with."""
+    found = {"inferentia-endpoints": compile.__version__}
+    for name in _LIBRARIES:
+        try:
+            found[name] = str(torch.__version__) if name == "torch" else metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _entries(tensors: Sequence[TensorDescription]) -> list[TensorEntry]:
+    return [TensorEntry(one.name, ValueType(one.dtype, tuple(one.shape))) for one in tensors]

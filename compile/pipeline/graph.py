@@ -19,7 +19,7 @@ from compile.errors import CompileError, users_code
 from compile.frontend.weights import WeightsReport
 from compile.ir.flat_module import Signature
 from compile.packaging import torchscript
-from compile.pipeline.capturing import Captures, captured
+from compile.pipeline.captures import Captures, captured
 from compile.pipeline.plan import ResolvedPlan
 from compile.progress import Reporter
 from compile.targets import Target, trace_for_cpu

@@ -17,7 +17,7 @@ from compile.frontend import loading, weights
 from compile.frontend.weights import ResolvedWeights
 from compile.lowering.config import Rewriting, of_spec
 from compile.pipeline.cache_key import key, model_digest, shared, versions
-from compile.pipeline.capturing import made_by
+from compile.pipeline.captures import made_by
 from compile.progress import Reporter
 from compile.targets import Target
 from compile.targets import resolve as resolve_target

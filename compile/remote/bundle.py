@@ -18,7 +18,7 @@ from compile.errors import UsageError
 from compile.files import copy, staging
 from compile.pipeline.cache import Cache
 from compile.pipeline.cache_key import compiled_key, driver_files
-from compile.pipeline.captures import capture
+from compile.pipeline.capture import capture
 from compile.pipeline.compiling import request
 from compile.pipeline.graph import CapturedVariant, Places
 from compile.pipeline.plan import ResolvedPlan, plan, resolve

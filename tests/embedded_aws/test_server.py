@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +79,17 @@ def test_stop_ends_it_and_takes_its_state_file_away(tmp_path: Path) -> None:
         assert aws.process.wait(20) == 0
         assert not (tmp_path / "server.json").exists()
     assert run("stop", "--directory", str(tmp_path)).returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a signal to one thread of another process")
+def test_a_signal_that_another_thread_receives_ends_it(tmp_path: Path) -> None:
+    """The kernel may choose any thread (signal(7)); Python's handler runs in the first one alone."""
+    with running(tmp_path / "aws") as aws:
+        process = psutil.Process(aws.process.pid)
+        thread = next(one.id for one in process.threads() if one.id != process.pid)
+        tgkill = {"x86_64": 234, "aarch64": 131}[platform.machine()]
+        ctypes.CDLL(None).syscall(tgkill, process.pid, thread, int(signal.SIGTERM))
+        assert aws.process.wait(30) == 0
 
 
 def test_a_state_file_of_a_dead_server_does_not_count(tmp_path: Path) -> None:

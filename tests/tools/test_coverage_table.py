@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from compile import lowering
 from compile.models import families
@@ -15,6 +18,8 @@ from tests.compile.models.tiny import TINY
 from tools import coverage_table
 from tools.coverage_table import MODELS, SIZES, Model, digest, document, is_exception, measure, page
 
+OLD = coverage_table.ROOT / ".venv310" / "bin" / "python"
+PYTHON = str(OLD) if OLD.exists() else sys.executable
 ASKED_FOR = {
     *("depth_anything_v2-vits", "depth_anything_v2-vitb", "depth_anything_v2-vitl", "dinov2-small", "vitmatte-small"),
     *("parseq-base", "craft-vgg16_bn", "yolov3-yolov3", "yolov4-yolov4", "yolov5-yolov5s", "ssd300-vgg16"),
@@ -28,7 +33,7 @@ ASKED_FOR = {
 def tiny() -> dict[str, Any]:
     """A row of a network that runs in a blink."""
     options, bucket = TINY["bert", "base-uncased"]
-    return measure(Model("Tiny BERT", "bert", "base-uncased", "tiny"), options, bucket)
+    return measure(Model("Tiny BERT", "bert", "base-uncased", "tiny"), PYTHON, options, bucket)
 
 
 def test_every_model_that_the_table_owes_is_a_row() -> None:
@@ -56,16 +61,17 @@ def test_the_committed_page_says_what_the_json_says() -> None:
 
 def test_a_row_says_what_lowering_did(tiny: dict[str, Any]) -> None:
     (graph,) = tiny["graphs"]
-    assert graph["before"]["nodes"] > graph["after"]["nodes"] > 0
+    assert graph["before"]["operators"] > graph["after"]["operators"] == graph["after"]["supported"] > 0
     assert graph["after"]["subgraphs"] == 1
-    assert graph["after"]["percent"] == 100.0
     assert graph["before"]["unsupported"]["aten::embedding"] == 3
     assert graph["prologue"]["tables"]
     assert all(table["product_flops"] > 0 for table in graph["prologue"]["tables"])
-    assert graph["error"]["within_bound"]
-    assert graph["error"]["compared_inputs"] == graph["error"]["float64_inputs"] == 5
+    assert graph["error"]["beyond"] == ""
+    assert graph["error"]["compared_inputs"] == 5
     assert not is_exception(graph)
-    assert tiny["versions"]["torch"]
+    assert graph["differing"] == {}
+    assert tiny["versions"]["torch"] == torch.__version__
+    assert tiny["versions"]["torch of the replay"].startswith("1.13.1" if OLD.exists() else torch.__version__)
     assert tiny["machine"]
 
 
@@ -78,13 +84,16 @@ def test_the_page_names_exceptions_and_missing_rows(tiny: dict[str, Any]) -> Non
     assert row["date"] in text
     assert "](analyzing.md)" in text
     assert (coverage_table.PAGE.parent / "analyzing.md").is_file()
-    graph = {**row["graphs"][0], "reason": "2 aten::erfinv: no such operator", "after": dict(row["graphs"][0]["after"])}
-    graph["after"].update(supported=graph["after"]["nodes"] - 2, flops_host=3 * 10**9)
-    graph["error"] = {**graph["error"], "within_bound": False}
+    graph = copy.deepcopy(row["graphs"][0])
+    graph["after"]["supported"] -= 2
+    graph["after"] |= {"flops_host": 3 * 10**9, "reason": "2 aten::erfinv: no such operator"}
+    graph["error"]["beyond"] = "output logits of the replay differs"
+    graph["differing"] = {"device: aten::add": [2, 3]}
     text = page(document({"bert-base-uncased": {**row, "graphs": [graph]}}))
     assert "## Exceptions: 1" in text
-    assert "| BERT base | main | 2 aten::erfinv: no such operator | 3.0 |" in text
-    assert "beyond the bound" in text
+    assert "| main | 2 aten::erfinv: no such operator; output logits of the replay differs | 3.0 |" in text
+    assert "**beyond the bound**" in text
+    assert "- BERT base: graph main: device: aten::add 2 in the file, 3 traced." in text
 
 
 def test_the_digest_is_of_what_the_code_makes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +117,7 @@ def test_a_row_is_kept_until_its_code_changes(tmp_path: Path, monkeypatch: pytes
 
     def in_process(model: Model, python: str) -> dict[str, Any]:
         made.append(model.key)
-        row = {"digest": digest(model.family), "versions": {"torch": "1"}}
+        row = {"digest": digest(model.family), "versions": {"torch of the replay": "1"}}
         (tmp_path / f"{model.key}.json").write_text(json.dumps(row))
         return row
 
@@ -117,7 +126,9 @@ def test_a_row_is_kept_until_its_code_changes(tmp_path: Path, monkeypatch: pytes
         ((_, row),) = coverage_table.rows([model], "python")
         assert row is not None
     assert made == [model.key]
-    (tmp_path / f"{model.key}.json").write_text(json.dumps({"digest": "another", "versions": {"torch": "1"}}))
+    (tmp_path / f"{model.key}.json").write_text(
+        json.dumps({"digest": "another", "versions": {"torch of the replay": "1"}})
+    )
     list(coverage_table.rows([model], "python"))
     assert made == [model.key] * 2
 

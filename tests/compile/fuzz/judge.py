@@ -17,7 +17,7 @@ from compile.definition import ModelDefinition
 from compile.errors import CompileError
 from compile.frontend import loading, weights
 from compile.ir.flat_module import FlatModule
-from compile.pipeline.captures import require_parity
+from compile.pipeline.capture import require_parity
 from compile.pipeline.graph import CapturedVariant, Places, capture_variant
 from compile.pipeline.plan import plan, resolve
 from compile.progress import Silent

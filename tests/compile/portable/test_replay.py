@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from compile.portable import decode
+from compile.portable.replay import largest_of
 from tests.compile.models.tiny import TINY
 from tests.compile.portable import captures, graph_files, replays
 
@@ -83,3 +84,28 @@ def test_the_distance_that_is_judged(made: torch.Tensor, error: float) -> None:
     assert str(replays.distance(made, torch.tensor([2.0, -4.0]))) == str(error)
     assert replays.distance(torch.tensor(3), torch.tensor(3)) == 0
     assert replays.distance(torch.tensor(3), torch.tensor(4)) == float("inf")
+
+
+INFINITE, UNKNOWN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("values", "largest"),
+    [
+        ([], 0),
+        ([1, -3, 2], 3),
+        ([-1, 4], 4),
+        ([1, -INFINITE, 2], 2),
+        ([UNKNOWN, -2, INFINITE], 2),
+        ([UNKNOWN], 0),
+    ],
+)
+def test_the_largest_of_what_is_finite(values: list[float], kind: torch.dtype, largest: float) -> None:
+    assert largest_of(torch.tensor(values, dtype=kind)) == largest
+
+
+def test_the_largest_of_what_is_no_real_number() -> None:
+    assert largest_of(torch.tensor([2, -5])) == 5
+    assert largest_of(torch.tensor([False, True])) == 1
+    assert largest_of(torch.tensor([3 + 4j])) == 5
