@@ -44,7 +44,8 @@ class EncryptionKey(Construct):
         )
         if for_alarms:
             # No condition on the account: the topic's own policy already lets only this account's alarms publish.
-            # Nor for events: whether SNS hands EventBridge's source on to KMS is not documented.
+            # Nor for events: EventBridge does not name its source to KMS.
+            # https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html#compatibility-with-aws-services
             for sid, service in (("AlarmsPublish", "cloudwatch"), ("EventsPublish", "events")):
                 self.key.add_to_resource_policy(
                     allow(sid, ["kms:Decrypt", "kms:GenerateDataKey"], "*", f"{service}.amazonaws.com")
