@@ -53,4 +53,6 @@ class SharedStack(Stack):
         )
         topic.admit(alarms="InferentiaEndpoint-*", rules="InferentiaEndpoint-*")
         self.topic = topic.topic
+        for value in (self.key.key_arn, self.topic.topic_arn):  # always, as those of the artifacts
+            self.export_value(value)
         add_tags(self, {}, rehearsal=deployment.rehearsal)
