@@ -33,8 +33,8 @@ class AutoScaling(WithContext, ApplicationAutoScalingResponse):
             _, name, _, variant = resource.split("/")
             endpoint = self.context.hosted[self.region].endpoints.get(name)
             if endpoint is not None and variant in endpoint.variants:
-                count = endpoint.variants[variant].count
-                count = min(max(count, target.min_capacity), target.max_capacity)
+                least, most = target.min_capacity or 0, target.max_capacity or 0  # both are given with the first call
+                count = min(max(endpoint.variants[variant].count, least), most)
                 endpoint.change([{"VariantName": variant, "DesiredInstanceCount": count}])
         return answer
 
