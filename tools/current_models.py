@@ -203,8 +203,8 @@ def captured(model: Model, path: Path) -> dict[str, Any]:
     spec = {
         "name": "model",
         "model": {"entry": "models/model.py:build", "options": asdict(model), "weights": "random:0"},
-        "compile": {"accept": {"findings": list(model.accept)}} if model.accept else {},
-        "serve": {"instance_type": "ml.inf1.24xlarge"},
+        "compile": {"pipeline_cores": 4, "accept": {"findings": list(model.accept)}},  # one copy: large ones fit
+        "serve": {"instance_type": "ml.inf1.2xlarge"},
     }
     with tempfile.TemporaryDirectory(prefix="current-models-") as folder:
         entry = Path(folder, "models", "model.py")

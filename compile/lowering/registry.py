@@ -7,6 +7,7 @@ from compile.lowering.rewrites.activations import Activations
 from compile.lowering.rewrites.attention import ScaledDotProductAttention
 from compile.lowering.rewrites.complex_numbers import ComplexProducts
 from compile.lowering.rewrites.dropout import DropoutOff
+from compile.lowering.rewrites.empty_parts import EmptyParts
 from compile.lowering.rewrites.grid_sample import GridSample
 from compile.lowering.rewrites.in_place import InPlace
 from compile.lowering.rewrites.indexing import IndexedReads
@@ -24,6 +25,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Activations(),
     VectorNorms(),
     DropoutOff(),
+    EmptyParts(),
     IndexedReads(),
     Windows(),
     GridSample(),

@@ -223,6 +223,23 @@ def test_dropout_of_channels_is_nothing_at_inference() -> None:
     assert any("random draw" in left.reason for left in result.report.left)
 
 
+def _with_cache(x: Tensor) -> Tensor:
+    """What transformers' DynamicCache does at its first call; the result is a copy."""
+    keys = torch.cat([torch.tensor([]), x * 2], dim=-2)
+    keys += 1
+    return torch.cat([torch.zeros(2, 0, 4), keys, x], dim=1)
+
+
+def test_an_empty_cache_leaves_no_constant() -> None:
+    x = torch.randn(2, 3, 4)
+    result = agree(_with_cache, x, rewrite="empty_parts", exact=0.0)
+    assert result.report.applied["empty_parts"] == 2
+    assert not list(result.module.buffers())
+    whole = lowered(lambda x: torch.cat([torch.tensor([], dtype=torch.float64), x]), torch.randn(3))
+    assert whole.report.applied.get("empty_parts") is None, "the result is another dtype"
+    assert whole.module(torch.ones(3)).dtype == torch.float64
+
+
 def test_a_read_whose_size_is_data_is_left_alone_and_reported() -> None:
     x = torch.randn(3, 4)
     result = lowered(lambda x: x[:, x[0] > 0].sum(), x)
