@@ -34,6 +34,8 @@ from cdk.stacks.artifacts import STACK_NAME, ArtifactsStack
 from cdk.stacks.compile import CompileStack
 from cdk.stacks.compile import stack_name as compile_stack_name
 from cdk.stacks.endpoint import EndpointStack, stack_name
+from cdk.stacks.shared import STACK_NAME as SHARED
+from cdk.stacks.shared import SharedStack
 from endpoint_spec.lock import load_checked
 from endpoint_spec.platforms import UnknownPlatform, registry_account
 
@@ -53,7 +55,10 @@ def compose(app: App, specs: dict[str, endpoint_spec.EndpointSpec], deployment: 
         registry_account(deployment.target_region)  # a region without Neuron images ends here, with the reason
     compiled_here = sorted(name for name, endpoint in specs.items() if endpoint.job is not None)
     artifacts = ArtifactsStack(app, STACK_NAME, compiled_here=compiled_here, deployment=deployment)
+    sharing = [endpoint for endpoint in specs.values() if endpoint.alarms.shared]
+    common = SharedStack(app, SHARED, specs=sharing, deployment=deployment) if sharing else None
     for name, endpoint in sorted(specs.items()):
+        shared = common if endpoint.alarms.shared else None
         if endpoint.job is not None:
             CompileStack(
                 app,
@@ -62,6 +67,7 @@ def compose(app: App, specs: dict[str, endpoint_spec.EndpointSpec], deployment: 
                 job=endpoint.job,
                 artifacts=artifacts,
                 deployment=deployment,
+                shared=shared,
             )
         # A problem with one lock is no error of the app: that endpoint's stack is refused, all others deploy.
         lock, problems = load_checked(endpoint, deployment.rehearsal)
@@ -73,6 +79,7 @@ def compose(app: App, specs: dict[str, endpoint_spec.EndpointSpec], deployment: 
             problems=problems,
             artifacts=artifacts,
             deployment=deployment,
+            shared=shared,
         )
     Validations.of(app).add_plugins(AwsSolutionsChecks(app))
 

@@ -111,6 +111,7 @@ def _report(file: Path, root: Path | None) -> dict[str, Any]:
         "processes": worker_processes(spec, row),
         "server": spec.serve.server,
         "scale": [spec.scale.min, spec.scale.max],
+        "fleet": derive.fleet_text(spec),
         "sagemaker_price": row.sagemaker_price.model_dump() if row.sagemaker_price else None,
         "compile_job": derive.job_cost_text(spec) if spec.job else None,
         "lock_problems": lock.load_checked(spec)[1] if in_place else None,
@@ -130,6 +131,8 @@ def _print(reports: list[dict[str, Any]]) -> None:
             table.add_row(*_row(report))
         Console().print(table)
         for report in good:
+            if report["fleet"]:
+                typer.echo(f"{report['name']}: {report['fleet']}")
             if report["compile_job"]:
                 typer.echo(f"{report['name']}: a compile run costs {report['compile_job']}")
         for problem in (problem for report in good for problem in report["lock_problems"] or ()):

@@ -51,6 +51,24 @@ def _measured(spec: EndpointSpec, recommended: list[dict[str, Any]]) -> float:
     return round(float(bearable) * 0.7, 6)
 
 
+def instances(spec: EndpointSpec) -> int:
+    """InitialInstanceCount: what a fixed fleet has; else scale.initial, which scaling then brings between min and max.
+
+    Never scale.min of a scaled fleet: another count is another configuration, and replaces every instance.
+    """
+    return spec.scale.min if spec.scale.fixed else spec.scale.initial
+
+
+def fleet_text(spec: EndpointSpec) -> str | None:
+    """What a change of the number of instances does where it is the spec's alone; None where scaling changes it."""
+    if not spec.scale.fixed:
+        return None
+    return (
+        f"a fixed number of {spec.scale.min} instances: another number is an update of the whole fleet, "
+        f"with the old and the new instances beside each other for a while"
+    )
+
+
 def model_download_timeout(lock: Lock) -> int:
     """Seconds for ModelDataDownloadTimeoutInSeconds, from the artifact's size, within SageMaker's bounds."""
     return _bounded(_FIXED_SECONDS + lock.artifact.bytes / _DOWNLOAD_BYTES_A_SECOND)
@@ -132,11 +150,9 @@ def worker_environment(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
 def neuron_monitor_namespace(spec: EndpointSpec) -> str | None:
     """The CloudWatch namespace that neuron-monitor writes to; None where it is off.
 
-    It needs a network to reach CloudWatch, which an isolated container has not. One namespace an endpoint, because
-    neuron-monitor knows nothing of endpoints.
+    One namespace an endpoint, because neuron-monitor knows nothing of endpoints.
     """
-    wanted = not spec.serve.network_isolation if spec.serve.neuron_monitor is None else spec.serve.neuron_monitor
-    return f"InferentiaEndpoints/{spec.name}" if wanted else None
+    return f"InferentiaEndpoints/{spec.name}" if spec.serve.neuron_monitor else None
 
 
 def neuron_monitor_environment(spec: EndpointSpec, region: str) -> dict[str, str]:

@@ -315,6 +315,13 @@ class Job(Section):
     )
     max_parallel: StrictInt = Field(default=4, ge=1, le=40, description="graphs that are compiled at once")
     spot: StrictBool = Field(default=False, description="ec2 only: spare capacity, cheaper, may be interrupted")
+    subnets: Annotated[tuple[StrictStr, ...] | None, _list_of("subnets", "[subnet-0a1b2c3d]")] = Field(
+        default=None, description="ec2 only: ids of subnets that are there; the stack makes a network if left out"
+    )
+    security_group: StrictStr | None = Field(default=None, description="ec2 only: id, of the subnets' network")
+    session_manager: StrictBool = Field(
+        default=False, description="ec2 only: a shell on the instance, for finding faults"
+    )
 
 
 class RequestLimits(Section):
@@ -348,9 +355,13 @@ class Serve(Section):
     network_isolation: StrictBool = Field(
         default=False, description="cut the container off from every network, AWS's services included"
     )
-    neuron_monitor: StrictBool | None = Field(
-        default=None,
-        description="the chip's use to CloudWatch; on unless network_isolation, which it cannot do without",
+    neuron_monitor: StrictBool = Field(
+        default=False, description="the chip's use to CloudWatch by neuron-monitor; not verified on hardware"
+    )
+    metrics: Literal["none", "standard", "detailed"] = Field(
+        default="none",
+        description="of SageMaker beside its basic ones: standard for each instance too, detailed also what the "
+        "server's /metrics has",
     )
 
 
@@ -358,7 +369,8 @@ class Scale(Section):
     """How many instances, and when another one is started."""
 
     min: StrictInt = Field(default=1, ge=0)
-    max: StrictInt = Field(default=2, ge=1)
+    max: StrictInt = Field(default=2, ge=1, description="the same as min: no automatic scaling")
+    initial: StrictInt = Field(default=1, ge=1, description="instances at the creation, where scaling is automatic")
     policy: Literal["concurrency", "invocations"] = "concurrency"
     target_value: Annotated[float, Strict(), Field(ge=0.001, le=1e9)] | None = Field(
         default=None,
@@ -368,6 +380,11 @@ class Scale(Section):
         default=False, description="target_value from the lock's measured figures (inferentia measure)"
     )
 
+    @property
+    def fixed(self) -> bool:
+        """Whether the number of instances is the spec's alone."""
+        return self.min == self.max
+
 
 class Alarms(Section):
     """CloudWatch alarm thresholds, and the topics that alarms notify."""
@@ -375,9 +392,24 @@ class Alarms(Section):
     p99_latency: Annotated[Duration, AfterValidator(_above_zero)] = timedelta(seconds=1)
     error_rate: Ratio = 0.01
     min_requests: StrictInt = Field(default=20, ge=1, description="fewer requests a period raise no alarm")
+    memory: Ratio = Field(default=0.9, description="of the fullest instance; 100%: never")
+    disk: Ratio = Field(default=0.8, description="of the fullest instance; 100%: never")
+    runbook: StrictStr = Field(
+        default="docs/runbook.md", description="what to do; each alarm says this address with #latency, #errors ..."
+    )
+    shared: StrictBool = Field(
+        default=False, description="one topic and one key for all endpoints that say so: the stack InferentiaShared"
+    )
     notify: Annotated[tuple[str, ...] | None, BeforeValidator(_notify), WithJsonSchema(_NOTIFY_SCHEMA)] = Field(
         default=None, description="ARN of an SNS topic, email address, or a list of them"
     )
+
+
+class Logs(Section):
+    """The endpoint's log group."""
+
+    existing: StrictBool = Field(default=False, description="it is there, and is none of the stack's")
+    keep: StrictBool = Field(default=False, description="it and the key that encrypts it stay when the stack goes")
 
 
 class Rollout(Section):
@@ -407,6 +439,7 @@ class EndpointSpec(Section):
     serve: Serve = Field(default_factory=Serve)
     scale: Scale = Field(default_factory=Scale)
     alarms: Alarms = Field(default_factory=Alarms)
+    logs: Logs = Field(default_factory=Logs)
     rollout: Rollout = Field(default_factory=Rollout)
     job: Job | None = Field(default=None, description="compile on AWS; left out, the model is compiled on this machine")
     tags: Annotated[dict[str, str], BeforeValidator(_tags)] = Field(default_factory=dict)

@@ -52,6 +52,37 @@ def spot_is_for_instances(spec: EndpointSpec) -> Iterator[Finding]:
         yield Finding("job.spot", "true", problem, "Leave it out, or write where: ec2.")
 
 
+@rule("job")
+def network_is_for_instances(spec: EndpointSpec) -> Iterator[Finding]:
+    """Processing jobs have no network at all, and a security group belongs to the network of the subnets."""
+    job = spec.job
+    if job is None:
+        return
+    given = {
+        "subnets": ", ".join(job.subnets or ()),
+        "security_group": job.security_group or "",
+        "session_manager": "true" if job.session_manager else "",
+    }
+    if job.where != "ec2":
+        for key, value in [(key, value) for key, value in given.items() if value][:1]:
+            problem = f"is not possible with where: {job.where}: its jobs have no network"
+            yield Finding(f"job.{key}", value, problem, "Leave it out, or write where: ec2.")
+        return
+    if (job.subnets is None) != (job.security_group is None):
+        key, other = ("subnets", "security_group") if job.subnets else ("security_group", "subnets")
+        problem = f"is given without job.{other}"
+        yield Finding(f"job.{key}", given[key], problem, f"Write {other} too, of the same network, or neither.")
+    for key, ids in (("subnets", job.subnets or ()), ("security_group", (job.security_group or "sg-00000000",))):
+        wrong = [one for one in ids if not _NETWORK_IDS[key].fullmatch(one)]
+        if wrong:
+            example = "subnet-0a1b2c3d" if key == "subnets" else "sg-0a1b2c3d"
+            yield Finding(f"job.{key}", wrong[0], "is no id of that kind", f"Write the id, such as {example}.")
+
+
+_NETWORK_IDS = {
+    "subnets": re.compile(r"subnet-([0-9a-f]{8}|[0-9a-f]{17})"),
+    "security_group": re.compile(r"sg-([0-9a-f]{8}|[0-9a-f]{17})"),
+}
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions: instance metadata shows tags
 # under their keys, and takes no others.
 _TAG_KEY = re.compile(r"[A-Za-z0-9+=.,_:@-]+")

@@ -402,6 +402,23 @@ def rollout_exists(spec: EndpointSpec) -> Iterator[Finding]:
         yield Finding("rollout.strategy", strategy, problem, "Write all-at-once, or deploy to an ml.inf2 instance.")
 
 
+# The first step of a canary is at most half of the instances, a linear step 10 to 50 % of them: TrafficRoutingConfig,
+# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_TrafficRoutingConfig.html. The rollouts of cdk/ begin
+# with one instance and go in quarters.
+_ROLLOUT_INSTANCES = {"canary": 2, "linear": 4}
+
+
+@rule("rollout.strategy", "scale.min", "serve.instance_type", "compile.target")
+def rollout_has_its_instances(spec: EndpointSpec) -> Iterator[Finding]:
+    """What SageMaker does with a share that is less than one instance is not documented."""
+    strategy, least = spec.rollout.strategy, _ROLLOUT_INSTANCES.get(spec.rollout.strategy, 1)
+    row = _platform(spec)
+    if row and row.features.guardrails and spec.scale.min < least:
+        problem = f"is not possible with scale.min: {spec.scale.min}: its first step needs {least} instances"
+        remedy = f"Write scale.min: {least}, or rollout.strategy: blue-green."
+        yield Finding("rollout.strategy", strategy, problem, remedy)
+
+
 @rule("serve.mode", "serve.instance_type", "compile.target")
 def mode_exists(spec: EndpointSpec) -> Iterator[Finding]:
     """Batch transform has no ml.inf1; and only real-time endpoints are deployed."""
@@ -434,6 +451,14 @@ def monitor_needs_a_network(spec: EndpointSpec) -> Iterator[Finding]:
         yield Finding("serve.neuron_monitor", "true", problem, "Leave one of them out.")
 
 
+@rule("logs.existing", "logs.keep")
+def kept_logs_are_the_stacks(spec: EndpointSpec) -> Iterator[Finding]:
+    """What is not the stack's does not go with it either."""
+    if spec.logs.existing and spec.logs.keep:
+        problem = "is given beside existing: true, which leaves the log group alone altogether"
+        yield Finding("logs.keep", "true", problem, "Keep one of them.")
+
+
 @rule("scale.min", "serve.mode")
 def min_keeps_one(spec: EndpointSpec) -> Iterator[Finding]:
     """Scaling to zero exists for asynchronous endpoints only."""
@@ -448,6 +473,14 @@ def min_below_max(spec: EndpointSpec) -> Iterator[Finding]:
     if spec.scale.min > spec.scale.max:
         problem = f"is more than scale.max, {spec.scale.max}"
         yield Finding("scale.min", str(spec.scale.min), problem, f"Write {spec.scale.max} at most, or raise scale.max.")
+
+
+@rule("scale.initial", "scale.max")
+def initial_below_max(spec: EndpointSpec) -> Iterator[Finding]:
+    """No more at the beginning than at most."""
+    if spec.scale.initial > spec.scale.max:
+        problem = f"is more than scale.max, {spec.scale.max}"
+        yield Finding("scale.initial", str(spec.scale.initial), problem, "Leave it out, or raise scale.max.")
 
 
 @rule("scale.measured", "scale.target_value")

@@ -20,6 +20,7 @@ from .errors import OperationError
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
@@ -39,6 +40,11 @@ class Account:
     def cloudformation(self) -> CloudFormationClient:
         """AWS CloudFormation."""
         return boto3.client("cloudformation", config=CONFIG)
+
+    @cached_property
+    def cloudwatch(self) -> CloudWatchClient:
+        """Amazon CloudWatch."""
+        return boto3.client("cloudwatch", config=CONFIG)
 
     @cached_property
     def s3(self) -> S3Client:

@@ -9,7 +9,7 @@ import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from botocore.exceptions import ClientError
@@ -19,6 +19,9 @@ from endpoint_spec.lock import SampleAnswer, SampleRequest
 from .account import Account, code_of
 from .errors import OperationError
 from .locked import Locked, guard
+
+if TYPE_CHECKING:
+    from mypy_boto3_sagemaker.type_defs import DescribeEndpointOutputTypeDef
 
 
 @dataclass(frozen=True)
@@ -111,20 +114,20 @@ def smoke(locked: Locked, account: Account) -> Smoke:
     require_in_service(lock.name, account)
     request, expected = lock.sample.request, lock.sample.answer
     started = time.perf_counter()
-    body, kind, variant = _invoke(lock.name, account, request, request.body)
+    body, kind, variant = invoke(lock.name, account, request, request.body)
     milliseconds = (time.perf_counter() - started) * 1e3
     compared, worst = compare(body, kind, expected)
     batch = max(graph.batch_size for graph in lock.graphs)
     bodies = [request.body, request.neighbour or request.body] * batch if batch > 1 else []
     with ThreadPoolExecutor(max(1, len(bodies))) as pool:
-        answers = list(pool.map(lambda body: _invoke(lock.name, account, request, body), bodies))
+        answers = list(pool.map(lambda body: invoke(lock.name, account, request, body), bodies))
     for body, kind, _ in answers[::2]:
         more, error = compare(body, kind, expected)
         compared, worst = compared + more, max(worst, error)
     return Smoke(lock.name, compared, worst, expected.tolerance, milliseconds, variant, len(answers[::2]))
 
 
-def _invoke(name: str, account: Account, request: SampleRequest, body: str) -> tuple[bytes, str, str]:
+def invoke(name: str, account: Account, request: SampleRequest, body: str) -> tuple[bytes, str, str]:
     """The answer's body, its kind, and the production variant that gave it. body: base64."""
     try:
         answer = account.runtime.invoke_endpoint(
@@ -138,16 +141,21 @@ def _invoke(name: str, account: Account, request: SampleRequest, body: str) -> t
     return answer["Body"].read(), answer["ContentType"], answer.get("InvokedProductionVariant", "")
 
 
-def require_in_service(name: str, account: Account) -> None:
-    """Refuse an endpoint that does not exist or cannot answer."""
+def describe(name: str, account: Account) -> DescribeEndpointOutputTypeDef:
+    """DescribeEndpoint; raises OperationError where there is no such endpoint."""
     try:
-        description = account.sagemaker.describe_endpoint(EndpointName=name)
+        return account.sagemaker.describe_endpoint(EndpointName=name)
     except ClientError as error:
         if code_of(error) != "ValidationException":
             raise
         raise OperationError(
             f'endpoint {name} does not exist. Deploy it: "cdk deploy InferentiaEndpoint-{name}".'
         ) from error
+
+
+def require_in_service(name: str, account: Account) -> None:
+    """Refuse an endpoint that does not exist or cannot answer."""
+    description = describe(name, account)
     status = description["EndpointStatus"]
     if status not in ("InService", "Updating"):
         reason = description.get("FailureReason", "no reason given")

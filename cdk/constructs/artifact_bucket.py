@@ -74,6 +74,10 @@ class ArtifactBucket(Construct):
             ],
             removal_policy=removal,
         )
+        # What is kept stays closed: the policies go with their buckets, not with the stack.
+        for bucket, fate in ((self.bucket, removal), (self.access_logs, RemovalPolicy.RETAIN)):
+            if bucket.policy is not None:
+                bucket.policy.apply_removal_policy(fate)
 
 
 def _expire(rule: str, prefix: str, days: int) -> s3.LifecycleRule:

@@ -28,7 +28,7 @@ LARGEST_USER_DATA = 16 * 1024
 class Machine:
     """The instance. image: an AMI id. root: the device it boots from. python: its interpreter. volume: in GB.
 
-    minutes: after which it shuts itself down, whatever it does.
+    minutes: after which it shuts itself down, whatever it does. sessions: Session Manager may open a shell on it.
     """
 
     instance_type: str
@@ -38,6 +38,7 @@ class Machine:
     volume: int
     spot: bool
     minutes: int
+    sessions: bool = False
 
 
 def user_data(*, name: str, region: str, python: str, minutes: int) -> str:
@@ -74,13 +75,14 @@ class CompileInstance(Construct):
             self,
             "ec2",
             f"Compiles endpoint {files.name}: reads and writes below {jobs.base_prefix(files.name)}",
-            {"Job": [*files.for_job(), answer_sessions]},
+            {"Job": [*files.for_job(), *([answer_sessions] if machine.sessions else [])]},
         )
         acknowledge_patterns(self.role, files.job_patterns())
-        acknowledge_any_resource(
-            self.role,
-            "Session Manager's agent opens channels that have no resource; the managed policy would allow more.",
-        )
+        if machine.sessions:
+            acknowledge_any_resource(
+                self.role,
+                "Session Manager's agent opens channels that have no resource; the managed policy would allow more.",
+            )
         profile = iam.CfnInstanceProfile(self, "Profile", roles=[self.role.role_name])
         data = self._data(files.name, machine, profile, security_group, {**tags, ENDPOINT_TAG: files.name})
         self.template = ec2.CfnLaunchTemplate(

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from aws_cdk import Fn, Stack
 from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from ..nag import acknowledge
+from .job_files import WRITE
 
 # Addresses are looked up by nobody: the network is joined to no other.
 NETWORK = "10.181.0.0/24"
 SUBNETS = ("10.181.0.0/26", "10.181.0.64/26", "10.181.0.128/26")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExistingNetwork:
+    """Ids of subnets and of a security group that are there: they have to let HTTPS out to S3 and the registry."""
+
+    subnets: list[str]
+    security_group: str
 
 
 class CompileNetwork(Construct):
@@ -19,10 +32,12 @@ class CompileNetwork(Construct):
     security_group: its id; no inbound rule at all, outbound HTTPS alone.
 
     Public, because a private one costs a NAT gateway by the hour, also while nobody compiles. S3 is reached through a
-    gateway endpoint, which is free; Session Manager over the internet.
+    gateway endpoint, which is free and leads to one bucket; Session Manager over the internet. The network's default
+    security group, which CloudFormation cannot close, is nobody's.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, endpoint_name: str) -> None:
+    def __init__(self, scope: Construct, construct_id: str, *, endpoint_name: str, bucket: s3.IBucket) -> None:
+        """bucket: the only one that is reached from here."""
         super().__init__(scope, construct_id)
         # No host names: nothing in it is ever reached by name.
         network = ec2.CfnVPC(self, "Network", cidr_block=NETWORK, enable_dns_support=True, enable_dns_hostnames=False)
@@ -34,7 +49,7 @@ class CompileNetwork(Construct):
         )
         routes = self._routes(network)
         self.subnets = [self._subnet(network, routes, number, block) for number, block in enumerate(SUBNETS)]
-        self._reach_s3(network, routes)
+        self._reach_s3(network, routes, bucket)
         self.security_group = ec2.CfnSecurityGroup(
             self,
             "SecurityGroup",
@@ -70,7 +85,14 @@ class CompileNetwork(Construct):
         ec2.CfnSubnetRouteTableAssociation(self, f"Routes{number}", subnet_id=subnet.ref, route_table_id=routes.ref)
         return subnet.ref
 
-    def _reach_s3(self, network: ec2.CfnVPC, routes: ec2.CfnRouteTable) -> None:
+    def _reach_s3(self, network: ec2.CfnVPC, routes: ec2.CfnRouteTable, bucket: s3.IBucket) -> None:
+        """https://docs.aws.amazon.com/vpc/latest/privatelink/vpc-endpoints-s3.html, endpoint policies"""
+        policy = iam.PolicyStatement(
+            sid="ArtifactBucket",
+            principals=[iam.AnyPrincipal()],
+            actions=["s3:GetObject", "s3:ListBucket", *WRITE],
+            resources=[bucket.bucket_arn, bucket.arn_for_objects("*")],
+        )
         ec2.CfnVPCEndpoint(
             self,
             "S3",
@@ -78,4 +100,5 @@ class CompileNetwork(Construct):
             service_name=f"com.amazonaws.{Stack.of(self).region}.s3",
             route_table_ids=[routes.ref],
             vpc_endpoint_type="Gateway",
+            policy_document=iam.PolicyDocument(statements=[policy]),
         )

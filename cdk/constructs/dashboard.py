@@ -32,7 +32,7 @@ class EndpointDashboard(Construct):
     ) -> None:
         """alarms, scale: the spec's sections. target_value: that of scaling, drawn as a line where it is measured."""
         super().__init__(scope, construct_id)
-        target = {"scaling target": target_value}
+        target = {} if scale.fixed else {"scaling target": target_value}
         self.dashboard = cloudwatch.Dashboard(
             self,
             "Dashboard",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aws_cdk import Aws, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -13,32 +15,48 @@ from ..permissions import allow
 class EncryptionKey(Construct):
     """A rotated customer key that CloudWatch Logs, and CloudWatch alarms where wanted, may use.
 
-    It goes with its stack: what it encrypts goes too.
+    It goes with its stack: what it encrypts goes too. keep: logs that stay need it.
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, description: str, log_group_name: str, for_alarms: bool = False
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        description: str,
+        log_groups: Sequence[str],
+        for_alarms: bool = False,
+        keep: bool = False,
     ) -> None:
-        """log_group_name: the only log group that may be encrypted with the key. for_alarms: let alarms use it.
+        """log_groups: names or patterns of the only log groups that may be encrypted with the key. for_alarms: let
+        alarms and EventBridge's rules use it.
 
         Alarms cannot publish to a topic under alias/aws/sns: the policy of that key cannot be changed
         (https://repost.aws/knowledge-center/cloudwatch-configure-alarm-sns).
         """
         super().__init__(scope, construct_id)
         self.key = kms.Key(
-            self, "Key", description=description, enable_key_rotation=True, removal_policy=RemovalPolicy.DESTROY
+            self,
+            "Key",
+            description=description,
+            enable_key_rotation=True,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if keep else RemovalPolicy.DESTROY,
         )
         if for_alarms:
             # No condition on the account: the topic's own policy already lets only this account's alarms publish.
-            self.key.add_to_resource_policy(
-                allow("AlarmsPublish", ["kms:Decrypt", "kms:GenerateDataKey"], "*", "cloudwatch.amazonaws.com")
-            )
-        self.key.add_to_resource_policy(self._logs_encrypt(log_group_name))
+            # Nor for events: EventBridge does not name its source to KMS.
+            # https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html#compatibility-with-aws-services
+            for sid, service in (("AlarmsPublish", "cloudwatch"), ("EventsPublish", "events")):
+                self.key.add_to_resource_policy(
+                    allow(sid, ["kms:Decrypt", "kms:GenerateDataKey"], "*", f"{service}.amazonaws.com")
+                )
+        self.key.add_to_resource_policy(self._logs_encrypt(log_groups))
 
-    def _logs_encrypt(self, log_group_name: str) -> iam.PolicyStatement:
+    def _logs_encrypt(self, log_groups: Sequence[str]) -> iam.PolicyStatement:
         """https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html"""
         stack = Stack.of(self)
-        group = f"arn:{Aws.PARTITION}:logs:{stack.region}:{stack.account}:log-group:{log_group_name}"
+        logs = f"arn:{Aws.PARTITION}:logs:{stack.region}:{stack.account}:log-group:"
+        groups = [f"{logs}{name}" for name in log_groups]
         actions = ["Encrypt", "Decrypt", "ReEncryptFrom", "ReEncryptTo", "GenerateDataKey"]
         actions += ["GenerateDataKeyWithoutPlaintext", "DescribeKey"]
         return allow(
@@ -46,5 +64,5 @@ class EncryptionKey(Construct):
             [f"kms:{action}" for action in actions],
             "*",
             f"logs.{stack.region}.amazonaws.com",
-            ArnEquals={"kms:EncryptionContext:aws:logs:arn": group},
+            ArnLike={"kms:EncryptionContext:aws:logs:arn": groups if len(groups) > 1 else groups[0]},
         )

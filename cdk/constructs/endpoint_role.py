@@ -11,7 +11,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from ..nag import acknowledge_any_resource
+from ..nag import acknowledge_any_resource, acknowledge_pattern
 from ..permissions import allow, role_of
 from .container_policy import publishes_metrics, pulls_image
 
@@ -74,6 +74,9 @@ class EndpointRole(Construct):
             "sagemaker",
             "Runs an Inferentia endpoint: reads its model, pulls its image, writes its logs",
             {"Endpoint": statements},
+        )
+        acknowledge_pattern(
+            self.role, resource=reports.log_group.log_group_arn, reason="The streams of one log group, by its ARN."
         )
         acknowledge_any_resource(
             self.role,

@@ -13,7 +13,7 @@ from ..states.job import JobContext
 from ..states.run import Workflow
 from .backend import ComputeBackend
 from .compile_instance import CompileInstance, Machine, ec2_arn, may_end
-from .compile_network import CompileNetwork
+from .compile_network import CompileNetwork, ExistingNetwork
 from .job_files import JobFiles
 
 
@@ -29,9 +29,11 @@ class InstanceBackend(Construct):
         machine: Machine,
         files: JobFiles,
         tags: Mapping[str, str],
+        network: ExistingNetwork | None,
     ) -> None:
+        """network: one that is there; by default the stack makes one."""
         super().__init__(scope, construct_id)
-        network = CompileNetwork(self, "Network", endpoint_name=files.name)
+        network = network or self._network(files)
         instance = CompileInstance(
             self, "Instance", files=files, machine=machine, security_group=network.security_group, tags=tags
         )
@@ -71,3 +73,7 @@ class InstanceBackend(Construct):
             },
             stop_any_resource="DescribeInstances takes none either.",
         )
+
+    def _network(self, files: JobFiles) -> ExistingNetwork:
+        made = CompileNetwork(self, "Network", endpoint_name=files.name, bucket=files.bucket)
+        return ExistingNetwork(subnets=made.subnets, security_group=made.security_group)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from aws_cdk import Aws, Stack
-from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from endpoint_spec import jobs
@@ -28,10 +27,8 @@ class JobRole(Construct):
     https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html#sagemaker-roles-createprocessingjob-perms
     """
 
-    def __init__(
-        self, scope: Construct, construct_id: str, *, files: JobFiles, repository_arn: str, volume_key: kms.IKey
-    ) -> None:
-        """repository_arn: the image's. volume_key: of the jobs' disks."""
+    def __init__(self, scope: Construct, construct_id: str, *, files: JobFiles, repository_arn: str) -> None:
+        """repository_arn: the image's."""
         super().__init__(scope, construct_id)
         stack = Stack.of(self)
         group = f"arn:{Aws.PARTITION}:logs:{stack.region}:{stack.account}:log-group:{JOB_LOGS}"
@@ -43,8 +40,6 @@ class JobRole(Construct):
             allow("WriteLogs", ["logs:CreateLogStream", "logs:PutLogEvents"], streams),
             publishes_metrics([METRIC_NAMESPACE]),
             *pulls_image(repository_arn),
-            # SageMaker grants the disk's service the use of the key, for as long as the job takes.
-            allow("EncryptDisk", "kms:CreateGrant", volume_key.key_arn, Bool={"kms:GrantIsForAWSResource": "true"}),
         ]
         self.role = role_of(
             self,

@@ -90,6 +90,18 @@ class EndpointMetrics:
             period=MINUTE,
         )
 
+    def judged_latency(self, *, min_requests: int) -> cloudwatch.MathExpression:
+        """p99 of the model's latency, in microseconds; 0 in a minute with fewer than min_requests requests.
+
+        Of few requests the 99th percentile is the slowest one, such as the first that a new worker answers.
+        """
+        return cloudwatch.MathExpression(
+            expression=f"IF(invocations >= {min_requests}, p99, 0)",
+            using_metrics={"invocations": self.invocations(), "p99": self.model_latency("p99")},
+            label="p99 of the model's latency",
+            period=MINUTE,
+        )
+
     def instance_count(self) -> cloudwatch.MathExpression:
         """Instances that answered, from the definition of InvocationsPerInstance; no value without requests."""
         return cloudwatch.MathExpression(

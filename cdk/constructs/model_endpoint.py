@@ -9,10 +9,17 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
+from endpoint_spec.endpoint import Serve
+
 VARIANT_NAME = "main"
-# They are kept at an update unless listed here; a changed capture or weight would never arrive.
-# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_VariantProperty.html
+# The spec's serve.metrics: instance by instance, and what GET /metrics of the container has (port 8080, the native
+# server's). Both are written out, since the second is true where it is left out.
+# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_MetricsConfig.html
+METRICS = {"none": (False, False), "standard": (True, False), "detailed": (True, True)}
+# They are kept at an update unless listed here; a changed capture or weight would never arrive, nor the count of a
+# fixed fleet. https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_VariantProperty.html
 NOT_RETAINED = ("DataCaptureConfig", "DesiredWeight")
+COUNT = "DesiredInstanceCount"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +35,14 @@ class Container:
 class Capacity:
     """Where it runs: instance type, instances at the start, and both time limits of a start in seconds.
 
+    fixed: initial_instances is what it has from each update on; otherwise it keeps what scaling reached.
     SageMaker allows 60 to 3600 seconds for each
     (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html).
     """
 
     instance_type: str
     initial_instances: int
+    fixed: bool
     model_download_timeout: int
     startup_timeout: int
 
@@ -43,6 +52,8 @@ class ModelEndpoint(Construct):
 
     A model or a configuration with a name could not be replaced, and both are replaced at every change: their names
     are left to CloudFormation. The endpoint keeps the number of instances that scaling reached when it is updated.
+    Where scaling begins or ends the configuration is another one even if nothing in it changed: "To update an endpoint,
+    you must create a new EndpointConfig" (API_UpdateEndpoint).
     """
 
     def __init__(
@@ -55,15 +66,24 @@ class ModelEndpoint(Construct):
         container: Container,
         capacity: Capacity,
         deployment_config: sagemaker.CfnEndpoint.DeploymentConfigProperty | None = None,
-        network_isolation: bool = False,
+        serve: Serve,
     ) -> None:
-        """deployment_config: default SageMaker's all-at-once update.
+        """serve: the spec's section, of which network isolation and metrics are taken.
 
-        network_isolation: cut the container off from every network, AWS's own services included. Default: no.
+        deployment_config: default SageMaker's all-at-once update.
         """
         super().__init__(scope, construct_id)
-        self.model = self._model(role, container, network_isolation)
-        self.config = sagemaker.CfnEndpointConfig(self, "Config", production_variants=[self._variant(capacity)])
+        self.model = self._model(role, container, serve.network_isolation)
+        self.config = sagemaker.CfnEndpointConfig(
+            self,
+            "FixedConfig" if capacity.fixed else "Config",
+            production_variants=[self._variant(capacity)],
+            metrics_config=sagemaker.CfnEndpointConfig.MetricsConfigProperty(
+                enable_enhanced_metrics=METRICS[serve.metrics][0],
+                enable_detailed_observability=METRICS[serve.metrics][1],
+            ),
+        )
+        not_retained = [*NOT_RETAINED, COUNT] if capacity.fixed else NOT_RETAINED
         self.endpoint = sagemaker.CfnEndpoint(
             self,
             "Endpoint",
@@ -72,7 +92,7 @@ class ModelEndpoint(Construct):
             deployment_config=deployment_config,
             retain_all_variant_properties=True,
             exclude_retained_variant_properties=[
-                sagemaker.CfnEndpoint.VariantPropertyProperty(variant_property_type=name) for name in NOT_RETAINED
+                sagemaker.CfnEndpoint.VariantPropertyProperty(variant_property_type=name) for name in not_retained
             ],
         )
 
@@ -96,6 +116,10 @@ class ModelEndpoint(Construct):
             instance_type=capacity.instance_type,
             initial_instance_count=capacity.initial_instances,
             initial_variant_weight=1,
+            # Random where it is left out. https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariantRoutingConfig.html
+            routing_config=sagemaker.CfnEndpointConfig.RoutingConfigProperty(
+                routing_strategy="LEAST_OUTSTANDING_REQUESTS"
+            ),
             model_data_download_timeout_in_seconds=capacity.model_download_timeout,
             container_startup_health_check_timeout_in_seconds=capacity.startup_timeout,
         )

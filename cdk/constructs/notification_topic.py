@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from aws_cdk import Aws, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
@@ -17,7 +17,7 @@ from ..permissions import allow
 
 
 class NotificationTopic(Construct):
-    """An encrypted topic, and the other topics that the spec names.
+    """An encrypted topic, or the one that endpoints share, and the other topics that the spec names.
 
     An e-mail address in `notify` becomes a subscription, which its owner has to confirm. The ARN of another topic is
     published to as well, since a topic cannot subscribe to a topic; if a key of yours encrypts it, that has to admit
@@ -34,27 +34,41 @@ class NotificationTopic(Construct):
         display_name: str,
         encryption_key: kms.IKey,
         notify: Sequence[str] = (),
+        shared: sns.ITopic | None = None,
     ) -> None:
-        """display_name: the sender in e-mails. notify: the spec's alarms.notify, addresses and topics."""
+        """display_name: the sender in e-mails. notify: the spec's alarms.notify, addresses and topics.
+
+        encryption_key: of the topic. shared: a topic that is there, with its subscriptions.
+        """
         super().__init__(scope, construct_id)
         self._key = encryption_key
-        self.topic = sns.Topic(self, "Topic", display_name=display_name, master_key=encryption_key, enforce_ssl=True)
         others = [receiver for receiver in notify if receiver.startswith("arn:")]
-        for receiver in notify:
-            if receiver not in others:
-                self.topic.add_subscription(subscriptions.EmailSubscription(receiver))
+        self.topic = shared or self._own(display_name, [receiver for receiver in notify if receiver not in others])
         self.arns = [self.topic.topic_arn, *others]
 
-    def admit_alarms(self, *alarms: cloudwatch.Alarm) -> None:
-        """Let this account's alarms publish, and have these do so when they ring and when they are over.
+    def _own(self, display_name: str, addresses: Sequence[str]) -> sns.Topic:
+        topic = sns.Topic(self, "Topic", display_name=display_name, master_key=self._key, enforce_ssl=True)
+        for address in addresses:
+            topic.add_subscription(subscriptions.EmailSubscription(address))
+        return topic
 
-        The topic's key has to admit cloudwatch.amazonaws.com.
+    def admit(self, *, alarms: str, rules: str) -> None:
+        """Let alarms and rules of this account, whose names match a pattern, publish to a topic of this stack's own.
+
+        The topic's key has to admit cloudwatch.amazonaws.com and events.amazonaws.com. A generated name begins with its
+        stack's; a rule's has 64 characters at most, so that of a long one only the beginning is there.
         """
-        stack = Stack.of(self)
-        # https://docs.aws.amazon.com/sns/latest/dg/sns-access-policy-use-cases.html
-        source = {"aws:SourceArn": f"arn:{Aws.PARTITION}:cloudwatch:{stack.region}:{stack.account}:alarm:*"}
-        arn, service = self.topic.topic_arn, "cloudwatch.amazonaws.com"
-        self.topic.add_to_resource_policy(allow("AlarmsPublish", "sns:Publish", arn, service, ArnLike=source))
+        stack, arn = Stack.of(self), self.topic.topic_arn
+        # https://docs.aws.amazon.com/sns/latest/dg/sns-access-policy-use-cases.html and
+        # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-conditions.html
+        senders = (("AlarmsPublish", "cloudwatch", f"alarm:{alarms}"), ("EventsPublish", "events", f"rule/{rules}"))
+        for sid, service, names in senders:
+            source = f"arn:{Aws.PARTITION}:{service}:{stack.region}:{stack.account}:{names}"
+            only = {"ArnLike": {"aws:SourceArn": source}, "StringEquals": {"aws:SourceAccount": stack.account}}
+            self.topic.add_to_resource_policy(allow(sid, "sns:Publish", arn, f"{service}.amazonaws.com", **only))
+
+    def notified_by(self, alarms: Iterable[cloudwatch.Alarm]) -> None:
+        """Have these alarms publish when they ring and when they are over."""
         others = (sns.Topic.from_topic_arn(self, f"Notified{i}", arn) for i, arn in enumerate(self.arns[1:]))
         for topic in (self.topic, *others):
             for alarm in alarms:

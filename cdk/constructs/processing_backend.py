@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from aws_cdk import Aws, Stack
-from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from endpoint_spec import platforms
@@ -36,22 +35,14 @@ class ProcessingBackend(Construct):
         job: Job,
         target: str,
         files: JobFiles,
-        volume_key: kms.IKey,
     ) -> None:
         super().__init__(scope, construct_id)
         image = RegistryImage(self, "Image", image=platforms.image(target, SERVER))
-        role = JobRole(
-            self,
-            "Permissions",
-            files=files,
-            repository_arn=image.repository_arn,
-            volume_key=volume_key,
-        ).role
+        role = JobRole(self, "Permissions", files=files, repository_arn=image.repository_arn).role
         machine = ProcessingMachine(
             image=image.uri,
             instance_type=str(job.instance_type),
             volume=job.volume,
-            volume_key=volume_key.key_arn,
             role=role.role_arn,
         )
         stack = Stack.of(self)

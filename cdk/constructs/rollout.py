@@ -8,9 +8,11 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_sagemaker as sagemaker
 
 ALL_AT_ONCE = "all-at-once"
-# The first step moves this share of the capacity; a linear rollout continues in steps of the same size.
-STEP_PERCENT = {"canary": 10, "linear": 25}
-STRATEGIES = (ALL_AT_ONCE, "blue-green", *STEP_PERCENT)
+# A canary is one instance, whatever their number: what SageMaker makes of 10 % of two is not documented. Linear steps
+# are a share, since they have to stay between 10 and 50 % of a number that scaling changes.
+# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_TrafficRoutingConfig.html
+STEPS = {"canary": ("INSTANCE_COUNT", 1), "linear": ("CAPACITY_PERCENT", 25)}
+STRATEGIES = (ALL_AT_ONCE, "blue-green", *STEPS)
 # SageMaker watches the alarms for this long after each step; the alarms need five minutes of data.
 BAKE_SECONDS = 600
 TERMINATION_WAIT_SECONDS = 300
@@ -26,7 +28,7 @@ def deployment_config(
 ) -> sagemaker.CfnEndpoint.DeploymentConfigProperty | None:
     """The endpoint's deployment configuration; None for all-at-once, which watches no alarm and takes nothing back.
 
-    strategy: blue-green moves all requests in one step, canary a tenth first, linear a quarter at a time.
+    strategy: blue-green moves all requests in one step, canary one instance first, linear a quarter at a time.
     guardrails: whether the instance family has SageMaker's deployment guardrails. Inf1 has not: there SageMaker
     ignores them and the rollback by alarms without a word, so RolloutError is raised
     (https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails-exclusions.html).
@@ -51,11 +53,12 @@ def deployment_config(
 
 
 def _traffic(strategy: str) -> sagemaker.CfnEndpoint.TrafficRoutingConfigProperty:
-    if strategy not in STEP_PERCENT:
+    if strategy not in STEPS:
         return sagemaker.CfnEndpoint.TrafficRoutingConfigProperty(
             type="ALL_AT_ONCE", wait_interval_in_seconds=BAKE_SECONDS
         )
-    step = sagemaker.CfnEndpoint.CapacitySizeProperty(type="CAPACITY_PERCENT", value=STEP_PERCENT[strategy])
+    kind, size = STEPS[strategy]
+    step = sagemaker.CfnEndpoint.CapacitySizeProperty(type=kind, value=size)
     if strategy == "canary":
         return sagemaker.CfnEndpoint.TrafficRoutingConfigProperty(
             type="CANARY", canary_size=step, wait_interval_in_seconds=BAKE_SECONDS

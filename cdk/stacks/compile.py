@@ -13,6 +13,7 @@ from endpoint_spec.endpoint import Job
 
 from ..constructs.backend import ComputeBackend
 from ..constructs.compile_instance import Machine
+from ..constructs.compile_network import ExistingNetwork
 from ..constructs.compile_runs import CompileRuns
 from ..constructs.encryption_key import EncryptionKey
 from ..constructs.instance_backend import InstanceBackend
@@ -28,6 +29,7 @@ from ..states.job import JobContext
 from ..states.run import poll_seconds
 from .artifacts import ArtifactsStack
 from .of_spec import SpecStack
+from .shared import SharedStack
 
 WHERE = {"processing": "in SageMaker Processing jobs", "ec2": "on EC2 instances"}
 
@@ -52,6 +54,7 @@ class CompileStack(SpecStack):
         job: Job,
         artifacts: ArtifactsStack,
         deployment: Deployment,
+        shared: SharedStack | None = None,
     ) -> None:
         """job: the spec's job section."""
         cost = derive.job_cost_text(spec)
@@ -68,18 +71,28 @@ class CompileStack(SpecStack):
         if problems:
             hold_place(self, "Refused")
         else:
-            self._compose(spec, job, artifacts, deployment, cost)
+            self._compose(spec, job, artifacts, deployment, cost, shared)
 
     def _compose(
-        self, spec: EndpointSpec, job: Job, artifacts: ArtifactsStack, deployment: Deployment, cost: str
+        self,
+        spec: EndpointSpec,
+        job: Job,
+        artifacts: ArtifactsStack,
+        deployment: Deployment,
+        cost: str,
+        shared: SharedStack | None,
     ) -> None:
         group = run_log_group(spec.name)
-        key = EncryptionKey(
-            self,
-            "Encryption",
-            description=f"Encrypts the logs, messages and disks of compile runs of endpoint {spec.name}",
-            log_group_name=group,
-        ).key
+        key = (
+            shared.key
+            if shared
+            else EncryptionKey(
+                self,
+                "Encryption",
+                description=f"Encrypts the logs and messages of compile runs of endpoint {spec.name}",
+                log_groups=[group],
+            ).key
+        )
         logs = EncryptedLogGroup(self, "Logs", name=group, encryption_key=key).log_group
         topic = NotificationTopic(
             self,
@@ -87,6 +100,7 @@ class CompileStack(SpecStack):
             display_name=f"Compile runs of endpoint {spec.name}",
             encryption_key=key,
             notify=spec.alarms.notify or (),
+            shared=shared.topic if shared else None,
         )
         files = JobFiles(self, name=spec.name, bucket=artifacts.bucket, key=artifacts.key)
         seconds = job.time_limit // timedelta(seconds=1)
@@ -104,10 +118,12 @@ class CompileStack(SpecStack):
         backend: ComputeBackend
         if machine is None:
             backend = ProcessingBackend(
-                self, "Jobs", context=context, job=job, target=spec.compile.target, files=files, volume_key=key
+                self, "Jobs", context=context, job=job, target=spec.compile.target, files=files
             ).backend
         else:
-            backend = InstanceBackend(self, "Jobs", context=context, machine=machine, files=files, tags=tags).backend
+            backend = InstanceBackend(
+                self, "Jobs", context=context, machine=machine, files=files, tags=tags, network=_network(job)
+            ).backend
         runs = CompileRuns(
             self,
             "Runs",
@@ -132,6 +148,12 @@ class CompileStack(SpecStack):
         )
 
 
+def _network(job: Job) -> ExistingNetwork | None:
+    if job.subnets is None or job.security_group is None:
+        return None
+    return ExistingNetwork(subnets=list(job.subnets), security_group=job.security_group)
+
+
 def _machine(spec: EndpointSpec, job: Job, deployment: Deployment) -> Machine:
     image = platforms.machine_image(spec.compile.target)
     return Machine(
@@ -142,6 +164,7 @@ def _machine(spec: EndpointSpec, job: Job, deployment: Deployment) -> Machine:
         python="python3" if deployment.rehearsal else image.python,
         volume=job.volume,
         spot=job.spot,
+        sessions=job.session_manager,
         minutes=math.ceil(job.time_limit / timedelta(minutes=1)),
     )
 

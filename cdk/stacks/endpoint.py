@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from aws_cdk.aws_kms import Key
+from aws_cdk.aws_logs import ILogGroup
 from constructs import Construct
 
 from endpoint_spec import EndpointSpec, derive, platforms
@@ -14,7 +16,7 @@ from ..constructs.autoscaling import EndpointScaling
 from ..constructs.dashboard import EndpointDashboard
 from ..constructs.encryption_key import EncryptionKey
 from ..constructs.endpoint_role import EndpointRole, Reports
-from ..constructs.log_group import EncryptedLogGroup, endpoint_log_group
+from ..constructs.log_group import endpoint_log_group, endpoint_logs
 from ..constructs.metrics import EndpointMetrics
 from ..constructs.model_endpoint import VARIANT_NAME, Capacity, Container, ModelEndpoint
 from ..constructs.notification_topic import NotificationTopic
@@ -25,6 +27,7 @@ from ..deployment import Deployment
 from ..refusal import hold_place
 from .artifacts import ArtifactsStack
 from .of_spec import SpecStack
+from .shared import SharedStack
 
 
 def stack_name(endpoint_name: str) -> str:
@@ -50,6 +53,7 @@ class EndpointStack(SpecStack):
         problems: Sequence[str],
         artifacts: ArtifactsStack,
         deployment: Deployment,
+        shared: SharedStack | None = None,
     ) -> None:
         super().__init__(
             scope,
@@ -63,20 +67,13 @@ class EndpointStack(SpecStack):
         if lock is None:
             hold_place(self)
         else:
-            self._compose(spec, lock, artifacts)
+            self._compose(spec, lock, artifacts, shared)
 
-    def _compose(self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack) -> None:
+    def _compose(self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack, shared: SharedStack | None) -> None:
         native = spec.serve.server == "native"
         metrics = EndpointMetrics(endpoint_name=spec.name, variant_name=VARIANT_NAME, of_handler=native)
-        group = endpoint_log_group(spec.name)
-        key = EncryptionKey(
-            self,
-            "Encryption",
-            description=f"Encrypts the alarm messages and the logs of endpoint {spec.name}",
-            log_group_name=group,
-            for_alarms=True,
-        ).key
-        logs = EncryptedLogGroup(self, "Logs", name=group, encryption_key=key)
+        key = shared.key if shared else self._own_key(spec)
+        logs = endpoint_logs(self, "Logs", spec=spec, encryption_key=key)
         alarms = EndpointAlarms(self, "Alarms", metrics=metrics, alarms=spec.alarms)
         topic = NotificationTopic(
             self,
@@ -84,18 +81,24 @@ class EndpointStack(SpecStack):
             display_name=f"Alarms of endpoint {spec.name}",
             encryption_key=key,
             notify=spec.alarms.notify or (),
+            shared=shared.topic if shared else None,
         )
-        topic.admit_alarms(alarms.latency, alarms.error_rate)
+        if shared is None:
+            topic.admit(alarms=f"{stack_name(spec.name)}-*", rules="InferentiaEndpoint-*")
+        topic.notified_by(alarms.all)
         serving = self._serve(spec, lock, artifacts, logs, alarms)
         target_value = derive.target_value(spec, lock)
-        EndpointScaling(
-            self,
-            "Scaling",
-            endpoint=serving.endpoint,
-            variant_name=VARIANT_NAME,
-            scale=spec.scale,
-            target_value=target_value,
-        )
+        if not spec.scale.fixed:  # SageMaker refuses another instance type while the variant is a scalable target
+            EndpointScaling(
+                self,
+                "Scaling",
+                endpoint=serving.endpoint,
+                variant_name=VARIANT_NAME,
+                scale=spec.scale,
+                target_value=target_value,
+                topics=topic.arns,
+                runbook=spec.alarms.runbook,
+            )
         dashboard = EndpointDashboard(
             self, "Watch", metrics=metrics, alarms=spec.alarms, scale=spec.scale, target_value=target_value
         )
@@ -104,16 +107,26 @@ class EndpointStack(SpecStack):
             {
                 "EndpointName": (serving.endpoint.attr_endpoint_name, "Name for InvokeEndpoint"),
                 "ArtifactKey": (lock.artifact.key, "S3 key of the model that is deployed"),
-                "AlarmTopicArn": (topic.topic.topic_arn, "Topic that both alarms publish to"),
+                "AlarmTopicArn": (topic.topic.topic_arn, "Topic that the alarms publish to"),
                 "LatencyAlarmName": (alarms.latency.alarm_name, "Alarm: p99 of the model's latency"),
                 "ErrorAlarmName": (alarms.error_rate.alarm_name, "Alarm: share of failed requests"),
                 "DashboardName": (dashboard.dashboard.dashboard_name, "CloudWatch dashboard of the endpoint"),
-                "LogGroupName": (logs.log_group.log_group_name, "Log group of the containers"),
+                "LogGroupName": (logs.log_group_name, "Log group of the containers"),
             },
         )
 
+    def _own_key(self, spec: EndpointSpec) -> Key:
+        return EncryptionKey(
+            self,
+            "Encryption",
+            description=f"Encrypts the alarm messages and the logs of endpoint {spec.name}",
+            log_groups=[endpoint_log_group(spec.name)],
+            for_alarms=True,
+            keep=spec.logs.keep,
+        ).key
+
     def _serve(
-        self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack, logs: EncryptedLogGroup, alarms: EndpointAlarms
+        self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack, logs: ILogGroup, alarms: EndpointAlarms
     ) -> ModelEndpoint:
         image = RegistryImage(self, "Image", image=platforms.image(spec.compile.target, spec.serve.server))
         rollout = deployment_config(
@@ -130,7 +143,7 @@ class EndpointStack(SpecStack):
             encryption_key=artifacts.key,
             repository_arn=image.repository_arn,
             reports=Reports(
-                log_group=logs.log_group,
+                log_group=logs,
                 reads_alarms=rollout is not None,
                 namespaces=[namespace] if namespace else [],
             ),
@@ -148,10 +161,11 @@ class EndpointStack(SpecStack):
             ),
             capacity=Capacity(
                 instance_type=spec.serve.instance_type,
-                initial_instances=spec.scale.min,
+                initial_instances=derive.instances(spec),
+                fixed=spec.scale.fixed,
                 model_download_timeout=derive.model_download_timeout(lock),
                 startup_timeout=derive.startup_timeout(lock),
             ),
             deployment_config=rollout,
-            network_isolation=spec.serve.network_isolation,
+            serve=spec.serve,
         )

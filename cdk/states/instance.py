@@ -47,6 +47,8 @@ def instance_states(context: JobContext, machine: InstanceMachine) -> States:
 
 def _request(context: JobContext, machine: InstanceMachine) -> dict[str, Any]:
     tags_of_job = {
+        # As the template: that EC2 adds the two lists is not documented, and the cleanup finds instances by it.
+        ENDPOINT_TAG: context.name,
         "Name": "$.job.name",
         "inferentia:bucket": context.bucket,
         "inferentia:project": "$.project",

@@ -17,12 +17,11 @@ from .job import ARRIVED, JobContext, job_states, reason
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessingMachine:
-    """Where and as whom the container runs. volume: in GB. volume_key, role: ARNs."""
+    """Where and as whom the container runs. volume: in GB. role: an ARN."""
 
     image: str
     instance_type: str
     volume: int
-    volume_key: str
     role: str
 
 
@@ -56,8 +55,9 @@ def _request(context: JobContext, machine: ProcessingMachine) -> dict[str, Any]:
             "ClusterConfig": {
                 "InstanceCount": 1,
                 "InstanceType": machine.instance_type,
+                # Without VolumeKmsKeyId: that SageMaker's grant on a customer key says it is for an AWS resource, which
+                # a role must not leave out, is not documented; the disk holds nothing that the bucket has not.
                 "VolumeSizeInGB": machine.volume,
-                "VolumeKmsKeyId": machine.volume_key,
             }
         },
         # Counts also when nobody can stop the job any more: this bounds the bill.

@@ -19,13 +19,23 @@ class AutoScaling(WithContext, ApplicationAutoScalingResponse):
     """One request to Application Auto Scaling."""
 
     def register_scalable_target(self) -> str:
-        """Register, and keep the tags."""
+        """Register, keep the tags, and bring a variant's count between the two bounds.
+
+        "it changes the resource's current capacity to a value that is inside of this range",
+        https://docs.aws.amazon.com/autoscaling/application/APIReference/API_RegisterScalableTarget.html
+        """
         answer = super().register_scalable_target()
-        tags = self._get_param("Tags")
+        tags, resource = self._get_param("Tags"), self._get_param("ResourceId")
+        target = self.applicationautoscaling_backend.targets[self._get_param("ScalableDimension")][resource]
         if tags:
-            where = self._get_param("ScalableDimension"), self._get_param("ResourceId")
-            target = self.applicationautoscaling_backend.targets[where[0]][where[1]]
             self.context.scaling_tags.tag_resource(target.arn, TaggingService.convert_dict_to_tags_input(tags))
+        if target.service_namespace == "sagemaker":
+            _, name, _, variant = resource.split("/")
+            endpoint = self.context.hosted[self.region].endpoints.get(name)
+            if endpoint is not None and variant in endpoint.variants:
+                least, most = target.min_capacity or 0, target.max_capacity or 0  # both are given with the first call
+                count = min(max(endpoint.variants[variant].count, least), most)
+                endpoint.change([{"VariantName": variant, "DesiredInstanceCount": count}])
         return answer
 
     def deregister_scalable_target(self) -> str:

@@ -10,23 +10,25 @@ Resources are made one after another; AWS makes independent ones at the same tim
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ..clients import Clients
 from ..control.clock import now
+from ..host import Host
 from ..providers import TYPES, Context, Created, ProviderError, faults_of_properties, type_fault
 from ..providers.schema import create_only
 from .evaluate import Scope, check_rules
 from .graph import creation_order, dependencies
-from .plan import changed_properties, needs_replacement
+from .plan import changed_properties, existing, needs_replacement
 from .scope import evaluated_outputs, resource_properties, scope_of
 from .store import Definition, Stack, StackResource, Store
 from .template import TemplateError
 
 log = logging.getLogger(__name__)
+_MONITOR_SECONDS = 0.2
 
 
 class OperationError(Exception):
@@ -49,8 +51,8 @@ class Undo:
 class Operation:
     """One create, update or delete of one stack. Runs in a thread of its own; `stack.done` is set at its end."""
 
-    def __init__(self, store: Store, clients: Clients, stack: Stack) -> None:
-        self.store, self.clients, self.stack = store, clients, stack
+    def __init__(self, store: Store, host: Host, stack: Stack) -> None:
+        self.store, self.clients, self.clock, self.stack = store, host.clients, host.clock, stack
         self.undo: list[Undo] = []
 
     # -- create ---------------------------------------------------------------------------------------------------
@@ -125,7 +127,7 @@ class Operation:
         stack.enter("UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS")
         for undo in reversed(self.undo):
             if undo.made_new:
-                if undo.after.definition.get("DeletionPolicy") == "Retain":
+                if undo.after.imported or undo.after.definition.get("DeletionPolicy") == "Retain":
                     self._event(undo.after, "DELETE_SKIPPED")
                 else:
                     self._delete_one(undo.after)
@@ -159,18 +161,48 @@ class Operation:
                 self.store, self.clients, self.stack, definition, self.stack.resources
             )
             check_rules(scope)
+            self._check_triggers(definition)
             active = scope.active()
             needs = dependencies(definition.template, active)
             for logical_id in creation_order(needs):
                 self._settle(scope, definition, logical_id, needs[logical_id])
+                self._check_triggers(definition)
             outputs = evaluated_outputs(scope)
             self._check_exports(outputs)
+            self._monitor(definition)
         except TemplateError as error:
             raise OperationError(str(error)) from error
         except _ResourceError as error:
             raise OperationError(_failed_to(verb.lower(), [str(error)]) or "") from error
         self.stack.outputs, self.stack.parameters, self.stack.imports = outputs, parameters, imports
         return active
+
+    def _check_triggers(self, definition: Definition) -> None:
+        """Raises OperationError while an alarm that triggers a rollback is missing, or in the state ALARM.
+
+        Looked at after each resource, and while the stack is monitored; AWS does not say what an alarm does that rang
+        before: here it ends the operation.
+        Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/using-cfn-rollback-triggers.html
+        """
+        arns = [row["Arn"] for row in _rollback(definition).get("RollbackTriggers") or []]
+        if not arns:
+            return
+        names, kinds = [arn.rsplit(":alarm:", 1)[-1] for arn in arns], ["MetricAlarm", "CompositeAlarm"]
+        client = self.clients.client("cloudwatch", self.store.region)
+        found = client.describe_alarms(AlarmNames=names, AlarmTypes=kinds)
+        states = {row["AlarmArn"]: row["StateValue"] for row in found["MetricAlarms"] + found["CompositeAlarms"]}
+        for arn in arns:
+            if arn not in states:
+                raise OperationError(f"The rollback trigger {arn} does not exist.")
+            if states[arn] == "ALARM":
+                raise OperationError(f"The rollback trigger {arn} is in the state ALARM.")
+
+    def _monitor(self, definition: Definition) -> None:
+        """Wait for MonitoringTimeInMinutes, as fast as waits pass here; raises OperationError as soon as one rings."""
+        end = time.monotonic() + self.clock.wait(60.0 * (_rollback(definition).get("MonitoringTimeInMinutes") or 0))
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _MONITOR_SECONDS))
+            self._check_triggers(definition)
 
     def _settle(self, scope: Scope, definition: Definition, logical_id: str, needs: set[str]) -> None:
         """Create, update, replace or leave one resource. Raises _ResourceError after its event was written."""
@@ -188,7 +220,7 @@ class Operation:
                 self.stack.resources[logical_id] = replace(made, definition=entry, needs=needs)
                 return
             self._event(draft, f"{verb}_IN_PROGRESS")
-            self._provide(draft, present)
+            self._provide(definition, draft, present)
         except Exception as error:
             if not isinstance(error, (TemplateError, ProviderError, ClientError, BotoCoreError)):
                 log.exception("%s %s", verb, logical_id)
@@ -196,7 +228,7 @@ class Operation:
             self.stack.resources.setdefault(logical_id, draft)
             raise _ResourceError(logical_id) from error
         self.stack.resources[logical_id] = draft
-        self._event(draft, f"{verb}_COMPLETE")
+        self._event(draft, f"{'IMPORT' if draft.imported else verb}_COMPLETE")
 
     def _check(self, draft: StackResource, present: StackResource | None) -> None:
         fault = type_fault(draft.type, self.store.region)
@@ -208,11 +240,12 @@ class Operation:
         if faults:
             raise ProviderError("Properties validation failed: " + "; ".join(faults))
 
-    def _provide(self, draft: StackResource, present: StackResource | None) -> None:
+    def _provide(self, definition: Definition, draft: StackResource, present: StackResource | None) -> None:
         context, row = self._context(draft.logical_id), TYPES[draft.type]
         if present is None or present.status == "CREATE_FAILED":
-            made = row.create(context, draft.properties)
-            self._made(draft, None, made)
+            found = existing(self.store, context, definition, draft.definition)
+            draft.imported = found is not None
+            self._made(draft, None, found or row.create(context, draft.properties))
             return
         changed = changed_properties(present.properties, draft.properties)
         if needs_replacement(draft.type, changed, self.store.region):
@@ -281,11 +314,11 @@ class Operation:
         for logical_id in reversed(order):
             resource = resources[logical_id]
             policy = resource.definition.get("DeletionPolicy", "Delete")
-            retained = policy == "Retain" or (policy == "RetainExceptOnCreate" and not rollback)
+            kept = {"Retain"} if rollback and not resource.imported else {"Retain", "RetainExceptOnCreate"}
             never_made = not resource.physical_id
             if never_made:
                 resource.status = "DELETE_COMPLETE"
-            elif retained or logical_id in (keep or set()):
+            elif policy in kept or logical_id in (keep or set()):
                 self._event(resource, "DELETE_SKIPPED")
             elif any(logical_id in resources[name].needs for name in failed) or not self._delete_one(resource):
                 failed.append(logical_id)
@@ -318,6 +351,10 @@ class Operation:
 
 class _ResourceError(Exception):
     """The logical id of a resource that failed; its event holds the reason."""
+
+
+def _rollback(definition: Definition) -> dict[str, Any]:
+    return definition.settings.get("RollbackConfiguration") or {}
 
 
 def _failed_to(verb: str, logical_ids: list[str]) -> str | None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..clients import Clients
-from ..providers import TYPES
-from ..providers.schema import create_only, tag_property
+from ..providers import TYPES, Context, Created
+from ..providers.schema import create_only, schema, tag_property
 from .evaluate import check_rules
 from .graph import creation_order, dependencies
 from .scope import AFTER_APPLY, evaluated_outputs, resource_properties, scope_of
@@ -47,7 +47,9 @@ def planned_changes(store: Store, clients: Clients, stack: Stack, definition: De
         entry = definition.template["Resources"][logical_id]
         present = stack.resources.get(logical_id)
         if present is None:
-            changes.append(_change("Add", logical_id, entry["Type"]))
+            context = Context(clients, store.account, store.region, store.partition, stack.name, logical_id)
+            found = existing(store, context, definition, entry)
+            changes.append(_change("Import" if found else "Add", logical_id, entry["Type"]))
             continue
         change = _modification(scope, present, definition, store.region)
         if change is not None:
@@ -58,6 +60,22 @@ def planned_changes(store: Store, clients: Clients, stack: Stack, definition: De
         if logical_id not in active:
             changes.append(_change("Remove", logical_id, resource.type, resource.physical_id))
     return changes
+
+
+def existing(store: Store, context: Context, definition: Definition, entry: dict[str, Any]) -> Created | None:
+    """The resource that a change set with ImportExistingResources takes over in place of creating an entry's.
+
+    Its name has to be written out, its DeletionPolicy to retain it, and no stack may have it.
+    Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources-automatically.html
+    """
+    row, kept = TYPES.get(entry["Type"]), entry.get("DeletionPolicy") in {"Retain", "RetainExceptOnCreate"}
+    if not definition.settings.get("ImportExistingResources") or row is None or row.find is None or not kept:
+        return None
+    (pointer,) = (schema(entry["Type"], store.region) or {})["primaryIdentifier"]
+    name = (entry.get("Properties") or {}).get(pointer.rsplit("/", 1)[-1])
+    resources = [one for stack in store.living() for one in stack.resources.values()]
+    owned = {(one.type, one.physical_id) for one in resources if not one.status.startswith("DELETE")}
+    return row.find(context, name) if isinstance(name, str) and (entry["Type"], name) not in owned else None
 
 
 def has_changes(store: Store, clients: Clients, stack: Stack, definition: Definition, changes: list[Any]) -> bool:

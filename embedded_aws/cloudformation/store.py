@@ -32,6 +32,7 @@ class StackResource:
     status: str = "CREATE_COMPLETE"
     reason: str | None = None
     timestamp: datetime = field(default_factory=now)
+    imported: bool = False  # by the operation that runs: rolling it back leaves the resource there
 
     @property
     def retained_on_delete(self) -> bool:

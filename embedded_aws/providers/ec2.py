@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .resource import Context, Created, Properties, ResourceType, Tagging, deleting, gone, names, picked
+from .resource import Context, Created, Properties, ResourceType, Tagging, deleting, document, gone, names, picked
 
 _TAGGING = Tagging(
     "ec2",
@@ -97,11 +97,12 @@ def _associate(context: Context, properties: Properties) -> Created:
     return Created(made, {"Id": made})
 
 
-_ENDPOINT = names("VpcId ServiceName VpcEndpointType RouteTableIds")
+_ENDPOINT = names("PolicyDocument RouteTableIds ServiceName VpcEndpointType VpcId")
 
 
 def _create_endpoint(context: Context, properties: Properties) -> Created:
-    made = _make(context, "create_vpc_endpoint", "vpc-endpoint", properties, _ENDPOINT)["VpcEndpoint"]["VpcEndpointId"]
+    asked = {**properties, "PolicyDocument": document(properties.get("PolicyDocument"))}
+    made = _make(context, "create_vpc_endpoint", "vpc-endpoint", asked, _ENDPOINT)["VpcEndpoint"]["VpcEndpointId"]
     return Created(made, {"Id": made})
 
 

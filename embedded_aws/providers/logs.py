@@ -19,7 +19,16 @@ def _create_group(context: Context, properties: Properties) -> Created:
         tags=tag_map(properties.get("Tags")) or None,
     )
     _set_retention(context, name, properties)
+    return _created(context, name)
+
+
+def _created(context: Context, name: str) -> Created:
     return Created(name, {"Arn": context.arn("logs", f"log-group:{name}:*")})
+
+
+def _find_group(context: Context, name: str) -> Created | None:
+    found = context.call("logs", "describe_log_groups", logGroupNamePrefix=name)["logGroups"]
+    return _created(context, name) if name in {group["logGroupName"] for group in found} else None
 
 
 def _set_retention(context: Context, name: str, properties: Properties) -> None:
@@ -54,5 +63,6 @@ TYPES = [
             members=("tags", "tags"),
             shape=tag_map,
         ),
+        find=_find_group,
     )
 ]

@@ -111,6 +111,7 @@ class ResourceType:
     `properties` are the top-level properties that are honoured; any other one fails the stack by its name.
     `change` carries out an update of all properties but the tags, `tagging` that of the tags; every change of a type
     with neither is a replacement. `replace` names properties that force one besides those that AWS's schema marks.
+    `find` gives a resource that is there already by its name, for a stack that imports it.
     """
 
     name: str
@@ -120,6 +121,7 @@ class ResourceType:
     change: Change | None = None
     tagging: Tagging | None = None
     replace: frozenset[str] = frozenset()
+    find: Callable[[Context, str], Created | None] | None = None
 
     @property
     def fixed(self) -> bool:

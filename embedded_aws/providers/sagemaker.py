@@ -17,7 +17,8 @@ from .resource import Context, Created, Properties, ProviderError, ResourceType,
 
 _MODEL = names("Containers EnableNetworkIsolation ExecutionRoleArn ModelName PrimaryContainer VpcConfig")
 _CONFIG = names(
-    "DataCaptureConfig EndpointConfigName KmsKeyId ProductionVariants VpcConfig EnableNetworkIsolation ExecutionRoleArn"
+    "DataCaptureConfig EndpointConfigName KmsKeyId MetricsConfig ProductionVariants VpcConfig EnableNetworkIsolation "
+    "ExecutionRoleArn"
 )
 _RETAINED = names("ExcludeRetainedVariantProperties RetainAllVariantProperties RetainDeploymentConfig")
 _ENDPOINT = names("DeploymentConfig EndpointConfigName EndpointName") | _RETAINED

@@ -27,7 +27,10 @@ _UNITS = {
 
 
 class CloudWatch:
-    """Collects the metrics' values by bucket and core, and gives them out as embedded metric lines."""
+    """Collects the metrics' values by bucket, and gives them out as embedded metric lines.
+
+    Not by core: each set of dimensions is a custom metric, which costs; GET /metrics tells the cores apart.
+    """
 
     def __init__(
         self,
@@ -41,7 +44,7 @@ class CloudWatch:
         self._interval = interval
         self._clock = clock
         self._since = clock()
-        self._values: dict[tuple[tuple[str, str], ...], dict[str, list[float]]] = {}
+        self._values: dict[str, dict[str, list[float]]] = {}
         self._lock = threading.Lock()
 
     def batch(self, batch: BatchRecord) -> None:
@@ -52,16 +55,16 @@ class CloudWatch:
             "BatchSize": [float(len(batch.waited))],
             "PaddingWaste": [batch.padding * 100],
         }
-        self.add({"Bucket": label(batch.graph), "Core": str(batch.core)}, values)
+        self.add(label(batch.graph), values)
 
     def request(self, bucket: str, pre: float, post: float) -> None:
         """Take in the seconds of a request's pre- and postprocessing."""
-        self.add({"Bucket": bucket}, {"PreprocessTime": [pre * 1000], "PostprocessTime": [post * 1000]})
+        self.add(bucket, {"PreprocessTime": [pre * 1000], "PostprocessTime": [post * 1000]})
 
-    def add(self, dimensions: Mapping[str, str], values: Mapping[str, list[float]]) -> None:
+    def add(self, bucket: str, values: Mapping[str, list[float]]) -> None:
         """Collect; what is full or due is given out."""
         with self._lock:
-            held = self._values.setdefault(tuple(dimensions.items()), {})
+            held = self._values.setdefault(bucket, {})
             for name, more in values.items():
                 held.setdefault(name, []).extend(more)
             full = max(len(numbers) for numbers in held.values()) >= _MAX_VALUES
@@ -77,18 +80,18 @@ class CloudWatch:
         """Give out everything."""
         with self._lock:
             collected, self._values, self._since = self._values, {}, self._clock()
-        for dimensions, values in collected.items():
+        for bucket, values in collected.items():
             longest = max(len(numbers) for numbers in values.values())
             for start in range(0, longest, _MAX_VALUES):
                 part = {name: numbers[start : start + _MAX_VALUES] for name, numbers in values.items()}
-                self._put(self._line(dict(dimensions), {name: numbers for name, numbers in part.items() if numbers}))
+                self._put(self._line(bucket, {name: numbers for name, numbers in part.items() if numbers}))
 
-    def _line(self, dimensions: Mapping[str, str], values: Mapping[str, list[float]]) -> dict[str, Any]:
+    def _line(self, bucket: str, values: Mapping[str, list[float]]) -> dict[str, Any]:
         directive = {
             "Namespace": NAMESPACE,
-            "Dimensions": [["Endpoint"], ["Endpoint", *dimensions]],
+            "Dimensions": [["Endpoint"], ["Endpoint", "Bucket"]],
             "Metrics": [{"Name": name, "Unit": _UNITS[name]} for name in values],
         }
         rounded = {name: [round(number, 4) for number in numbers] for name, numbers in values.items()}
         aws = {"Timestamp": int(self._clock() * 1000), "CloudWatchMetrics": [directive]}
-        return {"_aws": aws, "Endpoint": self._endpoint, **dimensions, **rounded}
+        return {"_aws": aws, "Endpoint": self._endpoint, "Bucket": bucket, **rounded}

@@ -63,7 +63,7 @@ def synthesize(tmp_path_factory: pytest.TempPathFactory, assemble: Assemble) -> 
 @pytest.fixture(scope="session")
 def templates(synthesize: Synthesize) -> dict[str, dict[str, Any]]:
     """Artifacts, `small` (a spec of two lines), `full` (every section), `large` (Inf2 with a canary)."""
-    large = MINIMAL + "compile: {{target: inf2}}\nrollout: {{strategy: canary}}\n"
+    large = MINIMAL + "compile: {{target: inf2}}\nrollout: {{strategy: canary}}\nscale: {{min: 2, max: 4}}\n"
     return synthesize({"small": MINIMAL, "full": FULL, "large": large})
 
 

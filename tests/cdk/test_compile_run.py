@@ -36,9 +36,7 @@ CONTEXT = JobContext(
 )
 TOPICS = ["arn:aws:sns:us-east-1:123456789012:first", "arn:aws:sns:us-east-1:123456789012:second"]
 CLEANUP = "arn:aws:states:us-east-1:123456789012:stateMachine:cleanup"
-PROCESSING = ProcessingMachine(
-    image="image", instance_type="ml.c5.4xlarge", volume=100, volume_key="arn:volume-key", role="arn:role"
-)
+PROCESSING = ProcessingMachine(image="image", instance_type="ml.c5.4xlarge", volume=100, role="arn:role")
 INSTANCES = InstanceMachine(template="lt-1", version="4", subnets=("subnet-a", "subnet-b", "subnet-c"))
 
 
@@ -358,6 +356,7 @@ def test_instances_compile() -> None:
     assert first == {
         "team": "documents",
         "Name": first["Name"],
+        "inferentia:endpoint": NAME,
         "inferentia:bucket": "bucket",
         "inferentia:project": given()["project"],
         "inferentia:wheels": given()["wheels"],

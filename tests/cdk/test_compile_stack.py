@@ -149,18 +149,13 @@ def test_looking_never_fills_the_history(hours: int, parallel: int) -> None:
     assert seconds == 30 or parallel * hours * 3600 / (seconds - 1) * EVENTS_PER_LOOK > EVENTS_FOR_LOOKS
 
 
-def test_processing_job_has_no_network_and_encrypted_disk_and_output(processing: dict[str, Any]) -> None:
+def test_processing_job_has_no_network_and_encrypted_output(processing: dict[str, Any]) -> None:
     run, _ = definitions(processing)
     request = variant_states(run)["Start"]["Parameters"]
     assert request["NetworkConfig"] == {"EnableNetworkIsolation": True}
     cluster = request["ProcessingResources"]["ClusterConfig"]
-    (key,) = resources(processing, "AWS::KMS::Key")
-    assert cluster == {
-        "InstanceCount": 1,
-        "InstanceType": "ml.c5.4xlarge",
-        "VolumeSizeInGB": 100,
-        "VolumeKmsKeyId": f"${{{key}.Arn}}",
-    }
+    assert cluster == {"InstanceCount": 1, "InstanceType": "ml.c5.4xlarge", "VolumeSizeInGB": 100}
+    assert not [row for row in statements(processing, "JobsPermissionsRole").values() if "CreateGrant" in str(row)]
     assert request["ProcessingOutputConfig"]["KmsKeyId"].startswith("${import InferentiaArtifacts:")
     assert {"Key": "team", "Value": "documents"} in request["Tags"]
 
@@ -266,6 +261,38 @@ def test_instances_start_from_the_template_and_end_by_their_tag(ec2: dict[str, A
         for tag in only(ec2, "AWS::EC2::LaunchTemplate")["LaunchTemplateData"]["TagSpecifications"][0]["Tags"]
     ]
     assert tags == ["inferentia:endpoint", "team"]
+    for given in started["TagSpecifications"]:  # the request has them all too: whether EC2 merges is not documented
+        assert {"Key": "inferentia:endpoint", "Value": "ec2"} in given["Tags"]
+        assert {"Key": "team", "Value": "documents"} in given["Tags"]
+
+
+def test_no_shell_unless_it_is_wanted(synthesize: Synthesize, ec2: dict[str, Any]) -> None:
+    assert "AnswerSessions" not in statements(ec2, "JobsInstanceRole")
+    lines = "job: {{where: ec2, session_manager: true}}\n"
+    wanted = compile_stack(synthesize, lines, Deployment(compile_ami=IMAGES))
+    assert "AnswerSessions" in statements(wanted, "JobsInstanceRole")
+
+
+def test_s3_is_reached_for_the_artifact_bucket_alone(ec2: dict[str, Any]) -> None:
+    (statement,) = text(only(ec2, "AWS::EC2::VPCEndpoint"))["PolicyDocument"]["Statement"]
+    assert [row.rpartition("}")[2] for row in statement["Resource"]] == ["", "/*"]
+    assert all(row.startswith("${import InferentiaArtifacts:") for row in statement["Resource"])
+    assert not [action for action in statement["Action"] if "*" in action or "Delete" in action]
+
+
+def test_a_network_of_ones_own_is_used_as_it_is(synthesize: Synthesize) -> None:
+    lines = "job: {{where: ec2, subnets: [subnet-0a1b2c3d, subnet-11112222], security_group: sg-0a1b2c3d}}\n"
+    template = compile_stack(synthesize, lines, Deployment(compile_ami=IMAGES))
+    types = {row["Type"] for row in template["Resources"].values()}
+    assert types == COMMON - {"AWS::SNS::Subscription"} | {"AWS::EC2::LaunchTemplate", "AWS::IAM::InstanceProfile"}
+    data = only(template, "AWS::EC2::LaunchTemplate")["LaunchTemplateData"]
+    assert data["SecurityGroupIds"] == ["sg-0a1b2c3d"]
+    started = statements(template, "RunsRunRole")["StartInstances"]["Resource"]
+    named = [row.rpartition(":")[2] for row in started if "subnet/" in row or "security-group/" in row]
+    assert named == ["security-group/sg-0a1b2c3d", "subnet/subnet-0a1b2c3d", "subnet/subnet-11112222"]
+    assert '"subnet-0a1b2c3d","subnet-11112222","subnet-0a1b2c3d"' in json.dumps(
+        definitions(template)[0], separators=(",", ":")
+    )
 
 
 @pytest.mark.parametrize("where", COMPILED)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.events.models import EventPattern
 
 import endpoint_spec as specs
 from endpoint_spec import derive
@@ -21,6 +22,7 @@ TYPES = {
     "AWS::CloudWatch::Dashboard",
     "AWS::IAM::Role",
     "AWS::KMS::Key",
+    "AWS::Events::Rule",
     "AWS::Logs::LogGroup",
     "AWS::SNS::Subscription",
     "AWS::SNS::Topic",
@@ -49,10 +51,7 @@ def test_model_reads_the_locked_artifact_from_the_artifact_bucket(full: dict[str
 
 def test_model_runs_in_the_worker_environment(full: dict[str, Any], endpoint: specs.EndpointSpec) -> None:
     container = only(full, "AWS::SageMaker::Model")["PrimaryContainer"]
-    assert text(container["Environment"]) == derive.worker_environment(endpoint, lock_of(endpoint)) | {
-        "NEURON_MONITOR_CW_REGION": "${AWS::Region}",
-        "NEURON_MONITOR_CW_NAMESPACE": "InferentiaEndpoints/full",
-    }
+    assert text(container["Environment"]) == derive.worker_environment(endpoint, lock_of(endpoint)) | {}
     assert container["Environment"]["ENDPOINT_WORKERS"] == "4"
     assert list(container["Environment"]) == sorted(container["Environment"])
 
@@ -83,7 +82,7 @@ def test_only_endpoint_and_variant_have_names(full: dict[str, Any]) -> None:
 def test_variant_has_capacity_and_both_timeouts(full: dict[str, Any], endpoint: specs.EndpointSpec) -> None:
     (variant,) = only(full, "AWS::SageMaker::EndpointConfig")["ProductionVariants"]
     assert variant["InstanceType"] == "ml.inf1.2xlarge"
-    assert variant["InitialInstanceCount"] == 2
+    assert variant["InitialInstanceCount"] == 1
     lock = lock_of(endpoint)
     assert variant["ModelDataDownloadTimeoutInSeconds"] == derive.model_download_timeout(lock)
     assert variant["ContainerStartupHealthCheckTimeoutInSeconds"] == derive.startup_timeout(lock)
@@ -118,7 +117,6 @@ def test_role_reads_one_object_with_one_key(full: dict[str, Any]) -> None:
     assert by_sid["PublishMetrics"]["Condition"]["StringEquals"]["cloudwatch:namespace"] == [
         "/aws/sagemaker/Endpoints",
         "AWS/SageMaker",
-        "InferentiaEndpoints/full",
     ]
     assert "ReadAlarms" not in by_sid
 
@@ -169,25 +167,62 @@ def alarm(template: dict[str, Any], output: str) -> dict[str, Any]:
 
 def test_latency_alarm_is_in_microseconds(full: dict[str, Any]) -> None:
     properties = alarm(full, "LatencyAlarmName")
-    assert (properties["MetricName"], properties["ExtendedStatistic"]) == ("ModelLatency", "p99")
     assert properties["Threshold"] == 250_000
-    assert {row["Name"]: row["Value"] for row in properties["Dimensions"]} == {
-        "EndpointName": "full",
-        "VariantName": "main",
-    }
+    assert judged(properties) == ("IF(invocations >= 50, p99, 0)", {("Invocations", "Sum"), ("ModelLatency", "p99")})
+    for row in properties["Metrics"]:
+        assert "MetricStat" not in row or row["MetricStat"]["Metric"]["Dimensions"] == [
+            {"Name": "EndpointName", "Value": "full"},
+            {"Name": "VariantName", "Value": "main"},
+        ]
     assert "250 ms" in properties["AlarmDescription"]
 
 
 def test_error_alarm_ignores_minutes_with_few_requests(full: dict[str, Any]) -> None:
     properties = alarm(full, "ErrorAlarmName")
     assert properties["Threshold"] == 2
-    returned = [row for row in properties["Metrics"] if row["ReturnData"]]
-    assert [row["Expression"] for row in returned] == ["IF(invocations >= 50, 100 * errors / invocations, 0)"]
-    stats = {row["Id"]: row["MetricStat"] for row in properties["Metrics"] if "MetricStat" in row}
-    assert {id_: (stat["Metric"]["MetricName"], stat["Stat"]) for id_, stat in stats.items()} == {
-        "invocations": ("Invocations", "Sum"),
-        "errors": ("Invocation5XXErrors", "Sum"),
+    expression = "IF(invocations >= 50, 100 * errors / invocations, 0)"
+    assert judged(properties) == (expression, {("Invocations", "Sum"), ("Invocation5XXErrors", "Sum")})
+
+
+def judged(properties: dict[str, Any]) -> tuple[str | None, set[tuple[str, str]]]:
+    """What an alarm compares with its threshold: the expression, if there is one, and metrics with their statistics."""
+    (returned,) = (row for row in properties["Metrics"] if row["ReturnData"])
+    stats = [row["MetricStat"] for row in properties["Metrics"] if "MetricStat" in row]
+    return returned.get("Expression"), {(stat["Metric"]["MetricName"], stat["Stat"]) for stat in stats}
+
+
+def test_memory_and_disk_ring_and_each_alarm_says_what_to_do(full: dict[str, Any]) -> None:
+    alarms = {
+        name.removeprefix("Alarms").rstrip("0123456789ABCDEF"): row["Properties"]
+        for name, row in resources(full, "AWS::CloudWatch::Alarm").items()
     }
+    found = {key: (judged(row)[1], row["Threshold"]) for key, row in alarms.items() if key in ("Memory", "Disk")}
+    assert found == {"Memory": ({("MemoryUtilization", "Maximum")}, 90), "Disk": ({("DiskUtilization", "Maximum")}, 80)}
+    page = (Path(__file__).parents[2] / "docs/runbook.md").read_text()
+    links = [row["AlarmDescription"].rsplit("What to do: docs/runbook.md#", 1)[1] for row in alarms.values()]
+    assert sorted(links) == ["disk", "errors", "latency", "memory"]
+    assert all(f"\n## {link.capitalize()}\n" in page for link in [*links, "maximum"])
+
+
+def test_the_maximum_is_reported_to_both_topics(full: dict[str, Any]) -> None:
+    """The event is that of the page: https://docs.aws.amazon.com/autoscaling/application/userguide/monitoring-eventbridge.html"""
+    rule = text(only(full, "AWS::Events::Rule"))
+    detail = {"resourceId": "endpoint/full/variant/main", "statusCode": "Successful", "scaledToMax": True}
+    kind = "Application Auto Scaling Scaling Activity State Change"
+    event = {"source": "aws.application-autoscaling", "detail-type": kind, "detail": detail}
+    pattern = EventPattern.load(json.dumps(rule["EventPattern"]))
+    assert pattern.matches_event(event)
+    assert not pattern.matches_event({**event, "detail": {**detail, "scaledToMax": False}})
+    assert not pattern.matches_event({**event, "detail": {**detail, "resourceId": "endpoint/other/variant/main"}})
+    (topic,) = resources(full, "AWS::SNS::Topic")
+    assert [row["Arn"] for row in rule["Targets"]] == ["${" + topic + "}", "arn:aws:sns:us-east-1:111122223333:pager"]
+    assert json.loads(rule["Targets"][0]["Input"]).endswith("of 6 instances. What to do: docs/runbook.md#maximum")
+
+
+def test_requests_go_to_the_least_busy_instance_and_metrics_are_chosen(full: dict[str, Any]) -> None:
+    config = only(full, "AWS::SageMaker::EndpointConfig")
+    assert config["ProductionVariants"][0]["RoutingConfig"] == {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"}
+    assert config["MetricsConfig"] == {"EnableEnhancedMetrics": False, "EnableDetailedObservability": False}
 
 
 def test_alarms_are_quiet_without_data_and_tell_both_topics(full: dict[str, Any]) -> None:
@@ -203,15 +238,17 @@ def test_alarms_are_quiet_without_data_and_tell_both_topics(full: dict[str, Any]
 def test_alarms_may_publish_to_the_encrypted_topic(full: dict[str, Any]) -> None:
     (key_name,) = resources(full, "AWS::KMS::Key")
     assert text(only(full, "AWS::SNS::Topic"))["KmsMasterKeyId"] == f"${{{key_name}.Arn}}"
-    service = {"Service": "cloudwatch.amazonaws.com"}
-    key = [row for row in only(full, "AWS::KMS::Key")["KeyPolicy"]["Statement"] if row["Principal"] == service]
-    assert [row["Action"] for row in key] == [["kms:Decrypt", "kms:GenerateDataKey"]]
-    topic = only(full, "AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
-    (publish,) = [text(row) for row in topic if row["Principal"] == service]
-    assert publish["Action"] == "sns:Publish"
-    assert publish["Condition"]["ArnLike"]["aws:SourceArn"] == (
-        "arn:${AWS::Partition}:cloudwatch:${AWS::Region}:${AWS::AccountId}:alarm:*"
-    )
+    senders = {"cloudwatch": "alarm:InferentiaEndpoint-full-*", "events": "rule/InferentiaEndpoint-*"}
+    for service, names in senders.items():
+        principal = {"Service": f"{service}.amazonaws.com"}
+        key = [row for row in only(full, "AWS::KMS::Key")["KeyPolicy"]["Statement"] if row["Principal"] == principal]
+        assert [row["Action"] for row in key] == [["kms:Decrypt", "kms:GenerateDataKey"]]
+        topic = only(full, "AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
+        (publish,) = [text(row) for row in topic if row["Principal"] == principal]
+        assert publish["Action"] == "sns:Publish"
+        source = f"arn:${{AWS::Partition}}:{service}:${{AWS::Region}}:${{AWS::AccountId}}:{names}"
+        assert publish["Condition"]["ArnLike"]["aws:SourceArn"] == source
+        assert publish["Condition"]["StringEquals"]["aws:SourceAccount"] == "${AWS::AccountId}"
 
 
 def test_email_receivers_are_subscribed(full: dict[str, Any]) -> None:

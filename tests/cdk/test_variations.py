@@ -46,7 +46,7 @@ def test_inf2_takes_its_own_image_and_guardrails(large: dict[str, Any]) -> None:
     config = only(large, "AWS::SageMaker::Endpoint")["DeploymentConfig"]
     routing = config["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
     assert routing["Type"] == "CANARY"
-    assert routing["CanarySize"] == {"Type": "CAPACITY_PERCENT", "Value": 10}
+    assert routing["CanarySize"] == {"Type": "INSTANCE_COUNT", "Value": 1}
     watched = [row["AlarmName"]["Ref"] for row in config["AutoRollbackConfiguration"]["Alarms"]]
     outputs = large["Outputs"]
     assert watched == [outputs[name]["Value"]["Ref"] for name in ("LatencyAlarmName", "ErrorAlarmName")]
@@ -59,7 +59,8 @@ def test_role_may_describe_alarms_only_where_a_rollout_watches_them(large: dict[
 
 @pytest.mark.parametrize(("strategy", "kind"), [("blue-green", "ALL_AT_ONCE"), ("linear", "LINEAR")])
 def test_other_rollouts_of_inf2(synthesize: Synthesize, strategy: str, kind: str) -> None:
-    template = one(synthesize, f"compile: {{{{target: inf2}}}}\nrollout: {{{{strategy: {strategy}}}}}\n")
+    scale = "scale: {{min: 4, max: 4}}\n"
+    template = one(synthesize, f"compile: {{{{target: inf2}}}}\nrollout: {{{{strategy: {strategy}}}}}\n{scale}")
     policy = only(template, "AWS::SageMaker::Endpoint")["DeploymentConfig"]["BlueGreenUpdatePolicy"]
     assert policy["TrafficRoutingConfiguration"]["Type"] == kind
 
@@ -73,6 +74,70 @@ def test_inf1_refuses_guardrails(strategy: str) -> None:
 def test_unknown_rollout_is_refused() -> None:
     with pytest.raises(RolloutError, match=r"rolling is not known: use one of all-at-once"):
         deployment_config(strategy="rolling", guardrails=True, alarms=[])
+
+
+def test_a_fixed_fleet_has_the_count_of_the_spec_and_no_scaling(synthesize: Synthesize, full: dict[str, Any]) -> None:
+    fixed = one(synthesize, "scale: {{min: 3, max: 3}}\n")
+    assert not resources(fixed, "AWS::ApplicationAutoScaling::ScalableTarget")
+    assert not resources(fixed, "AWS::ApplicationAutoScaling::ScalingPolicy")
+    counts, excluded, ids = {}, {}, {}
+    for name, template in (("fixed", fixed), ("scaled", full)):
+        ids[name] = set(resources(template, "AWS::SageMaker::EndpointConfig"))
+        (variant,) = only(template, "AWS::SageMaker::EndpointConfig")["ProductionVariants"]
+        counts[name] = variant["InitialInstanceCount"]
+        rows = only(template, "AWS::SageMaker::Endpoint")["ExcludeRetainedVariantProperties"]
+        excluded[name] = [row["VariantPropertyType"] for row in rows]
+    assert counts == {"fixed": 3, "scaled": 1}  # full has min: 2, of which the scalable target alone knows
+    assert "DesiredInstanceCount" in excluded["fixed"]
+    assert "DesiredInstanceCount" not in excluded["scaled"]
+    assert not ids["fixed"] & ids["scaled"], "where scaling ends, the endpoint gets another configuration in any case"
+
+
+def test_a_log_group_is_the_stacks_or_is_left_alone_or_is_kept(synthesize: Synthesize) -> None:
+    made = synthesize({name: MINIMAL + f"logs: {{{{{name}: true}}}}\n" for name in ("existing", "keep")})
+    existing, keep = (made[f"InferentiaEndpoint-{name}"] for name in ("existing", "keep"))
+    assert not resources(existing, "AWS::Logs::LogGroup")
+    (policy,) = only(existing, "AWS::IAM::Role")["Policies"]
+    (write,) = (row for row in policy["PolicyDocument"]["Statement"] if row["Sid"] == "WriteLogs")
+    assert text(write["Resource"]).endswith(":log-group:/aws/sagemaker/Endpoints/existing:*")
+    for kind in ("AWS::Logs::LogGroup", "AWS::KMS::Key"):  # logs whose key is gone cannot be read
+        (row,) = resources(keep, kind).values()
+        assert row["DeletionPolicy"] == "RetainExceptOnCreate"
+
+
+def test_endpoints_that_share_have_one_key_and_one_topic(synthesize: Synthesize) -> None:
+    shares = MINIMAL + "alarms: {{shared: true, notify: ['{name}@example.com']}}\njob: {{}}\n"
+    made = synthesize({"one": shares, "two": shares})
+    common = made["InferentiaShared"]
+    addresses = [row["Properties"]["Endpoint"] for row in resources(common, "AWS::SNS::Subscription").values()]
+    assert sorted(addresses) == ["one@example.com", "two@example.com"]
+    statements = [text(row) for row in only(common, "AWS::KMS::Key")["KeyPolicy"]["Statement"]]
+    (logs,) = (row for row in statements if row.get("Sid") == "LogsEncrypt")
+    groups = logs["Condition"]["ArnLike"]["kms:EncryptionContext:aws:logs:arn"]
+    assert [group.rsplit(":", 1)[1] for group in groups] == [
+        "/aws/sagemaker/Endpoints/*",
+        "/aws/vendedlogs/states/InferentiaCompile-*",
+    ]
+    for name in ("one", "two"):
+        for kind in ("InferentiaEndpoint", "InferentiaCompile"):
+            template = made[f"{kind}-{name}"]
+            assert not resources(template, "AWS::KMS::Key")
+            assert not resources(template, "AWS::SNS::Topic")
+            assert "${import InferentiaShared:" in text(only(template, "AWS::Logs::LogGroup"))["KmsKeyId"]
+        for alarm in resources(made[f"InferentiaEndpoint-{name}"], "AWS::CloudWatch::Alarm").values():
+            (action,) = text(alarm["Properties"]["AlarmActions"])
+            assert action.startswith("${import InferentiaShared:")
+
+
+@pytest.mark.parametrize(("metrics", "enhanced", "detailed"), [("standard", True, False), ("detailed", True, True)])
+def test_more_metrics_where_they_are_wanted(
+    synthesize: Synthesize, metrics: str, enhanced: bool, detailed: bool
+) -> None:
+    config = only(one(synthesize, f"serve: {{{{metrics: {metrics}}}}}\n"), "AWS::SageMaker::EndpointConfig")
+    assert config["MetricsConfig"] == {
+        "EnableEnhancedMetrics": enhanced,
+        "EnableDetailedObservability": detailed,
+    }
 
 
 def test_scaling_by_requests_a_minute(synthesize: Synthesize) -> None:
@@ -108,13 +173,12 @@ def namespaces(template: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize(
     ("serve", "isolated", "monitored"),
     [
-        ("server: torchserve", False, True),
-        ("neuron_monitor: false", False, False),
+        ("server: torchserve", False, False),
+        ("neuron_monitor: true", False, True),
         ("network_isolation: true", True, False),
-        ("network_isolation: true, neuron_monitor: false", True, False),
     ],
 )
-def test_neuron_monitor_runs_where_the_network_allows_it(
+def test_neuron_monitor_runs_where_it_is_asked_for(
     synthesize: Synthesize, serve: str, isolated: bool, monitored: bool
 ) -> None:
     template = one(synthesize, f"serve: {{{{{serve}}}}}\n")

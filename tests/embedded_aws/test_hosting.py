@@ -344,6 +344,53 @@ def test_a_stack_with_an_endpoint(hosting: Hosting, stacks: Stacks, name: str) -
     assert hosting.sagemaker.list_models(NameContains="Model-")["Models"] == []
 
 
+def fleet(name: str, least: int, most: int, instance_type: str = "ml.inf1.xlarge") -> dict[str, Any]:
+    """The template as cdk/ makes it of scale: {min: least, max: most}."""
+    made, fixed = template(name, "one"), least == most
+    resources = made["Resources"]
+    config = resources.pop("Config")
+    config["Properties"]["ProductionVariants"][0] |= {
+        "InitialInstanceCount": least if fixed else 1,
+        "InstanceType": instance_type,
+    }
+    config_id = "FixedConfig" if fixed else "Config"
+    excluded = ["DataCaptureConfig", *(["DesiredInstanceCount"] if fixed else [])]
+    resources["Endpoint"]["Properties"] |= {
+        "EndpointConfigName": {"Fn::GetAtt": [config_id, "EndpointConfigName"]},
+        "ExcludeRetainedVariantProperties": [{"VariantPropertyType": kind} for kind in excluded],
+    }
+    resources["Target"]["Properties"] |= {"MinCapacity": least, "MaxCapacity": most}
+    if fixed:
+        del resources["Target"]
+    return {"Resources": {**resources, config_id: config}}
+
+
+def test_a_fleet_is_scaled_then_fixed_then_of_another_type_then_scaled_again(
+    hosting: Hosting, stacks: Stacks, name: str
+) -> None:
+    hosting.s3.put_object(Bucket=name, Key="models/one/model.tar.gz", Body=artifact("one"))
+
+    def up(*of: Any) -> tuple[str, int, int]:
+        """Status of the stack, instances of the endpoint, scalable targets."""
+        status = stacks.up(name, fleet(name, *of))["StackStatus"]
+        (variant,) = hosting.settled()["ProductionVariants"]
+        targets = hosting.aws.client("application-autoscaling").describe_scalable_targets(
+            ServiceNamespace="sagemaker", ResourceIds=[f"endpoint/{name}/variant/main"]
+        )["ScalableTargets"]
+        return status, variant["CurrentInstanceCount"], len(targets)
+
+    assert up(2, 4) == ("CREATE_COMPLETE", 2, 1), "registering brings the one of the beginning to the least"
+    wanted = [{"VariantName": "main", "DesiredInstanceCount": 4}]
+    hosting.sagemaker.update_endpoint_weights_and_capacities(EndpointName=name, DesiredWeightsAndCapacities=wanted)
+    assert up(2, 5) == ("UPDATE_COMPLETE", 4, 1), "an update keeps what scaling reached"
+    assert up(2, 5, "ml.inf1.2xlarge") == ("UPDATE_ROLLBACK_COMPLETE", 4, 1), "a scaled fleet keeps its type"
+    assert up(2, 2) == ("UPDATE_COMPLETE", 2, 0), "a fixed fleet has the count of the template"
+    assert up(3, 3) == ("UPDATE_COMPLETE", 3, 0)
+    assert up(3, 3, "ml.inf1.2xlarge") == ("UPDATE_COMPLETE", 3, 0), "and may be of another type"
+    assert up(1, 4, "ml.inf1.2xlarge") == ("UPDATE_COMPLETE", 3, 1), "scaling begins where the fixed fleet was"
+    assert stacks.down(name) == "DELETE_COMPLETE"
+
+
 def test_a_stack_whose_first_endpoint_fails_leaves_nothing(hosting: Hosting, stacks: Stacks, name: str) -> None:
     hosting.s3.put_object(Bucket=name, Key="models/broken/model.tar.gz", Body=artifact("broken"))
     assert stacks.up(name, template(name, "broken"))["StackStatus"] == "ROLLBACK_COMPLETE"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.embedded_aws.helpers import Stacks
-from tests.embedded_aws.running import Aws
+from tests.embedded_aws.running import Aws, wait_for
 
 Outputs = Callable[[dict[str, Any]], dict[str, str]]
 
@@ -289,6 +290,77 @@ def test_change_sets(stacks: Stacks, name: str) -> None:
     stacks.client.execute_change_set(StackName=name, ChangeSetName="c")
     assert stacks.settled(name)["StackStatus"] == "UPDATE_COMPLETE"
     assert stacks.client.list_change_sets(StackName=name)["Summaries"] == []
+
+
+def trigger(aws: Aws, name: str) -> str:
+    """An alarm that rings above one of a metric of its own; its ARN."""
+    client = aws.client("cloudwatch")
+    client.put_metric_alarm(
+        AlarmName=name, Namespace=name, MetricName="m", Statistic="Sum", Period=60, EvaluationPeriods=2,
+        DatapointsToAlarm=1, Threshold=1.0, ComparisonOperator="GreaterThanThreshold", TreatMissingData="notBreaching",
+    )  # fmt: skip
+    return str(client.describe_alarms(AlarmNames=[name])["MetricAlarms"][0]["AlarmArn"])
+
+
+def test_a_rollback_trigger_takes_an_update_back_and_is_kept(aws: Aws, stacks: Stacks, name: str) -> None:
+    arn, metric = trigger(aws, name), [{"MetricName": "m", "Value": 5.0}]
+    triggers = [{"Arn": arn, "Type": "AWS::CloudWatch::Alarm"}]
+    template: Callable[[str], Any] = lambda value: {"Resources": {"It": parameter(value)}}  # noqa: E731
+    made = stacks.up(name, template("one"))
+    assert made["RollbackConfiguration"] == {}
+    configuration = {"RollbackTriggers": triggers, "MonitoringTimeInMinutes": 5}
+    made = stacks.up(name, template("two"), RollbackConfiguration=configuration)
+    assert (made["StackStatus"], made["RollbackConfiguration"]) == ("UPDATE_COMPLETE", configuration)
+
+    with ThreadPoolExecutor(1) as pool:
+        update = pool.submit(stacks.up, name, template("three"))  # 5 minutes of monitoring are 3 s here
+        done, seen = ("It", "UPDATE_COMPLETE"), stacks.events(name)
+        wait_for(lambda: [event[:2] for event in stacks.events(name)[len(seen) :]].count(done), "It is updated")
+        aws.client("cloudwatch").put_metric_data(Namespace=name, MetricData=metric)
+        made = update.result()
+    assert made["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE", "a saved trigger rings while the stack is monitored"
+    (reason,) = [why for _, status, why in stacks.events(name) if status == "UPDATE_ROLLBACK_IN_PROGRESS"]
+    assert reason == f"The rollback trigger {arn} is in the state ALARM."
+    assert read(aws, stacks.physical(name)["It"]) == "two"
+
+    made = stacks.up(name, template("four"), RollbackConfiguration={"RollbackTriggers": []})
+    assert made["StackStatus"] == "UPDATE_COMPLETE", "without triggers nothing is looked at"
+    missing = [{"Arn": arn + "x", "Type": "AWS::CloudWatch::Alarm"}]
+    made = stacks.up(name, template("five"), RollbackConfiguration={"RollbackTriggers": missing})
+    assert made["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    with pytest.raises(ClientError, match="takes 5 triggers at most"):
+        stacks.up(name, template("six"), RollbackConfiguration={"RollbackTriggers": triggers * 6})
+
+
+def test_a_log_group_that_is_there_is_imported_where_it_would_be_kept(aws: Aws, stacks: Stacks, name: str) -> None:
+    logs, names = aws.client("logs"), (f"/{name}/kept", f"/{name}/own")
+    for one in names:
+        logs.create_log_group(logGroupName=one)
+        logs.put_retention_policy(logGroupName=one, retentionInDays=365)
+    kept = {"Kept": group(names[0], DeletionPolicy="RetainExceptOnCreate")}
+    importing = {"ImportExistingResources": True, "StackName": name, "ChangeSetName": "c"}
+
+    def deploy(resources: dict[str, Any], kind: str) -> tuple[dict[str, str], str]:
+        """What the change set does with each resource, and the status of the stack."""
+        body = json.dumps({"Resources": resources})
+        stacks.client.create_change_set(**importing, ChangeSetType=kind, TemplateBody=body)
+        changes = stacks.client.describe_change_set(StackName=name, ChangeSetName="c")["Changes"]
+        stacks.client.execute_change_set(StackName=name, ChangeSetName="c")
+        rows = [change["ResourceChange"] for change in changes]
+        return {row["LogicalResourceId"]: row["Action"] for row in rows}, stacks.settled(name)["StackStatus"]
+
+    planned, status = deploy({**kept, "Bad": {**BROKEN, "DependsOn": "Kept"}}, "CREATE")
+    assert (planned, status) == ({"Kept": "Import", "Bad": "Add"}, "ROLLBACK_COMPLETE")
+    assert names[0] in groups(aws, f"/{name}/"), "taking an import back deletes nothing"
+    stacks.down(name)
+
+    assert deploy(kept, "CREATE") == ({"Kept": "Import"}, "CREATE_COMPLETE")
+    assert ("Kept", "IMPORT_COMPLETE") in [event[:2] for event in stacks.events(name)]
+    assert groups(aws, f"/{name}/")[names[0]] == 365, "an import changes nothing of the resource"
+    planned, status = deploy({**kept, "Own": group(names[1])}, "UPDATE")
+    assert (planned["Own"], status) == ("Add", "UPDATE_ROLLBACK_COMPLETE"), "one that would not be kept is not imported"
+    stacks.down(name)
+    assert set(groups(aws, f"/{name}/")) == set(names)
 
 
 def test_no_update_without_changes(stacks: Stacks, name: str) -> None:

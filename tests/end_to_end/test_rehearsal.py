@@ -9,6 +9,8 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from botocore.exceptions import ClientError
 from PIL import Image
 
 from tests.compile.projects import TINY
+from tests.embedded_aws.running import wait_for
 from tests.end_to_end.rehearsal import ROOT, Rehearsal, copy_example
 
 PHOTOGRAPH = (ROOT / "examples" / "photographs" / "coffee.jpg").read_bytes()
@@ -170,9 +173,7 @@ def test_deploying_again_changes_nothing(rehearsal: Rehearsal) -> None:
 def latency_threshold(rehearsal: Rehearsal) -> float:
     """The latency alarm's threshold, in CloudWatch's microseconds."""
     alarms = rehearsal.client("cloudwatch").describe_alarms()["MetricAlarms"]
-    found = [
-        row["Threshold"] for row in alarms if row.get("MetricName") == "ModelLatency" and STACK in row["AlarmName"]
-    ]
+    found = [row["Threshold"] for row in alarms if STACK in row["AlarmName"] and "AlarmsLatency" in row["AlarmName"]]
     assert len(found) == 1
     return float(found[0])
 
@@ -181,6 +182,57 @@ def test_a_changed_alarm_needs_no_new_lock(rehearsal: Rehearsal) -> None:
     write_depth(rehearsal.folder, more="alarms: {p99_latency: 321ms}\n")
     rehearsal.deploy(STACK)
     assert latency_threshold(rehearsal) == 321_000
+
+
+def fleet(rehearsal: Rehearsal) -> tuple[str, int]:
+    """Type and number of the instances."""
+    sagemaker = rehearsal.client("sagemaker")
+    endpoint = sagemaker.describe_endpoint(EndpointName="depth")
+    config = sagemaker.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
+    return config["ProductionVariants"][0]["InstanceType"], endpoint["ProductionVariants"][0]["CurrentInstanceCount"]
+
+
+@pytest.mark.slow  # test_hosting has the same of a template that is written out
+def test_a_fleet_is_fixed_then_of_another_type_then_scaled_again(rehearsal: Rehearsal) -> None:
+    small = "serve: {instance_type: ml.inf1.xlarge}\n"
+    for more, found in (
+        ("scale: {min: 2, max: 3}\n", ("ml.inf1.2xlarge", 2)),  # the scalable target brings one instance to the least
+        ("scale: {min: 3, max: 3}\n", ("ml.inf1.2xlarge", 3)),
+        ("scale: {min: 3, max: 3}\n" + small, ("ml.inf1.xlarge", 3)),
+        ("scale: {min: 1, max: 2}\n", ("ml.inf1.2xlarge", 2)),
+    ):
+        write_depth(rehearsal.folder, more=more)
+        rehearsal.deploy(STACK)
+        assert fleet(rehearsal) == found
+    assert "InService" in rehearsal.python("operations", "wait", "depth", "--json")
+
+
+@pytest.mark.slow
+def test_a_bad_update_is_taken_back_by_the_stacks_alarms(rehearsal: Rehearsal) -> None:
+    """`guard` gives the triggers to the stock CLI; the error alarm rings while CloudFormation watches."""
+    write_depth(rehearsal.folder, more="alarms: {min_requests: 1}\ntags: {step: one}\n")
+    rehearsal.deploy(STACK)
+    command = rehearsal.python("operations", "guard", "depth", "--minutes", "10", "--rehearsal").split()
+    write_depth(rehearsal.folder, more="alarms: {min_requests: 1}\ntags: {step: two}\n")
+    cloudformation = rehearsal.client("cloudformation")
+    stack = lambda: cloudformation.describe_stacks(StackName=STACK)["Stacks"][0]  # noqa: E731
+    with ThreadPoolExecutor(1) as pool:
+        deploying = pool.submit(rehearsal.cdk, *command[1:-2], "--require-approval", "never")
+        wait_for(lambda: stack()["StackStatus"] == "UPDATE_IN_PROGRESS", "the update runs")
+        found = rehearsal.client("cloudwatch").describe_alarms()["MetricAlarms"]
+        (alarm,) = [row for row in found if STACK in row["AlarmName"] and "ErrorRate" in row["AlarmName"]]
+        dimensions = [{"Name": "EndpointName", "Value": "depth"}, {"Name": "VariantName", "Value": "main"}]
+        for minutes in range(3):
+            when = datetime.now(timezone.utc) - timedelta(minutes=minutes)
+            data = [
+                {"MetricName": metric, "Dimensions": dimensions, "Timestamp": when, "Value": 50.0}
+                for metric in ("Invocations", "Invocation5XXErrors")
+            ]
+            rehearsal.client("cloudwatch").put_metric_data(Namespace="AWS/SageMaker", MetricData=data)
+        done = deploying.result()
+    assert done.returncode != 0
+    assert f"The rollback trigger {alarm['AlarmArn']} is in the state ALARM" in done.stdout.replace("\n", " ")
+    assert stack()["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
 
 
 def test_a_changed_model_is_refused_until_it_is_built_and_published(rehearsal: Rehearsal) -> None:

@@ -443,6 +443,32 @@ CASES: dict[str, Case] = {
         GOOD + "serve: {network_isolation: true, neuron_monitor: true}\n",
         "serve.neuron_monitor", 3, "true", "not possible with network_isolation: true", "Leave one of them out",
     ),
+    "canary of one": (
+        GOOD + "compile: {target: inf2}\nrollout: {strategy: canary}\n",
+        "rollout.strategy", 4, "canary", "not possible with scale.min: 1: its first step needs 2", "Write scale.min: 2",
+    ),
+    "steps of three": (
+        GOOD + "compile: {target: inf2}\nrollout: {strategy: linear}\nscale: {min: 3, max: 6}\n",
+        "rollout.strategy", 4, "linear", "its first step needs 4 instances", "blue-green",
+    ),
+    "more at the beginning than at most": (
+        GOOD + "scale: {initial: 3}\n", "scale.initial", 3, "3", "is more than scale.max, 2", "raise scale.max",
+    ),
+    "logs that are there and kept": (
+        GOOD + "logs: {existing: true, keep: true}\n", "logs.keep", 3, "true", "beside existing: true", "Keep one",
+    ),
+    "network of a processing job": (
+        GOOD + "job: {subnets: [subnet-0a1b2c3d], security_group: sg-0a1b2c3d}\n",
+        "job.subnets", 3, "subnet-0a1b2c3d", "not possible with where: processing", "where: ec2",
+    ),
+    "subnets alone": (
+        GOOD + "job: {where: ec2, subnets: [subnet-0a1b2c3d]}\n",
+        "job.subnets", 3, "subnet-0a1b2c3d", "is given without job.security_group", "Write security_group too",
+    ),
+    "a name for a subnet": (
+        GOOD + "job: {where: ec2, subnets: [private-a], security_group: sg-0a1b2c3d}\n",
+        "job.subnets", 3, "private-a", "is no id of that kind", "such as subnet-0a1b2c3d",
+    ),
     "delay without unit": (
         GOOD + "serve: {max_batch_delay: 5}\n",
         "serve.max_batch_delay", 3, "5", "has no unit", "5ms",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from endpoint_spec import EndpointSpec, derive, platforms
+from endpoint_spec.custom_metrics import SERVER_METRICS, CustomMetrics, custom_metrics
 from endpoint_spec.derive import model_download_timeout, startup_timeout, target_value, worker_environment, workers
+from inference_code.observability import cloudwatch_emf
 from tests.endpoint_spec.projects import SMALL, Loader, a_lock
 
 TORCHSERVE_ALL = {
@@ -107,17 +109,28 @@ def test_environment_in_full(read: Loader) -> None:
     }
 
 
-def test_neuron_monitor_is_on_where_the_network_allows_it(read: Loader) -> None:
-    spec = read(SMALL)
+def test_neuron_monitor_runs_where_it_is_asked_for(read: Loader) -> None:
+    spec = read(SMALL + "serve: {neuron_monitor: true}\n")
     assert derive.neuron_monitor_environment(spec, "eu-west-1") == {
         "NEURON_MONITOR_CW_REGION": "eu-west-1",
         "NEURON_MONITOR_CW_NAMESPACE": f"InferentiaEndpoints/{spec.name}",
     }
-    for off in ("network_isolation: true", "neuron_monitor: false", "network_isolation: true, neuron_monitor: false"):
-        spec = read(SMALL + f"serve: {{{off}}}\n")
-        assert derive.neuron_monitor_namespace(spec) is None
-        assert derive.neuron_monitor_environment(spec, "eu-west-1") == {}
-    assert derive.neuron_monitor_namespace(read(SMALL + "serve: {neuron_monitor: true}\n")) is not None
+    spec = read(SMALL)
+    assert derive.neuron_monitor_namespace(spec) is None
+    assert derive.neuron_monitor_environment(spec, "eu-west-1") == {}
+
+
+def test_custom_metrics_grow_with_the_buckets_alone(read: Loader) -> None:
+    """Cores and batch sizes are no dimension, and whatever nobody has counted is named."""
+    stock, own = (read(SMALL + f"serve: {{{line}}}\n") for line in ("server: torchserve", "server: native"))
+    assert len(cloudwatch_emf._UNITS) == SERVER_METRICS
+    assert custom_metrics(stock, a_lock(stock)) == CustomMetrics(0)
+    lock = a_lock(own)  # two graphs of one bucket
+    assert custom_metrics(own, lock) == CustomMetrics(12)
+    wider = lock.graphs[0].model_copy(update={"bucket": {"image": [1, 2]}})
+    assert custom_metrics(own, lock.model_copy(update={"graphs": [*lock.graphs, wider]})).known == 18
+    more = read(SMALL + "serve: {neuron_monitor: true, metrics: detailed}\n")
+    assert [line.split(":")[0] for line in custom_metrics(more).unknown] == ["serve.neuron_monitor", "serve.metrics"]
 
 
 def test_keep_at(read: Loader) -> None:

@@ -105,7 +105,7 @@ def test_defaults_that_follow_another_key(read: Loader) -> None:
         "compile: {fast_math: fp32-cast-matmult no-fast-relayout}",
         "compile: {fast_math: none}",
         "compile: {pipeline_cores: 2}\nserve: {cores_per_worker: 4}",
-        "compile: {target: inf2}\nrollout: {strategy: canary}",
+        "compile: {target: inf2}\nrollout: {strategy: canary}\nscale: {min: 2, initial: 2}",
         "compile: {target: inf2}\nserve: {instance_type: ml.inf2.48xlarge, cores_per_worker: 24}",
         "serve: {instance_type: ml.inf1.24xlarge, server: native}",
         "serve: {server: native, processes: 4}",

@@ -168,6 +168,9 @@ def test_schema_gives_the_defaults() -> None:
         "time_limit": "3h",
         "max_parallel": 4,
         "spot": False,
+        "subnets": None,
+        "security_group": None,
+        "session_manager": False,
     }
 
 

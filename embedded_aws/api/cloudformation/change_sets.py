@@ -22,8 +22,8 @@ class ChangeSets(StackRequest):
     def create_change_set(self) -> ActionResult:
         """https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_CreateChangeSet.html
 
-        ImportExistingResources, which `cdk bootstrap` always sends, imports nothing: a resource that exists already
-        fails the stack, with the service's own words.
+        ImportExistingResources, which `cdk bootstrap` always sends, takes over the log groups that are there already
+        (engine.Operation); what else exists fails the stack, with the service's own words.
         """
         kind = self.params.get("ChangeSetType") or "UPDATE"
         for key in ("ResourcesToImport", "DeploymentMode"):
@@ -76,6 +76,8 @@ class ChangeSets(StackRequest):
             {
                 **self._change_set_summary(stack, change_set),
                 "Changes": change_set.changes,
+                "RollbackConfiguration": definition.settings.get("RollbackConfiguration") or {},
+                "ImportExistingResources": bool(definition.settings.get("ImportExistingResources")),
                 "Parameters": shown_values(definition.template, definition.raw_parameters, {}),
                 "Capabilities": definition.settings.get("Capabilities", []),
                 "Tags": definition.shown_tags(),

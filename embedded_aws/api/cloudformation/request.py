@@ -22,12 +22,13 @@ from ...providers import type_fault
 
 # An answer within this time spares the CDK CLI its polling interval of five seconds.
 ANSWER_WITHIN_SECONDS = 10.0
-SETTINGS = ("Capabilities", "RoleARN", "ClientRequestToken", "DisableRollback", "OnFailure", "Description")
-# What a request may ask for and nothing here would do
-_UNHONOURED = (
-    "NotificationARNs", "TimeoutInMinutes", "RollbackConfiguration",
-    "StackPolicyBody", "StackPolicyURL", "ResourceTypes",
+SETTINGS = (
+    "Capabilities", "RoleARN", "ClientRequestToken", "DisableRollback", "OnFailure", "Description",
+    "ImportExistingResources",
 )  # fmt: skip
+# What a request may ask for and nothing here would do
+_UNHONOURED = ("NotificationARNs", "TimeoutInMinutes", "StackPolicyBody", "StackPolicyURL", "ResourceTypes")
+_MOST_TRIGGERS, _MOST_MINUTES = 5, 180
 _NAMED_IAM = {
     "AWS::IAM::Role": "RoleName",
     "AWS::IAM::User": "UserName",
@@ -62,7 +63,7 @@ class StackRequest(WithContext, BaseResponse):
             stack.updated = now()
         stack.enter(f"{verb}_IN_PROGRESS", "User Initiated")
         stack.done.clear()
-        operation = Operation(self.store, self.host.clients, stack)
+        operation = Operation(self.store, self.host, stack)
         keep = set(self.params.get("RetainResources") or [])
 
         def body() -> None:
@@ -114,10 +115,23 @@ class StackRequest(WithContext, BaseResponse):
         tags = {tag["Key"]: tag["Value"] for tag in self.params.get("Tags") or []}
         if self.params.get("Tags") is None:
             tags = before.tags
-        settings = self._settings()
+        settings = {**self._settings(), "RollbackConfiguration": self._rollback(before)}
         if self.params.get("OnStackFailure"):
             settings["OnFailure"] = self.params["OnStackFailure"]
         return Definition(body, template, raw, tags, settings)
+
+    def _rollback(self, before: Definition) -> dict[str, Any]:
+        """The rollback triggers: those of the request, or the ones that were saved for the stack.
+
+        Source: https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_RollbackConfiguration.html
+        """
+        saved: dict[str, Any] = before.settings.get("RollbackConfiguration") or {}
+        found = {**saved, **(self.params.get("RollbackConfiguration") or {})}
+        if len(found.get("RollbackTriggers") or []) > _MOST_TRIGGERS:
+            raise ValidationError(f"RollbackConfiguration takes {_MOST_TRIGGERS} triggers at most")
+        if not 0 <= (found.get("MonitoringTimeInMinutes") or 0) <= _MOST_MINUTES:
+            raise ValidationError(f"MonitoringTimeInMinutes must be between 0 and {_MOST_MINUTES}")
+        return found
 
     def _settings(self) -> dict[str, Any]:
         return {key: self.params[key] for key in SETTINGS if self.params.get(key) is not None}

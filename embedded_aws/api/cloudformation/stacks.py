@@ -120,6 +120,7 @@ class Stacks(StackRequest):
             "Capabilities": settings.get("Capabilities", []),
             "RoleARN": settings.get("RoleARN"),
             "DisableRollback": bool(settings.get("DisableRollback")),
+            "RollbackConfiguration": settings.get("RollbackConfiguration") or {},
             "EnableTerminationProtection": stack.termination_protection,
             "ChangeSetId": stack.change_set_id,
             "Description": definition.template.get("Description"),

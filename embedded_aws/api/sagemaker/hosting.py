@@ -228,7 +228,7 @@ def config_faults(config: dict[str, Any]) -> list[str]:
 
 def _variant_faults(variant: dict[str, Any]) -> list[str]:
     name = variant["VariantName"]
-    for key in ("ServerlessConfig", "InferenceAmiVersion", "ManagedInstanceScaling", "RoutingConfig"):
+    for key in ("ServerlessConfig", "InferenceAmiVersion", "ManagedInstanceScaling"):
         if variant.get(key):
             return [f"the embedded AWS does not honour {key} of variant {name}"]
     if "ModelName" not in variant:
