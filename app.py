@@ -52,7 +52,7 @@ def feature_flags() -> dict[str, Any]:
 def compose(app: App, specs: dict[str, endpoint_spec.EndpointSpec], deployment: Deployment) -> None:
     """Add the stacks of all specs, and the checks that every synthesis has to pass."""
     if deployment.target_region is not None:
-        registry_account(deployment.target_region)  # a region without Neuron images ends here, with the reason
+        registry_account(deployment.target_region)  # a region without any Neuron image ends here, with the reason
     compiled_here = sorted(name for name, endpoint in specs.items() if endpoint.job is not None)
     artifacts = ArtifactsStack(app, STACK_NAME, compiled_here=compiled_here, deployment=deployment)
     sharing = [endpoint for endpoint in specs.values() if endpoint.alarms.shared]

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from . import derive, lock
 from .errors import SpecErrors
-from .loading import load, spec_files
+from .loading import load, spec_files, warnings
 from .platforms import platform
 from .rules import worker_processes
 from .schema import schema as json_schema
@@ -114,6 +114,7 @@ def _report(file: Path, root: Path | None) -> dict[str, Any]:
         "fleet": derive.fleet_text(spec),
         "sagemaker_price": row.sagemaker_price.model_dump() if row.sagemaker_price else None,
         "compile_job": derive.job_cost_text(spec) if spec.job else None,
+        "warnings": warnings(spec),
         "lock_problems": lock.load_checked(spec)[1] if in_place else None,
     }
 
@@ -135,6 +136,8 @@ def _print(reports: list[dict[str, Any]]) -> None:
                 typer.echo(f"{report['name']}: {report['fleet']}")
             if report["compile_job"]:
                 typer.echo(f"{report['name']}: a compile run costs {report['compile_job']}")
+        for warning in (warning for report in good for warning in report["warnings"]):
+            typer.echo(warning)
         for problem in (problem for report in good for problem in report["lock_problems"] or ()):
             typer.echo(problem)
     wrong = len(reports) - len(good)

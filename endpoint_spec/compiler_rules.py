@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from . import compiler_options
+from . import compiler_options, platforms
 from .endpoint import EndpointSpec
 from .findings import Finding, Rules
 
 _OPERATOR = re.compile(r"(aten|prim)::\w+")
 RULES = Rules()
 rule = RULES.register
+# What no document forbids, and none allows: reported, never refused.
+ADVICE = Rules()
+advice = ADVICE.register
 
 
 @rule("compile.inf1", "compile.inf2", "compile.target")
@@ -22,6 +25,56 @@ def options_of_the_target(spec: EndpointSpec) -> Iterator[Finding]:
     if getattr(spec.compile, other) is not None:
         problem = f"is for {other}, but compile.target is {target}"
         yield Finding(f"compile.{other}", "", problem, f"Remove it, or write target: {other}.")
+
+
+@rule("compile.sdk", "compile.target")
+def sdk_has_an_image(spec: EndpointSpec) -> Iterator[Finding]:
+    """The container image of an SDK release compiles and serves."""
+    wanted, known = spec.compile.sdk, platforms.sdks(spec.compile.target)
+    if wanted is not None and wanted not in known:
+        problem = f"is no Neuron SDK release with an image for {spec.compile.target} in the table"
+        yield Finding("compile.sdk", wanted, problem, f"Write one of {', '.join(known)}, or leave it out.")
+
+
+@rule("compile.sdk", "compile.target")
+def runtime_starts_on_the_host(spec: EndpointSpec) -> Iterator[Finding]:
+    """A runtime does not start on every driver; the sources are in data/images.yaml."""
+    target = spec.compile.target
+    if spec.compile.sdk not in (None, *platforms.sdks(target)):
+        return
+    image, driver = platforms.image(target, "torchserve", spec.compile.sdk), platforms.host(target).driver
+    if driver is None:
+        return
+    low, high = image.lowest_driver, image.highest_driver
+    too_old = low is not None and version(driver) < version(low)
+    too_new = high is not None and version(driver) > version(high)
+    if not too_old and not too_new:
+        return
+    bounds = f"{low} or later" if too_old else f"{high} or earlier"
+    problem = (
+        f"has Neuron runtime {image.runtime}, which needs driver {bounds}; SageMaker's hosts for {target} have driver "
+        f"{driver} ({platforms.host(target).ami_version}), on which it fails to initialize"
+    )
+    remedy = f"Leave it out (the default is {platforms.sdks(target)[0]}), or write an older release."
+    yield Finding("compile.sdk", image.sdk, problem, remedy)
+
+
+def version(text: str) -> tuple[int, ...]:
+    """The first two numbers of a version, in which documents name drivers."""
+    return tuple(int(part) for part in text.split(".")[:2])
+
+
+@advice("compile.sdk", "compile.target")
+def runtime_is_of_the_hosts_release(spec: EndpointSpec) -> Iterator[Finding]:
+    """A runtime on another release's driver may start, but no document says so."""
+    target = spec.compile.target
+    image, driver = platforms.image(target, "torchserve", spec.compile.sdk), platforms.host(target).driver
+    if driver is not None and version(image.driver) != version(driver):
+        problem = (
+            f"has Neuron runtime {image.runtime}, made for driver {image.driver}; SageMaker's hosts for {target} have "
+            f"driver {driver}, and no document says whether it starts there"
+        )
+        yield Finding("compile.sdk", image.sdk, problem, f"Try it, or leave it out for {platforms.sdks(target)[0]}.")
 
 
 @rule("compile.inf1.arguments", "compile.inf2.arguments", "compile.target")

@@ -8,7 +8,7 @@ from typing import Any
 
 from .endpoint import EndpointSpec
 from .lock import Lock
-from .platforms import job_price, limits, platform
+from .platforms import Image, image, job_price, limits, platform
 from .quantities import format_duration
 
 # glibc gives freed memory back so eagerly that picture handlers lose up to 40 % of their time; 256 MiB stops that.
@@ -25,6 +25,11 @@ def workers(spec: EndpointSpec) -> int:
     Under torchserve each is a process; the native server runs them as threads of its serve.processes processes.
     """
     return platform(spec.serve.instance_type).cores // spec.serve.cores_per_worker
+
+
+def container_image(spec: EndpointSpec, server: str | None = None) -> Image:
+    """The container image of a spec's target and SDK release, with its own server or the one named."""
+    return image(spec.compile.target, server or spec.serve.server, spec.compile.sdk)
 
 
 def target_value(spec: EndpointSpec, lock: Lock | None = None) -> float:

@@ -42,11 +42,13 @@ def build_content(spec: EndpointSpec, weights_sha256: str | None = None) -> dict
 
 
 def compile_section(spec: EndpointSpec) -> dict[str, Any]:
-    """The compile section with its defaults; of lowering and a target's own options only what differs from defaults.
+    """The compile section with its defaults; of sdk, lowering and a target's options only what differs from defaults.
 
     So a spec without such options keeps its digest when the options become more.
     """
-    section: dict[str, Any] = _plain(spec.compile.model_dump(exclude={"inf1", "inf2", "lowering"}))
+    section: dict[str, Any] = _plain(spec.compile.model_dump(exclude={"sdk", "inf1", "inf2", "lowering"}))
+    if spec.compile.sdk is not None:
+        section["sdk"] = spec.compile.sdk
     lowering = _lowering(spec)
     if lowering:
         section["lowering"] = lowering

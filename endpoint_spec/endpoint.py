@@ -267,6 +267,9 @@ class Compile(Section):
     """How the model is compiled. A change here, or in model, needs a new build."""
 
     target: Literal["inf1", "inf2"] = "inf1"
+    sdk: StrictStr | None = Field(
+        default=None, description="Neuron SDK release of the container image; the target's default if left out"
+    )
     buckets: (
         Annotated[
             tuple[Annotated[dict[str, int | list[int]], BeforeValidator(_bucket)], ...],

@@ -19,6 +19,8 @@ from .validation import error_of
 
 # Every rule that a spec is held to.
 RULES = (*rules.RULES, *compiler_rules.RULES, *job_rules.RULES, *lowering_rules.RULES)
+# What is reported of a spec that is right.
+ADVICE = compiler_rules.ADVICE
 # What stands in for a required key that is missing or wrong, so that the other keys are still checked.
 _STAND_INS: dict[str, Any] = {
     "name": "stand-in",
@@ -49,6 +51,12 @@ def load(path: Path, root: Path | None = None, *, verify_weights: bool = False) 
     if document.errors:
         raise SpecErrors(sorted(document.errors, key=lambda error: (error.line, error.key)))
     return spec
+
+
+def warnings(spec: EndpointSpec) -> list[str]:
+    """What a checked spec may ask for although nobody has shown that it works, each with the way out."""
+    found = findings(ADVICE, spec, set())
+    return [f"{spec.name}: warning: {one.key}: {one.value} {one.problem}. {one.remedy}" for one in found]
 
 
 def load_all(root: Path) -> dict[str, EndpointSpec]:

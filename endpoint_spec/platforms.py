@@ -58,7 +58,11 @@ class Platform(_Row):
 
 
 class Image(_Row):
-    """A container image. `registry` is aws (a Deep Learning Container) or own (a repository in your own account)."""
+    """A container image. `registry` is aws (a Deep Learning Container) or own (a repository in your own account).
+
+    sdk, torch, python, glibc, runtime (the Neuron runtime library, None: part of torch-neuron): versions in it.
+    driver: that the same SDK ships for hosts. lowest_driver, highest_driver: the documented bounds, None: none is.
+    """
 
     target: Target
     server: str
@@ -68,8 +72,25 @@ class Image(_Row):
     python: str
     torch: str
     sdk: str
+    glibc: str
+    runtime: str | None
+    driver: str
+    lowest_driver: str | None
+    highest_driver: str | None
     source: str
     date: str
+
+
+class Host(_Row):
+    """What SageMaker runs a target's containers on.
+
+    ami_version: the InferenceAmiVersion to ask for, None where the API has none. driver: its Neuron driver, None where
+    no document names it.
+    """
+
+    ami_version: str | None
+    driver: str | None
+    source: str
 
 
 class Limits(_Row):
@@ -205,19 +226,50 @@ class _Prices(_Row):
     sagemaker: _Market | None = None
 
 
-def image(target: str, server: str) -> Image:
-    """The container image for a target and server. Raises UnknownPlatform where there is none."""
+def images() -> tuple[Image, ...]:
+    """Every container image: each SDK release of a target with each server, the target's default release first."""
     table = _data("images")
+    found = []
     for row in table["images"]:
-        if (row["target"], row["server"]) == (target, server):
-            return Image(**row, date=table["date"])
-    there = ", ".join(f"{row['target']} with {row['server']}" for row in table["images"])
-    raise UnknownPlatform(f"There is no image for {target} with {server}. There are images for {there}.")
+        software = {key: value for key, value in row.items() if key != "servers"}
+        found += [
+            Image(**software, server=server, date=table["date"], **address)
+            for server, address in row["servers"].items()
+        ]
+    return tuple(found)
 
 
-def registry_accounts() -> dict[str, str]:
-    """Region to the AWS account that owns its Deep Learning Containers, for regions with Neuron images."""
-    return dict(_data("registries")["accounts"])
+def sdks(target: str) -> tuple[str, ...]:
+    """The Neuron SDK releases that a target has images of; the default comes first."""
+    return tuple(row["sdk"] for row in _data("images")["images"] if row["target"] == target)
+
+
+def image(target: str, server: str, sdk: str | None = None) -> Image:
+    """The container image for a target and server, of a Neuron SDK release or by default the target's own.
+
+    Raises UnknownPlatform where there is none.
+    """
+    for row in images():
+        if (row.target, row.server) == (target, server) and sdk in (None, row.sdk):
+            return row
+    there = ", ".join(f"{row.target} {row.sdk} with {row.server}" for row in images())
+    wanted = f"{target} {sdk}" if sdk else target
+    raise UnknownPlatform(f"There is no image for {wanted} with {server}. There are images for {there}.")
+
+
+def host(target: str) -> Host:
+    """What SageMaker runs a target's containers on."""
+    return Host(**_data("images")["hosts"][target])
+
+
+def registry_accounts(target: str | None = None) -> dict[str, str]:
+    """Region to the AWS account that owns its Deep Learning Containers, for regions with images of a target, or of any.
+
+    What lists of AWS say of other images for the same chip; data/registries.yaml names them.
+    """
+    table = _data("registries")
+    regions = table["accounts"] if target is None else table["targets"][target]["regions"]
+    return {region: table["accounts"][region] for region in regions}
 
 
 def refused_regions() -> dict[str, str]:
@@ -225,13 +277,15 @@ def refused_regions() -> dict[str, str]:
     return dict(_data("registries")["refused"])
 
 
-def registry_account(region: str) -> str:
-    """The registry account of a region. Raises UnknownPlatform with the reason where there is none."""
-    account = registry_accounts().get(region)
-    if account is None:
-        reason = refused_regions().get(region, "it is not in the table of regions with Neuron images")
-        raise UnknownPlatform(f"{region} cannot be deployed to: {reason}. Use one of {', '.join(registry_accounts())}.")
-    return account
+def registry_account(region: str, target: str | None = None) -> str:
+    """The registry account of a region. Raises UnknownPlatform, with the reason, where it has no images of the target."""
+    known = registry_accounts(target)
+    if region in known:
+        return known[region]
+    table, kind = _data("registries"), f" for {target}" if target else ""
+    lists = ", ".join(row["source"] for name, row in table["targets"].items() if target in (None, name))
+    reason = refused_regions().get(region, f"it is in no list of regions with Neuron images{kind} ({lists})")
+    raise UnknownPlatform(f"{region} cannot be deployed to: {reason}. Use one of {', '.join(known)}.")
 
 
 @cache
@@ -272,10 +326,11 @@ def default_job_instance_type(where: str) -> str | None:
     return {"processing": f"ml.{name}", "ec2": name}.get(where)
 
 
-@cache
-def machine_image(target: str) -> MachineImage:
-    """The machine image with a target's compiler; its id is the user's to choose, see data/machine_images.yaml."""
-    return MachineImage(**_data("machine_images")["images"][target])
+def machine_image(torch: str) -> MachineImage:
+    """The machine image with the compiler for a container's torch; its id is chosen by the user, see
+    data/machine_images.yaml.
+    """
+    return MachineImage(**_data("machine_images")["images"][torch])
 
 
 def job_price(instance_type: str, root: Path | None = None) -> Price | None:

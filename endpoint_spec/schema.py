@@ -19,6 +19,7 @@ def schema() -> dict[str, Any]:
     parts["Serve"]["properties"]["instance_type"]["enum"] = list(platforms.instance_types())
     machines = [*platforms.job_instance_types("processing"), *platforms.job_instance_types("ec2")]
     parts["Job"]["properties"]["instance_type"]["anyOf"][0]["enum"] = machines
+    parts["Compile"]["properties"]["sdk"]["anyOf"][0]["enum"] = [*platforms.sdks("inf1"), *platforms.sdks("inf2")]
     parts["Model"]["properties"]["family"]["anyOf"][0]["enum"] = list(families())
     parts["Lowering"]["properties"]["off"]["anyOf"][0]["items"]["enum"] = list(rewrites())
     parts["Model"]["required"].remove("weights")

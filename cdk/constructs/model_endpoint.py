@@ -36,11 +36,13 @@ class Capacity:
     """Where it runs: instance type, instances at the start, and both time limits of a start in seconds.
 
     fixed: initial_instances is what it has from each update on; otherwise it keeps what scaling reached.
+    ami_version: the host's machine image by the name that the API has for it, None where it has none for the chip.
     SageMaker allows 60 to 3600 seconds for each
     (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html).
     """
 
     instance_type: str
+    ami_version: str | None
     initial_instances: int
     fixed: bool
     model_download_timeout: int
@@ -114,6 +116,7 @@ class ModelEndpoint(Construct):
             variant_name=VARIANT_NAME,
             model_name=self.model.attr_model_name,
             instance_type=capacity.instance_type,
+            inference_ami_version=capacity.ami_version,
             initial_instance_count=capacity.initial_instances,
             initial_variant_weight=1,
             # Random where it is left out. https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariantRoutingConfig.html

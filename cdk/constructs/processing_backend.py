@@ -7,8 +7,8 @@ from typing import Any
 from aws_cdk import Aws, Stack
 from constructs import Construct
 
-from endpoint_spec import platforms
 from endpoint_spec.endpoint import Job
+from endpoint_spec.platforms import Image
 
 from ..permissions import allow, pass_role
 from ..states.job import JobContext, job_name_pattern
@@ -18,9 +18,6 @@ from .backend import ComputeBackend
 from .job_files import JobFiles
 from .job_role import JOB_LOGS, JobRole
 from .registry_image import RegistryImage
-
-# The image that AWS serves the target from has the versions that the artifact will meet again.
-SERVER = "torchserve"
 
 
 class ProcessingBackend(Construct):
@@ -33,14 +30,15 @@ class ProcessingBackend(Construct):
         *,
         context: JobContext,
         job: Job,
-        target: str,
+        image: Image,
         files: JobFiles,
     ) -> None:
+        """image: what AWS serves the target from, which has the versions that the artifact will meet again."""
         super().__init__(scope, construct_id)
-        image = RegistryImage(self, "Image", image=platforms.image(target, SERVER))
-        role = JobRole(self, "Permissions", files=files, repository_arn=image.repository_arn).role
+        registry = RegistryImage(self, "Image", image=image)
+        role = JobRole(self, "Permissions", files=files, repository_arn=registry.repository_arn).role
         machine = ProcessingMachine(
-            image=image.uri,
+            image=registry.uri,
             instance_type=str(job.instance_type),
             volume=job.volume,
             role=role.role_arn,

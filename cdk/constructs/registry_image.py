@@ -32,11 +32,11 @@ class RegistryImage(Construct):
 
     def _account(self, image: platforms.Image, region: str) -> str:
         if not Token.is_unresolved(region):
-            literal = platforms.registry_account(region)
+            literal = platforms.registry_account(region, image.target)
             return Stack.of(self).account if image.registry == "own" else literal
         if image.registry == "own":
             return Stack.of(self).account
-        accounts = sorted(platforms.registry_accounts().items())
+        accounts = sorted(platforms.registry_accounts(image.target).items())
         mapping = CfnMapping(
             self, "RegistryAccounts", mapping={name: {"account": account} for name, account in accounts}
         )

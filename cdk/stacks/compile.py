@@ -118,7 +118,12 @@ class CompileStack(SpecStack):
         backend: ComputeBackend
         if machine is None:
             backend = ProcessingBackend(
-                self, "Jobs", context=context, job=job, target=spec.compile.target, files=files
+                self,
+                "Jobs",
+                context=context,
+                job=job,
+                image=derive.container_image(spec, "torchserve"),
+                files=files,
             ).backend
         else:
             backend = InstanceBackend(
@@ -155,7 +160,7 @@ def _network(job: Job) -> ExistingNetwork | None:
 
 
 def _machine(spec: EndpointSpec, job: Job, deployment: Deployment) -> Machine:
-    image = platforms.machine_image(spec.compile.target)
+    image = platforms.machine_image(derive.container_image(spec, "torchserve").torch)
     return Machine(
         instance_type=str(job.instance_type),
         image=str(deployment.machine_image(spec.compile.target)),
@@ -173,7 +178,7 @@ def _problems(spec: EndpointSpec, job: Job, deployment: Deployment) -> Sequence[
     """Why the stack cannot be deployed, each with what to do."""
     if job.where != "ec2" or deployment.machine_image(spec.compile.target) is not None:
         return ()
-    image = platforms.machine_image(spec.compile.target)
+    image = platforms.machine_image(derive.container_image(spec, "torchserve").torch)
     return [
         f"Endpoint {spec.name}: job.where is ec2, and no machine image was given. Find the id of {image.name} in "
         f"your region ({image.find}), then deploy with `-c compile_ami=ami-...` or write it as compile_ami into "

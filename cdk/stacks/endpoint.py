@@ -128,7 +128,7 @@ class EndpointStack(SpecStack):
     def _serve(
         self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack, logs: ILogGroup, alarms: EndpointAlarms
     ) -> ModelEndpoint:
-        image = RegistryImage(self, "Image", image=platforms.image(spec.compile.target, spec.serve.server))
+        image = RegistryImage(self, "Image", image=derive.container_image(spec))
         rollout = deployment_config(
             strategy=spec.rollout.strategy,
             guardrails=platforms.platform(spec.serve.instance_type).features.guardrails,
@@ -161,6 +161,7 @@ class EndpointStack(SpecStack):
             ),
             capacity=Capacity(
                 instance_type=spec.serve.instance_type,
+                ami_version=platforms.host(spec.compile.target).ami_version,
                 initial_instances=derive.instances(spec),
                 fixed=spec.scale.fixed,
                 model_download_timeout=derive.model_download_timeout(lock),

@@ -22,6 +22,7 @@ from compile.progress import Reporter
 from compile.targets import Target
 from compile.targets import resolve as resolve_target
 from endpoint_spec.digests import build_content, digest
+from endpoint_spec.platforms import Image
 from inference_code import tasks
 
 if TYPE_CHECKING:
@@ -92,15 +93,15 @@ def plan(
     check: bool = True,
     work: Path | None = None,
     compiler_python: Path | None = None,
-    elsewhere: bool = False,
+    elsewhere: Image | None = None,
 ) -> Plan:
     """Raises CompileError when the target cannot be compiled for here, or the model cannot be made.
 
     check: false for a plan that is only shown, which needs no compiler. work: where the compiler works and the record
     is kept, instead of build/record/. compiler_python: the interpreter with the target's compiler, by default this one.
-    elsewhere: a job compiles.
+    elsewhere: the container image in which a job compiles.
     """
-    target = resolve_target(spec.compile.target, rehearse, compiler_python, elsewhere=elsewhere)
+    target = resolve_target(spec.compile.target, rehearse, compiler_python, elsewhere)
     if check:
         target.check(spec)
     rewriting = of_spec(spec)

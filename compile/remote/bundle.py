@@ -24,7 +24,7 @@ from compile.pipeline.graph import CapturedVariant, Places
 from compile.pipeline.plan import ResolvedPlan, plan, resolve
 from compile.portable.tensors import TensorStore
 from compile.progress import Reporter
-from endpoint_spec import archives, jobs, platforms
+from endpoint_spec import archives, derive, jobs
 from endpoint_spec.places import INSTALLED
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def make(
 def planned(spec: EndpointSpec, rehearse: bool, reporter: Reporter) -> ResolvedPlan:
     """The build of a spec that jobs compile: with the target's versions of the container's image."""
     with reporter.step("make the model"):
-        made = plan(spec, rehearse=rehearse, check=False, elsewhere=True)
+        made = plan(spec, rehearse=rehearse, check=False, elsewhere=derive.container_image(spec, "torchserve"))
     return resolve(made, reporter)
 
 
@@ -101,5 +101,5 @@ def _variants(
 
 def _environment(spec: EndpointSpec, more: str) -> dict[str, str]:
     """What is known here of the machine that will compile."""
-    image = platforms.image(spec.compile.target, "torchserve")
+    image = derive.container_image(spec, "torchserve")
     return {"image": f"{image.repository}:{image.tag}", **({"environment": more} if more else {})}

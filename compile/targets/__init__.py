@@ -9,18 +9,18 @@ from compile.targets.base import CompilerInput, CompilerOutput, LoweredVariant, 
 from compile.targets.cpu import Rehearsal, trace_for_cpu
 from compile.targets.inf1 import Inf1
 from compile.targets.inf2 import Inf2
-from endpoint_spec import platforms
+from endpoint_spec.platforms import Image
 
 __all__ = ["CompilerInput", "CompilerOutput", "LoweredVariant", "Target", "resolve", "trace_for_cpu"]
 
 _TARGETS: dict[str, type[Inf1] | type[Inf2]] = {"inf1": Inf1, "inf2": Inf2}
 
 
-def resolve(target: str, rehearse: bool, python: Path | None = None, *, elsewhere: bool = False) -> Target:
+def resolve(target: str, rehearse: bool, python: Path | None = None, elsewhere: Image | None = None) -> Target:
     """The target of a spec, or its rehearsal on a CPU. python: the interpreter with the compiler, by default this one.
-    elsewhere: a job compiles, in the target's container image."""
+    elsewhere: the container image in which a job compiles."""
     if target not in _TARGETS:
         raise CompileError(f"compile.target {target!r} is not known. Targets: {', '.join(_TARGETS)}.")
     if rehearse:
-        return Rehearsal(platforms.image(target, "torchserve").torch if elsewhere else None)
-    return _TARGETS[target](python, elsewhere=elsewhere)
+        return Rehearsal(elsewhere and elsewhere.torch)
+    return _TARGETS[target](python, elsewhere)

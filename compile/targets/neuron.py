@@ -13,24 +13,24 @@ from compile.portable.kept import COMPILED
 from compile.targets import sdk
 from compile.targets.base import CompilerInput, CompilerOutput, LoweredVariant
 from compile.targets.process_runner import Finished, run
-from endpoint_spec import platforms
 
 if TYPE_CHECKING:
     from compile.analysis.summary import Account
     from endpoint_spec import EndpointSpec
+    from endpoint_spec.platforms import Image
 
 
 class NeuronTarget:
     """What both targets share; a subclass has its name, packages and keywords, and judges what was compiled.
 
-    python: with the compiler. elsewhere: it compiles on another machine, in the container's image.
+    python: with the compiler. elsewhere: the container image that it compiles in, on another machine.
     """
 
     name: str
     packages: sdk.Packages
     rehearsal = False
 
-    def __init__(self, python: Path | None = None, *, elsewhere: bool = False) -> None:
+    def __init__(self, python: Path | None = None, elsewhere: Image | None = None) -> None:
         self.python = python or Path(sys.executable)
         self._elsewhere = elsewhere
 
@@ -47,7 +47,7 @@ class NeuronTarget:
     @property
     def torch(self) -> str:
         """See Target."""
-        return platforms.image(self.name, "torchserve").torch if self._elsewhere else str(self.found["torch"])
+        return self._elsewhere.torch if self._elsewhere else str(self.found["torch"])
 
     @property
     def runs_here(self) -> bool:

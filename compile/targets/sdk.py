@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from compile.errors import CompileError
 from compile.portable import driver
-from endpoint_spec import platforms
+from endpoint_spec import derive, platforms
 from endpoint_spec.places import INSTALLED
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def check_versions(spec: EndpointSpec, found: Mapping[str, Any], packages: Packa
         return  # it compiles nothing that a container will load
     if packages.compiler not in known:
         raise CompileError(f"{packages.compiler}, the compiler itself, is not installed here.", packages.install)
-    image = platforms.image(spec.compile.target, spec.serve.server)
+    image = derive.container_image(spec)
     if here != image.torch:
         raise CompileError(
             f"torch here is {here}, in the container {image.repository}:{image.tag} it is {image.torch}: "

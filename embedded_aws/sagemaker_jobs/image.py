@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import get_args
 
 from botocore.exceptions import ClientError
 
@@ -17,7 +16,6 @@ from endpoint_spec import platforms
 
 from ..clients import Clients
 
-SERVERS = ("torchserve", "native", "triton")
 URI = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(\.cn)?/"
     r"(?P<repository>[a-z0-9._/-]+)(:(?P<tag>[\w.-]+)|@(?P<digest>sha256:[0-9a-f]{64}))"
@@ -50,14 +48,5 @@ def _in_table(parts: re.Match[str]) -> bool:
 
 @functools.cache
 def _aws_images() -> frozenset[tuple[str, str]]:
-    """Repository and tag of AWS's own images, of each target and server that the table has."""
-    known = set()
-    for target in get_args(platforms.Target):
-        for server in SERVERS:
-            try:
-                image = platforms.image(target, server)
-            except platforms.UnknownPlatform:
-                continue  # not every server has an image for every target
-            if image.registry == "aws":
-                known.add((image.repository, image.tag))
-    return frozenset(known)
+    """Repository and tag of AWS's own images."""
+    return frozenset((image.repository, image.tag) for image in platforms.images() if image.registry == "aws")

@@ -99,6 +99,7 @@ def attach_command(
 def wheels_command(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
     target: Annotated[str, typer.Option(help="inf1 or inf2: whose image the wheels are for.")] = "inf1",
+    sdk: Annotated[str | None, typer.Option(help="compile.sdk of the spec, where it has one.")] = None,
     package: Annotated[
         list[str] | None,
         typer.Option(help="One more requirement, as NAME==VERSION; repeat for several."),
@@ -112,10 +113,12 @@ def wheels_command(
 
     Example: wheels build/wheels
     """
-    if target not in ("inf1", "inf2"):
-        raise WrongUseError(f"--target {target}: there are inf1 and inf2.")
+    try:
+        image = specs.platforms.image(target, "torchserve", sdk)
+    except specs.platforms.UnknownPlatform as error:
+        raise WrongUseError(str(error)) from None
     with console.status("pip download"):
-        count = download(target, folder, package or [])
+        count = download(image, folder, package or [])
     finish({"folder": str(folder), "target": target, "wheels": count}, "wheels", as_json=as_json)
 
 

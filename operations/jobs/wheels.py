@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from endpoint_spec import platforms
 from endpoint_spec.digests import file_digest
 from endpoint_spec.jobs import REQUIREMENTS
+from endpoint_spec.platforms import Image
 
 from ..errors import OperationError, WrongUseError
 from .content import Folder
@@ -131,12 +131,11 @@ def chosen(folder: Path | None, scratch: Path) -> Folder:
 # docker/pytorch/inference) install neuron-cc 1.24.0.0 for Inf1 without the extra that torch-neuron's installation guide
 # asks for where models are traced, and neuronx-cc for Inf2. No image was looked into.
 COMPILERS = {"inf1": ("neuron-cc[tensorflow]==1.24.0.0",), "inf2": ()}
-# What the images' Linux takes: Ubuntu 20.04 has glibc 2.31, 24.04 has 2.39. Neuron's wheels say linux_x86_64.
-_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "linux_x86_64")
 
 
-def download(target: str, folder: Path, packages: Sequence[str]) -> int:
-    """Fill an empty folder with the wheels of the target's compiler, and their requirements.txt; return their number.
+def download(image: Image, folder: Path, packages: Sequence[str]) -> int:
+    """Fill an empty folder with the wheels of the compiler of an image's target, for its Python and glibc, and their
+    requirements.txt; return their number.
 
     packages: further requirements. No hash of ours covers any: what pip's configuration leads to is taken, with its
     dependencies, and its hash is written down, so that every job installs that very file.
@@ -147,16 +146,16 @@ def download(target: str, folder: Path, packages: Sequence[str]) -> int:
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise WrongUseError(f"{folder} is not empty. Name a folder that is, or that does not exist.")
-    wanted = [*COMPILERS[target], *packages]
+    wanted = [*COMPILERS[image.target], *packages]
     if not wanted:
         raise WrongUseError(
-            f"the image of {target} holds its compiler: there is nothing to download. Submit without --wheels, or name "
-            "what a job needs besides with --package."
+            f"the image of {image.target} holds its compiler: there is nothing to download. Submit without --wheels, "
+            "or name what a job needs besides with --package."
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         part = Path(scratch) / "wheels"
-        _pip(platforms.image(target, "torchserve").python, part, *wanted)
+        _pip(image, part, *wanted)
         count = write_requirements(part)
         read(part)
         if folder.is_dir():
@@ -165,11 +164,14 @@ def download(target: str, folder: Path, packages: Sequence[str]) -> int:
     return count
 
 
-def _pip(python: str, folder: Path, *wanted: str) -> None:
+def _pip(image: Image, folder: Path, *wanted: str) -> None:
     folder.mkdir()
-    tags = [word for tag in _PLATFORMS for word in ("--platform", tag)]
-    fixed = ["--only-binary=:all:", "--python-version", python, "--implementation", "cp", *tags, "--dest", str(folder)]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *fixed, *wanted]
+    minor = int(image.glibc.removeprefix("2."))  # PEP 600: a wheel for an older glibc runs on a newer one
+    platforms = [f"manylinux_2_{older}_x86_64" for older in range(minor, 16, -1)]
+    tags = [word for tag in (*platforms, "manylinux2014_x86_64", "linux_x86_64") for word in ("--platform", tag)]
+    fixed = ["--only-binary=:all:", "--python-version", image.python, "--implementation", "cp", *tags]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *fixed]
+    command += ["--dest", str(folder), *wanted]
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # noqa: S603
     if ended.returncode != 0:
         last = "\n".join(line for line in ended.stderr.strip().splitlines() if not line.startswith("WARNING"))[-1500:]

@@ -43,6 +43,8 @@ def test_inf2_takes_its_own_image_and_guardrails(large: dict[str, Any]) -> None:
     image = platforms.image("inf2", "torchserve")
     container = text(only(large, "AWS::SageMaker::Model"))["PrimaryContainer"]
     assert container["Image"].endswith(f"/{image.repository}:{image.tag}")
+    (variant,) = only(large, "AWS::SageMaker::EndpointConfig")["ProductionVariants"]
+    assert variant["InferenceAmiVersion"] == "al2-ami-sagemaker-inference-neuron-2"
     config = only(large, "AWS::SageMaker::Endpoint")["DeploymentConfig"]
     routing = config["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
     assert routing["Type"] == "CANARY"
@@ -50,6 +52,11 @@ def test_inf2_takes_its_own_image_and_guardrails(large: dict[str, Any]) -> None:
     watched = [row["AlarmName"]["Ref"] for row in config["AutoRollbackConfiguration"]["Alarms"]]
     outputs = large["Outputs"]
     assert watched == [outputs[name]["Value"]["Ref"] for name in ("LatencyAlarmName", "ErrorAlarmName")]
+
+
+def test_inf1_names_no_machine_image_since_the_api_has_none(small: dict[str, Any]) -> None:
+    (variant,) = only(small, "AWS::SageMaker::EndpointConfig")["ProductionVariants"]
+    assert "InferenceAmiVersion" not in variant
 
 
 def test_role_may_describe_alarms_only_where_a_rollout_watches_them(large: dict[str, Any]) -> None:

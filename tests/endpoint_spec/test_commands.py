@@ -50,6 +50,32 @@ def test_the_table_says_where_workers_share_processes(read: Loader, project: Pat
     assert json.loads(run.invoke(app, ["check", "--root", str(project), "--json"]).stdout)["files"][0]["processes"] == 2
 
 
+@pytest.mark.parametrize(
+    ("sdk", "code", "words"),
+    [
+        ("", 0, ()),
+        (", sdk: 2.22.0", 0, ("warning: compile.sdk: 2.22.0 has Neuron runtime 2.24.53", "2.20.28", "driver 2.19,")),
+        (", sdk: 2.29.1", 0, ("warning: compile.sdk: 2.29.1 has Neuron runtime 2.31.24", "2.27.4", "driver 2.19,")),
+        (
+            ", sdk: 2.31.1",
+            1,
+            ("2.31.1 has Neuron runtime 2.33.10", "driver 2.27 or later", "have driver 2.19 (al2-ami"),
+        ),
+        (", sdk: 2.20.2", 1, ("no Neuron SDK release with an image for inf2", "2.21.1, 2.22.0, 2.29.1, 2.31.1")),
+    ],
+)
+def test_a_runtime_that_the_hosts_driver_does_not_start_is_refused_and_an_unknown_one_is_reported(
+    project: Path, sdk: str, code: int, words: tuple[str, ...]
+) -> None:
+    """https://awsdocs-neuron.readthedocs-hosted.com/en/latest/release-notes/components/runtime.html, 2.30.0."""
+    path = project / "endpoints/depth.yaml"
+    path.write_text(SMALL + f"compile: {{target: inf2{sdk}}}\n")
+    result = run.invoke(app, ["check", str(path)])
+    assert result.exit_code == code
+    assert all(word in result.output for word in words), result.output
+    assert ("warning" in result.output) is (bool(words) and code == 0)
+
+
 def test_one_file_and_its_errors(project: Path) -> None:
     path = project / "endpoints/depth.yaml"
     path.write_text(SMALL + "scale:\n  min: 0\n")

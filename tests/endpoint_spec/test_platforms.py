@@ -73,12 +73,14 @@ def test_an_unknown_instance_type() -> None:
     assert re.match(r"ml\.inf1\.3xlarge is not .* Did you mean ml\.inf1\..?xlarge\?", str(caught.value))
 
 
-@pytest.mark.parametrize("target", ["inf1", "inf2"])
-@pytest.mark.parametrize("server", ["torchserve", "native"])
-def test_images(target: str, server: str) -> None:
-    found = image(target, server)
-    assert found.registry == ("aws" if server == "torchserve" else "own")
+@pytest.mark.parametrize("found", platforms.images(), ids=lambda found: f"{found.sdk}-{found.server}")
+def test_images(found: platforms.Image) -> None:
+    assert found == image(found.target, found.server, found.sdk)
+    assert found.registry == ("aws" if found.server == "torchserve" else "own")
     assert found.tag.startswith(found.torch)
+    assert platforms.machine_image(found.torch).python.endswith("/bin/python")
+    ubuntu = {"20.04": "2.31", "22.04": "2.35", "24.04": "2.39"}
+    assert found.registry == "own" or ubuntu[found.tag.rpartition("ubuntu")[2]] == found.glibc
     assert f"py{found.python.replace('.', '')}" in found.tag
     assert found.sdk in found.tag
     assert found.source
@@ -92,13 +94,17 @@ def test_the_images_of_aws() -> None:
     )
     assert (inf2.repository, inf2.tag) == (
         "pytorch-inference-neuronx",
-        "2.9.0-neuronx-py312-sdk2.31.1-ubuntu24.04",
+        "2.5.1-neuronx-py310-sdk2.21.1-ubuntu22.04",
     )
+    assert inf2.driver.startswith(f"{platforms.host('inf2').driver}.")
+    assert platforms.host("inf1").ami_version is None
 
 
 def test_no_image() -> None:
     with pytest.raises(UnknownPlatform, match="no image for inf1 with triton"):
         image("inf1", "triton")
+    with pytest.raises(UnknownPlatform, match=r"no image for inf2 2\.20\.2 with native.* inf2 2\.22\.0 with native"):
+        image("inf2", "native", "2.20.2")
 
 
 def test_registries() -> None:
@@ -109,16 +115,24 @@ def test_registries() -> None:
     assert accounts["eu-central-2"] == "380420809688"
     assert accounts["il-central-1"] == "780543022126"
     assert not set(accounts) & set(platforms.refused_regions())
+    assert set(accounts) == set(registry_accounts("inf1")) | set(registry_accounts("inf2"))
+    assert set(registry_accounts("inf1")) - set(registry_accounts("inf2")) == {"ap-east-2"}
 
 
 @pytest.mark.parametrize(
     ("region", "reason"),
-    [("us-west-1", "no Neuron images"), ("cn-north-1", "never tried"), ("mars-1", "not in the table")],
+    [("us-west-1", "no Neuron images"), ("cn-north-1", "never tried"), ("eu-west-2", "in no list of regions")],
 )
 def test_regions_that_are_refused(region: str, reason: str) -> None:
     assert region not in registry_accounts()
     with pytest.raises(UnknownPlatform, match=f"{region} cannot be deployed to: .*{reason}.*Use one of"):
         registry_account(region)
+
+
+def test_a_region_of_the_other_target() -> None:
+    assert registry_account("ap-east-2", "inf1") == "975050140332"
+    with pytest.raises(UnknownPlatform, match=r"no list of regions with Neuron images for inf2 \(huggingface-neuronx"):
+        registry_account("ap-east-2", "inf2")
 
 
 def test_compiler_arguments() -> None:

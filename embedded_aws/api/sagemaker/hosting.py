@@ -17,6 +17,10 @@ from .request import RequestError, SageMakerRequest
 
 INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+")
 
+# The one machine image with a Neuron driver that the API names, "Inferentia2 and Trainium":
+# https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ProductionVariant.html
+NEURON_AMI, NEURON_TYPES = "al2-ami-sagemaker-inference-neuron-2", ("ml.inf2.", "ml.trn1.", "ml.trn1n.", "ml.trn2.")
+
 
 class Hosting(SageMakerRequest):
     """Models, configurations and endpoints."""
@@ -228,13 +232,16 @@ def config_faults(config: dict[str, Any]) -> list[str]:
 
 def _variant_faults(variant: dict[str, Any]) -> list[str]:
     name = variant["VariantName"]
-    for key in ("ServerlessConfig", "InferenceAmiVersion", "ManagedInstanceScaling"):
+    for key in ("ServerlessConfig", "ManagedInstanceScaling"):
         if variant.get(key):
             return [f"the embedded AWS does not honour {key} of variant {name}"]
     if "ModelName" not in variant:
         return [f"variant {name} needs a ModelName"]
     if not INSTANCE_TYPE.fullmatch(str(variant.get("InstanceType"))):
         return [f"Value '{variant.get('InstanceType')}' at 'instanceType' of variant {name} is no instance type"]
+    ami = variant.get("InferenceAmiVersion")
+    if ami and (ami != NEURON_AMI or not str(variant["InstanceType"]).startswith(NEURON_TYPES)):
+        return [f"InferenceAmiVersion {ami} is not for {variant['InstanceType']} (variant {name})"]
     if int(variant.get("InitialInstanceCount", 1)) < 1:
         return [f"variant {name} needs an InitialInstanceCount of at least 1"]
     return []
