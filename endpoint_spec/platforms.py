@@ -278,7 +278,7 @@ def refused_regions() -> dict[str, str]:
 
 
 def registry_account(region: str, target: str | None = None) -> str:
-    """The registry account of a region. Raises UnknownPlatform, with the reason, where it has no images of the target."""
+    """The registry account of a region. Raises UnknownPlatform, with the reason, where no images of the target are."""
     known = registry_accounts(target)
     if region in known:
         return known[region]
