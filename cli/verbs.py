@@ -53,6 +53,7 @@ VERBS = (
         CHECK,
         "endpoint_spec.__main__",
         ("check", "endpoint_spec.__main__", "Check the specs; list each fault with file, line, key and the way out."),
+        ("cost", "endpoint_spec.__main__", "Show what a month of an endpoint costs, before it is deployed."),
         ("schema", "endpoint_spec.__main__", "Print the JSON Schema of a spec, for editors."),
     ),
     *_verbs(

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from . import derive, lock
-from .errors import SpecErrors
-from .loading import load, spec_files, warnings
+from .cost import Month, month, shared
+from .errors import ProjectError, SpecErrors
+from .loading import find, load, load_all, spec_files, warnings
 from .platforms import platform
 from .rules import worker_processes
 from .schema import schema as json_schema
@@ -66,6 +67,53 @@ def check(
 
 
 @app.command()
+def cost(
+    name: Annotated[str | None, typer.Argument(help="The endpoint's name; all of endpoints/ if none is given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+    root: Annotated[Path, typer.Option(help="Project root.")] = Path(),
+) -> None:
+    """Show what a month of an endpoint costs, at the smallest and the largest number of instances.
+
+    Prices are those of endpoint_spec/data/prices.yaml, with their dates and sources; a prices.yaml of the same form in
+    the project root comes first. What has no price, or depends on use, is called unknown.
+
+    Examples: inferentia cost depth; inferentia cost --json.
+
+    Exit codes: 0 shown, 1 a spec or prices.yaml is faulty, 2 wrong use.
+    """
+    try:
+        specs = load_all(root.resolve()) if name is None else {name: find(name, root.resolve())}
+        months = {one: month(spec, lock.load_checked(spec)[0]) for one, spec in sorted(specs.items())}
+        common = shared(root)
+    except ProjectError as error:
+        _wrong_use(str(error))
+    except SpecErrors as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    if as_json:
+        found = {one: _month(spent) for one, spent in months.items()}
+        typer.echo(json.dumps({"endpoints": found, "shared": asdict(common)}, indent=2))
+        return
+    for one, spent in months.items():
+        typer.echo(f"{one}: US dollars a month, at least and at most")
+        table = Table("", "least", "most", "", box=box.SIMPLE)
+        for line in spent.lines:
+            table.add_row(line.what, *(_usd(amount) for amount in (line.minimum, line.maximum)), line.how)
+        table.add_row("what is known", _usd(spent.minimum), _usd(spent.maximum), "")
+        Console().print(table)
+    typer.echo(f"Shared by all endpoints: {common.what}, {common.how}.")
+
+
+def _usd(amount: float | None) -> str:
+    return "unknown" if amount is None else f"{amount:.2f}"
+
+
+def _month(spent: Month) -> dict[str, Any]:
+    totals = {"minimum": spent.minimum, "maximum": spent.maximum, "unknown": spent.unknown}
+    return {**totals, "lines": [asdict(line) for line in spent.lines]}
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of a spec.
 
@@ -93,6 +141,7 @@ def _report(file: Path, root: Path | None) -> dict[str, Any]:
     try:
         spec = load(file, root, verify_weights=True)
         row = platform(spec.serve.instance_type, spec.root)
+        spent = month(spec, lock.load_checked(spec)[0])
     except SpecErrors as found:
         errors = [{**asdict(error), "text": str(error)} for error in found.errors]
         return {"file": str(file), "ok": False, "errors": errors}
@@ -113,6 +162,8 @@ def _report(file: Path, root: Path | None) -> dict[str, Any]:
         "scale": [spec.scale.min, spec.scale.max],
         "fleet": derive.fleet_text(spec),
         "sagemaker_price": row.sagemaker_price.model_dump() if row.sagemaker_price else None,
+        "month": _month(spent),
+        "month_text": spent.shown,
         "compile_job": derive.job_cost_text(spec) if spec.job else None,
         "warnings": warnings(spec),
         "lock_problems": lock.load_checked(spec)[1] if in_place else None,
@@ -125,7 +176,7 @@ def _print(reports: list[dict[str, Any]]) -> None:
             typer.echo(error["text"], err=True)
     good = [report for report in reports if report["ok"]]
     if good:
-        table = Table("endpoint", "model", "instances", "workers", "$/h each", "lock", box=box.SIMPLE)
+        table = Table("endpoint", "model", "instances", "workers", "USD a month", "lock", box=box.SIMPLE)
         for column in table.columns:
             column.overflow = "fold"
         for report in good:
@@ -156,7 +207,7 @@ def _row(report: dict[str, Any]) -> list[str]:
         report["model"],
         f"{least} to {most} {report['instance_type']}",
         workers,
-        f"{price['usd_per_hour']:g}{note}" if price else "unknown",
+        f"{report['month_text']}{note}",
         "-" if problems is None else "see below" if problems else "fits",
     ]
 

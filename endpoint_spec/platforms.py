@@ -31,6 +31,18 @@ class Price(_Row):
     overridden: bool = False
 
 
+class ServicePrice(_Row):
+    """What a month of a service's unit costs, and who says so."""
+
+    usd: float
+    unit: str
+    region: str
+    date: str
+    source: str
+    official: bool
+    overridden: bool = False
+
+
 class Features(_Row):
     """SageMaker features that depend on the chip family."""
 
@@ -194,11 +206,8 @@ def price(instance_type: str, market: Literal["sagemaker", "ec2"], root: Path | 
 
     A prices.yaml in `root`, of the form of data/prices.yaml, comes first. Raises SpecErrors when that file is bad.
     """
-    tables = [(_data("prices"), False), (_data("compile_machines")["prices"], False)]
-    if root is not None and (root / "prices.yaml").exists():
-        own = validate(_Prices, strict_yaml.read(root / "prices.yaml", "prices.yaml"))
-        tables.insert(0, (own.model_dump(exclude_none=True), True))
-    for data, overridden in tables:
+    shipped = [(_data("prices"), False), (_data("compile_machines")["prices"], False)]
+    for data, overridden in [*_own_prices(root), *shipped]:
         table = data.get(market, {})
         found = table.get("usd_per_hour", {}).get(instance_type)
         if found is not None:
@@ -213,10 +222,46 @@ def price(instance_type: str, market: Literal["sagemaker", "ec2"], root: Path | 
     return None
 
 
+def service_price(name: str, root: Path | None = None) -> ServicePrice:
+    """What a month of a service's unit costs: customer_key, alarm_metric, custom_metric and others of data/prices.yaml.
+
+    A prices.yaml in `root` comes first, as for instances. Raises SpecErrors when that file is bad.
+    """
+    shipped = _data("prices")
+    for data, overridden in [*_own_prices(root), (shipped, False)]:
+        found = data.get("services", {}).get(name)
+        if found is not None:
+            filled = {"unit": shipped["services"][name]["unit"], **found}
+            return ServicePrice(region=data["region"], date=data["date"], overridden=overridden, **filled)
+    raise KeyError(name)
+
+
+def _own_prices(root: Path | None) -> list[tuple[dict[str, Any], bool]]:
+    if root is None or not (root / "prices.yaml").exists():
+        return []
+    own = validate(_Prices, strict_yaml.read(root / "prices.yaml", "prices.yaml"))
+    return [(own.model_dump(exclude_none=True), True)]
+
+
 class _Market(_Row):
     source: str
     official: bool = False
     usd_per_hour: dict[str, float]
+
+
+class _Service(_Row):
+    usd: float
+    source: str
+    official: bool = False
+
+
+class _Services(_Row):
+    customer_key: _Service | None = None
+    alarm_metric: _Service | None = None
+    custom_metric: _Service | None = None
+    dashboard: _Service | None = None
+    log_ingestion: _Service | None = None
+    log_storage: _Service | None = None
 
 
 class _Prices(_Row):
@@ -224,6 +269,7 @@ class _Prices(_Row):
     region: str
     ec2: _Market | None = None
     sagemaker: _Market | None = None
+    services: _Services | None = None
 
 
 def images() -> tuple[Image, ...]:

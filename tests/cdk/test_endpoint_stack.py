@@ -10,7 +10,7 @@ import pytest
 from moto.events.models import EventPattern
 
 import endpoint_spec as specs
-from endpoint_spec import derive
+from endpoint_spec import cost, derive
 from tests.cdk.projects import FULL, SHA256, lock_of, new_project
 from tests.cdk.reading import only, resources, text
 
@@ -290,3 +290,11 @@ def test_tags_reach_every_resource_that_can_carry_them(full: dict[str, Any]) -> 
         for resource in resources(full, f"AWS::{type_}").values():
             tags = {tag["Key"]: tag["Value"] for tag in resource["Properties"]["Tags"]}
             assert tags == {"team": "documents", "cost-centre": "42"}, type_
+
+
+def test_what_is_counted_of_a_month_is_in_the_template(small: dict[str, Any]) -> None:
+    """`inferentia cost` knows no templates."""
+    alarms = resources(small, "AWS::CloudWatch::Alarm").values()
+    metrics = [metric for alarm in alarms for metric in alarm["Properties"].get("Metrics", [{"MetricStat": "its own"}])]
+    assert sum("MetricStat" in metric for metric in metrics) == cost.ALARM_METRICS
+    assert len(resources(small, "AWS::KMS::Key")) == len(resources(small, "AWS::CloudWatch::Dashboard")) == 1

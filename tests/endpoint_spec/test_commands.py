@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from endpoint_spec import strict_yaml
+from endpoint_spec import cost, strict_yaml
 from endpoint_spec.__main__ import app
 from endpoint_spec.schema import schema
 from tests.endpoint_spec.projects import FULL, SMALL, Loader, a_lock
@@ -94,6 +94,42 @@ def test_prices_of_ones_own(read: Loader, project: Path) -> None:
     result = run.invoke(app, ["check", "--root", str(project)])
     assert result.exit_code == 1
     assert "prices.yaml:1: " in result.stderr
+
+
+def test_the_month_is_shown_with_what_is_unknown(read: Loader, project: Path) -> None:
+    spec = read(SMALL + "scale: {min: 2, max: 3}\n")
+    month = json.loads(run.invoke(app, ["check", "--root", str(project), "--json"]).stdout)["files"][0]["month"]
+    assert month["minimum"] == round(2 * 730 * 0.471 + 1 + 0.1 * cost.ALARM_METRICS + 3, 2)
+    assert month["maximum"] == round(month["minimum"] + 730 * 0.471, 2)
+    assert month["unknown"] == ["alarms of scaling", "logs", "all else"]
+    (project / "endpoints/depth.lock.json").write_text(a_lock(spec).dump())
+    result = run.invoke(app, ["cost", "depth", "--root", str(project)])
+    assert result.exit_code == 0
+    assert f"{month['maximum']:.2f}" in result.stdout
+    found = json.loads(run.invoke(app, ["cost", "--root", str(project), "--json"]).stdout)
+    assert found["endpoints"]["depth"]["minimum"] == month["minimum"]
+    assert found["shared"]["minimum"] == 1
+
+
+def test_a_month_of_unknown_price_is_unknown_until_prices_yaml_names_it(read: Loader, project: Path) -> None:
+    read(SMALL + "serve: {instance_type: ml.inf1.24xlarge}\n")
+    assert "unknown" in run.invoke(app, ["check", "--root", str(project)]).stdout
+    asked = ["cost", "depth", "--root", str(project), "--json"]
+    found = json.loads(run.invoke(app, asked).stdout)["endpoints"]["depth"]
+    assert found["lines"][0]["minimum"] is None
+    assert found["unknown"][0] == "instances, 1 to 2 x ml.inf1.24xlarge"
+    (project / "prices.yaml").write_text(
+        "date: '2027-01-01'\nregion: eu-west-1\nsagemaker: {source: bill, usd_per_hour: {ml.inf1.24xlarge: 5}}\n"
+        "services: {dashboard: {usd: 4, source: bill}}\n"
+    )
+    lines = json.loads(run.invoke(app, asked).stdout)["endpoints"]["depth"]["lines"]
+    assert (lines[0]["minimum"], lines[0]["maximum"]) == (3650, 7300)
+    (dashboard,) = (line for line in lines if line["what"] == "dashboard")
+    assert dashboard["minimum"] == 4
+    assert "prices.yaml, 2027-01-01" in dashboard["how"]
+    (project / "prices.yaml").write_text("services: 3\n")
+    assert run.invoke(app, asked).exit_code == 1
+    assert run.invoke(app, ["cost", "nobody", "--root", str(project)]).exit_code == 2
 
 
 def test_a_damaged_lock_is_said(read: Loader, project: Path) -> None:
