@@ -22,5 +22,5 @@ def resolve(target: str, rehearse: bool, python: Path | None = None, elsewhere: 
     if target not in _TARGETS:
         raise CompileError(f"compile.target {target!r} is not known. Targets: {', '.join(_TARGETS)}.")
     if rehearse:
-        return Rehearsal(elsewhere and elsewhere.torch)
+        return Rehearsal(elsewhere.torch if elsewhere else None)
     return _TARGETS[target](python, elsewhere)
