@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from cdk_nag import AwsSolutionsChecks
 
 import endpoint_spec
 from cdk.deployment import Deployment, DeploymentError, read_deployment
+from cdk.refusal import refuse_deployment
 from cdk.stacks.artifacts import STACK_NAME, ArtifactsStack
+from cdk.stacks.broken import Broken, BrokenStack, broken
 from cdk.stacks.compile import CompileStack
 from cdk.stacks.compile import stack_name as compile_stack_name
 from cdk.stacks.endpoint import EndpointStack, stack_name
@@ -49,14 +52,27 @@ def feature_flags() -> dict[str, Any]:
     return {**settings["context"], "aws:cdk:disable-stack-trace": True}
 
 
-def compose(app: App, specs: dict[str, endpoint_spec.EndpointSpec], deployment: Deployment) -> None:
-    """Add the stacks of all specs, and the checks that every synthesis has to pass."""
+def compose(
+    app: App, specs: dict[str, endpoint_spec.EndpointSpec], deployment: Deployment, faulty: Sequence[Broken] = ()
+) -> None:
+    """Add the stacks of all specs, and the checks that every synthesis has to pass.
+
+    faulty: endpoints whose specs are wrong. Their stacks are refused, all others deploy.
+    """
     if deployment.target_region is not None:
         registry_account(deployment.target_region)  # a region without any Neuron image ends here, with the reason
-    compiled_here = sorted(name for name, endpoint in specs.items() if endpoint.job is not None)
-    artifacts = ArtifactsStack(app, STACK_NAME, compiled_here=compiled_here, deployment=deployment)
+    compiled_here = [name for name, endpoint in specs.items() if endpoint.job is not None]
+    compiled_here += [one.name for one in faulty if one.compiled_here]
+    artifacts = ArtifactsStack(app, STACK_NAME, compiled_here=sorted(compiled_here), deployment=deployment)
     sharing = [endpoint for endpoint in specs.values() if endpoint.alarms.shared]
     common = SharedStack(app, SHARED, specs=sharing, deployment=deployment) if sharing else None
+    unknown = [problem for one in faulty if one.shares for problem in one.problems]
+    if common is not None and unknown:  # receivers that are not known would be taken out
+        refuse_deployment(common, unknown)
+    for one in faulty:
+        stacks = [stack_name(one.name)] + ([compile_stack_name(one.name)] if one.compiled_here else [])
+        for name in stacks:
+            BrokenStack(app, name, problems=one.problems, deployment=deployment)
     for name, endpoint in sorted(specs.items()):
         shared = common if endpoint.alarms.shared else None
         if endpoint.job is not None:
@@ -87,11 +103,13 @@ def compose(app: App, specs: dict[str, endpoint_spec.EndpointSpec], deployment: 
 def main() -> int:
     """Synthesize the project in the current directory.
 
-    Exit code 2: a spec or a setting has to be mended. 1: the templates break a rule of cdk-nag.
+    Exit code 2: a setting, or a spec's file of which no stack can be named, has to be mended. 1: the templates break a
+    rule of cdk-nag. A spec that is wrong otherwise is an error of its own stacks.
     """
     app = App(context=feature_flags(), analytics_reporting=False)
     try:
-        compose(app, endpoint_spec.load_all(Path.cwd()), read_deployment(app))
+        specs, faulty = endpoint_spec.load_each(Path.cwd())
+        compose(app, specs, read_deployment(app), broken(faulty, list(specs)))
     except (endpoint_spec.SpecErrors, DeploymentError, UnknownPlatform) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2

@@ -11,7 +11,7 @@ if sys.argv[:1] == ["-m"]:
 from . import derive, digests, lock, platforms
 from .endpoint import EndpointSpec
 from .errors import ProjectError, SpecError, SpecErrors
-from .loading import find, load, load_all, spec_files
+from .loading import find, load, load_all, load_each, spec_files
 from .weights import FileWeights, HubWeights, RandomWeights, S3Weights
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "find",
     "load",
     "load_all",
+    "load_each",
     "lock",
     "platforms",
     "spec_files",

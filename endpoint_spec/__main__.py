@@ -84,7 +84,7 @@ def cost(
     try:
         specs = load_all(root.resolve()) if name is None else {name: find(name, root.resolve())}
         months = {one: month(spec, lock.load_checked(spec)[0]) for one, spec in sorted(specs.items())}
-        common = shared(root)
+        common = shared(specs.values(), root)
     except ProjectError as error:
         _wrong_use(str(error))
     except SpecErrors as error:
@@ -101,7 +101,7 @@ def cost(
             table.add_row(line.what, *(_usd(amount) for amount in (line.minimum, line.maximum)), line.how)
         table.add_row("what is known", _usd(spent.minimum), _usd(spent.maximum), "")
         Console().print(table)
-    typer.echo(f"Shared by all endpoints: {common.what}, {common.how}.")
+    typer.echo(f"Shared: {common.what}, {common.how}.")
 
 
 def _usd(amount: float | None) -> str:

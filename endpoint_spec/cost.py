@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from .platforms import Price, ServicePrice, price, service_price
 
 HOURS = 730  # of a month, 365 days x 24 hours / 12
 # Metrics that the alarms of an endpoint's stack read; each is billed, also in metric math. Tests count the template's.
-ALARM_METRICS = 3
+ALARM_METRICS = 6
 # Alarms of target tracking, which Application Auto Scaling makes and names itself.
 # https://docs.aws.amazon.com/autoscaling/application/userguide/application-auto-scaling-target-tracking.html
 SCALING_ALARMS = "alarms that Application Auto Scaling makes for its policy: their number is not documented"
@@ -60,9 +61,10 @@ def month(spec: EndpointSpec, lock: Lock | None = None) -> Month:
     Raises SpecErrors where the project's prices.yaml is bad.
     """
     metrics = custom_metrics(spec, lock)
+    keys = 0 if spec.alarms.shared else 1 + (spec.job is not None)
     lines = [
         _instances(spec),
-        _several("customer keys", 1 + (spec.job is not None), "customer_key", spec.root),
+        _several("customer keys", keys, "customer_key", spec.root),
         _several("metrics of alarms", ALARM_METRICS, "alarm_metric", spec.root),
         _several("custom metrics", metrics.known, "custom_metric", spec.root),
         _several("dashboard", 1, "dashboard", spec.root),
@@ -78,9 +80,11 @@ def month(spec: EndpointSpec, lock: Lock | None = None) -> Month:
     return Month(tuple(lines))
 
 
-def shared(root: Path) -> Line:
-    """What all endpoints of a project share: the customer key of InferentiaArtifacts."""
-    return _several("InferentiaArtifacts: customer key", 1, "customer_key", root)
+def shared(specs: Iterable[EndpointSpec], root: Path) -> Line:
+    """What a project's endpoints share: the key of InferentiaArtifacts and, with alarms.shared, their own."""
+    both = any(spec.alarms.shared for spec in specs)
+    what = "keys of InferentiaArtifacts and InferentiaShared" if both else "key of InferentiaArtifacts"
+    return _several(f"customer {what}", 1 + both, "customer_key", root)
 
 
 def _instances(spec: EndpointSpec) -> Line:

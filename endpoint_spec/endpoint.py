@@ -30,7 +30,7 @@ from . import platforms
 from .quantities import Count, Duration, Gigabytes, Ratio, fault
 from .weights import GraphWeights, Weights
 
-_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
+NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 _TOPIC = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}")
 _EMAIL = re.compile(r"[A-Za-z0-9.!#%&'*+/=?^_~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 _MOST_TOPICS = 4  # an alarm has at most 5 actions, and its own topic is one
@@ -50,7 +50,7 @@ def _name(value: Any) -> str:
         raise fault("is not text", "Write a name in letters, digits and hyphens; quote it if it looks like a number.")
     if len(value) > 63:
         raise fault(f"has {len(value)} characters", "SageMaker takes 63 at most; shorten the name.")
-    if not _NAME.fullmatch(value):
+    if not NAME.fullmatch(value):
         raise fault(
             "is not a name that SageMaker takes",
             "Write letters, digits and hyphens, beginning and ending with a letter or digit.",

@@ -64,19 +64,28 @@ def load_all(root: Path) -> dict[str, EndpointSpec]:
 
     Raises ProjectError where there is no endpoints/; SpecErrors with the faults of all files.
     """
+    specs, faulty = load_each(root)
+    if faulty:
+        raise SpecErrors([error for found in faulty.values() for error in found.errors])
+    return specs
+
+
+def load_each(root: Path) -> tuple[dict[str, EndpointSpec], dict[Path, SpecErrors]]:
+    """Every endpoints/*.yaml of a project: the specs that are right by name, the faults of the others by file.
+
+    Raises ProjectError where there is no endpoints/.
+    """
     _endpoints(root)
     specs: dict[str, EndpointSpec] = {}
-    errors: list[SpecError] = []
+    faulty: dict[Path, SpecErrors] = {}
     for path in spec_files(root):
         try:
             spec = load(path, root)
         except SpecErrors as found:
-            errors += found.errors
+            faulty[path] = found
         else:
             specs[spec.name] = spec
-    if errors:
-        raise SpecErrors(errors)
-    return specs
+    return specs, faulty
 
 
 def find(name: str, root: Path) -> EndpointSpec:

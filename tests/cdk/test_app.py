@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import app as application
-from tests.cdk.projects import FULL, Project, new_project
+from tests.cdk.projects import FULL, REPOSITORY, Project, error_annotations, new_project
 
+OBSOLETE = REPOSITORY / "node_modules/aws-cdk/lib/commands/flags/obsolete-flags.js"
 BLOCKED = ("torch", "transformers", "boto3", "botocore", "moto", "compile", "inference_code", "operations")
 
 
@@ -65,18 +68,49 @@ def test_blocked_imports_would_be_noticed(project: Project) -> None:
     assert "cdk.nag" in answer.stderr
 
 
-def test_broken_specs_are_told_all_together_without_a_traceback(project: Project) -> None:
+FIRST = "name: {name}\nmodel: {{entry: 'model.py:build', weights: 'random:0'}}\nscale: {{min: 0}}\njob: {{}}\n"
+
+
+def test_a_broken_spec_is_an_error_of_its_own_stacks_alone(project: Project) -> None:
     project.add("good")
-    project.write("first", "name: {name}\nmodel: {{entry: 'model.py:build', weights: 'random:0'}}\nscale: {{min: 0}}\n")
+    project.write("first", FIRST)
     project.write("second", "name: {name}\nmodle: 1\n")
     answer = project.run()
-    assert answer.code == 2
-    assert "Traceback" not in answer.stderr
-    assert "endpoints/first.yaml" in answer.stderr
-    assert "scale.min" in answer.stderr
-    assert "endpoints/second.yaml" in answer.stderr
-    assert "modle" in answer.stderr
-    assert not list(answer.assembly.glob("*.template.json"))
+    assert answer.code == 0, answer.stderr
+    folder = answer.assembly
+    for stack in ("InferentiaEndpoint-first", "InferentiaCompile-first"):
+        (problem,) = error_annotations(folder, stack)
+        assert problem.startswith("endpoints/first.yaml:3: scale.min: 0 is not possible")
+        assert "Deployable" in json.loads((folder / f"{stack}.template.json").read_text())["Rules"]
+    assert len(error_annotations(folder, "InferentiaEndpoint-second")) == 2
+    for stack in ("InferentiaEndpoint-good", "InferentiaArtifacts"):
+        assert not error_annotations(folder, stack)
+    bucket = (folder / "InferentiaArtifacts.template.json").read_text()
+    assert "ExpireRuns-first" in bucket  # of what compiled it nothing changes
+    assert not unset_flags(json.loads((folder / "manifest.json").read_text()))
+
+
+def unset_flags(manifest: dict[str, Any]) -> set[str]:
+    """The feature flags that the CDK CLI announces (aws-cdk's cdk-toolkit.js, displayFlagsMessage)."""
+    flags = manifest["artifacts"]["aws-cdk-lib/feature-flag-report"]["properties"]["flags"]
+    assert flags
+    return {
+        name
+        for name, flag in flags.items()
+        if flag.get("userValue") is None
+        and flag.get("unconfiguredBehavesLike", {}).get("v2", False) != flag["recommendedValue"]
+        and f'"{name}"' not in OBSOLETE.read_text().replace("'", '"')
+    }
+
+
+def test_a_broken_file_that_names_no_stack_ends_the_synthesis(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.add("good")
+    (project.root / "endpoints/good.yml").write_text("name: good\n")
+    monkeypatch.chdir(project.root)
+    assert application.main() == 2
+    assert "ends in .yml, which no command looks for" in capsys.readouterr().err
 
 
 def test_folder_without_endpoints_is_told_apart(
