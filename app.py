@@ -75,6 +75,12 @@ def compose(
             BrokenStack(app, name, problems=one.problems, deployment=deployment)
     for name, endpoint in sorted(specs.items()):
         shared = common if endpoint.alarms.shared else None
+        missing = _without_images(endpoint, deployment)
+        if missing:
+            BrokenStack(app, stack_name(name), problems=[missing], deployment=deployment)
+            if endpoint.job is not None:
+                BrokenStack(app, compile_stack_name(name), problems=[missing], deployment=deployment)
+            continue
         if endpoint.job is not None:
             CompileStack(
                 app,
@@ -98,6 +104,17 @@ def compose(
             shared=shared,
         )
     Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+
+
+def _without_images(spec: endpoint_spec.EndpointSpec, deployment: Deployment) -> str | None:
+    """Why a spec cannot be deployed to the region that this run aims at: it has images of the other target alone."""
+    if deployment.target_region is None:
+        return None
+    try:
+        registry_account(deployment.target_region, spec.compile.target)
+    except UnknownPlatform as error:
+        return str(error)
+    return None
 
 
 def main() -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
-from endpoint_spec.endpoint import Alarms, Scale
+from endpoint_spec.endpoint import Scale
 
+from .alarms import EndpointAlarms
 from .metrics import EndpointMetrics
 
 HEIGHT = 6
@@ -18,7 +18,11 @@ FROM_ZERO = cloudwatch.YAxisProps(min=0)
 
 
 class EndpointDashboard(Construct):
-    """Rows: traffic, errors, latency with overhead, saturation with the number of instances, batching."""
+    """Rows: traffic, errors, latency with overhead, saturation with the number of instances, batching.
+
+    What an alarm watches is drawn by the alarm itself, with its threshold. So a changed threshold changes the alarm
+    alone, and `cdk diff` shows one line instead of the dashboard's text.
+    """
 
     def __init__(
         self,
@@ -26,11 +30,11 @@ class EndpointDashboard(Construct):
         construct_id: str,
         *,
         metrics: EndpointMetrics,
-        alarms: Alarms,
+        alarms: EndpointAlarms,
         scale: Scale,
         target_value: float,
     ) -> None:
-        """alarms, scale: the spec's sections. target_value: that of scaling, drawn as a line where it is measured."""
+        """scale: the spec's section. target_value: that of scaling, drawn as a line where it is measured."""
         super().__init__(scope, construct_id)
         target = {} if scale.fixed else {"scaling target": target_value}
         self.dashboard = cloudwatch.Dashboard(
@@ -54,30 +58,30 @@ class EndpointDashboard(Construct):
         ]
 
     @staticmethod
-    def _errors(metrics: EndpointMetrics, alarms: Alarms) -> Sequence[cloudwatch.IWidget]:
+    def _errors(metrics: EndpointMetrics, alarms: EndpointAlarms) -> Sequence[cloudwatch.IWidget]:
         counts = [metrics.client_errors(), metrics.server_errors(), metrics.model_errors()]
-        share = metrics.error_percentage(min_requests=alarms.min_requests)
         return [
             _graph("Errors: requests a minute", counts, width=12),
-            _graph("Errors: per cent of requests", [share], width=12, lines={"alarm": alarms.error_rate * 100}),
+            _alarm("Errors: per cent of requests", alarms.error_rate, width=12),
         ]
 
     @staticmethod
-    def _latency(metrics: EndpointMetrics, alarms: Alarms) -> Sequence[cloudwatch.IWidget]:
-        limit = alarms.p99_latency / timedelta(microseconds=1)
+    def _latency(metrics: EndpointMetrics, alarms: EndpointAlarms) -> Sequence[cloudwatch.IWidget]:
         model = [metrics.model_latency(percentile).with_(label=percentile) for percentile in PERCENTILES]
         overhead = [metrics.overhead_latency(percentile).with_(label=percentile) for percentile in PERCENTILES]
         return [
-            _graph("Latency of the model (microseconds)", model, width=12, lines={"alarm": limit}),
-            _graph("Latency added by SageMaker (microseconds)", overhead, width=12),
+            _alarm("Latency of the model: p99, as the alarm sees it (microseconds)", alarms.latency, width=8),
+            _graph("Latency of the model (microseconds)", model, width=8),
+            _graph("Latency added by SageMaker (microseconds)", overhead, width=8),
         ]
 
     @staticmethod
     def _saturation(metrics: EndpointMetrics, scale: Scale, target: dict[str, float]) -> Sequence[cloudwatch.IWidget]:
         bounds = {"fewest": float(scale.min), "most": float(scale.max)}
         instance = [metrics.cpu(), metrics.memory(), metrics.disk()]
+        concurrent = [metrics.concurrent_requests(statistic) for statistic in ("Average", "Maximum")]
         return [
-            _graph("Saturation: concurrent requests", [metrics.concurrent_requests()], width=8, lines=target),
+            _graph("Saturation: concurrent requests", concurrent, width=8, lines=target),
             _graph("Saturation: instances (per cent)", instance, width=8),
             _graph("Instances", [metrics.instance_count()], width=8, lines=bounds),
         ]
@@ -114,3 +118,7 @@ def _graph(
         width=width,
         height=HEIGHT,
     )
+
+
+def _alarm(title: str, alarm: cloudwatch.IAlarm, *, width: int) -> cloudwatch.AlarmWidget:
+    return cloudwatch.AlarmWidget(title=title, alarm=alarm, left_y_axis=FROM_ZERO, width=width, height=HEIGHT)

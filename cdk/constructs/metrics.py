@@ -51,9 +51,9 @@ class EndpointMetrics:
         """Time that SageMaker adds, in microseconds. statistic: p50, p90, p99 ..."""
         return self._invocation_metric("OverheadLatency", statistic)
 
-    def concurrent_requests(self) -> cloudwatch.Metric:
-        """Requests in flight, at their highest within a minute."""
-        return self._invocation_metric("ConcurrentRequestsPerModel", "Maximum", "Concurrent requests")
+    def concurrent_requests(self, statistic: str) -> cloudwatch.Metric:
+        """Requests in flight within a minute. statistic: Average, which scaling follows, or Maximum."""
+        return self._invocation_metric("ConcurrentRequestsPerModel", statistic, statistic)
 
     def cpu(self) -> cloudwatch.Metric:
         """Busiest instance, in per cent of one vCPU (100 % for each vCPU)."""

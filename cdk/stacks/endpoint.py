@@ -100,7 +100,7 @@ class EndpointStack(SpecStack):
                 runbook=spec.alarms.runbook,
             )
         dashboard = EndpointDashboard(
-            self, "Watch", metrics=metrics, alarms=spec.alarms, scale=spec.scale, target_value=target_value
+            self, "Watch", metrics=metrics, alarms=alarms, scale=spec.scale, target_value=target_value
         )
         add_outputs(
             self,

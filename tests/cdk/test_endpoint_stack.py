@@ -262,14 +262,31 @@ def test_dashboard_has_one_row_for_each_question(full: dict[str, Any]) -> None:
     for widget in body["widgets"]:
         rows.setdefault(widget["y"], []).append(widget)
     titles = [[widget["properties"]["title"].split()[0].rstrip(":") for widget in row] for row in rows.values()]
-    assert titles == [["Traffic"] * 2, ["Errors"] * 2, ["Latency"] * 2, ["Saturation", "Saturation", "Instances"]]
+    assert titles == [["Traffic"] * 2, ["Errors"] * 2, ["Latency"] * 3, ["Saturation", "Saturation", "Instances"]]
     assert all(sum(widget["width"] for widget in row) == 24 for row in rows.values())
-    latency = [metric[-1]["stat"] for widget in rows[12] for metric in widget["properties"]["metrics"]]
-    assert latency == ["p50", "p90", "p99"] * 2
-    assert {metric[1] for widget in rows[12] for metric in widget["properties"]["metrics"]} == {
+    _, *latency = rows[12]
+    assert [metric[-1]["stat"] for widget in latency for metric in widget["properties"]["metrics"]] == [
+        "p50",
+        "p90",
+        "p99",
+    ] * 2
+    assert {metric[1] for widget in latency for metric in widget["properties"]["metrics"]} == {
         "ModelLatency",
         "OverheadLatency",
     }
+
+
+def test_dashboard_shows_alarms_and_repeats_no_threshold(full: dict[str, Any]) -> None:
+    """`cdk diff` prints the whole text of a dashboard that changed; a changed threshold changes the alarm alone."""
+    written = only(full, "AWS::CloudWatch::Dashboard")["DashboardBody"]
+    widgets = json.loads(text(written))["widgets"]
+    shown = [alarm for widget in widgets for alarm in widget["properties"].get("annotations", {}).get("alarms", [])]
+    outputs = full["Outputs"]
+    names = [outputs[name]["Value"]["Ref"] for name in ("ErrorAlarmName", "LatencyAlarmName")]
+    assert shown == [f"${{{name}.Arn}}" for name in names]
+    lines = [widget["properties"].get("annotations", {}).get("horizontal", []) for widget in widgets]
+    assert [line["label"] for each in lines for line in each] == ["scaling target", "fewest", "most"]
+    assert "50" not in {word for part in json.dumps(written).split() for word in part.split(",")}  # alarms.min_requests
 
 
 def test_outputs_that_operations_read(full: dict[str, Any]) -> None:
