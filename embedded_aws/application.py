@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import socket
 from collections.abc import Iterable
 from typing import Any
@@ -30,6 +31,12 @@ log = logging.getLogger(__name__)
 S3_BODY_BYTES, BODY_BYTES = 6 * 1024**3, 100 * 1024**2
 ACCOUNT = "HTTP_X_MOTO_ACCOUNT_ID"  # where patches.py reads the account of a request
 CLOSED = frozenset({"moto_api", "instance_metadata"})
+# What the CDK CLI adds to its user agent while it swaps a resource: aws-cdk 2.1148.1, applyHotswapOperation.
+HOTSWAP = re.compile("cdk-hotswap.success")
+NO_HOTSWAP = (
+    "the embedded AWS has no hotswap, neither of cdk deploy --hotswap nor of cdk watch: run cdk deploy, which updates "
+    "the stack through CloudFormation"
+)
 
 
 class ClosedError(Exception):
@@ -98,6 +105,8 @@ class Application:
         assert signed is not None  # noqa: S101 - checked by _refusal
         limit = S3_BODY_BYTES if signed.service == "s3" else BODY_BYTES
         environ["wsgi.input"] = get_input_stream(environ, max_content_length=limit)
+        if signed.service == "cloudcontrolapi" or HOTSWAP.search(environ.get("HTTP_USER_AGENT", "")):
+            return answers.error(environ, signed.service, "UnsupportedActionException", NO_HOTSWAP, 400)
         injected = _injected(self.host.faults, environ, signed.service)
         if injected is not None:
             return injected

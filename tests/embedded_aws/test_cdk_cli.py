@@ -20,12 +20,14 @@ SYNTHESIZED = ("--app", "cdk.out")  # what the last command left; synthesizing a
 APP = """
 import os
 import aws_cdk as cdk
-from aws_cdk import aws_s3 as s3, aws_sns as sns, aws_ssm as ssm
+from aws_cdk import aws_cloudwatch as cloudwatch, aws_s3 as s3, aws_sns as sns, aws_ssm as ssm
 
 app = cdk.App()
 producer, consumer = cdk.Stack(app, "Producer"), cdk.Stack(app, "Consumer")
 bucket = s3.Bucket(producer, "Bucket", enforce_ssl=True, removal_policy=cdk.RemovalPolicy.DESTROY)
 sns.Topic(producer, "Topic", topic_name=os.environ.get("TOPIC", "first"))
+metric, threshold = cloudwatch.Metric(namespace="N", metric_name="M"), float(os.environ.get("THRESHOLD", "1"))
+cloudwatch.Alarm(producer, "Alarm", metric=metric, threshold=threshold, evaluation_periods=1)
 value = bucket.bucket_arn + os.environ.get("TAIL", "")
 ssm.StringParameter(consumer, "Where", parameter_name="/where", string_value=value)
 if os.environ.get("BROKEN"):
@@ -98,6 +100,11 @@ def test_the_stock_cli_does_its_whole_round(cli: Cli) -> None:
     assert "(no changes)" not in changed
     assert where().endswith("/models")
     assert topics() == ["second"], "a renamed topic is another topic, and the old one is gone"
+
+    swapped = cli("deploy", "Producer", "--hotswap", fails=True, TOPIC="second", TAIL="/models", THRESHOLD="2")
+    assert "the embedded AWS has no hotswap" in swapped
+    (alarm,) = cli.aws.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    assert alarm["Threshold"] == 1
 
     cli.aws.client("s3").create_bucket(Bucket="taken-already")
     failed = cli("deploy", "Consumer", "--exclusively", fails=True, TOPIC="second", TAIL="/other", BROKEN="1")

@@ -133,6 +133,17 @@ def test_an_unknown_operation_says_so(aws: Aws) -> None:
     assert caught.value.response["Error"]["Code"] == "NotImplemented"
 
 
+@pytest.mark.parametrize("service", ["cloudcontrol", "sts"])
+def test_a_hotswap_is_refused_with_what_to_run_instead(aws: Aws, service: str) -> None:
+    """What `cdk deploy --hotswap` and `cdk watch` ask: Cloud Control, or any service by the CLI's name for a swap."""
+    client = aws.client(service)
+    swap = "aws-sdk-js/3.1 cdk-hotswap/success-states-state-machine"
+    client.meta.events.register("before-send.*", lambda request, **_: request.headers.update({"User-Agent": swap}))
+    asked = {"TypeName": "AWS::CloudWatch::Alarm", "Identifier": "one", "PatchDocument": "[]"}
+    with pytest.raises(ClientError, match=r"the embedded AWS has no hotswap, .* nor of cdk watch: run cdk deploy"):
+        client.update_resource(**asked) if service == "cloudcontrol" else client.get_caller_identity()
+
+
 def test_cloudtrail_answers_the_question_of_the_cdk_cli(aws: Aws) -> None:
     assert aws.client("cloudtrail").lookup_events(MaxResults=1)["Events"] == []
 
