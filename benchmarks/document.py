@@ -21,12 +21,17 @@ def options(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, se
     parser.add_argument("--busy", action="store_true", help="measure although the machine is busy")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     found = parser.parse_args(arguments)
-    if found.busy and found.write:
-        parser.error("--write is only for a machine that is not busy")
-    busy = os.getloadavg()[0]
-    if busy > (os.cpu_count() or 1) / 4 and not found.busy:
-        parser.error(f"the machine is busy (load {busy:.1f}): figures would be worthless; wait, or say --busy")
+    refuse_busy(parser, busy=found.busy, write=found.write)
     return found
+
+
+def refuse_busy(parser: argparse.ArgumentParser, *, busy: bool, write: bool) -> None:
+    """End with 2 on a busy machine, unless `busy` was given, which excludes `write`."""
+    if busy and write:
+        parser.error("--write is only for a machine that is not busy")
+    load = os.getloadavg()[0]
+    if load > (os.cpu_count() or 1) / 4 and not busy:
+        parser.error(f"the machine is busy (load {load:.1f}): figures would be worthless; wait, or say --busy")
 
 
 def table(results: Sequence[Result], client: str, skipped: dict[str, str], first: str) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,7 @@ def rewrites_code(spec: EndpointSpec) -> dict[str, str]:
 
 def handler_digest(spec: EndpointSpec) -> str:
     """sha256, in hex, of the code that serves: inference_code/ and the user's handler with its local modules."""
-    own = sorted((INSTALLED / "inference_code").rglob("*.py"))
-    content: dict[str, Any] = {"inference_code": _contents(own, INSTALLED), "handler": None}
+    content: dict[str, Any] = {"inference_code": _serving_code(INSTALLED), "handler": None}
     if spec.serve.handler is not None:
         sources = local_sources(spec.root / spec.serve.handler, spec.root)
         content["handler"] = {"file": spec.serve.handler, "code": _contents(sources, spec.root)}
@@ -253,6 +253,12 @@ def _modules(parts: list[str], bases: Iterable[Path]) -> Iterator[Path]:
 def _contents(files: Iterable[Path], root: Path) -> dict[str, str]:
     home = root.resolve()
     return {file.resolve().relative_to(home).as_posix(): text_digest(file) for file in files}
+
+
+@cache
+def _serving_code(installed: Path) -> dict[str, str]:
+    """inference_code/ of an installation, read once: the CDK app asks for it for every endpoint."""
+    return _contents(sorted((installed / "inference_code").rglob("*.py")), installed)
 
 
 def _plain(value: Any) -> Any:

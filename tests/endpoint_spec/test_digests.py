@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from endpoint_spec import EndpointSpec, SpecErrors, load, places
+from endpoint_spec import EndpointSpec, SpecErrors, digests, load, places
 from endpoint_spec.digests import (
     build_digest,
     definition_code,
@@ -54,6 +54,7 @@ def at(root: Path, text: str = OWN, name: str = "invoices") -> EndpointSpec:
 
 def both(root: Path, text: str = OWN, name: str = "invoices") -> tuple[str, str]:
     spec = at(root, text, name)
+    digests._serving_code.cache_clear()  # a test writes new code into one installation
     return build_digest(spec), handler_digest(spec)
 
 
