@@ -1,4 +1,4 @@
-"""What benchmarks.workers and benchmarks.asgi share with the document; nothing is measured here."""
+"""What the smaller benchmarks share with the document; nothing is measured here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("psutil", reason="the benchmarks run in the project's own environment")
 document = pytest.importorskip("benchmarks.document")
-NAMES = ("workers", "asgi")
+NAMES = ("workers", "asgi", "synth")
 
 
 @pytest.mark.parametrize("name", NAMES)
