@@ -235,6 +235,21 @@ def test_another_instance_type_is_refused_while_scaling_is_registered(hosting: H
     assert hosting.update(two)["EndpointConfigName"] == two
 
 
+def test_a_hosts_machine_image_is_for_its_chip(hosting: Hosting) -> None:
+    """InferenceAmiVersion of API_ProductionVariant: the one with a Neuron driver is for Inferentia2 and Trainium."""
+    ami = "al2-ami-sagemaker-inference-neuron-2"
+    kept = hosting.sagemaker.describe_endpoint_config(
+        EndpointConfigName=hosting.config("ami", b"", InferenceAmiVersion=ami)
+    )
+    assert kept["ProductionVariants"][0]["InferenceAmiVersion"] == ami
+    for label, kind, other in (
+        ("inf1", "ml.inf1.xlarge", ami),
+        ("gpu", "ml.inf2.xlarge", "al2-ami-sagemaker-inference-gpu-2"),
+    ):
+        with pytest.raises(ClientError, match=f"InferenceAmiVersion {other} is not for {kind}"):
+            hosting.config(label, b"", InferenceAmiVersion=other, InstanceType=kind)
+
+
 def test_two_variants_share_the_traffic_by_weight(hosting: Hosting) -> None:
     one, two = hosting.config("one", artifact("one")), hosting.config("two", artifact("two"))
     variants = [
