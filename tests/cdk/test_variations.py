@@ -52,9 +52,11 @@ def test_inf2_takes_its_own_image_and_guardrails(large: dict[str, Any]) -> None:
     assert watched == [outputs[name]["Value"]["Ref"] for name in ("LatencyAlarmName", "ErrorAlarmName")]
 
 
-def test_role_may_describe_alarms_only_where_a_rollout_watches_them(large: dict[str, Any]) -> None:
+def test_role_may_describe_only_the_alarms_that_a_rollout_watches(large: dict[str, Any]) -> None:
+    watched = only(large, "AWS::SageMaker::Endpoint")["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
     (policy,) = only(large, "AWS::IAM::Role")["Policies"]
-    assert "cloudwatch:DescribeAlarms" in [row["Action"] for row in policy["PolicyDocument"]["Statement"]]
+    (row,) = [row for row in policy["PolicyDocument"]["Statement"] if row["Action"] == "cloudwatch:DescribeAlarms"]
+    assert sorted(text(row["Resource"])) == sorted(f"${{{alarm['AlarmName']['Ref']}.Arn}}" for alarm in watched)
 
 
 @pytest.mark.parametrize(("strategy", "kind"), [("blue-green", "ALL_AT_ONCE"), ("linear", "LINEAR")])
