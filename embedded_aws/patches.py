@@ -22,6 +22,7 @@ from moto.s3.exceptions import BucketAlreadyExists
 from moto.s3.models import FakeBucket, FakeKey, S3Backend, s3_backends
 
 from . import context
+from .api import s3
 from .api.autoscaling import AutoScaling
 from .api.cloudformation import CloudFormation
 from .api.cloudwatch import CloudWatch
@@ -54,6 +55,7 @@ def install() -> None:
     moto.ec2.urls.url_paths["{0}/"] = Ec2.dispatch
     moto.sts.urls.url_paths["{0}/$"] = Sts.dispatch
     states.install()
+    s3.install()
     _treat_loopback_as_tls()
     _let_logging_wait_for_its_policy()
     _deliver_no_access_logs()
@@ -113,7 +115,7 @@ def _treat_loopback_as_tls() -> None:
             return original(self, action, resource)
         body = json.loads(kept)
         statements = body["Statement"] if isinstance(body["Statement"], list) else [body["Statement"]]
-        body["Statement"] = [statement for statement in statements if not _asks_only_for_tls(statement)]
+        body["Statement"] = [row for row in statements if not (_asks_only_for_tls(row) or s3.asks_for_new_keys(row))]
         shown = copy.copy(self)
         shown.policy = json.dumps(body).encode()
         return original(shown, action, resource)
