@@ -86,6 +86,7 @@ VERBS = (
         ("fetch-weights", "operations.commands.artifacts", "Download weights that a spec has on S3."),
         ("publish", "operations.commands.artifacts", "Upload the artifact to S3, under its sha256."),
         ("smoke", "operations.commands.smoke", "Invoke the endpoint and compare its answer with the lock's."),
+        ("policies", "operations.commands.policies", "Print the least that publishing, deploying and invoking need."),
         ("wait", "operations.commands.smoke", "Return when no update and no scaling of the endpoint runs."),
         ("guard", "operations.commands.smoke", "Deploy with the endpoint's alarms taking a bad update back."),
         ("empty-bucket", "operations.commands.artifacts", "Delete all artifacts, so that the stack can be destroyed."),
