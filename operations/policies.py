@@ -103,8 +103,7 @@ def deployer(place: Place) -> list[Statement]:
     ]
     below = f"models/{name}/*"
     through = {"StringEquals": {"kms:ViaService": f"s3.{place.region}.amazonaws.com"}}
-    looks = ["sagemaker:DescribeEndpoint", "sagemaker:DescribeEndpointConfig", "sagemaker:DescribeModel"]
-    kinds = [place.arn("sagemaker", f"{kind}/*") for kind in ("endpoint", "endpoint-config", "model")]
+    kinds = {"Endpoint": "endpoint", "EndpointConfig": "endpoint-config", "Model": "model"}
     return [
         _allow("ThroughTheCdksRoles", ["sts:AssumeRole"], roles),
         _find_stacks(
@@ -116,16 +115,18 @@ def deployer(place: Place) -> list[Statement]:
         _allow("ReadModels", ["s3:GetObject"], f"{place.bucket}/{below}"),
         _allow("FindModels", ["s3:ListBucket"], place.bucket, StringLike={"s3:prefix": [below]}),
         _allow("DecryptModels", ["kms:Decrypt"], place.arn("kms", "key/*"), **through),
-        _allow("SeeWhatIsDeployed", looks, kinds),
-        _allow("SeeLogGroup", ["logs:DescribeLogGroups"], place.arn("logs", "log-group:*")),
+        *(
+            _allow(f"See{what}", [f"sagemaker:Describe{what}"], place.arn("sagemaker", f"{kind}/*"))
+            for what, kind in kinds.items()
+        ),
         _allow("SeeImage", ["ecr:DescribeImages"], f"arn:aws:ecr:{place.region}:*:repository/*"),
         _allow(
             "SeeServiceRoles",
             ["iam:GetRole"],
             f"arn:aws:iam::{place.account}:role/aws-service-role/*",
         ),
-        # Neither takes a resource that could be named before it is asked.
-        _allow("SeeQuotas", ["servicequotas:ListServiceQuotas", "sts:GetCallerIdentity"], "*"),
+        # None of these takes a resource.
+        _allow("See", ["logs:DescribeLogGroups", "servicequotas:ListServiceQuotas", "sts:GetCallerIdentity"], "*"),
     ]
 
 
