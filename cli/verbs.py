@@ -80,6 +80,7 @@ VERBS = (
     *_verbs(
         DEPLOY,
         "operations.__main__",
+        ("preflight", "operations.commands.preflight", "Ask the account what would fail later, before anything costs."),
         ("submit", "operations.commands.jobs", "Compile graphs in your account; make and publish the artifact here."),
         ("attach", "operations.commands.jobs", "Follow a compile run that was submitted before."),
         ("wheels", "operations.commands.jobs", "Download the compiler for jobs whose image lacks it."),

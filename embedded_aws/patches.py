@@ -13,7 +13,9 @@ import moto.cloudformation.urls
 import moto.cloudtrail.urls
 import moto.cloudwatch.urls
 import moto.ec2.urls
+import moto.ecr.urls
 import moto.sagemaker.urls
+import moto.servicequotas.urls
 import moto.sts.urls
 from moto.cloudtrail.responses import CloudTrailResponse
 from moto.core.config import default_user_config
@@ -27,6 +29,7 @@ from .api.autoscaling import AutoScaling
 from .api.cloudformation import CloudFormation
 from .api.cloudwatch import CloudWatch
 from .api.ec2 import Ec2
+from .api.quotas import Registry, ServiceQuotas
 from .api.sagemaker import SageMaker
 from .api.sts import Sts
 from .stepfunctions import states
@@ -54,6 +57,8 @@ def install() -> None:
     moto.cloudtrail.urls.url_paths["{0}/$"] = CloudTrail.dispatch
     moto.ec2.urls.url_paths["{0}/"] = Ec2.dispatch
     moto.sts.urls.url_paths["{0}/$"] = Sts.dispatch
+    moto.ecr.urls.url_paths["{0}/$"] = Registry.dispatch
+    moto.servicequotas.urls.url_paths["{0}/$"] = ServiceQuotas.dispatch
     states.install()
     s3.install()
     _treat_loopback_as_tls()

@@ -89,7 +89,9 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kind(arn: str) -> tuple[str, str]:
     """Service and kind of resource of an ARN, or of a format of one."""
     parts = re.sub(r"\$\{[^}]*\}", "x", arn).split(":", 5)
-    return parts[2], re.split(r"[/:]", parts[5])[0] if parts[2] != "s3" else ("object" if "/" in parts[5] else "bucket")
+    if parts[2] == "s3":
+        return "s3", "object" if "/" in parts[5] else "bucket"
+    return parts[2], re.split(r"[/:]", parts[5])[0] if re.search(r"[/:]", parts[5]) else ""
 
 
 def test_every_action_and_resource_exists(
