@@ -40,6 +40,7 @@ class ServerContext:
         self.hosted: dict[str, Hosted] = defaultdict(Hosted)  # by region
         self.jobs = Jobs(processing_quota)
         self.instances = Instances()
+        self.quotas: dict[tuple[str, str, str], float] = {}  # by region, service and code, where they were changed
         self.recorder = Recorder()
         self.scaling_tags = TaggingService()
 

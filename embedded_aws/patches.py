@@ -13,7 +13,9 @@ import moto.cloudformation.urls
 import moto.cloudtrail.urls
 import moto.cloudwatch.urls
 import moto.ec2.urls
+import moto.ecr.urls
 import moto.sagemaker.urls
+import moto.servicequotas.urls
 import moto.sts.urls
 from moto.cloudtrail.responses import CloudTrailResponse
 from moto.core.config import default_user_config
@@ -22,10 +24,12 @@ from moto.s3.exceptions import BucketAlreadyExists
 from moto.s3.models import FakeBucket, FakeKey, S3Backend, s3_backends
 
 from . import context
+from .api import s3
 from .api.autoscaling import AutoScaling
 from .api.cloudformation import CloudFormation
 from .api.cloudwatch import CloudWatch
 from .api.ec2 import Ec2
+from .api.quotas import Registry, ServiceQuotas
 from .api.sagemaker import SageMaker
 from .api.sts import Sts
 from .stepfunctions import states
@@ -53,7 +57,10 @@ def install() -> None:
     moto.cloudtrail.urls.url_paths["{0}/$"] = CloudTrail.dispatch
     moto.ec2.urls.url_paths["{0}/"] = Ec2.dispatch
     moto.sts.urls.url_paths["{0}/$"] = Sts.dispatch
+    moto.ecr.urls.url_paths["{0}/$"] = Registry.dispatch
+    moto.servicequotas.urls.url_paths["{0}/$"] = ServiceQuotas.dispatch
     states.install()
+    s3.install()
     _treat_loopback_as_tls()
     _let_logging_wait_for_its_policy()
     _deliver_no_access_logs()
@@ -113,7 +120,7 @@ def _treat_loopback_as_tls() -> None:
             return original(self, action, resource)
         body = json.loads(kept)
         statements = body["Statement"] if isinstance(body["Statement"], list) else [body["Statement"]]
-        body["Statement"] = [statement for statement in statements if not _asks_only_for_tls(statement)]
+        body["Statement"] = [row for row in statements if not (_asks_only_for_tls(row) or s3.asks_for_new_keys(row))]
         shown = copy.copy(self)
         shown.policy = json.dumps(body).encode()
         return original(shown, action, resource)

@@ -66,6 +66,13 @@ def check(
     raise typer.Exit(0 if all(report["ok"] for report in reports) else 1)
 
 
+# What the lock's manifest_sha256 is worth where the container's entry point is AWS's.
+ACCIDENTS_ONLY = (
+    "under torchserve the artifact's own code compares it with the lock: that finds an accident, not an artifact that "
+    "somebody replaced; serve.server: native compares it before any code of it runs"
+)
+
+
 @app.command()
 def cost(
     name: Annotated[str | None, typer.Argument(help="The endpoint's name; all of endpoints/ if none is given.")] = None,
@@ -187,6 +194,8 @@ def _print(reports: list[dict[str, Any]]) -> None:
                 typer.echo(f"{report['name']}: {report['fleet']}")
             if report["compile_job"]:
                 typer.echo(f"{report['name']}: a compile run costs {report['compile_job']}")
+            if report["server"] == "torchserve":
+                typer.echo(f"{report['name']}: {ACCIDENTS_ONLY}")
         for warning in (warning for report in good for warning in report["warnings"]):
             typer.echo(warning)
         for problem in (problem for report in good for problem in report["lock_problems"] or ()):

@@ -13,6 +13,7 @@ from .quantities import format_duration
 
 # glibc gives freed memory back so eagerly that picture handlers lose up to 40 % of their time; 256 MiB stops that.
 _MALLOC_BYTES = 268_435_456
+MANIFEST_VARIABLE = "ENDPOINT_MANIFEST_SHA256"
 # Cautious rates and fixed parts for the health checks: a slow download, unpacking, loading and one warm-up answer.
 _DOWNLOAD_BYTES_A_SECOND = 10_000_000
 _LOAD_BYTES_A_SECOND = 5_000_000
@@ -128,6 +129,8 @@ def worker_environment(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
     threaded = serve.server == "native"
     environment = {
         "ENDPOINT_SERVER": serve.server,
+        # What images/native/verify.py compares the artifact with before any code of it runs.
+        MANIFEST_VARIABLE: lock.manifest_sha256,
         "ENDPOINT_WORKERS": str(count),
         "ENDPOINT_CORES_PER_WORKER": str(serve.cores_per_worker),
         "ENDPOINT_MAX_PIXELS": str(serve.limits.pixels),

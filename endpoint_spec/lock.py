@@ -161,6 +161,7 @@ class Lock(_Part):
     target: Literal["inf1", "inf2"]
     digests: Digests
     artifact: Artifact
+    manifest_sha256: Sha256 = Field(description="of the artifact's manifest.json, which has those of its other files")
     previous: Artifact | None = None
     versions: dict[str, str]
     task: Task

@@ -25,6 +25,7 @@ ENDPOINT_LEAST_RATE          10000         bytes a second of a body that arrives
 ENDPOINT_RATE_WINDOW_S       10            seconds over which that rate is measured
 ENDPOINT_ALLOWED_HOSTS       (none)        name[:port],...: on a loopback address, what Host may be besides the server's
                                            own names, and the hosts of web pages that may ask (browser_guard.py)
+ENDPOINT_MANIFEST_SHA256     (no check)    sha256 of manifest.json in the lock; another artifact is not served
 NEURON_RT_NUM_CORES          (unset)       NeuronCores of this process
 
 "memory" is the machine's, or the container's if that has less.
@@ -88,6 +89,7 @@ class Settings:
     head_timeout_s: float = 10.0
     least_rate: int = 10_000
     rate_window_s: float = 10.0
+    manifest_sha256: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -115,6 +117,7 @@ class Settings:
             deadline_s=variables.decimal("ENDPOINT_DEADLINE_S", base.deadline_s, 0.1),
             drain_s=variables.decimal("ENDPOINT_DRAIN_S", base.drain_s, 0.1),
             neuron_cores=variables.whole("NEURON_RT_NUM_CORES", 0) or None,
+            manifest_sha256=variables.source.get("ENDPOINT_MANIFEST_SHA256", "").strip() or None,
             allowed_hosts=variables.hosts(ALLOWED_HOSTS),
             max_bodies=variables.whole("ENDPOINT_MAX_BODIES", base.max_bodies),
             transfer_bytes=variables.whole("ENDPOINT_TRANSFER_BYTES", base.transfer_bytes),
@@ -131,12 +134,12 @@ class _Variables:
     """Reads numbers and names, and collects what is wrong with them."""
 
     def __init__(self, source: Mapping[str, str]) -> None:
-        self._source = source
+        self.source = source
         self.problems: list[str] = []
 
     def whole(self, name: str, default: int) -> int:
         """A whole number, at least 1; `default` when the variable is not set."""
-        text = self._source.get(name, "").strip()
+        text = self.source.get(name, "").strip()
         if text and not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) >= 1):
             self.problems.append(f"{name} is {text[:40]!r}, it must be a whole number, at least 1")
             return default
@@ -144,7 +147,7 @@ class _Variables:
 
     def decimal(self, name: str, default: float, least: float) -> float:
         """A number, at least `least`; `default` when the variable is not set."""
-        text = self._source.get(name, "").strip()
+        text = self.source.get(name, "").strip()
         try:
             value = float(text) if text else default
         except ValueError:
@@ -155,7 +158,7 @@ class _Variables:
 
     def hosts(self, name: str) -> tuple[str, ...]:
         """Hosts with or without a port, separated by commas; none when the variable is not set."""
-        text = self._source.get(name, "").strip()
+        text = self.source.get(name, "").strip()
         given = [one.strip() for one in text.split(",")] if text else []
         bad = [one for one in given if read_host(one) is None]
         if bad:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -35,6 +35,10 @@ CONFIG = Config(retries={"mode": "standard", "total_max_attempts": 2}, connect_t
 
 class Account:
     """Clients of one account and region, made when first used; configured by boto3's usual environment."""
+
+    def __init__(self) -> None:
+        self._more: dict[str, Any] = {}
+        self._only_here = ""
 
     @cached_property
     def cloudformation(self) -> CloudFormationClient:
@@ -76,6 +80,14 @@ class Account:
         """Amazon EC2."""
         return boto3.client("ec2", config=CONFIG)
 
+    def client(self, service: str) -> Any:
+        """Another service, made when first used."""
+        if service not in self._more:
+            self._more[service] = boto3.client(service, config=CONFIG)  # type: ignore[call-overload]
+            if self._only_here:
+                _refuse_beyond_this_machine(self._more[service].meta.endpoint_url, self._only_here)
+        return self._more[service]
+
     def guard(self, *, what: str) -> None:
         """Refuse to bring `what` (a rehearsal, or an artifact made with a stand-in) anywhere but to loopback.
 
@@ -85,14 +97,9 @@ class Account:
             OperationError: when any client would leave this machine.
         """
         services = (self.cloudformation, self.s3, self.sagemaker, self.runtime, self.stepfunctions, self.logs, self.ec2)
+        self._only_here = what
         for client in services:
-            url = client.meta.endpoint_url
-            if not is_loopback(url):
-                raise OperationError(
-                    f"refused: {what} may only go to the embedded AWS on this machine, but boto3 would talk to {url}. "
-                    'Start it with "make up" and load its environment, or build for real with '
-                    '"inferentia build NAME" (without --rehearse).'
-                )
+            _refuse_beyond_this_machine(client.meta.endpoint_url, what)
 
     def outputs(self, stack: str, *keys: str) -> dict[str, str]:
         """Every output of a stack; `keys` must be among them.
@@ -140,6 +147,15 @@ def translate_aws_errors() -> Iterator[None]:
 def code_of(error: ClientError) -> str:
     """The code of an answer such as AccessDenied."""
     return error.response.get("Error", {}).get("Code", "")
+
+
+def _refuse_beyond_this_machine(url: str, what: str) -> None:
+    if not is_loopback(url):
+        raise OperationError(
+            f"refused: {what} may only go to the embedded AWS on this machine, but boto3 would talk to {url}. "
+            'Start it with "make up" and load its environment, or build for real with '
+            '"inferentia build NAME" (without --rehearse).'
+        )
 
 
 def _check_addresses() -> None:

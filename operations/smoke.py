@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from botocore.exceptions import ClientError
 
+from endpoint_spec import derive
 from endpoint_spec.lock import SampleAnswer, SampleRequest
 
 from .account import Account, code_of
@@ -104,14 +105,15 @@ def smoke(locked: Locked, account: Account) -> Smoke:
     """Invoke the deployed endpoint with the lock's sample: alone, and where it batches, among other requests.
 
     Raises:
-        OperationError: no sample in the lock, endpoint not in service, an error from the container, or an answer of
-            another kind. A wrong number is no exception: see `Smoke.passed`.
+        OperationError: no sample in the lock, endpoint not in service or not what spec and lock say, an error from the
+            container, or an answer of another kind. A wrong number is no exception: see `Smoke.passed`.
     """
     lock = locked.lock
     guard(account, lock)
     if lock.sample is None:
         raise OperationError(f"the lock of {lock.name} holds no sample: its model's definition has none.")
     require_in_service(lock.name, account)
+    require_deployed(locked, account)
     request, expected = lock.sample.request, lock.sample.answer
     started = time.perf_counter()
     body, kind, variant = invoke(lock.name, account, request, request.body)
@@ -160,6 +162,65 @@ def require_in_service(name: str, account: Account) -> None:
     if status not in ("InService", "Updating"):
         reason = description.get("FailureReason", "no reason given")
         raise OperationError(f"endpoint {name} is {status}: {reason}")
+
+
+def require_deployed(locked: Locked, account: Account) -> None:
+    """Walk from the endpoint to its configuration and model, and hold them against spec and lock.
+
+    While it is updated the configuration is the one before, and nothing is compared.
+
+    Raises:
+        OperationError: an update that SageMaker took back, which leaves the endpoint InService with a FailureReason
+            (https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeEndpoint.html), or another model data
+            address, image or environment, each with both values.
+    """
+    name = locked.lock.name
+    description = describe(name, account)
+    if description["EndpointStatus"] != "InService":
+        return
+    if "FailureReason" in description:
+        raise OperationError(
+            f"endpoint {name} is InService with {description['EndpointConfigName']}, the configuration before its last "
+            f"update, which SageMaker took back: {description['FailureReason']}"
+        )
+    config = account.sagemaker.describe_endpoint_config(EndpointConfigName=description["EndpointConfigName"])
+    names = [variant["ModelName"] for variant in config["ProductionVariants"]]
+    model = account.sagemaker.describe_model(ModelName=names[0])
+    found = _flat(dict(model["PrimaryContainer"]))
+    wanted = _flat(_container(locked, account))
+    rows = [
+        f"{key} is {found.get(key, 'not there')}, not {wanted.get(key, 'there')}"
+        for key in sorted({*found, *wanted})
+        if found.get(key) != wanted.get(key)
+    ]
+    if len(names) != 1:
+        rows.insert(0, f"it has {len(names)} variants, not 1")
+    if rows:
+        raise OperationError(
+            f"endpoint {name} serves something else than spec and lock say: {'; '.join(rows)}. Somebody pointed it "
+            f'elsewhere (configuration {description["EndpointConfigName"]}), or it was not deployed since: "cdk deploy '
+            f'InferentiaEndpoint-{name}".'
+        )
+
+
+def _container(locked: Locked, account: Account) -> dict[str, Any]:
+    """What the stack gives the model, of what is compared."""
+    spec, lock, region = locked.spec, locked.lock, account.sagemaker.meta.region_name
+    image = derive.container_image(spec)
+    environment = derive.worker_environment(spec, lock) | derive.neuron_monitor_environment(spec, region)
+    return {
+        "ModelDataUrl": f"s3://{account.artifact_bucket}/{lock.artifact.key}",
+        "Image": f"/{image.repository}:{image.tag}",
+        "Environment": environment,
+    }
+
+
+def _flat(container: dict[str, Any]) -> dict[str, str]:
+    """Address, image without its registry, and each variable of the environment."""
+    image = str(container["Image"])
+    variables = {f"Environment.{key}": value for key, value in (container.get("Environment") or {}).items()}
+    address = {"ModelDataUrl": container.get("ModelDataUrl", ""), "Image": image[image.index("/") :]}
+    return {**address, **variables}
 
 
 def explain_model_error(name: str, error: ClientError) -> str:

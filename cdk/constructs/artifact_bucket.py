@@ -11,6 +11,8 @@ from constructs import Construct
 
 from endpoint_spec import jobs
 
+from ..permissions import deny
+
 # Inputs, wheels and compiled variants are made again where they are missing. What a run left is for reading soon after.
 CACHE_DAYS, RUN_DAYS = 90, 30
 
@@ -18,8 +20,8 @@ CACHE_DAYS, RUN_DAYS = 90, 30
 class ArtifactBucket(Construct):
     """A private, versioned bucket under a customer key, with server access logs in a second bucket.
 
-    bucket: holds models/NAME/SHA256/model.tar.gz for ever, and for a time jobs/NAME/, what compile jobs use;
-        TLS only, no ACLs, encrypted with `key`.
+    bucket: holds models/NAME/SHA256/model.tar.gz for ever, each written once, and for a time jobs/NAME/, what compile
+        jobs use; TLS only, no ACLs, encrypted with `key`.
     key: customer managed, rotated every year.
     access_logs: receives the server access logs, for 365 days. Encrypted by S3 itself, because log delivery does not
         support customer keys as the default encryption of its target
@@ -73,6 +75,18 @@ class ArtifactBucket(Construct):
                 *(_expire(f"ExpireRuns-{name}", jobs.runs_prefix(name), RUN_DAYS) for name in compiled_here),
             ],
             removal_policy=removal,
+        )
+        # Written once: without the header that asks for a new key nobody writes a model, by copying neither. Parts of
+        # an upload cannot carry it and are no objects yet; the request that makes one of them has to.
+        # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html
+        self.bucket.add_to_resource_policy(
+            deny(
+                "ModelsAreWrittenOnce",
+                "s3:PutObject",
+                self.bucket.arn_for_objects("models/*"),
+                Null={"s3:if-none-match": "true"},
+                Bool={"s3:ObjectCreationOperation": "true"},
+            )
         )
         # What is kept stays closed: the policies go with their buckets, not with the stack.
         for bucket, fate in ((self.bucket, removal), (self.access_logs, RemovalPolicy.RETAIN)):

@@ -25,6 +25,10 @@ class CleanupRule(Construct):
             "events",
             f"Starts the cleanup behind compile runs of endpoint {endpoint_name}",
             {"Start": [allow("StartCleanup", "states:StartExecution", cleanup)]},
+            # The rule itself comes after its role. CloudFormation begins its name with the stack's, shortened where
+            # that has more than the 64 characters of a rule's name.
+            # https://docs.aws.amazon.com/eventbridge/latest/userguide/cross-service-confused-deputy-prevention.html
+            source="rule/InferentiaCompile-*",
         )
         events.CfnRule(
             self,

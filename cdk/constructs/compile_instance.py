@@ -76,6 +76,7 @@ class CompileInstance(Construct):
             "ec2",
             f"Compiles endpoint {files.name}: reads and writes below {jobs.base_prefix(files.name)}",
             {"Job": [*files.for_job(), *([answer_sessions] if machine.sessions else [])]},
+            source=None,  # EC2 hands a role to an instance of the role's own account, and names no source
         )
         acknowledge_patterns(self.role, files.job_patterns())
         if machine.sessions:

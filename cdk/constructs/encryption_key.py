@@ -9,7 +9,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
-from ..permissions import allow
+from ..permissions import allow, only_from
 
 
 class EncryptionKey(Construct):
@@ -25,11 +25,11 @@ class EncryptionKey(Construct):
         *,
         description: str,
         log_groups: Sequence[str],
-        for_alarms: bool = False,
+        for_alarms: str = "",
         keep: bool = False,
     ) -> None:
         """log_groups: names or patterns of the only log groups that may be encrypted with the key. for_alarms: let
-        alarms and EventBridge's rules use it.
+        alarms of this name or pattern, and EventBridge's rules, use it.
 
         Alarms cannot publish to a topic under alias/aws/sns: the policy of that key cannot be changed
         (https://repost.aws/knowledge-center/cloudwatch-configure-alarm-sns).
@@ -43,13 +43,14 @@ class EncryptionKey(Construct):
             removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if keep else RemovalPolicy.DESTROY,
         )
         if for_alarms:
-            # No condition on the account: the topic's own policy already lets only this account's alarms publish.
-            # Nor for events: EventBridge does not name its source to KMS.
-            # https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html#compatibility-with-aws-services
-            for sid, service in (("AlarmsPublish", "cloudwatch"), ("EventsPublish", "events")):
-                self.key.add_to_resource_policy(
-                    allow(sid, ["kms:Decrypt", "kms:GenerateDataKey"], "*", f"{service}.amazonaws.com")
-                )
+            # Alarms name their source to KMS as well. EventBridge does not, and may be given no such condition; the
+            # topic's policy has it. https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
+            # #compatibility-with-aws-services, https://github.com/aws/modern-data-architecture-accelerator
+            # (grantCloudWatchAlarmsTopicAccess)
+            alarms = only_from(self, "cloudwatch", f"alarm:{for_alarms}")
+            for sid, service, only in (("AlarmsPublish", "cloudwatch", alarms), ("EventsPublish", "events", {})):
+                actions, principal = ["kms:Decrypt", "kms:GenerateDataKey"], f"{service}.amazonaws.com"
+                self.key.add_to_resource_policy(allow(sid, actions, "*", principal, **only))
         self.key.add_to_resource_policy(self._logs_encrypt(log_groups))
 
     def _logs_encrypt(self, log_groups: Sequence[str]) -> iam.PolicyStatement:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aws_cdk import Stack
+from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
@@ -24,12 +25,12 @@ METRIC_NAMESPACES = ("/aws/sagemaker/Endpoints", "AWS/SageMaker")
 class Reports:
     """What the role may say and ask of monitoring.
 
-    log_group: where logs go. reads_alarms: may describe alarms, which a rollout with automatic rollback needs.
+    log_group: where logs go. alarms: which it may describe, as a rollout that they take back needs.
     namespaces: of CloudWatch, to which the container may write metrics beside SageMaker's own.
     """
 
     log_group: logs.ILogGroup
-    reads_alarms: bool = False
+    alarms: Sequence[cloudwatch.IAlarm] = ()
     namespaces: Sequence[str] = ()
 
 
@@ -67,19 +68,24 @@ class EndpointRole(Construct):
             allow("WriteLogs", write_logs, reports.log_group.log_group_arn),
             publishes_metrics([*METRIC_NAMESPACES, *reports.namespaces]),
         ]
-        if reports.reads_alarms:
-            statements.append(allow("ReadAlarms", "cloudwatch:DescribeAlarms", "*"))
+        if reports.alarms:
+            statements.append(
+                allow("ReadAlarms", "cloudwatch:DescribeAlarms", [alarm.alarm_arn for alarm in reports.alarms])
+            )
         self.role = role_of(
             self,
             "sagemaker",
             "Runs an Inferentia endpoint: reads its model, pulls its image, writes its logs",
             {"Endpoint": statements},
+            # Exactly so: for endpoints SageMaker names no single resource.
+            # https://docs.aws.amazon.com/sagemaker/latest/dg/security-confused-deputy-prevention.html
+            source="*",
         )
         acknowledge_pattern(
             self.role, resource=reports.log_group.log_group_arn, reason="The streams of one log group, by its ARN."
         )
         acknowledge_any_resource(
             self.role,
-            "ecr:GetAuthorizationToken, cloudwatch:PutMetricData and cloudwatch:DescribeAlarms take no resource; "
-            "PutMetricData is limited to SageMaker's namespaces and the endpoint's own by a condition.",
+            "ecr:GetAuthorizationToken and cloudwatch:PutMetricData take no resource; the latter is limited to "
+            "SageMaker's namespaces and the endpoint's own by a condition.",
         )

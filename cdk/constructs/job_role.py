@@ -46,7 +46,8 @@ class JobRole(Construct):
             "sagemaker",
             f"Compiles endpoint {files.name}: reads and writes below {jobs.base_prefix(files.name)}",
             {"Job": statements},
-            StringEquals={"aws:SourceAccount": stack.account},
+            # https://docs.aws.amazon.com/sagemaker/latest/dg/security-confused-deputy-prevention.html
+            source=f"processing-job/{job_name_pattern(files.name)}",
         )
         acknowledge_patterns(self.role, files.job_patterns())
         acknowledge_any_resource(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
@@ -33,7 +34,8 @@ class Container:
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """Where it runs: instance type, instances at the start, and both time limits of a start in seconds.
+    """Where it runs: instance type, instances at the start, the key of their disks, and both time limits of a start in
+    seconds.
 
     fixed: initial_instances is what it has from each update on; otherwise it keeps what scaling reached.
     ami_version: the host's machine image by the name that the API has for it, None where it has none for the chip.
@@ -44,6 +46,7 @@ class Capacity:
     instance_type: str
     ami_version: str | None
     initial_instances: int
+    volume_key: kms.IKey
     fixed: bool
     model_download_timeout: int
     startup_timeout: int
@@ -80,6 +83,9 @@ class ModelEndpoint(Construct):
             self,
             "FixedConfig" if capacity.fixed else "Config",
             production_variants=[self._variant(capacity)],
+            # Inf1 and Inf2 have no disks of their own, which encrypt themselves and take no key.
+            # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html
+            kms_key_id=capacity.volume_key.key_arn,
             metrics_config=sagemaker.CfnEndpointConfig.MetricsConfigProperty(
                 enable_enhanced_metrics=METRICS[serve.metrics][0],
                 enable_detailed_observability=METRICS[serve.metrics][1],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from aws_cdk import Aws, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
 from aws_cdk import aws_iam as iam
@@ -13,7 +12,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from ..permissions import allow
+from ..permissions import allow, only_from
 
 
 class NotificationTopic(Construct):
@@ -58,13 +57,12 @@ class NotificationTopic(Construct):
         The topic's key has to admit cloudwatch.amazonaws.com and events.amazonaws.com. A generated name begins with its
         stack's; a rule's has 64 characters at most, so that of a long one only the beginning is there.
         """
-        stack, arn = Stack.of(self), self.topic.topic_arn
+        arn = self.topic.topic_arn
         # https://docs.aws.amazon.com/sns/latest/dg/sns-access-policy-use-cases.html and
         # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-conditions.html
         senders = (("AlarmsPublish", "cloudwatch", f"alarm:{alarms}"), ("EventsPublish", "events", f"rule/{rules}"))
         for sid, service, names in senders:
-            source = f"arn:{Aws.PARTITION}:{service}:{stack.region}:{stack.account}:{names}"
-            only = {"ArnLike": {"aws:SourceArn": source}, "StringEquals": {"aws:SourceAccount": stack.account}}
+            only = only_from(self, service, names)
             self.topic.add_to_resource_policy(allow(sid, "sns:Publish", arn, f"{service}.amazonaws.com", **only))
 
     def notified_by(self, alarms: Iterable[cloudwatch.Alarm]) -> None:

@@ -47,12 +47,17 @@ class ProcessingBackend(Construct):
         own = f"arn:{Aws.PARTITION}:sagemaker:{stack.region}:{stack.account}"
         jobs = f"{own}:processing-job/{job_name_pattern(files.name)}"
         patterns = {jobs: "Jobs are named for each run; the pattern is this endpoint's alone."}
-        only_such: dict[str, Any] = {"ForAllValues:StringEquals": {"sagemaker:InstanceTypes": [machine.instance_type]}}
+        # https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonsagemaker.html
+        only_such: dict[str, Any] = {
+            "ForAllValues:StringEquals": {"sagemaker:InstanceTypes": [machine.instance_type]},
+            "NumericLessThanEquals": {"sagemaker:MaxRuntimeInSeconds": str(context.limit)},
+            "ArnEquals": {"sagemaker:OutputKmsKey": context.kms_key},
+        }
         self.backend = ComputeBackend(
             workflow=Workflow(job=processing_states(context, machine)),
             stop=stop_states(context, "All stopped"),
             run_statements=[
-                # Without a network, and on the machine that the cost limit was reckoned with.
+                # Without a network, on the machine and for the time that the cost limit was reckoned with.
                 allow(
                     "StartJobs",
                     "sagemaker:CreateProcessingJob",

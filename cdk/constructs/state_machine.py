@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_stepfunctions as stepfunctions
@@ -49,8 +48,14 @@ class StateMachine(Construct):
         super().__init__(scope, construct_id)
         # Step Functions asks for these before it creates the machine; none of them takes a resource.
         deliver = allow("DeliverLogs", _DELIVER_LOGS, "*")
-        account = {"aws:SourceAccount": Stack.of(self).account}
-        self.role = role_of(self, "states", description, {"Machine": [*statements, deliver]}, StringEquals=account)
+        self.role = role_of(
+            self,
+            "states",
+            description,
+            {"Machine": [*statements, deliver]},
+            # https://docs.aws.amazon.com/step-functions/latest/dg/procedure-create-iam-role.html
+            source="stateMachine:*",
+        )
         acknowledge_any_resource(
             self.role, f"Log deliveries, for which Step Functions asks, take no resource. {any_resource}".strip()
         )

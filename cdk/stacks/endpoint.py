@@ -86,7 +86,7 @@ class EndpointStack(SpecStack):
         if shared is None:
             topic.admit(alarms=f"{stack_name(spec.name)}-*", rules="InferentiaEndpoint-*")
         topic.notified_by(alarms.all)
-        serving = self._serve(spec, lock, artifacts, logs, alarms)
+        serving = self._serve(spec, lock, artifacts, logs, alarms, key)
         target_value = derive.target_value(spec, lock)
         if not spec.scale.fixed:  # SageMaker refuses another instance type while the variant is a scalable target
             EndpointScaling(
@@ -119,14 +119,20 @@ class EndpointStack(SpecStack):
         return EncryptionKey(
             self,
             "Encryption",
-            description=f"Encrypts the alarm messages and the logs of endpoint {spec.name}",
+            description=f"Encrypts the alarm messages, logs and disks of endpoint {spec.name}",
             log_groups=[endpoint_log_group(spec.name)],
-            for_alarms=True,
+            for_alarms=f"{stack_name(spec.name)}-*",
             keep=spec.logs.keep,
         ).key
 
     def _serve(
-        self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack, logs: ILogGroup, alarms: EndpointAlarms
+        self,
+        spec: EndpointSpec,
+        lock: Lock,
+        artifacts: ArtifactsStack,
+        logs: ILogGroup,
+        alarms: EndpointAlarms,
+        volume_key: Key,
     ) -> ModelEndpoint:
         image = RegistryImage(self, "Image", image=derive.container_image(spec))
         rollout = deployment_config(
@@ -144,7 +150,7 @@ class EndpointStack(SpecStack):
             repository_arn=image.repository_arn,
             reports=Reports(
                 log_group=logs,
-                reads_alarms=rollout is not None,
+                alarms=[alarms.latency, alarms.error_rate] if rollout is not None else (),
                 namespaces=[namespace] if namespace else [],
             ),
         )
@@ -163,6 +169,7 @@ class EndpointStack(SpecStack):
                 instance_type=spec.serve.instance_type,
                 ami_version=platforms.host(spec.compile.target).ami_version,
                 initial_instances=derive.instances(spec),
+                volume_key=volume_key,
                 fixed=spec.scale.fixed,
                 model_download_timeout=derive.model_download_timeout(lock),
                 startup_timeout=derive.startup_timeout(lock),

@@ -38,9 +38,9 @@ class SharedStack(Stack):
         self.key = EncryptionKey(
             self,
             "Encryption",
-            description="Encrypts messages and logs of the endpoints that share it",
+            description="Encrypts messages, logs and disks of the endpoints that share it",
             log_groups=[endpoint_log_group("*"), run_log_group("*")],
-            for_alarms=True,
+            for_alarms="InferentiaEndpoint-*",
             keep=any(spec.logs.keep for spec in specs),
         ).key
         receivers = {receiver for spec in specs for receiver in spec.alarms.notify or ()}

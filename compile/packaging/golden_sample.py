@@ -57,6 +57,7 @@ def environment(spec: EndpointSpec, lock: locks.Lock) -> dict[str, str]:
     """The container's environment, with one worker: this machine serves one request at a time."""
     planned = derive.worker_environment(spec, lock)
     kept = {key: value for key, value in planned.items() if key.startswith("ENDPOINT_")}
+    del kept[derive.MANIFEST_VARIABLE]  # of the target's artifact, which the CPU's has other graphs than
     return {**kept, "ENDPOINT_WORKERS": "1", "ENDPOINT_PROCESSES": "1", "ENDPOINT_SERVER": "native"}
 
 

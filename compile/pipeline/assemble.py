@@ -64,7 +64,8 @@ def pack(
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     with reporter.step("package", size) as advance:
         digest = package.write_archive(folder, archive, advance)
-    lock = locking.draft(spec, manifest, proven, digest, archive.stat().st_size)
+    written = manifests.file_sha256(folder / manifests.FILE_NAME)
+    lock = locking.draft(spec, manifest, written, proven, digest, archive.stat().st_size)
     if asked is None:
         return lock
     with reporter.step("sample answer from the packaged code"):

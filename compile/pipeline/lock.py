@@ -73,8 +73,13 @@ def _parity(built: Sequence[CompiledVariant]) -> locks.Parity:
     )
 
 
-def draft(spec: EndpointSpec, manifest: ArtifactManifest, proven: Proof, digest: str, size: int) -> locks.Lock:
-    """The lock of an archive of `size` bytes and sha256 `digest`, without its sample and its predecessor."""
+def draft(
+    spec: EndpointSpec, manifest: ArtifactManifest, manifest_sha256: str, proven: Proof, digest: str, size: int
+) -> locks.Lock:
+    """The lock of an archive of `size` bytes and sha256 `digest`, without its sample and its predecessor.
+
+    manifest_sha256: of manifest.json as it is in the archive.
+    """
     return locks.Lock(
         name=manifest.name,
         rehearsal=manifest.rehearsal,
@@ -82,6 +87,7 @@ def draft(spec: EndpointSpec, manifest: ArtifactManifest, proven: Proof, digest:
         target=spec.compile.target,
         digests=locks.Digests(build=manifest.digests.build, handler=manifest.digests.handler, artifact=digest),
         artifact=locks.Artifact(key=locks.artifact_key(manifest.name, digest), bytes=size),
+        manifest_sha256=manifest_sha256,
         versions=dict(manifest.versions),
         task=locks.Task(name=manifest.task.name, settings=dict(manifest.task.settings)),
         weights=proven.weights,

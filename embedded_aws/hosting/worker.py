@@ -21,6 +21,7 @@ from ..access import LOOPBACK
 from ..process.group import KILL_AFTER_SECONDS, ProcessGroup
 from .logs import LogShipper
 
+VERIFY = Path(__file__).parents[2] / "images" / "native" / "verify.py"
 PING_TIMEOUT_SECONDS = 2.0
 PING_EVERY_SECONDS = 0.2
 RESTART_AFTER_SECONDS = 0.5
@@ -84,6 +85,8 @@ class Worker:
         self.port = free_port()
         command = [sys.executable, "-m", "inference_code.server", "--model-dir", str(self.model)]
         command += ["--host", LOOPBACK, "--port", str(self.port)]
+        if self.environment.get("ENDPOINT_SERVER") == "native":  # as the native image does
+            command = [sys.executable, "-I", str(VERIFY), "--model-dir", str(self.model), "--", *command]
         self._process = ProcessGroup(command, self.model / "code", self.environment)
         self.logs.follow(self._process.output)
 

@@ -16,9 +16,11 @@ import numpy as np
 import torch
 
 from inference_code.artifact.manifest import (
+    FILE_NAME,
     ArtifactManifest,
     ManifestError,
     PackagedVariant,
+    file_sha256,
     read,
     restore,
     verify_files,
@@ -126,9 +128,13 @@ def _one_line(error: BaseException) -> str:
 
 
 def open_artifact(model_dir: Path, settings: Settings) -> ArtifactManifest:
-    """Read the manifest and check it against this machine: every file's sha256, versions, cores. Raises LoadError."""
+    """Read the manifest and check it: its own sha256 and every file's, versions, cores. Raises LoadError.
+
+    This is code of the artifact, so it finds an accident, not an artifact that somebody replaced with its code.
+    """
     try:
         manifest = read(model_dir)
+        _check_digest(model_dir, settings)
         verify_files(manifest, model_dir)
     except ManifestError as error:
         raise LoadError(str(error)) from None
@@ -136,6 +142,15 @@ def open_artifact(model_dir: Path, settings: Settings) -> ArtifactManifest:
     check_sizes(manifest)
     check_cores(manifest, settings)
     return manifest
+
+
+def _check_digest(model_dir: Path, settings: Settings) -> None:
+    expected, found = settings.manifest_sha256, file_sha256(Path(model_dir) / FILE_NAME)
+    if expected not in (None, found):
+        raise LoadError(
+            f"{FILE_NAME} has the sha256 {found}, the endpoint was deployed with a lock that says {expected}: "
+            "another artifact lies under its key"
+        )
 
 
 def check_sizes(manifest: ArtifactManifest) -> None:

@@ -67,6 +67,7 @@ def lock_of(endpoint: specs.EndpointSpec, **changes: Any) -> Lock:
             "artifact": SHA256,
         },
         "artifact": {"key": artifact_key(endpoint.name, SHA256), "bytes": 100_000_000},
+        "manifest_sha256": SHA256,
         "versions": {"torch": "1.13.1"},
         "task": {"name": "tensor"},
         "weights": {"source": "random:0"},

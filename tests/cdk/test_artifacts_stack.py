@@ -4,7 +4,7 @@ from typing import Any
 
 from cdk.deployment import Deployment
 from tests.cdk.projects import Synthesize
-from tests.cdk.reading import as_list, resources, text
+from tests.cdk.reading import as_list, resources, statements, text
 
 BUCKET, LOGS = "ArtifactsBucket88671897", "ArtifactsAccessLogs4D97777C"
 
@@ -39,11 +39,26 @@ def test_both_buckets_refuse_requests_without_tls(artifacts: dict[str, Any]) -> 
     for policy in resources(artifacts, "AWS::S3::BucketPolicy").values():
         properties = text(policy["Properties"])
         for statement in properties["PolicyDocument"]["Statement"]:
-            if statement["Effect"] == "Deny":
+            if statement["Effect"] == "Deny" and "Sid" not in statement:
                 assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
                 assert statement["Principal"] == {"AWS": "*"}
                 denied[properties["Bucket"]] = sorted(statement["Resource"])
     assert denied == {f"${{{name}}}": [f"${{{name}.Arn}}", f"${{{name}.Arn}}/*"] for name in (BUCKET, LOGS)}
+
+
+def test_models_are_written_once(artifacts: dict[str, Any]) -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html"""
+    found = [row for _, row in statements(artifacts) if row.get("Sid") == "ModelsAreWrittenOnce"]
+    assert found == [
+        {
+            "Sid": "ModelsAreWrittenOnce",
+            "Effect": "Deny",
+            "Principal": {"AWS": "*"},
+            "Action": "s3:PutObject",
+            "Resource": f"${{{BUCKET}.Arn}}/models/*",
+            "Condition": {"Null": {"s3:if-none-match": "true"}, "Bool": {"s3:ObjectCreationOperation": "true"}},
+        }
+    ]
 
 
 def test_production_keeps_key_and_buckets(artifacts: dict[str, Any]) -> None:

@@ -171,10 +171,15 @@ def test_processing_image_is_the_targets(synthesize: Synthesize, target: str) ->
 def test_machine_may_start_only_isolated_jobs_on_the_machine_of_the_spec(processing: dict[str, Any]) -> None:
     start = statements(processing, "RunsRunRole")["StartJobs"]
     assert start["Action"] == "sagemaker:CreateProcessingJob"
+    run, _ = definitions(processing)
+    request = variant_states(run)["Start"]["Parameters"]
     assert start["Condition"] == {
         "Bool": {"sagemaker:NetworkIsolation": "true"},
         "ForAllValues:StringEquals": {"sagemaker:InstanceTypes": ["ml.c5.4xlarge"]},
+        "NumericLessThanEquals": {"sagemaker:MaxRuntimeInSeconds": "10800"},
+        "ArnEquals": {"sagemaker:OutputKmsKey": request["ProcessingOutputConfig"]["KmsKeyId"]},
     }
+    assert request["StoppingCondition"] == {"MaxRuntimeInSeconds": 10800}
     assert start["Resource"].endswith(":processing-job/processing-????????????????????????????????-*")
 
 

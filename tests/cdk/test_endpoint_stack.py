@@ -133,6 +133,7 @@ def test_logs_are_kept_90_days_under_the_endpoints_key(full: dict[str, Any]) -> 
     assert group["LogGroupName"] == "/aws/sagemaker/Endpoints/full"
     assert group["RetentionInDays"] == 90
     assert group["KmsKeyId"] == f"${{{key}.Arn}}"
+    assert text(only(full, "AWS::SageMaker::EndpointConfig"))["KmsKeyId"] == f"${{{key}.Arn}}"
 
 
 def test_scaling_follows_concurrency_within_bounds(full: dict[str, Any]) -> None:
@@ -243,6 +244,7 @@ def test_alarms_may_publish_to_the_encrypted_topic(full: dict[str, Any]) -> None
         principal = {"Service": f"{service}.amazonaws.com"}
         key = [row for row in only(full, "AWS::KMS::Key")["KeyPolicy"]["Statement"] if row["Principal"] == principal]
         assert [row["Action"] for row in key] == [["kms:Decrypt", "kms:GenerateDataKey"]]
+        assert ("Condition" in key[0]) is (service == "cloudwatch")
         topic = only(full, "AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
         (publish,) = [text(row) for row in topic if row["Principal"] == principal]
         assert publish["Action"] == "sns:Publish"

@@ -13,7 +13,6 @@ from tests.cdk.reading import as_list, statements
 ANY_RESOURCE = {
     "LogInToRegistry": "ecr:GetAuthorizationToken knows no resource",
     "PublishMetrics": "cloudwatch:PutMetricData knows no resource; a condition names the namespaces",
-    "ReadAlarms": "cloudwatch:DescribeAlarms of a list of alarms knows no resource",
     "DeliverLogs": "log deliveries are no resources; Step Functions checks for all of these",
     "FindInstances": "ec2:DescribeInstances knows no resource",
     "FindJobs": "sagemaker:ListProcessingJobs knows no resource",
@@ -127,14 +126,35 @@ def test_nobody_outside_is_let_in(templates: dict[str, dict[str, Any]]) -> None:
             assert principal["Service"] in PRINCIPALS
 
 
-def test_services_are_held_to_this_account(templates: dict[str, dict[str, Any]]) -> None:
-    """Against a confused deputy: only statements whose own resource is already closed go without a condition."""
-    unconditional = [
-        statement.get("Sid", statement["Action"])
-        for resource, statement in allowing(templates)
-        if "Service" in statement.get("Principal", {}) and "Condition" not in statement
-    ]
-    assert set(unconditional) == {"sts:AssumeRole", "AlarmsPublish", "EventsPublish"}
+# Services' resources for which roles, keys and topics may be used, as the end of their ARNs.
+SOURCES = {
+    "cloudwatch.amazonaws.com": {
+        f"alarm:InferentiaEndpoint-{name}-*" for name in ("small", "full", "large", *COMPILED_HERE)
+    },
+    "events.amazonaws.com": {"rule/InferentiaCompile-*", "rule/InferentiaEndpoint-*"},
+    "sagemaker.amazonaws.com": {"*", f"processing-job/processing-{_JOB}"},
+    "states.amazonaws.com": {"stateMachine:*"},
+}
+
+
+def test_services_are_held_to_this_account_and_to_its_resources(templates: dict[str, dict[str, Any]]) -> None:
+    """Against a confused deputy; https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html."""
+    found: dict[str, set[str]] = {}
     for resource, statement in allowing(templates):
-        if statement.get("Sid") == "AlarmsPublish" and "Condition" not in statement:
-            assert resource["Type"] == "AWS::KMS::Key"  # the topic's policy names this account's alarms
+        service = (statement.get("Principal") or {}).get("Service")
+        conditions = statement.get("Condition", {})
+        if service == "ec2.amazonaws.com":  # hands a role to instances of the role's own account, and names no source
+            assert not conditions
+        elif service == "events.amazonaws.com" and resource["Type"] == "AWS::KMS::Key":
+            assert not conditions  # it names none to KMS; see encryption_key.py
+        elif service == "logs.${AWS::Region}.amazonaws.com":  # the encryption context is the group's whole ARN
+            (contexts,) = (
+                conditions["ArnLike"].values() if "ArnLike" in conditions else conditions["ArnEquals"].values()
+            )
+            assert all(f":{_OWN}:log-group:/aws/" in context for context in as_list(contexts))
+        elif service is not None:
+            assert conditions["StringEquals"] == {"aws:SourceAccount": "${AWS::AccountId}"}
+            source = conditions["ArnLike"]["aws:SourceArn"]
+            found.setdefault(service, set()).add(source.partition(f":{_OWN}:")[2])
+    assert found.pop("logging.s3.amazonaws.com") == {""}  # the artifact bucket's own ARN
+    assert found == SOURCES

@@ -59,9 +59,11 @@ def test_inf1_names_no_machine_image_since_the_api_has_none(small: dict[str, Any
     assert "InferenceAmiVersion" not in variant
 
 
-def test_role_may_describe_alarms_only_where_a_rollout_watches_them(large: dict[str, Any]) -> None:
+def test_role_may_describe_only_the_alarms_that_a_rollout_watches(large: dict[str, Any]) -> None:
+    watched = only(large, "AWS::SageMaker::Endpoint")["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
     (policy,) = only(large, "AWS::IAM::Role")["Policies"]
-    assert "cloudwatch:DescribeAlarms" in [row["Action"] for row in policy["PolicyDocument"]["Statement"]]
+    (row,) = [row for row in policy["PolicyDocument"]["Statement"] if row["Action"] == "cloudwatch:DescribeAlarms"]
+    assert sorted(text(row["Resource"])) == sorted(f"${{{alarm['AlarmName']['Ref']}.Arn}}" for alarm in watched)
 
 
 @pytest.mark.parametrize(("strategy", "kind"), [("blue-green", "ALL_AT_ONCE"), ("linear", "LINEAR")])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import inference_code
+from inference_code.artifact.manifest import FILE_NAME, file_sha256
 from tests.inference_code.artifacts import change_manifest, doubling_artifact
 
 HANDLER = """
@@ -24,8 +25,9 @@ def packed(folder: Path, label: str, **changes: Any) -> bytes:
     package = Path(inference_code.__file__).parent
     shutil.copytree(package, folder / "code" / "inference_code", ignore=shutil.ignore_patterns("__pycache__"))
     doubling_artifact(folder, HANDLER.replace("LABEL", label))
-    if changes:
-        change_manifest(folder, **changes)
+    listed = {path.relative_to(folder).as_posix(): file_sha256(path) for path in folder.rglob("*") if path.is_file()}
+    del listed[FILE_NAME]
+    change_manifest(folder, **{"files": listed, **changes})
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         tar.add(folder, ".")

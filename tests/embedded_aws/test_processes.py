@@ -9,10 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 from botocore.exceptions import ClientError
 
 from endpoint_spec import load
 from endpoint_spec.derive import worker_environment
+from inference_code.artifact.manifest import FILE_NAME, file_sha256
 from tests.embedded_aws.helpers import Hosting, alive
 from tests.embedded_aws.packing import packed
 from tests.embedded_aws.running import wait_for
@@ -21,12 +23,12 @@ from tests.endpoint_spec.projects import SMALL, a_lock, fill
 BODY, KIND = b'{"x": [1, 2, 3]}', "application/json"
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """What the stack would give the container."""
+def environment(folder: Path, artifact: Path) -> dict[str, str]:
+    """What the stack would give the container for an artifact that was packed there."""
     path = fill(folder) / "endpoints" / "depth.yaml"
     path.write_text(SMALL + "serve: {server: native, processes: 2}\n")
     spec = load(path)
-    return worker_environment(spec, a_lock(spec))
+    return worker_environment(spec, a_lock(spec, manifest_sha256=file_sha256(artifact / FILE_NAME)))
 
 
 def config(hosting: Hosting, content: bytes, environment: dict[str, str]) -> str:
@@ -43,9 +45,10 @@ def config(hosting: Hosting, content: bytes, environment: dict[str, str]) -> str
 
 
 def test_two_processes_serve_one_endpoint(hosting: Hosting, tmp_path: Path) -> None:
-    given = environment(tmp_path / "project")
+    content = packed(tmp_path / "one", "one")
+    given = environment(tmp_path / "project", tmp_path / "one")
     assert (given["ENDPOINT_PROCESSES"], given["NEURON_RT_NUM_CORES"]) == ("2", "4")
-    described = hosting.up(config(hosting, packed(tmp_path / "one", "one"), given))
+    described = hosting.up(config(hosting, content, given))
     assert described["EndpointStatus"] == "InService", described
 
     def ask(_: int) -> Any:
@@ -77,8 +80,20 @@ def test_two_processes_serve_one_endpoint(hosting: Hosting, tmp_path: Path) -> N
 def test_processes_that_cannot_share_the_cores_fail_the_endpoint_with_one_reason(
     hosting: Hosting, tmp_path: Path
 ) -> None:
-    given = environment(tmp_path / "project") | {"ENDPOINT_PROCESSES": "3"}
-    described = hosting.up(config(hosting, packed(tmp_path / "one", "one"), given))
+    content = packed(tmp_path / "one", "one")
+    given = environment(tmp_path / "project", tmp_path / "one") | {"ENDPOINT_PROCESSES": "3"}
+    described = hosting.up(config(hosting, content, given))
     assert described["EndpointStatus"] == "Failed"
     reason = "3 processes cannot share ENDPOINT_WORKERS, 4: 1, 2, 4 can; change serve.processes"
     assert reason in described["FailureReason"] or reason in hosting.logs()
+
+
+@pytest.mark.parametrize("server", ["native", "torchserve"])
+def test_an_artifact_replaced_with_its_manifest_does_not_serve(hosting: Hosting, tmp_path: Path, server: str) -> None:
+    """The native image compares it with the lock before any code of it runs; elsewhere the artifact's own code does."""
+    packed(tmp_path / "proven", "proven")
+    given = environment(tmp_path / "project", tmp_path / "proven") | {"ENDPOINT_SERVER": server}
+    described = hosting.up(config(hosting, packed(tmp_path / "other", "other"), given))
+    assert described["EndpointStatus"] == "Failed"
+    assert "another artifact" in hosting.logs()
+    assert ("is refused: manifest.json" in hosting.logs()) is (server == "native")

@@ -69,6 +69,7 @@ def a_lock(spec: EndpointSpec, *, size: int = 100_000_000, rehearsal: bool = Fal
         "target": spec.compile.target,
         "digests": {"build": build_digest(spec), "handler": handler_digest(spec), "artifact": SHA},
         "artifact": {"key": artifact_key(spec.name, SHA), "bytes": size},
+        "manifest_sha256": SHA,
         "versions": {"torch": "1.13.1"},
         "task": {"name": "depth-estimation", "settings": {"mean": [0.5]}},
         "weights": {"source": "random:0", "sha256": None},

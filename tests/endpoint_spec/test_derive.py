@@ -81,6 +81,7 @@ def test_environment_in_full(read: Loader) -> None:
     spec = on(read, "ml.inf1.6xlarge", share=4, more=", max_batch_delay: 2.5ms, limits: {pixels: 12M, items: 3}")
     assert worker_environment(spec, a_lock(spec)) == {
         "ENDPOINT_SERVER": "torchserve",
+        "ENDPOINT_MANIFEST_SHA256": a_lock(spec).manifest_sha256,
         "ENDPOINT_WORKERS": "4",
         "ENDPOINT_CORES_PER_WORKER": "4",
         "ENDPOINT_MAX_PIXELS": "12000000",

@@ -38,11 +38,12 @@ def test_each_variable_is_read() -> None:
             "ENDPOINT_HEAD_TIMEOUT_S": "19",
             "ENDPOINT_LEAST_RATE": "20",
             "ENDPOINT_RATE_WINDOW_S": "21",
+            "ENDPOINT_MANIFEST_SHA256": "22",
         }
     )
     hosts = ("depth.example", "depth.example:8443", "[::1]:9")
     limits = Limits(1, 2, 3, 4, 13, 14, 15, 16)
-    assert settings == Settings(limits, 7, 5, 6, 0.0, 8, 12, 0.5, 10.0, 11.0, 9, hosts, 17, 18, 19.0, 20, 21.0)
+    assert settings == Settings(limits, 7, 5, 6, 0.0, 8, 12, 0.5, 10.0, 11.0, 9, hosts, 17, 18, 19.0, 20, 21.0, "22")
 
 
 def test_all_bad_values_are_named_together() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import boto3
 import pytest
+from boto3.s3.transfer import TransferConfig
 
-from operations.account import translate_aws_errors
+from operations import publish as publishing
+from operations.account import Account, translate_aws_errors
 from operations.errors import OperationError
 from tests.operations.conftest import write_lock
 
@@ -59,10 +65,58 @@ def test_a_missing_artifact_names_the_command(project: Path, bucket: str, run: R
 
 def test_another_object_under_the_key_is_not_overwritten(project: Path, bucket: str, run: Run) -> None:
     lock = json.loads((project / "build/rehearsal/depth.lock.json").read_text())
-    boto3.client("s3").put_object(Bucket=bucket, Key=lock["artifact"]["key"], Body=b"short")
+    size = (project / "build/rehearsal/depth/model.tar.gz").stat().st_size
+    boto3.client("s3").put_object(Bucket=bucket, Key=lock["artifact"]["key"], Body=b"x" * size)
     code, _, err = run("publish", "depth", "--rehearsal", "--root", str(project))
     assert code == 1
-    assert "holds 5 bytes" in err
+    assert "holds another object than the lock's: its sha256 is" in err
+    assert len(boto3.client("s3").list_object_versions(Bucket=bucket)["Versions"]) == 1
+
+
+@pytest.mark.parametrize("parts", [False, True])
+@pytest.mark.parametrize("theirs", ["the same", "another"])
+def test_what_somebody_else_published_meanwhile_is_compared(
+    project: Path, bucket: str, run: Run, monkeypatch: pytest.MonkeyPatch, parts: bool, theirs: str
+) -> None:
+    """S3 answers 412 to If-None-Match: https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html"""
+    path = project / "build/rehearsal/depth/model.tar.gz"
+    if parts:
+        monkeypatch.setattr(publishing, "TRANSFER", TransferConfig(multipart_threshold=1, use_threads=False))
+    looked = publishing.stored_sha256
+
+    def look(account: Account, bucket: str, key: str) -> str | None:
+        found = looked(account, bucket, key)
+        if found is None:
+            boto3.client("s3").put_object(
+                Bucket=bucket, Key=key, Body=path.read_bytes() if theirs == "the same" else b""
+            )
+        return found
+
+    monkeypatch.setattr(publishing, "stored_sha256", look)
+    code, out, err = run("publish", "depth", "--rehearsal", "--json", "--root", str(project))
+    assert len(boto3.client("s3").list_object_versions(Bucket=bucket)["Versions"]) == 1
+    if theirs == "the same":
+        assert (code, json.loads(out)["uploaded"]) == (0, False)
+    else:
+        assert (code, "holds another object" in err) == (1, True)
+
+
+def test_what_s3_knows_the_digest_of_is_not_read() -> None:
+    """https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html: ChecksumType, ChecksumSHA256"""
+    digest = hashlib.sha256(b"model")
+    checksum = base64.b64encode(digest.digest()).decode()
+    head = {"ChecksumType": "FULL_OBJECT", "ChecksumSHA256": checksum}
+    account: Any = SimpleNamespace(s3=SimpleNamespace(head_object=lambda **_: head))
+    assert publishing.stored_sha256(account, "bucket", "key") == digest.hexdigest()
+
+
+def test_an_upload_in_parts_is_read_to_be_compared(
+    project: Path, bucket: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "TRANSFER", TransferConfig(multipart_threshold=1))
+    for uploaded in (True, False):
+        code, out, _ = run("publish", "depth", "--rehearsal", "--json", "--root", str(project))
+        assert (code, json.loads(out)["uploaded"]) == (0, uploaded)
 
 
 def test_a_stale_lock_is_refused(project: Path, bucket: str, run: Run) -> None:

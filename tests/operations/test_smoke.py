@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from botocore.exceptions import ClientError
 
+from endpoint_spec import derive, platforms
 from endpoint_spec.lock import SampleAnswer
 from operations import locked as locking
 from operations.errors import OperationError
-from operations.smoke import compare, explain_model_error, smoke
+from operations.smoke import compare, explain_model_error, require_deployed, smoke
 from tests.operations.conftest import write_lock
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -127,6 +128,48 @@ class Runtime:
         return {"Body": io.BytesIO(npy(VALUES + moved)), "ContentType": "application/x-npy"}
 
 
+def deployed(locked: locking.Locked, endpoint: Any = None, runtime: Any = None, **changes: Any) -> Any:
+    """An account in which the endpoint is what spec and lock say, but for changes of its container."""
+    image = platforms.image("inf1", "torchserve")
+    container = {
+        "Image": f"1.dkr.ecr.us-east-1.amazonaws.com/{image.repository}:{image.tag}",
+        "ModelDataUrl": f"s3://artifacts/{locked.lock.artifact.key}",
+        "Environment": derive.worker_environment(locked.spec, locked.lock)
+        | derive.neuron_monitor_environment(locked.spec, "us-east-1"),
+        **changes,
+    }
+    description = {"EndpointStatus": "InService", "EndpointConfigName": "one", **(endpoint or {})}
+    sagemaker = SimpleNamespace(
+        meta=SimpleNamespace(region_name="us-east-1"),
+        describe_endpoint=lambda **_: description,
+        describe_endpoint_config=lambda **_: {"ProductionVariants": [{"ModelName": "model"}]},
+        describe_model=lambda **_: {"PrimaryContainer": container},
+    )
+    return SimpleNamespace(runtime=runtime, sagemaker=sagemaker, guard=lambda **_: None, artifact_bucket="artifacts")
+
+
+def test_an_endpoint_that_serves_something_else_is_not_asked(project: Path) -> None:
+    locked = locking.load("depth", project, rehearsal=True)
+    require_deployed(locked, deployed(locked))
+    other = deployed(locked, ModelDataUrl="s3://artifacts/models/depth/0/model.tar.gz", Image="1.dkr/other:1")
+    with pytest.raises(OperationError) as caught:
+        require_deployed(locked, other)
+    assert (
+        f"ModelDataUrl is s3://artifacts/models/depth/0/model.tar.gz, not s3://artifacts/{locked.lock.artifact.key}"
+        in (text := str(caught.value))
+    )
+    assert "Image is /other:1, not /" in text
+    with pytest.raises(OperationError, match=r"Environment\.ENDPOINT_SERVER is not there, not torchserve"):
+        require_deployed(locked, deployed(locked, Environment={}))
+
+
+def test_an_update_that_was_taken_back_in_silence_is_told(project: Path) -> None:
+    locked = locking.load("depth", project, rehearsal=True)
+    with pytest.raises(OperationError, match=r"InService with one, the configuration before .* took back: no ping"):
+        require_deployed(locked, deployed(locked, {"FailureReason": "no ping"}))
+    require_deployed(locked, deployed(locked, {"EndpointStatus": "Updating"}, Image="1.dkr/other:1"))
+
+
 @pytest.mark.parametrize("mixes", [False, True])
 def test_an_endpoint_that_batches_is_asked_beside_another_request(project: Path, mixes: bool) -> None:
     request = {"content_type": "text/csv", "accept": "application/x-npy"}
@@ -136,8 +179,7 @@ def test_an_endpoint_that_batches_is_asked_beside_another_request(project: Path,
     graph = {"role": "main", "batch_size": 4, "file": "graphs/main.pt", "inputs": [tensor], "outputs": [tensor]}
     write_lock(project, rehearsal=True, sample=sample, graphs=[graph])
     runtime = Runtime(mixes=mixes)
-    sagemaker = SimpleNamespace(describe_endpoint=lambda **_: {"EndpointStatus": "InService"})
-    account: Any = SimpleNamespace(runtime=runtime, sagemaker=sagemaker, guard=lambda **_: None)
-    result = smoke(locking.load("depth", project, rehearsal=True), account)
+    locked = locking.load("depth", project, rehearsal=True)
+    result = smoke(locked, deployed(locked, runtime=runtime))
     assert (result.passed, result.error, result.beside) == (not mixes, 0.5 if mixes else 0.0, 4)
     assert runtime.bodies.count(b"another") == 4

@@ -61,6 +61,7 @@ def test_the_artifact_runs_with_its_own_code_alone(built: Result, tmp_path: Path
     archive.extract(built.artifact, tmp_path / "model")
     manifest = manifests.read(tmp_path / "model")
     manifests.verify_files(manifest, tmp_path / "model")
+    assert built.lock.manifest_sha256 == manifests.file_sha256(tmp_path / "model" / manifests.FILE_NAME)
     assert manifest.rehearsal
     assert (tmp_path / "model" / "code" / "inference.py").is_file()
     sample = built.lock.sample

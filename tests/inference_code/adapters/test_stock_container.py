@@ -29,7 +29,7 @@ if sys.version_info < (3, 11):
     pytest.skip("this lane starts from Python 3.11, and runs the servers of both", allow_module_level=True)
 
 from endpoint_spec import EndpointSpec, platforms
-from endpoint_spec.derive import worker_environment, workers
+from endpoint_spec.derive import MANIFEST_VARIABLE, worker_environment, workers
 from endpoint_spec.loading import load
 from tests.compile.projects import TINY
 from tests.embedded_aws.running import wait_for
@@ -92,9 +92,9 @@ class Project:
         return folder
 
     def environment(self) -> dict[str, str]:
-        """What the deployment gives the container."""
+        """What the deployment gives the container, for any artifact."""
         spec = load(self.write("tiny", DEPTH), self.root)
-        return worker_environment(spec, a_lock(spec))
+        return worker_environment(spec, a_lock(spec)) | {MANIFEST_VARIABLE: ""}
 
 
 @pytest.fixture(scope="module", params=sorted(STACKS))
