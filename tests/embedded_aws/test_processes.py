@@ -95,5 +95,5 @@ def test_an_artifact_replaced_with_its_manifest_does_not_serve(hosting: Hosting,
     given = environment(tmp_path / "project", tmp_path / "proven") | {"ENDPOINT_SERVER": server}
     described = hosting.up(config(hosting, packed(tmp_path / "other", "other"), given))
     assert described["EndpointStatus"] == "Failed"
-    assert "another artifact" in hosting.logs()
+    wait_for(lambda: "another artifact" in hosting.logs(), "the log says why")
     assert ("is refused: manifest.json" in hosting.logs()) is (server == "native")

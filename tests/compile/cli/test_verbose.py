@@ -93,4 +93,4 @@ def test_a_build_logs_its_weights_its_parity_and_what_was_cached(
     assert json.loads(shown.out)["changed"]
     assert "compile.pipeline.graph: parity of main" in shown.err
     assert run(monkeypatch, "build", "own", "--rehearse", "--json", "-v", "--root", str(tmp_path)) == 0
-    assert re.search(r"compile\.pipeline\.captures: main.* is in the cache: [0-9a-f]{64}", capsys.readouterr().err)
+    assert re.search(r"compile\.pipeline\.capture: main.* is in the cache: [0-9a-f]{64}", capsys.readouterr().err)

@@ -154,7 +154,7 @@ def test_cloudwatch_gets_the_same_values_as_the_metrics(story: Story) -> None:
     }  # fmt: skip
     for bucket in (SMALL, LARGE):
         for name, (metric, scale) in scales.items():
-            values = story.emf(name, Endpoint="tiny", Bucket=bucket, Core="0")
+            values = story.emf(name, Endpoint="tiny", Bucket=bucket)
             assert len(values) == story.of(f"endpoint_{metric}_count", bucket=bucket, core="0")
             total = story.of(f"endpoint_{metric}_sum", bucket=bucket, core="0") * scale
             assert sum(values) == pytest.approx(total, abs=1e-3 * len(values))
