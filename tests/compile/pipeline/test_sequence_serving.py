@@ -162,7 +162,7 @@ def test_a_sample_is_kept_for_the_smoke_test(marian: Any) -> None:
     assert set(lock.sample.answer.json_value) == {"tokens", "ended", "rehearsal"}
 
 
-@pytest.mark.parametrize("refinements", [0, 1])
+@pytest.mark.parametrize("refinements", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_the_endpoint_reads_as_the_original_does(tmp_path: Path, refinements: int) -> None:
     spec = build(tmp_path, "parseq", "tiny", "reader", "", refinements=refinements)
     network: Any = original(spec)

@@ -419,6 +419,7 @@ def test_what_adopt_refuses(
     refused("own changed since it was sent")
 
 
+@pytest.mark.slow
 def test_a_cache_that_was_emptied_is_captured_again(
     result: tuple[Path, Path, Place], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -431,6 +432,7 @@ def test_a_cache_that_was_emptied_is_captured_again(
     assert not json.loads(capsys.readouterr().out)["changed"]
 
 
+@pytest.mark.slow
 def test_variants_of_different_versions_are_not_mixed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
