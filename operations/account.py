@@ -169,3 +169,18 @@ def _check_addresses() -> None:
             usable = False
         if not usable:
             raise OperationError(f"{name}={url} is no address. Write one such as http://localhost:4566, or unset it.")
+
+
+def stack_of(name: str) -> str:
+    """The stack of an endpoint."""
+    return f"InferentiaEndpoint-{name}"
+
+
+def stack_status(name: str, account: Account) -> str:
+    """CloudFormation's status of an endpoint's stack, "" where there is none."""
+    try:
+        return account.cloudformation.describe_stacks(StackName=stack_of(name))["Stacks"][0]["StackStatus"]
+    except ClientError as error:
+        if code_of(error) != "ValidationError":
+            raise
+        return ""

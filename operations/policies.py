@@ -125,7 +125,7 @@ def deployer(place: Place) -> list[Statement]:
             ["iam:GetRole"],
             f"arn:aws:iam::{place.account}:role/aws-service-role/*",
         ),
-        # None of these takes a resource.
+        # On everything: they list, or ask who asks.
         _allow("See", ["logs:DescribeLogGroups", "servicequotas:ListServiceQuotas", "sts:GetCallerIdentity"], "*"),
     ]
 

@@ -12,7 +12,7 @@ import endpoint_spec as specs
 from endpoint_spec import derive, platforms
 from endpoint_spec.lock import Lock
 
-from .account import ARTIFACTS_STACK, Account, code_of
+from .account import ARTIFACTS_STACK, Account, code_of, stack_of, stack_status
 from .errors import OperationError
 from .publish import stored_sha256
 
@@ -47,11 +47,6 @@ class Subject:
     problems: list[str]
     account: str | None
     qualifier: str = "hnb659fds"
-
-    @property
-    def stack(self) -> str:
-        """The endpoint's stack."""
-        return f"InferentiaEndpoint-{self.spec.name}"
 
 
 def preflight(subject: Subject, account: Account) -> list[Finding]:
@@ -189,8 +184,8 @@ def _service_roles(subject: Subject, account: Account) -> Iterator[Finding]:
 def _what_is_there(subject: Subject, account: Account) -> Iterator[Finding]:
     """Names that are taken, while no stack of ours has them."""
     name, later = subject.spec.name, "cdk deploy"
-    if _exists(account, subject.stack):
-        yield Finding("endpoint", "ok", f"{subject.stack} is there: cdk deploy updates it")
+    if stack_status(name, account):
+        yield Finding("endpoint", "ok", f"{stack_of(name)} is there: cdk deploy updates it")
         return
     try:
         status = account.sagemaker.describe_endpoint(EndpointName=name)["EndpointStatus"]
@@ -199,7 +194,7 @@ def _what_is_there(subject: Subject, account: Account) -> Iterator[Finding]:
             raise
         yield Finding("endpoint", "ok", f"the name {name} is free")
     else:
-        text = f"endpoint {name} is there ({status}), and not of stack {subject.stack}"
+        text = f"endpoint {name} is there ({status}), and not of stack {stack_of(name)}"
         yield Finding("endpoint", "problem", text, "Delete it, or give the spec another name.", later)
     group = f"/aws/sagemaker/Endpoints/{name}"
     pages = account.logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=group)
@@ -212,15 +207,6 @@ def _what_is_there(subject: Subject, account: Account) -> Iterator[Finding]:
     else:
         remedy = "Leave out logs.existing: the stack makes it."
         yield Finding("log group", "problem", f"{group} is not there, but logs.existing says so", remedy, later)
-
-
-def _exists(account: Account, stack: str) -> bool:
-    try:
-        return bool(account.cloudformation.describe_stacks(StackName=stack)["Stacks"])
-    except ClientError as error:
-        if code_of(error) != "ValidationError":
-            raise
-        return False
 
 
 def _artifact(subject: Subject, account: Account) -> Iterator[Finding]:

@@ -9,9 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from botocore.exceptions import ClientError
-
-from .account import Account, code_of
+from .account import Account, stack_of, stack_status
 from .errors import OperationError
 from .locked import Locked, guard
 from .smoke import describe, invoke
@@ -46,21 +44,6 @@ class Sent:
     requests: int
     failed: int
     first: str = ""
-
-
-def stack_of(name: str) -> str:
-    """The stack of an endpoint."""
-    return f"InferentiaEndpoint-{name}"
-
-
-def stack_status(name: str, account: Account) -> str:
-    """CloudFormation's status of an endpoint's stack, "" where there is none."""
-    try:
-        return account.cloudformation.describe_stacks(StackName=stack_of(name))["Stacks"][0]["StackStatus"]
-    except ClientError as error:
-        if code_of(error) != "ValidationError":
-            raise
-        return ""
 
 
 def runs(endpoint: DescribeEndpointOutputTypeDef, stack: str) -> bool:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,10 +28,6 @@ from compile.verification.inputs import VerifiedVariant
 from compile.verification.items import Items, remembering, require_own_answers, try_artifact, try_original, try_padding
 from compile.verification.parity import Parity, Tensors, compare
 from inference_code.artifact.manifest import PackagedVariant
-
-if TYPE_CHECKING:
-    pass
-
 
 ARTIFACT, CPU, GRAPHS = "artifact", "cpu", "graphs"  # in a build's scratch folder
 _LOG = logging.getLogger(__name__)
