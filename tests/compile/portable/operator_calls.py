@@ -7,7 +7,6 @@ numbers, so that they are the same in every release.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import random
@@ -332,6 +331,8 @@ class _Drawing:
     def value(self, template: Any) -> Any:
         if isinstance(template, X):
             return self.tensor(template)
+        if isinstance(template, Tensor):
+            return template.clone()  # some operators write into it
         return [self.value(each) for each in template] if isinstance(template, list) else template
 
     def tensor(self, shape: Sequence[int]) -> Tensor:
@@ -349,9 +350,8 @@ def answers(overload: str, wanted: Collection[str]) -> dict[str, Answer]:
     name, _, which = overload.removeprefix("aten::").partition(".")
     function = getattr(getattr(torch.ops.aten, name), which or "default")
     found: dict[str, Answer] = {}
-    for label, *call in calls(overload):
+    for label, args, kwargs in calls(overload):
         if label in wanted:
-            args, kwargs = copy.deepcopy(call)  # what one writes into, others are given as well
             tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
             before = [tensor.clone() for tensor in tensors]
             try:
