@@ -39,11 +39,11 @@ def _allow(sid: str, actions: Sequence[str], resources: str | Sequence[str], **c
 
 
 def _find_stacks(place: Place, *stacks: str) -> Statement:
-    return _allow(
-        "FindStacks",
-        ["cloudformation:DescribeStacks"],
-        [place.arn("cloudformation", f"stack/{one}/*") for one in stacks],
-    )
+    return _allow("FindStacks", ["cloudformation:DescribeStacks"], _stacks(place, *stacks))
+
+
+def _stacks(place: Place, *stacks: str) -> list[str]:
+    return [place.arn("cloudformation", f"stack/{one}/*") for one in stacks]
 
 
 def _files(place: Place, sid: str, prefix: str) -> list[Statement]:
@@ -91,7 +91,7 @@ def invoker(place: Place) -> list[Statement]:
 
 
 def deployer(place: Place) -> list[Statement]:
-    """`cdk diff` and `cdk deploy`, `inferentia preflight`, `wait`, `status` and what `smoke` compares.
+    """`cdk diff` and `cdk deploy`, `inferentia preflight`, `wait`, `guard`, `status` and what `smoke` compares.
 
     What a deployment may do is the business of CloudFormation's own role: `cdk bootstrap
     --cloudformation-execution-policies` (docs/deploying.md).
@@ -109,6 +109,8 @@ def deployer(place: Place) -> list[Statement]:
         _find_stacks(
             place, "InferentiaArtifacts", f"InferentiaEndpoint-{name}", f"InferentiaCompile-{name}", "CDKToolkit"
         ),
+        _allow("FindAlarms", ["cloudformation:ListStackResources"], _stacks(place, f"InferentiaEndpoint-{name}")),
+        _allow("SeeAlarms", ["cloudwatch:DescribeAlarms"], place.arn("cloudwatch", "alarm:*")),
         _allow(
             "BootstrapVersion", ["ssm:GetParameter"], place.arn("ssm", f"parameter/cdk-bootstrap/{qualifier}/version")
         ),

@@ -149,7 +149,11 @@ def _quotas(subject: Subject, account: Account) -> Iterator[Finding]:
 
 
 def _job_quota(job: Job) -> tuple[str, str, int, int]:
-    """Service, name, and how much a compile run needs; docs/compiling.md has the table."""
+    """Service, name, and how much a compile run needs; docs/compiling.md has the table.
+
+    EC2's names: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/using-spot-limits.html, and
+    ec2-on-demand-instances.html beside it.
+    """
     kind = str(job.instance_type)
     if job.where == "processing":
         return "sagemaker", f"{kind} for processing job usage", job.max_parallel, 1
