@@ -55,11 +55,11 @@ def file_ends_in_yaml(spec: EndpointSpec) -> Iterator[Finding]:
 def one_definition(spec: EndpointSpec) -> Iterator[Finding]:
     """A model is defined by a family, by an entry, or by a graph file."""
     model = spec.model
-    beside = {"entry": model.entry, "family": model.family}
-    for kind, value in beside.items() if model.graph is not None else ():
-        if value is not None:
-            problem, remedy = f"is given beside the {kind} {value}", f"Keep graph, or {kind}."
-            yield Finding("model.graph", str(model.graph), problem, remedy)
+    named = {"entry": model.entry, "family": model.family}
+    beside = [(kind, value) for kind, value in named.items() if value is not None]
+    if model.graph is not None and beside:
+        problem = f"is given beside {' and '.join(f'the {kind} {value}' for kind, value in beside)}"
+        yield Finding("model.graph", str(model.graph), problem, f"Keep graph, or {beside[0][0]}.")
     if model.family is not None and model.entry is not None:
         problem = f"is given beside the family {model.family}"
         yield Finding("model.entry", model.entry, problem, "Keep family for a built-in model, or entry for your own.")
@@ -78,7 +78,7 @@ def graph_is_the_model(spec: EndpointSpec) -> Iterator[Finding]:
     if model.graph is None:
         return
     wrong = path_problem(spec.root, model.graph)
-    if wrong:
+    if wrong and model.entry is None and model.family is None:  # else one_definition has the finding on this key
         yield Finding("model.graph", model.graph, *wrong)
     if not isinstance(model.weights, GraphWeights):
         problem = f"is given beside the graph file {model.graph}, which has its weights"

@@ -122,6 +122,7 @@ CHANGES = st.lists(st.tuples(st.sampled_from(keys_of(EndpointSpec)), VALUES), mi
 @given(changes=CHANGES)
 @example(changes=[(("model",), {"\n": None})])
 @example(changes=[(("serve",), {"\u2028x": {"\x85": 1}})])
+@example(changes=[(("model", "graph"), "")])
 def test_any_value_under_any_key_is_a_spec_or_faults(
     changes: list[tuple[tuple[str, ...], Any]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
