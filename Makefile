@@ -5,6 +5,8 @@ PYTHON ?= $(shell for each in python3.11 python3 python3.12 python3.13; do \
   done; echo python3)
 PY := .venv/bin/python
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Images for containers often forbid bytecode: each of the tests' processes would then compile torch and the CDK anew.
+export PYTHONDONTWRITEBYTECODE :=
 TESTS ?= tests
 # What runs with the Inf1 container's versions: graph files and their replay (every family's is replayed there by `make
 # test`, which also compiles and runs jobs with that Python), published logs, and what is served. Models are captured with

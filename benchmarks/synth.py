@@ -43,10 +43,10 @@ class Run:
 
 def synthesize(project: Path) -> Run:
     """Run app.py in the project's folder. Raises CalledProcessError where it fails."""
-    command = [sys.executable, str(ROOT / "app.py")]
+    command = [sys.executable, "-O", str(ROOT / "app.py")]  # as cdk.json
     seen: dict[int, tuple[float, float]] = {}  # by process: processor seconds, largest resident megabytes
     with tempfile.TemporaryDirectory() as outdir:
-        environment = {**os.environ, "CDK_OUTDIR": outdir}
+        environment = {**os.environ, "CDK_OUTDIR": outdir, "PYTHONDONTWRITEBYTECODE": ""}
         began = time.perf_counter()
         process = psutil.Popen(command, cwd=project, env=environment, stdout=DEVNULL, stderr=DEVNULL)
         while process.poll() is None:  # jsii does not always wait for its Node, so nobody else counts that
