@@ -2,6 +2,7 @@
 """The CDK app: every spec in endpoints/ becomes a stack beside the one that holds the artifacts.
 
     cdk deploy InferentiaArtifacts        the bucket, first
+    cdk deploy InferentiaImages           what builds the native server's image, where a spec runs it
     cdk deploy InferentiaEndpoint-NAME    an endpoint, after `inferentia publish NAME`
     cdk deploy InferentiaCompile-NAME     what compiles it, for a spec with `job:`; needs no lock
     -c rehearsal=true                     use the locks of `compile build --rehearse`; embedded AWS only
@@ -37,8 +38,11 @@ from cdk.stacks.broken import Broken, BrokenStack, broken
 from cdk.stacks.compile import CompileStack
 from cdk.stacks.compile import stack_name as compile_stack_name
 from cdk.stacks.endpoint import EndpointStack, stack_name
+from cdk.stacks.images import STACK_NAME as IMAGES
+from cdk.stacks.images import ImagesStack
 from cdk.stacks.shared import STACK_NAME as SHARED
 from cdk.stacks.shared import SharedStack
+from endpoint_spec import built_images, derive
 from endpoint_spec.lock import load_checked
 from endpoint_spec.platforms import UnknownPlatform, registry_account
 
@@ -64,6 +68,9 @@ def compose(
     compiled_here = [name for name, endpoint in specs.items() if endpoint.job is not None]
     compiled_here += [one.name for one in faulty if one.compiled_here]
     artifacts = ArtifactsStack(app, STACK_NAME, compiled_here=sorted(compiled_here), deployment=deployment)
+    own_images = {derive.container_image(endpoint) for endpoint in specs.values()}
+    if any(image.registry == "own" for image in own_images):
+        ImagesStack(app, IMAGES, images=sorted(own_images, key=built_images.key), deployment=deployment)
     sharing = [endpoint for endpoint in specs.values() if endpoint.alarms.shared]
     common = SharedStack(app, SHARED, specs=sharing, deployment=deployment) if sharing else None
     unknown = [problem for one in faulty if one.shares for problem in one.problems]

@@ -303,6 +303,11 @@ def image(target: str, server: str, sdk: str | None = None) -> Image:
     raise UnknownPlatform(f"There is no image for {wanted} with {server}. There are images for {there}.")
 
 
+def base_of(own: Image) -> Image:
+    """The image that one of your own registry is built on: AWS's of the same target and SDK release."""
+    return next(row for row in images() if row.registry == "aws" and (row.target, row.sdk) == (own.target, own.sdk))
+
+
 def host(target: str) -> Host:
     """What SageMaker runs a target's containers on."""
     return Host(**_data("images")["hosts"][target])

@@ -6,12 +6,13 @@ from aws_cdk import Aws, CfnMapping, Stack, Token
 from constructs import Construct
 
 from endpoint_spec import platforms
+from endpoint_spec.built_images import BuiltImage
 
 
 class RegistryImage(Construct):
     """A container image, and what a role needs to know to pull it.
 
-    uri: the image's address, with repository and tag.
+    uri: the image's address, with its digest where it was built here, else with its tag.
     repository_arn: the one repository that has to be readable.
 
     The account that owns AWS's images depends on the region. A stack with an explicit region gets the literal
@@ -19,15 +20,18 @@ class RegistryImage(Construct):
     in it, refuses) when it creates the stack. An image of your own is in the stack's own account.
     """
 
-    def __init__(self, scope: Construct, construct_id: str, *, image: platforms.Image) -> None:
-        """image: a row of the platform table.
+    def __init__(
+        self, scope: Construct, construct_id: str, *, image: platforms.Image, built: BuiltImage | None = None
+    ) -> None:
+        """image: a row of the platform table. built: what was built of it, of images.lock.json.
 
         Raises endpoint_spec.platforms.UnknownPlatform, with the reason, for an explicit region without Neuron images.
         """
         super().__init__(scope, construct_id)
         region = Stack.of(self).region
         account = self._account(image, region)
-        self.uri = f"{account}.dkr.ecr.{region}.{Aws.URL_SUFFIX}/{image.repository}:{image.tag}"
+        which = f"@{built.digest}" if built else f":{image.tag}"
+        self.uri = f"{account}.dkr.ecr.{region}.{Aws.URL_SUFFIX}/{image.repository}{which}"
         self.repository_arn = f"arn:{Aws.PARTITION}:ecr:{region}:{account}:repository/{image.repository}"
 
     def _account(self, image: platforms.Image, region: str) -> str:

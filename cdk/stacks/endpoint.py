@@ -8,7 +8,7 @@ from aws_cdk.aws_kms import Key
 from aws_cdk.aws_logs import ILogGroup
 from constructs import Construct
 
-from endpoint_spec import EndpointSpec, derive, platforms
+from endpoint_spec import EndpointSpec, built_images, derive, platforms
 from endpoint_spec.lock import Lock
 
 from ..constructs.alarms import EndpointAlarms
@@ -38,9 +38,9 @@ def stack_name(endpoint_name: str) -> str:
 class EndpointStack(SpecStack):
     """Serves one artifact, the one that the lock names.
 
-    With problems (a lock that is missing, stale or not allowed here) the stack carries them as error annotations and
-    deploying it is refused. It still contains what its lock describes, so that `cdk diff --ignore-errors` shows what
-    would change; without a readable lock it contains a placeholder.
+    With problems (a lock that is missing, stale or not allowed here; an image that was not built) the stack carries
+    them as error annotations and deploying it is refused. It still contains what its lock describes, so that `cdk diff
+    --ignore-errors` shows what would change; without a readable lock it contains a placeholder.
     """
 
     def __init__(
@@ -55,21 +55,33 @@ class EndpointStack(SpecStack):
         deployment: Deployment,
         shared: SharedStack | None = None,
     ) -> None:
+        image, built, unbuilt = derive.container_image(spec), None, list[str]()
+        if not deployment.rehearsal:  # which runs the server in the project's own Python
+            where = deployment.account, deployment.target_region
+            built, unbuilt = built_images.find(spec.root, image, spec.name, *where)
         super().__init__(
             scope,
             construct_id,
             spec=spec,
             description=f"Inferentia endpoint {spec.name}, with its scaling, alarms and dashboard",
-            problems=problems,
+            problems=[*problems, *unbuilt],
             artifacts=artifacts,
             deployment=deployment,
         )
         if lock is None:
             hold_place(self)
         else:
-            self._compose(spec, lock, artifacts, shared)
+            registry_image = RegistryImage(self, "Image", image=image, built=built)
+            self._compose(spec, lock, artifacts, shared, registry_image)
 
-    def _compose(self, spec: EndpointSpec, lock: Lock, artifacts: ArtifactsStack, shared: SharedStack | None) -> None:
+    def _compose(
+        self,
+        spec: EndpointSpec,
+        lock: Lock,
+        artifacts: ArtifactsStack,
+        shared: SharedStack | None,
+        image: RegistryImage,
+    ) -> None:
         native = spec.serve.server == "native"
         metrics = EndpointMetrics(endpoint_name=spec.name, variant_name=VARIANT_NAME, of_handler=native)
         key = shared.key if shared else self._own_key(spec)
@@ -86,7 +98,7 @@ class EndpointStack(SpecStack):
         if shared is None:
             topic.admit(alarms=f"{stack_name(spec.name)}-*", rules="InferentiaEndpoint-*")
         topic.notified_by(alarms.all)
-        serving = self._serve(spec, lock, artifacts, logs, alarms, key)
+        serving = self._serve(spec, lock, artifacts, logs, alarms, key, image)
         target_value = derive.target_value(spec, lock)
         if not spec.scale.fixed:  # SageMaker refuses another instance type while the variant is a scalable target
             EndpointScaling(
@@ -133,8 +145,8 @@ class EndpointStack(SpecStack):
         logs: ILogGroup,
         alarms: EndpointAlarms,
         volume_key: Key,
+        image: RegistryImage,
     ) -> ModelEndpoint:
-        image = RegistryImage(self, "Image", image=derive.container_image(spec))
         rollout = deployment_config(
             strategy=spec.rollout.strategy,
             guardrails=platforms.platform(spec.serve.instance_type).features.guardrails,

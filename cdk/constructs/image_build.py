@@ -1,0 +1,128 @@
+"""A CodeBuild project that builds container images into this account's registry, so that nobody needs Docker."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from aws_cdk import Aws, RemovalPolicy, Stack
+from aws_cdk import aws_codebuild as codebuild
+from aws_cdk import aws_ecr as ecr
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3_assets as assets
+from constructs import Construct
+
+from endpoint_spec.built_images import source_files
+from endpoint_spec.digests import INSTALLED
+
+from ..nag import acknowledge, acknowledge_any_resource, acknowledge_pattern
+from ..permissions import allow, role_of
+
+BUILDSPEC = "images/buildspec.yml"
+# https://docs.aws.amazon.com/codebuild/latest/userguide/build-env-ref-available.html
+BUILD_IMAGE = "aws/codebuild/amazonlinux-x86_64-standard:5.0"
+# The Neuron images have about 10 GB: small machines have 64 GB of disk, which holds one of them twice.
+# https://docs.aws.amazon.com/codebuild/latest/userguide/build-env-ref-compute-types.html
+COMPUTE, MINUTES = "BUILD_GENERAL1_SMALL", 60
+_PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
+_PUSH = ("ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:PutImage", "ecr:UploadLayerPart")
+
+
+class ImageBuild(Construct):
+    """project: gets images/ and inference_code/ of this project and nothing else; `inferentia image build` starts it.
+
+    It may pull the bases from AWS's registries, push to its own repositories, and write its log.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        name: str,
+        bases: Sequence[str],
+        repositories: Sequence[ecr.IRepository],
+    ) -> None:
+        """bases: repositories of AWS's registries."""
+        super().__init__(scope, construct_id)
+        group = logs.LogGroup(
+            self,
+            "Logs",
+            log_group_name=f"/aws/codebuild/{name}",  # CodeBuild's own name for it
+            retention=logs.RetentionDays.THREE_MONTHS,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        sources = self._sources()
+        archive = sources.bucket.arn_for_objects(sources.s3_object_key)
+        stack = Stack.of(self)
+        found = [f"arn:{Aws.PARTITION}:ecr:{stack.region}:*:repository/{base}" for base in bases]
+        self.role = role_of(
+            self,
+            "codebuild",
+            "Builds images: reads the sources and the bases, writes the images and its log",
+            {
+                "Build": [
+                    allow("ReadSources", ["s3:GetObject", "s3:GetObjectVersion"], archive),
+                    allow("LogInToRegistries", "ecr:GetAuthorizationToken", "*"),
+                    allow("PullBases", _PULL, found),
+                    allow("PushImages", [*_PULL, *_PUSH], [one.repository_arn for one in repositories]),
+                    allow("WriteLogs", ["logs:CreateLogStream", "logs:PutLogEvents"], group.log_group_arn),
+                ]
+            },
+            # https://docs.aws.amazon.com/codebuild/latest/userguide/cross-service-confused-deputy-prevention.html
+            source=f"project/{name}",
+        )
+        self.project = codebuild.CfnProject(
+            self,
+            "Project",
+            name=name,
+            description="Builds the container images of the native server; inferentia image build starts it",
+            service_role=self.role.role_arn,
+            source=codebuild.CfnProject.SourceProperty(
+                type="S3",
+                location=f"{sources.s3_bucket_name}/{sources.s3_object_key}",
+                build_spec=BUILDSPEC,
+            ),
+            artifacts=codebuild.CfnProject.ArtifactsProperty(type="NO_ARTIFACTS"),
+            environment=codebuild.CfnProject.EnvironmentProperty(
+                type="LINUX_CONTAINER",
+                image=BUILD_IMAGE,
+                compute_type=COMPUTE,
+                privileged_mode=True,
+            ),
+            logs_config=codebuild.CfnProject.LogsConfigProperty(
+                cloud_watch_logs=codebuild.CfnProject.CloudWatchLogsConfigProperty(
+                    status="ENABLED", group_name=group.log_group_name
+                )
+            ),
+            timeout_in_minutes=MINUTES,
+            visibility="PRIVATE",
+        )
+        self._acknowledge(found)
+
+    def _sources(self) -> assets.Asset:
+        with tempfile.TemporaryDirectory() as folder:
+            for path in source_files():
+                target = Path(folder) / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(INSTALLED / path, target)
+            return assets.Asset(self, "Sources", path=folder)
+
+    def _acknowledge(self, bases: Sequence[str]) -> None:
+        acknowledge_any_resource(self.role, "ecr:GetAuthorizationToken takes no resource.")
+        for base in bases:
+            reason = "AWS's registry is another account in some regions; the repository's name is fixed."
+            acknowledge_pattern(self.role, resource=base, reason=reason)
+        acknowledge(
+            self.project,
+            finding="AwsSolutions-CB3",
+            reason="Docker builds images here, for which CodeBuild demands privileged mode "
+            "(https://docs.aws.amazon.com/codebuild/latest/userguide/sample-docker.html).",
+        )
+        acknowledge(
+            self.project,
+            finding="AwsSolutions-CB4",
+            reason="The project makes no artifacts and keeps no cache; its images are encrypted by the registry.",
+        )

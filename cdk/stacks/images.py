@@ -1,0 +1,61 @@
+"""The stack that makes the native server's container images: their repositories, and what builds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aws_cdk import Duration, RemovalPolicy, Stack
+from aws_cdk import aws_ecr as ecr
+from constructs import Construct
+
+from endpoint_spec import platforms
+from endpoint_spec.platforms import Image
+
+from ..constructs.image_build import ImageBuild
+from ..constructs.labels import add_tags
+from ..constructs.outputs import add_outputs
+from ..deployment import Deployment
+
+STACK_NAME = "InferentiaImages"
+
+
+class ImagesStack(Stack):
+    """In production the repositories outlive the stack: endpoints run their images."""
+
+    def __init__(self, scope: Construct, construct_id: str, *, images: Sequence[Image], deployment: Deployment) -> None:
+        """images: those that the specs run; those of AWS's registries are left out."""
+        super().__init__(
+            scope,
+            construct_id,
+            stack_name=construct_id,
+            env=deployment.environment,
+            description="Container images of the native server, and the project that builds them",
+        )
+        own = [image for image in images if image.registry == "own"]
+        repositories = [
+            self._repository(name, disposable=deployment.rehearsal)
+            for name in sorted({image.repository for image in own})
+        ]
+        bases = sorted({platforms.base_of(image).repository for image in own})
+        build = ImageBuild(
+            self,
+            "Build",
+            name=STACK_NAME,
+            bases=bases,
+            repositories=repositories,
+        )
+        add_outputs(self, {"ImageProject": (build.project.ref, "CodeBuild project of `inferentia image build`")})
+        add_tags(self, {}, rehearsal=deployment.rehearsal)
+
+    def _repository(self, name: str, *, disposable: bool) -> ecr.Repository:
+        """Endpoints name images by digest, so only what nobody could name any more is deleted: images without a tag."""
+        return ecr.Repository(
+            self,
+            "".join(part.title() for part in name.replace("/", "-").split("-")),
+            repository_name=name,
+            image_tag_mutability=ecr.TagMutability.IMMUTABLE,
+            image_scan_on_push=True,
+            lifecycle_rules=[ecr.LifecycleRule(tag_status=ecr.TagStatus.UNTAGGED, max_image_age=Duration.days(14))],
+            removal_policy=RemovalPolicy.DESTROY if disposable else RemovalPolicy.RETAIN,
+            empty_on_delete=True if disposable else None,
+        )

@@ -1,0 +1,110 @@
+"""endpoints/images.lock.json: the images of your own registry that endpoints run, by digest.
+
+Written by `inferentia image build` alone, and committed. A tag could be moved, a digest is the image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from .digests import INSTALLED
+from .errors import dotted
+from .lock import LockError
+from .platforms import Image
+
+FILE = "endpoints/images.lock.json"
+# What CodeBuild gets. Of inference_code/ the build proves the image; an endpoint's own copy is in its artifact.
+FOLDERS = ("images", "inference_code")
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class BuiltImage(BaseModel):
+    """One image. tag: as it was pushed. base, base_digest: what it was built on, as found then. sources: `sources()`.
+
+    account, region: of the registry that it is in.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    digest: Digest
+    tag: str
+    base: str
+    base_digest: Digest
+    sources: str = Field(pattern=r"^[0-9a-f]{64}$")
+    account: str = Field(pattern=r"^\d{12}$")
+    region: str
+
+
+_FILE = TypeAdapter(dict[str, BuiltImage])
+
+
+def key(image: Image) -> str:
+    """Under which the file has an image of the platform table."""
+    return f"{image.repository}:{image.tag}"
+
+
+def read(root: Path) -> dict[str, BuiltImage]:
+    """The images by `key`; none where there is no file. Raises LockError, in one line, for a file that is none."""
+    path = root / FILE
+    try:
+        return _FILE.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise LockError(f"{FILE} cannot be read: {error.strerror}. Mend it, or take it from git.") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = f"{dotted(first['loc'])}: " if first["loc"] else ""
+        raise LockError(f"{FILE}: {where}{first['msg']}. Take it from git, or build the images again.") from None
+
+
+def text(images: Mapping[str, BuiltImage]) -> str:
+    """The file's content."""
+    rows = {name: image.model_dump(mode="json") for name, image in images.items()}
+    return json.dumps(rows, indent=2, sort_keys=True) + "\n"
+
+
+def source_files(root: Path = INSTALLED) -> Iterator[Path]:
+    """What CodeBuild gets, relative to the project, in the order of names."""
+    for folder in FOLDERS:
+        for path in sorted((root / folder).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield path.relative_to(root)
+
+
+@cache
+def sources(root: Path = INSTALLED) -> str:
+    """sha256 of `source_files`, by name and content."""
+    found = hashlib.sha256()
+    for path in source_files(root):
+        found.update(f"{path.as_posix()} {hashlib.sha256((root / path).read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()
+
+
+def find(
+    root: Path, image: Image, endpoint: str, account: str | None = None, region: str | None = None
+) -> tuple[BuiltImage | None, list[str]]:
+    """The image that an endpoint runs, and why it cannot be deployed: to this account and region, where they are known.
+
+    An image of AWS's registry needs none: (None, []).
+    """
+    if image.registry == "aws":
+        return None, []
+    command = f"Run: inferentia image build {endpoint}"
+    try:
+        built = read(root).get(key(image))
+    except LockError as error:
+        return None, [str(error)]
+    if built is None:
+        return None, [f"{FILE} has no image {key(image)}, which {endpoint} runs. {command}"]
+    for what, wanted, found in (("account", account, built.account), ("region", region, built.region)):
+        if wanted is not None and wanted != found:
+            return built, [f"The image {key(image)} of {FILE} is in the {what} {found}, not in {wanted}. {command}"]
+    return built, []
