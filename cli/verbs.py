@@ -82,6 +82,7 @@ VERBS = (
         DEPLOY,
         "operations.__main__",
         ("preflight", "operations.commands.preflight", "Ask the account what would fail later, before anything costs."),
+        ("image", "operations.commands.images", "Build the image of the native server in your account: build, status."),
         ("submit", "operations.commands.jobs", "Compile graphs in your account; make and publish the artifact here."),
         ("attach", "operations.commands.jobs", "Follow a compile run that was submitted before."),
         ("wheels", "operations.commands.jobs", "Download the compiler for jobs whose image lacks it."),

@@ -10,6 +10,7 @@ import itertools
 import threading
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.core.base_backend import BackendDict
@@ -17,6 +18,7 @@ from moto.utilities.tagging_service import TaggingService
 
 from .clients import Clients
 from .cloudformation.store import Store
+from .codebuild.builds import Build
 from .control.clock import Clock
 from .ec2.instances import Instances
 from .host import Host
@@ -40,6 +42,8 @@ class ServerContext:
         self.hosted: dict[str, Hosted] = defaultdict(Hosted)  # by region
         self.jobs = Jobs(processing_quota)
         self.instances = Instances()
+        self.projects: dict[tuple[str, str], dict[str, Any]] = {}  # CodeBuild's, by region and name
+        self.builds: dict[tuple[str, str], Build] = {}  # by region and id
         self.quotas: dict[tuple[str, str, str], float] = {}  # by region, service and code, where they were changed
         self.recorder = Recorder()
         self.scaling_tags = TaggingService()
@@ -62,7 +66,8 @@ class ServerContext:
         jobs = [job.kill for job in list(self.jobs.processing.values()) if job.status in RUNNING]
         machines = [machine.kill for machine in list(self.instances.machines.values())]
         endpoints = [one.delete for hosted in list(self.hosted.values()) for one in list(hosted.endpoints.values())]
-        threads = [threading.Thread(target=end) for end in (*jobs, *machines, *endpoints)]
+        builds = [build.stop for build in list(self.builds.values())]
+        threads = [threading.Thread(target=end) for end in (*jobs, *machines, *endpoints, *builds)]
         for thread in threads:
             thread.start()
         for thread in threads:

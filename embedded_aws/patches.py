@@ -12,6 +12,7 @@ import moto.applicationautoscaling.urls
 import moto.cloudformation.urls
 import moto.cloudtrail.urls
 import moto.cloudwatch.urls
+import moto.codebuild.urls
 import moto.ec2.urls
 import moto.ecr.urls
 import moto.sagemaker.urls
@@ -28,6 +29,7 @@ from .api import s3
 from .api.autoscaling import AutoScaling
 from .api.cloudformation import CloudFormation
 from .api.cloudwatch import CloudWatch
+from .api.codebuild import CodeBuild
 from .api.ec2 import Ec2
 from .api.quotas import Registry, ServiceQuotas
 from .api.sagemaker import SageMaker
@@ -53,6 +55,7 @@ def install() -> None:
     moto.cloudformation.urls.url_paths["{0}/$"] = CloudFormation.dispatch
     moto.sagemaker.urls.url_paths["{0}/$"] = SageMaker.dispatch
     moto.cloudwatch.urls.url_paths["{0}/$"] = CloudWatch.dispatch
+    moto.codebuild.urls.url_paths["{0}/$"] = CodeBuild.dispatch
     moto.applicationautoscaling.urls.url_paths["{0}/$"] = AutoScaling.dispatch
     moto.cloudtrail.urls.url_paths["{0}/$"] = CloudTrail.dispatch
     moto.ec2.urls.url_paths["{0}/"] = Ec2.dispatch

@@ -15,9 +15,10 @@ from typing import Any
 import typer
 
 import endpoint_spec as specs
+from endpoint_spec.lock import LockError
 
 from .account import translate_aws_errors
-from .commands import artifacts, jobs, policies, preflight, smoke, status
+from .commands import artifacts, images, jobs, policies, preflight, smoke, status
 from .commands.common import console, say
 from .errors import OperationError, WrongUseError
 
@@ -25,6 +26,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pret
 for group in (status, preflight, jobs, artifacts, policies, smoke):  # the order is that of --help
     for name, command in group.COMMANDS.items():
         app.command(name)(command)
+app.add_typer(images.app, name="image")
 
 
 def main() -> int:
@@ -40,7 +42,7 @@ def run(command: Callable[[], Any]) -> int:
             command()
     except (WrongUseError, specs.ProjectError) as error:
         return _ended("wrong use", error, 2)
-    except (OperationError, specs.SpecErrors, OSError) as error:
+    except (OperationError, specs.SpecErrors, LockError, OSError) as error:
         return _ended("failed", error, 1)
     return 0
 

@@ -10,10 +10,11 @@ from botocore.exceptions import ClientError
 
 import endpoint_spec as specs
 from endpoint_spec import derive, platforms
-from endpoint_spec.lock import Lock
+from endpoint_spec.lock import Lock, LockError
 
 from .account import ARTIFACTS_STACK, Account, code_of, stack_of, stack_status
 from .errors import OperationError
+from .images import state as image_state
 from .publish import stored_sha256
 
 if TYPE_CHECKING:
@@ -105,22 +106,40 @@ def _bootstrap(subject: Subject, account: Account) -> Iterator[Finding]:
 def _region_and_image(subject: Subject, account: Account) -> Iterator[Finding]:
     spec, region = subject.spec, account.sagemaker.meta.region_name
     image, later = derive.container_image(spec), "CreateEndpoint, minutes into cdk deploy"
+    if image.registry == "own":
+        yield from _own_image(subject, account)
+        return
     request: dict[str, Any] = {"repositoryName": image.repository, "imageIds": [{"imageTag": image.tag}]}
-    if image.registry == "aws":
-        try:
-            request["registryId"] = platforms.registry_account(region, spec.compile.target)
-        except platforms.UnknownPlatform as error:
-            yield Finding("image", "problem", str(error), "Deploy to another region (AWS_REGION).", "cdk deploy")
-            return
+    try:
+        request["registryId"] = platforms.registry_account(region, spec.compile.target)
+    except platforms.UnknownPlatform as error:
+        yield Finding("image", "problem", str(error), "Deploy to another region (AWS_REGION).", "cdk deploy")
+        return
     try:
         account.client("ecr").describe_images(**request)
     except ClientError as error:
         if code_of(error) not in ("ImageNotFoundException", "RepositoryNotFoundException"):
             raise
-        own = "Push it there (endpoint_spec/data/images.yaml)." if image.registry == "own" else "Take another region."
-        yield Finding("image", "problem", f"{image.repository}:{image.tag} is not in {region}", own, later)
+        text = f"{image.repository}:{image.tag} is not in {region}"
+        yield Finding("image", "problem", text, "Take another region.", later)
         return
     yield Finding("image", "ok", f"{image.repository}:{image.tag} in {region}")
+
+
+def _own_image(subject: Subject, account: Account) -> Iterator[Finding]:
+    if subject.lock is not None and subject.lock.rehearsal:
+        yield Finding("image", "ok", "none: a rehearsal runs the server in the project's own Python")
+        return
+    try:
+        found = image_state(subject.spec, account)
+    except LockError as error:
+        yield Finding("image", "problem", str(error), "Mend the file.", "cdk deploy")
+        return
+    if found.problem:
+        text, _, remedy = found.problem.partition(". ")
+        yield Finding("image", "problem", text, remedy, "cdk deploy")
+    else:
+        yield Finding("image", "note" if found.note else "ok", found.note or f"{found.built and found.built.digest}")
 
 
 def _quotas(subject: Subject, account: Account) -> Iterator[Finding]:

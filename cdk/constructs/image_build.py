@@ -98,7 +98,6 @@ class ImageBuild(Construct):
                 )
             ),
             timeout_in_minutes=MINUTES,
-            visibility="PRIVATE",
         )
         self._acknowledge(found)
 

@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImages.htm
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from typing import Any
 
@@ -58,6 +59,11 @@ class ServiceQuotas(WithContext, ServiceQuotasResponse):
         return found
 
 
+def aws_digest(image: platforms.Image) -> str:
+    """A digest for an image of AWS's registries: not the real one, which nobody has looked up."""
+    return f"sha256:{hashlib.sha256(f'{image.repository}:{image.tag}'.encode()).hexdigest()}"
+
+
 class Registry(ECRResponse):
     """DescribeImages also of AWS's own registries, which hold the images of endpoint_spec/data/images.yaml."""
 
@@ -68,14 +74,18 @@ class Registry(ECRResponse):
             return super().describe_images()
         known = platforms.registry_accounts().get(self.region) == registry
         tags = {
-            image.tag
+            image.tag: aws_digest(image)
             for image in platforms.images()
             if known and image.registry == "aws" and image.repository == repository
         }
         if not tags:
             raise AwsError("RepositoryNotFoundException", f"{repository} does not exist in the registry {registry}")
-        asked = {row.get("imageTag") for row in self._get_param("imageIds") or [{"imageTag": tag} for tag in tags]}
-        if not asked <= tags:
-            raise AwsError("ImageNotFoundException", f"{min(map(str, asked - tags))} does not exist in {repository}")
-        details = [{"registryId": registry, "repositoryName": repository, "imageTags": [tag]} for tag in sorted(asked)]
+        details = []
+        for asked in self._get_param("imageIds") or [{"imageTag": tag} for tag in sorted(tags)]:
+            tag, digest = asked.get("imageTag"), asked.get("imageDigest")
+            found = [one for one in tags if one == tag or tags[one] == digest]
+            if not found:
+                raise AwsError("ImageNotFoundException", f"{tag or digest} does not exist in {repository}")
+            details.append({"imageTags": found, "imageDigest": tags[found[0]]})
+        details = [{"registryId": registry, "repositoryName": repository, **row} for row in details]
         return ActionResult({"imageDetails": details})

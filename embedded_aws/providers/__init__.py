@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from . import autoscaling, cdk, cloudwatch, ec2, ecr, events, iam, kms, logs, s3, sagemaker, sns, ssm, states
+from . import autoscaling, cdk, cloudwatch, codebuild, ec2, ecr, events, iam, kms, logs, s3, sagemaker, sns, ssm, states
 from .resource import Context, Created, ProviderError, ResourceType
 from .schema import property_faults, schema
 
-TYPES: dict[str, ResourceType] = {
-    row.name: row
-    for module in (autoscaling, cdk, cloudwatch, ec2, ecr, events, iam, kms, logs, s3, sagemaker, sns, ssm, states)
-    for row in module.TYPES
-}
+_MODULES = (
+    *(autoscaling, cdk, cloudwatch, codebuild, ec2, ecr, events, iam),
+    *(kms, logs, s3, sagemaker, sns, ssm, states),
+)
+TYPES: dict[str, ResourceType] = {row.name: row for module in _MODULES for row in module.TYPES}
 
 
 def type_fault(name: str, region: str) -> str | None:

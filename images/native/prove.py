@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ import urllib.request
 from pathlib import Path
 
 MODEL_DIR, ENTRYPOINT = Path("/opt/ml/model"), Path(__file__).with_name("entrypoint.sh")
-URL, STARTS_WITHIN_SECONDS = "http://127.0.0.1:8080", 120
+STARTS_WITHIN_SECONDS = 120
 ASKED, EXPECTED = {"x": [1.0, 2.0, 3.0]}, [2.0, 4.0, 6.0]
 
 
@@ -74,19 +75,26 @@ def make_artifact(sources: Path, target: str) -> str:
     return hashlib.sha256((MODEL_DIR / m.FILE_NAME).read_bytes()).hexdigest()
 
 
-def ask() -> object:
+def free_port() -> int:
+    """A port of this machine that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def ask(url: str, server: subprocess.Popen[bytes]) -> object:
     """The answer to one request, once the server is healthy. Raises OSError, and HTTPError for a refusal."""
     end = time.monotonic() + STARTS_WITHIN_SECONDS
     while True:
         try:
-            urllib.request.urlopen(f"{URL}/ping", timeout=2).close()
+            urllib.request.urlopen(f"{url}/ping", timeout=2).close()
             break
         except OSError:
-            if time.monotonic() > end:
+            if time.monotonic() > end or server.poll() is not None:
                 raise
             time.sleep(0.2)
     body, headers = json.dumps(ASKED).encode(), {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{URL}/invocations", body, headers)
+    request = urllib.request.Request(f"{url}/invocations", body, headers)
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
@@ -94,10 +102,12 @@ def ask() -> object:
 def main() -> int:
     """See the module."""
     digest = make_artifact(Path(sys.argv[1]), sys.argv[2])
-    environment = {**os.environ, "ENDPOINT_MANIFEST_SHA256": digest, "ENDPOINT_SERVER": "native"}
-    server = subprocess.Popen(["sh", str(ENTRYPOINT), "serve"], env=environment)
+    port = free_port()
+    # The port as SageMaker gives it to a container that is not alone on its machine.
+    given = {"ENDPOINT_MANIFEST_SHA256": digest, "ENDPOINT_SERVER": "native", "SAGEMAKER_BIND_TO_PORT": str(port)}
+    server = subprocess.Popen(["sh", str(ENTRYPOINT), "serve"], env={**os.environ, **given})
     try:
-        found = ask()
+        found = ask(f"http://127.0.0.1:{port}", server)
     except OSError as error:
         text = error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else str(error)
         print(f"prove.py: no answer from the server: {text}", file=sys.stderr)

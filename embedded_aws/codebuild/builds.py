@@ -1,0 +1,154 @@
+"""The life of a build: sources from S3, the commands of the buildspec in one shell, a log in CloudWatch Logs.
+
+Sources: "Build specification reference for CodeBuild",
+https://docs.aws.amazon.com/codebuild/latest/userguide/build-spec-ref.html (version 0.2: all commands of a build in the
+same instance of the shell; exported-variables); https://docs.aws.amazon.com/codebuild/latest/APIReference/API_Build.html
+Of a buildspec only what images/buildspec.yml has is honoured; anything else ends the build with a line that says so.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import shlex
+import shutil
+import sys
+import threading
+import time
+import uuid
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..control.clock import now
+from ..host import Host
+from ..hosting.logs import LogShipper
+from ..keys import session
+from ..process.group import ProcessGroup, basics, write_program
+
+log = logging.getLogger(__name__)
+DOCKER = Path(__file__).with_name("docker.py")
+POLL_SECONDS = 0.1
+RUNNING = "IN_PROGRESS"
+ENV = {"shell", "exported-variables"}
+INHERITED = ("LANG", "LC_ALL", "TZ", "HOME", "PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_CERT", "SSL_CERT_FILE")
+
+
+class BuildError(Exception):
+    """The build failed before its commands; the text is its only line."""
+
+
+class Build:
+    """One build. `status` is BatchGetBuilds' buildStatus."""
+
+    def __init__(self, host: Host, region: str, project: Mapping[str, Any], variables: Mapping[str, str]) -> None:
+        self.host, self.region, self.project, self.variables = host, region, project, dict(variables)
+        self.stream = str(uuid.uuid4())
+        self.id = f"{project['name']}:{self.stream}"
+        self.status = RUNNING
+        self.exported: dict[str, str] = {}
+        self.started, self.ended = now(), None
+        self.group = project["logsConfig"]["cloudWatchLogs"]["groupName"]
+        self._logs = LogShipper(host.clients, region, self.group, self.stream)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"build {self.id}", daemon=True)
+
+    def start(self) -> None:
+        """Run in the background."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it; returns when nothing of it is left."""
+        self._stopping.set()
+        self._thread.join(30)
+
+    def described(self) -> dict[str, Any]:
+        """A member of BatchGetBuilds' builds."""
+        pairs = [{"name": name, "value": value} for name, value in self.exported.items()]
+        return {
+            "id": self.id,
+            "arn": f"arn:aws:codebuild:{self.region}:{self.host.account}:build/{self.id}",
+            "projectName": self.project["name"],
+            "buildStatus": self.status,
+            "buildComplete": self.ended is not None,
+            "startTime": self.started,
+            "endTime": self.ended,
+            "logs": {"groupName": self.group, "streamName": self.stream},
+            "exportedEnvironmentVariables": pairs,
+        }
+
+    def _run(self) -> None:
+        folder, status = self.host.directory / "builds" / self.stream, "FAULT"
+        try:
+            folder.mkdir(parents=True)
+            status = self._work(folder)
+        except BuildError as error:
+            self._logs.say(str(error))
+            status = "FAILED"
+        except Exception:
+            log.exception("build %s", self.id)
+        finally:
+            self._logs.shipped(10)
+            shutil.rmtree(folder, ignore_errors=True)
+            self.status, self.ended = status, now()
+
+    def _work(self, folder: Path) -> str:
+        sources = folder / "sources"
+        bucket, _, key = self.project["source"]["location"].partition("/")
+        body = self.host.clients.client("s3", self.region).get_object(Bucket=bucket, Key=key)["Body"].read()
+        zipfile.ZipFile(io.BytesIO(body)).extractall(sources)
+        commands, exported = _commands(sources / self.project["source"]["buildspec"])
+        kept = folder / "exported"
+        script = folder / "commands"
+        ends = [f"printf '%s\\n' {shlex.quote(name)}=\"${name}\" >>{shlex.quote(str(kept))}" for name in exported]
+        script.write_text("\n".join(["set -e", *commands, *ends]) + "\n")
+        process = ProcessGroup(["bash", str(script)], sources, self._environment(folder))
+        self._logs.follow(process.output)
+        deadline = time.monotonic() + self.host.clock.limit(60.0 * self.project["timeoutInMinutes"])
+        try:
+            while (code := process.wait(POLL_SECONDS)) is None:
+                if self._stopping.is_set():
+                    return "STOPPED"
+                if time.monotonic() > deadline:
+                    return "TIMED_OUT"
+        finally:
+            process.end(0)
+        if code:
+            return "FAILED"
+        self.exported = dict(line.split("=", 1) for line in kept.read_text().splitlines())
+        return "SUCCEEDED"
+
+    def _environment(self, folder: Path) -> dict[str, str]:
+        """The variables of the build and its role's session; docker and aws are stand-ins."""
+        programs = folder / "bin"
+        programs.mkdir()
+        for name in ("docker", "aws"):
+            write_program(programs / name, f'exec {shlex.quote(sys.executable)} {shlex.quote(str(DOCKER))} {name} "$@"')
+        role = session(self.host.account, str(self.project["serviceRole"]), "AWSCodeBuild", self.region)
+        return {
+            **basics(programs, INHERITED),
+            "STAND_IN": str(folder / "images"),
+            "BASE_PYTHON": str(self.host.programs / "python3"),
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_ENDPOINT_URL": self.host.clients.url,
+            "AWS_ACCESS_KEY_ID": role.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": role.secret_access_key,
+            "AWS_SESSION_TOKEN": role.session_token,
+            **self.variables,
+        }
+
+
+def _commands(path: Path) -> tuple[list[str], list[str]]:
+    """The build's commands, and the names of the variables that it exports."""
+    if not path.is_file():
+        raise BuildError(f"{path.name} is not among the sources")
+    read = yaml.safe_load(path.read_text(encoding="utf-8"))
+    known = [(read, {"version", "env", "phases"}), (read["phases"], {"build"}), (read["env"], ENV)]
+    extra = sorted(key for part, keys in known for key in part.keys() - keys)
+    if extra or read["version"] != 0.2:
+        raise BuildError(f"the embedded AWS does not honour {', '.join(extra) or 'this version'} in a buildspec")
+    return list(read["phases"]["build"]["commands"]), list(read["env"]["exported-variables"])

@@ -1,0 +1,197 @@
+"""Container images of your own registry: built by CodeBuild, found by digest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from endpoint_spec import EndpointSpec, built_images, derive, platforms
+from endpoint_spec.built_images import BuiltImage
+
+from .account import Account, code_of
+from .errors import OperationError, WrongUseError
+
+STACK = "InferentiaImages"
+POLL_SECONDS = 5.0
+LAST_LINES = 20
+# https://docs.aws.amazon.com/codebuild/latest/APIReference/API_Build.html
+RUNNING = "IN_PROGRESS"
+
+
+def build(
+    spec: EndpointSpec, account: Account, say: Callable[[str], None], *, poll: float = POLL_SECONDS
+) -> BuiltImage:
+    """Build the image that an endpoint runs, and write its digest to endpoints/images.lock.json.
+
+    say: is given each line of the build's log. A build that is interrupted is stopped.
+
+    Raises:
+        WrongUseError: where the endpoint runs an image of AWS.
+        LockError: where images.lock.json cannot be read.
+        OperationError: where the stack is missing or of other sources, or the build fails; with its last lines.
+    """
+    image = own_image(spec)
+    images = built_images.read(spec.root)
+    outputs = account.outputs(STACK, "ImageProject", "ImageSources")
+    sources = built_images.sources()
+    if outputs["ImageSources"] != sources:
+        raise OperationError(
+            f"stack {STACK} has other sources ({outputs['ImageSources'][:12]}) than images/ and inference_code/ here "
+            f'({sources[:12]}). Deploy it again: "cdk deploy {STACK}".'
+        )
+    region, number = account.sagemaker.meta.region_name, str(account.client("sts").get_caller_identity()["Account"])
+    base = _base(image, region, images.get(built_images.key(image)))
+    # Tags are never used twice; the time makes two builds of the same sources two tags.
+    tag = f"{image.tag}-{sources[:12]}-{datetime.now(UTC):%Y%m%d%H%M%S}"
+    variables = {
+        "BASE": base,
+        "PYTHON": image.python,
+        "TORCH": image.torch,
+        "TARGET": image.target,
+        "IMAGE": f"{number}.dkr.ecr.{region}.amazonaws.com/{image.repository}:{tag}",
+    }
+    found = _run(account, outputs["ImageProject"], variables, say, poll)
+    built = BuiltImage(
+        digest=_digest(found, "IMAGE_DIGEST"),
+        tag=tag,
+        base=base.partition("@")[0],
+        base_digest=_digest(found, "BASE_DIGEST"),
+        sources=sources,
+        account=number,
+        region=region,
+    )
+    path = spec.root / built_images.FILE
+    part = path.with_suffix(".part")
+    try:
+        part.write_text(built_images.text({**images, built_images.key(image): built}), encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return built
+
+
+def own_image(spec: EndpointSpec) -> platforms.Image:
+    """The image of your own registry that an endpoint runs. Raises WrongUseError where it runs one of AWS."""
+    image = derive.container_image(spec)
+    if image.registry == "aws":
+        raise WrongUseError(f"{spec.name} runs {image.repository}:{image.tag} of AWS: there is nothing to build.")
+    return image
+
+
+def _base(image: platforms.Image, region: str, before: BuiltImage | None) -> str:
+    """What to build on: the digest that was found the first time, else AWS's tag."""
+    base = platforms.base_of(image)
+    try:
+        registry = platforms.registry_account(region, image.target)
+    except platforms.UnknownPlatform as error:
+        raise OperationError(str(error)) from None
+    repository = f"{registry}.dkr.ecr.{region}.amazonaws.com/{base.repository}"
+    return f"{repository}@{before.base_digest}" if before else f"{repository}:{base.tag}"
+
+
+def _run(
+    account: Account, project: str, variables: Mapping[str, str], say: Callable[[str], None], poll: float
+) -> dict[str, str]:
+    """Start a build and follow it to its end; the variables that it exports."""
+    client = account.client("codebuild")
+    given = [{"name": name, "value": value, "type": "PLAINTEXT"} for name, value in variables.items()]
+    number = client.start_build(projectName=project, environmentVariablesOverride=given)["build"]["id"]
+    log = _Log(account, say)
+    try:
+        while True:
+            row = client.batch_get_builds(ids=[number])["builds"][0]
+            log.read(row.get("logs", {}))
+            if row["buildStatus"] != RUNNING:
+                break
+            time.sleep(poll)
+    except BaseException:
+        client.stop_build(id=number)
+        raise
+    if row["buildStatus"] != "SUCCEEDED":
+        log.read_whole(row.get("logs", {}))
+        raise OperationError(
+            "\n".join([f"build {number} ended with {row['buildStatus']}. Its last lines:", *log.lines[-LAST_LINES:]])
+        )
+    return {pair["name"]: pair["value"] for pair in row.get("exportedEnvironmentVariables", [])}
+
+
+class _Log:
+    """The log of one build, as far as CloudWatch Logs has it."""
+
+    def __init__(self, account: Account, say: Callable[[str], None]) -> None:
+        self.account, self.say, self.lines, self._token = account, say, list[str](), ""
+
+    def read(self, where: Mapping[str, Any]) -> bool:
+        """Say what is new; whether there was anything."""
+        if not where.get("streamName"):
+            return False
+        token = {"nextToken": self._token} if self._token else {}
+        try:
+            page = self.account.logs.get_log_events(
+                logGroupName=where["groupName"], logStreamName=where["streamName"], startFromHead=True, **token
+            )
+        except ClientError as error:
+            if code_of(error) != "ResourceNotFoundException":  # the stream comes with its first line
+                raise
+            return False
+        self._token = page["nextForwardToken"]
+        new = [event.get("message", "").rstrip() for event in page["events"]]
+        self.lines += new
+        for line in new:
+            self.say(line)
+        return bool(new)
+
+    def read_whole(self, where: Mapping[str, Any]) -> None:
+        """What came between the last look and the end."""
+        while self.read(where):
+            pass
+
+
+def _digest(found: Mapping[str, str], name: str) -> str:
+    value = found.get(name, "")
+    if "@sha256:" not in value:
+        raise OperationError(f"the build exported {name}={value!r}, which has no digest. See images/buildspec.yml.")
+    return value.partition("@")[2]
+
+
+@dataclass(frozen=True)
+class State:
+    """The image that an endpoint runs. problem: why it cannot be deployed. note: what to know of it otherwise."""
+
+    built: BuiltImage | None
+    problem: str = ""
+    note: str = ""
+
+
+def state(spec: EndpointSpec, account: Account) -> State:
+    """What images.lock.json has for an endpoint, and whether it is in the registry.
+
+    Raises WrongUseError and LockError as `build` does.
+    """
+    image = own_image(spec)
+    built = built_images.read(spec.root).get(built_images.key(image))
+    again = f"Run: inferentia image build {spec.name}"
+    if built is None:
+        return State(None, f"not built. {again}")
+    if not _is_there(image.repository, built.digest, account):
+        where = f"{image.repository} of {account.sagemaker.meta.region_name}"
+        return State(built, f"{built.digest} is not in {where}. {again}")
+    if built.sources != built_images.sources():
+        return State(built, note=f"images/ or inference_code/ changed since it was built. {again}, if that matters.")
+    return State(built)
+
+
+def _is_there(repository: str, digest: str, account: Account) -> bool:
+    """Whether this account's registry has an image."""
+    try:
+        account.client("ecr").describe_images(repositoryName=repository, imageIds=[{"imageDigest": digest}])
+    except ClientError as error:
+        if code_of(error) not in ("ImageNotFoundException", "RepositoryNotFoundException"):
+            raise
+        return False
+    return True
