@@ -67,10 +67,12 @@ def check(
 
 
 # What the lock's manifest_sha256 is worth where the container's entry point is AWS's.
-ACCIDENTS_ONLY = (
-    "under torchserve the artifact's own code compares it with the lock: that finds an accident, not an artifact that "
-    "somebody replaced; serve.server: native compares it before any code of it runs"
-)
+SERVERS = {
+    "native": "the native server batches requests, and compares the artifact with the lock before any code of it runs; "
+    "its image is built in your account first: inferentia image build {name}",
+    "torchserve": "torchserve needs no image of your own; under it the artifact's own code compares it with the lock: "
+    "that finds an accident, not an artifact that somebody replaced (serve.server: native does)",
+}
 
 
 @app.command()
@@ -194,8 +196,8 @@ def _print(reports: list[dict[str, Any]]) -> None:
                 typer.echo(f"{report['name']}: {report['fleet']}")
             if report["compile_job"]:
                 typer.echo(f"{report['name']}: a compile run costs {report['compile_job']}")
-            if report["server"] == "torchserve":
-                typer.echo(f"{report['name']}: {ACCIDENTS_ONLY}")
+            if report["server"] in SERVERS:
+                typer.echo(f"{report['name']}: {SERVERS[report['server']].format(name=report['name'])}")
         for warning in (warning for report in good for warning in report["warnings"]):
             typer.echo(warning)
         for problem in (problem for report in good for problem in report["lock_problems"] or ()):

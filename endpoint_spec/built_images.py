@@ -14,9 +14,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from .digests import INSTALLED
 from .errors import dotted
 from .lock import LockError
+from .places import INSTALLED
 from .platforms import Image
 
 FILE = "endpoints/images.lock.json"
@@ -48,6 +48,11 @@ _FILE = TypeAdapter(dict[str, BuiltImage])
 def key(image: Image) -> str:
     """Under which the file has an image of the platform table."""
     return f"{image.repository}:{image.tag}"
+
+
+def reference(image: Image, built: BuiltImage | None) -> str:
+    """The image's address without its registry: by digest where it was built, else by tag."""
+    return f"{image.repository}@{built.digest}" if built else f"{image.repository}:{image.tag}"
 
 
 def read(root: Path) -> dict[str, BuiltImage]:

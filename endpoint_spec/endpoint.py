@@ -340,7 +340,10 @@ class Serve(Section):
     handler: StrictStr | None = Field(
         default=None, description="a Python file with preprocess and postprocess, or SageMaker's four"
     )
-    server: Literal["torchserve", "native", "triton"] = "torchserve"
+    server: Literal["native", "torchserve", "triton"] = Field(
+        default="native",
+        description="native: ours, in an image that `inferentia image build` makes; torchserve: AWS's image as it is",
+    )
     mode: Literal["real-time", "async", "batch-transform"] = "real-time"
     instance_type: StrictStr = Field(
         default="ml.inf1.2xlarge", description="ml.inf2.xlarge when compile.target is inf2"

@@ -130,11 +130,11 @@ class _Log:
         """Say what is new; whether there was anything."""
         if not where.get("streamName"):
             return False
-        token = {"nextToken": self._token} if self._token else {}
+        request: dict[str, Any] = {"logGroupName": where["groupName"], "logStreamName": where["streamName"]}
+        if self._token:
+            request["nextToken"] = self._token
         try:
-            page = self.account.logs.get_log_events(
-                logGroupName=where["groupName"], logStreamName=where["streamName"], startFromHead=True, **token
-            )
+            page = self.account.logs.get_log_events(startFromHead=True, **request)
         except ClientError as error:
             if code_of(error) != "ResourceNotFoundException":  # the stream comes with its first line
                 raise

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from botocore.exceptions import ClientError
 
-from endpoint_spec import derive
+from endpoint_spec import built_images, derive
 from endpoint_spec.lock import SampleAnswer, SampleRequest
 
 from .account import Account, code_of
@@ -207,10 +207,11 @@ def _container(locked: Locked, account: Account) -> dict[str, Any]:
     """What the stack gives the model, of what is compared."""
     spec, lock, region = locked.spec, locked.lock, account.sagemaker.meta.region_name
     image = derive.container_image(spec)
+    built = None if lock.rehearsal else built_images.find(spec.root, image, lock.name)[0]
     environment = derive.worker_environment(spec, lock) | derive.neuron_monitor_environment(spec, region)
     return {
         "ModelDataUrl": f"s3://{account.artifact_bucket}/{lock.artifact.key}",
-        "Image": f"/{image.repository}:{image.tag}",
+        "Image": f"/{built_images.reference(image, built)}",
         "Environment": environment,
     }
 

@@ -15,7 +15,7 @@ from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
 from endpoint_spec.built_images import source_files
-from endpoint_spec.digests import INSTALLED
+from endpoint_spec.places import INSTALLED
 
 from ..nag import acknowledge, acknowledge_any_resource, acknowledge_pattern
 from ..permissions import allow, role_of

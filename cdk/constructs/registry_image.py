@@ -5,7 +5,7 @@ from __future__ import annotations
 from aws_cdk import Aws, CfnMapping, Stack, Token
 from constructs import Construct
 
-from endpoint_spec import platforms
+from endpoint_spec import built_images, platforms
 from endpoint_spec.built_images import BuiltImage
 
 
@@ -30,8 +30,7 @@ class RegistryImage(Construct):
         super().__init__(scope, construct_id)
         region = Stack.of(self).region
         account = self._account(image, region)
-        which = f"@{built.digest}" if built else f":{image.tag}"
-        self.uri = f"{account}.dkr.ecr.{region}.{Aws.URL_SUFFIX}/{image.repository}{which}"
+        self.uri = f"{account}.dkr.ecr.{region}.{Aws.URL_SUFFIX}/{built_images.reference(image, built)}"
         self.repository_arn = f"arn:{Aws.PARTITION}:ecr:{region}:{account}:repository/{image.repository}"
 
     def _account(self, image: platforms.Image, region: str) -> str:

@@ -18,6 +18,7 @@ import time
 import uuid
 import zipfile
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ class Build:
         self.id = f"{project['name']}:{self.stream}"
         self.status = RUNNING
         self.exported: dict[str, str] = {}
-        self.started, self.ended = now(), None
+        self.started = now()
+        self.ended: datetime | None = None
         self.group = project["logsConfig"]["cloudWatchLogs"]["groupName"]
         self._logs = LogShipper(host.clients, region, self.group, self.stream)
         self._stopping = threading.Event()

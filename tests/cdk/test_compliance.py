@@ -54,7 +54,7 @@ print(json.dumps({action: formats(action) or None for action in json.load(sys.st
 
 
 def test_two_packs_find_nothing_that_is_not_meant(project: Project, tmp_path: Path) -> None:
-    for name, text in {"small": MINIMAL, "full": FULL, **COMPILED}.items():
+    for name, text in {"small": MINIMAL + "serve: {{server: native}}\n", "full": FULL, **COMPILED}.items():
         project.add(name, text)
     cdk_app = App(context=application.feature_flags(), analytics_reporting=False, outdir=str(tmp_path / "out"))
     application.compose(cdk_app, specs.load_all(project.root), Deployment(compile_ami={"inf1": MACHINE_IMAGE}))

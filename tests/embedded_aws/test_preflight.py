@@ -9,8 +9,9 @@ from typing import Any
 import boto3
 import pytest
 
-from endpoint_spec import load
-from endpoint_spec.lock import artifact_key
+from endpoint_spec import built_images, load, platforms
+from endpoint_spec.built_images import BuiltImage
+from endpoint_spec.lock import Lock, artifact_key
 from operations.account import Account
 from operations.errors import OperationError
 from operations.preflight import Finding, Subject, preflight
@@ -112,11 +113,46 @@ def test_a_quota_that_does_not_do(account: Account, subject: Subject, value: flo
         client.request_service_quota_increase(**where, DesiredValue=quota["Value"])
 
 
-def test_an_image_that_is_not_there(account: Account, subject: Subject, tmp_path: Path) -> None:
+def test_an_image_of_your_own_registry(account: Account, subject: Subject, tmp_path: Path) -> None:
+    """Not built; built and gone; there; and a rehearsal, which needs none."""
     path = tmp_path / "endpoints" / "depth.yaml"
     path.write_text(SMALL + "serve: {server: native}\n")
-    ((check, found),) = wrong(preflight(changed(subject, spec=load(path)), account))
-    assert (check, f"is not in {REGION}" in found) == ("image", True)
+    assert subject.lock is not None
+    rehearsed = subject.lock.model_copy(update={"rehearsal": True})
+
+    def found(lock: Lock = subject.lock) -> list[tuple[str, str]]:
+        rows = wrong(preflight(changed(subject, spec=load(path), lock=lock), account))
+        return [row for row in rows if row[0] == "image"]
+
+    assert found(rehearsed) == []
+    assert found() == [("image", "not built")]
+    image, digest = platforms.image("inf1", "native"), f"sha256:{'0' * 64}"
+    built = BuiltImage(
+        digest=digest,
+        tag="t",
+        base="b",
+        base_digest=digest,
+        sources=built_images.sources(),
+        account="123456789012",
+        region=REGION,
+    )
+    (tmp_path / built_images.FILE).write_text(built_images.text({built_images.key(image): built}))
+    assert found() == [("image", f"{digest} is not in {image.repository} of {REGION}")]
+    ecr = account.client("ecr")
+    ecr.create_repository(repositoryName=image.repository)
+    manifest = {"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json"}
+    ecr.put_image(
+        repositoryName=image.repository,
+        imageTag="t",
+        imageManifest=json.dumps({**manifest, "config": {}, "layers": []}),
+        imageDigest=digest,
+    )
+    try:
+        assert found() == []
+    finally:
+        ecr.delete_repository(repositoryName=image.repository, force=True)
+    (tmp_path / built_images.FILE).write_text("{")
+    assert "images.lock.json" in found()[0][1]
 
 
 def test_a_region_without_images(account: Account, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
