@@ -91,7 +91,8 @@ def invoker(place: Place) -> list[Statement]:
 
 
 def deployer(place: Place) -> list[Statement]:
-    """`cdk diff` and `cdk deploy`, `inferentia preflight`, `wait`, `guard`, `status` and what `smoke` compares.
+    """`cdk diff` and `cdk deploy`, `inferentia preflight`, `image`, `wait`, `guard`, `status` and what `smoke`
+    compares.
 
     What a deployment may do is the business of CloudFormation's own role: `cdk bootstrap
     --cloudformation-execution-policies` (docs/deploying.md).
@@ -103,12 +104,14 @@ def deployer(place: Place) -> list[Statement]:
     ]
     below = f"models/{name}/*"
     through = {"StringEquals": {"kms:ViaService": f"s3.{place.region}.amazonaws.com"}}
+    stacks = ("InferentiaArtifacts", "InferentiaImages", f"InferentiaEndpoint-{name}", f"InferentiaCompile-{name}")
+    builds = ["codebuild:BatchGetBuilds", "codebuild:StartBuild", "codebuild:StopBuild"]
     kinds = {"Endpoint": "endpoint", "EndpointConfig": "endpoint-config", "Model": "model"}
     return [
         _allow("ThroughTheCdksRoles", ["sts:AssumeRole"], roles),
-        _find_stacks(
-            place, "InferentiaArtifacts", f"InferentiaEndpoint-{name}", f"InferentiaCompile-{name}", "CDKToolkit"
-        ),
+        _find_stacks(place, *stacks, "CDKToolkit"),
+        _allow("BuildImages", builds, place.arn("codebuild", "project/InferentiaImages")),
+        _allow("FollowBuilds", ["logs:GetLogEvents"], place.arn("logs", "log-group:/aws/codebuild/InferentiaImages:*")),
         _allow("FindAlarms", ["cloudformation:ListStackResources"], _stacks(place, f"InferentiaEndpoint-{name}")),
         _allow("SeeAlarms", ["cloudwatch:DescribeAlarms"], place.arn("cloudwatch", "alarm:*")),
         _allow(

@@ -54,6 +54,8 @@ CASES = [
         True,
     ),
     ("deployer", "cloudformation:ListStackResources", f"arn:aws:cloudformation:{OWN}:stack/Other/1", {}, False),
+    ("deployer", "codebuild:StartBuild", f"arn:aws:codebuild:{OWN}:project/InferentiaImages", {}, True),
+    ("deployer", "codebuild:StartBuild", f"arn:aws:codebuild:{OWN}:project/Other", {}, False),
     ("deployer", "sagemaker:InvokeEndpoint", ENDPOINT, {}, False),
     ("invoker", "sagemaker:InvokeEndpoint", ENDPOINT, {}, True),
     ("invoker", "sagemaker:InvokeEndpoint", f"arn:aws:sagemaker:{OWN}:endpoint/other", {}, False),
