@@ -26,6 +26,11 @@ from tests.cdk.reading import as_list, statements
 pytestmark = pytest.mark.slow
 # A rule of both packs, the end of the constructs' paths, and why it is right there.
 MEANT = {
+    "CloudWatchLogGroupEncrypted": (
+        r"Images/Build/Logs/Resource",
+        "names and versions of public packages; a customer key costs by the month",
+    ),
+    "CodeBuildProjectSourceRepoUrl": (r"Images/Build/Project", "the source is the CDK's archive in S3, no repository"),
     "IAMNoInlinePolicy": (r"/Role/Resource", "a role's policies are part of it, so that nobody meets it without them"),
     "S3BucketReplicationEnabled": (
         r"Artifacts/(AccessLogs|Bucket)/Resource",
