@@ -57,7 +57,7 @@ class EndpointStack(SpecStack):
     ) -> None:
         image, built, unbuilt = derive.container_image(spec), None, list[str]()
         if not deployment.rehearsal:  # which runs the server in the project's own Python
-            where = deployment.account, deployment.target_region
+            where = deployment.account, deployment.region
             built, unbuilt = built_images.find(spec.root, image, spec.name, *where)
         super().__init__(
             scope,

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import endpoint_spec as specs
+from endpoint_spec import built_images, platforms
+from endpoint_spec.built_images import BuiltImage
 from endpoint_spec.lock import Lock, artifact_key, lock_path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -44,6 +46,21 @@ job: {{{{where: {where}}}}}
     for where in ("processing", "ec2")
 }
 MACHINE_IMAGE = "ami-0123456789abcdef0"
+# Every image of the native server, as if built in the account and region of AWS's examples.
+DIGEST = f"sha256:{'ab' * 32}"
+IMAGES = {
+    built_images.key(image): BuiltImage(
+        digest=DIGEST,
+        tag=image.tag,
+        base=platforms.base_of(image).repository,
+        base_digest=DIGEST,
+        sources=SHA256,
+        account="111122223333",
+        region="eu-west-1",
+    )
+    for image in platforms.images()
+    if image.registry == "own"
+}
 # Makes templates by stack name of spec texts by name; the fixture of this name in conftest.
 Synthesize = Callable[..., dict[str, dict[str, Any]]]
 # Makes the assembly of a project; the fixture of this name in conftest.
@@ -148,4 +165,5 @@ class Project:
 def new_project(root: Path) -> Project:
     (root / "endpoints").mkdir(parents=True)
     (root / "model.py").write_text(ENTRY)
+    (root / built_images.FILE).write_text(built_images.text(IMAGES))
     return Project(root)

@@ -11,7 +11,7 @@ from moto.events.models import EventPattern
 
 import endpoint_spec as specs
 from endpoint_spec import cost, derive
-from tests.cdk.projects import FULL, SHA256, lock_of, new_project
+from tests.cdk.projects import FULL, MINIMAL, SHA256, Synthesize, lock_of, new_project
 from tests.cdk.reading import only, resources, text
 
 KEY = f"models/full/{SHA256}/model.tar.gz"
@@ -56,16 +56,20 @@ def test_model_runs_in_the_worker_environment(full: dict[str, Any], endpoint: sp
     assert list(container["Environment"]) == sorted(container["Environment"])
 
 
-def test_image_comes_from_the_registry_of_the_region(full: dict[str, Any]) -> None:
-    container = text(only(full, "AWS::SageMaker::Model"))["PrimaryContainer"]
+def test_image_comes_from_the_registry_of_the_region(synthesize: Synthesize) -> None:
+    stock = synthesize({"stock": MINIMAL + "serve: {{server: torchserve}}\n"})["InferentiaEndpoint-stock"]
+    container = text(only(stock, "AWS::SageMaker::Model"))["PrimaryContainer"]
     account = "${map RegistryAccounts ${AWS::Region} account}"
     image = specs.platforms.image("inf1", "torchserve")
     assert container["Image"] == (
         f"{account}.dkr.ecr.${{AWS::Region}}.${{AWS::URLSuffix}}/{image.repository}:{image.tag}"
     )
-    mapping = full["Mappings"]["RegistryAccounts"]
+    mapping = stock["Mappings"]["RegistryAccounts"]
     assert {region: row["account"] for region, row in mapping.items()} == specs.platforms.registry_accounts("inf1")
     assert "us-west-1" not in mapping
+    (policy,) = text(only(stock, "AWS::IAM::Role"))["Policies"]
+    (pull,) = [row for row in policy["PolicyDocument"]["Statement"] if row["Sid"] == "PullImage"]
+    assert pull["Resource"].endswith(":repository/pytorch-inference-neuron")
 
 
 def test_only_endpoint_and_variant_have_names(full: dict[str, Any]) -> None:
@@ -113,7 +117,7 @@ def test_role_reads_one_object_with_one_key(full: dict[str, Any]) -> None:
         "StringEquals": {"kms:ViaService": "s3.${AWS::Region}.${AWS::URLSuffix}"}
     }
     pull = by_sid["PullImage"]["Resource"]
-    assert pull.endswith(":repository/pytorch-inference-neuron")
+    assert pull.endswith(":${AWS::AccountId}:repository/inferentia-endpoints/inf1-native")
     assert by_sid["PublishMetrics"]["Condition"]["StringEquals"]["cloudwatch:namespace"] == [
         "/aws/sagemaker/Endpoints",
         "AWS/SageMaker",
@@ -264,7 +268,13 @@ def test_dashboard_has_one_row_for_each_question(full: dict[str, Any]) -> None:
     for widget in body["widgets"]:
         rows.setdefault(widget["y"], []).append(widget)
     titles = [[widget["properties"]["title"].split()[0].rstrip(":") for widget in row] for row in rows.values()]
-    assert titles == [["Traffic"] * 2, ["Errors"] * 2, ["Latency"] * 3, ["Saturation", "Saturation", "Instances"]]
+    assert titles == [
+        ["Traffic"] * 2,
+        ["Errors"] * 2,
+        ["Latency"] * 3,
+        ["Saturation", "Saturation", "Instances"],
+        ["Batching"] * 3,
+    ]
     assert all(sum(widget["width"] for widget in row) == 24 for row in rows.values())
     _, *latency = rows[12]
     assert [metric[-1]["stat"] for widget in latency for metric in widget["properties"]["metrics"]] == [

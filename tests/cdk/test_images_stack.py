@@ -9,22 +9,11 @@ from typing import Any
 import pytest
 
 from cdk.deployment import Deployment
-from endpoint_spec import built_images, platforms
-from endpoint_spec.built_images import BuiltImage
-from tests.cdk.projects import MINIMAL, Assemble, Project, Synthesize, error_annotations
+from endpoint_spec import built_images
+from tests.cdk.projects import DIGEST, MINIMAL, Assemble, Project, Synthesize, error_annotations
 from tests.cdk.reading import only, statements
 
 NATIVE = MINIMAL + "serve: {{server: native}}\n"
-DIGEST = f"sha256:{'ab' * 32}"
-BUILT = BuiltImage(
-    digest=DIGEST, tag="t", base="b", base_digest=DIGEST, sources="0" * 64, account="111122223333", region="eu-west-1"
-)
-
-
-def pin(project: Project, text: str | None = None) -> None:
-    """Write images.lock.json: with Inf1's image, or this text."""
-    images = {built_images.key(platforms.image("inf1", "native")): BUILT}
-    (project.root / built_images.FILE).write_text(built_images.text(images) if text is None else text)
 
 
 def test_without_an_image_of_ones_own_there_is_no_such_stack(synthesize: Synthesize) -> None:
@@ -66,7 +55,7 @@ def test_its_sources_are_images_and_inference_code_alone(assemble: Assemble, pro
 @pytest.mark.parametrize(
     ("written", "deployment", "words"),
     [
-        ("none", Deployment(), "has no image inferentia-endpoints/inf1-native:"),
+        ("{}", Deployment(), "has no image inferentia-endpoints/inf1-native:"),
         ("{", Deployment(), "endpoints/images.lock.json: "),
         ('{"a": {}}', Deployment(), "endpoints/images.lock.json: a.digest: Field required"),
         ("built", Deployment(account="999999999999"), "is in the account 111122223333, not in 999999999999"),
@@ -78,8 +67,8 @@ def test_an_image_that_is_not_there_refuses_its_endpoint_alone(
 ) -> None:
     project.add("native", NATIVE)
     project.add("stock", MINIMAL + "serve: {{server: torchserve}}\n")
-    if written != "none":
-        pin(project, None if written == "built" else written)
+    if written != "built":
+        (project.root / built_images.FILE).write_text(written)
     assembly = assemble(project, deployment)
     found = {
         stack.stack_name: error_annotations(Path(assembly.directory), stack.stack_name) for stack in assembly.stacks
@@ -91,7 +80,6 @@ def test_an_image_that_is_not_there_refuses_its_endpoint_alone(
 
 def test_what_was_built_is_pinned_by_digest(assemble: Assemble, project: Project) -> None:
     project.add("native", NATIVE)
-    pin(project)
     assembly = assemble(project)
     assert error_annotations(Path(assembly.directory), "InferentiaEndpoint-native") == []
     (stack,) = (one for one in assembly.stacks if one.stack_name == "InferentiaEndpoint-native")

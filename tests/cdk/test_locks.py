@@ -28,6 +28,7 @@ def two(project: Project) -> Project:
 
 def test_a_region_with_images_of_the_other_target_alone_refuses_that_endpoint(two: Project, errors: Errors) -> None:
     two.add("bad", MINIMAL + "compile: {{target: inf2}}\njob: {{}}\n")
+    two.add("good", MINIMAL + "serve: {{server: torchserve}}\n")
     found = errors(two, Deployment(region="ap-east-2"))
     assert set(found) == {BAD, "InferentiaCompile-bad"}
     assert "ap-east-2 cannot be deployed to: it is in no list of regions with Neuron images for inf2" in found[BAD][0]

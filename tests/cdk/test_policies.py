@@ -12,6 +12,7 @@ from tests.cdk.reading import as_list, statements
 # Statements whose Resource is "*", by statement id, and why.
 ANY_RESOURCE = {
     "LogInToRegistry": "ecr:GetAuthorizationToken knows no resource",
+    "LogInToRegistries": "the same",
     "PublishMetrics": "cloudwatch:PutMetricData knows no resource; a condition names the namespaces",
     "DeliverLogs": "log deliveries are no resources; Step Functions checks for all of these",
     "FindInstances": "ec2:DescribeInstances knows no resource",
@@ -38,12 +39,17 @@ RESOURCE_PATTERNS = {
     },
     f"arn:${{AWS::Partition}}:logs:{_OWN}:log-group:/aws/sagemaker/ProcessingJobs:*": "a log group is written so",
     **{
+        f"arn:${{AWS::Partition}}:ecr:${{AWS::Region}}:*:repository/{name}": "AWS's account, which its region decides"
+        for name in ("pytorch-inference-neuron", "pytorch-inference-neuronx")
+    },
+    **{
         f"arn:${{AWS::Partition}}:ec2:{_OWN}:{kind}/*": "a condition names the launch template, or a tag"
         for kind in ("instance", "network-interface", "volume")
     },
 }
 PRINCIPALS = {
     "cloudwatch.amazonaws.com",
+    "codebuild.amazonaws.com",
     "ec2.amazonaws.com",
     "events.amazonaws.com",
     "logging.s3.amazonaws.com",
@@ -131,6 +137,7 @@ SOURCES = {
     "cloudwatch.amazonaws.com": {
         f"alarm:InferentiaEndpoint-{name}-*" for name in ("small", "full", "large", *COMPILED_HERE)
     },
+    "codebuild.amazonaws.com": {"project/InferentiaImages"},
     "events.amazonaws.com": {"rule/InferentiaCompile-*", "rule/InferentiaEndpoint-*"},
     "sagemaker.amazonaws.com": {"*", f"processing-job/processing-{_JOB}"},
     "states.amazonaws.com": {"stateMachine:*"},

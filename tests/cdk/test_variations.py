@@ -12,7 +12,7 @@ from cdk.constructs.registry_image import RegistryImage
 from cdk.constructs.rollout import RolloutError, deployment_config
 from cdk.deployment import REHEARSAL_ACCOUNT, Deployment
 from endpoint_spec import platforms
-from tests.cdk.projects import MINIMAL, Assemble, Project, Synthesize
+from tests.cdk.projects import DIGEST, MINIMAL, Assemble, Project, Synthesize
 from tests.cdk.reading import only, resources, text
 
 
@@ -40,9 +40,9 @@ def test_no_tags_in_production_without_tags_in_the_spec(small: dict[str, Any]) -
 
 
 def test_inf2_takes_its_own_image_and_guardrails(large: dict[str, Any]) -> None:
-    image = platforms.image("inf2", "torchserve")
+    image = platforms.image("inf2", "native")
     container = text(only(large, "AWS::SageMaker::Model"))["PrimaryContainer"]
-    assert container["Image"].endswith(f"/{image.repository}:{image.tag}")
+    assert container["Image"].endswith(f"/{image.repository}@{DIGEST}")
     (variant,) = only(large, "AWS::SageMaker::EndpointConfig")["ProductionVariants"]
     assert variant["InferenceAmiVersion"] == "al2-ami-sagemaker-inference-neuron-2"
     config = only(large, "AWS::SageMaker::Endpoint")["DeploymentConfig"]
@@ -162,7 +162,7 @@ def test_image_of_ones_own_is_in_ones_own_account(synthesize: Synthesize) -> Non
     image = platforms.image("inf1", "native")
     container = text(only(template, "AWS::SageMaker::Model"))["PrimaryContainer"]
     assert container["Image"].startswith("${AWS::AccountId}.dkr.ecr.${AWS::Region}.${AWS::URLSuffix}/")
-    assert container["Image"].endswith(f"{image.repository}:{image.tag}")
+    assert container["Image"].endswith(f"{image.repository}@{DIGEST}")
     assert "Mappings" not in template
 
 
@@ -220,7 +220,7 @@ def test_the_native_servers_own_metrics_are_on_the_dashboard(synthesize: Synthes
 
 
 def test_explicit_region_needs_no_mapping(synthesize: Synthesize) -> None:
-    template = one(synthesize, deployment=Deployment(region="ap-south-2"))
+    template = one(synthesize, "serve: {{server: torchserve}}\n", deployment=Deployment(region="ap-south-2"))
     account = platforms.registry_accounts()["ap-south-2"]
     container = text(only(template, "AWS::SageMaker::Model"))["PrimaryContainer"]
     assert container["Image"].startswith(f"{account}.dkr.ecr.ap-south-2.")
