@@ -38,10 +38,7 @@ RESOURCE_PATTERNS = {
         )
     },
     f"arn:${{AWS::Partition}}:logs:{_OWN}:log-group:/aws/sagemaker/ProcessingJobs:*": "a log group is written so",
-    **{
-        f"arn:${{AWS::Partition}}:ecr:${{AWS::Region}}:*:repository/{name}": "AWS's account, which its region decides"
-        for name in ("pytorch-inference-neuron", "pytorch-inference-neuronx")
-    },
+    "arn:${AWS::Partition}:ecr:${AWS::Region}:*:repository/pytorch-inference-neuron": "AWS's account, by its region",
     **{
         f"arn:${{AWS::Partition}}:ec2:{_OWN}:{kind}/*": "a condition names the launch template, or a tag"
         for kind in ("instance", "network-interface", "volume")
