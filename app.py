@@ -68,8 +68,8 @@ def compose(
     compiled_here = [name for name, endpoint in specs.items() if endpoint.job is not None]
     compiled_here += [one.name for one in faulty if one.compiled_here]
     artifacts = ArtifactsStack(app, STACK_NAME, compiled_here=sorted(compiled_here), deployment=deployment)
-    own_images = {derive.container_image(endpoint) for endpoint in specs.values()}
-    if any(image.registry == "own" for image in own_images):
+    own_images = {image for image in map(derive.container_image, specs.values()) if image.registry == "own"}
+    if own_images and not deployment.rehearsal:  # a rehearsal runs the server in the project's own Python
         ImagesStack(app, IMAGES, images=sorted(own_images, key=built_images.key), deployment=deployment)
     sharing = [endpoint for endpoint in specs.values() if endpoint.alarms.shared]
     common = SharedStack(app, SHARED, specs=sharing, deployment=deployment) if sharing else None

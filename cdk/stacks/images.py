@@ -20,10 +20,10 @@ STACK_NAME = "InferentiaImages"
 
 
 class ImagesStack(Stack):
-    """In production the repositories outlive the stack: endpoints run their images."""
+    """No part of a rehearsal. The repositories outlive it: endpoints run their images."""
 
     def __init__(self, scope: Construct, construct_id: str, *, images: Sequence[Image], deployment: Deployment) -> None:
-        """images: those that the specs run; those of AWS's registries are left out."""
+        """images: those of your own registry that the specs run."""
         super().__init__(
             scope,
             construct_id,
@@ -31,18 +31,12 @@ class ImagesStack(Stack):
             env=deployment.environment,
             description="Container images of the native server, and the project that builds them",
         )
-        own = [image for image in images if image.registry == "own"]
-        repositories = [
-            self._repository(name, disposable=deployment.rehearsal)
-            for name in sorted({image.repository for image in own})
-        ]
-        bases = sorted({platforms.base_of(image).repository for image in own})
         build = ImageBuild(
             self,
             "Build",
             name=STACK_NAME,
-            bases=bases,
-            repositories=repositories,
+            bases=sorted({platforms.base_of(image).repository for image in images}),
+            repositories=[self._repository(name) for name in sorted({image.repository for image in images})],
         )
         add_outputs(
             self,
@@ -51,9 +45,9 @@ class ImagesStack(Stack):
                 "ImageSources": (built_images.sources(), "sha256 of what the project builds"),
             },
         )
-        add_tags(self, {}, rehearsal=deployment.rehearsal)
+        add_tags(self, {}, rehearsal=False)
 
-    def _repository(self, name: str, *, disposable: bool) -> ecr.Repository:
+    def _repository(self, name: str) -> ecr.Repository:
         """Endpoints name images by digest, so only what nobody could name any more is deleted: images without a tag."""
         return ecr.Repository(
             self,
@@ -62,6 +56,5 @@ class ImagesStack(Stack):
             image_tag_mutability=ecr.TagMutability.IMMUTABLE,
             image_scan_on_push=True,
             lifecycle_rules=[ecr.LifecycleRule(tag_status=ecr.TagStatus.UNTAGGED, max_image_age=Duration.days(14))],
-            removal_policy=RemovalPolicy.DESTROY if disposable else RemovalPolicy.RETAIN,
-            empty_on_delete=True if disposable else None,
+            removal_policy=RemovalPolicy.RETAIN,
         )

@@ -54,7 +54,7 @@ def account(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Account:
 @pytest.fixture
 def subject(tmp_path: Path) -> Subject:
     path = fill(tmp_path) / "endpoints" / "depth.yaml"
-    path.write_text(SMALL + "job: {}\n")
+    path.write_text(SMALL + "job: {}\nserve: {server: torchserve}\n")
     spec = load(path)
     return Subject(spec, a_lock(spec), [], None)
 

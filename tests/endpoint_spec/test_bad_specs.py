@@ -408,12 +408,12 @@ CASES: dict[str, Case] = {
     "workers beyond the host's memory": (
         OWN
         + "  family: depth_anything_v2\n  weights: {file: weights/huge.safetensors}\n"
-        + "serve: {instance_type: ml.inf1.xlarge}\n",
+        + "serve: {instance_type: ml.inf1.xlarge, server: torchserve}\n",
         "serve.cores_per_worker", 5, "1",
         "4 workers of about 4.2 GiB each, 17.0 GiB in all, more than the 8 GiB", "larger instance_type",
     ),
     "processes beside torchserve": (
-        GOOD + "serve: {processes: 2}\n",
+        GOOD + "serve: {server: torchserve, processes: 2}\n",
         "serve.processes", 3, "2", "not possible with server: torchserve", "write server: native",
     ),
     "processes that do not divide": (

@@ -40,7 +40,7 @@ def test_as_json(read: Loader, project: Path) -> None:
     assert [(error["line"], error["key"]) for error in bad["errors"]] == [(1, "model"), (2, "scale.min")]
     assert set(bad["errors"][0]) == {"file", "line", "key", "value", "problem", "remedy", "text"}
     assert (good["ok"], good["name"], good["workers"], good["lock_problems"]) == (True, "depth", 4, [])
-    assert good["processes"] == 4  # torchserve has one for each worker
+    assert good["processes"] == 1  # of the native server, whose workers are threads
 
 
 def test_the_table_says_where_workers_share_processes(read: Loader, project: Path) -> None:
@@ -97,7 +97,7 @@ def test_prices_of_ones_own(read: Loader, project: Path) -> None:
 
 
 def test_the_month_is_shown_with_what_is_unknown(read: Loader, project: Path) -> None:
-    spec = read(SMALL + "scale: {min: 2, max: 3}\n")
+    spec = read(SMALL + "scale: {min: 2, max: 3}\nserve: {server: torchserve}\n")
     month = json.loads(run.invoke(app, ["check", "--root", str(project), "--json"]).stdout)["files"][0]["month"]
     assert month["minimum"] == round(2 * 730 * 0.471 + 1 + 0.1 * cost.ALARM_METRICS + 3, 2)
     assert month["maximum"] == round(month["minimum"] + 730 * 0.471, 2)

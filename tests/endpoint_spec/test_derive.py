@@ -155,7 +155,7 @@ def test_timeouts_grow_with_the_artifact_within_the_bounds(read: Loader) -> None
 
 
 def test_a_worker_is_not_killed_while_it_loads(read: Loader) -> None:
-    spec = read(SMALL)
+    spec = read(SMALL + "serve: {server: torchserve}\n")
     lock = a_lock(spec, size=5 * 10**9)
     environment = worker_environment(spec, lock)
     assert int(environment["SAGEMAKER_TS_RESPONSE_TIMEOUT"]) >= startup_timeout(lock) >= 60

@@ -21,7 +21,7 @@ def test_the_small_one(read: Loader) -> None:
     assert spec.model.weights == HubWeights(id="depth-anything/Depth-Anything-V2-Small-hf")
     assert (spec.model.family, spec.model.variant, spec.model.entry) == ("depth_anything_v2", "vits", None)
     assert (spec.compile.target, spec.compile.buckets, spec.compile.batch_sizes) == ("inf1", None, (1,))
-    assert (spec.serve.server, spec.serve.instance_type) == ("torchserve", "ml.inf1.2xlarge")
+    assert (spec.serve.server, spec.serve.instance_type) == ("native", "ml.inf1.2xlarge")
     assert (spec.scale.min, spec.scale.max, spec.scale.policy, spec.scale.target_value) == (1, 2, "concurrency", None)
     assert (spec.rollout.strategy, spec.alarms.notify, spec.tags) == ("all-at-once", None, {})
 

@@ -177,10 +177,10 @@ def test_not_for_aws(fields: dict[str, Any], spec: EndpointSpec) -> None:
 
 def test_an_artifact_too_large_for_the_host(spec: EndpointSpec, read: Loader) -> None:
     lock = a_lock(spec, size=3 * 2**30)
-    (problem,) = check(spec, lock)
+    (problem,) = check(read(SMALL + "compile: {batch_sizes: [1, 4]}\nserve: {server: torchserve}\n"), lock)
     assert "endpoints/depth.yaml: serve.cores_per_worker: 1 makes 4 workers" in problem
     assert "16 GiB of ml.inf1.2xlarge" in problem
-    native = read(SMALL + "compile: {batch_sizes: [1, 4]}\nserve: {server: native}\n")
+    native = read(SMALL + "compile: {batch_sizes: [1, 4]}\n")
     assert check(native, lock) == []
     several = read(SMALL + "compile: {batch_sizes: [1, 4]}\nserve: {server: native, processes: 4}\n")
     (problem,) = check(several, lock)

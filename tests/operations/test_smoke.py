@@ -130,7 +130,7 @@ class Runtime:
 
 def deployed(locked: locking.Locked, endpoint: Any = None, runtime: Any = None, **changes: Any) -> Any:
     """An account in which the endpoint is what spec and lock say, but for changes of its container."""
-    image = platforms.image("inf1", "torchserve")
+    image = platforms.image("inf1", "native")
     container = {
         "Image": f"1.dkr.ecr.us-east-1.amazonaws.com/{image.repository}:{image.tag}",
         "ModelDataUrl": f"s3://artifacts/{locked.lock.artifact.key}",
@@ -159,7 +159,7 @@ def test_an_endpoint_that_serves_something_else_is_not_asked(project: Path) -> N
         in (text := str(caught.value))
     )
     assert "Image is /other:1, not /" in text
-    with pytest.raises(OperationError, match=r"Environment\.ENDPOINT_SERVER is not there, not torchserve"):
+    with pytest.raises(OperationError, match=r"Environment\.ENDPOINT_SERVER is not there, not native"):
         require_deployed(locked, deployed(locked, Environment={}))
 
 

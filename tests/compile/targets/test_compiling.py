@@ -363,7 +363,7 @@ def test_what_does_not_fit_is_refused_before_compiling_with_the_levers(
     large = capacity.VariantSize("main, x 8, batch 1", 9 * 2**30, 2**20, 1)
     monkeypatch.setattr(capacity, "size", lambda *_: large)
     with pytest.raises(CompileError) as caught:
-        compiled(tmp_path)
+        compiled(tmp_path, "{}\nserve: {server: torchserve}")
     said = str(caught.value)
     for words in ("core: 9.00 GiB needed (predicted), 2.00 GiB there", "device: 36.00 GiB", "host memory: 73.00 GiB",
                   "fewer buckets", "separate_weights", "pipeline_cores", "--plan"):  # fmt: skip
