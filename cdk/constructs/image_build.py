@@ -23,7 +23,7 @@ from ..permissions import allow, role_of
 BUILDSPEC = "images/buildspec.yml"
 # https://docs.aws.amazon.com/codebuild/latest/userguide/build-env-ref-available.html
 BUILD_IMAGE = "aws/codebuild/amazonlinux-x86_64-standard:5.0"
-# The Neuron images have about 10 GB: small machines have 64 GB of disk, which holds one of them twice.
+# 64 GB of disk and 3 GB of memory; how large AWS's Neuron images are, no document says.
 # https://docs.aws.amazon.com/codebuild/latest/userguide/build-env-ref-compute-types.html
 COMPUTE, MINUTES = "BUILD_GENERAL1_SMALL", 60
 _PULL = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")

@@ -13,7 +13,7 @@ found=$(python3 -I -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 found=$(python3 -I -c 'import numpy, torch; print(torch.__version__.partition("+")[0])')
 [ "$found" = "${TORCH:?}" ] || refuse torch "$found" "$TORCH"
 
-python3 -I -m pip install --quiet --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
+python3 -I -m pip install --quiet --no-cache-dir --disable-pip-version-check \
   --require-hashes --no-deps --only-binary=:all: -r "$here/requirements-py$(echo "$PYTHON" | tr -d .).txt"
 found=$(python3 -I -c 'import numpy, torch; print(torch.__version__.partition("+")[0])')
 [ "$found" = "$TORCH" ] || refuse torch "$found after the installation" "$TORCH"
