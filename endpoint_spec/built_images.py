@@ -5,10 +5,8 @@ Written by `inferentia image build` alone, and committed. A tag could be moved, 
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,19 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from .errors import dotted
 from .lock import LockError
-from .places import INSTALLED
 from .platforms import Image
 
 FILE = "endpoints/images.lock.json"
-# What CodeBuild gets. Of inference_code/ the build proves the image; an endpoint's own copy is in its artifact.
-FOLDERS = ("images", "inference_code")
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 class BuiltImage(BaseModel):
-    """One image. tag: as it was pushed. base, base_digest: what it was built on, as found then. sources: `sources()`.
+    """One image. tag: as it was pushed. base, base_digest: what it was built on, as found then.
 
-    account, region: of the registry that it is in.
+    sources: digests.image_sources() of then. account, region: of the registry that it is in.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,23 +69,6 @@ def text(images: Mapping[str, BuiltImage]) -> str:
     """The file's content."""
     rows = {name: image.model_dump(mode="json") for name, image in images.items()}
     return json.dumps(rows, indent=2, sort_keys=True) + "\n"
-
-
-def source_files(root: Path = INSTALLED) -> Iterator[Path]:
-    """What CodeBuild gets, relative to the project, in the order of names."""
-    for folder in FOLDERS:
-        for path in sorted((root / folder).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                yield path.relative_to(root)
-
-
-@cache
-def sources(root: Path = INSTALLED) -> str:
-    """sha256 of `source_files`, by name and content."""
-    found = hashlib.sha256()
-    for path in source_files(root):
-        found.update(f"{path.as_posix()} {hashlib.sha256((root / path).read_bytes()).hexdigest()}\n".encode())
-    return found.hexdigest()
 
 
 def find(

@@ -88,6 +88,20 @@ def handler_digest(spec: EndpointSpec) -> str:
     return digest(content)
 
 
+def image_files() -> Iterator[Path]:
+    """What the native server's image is made of and proven with, relative to the installation, by name."""
+    for folder in ("images", "inference_code"):
+        for path in sorted((INSTALLED / folder).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith("."):
+                yield path.relative_to(INSTALLED)
+
+
+@cache
+def image_sources() -> str:
+    """sha256, in hex, of `image_files`."""
+    return digest({path.as_posix(): file_digest(INSTALLED / path) for path in image_files()})
+
+
 def definition_code(spec: EndpointSpec) -> dict[str, str]:
     """The files that define the model, relative to their root, each with its sha256."""
     if spec.model.family is not None:

@@ -169,6 +169,7 @@ class Lock(_Part):
     graphs: list[LockedVariant] = Field(min_length=1)
     parity: Parity
     sample: Sample | None = None
+    image_sources: Sha256 | None = Field(default=None, description="of a rehearsal: in place of an image, what it runs")
     measured: dict[str, Any] | None = None
 
     def dump(self) -> str:
@@ -290,6 +291,8 @@ def check(spec: EndpointSpec, lock: Lock | None, rehearsal: bool = False) -> lis
             f"The handler code of {name} changed after it was packaged "
             f"(packaged {lock.digests.handler[:12]}, wanted {code[:12]}). Run: {package}"
         )
+    elif rehearsal and lock.image_sources not in (None, digests.image_sources()):
+        problems.append(f"images/ changed after the rehearsal of {name} was built. Run: {build}")
     # The spec alone cannot know the artifact's size.
     found = memory_problem(spec, platform(spec.serve.instance_type), lock.artifact.bytes)
     if found:

@@ -10,7 +10,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from endpoint_spec import EndpointSpec, built_images, derive, platforms
+from endpoint_spec import EndpointSpec, built_images, derive, digests, platforms
 from endpoint_spec.built_images import BuiltImage
 
 from .account import Account, code_of
@@ -38,7 +38,7 @@ def build(
     image = own_image(spec)
     images = built_images.read(spec.root)
     outputs = account.outputs(STACK, "ImageProject", "ImageSources")
-    sources = built_images.sources()
+    sources = digests.image_sources()
     if outputs["ImageSources"] != sources:
         raise OperationError(
             f"stack {STACK} has other sources ({outputs['ImageSources'][:12]}) than images/ and inference_code/ here "
@@ -110,7 +110,10 @@ def _run(
                 break
             time.sleep(poll)
     except BaseException:
-        client.stop_build(id=number)
+        try:
+            client.stop_build(id=number)
+        except ClientError as error:  # what went wrong first is what is told
+            say(f"build {number} could not be stopped: {error}")
         raise
     if row["buildStatus"] != "SUCCEEDED":
         log.read_whole(row.get("logs", {}))
@@ -181,7 +184,7 @@ def state(spec: EndpointSpec, account: Account) -> State:
     if not _is_there(image.repository, built.digest, account):
         where = f"{image.repository} of {account.sagemaker.meta.region_name}"
         return State(built, f"{built.digest} is not in {where}. {again}")
-    if built.sources != built_images.sources():
+    if built.sources != digests.image_sources():
         return State(built, note=f"images/ or inference_code/ changed since it was built. {again}, if that matters.")
     return State(built)
 

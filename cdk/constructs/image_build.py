@@ -14,7 +14,7 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
-from endpoint_spec.built_images import source_files
+from endpoint_spec.digests import image_files
 from endpoint_spec.places import INSTALLED
 
 from ..nag import acknowledge, acknowledge_any_resource, acknowledge_pattern
@@ -103,7 +103,7 @@ class ImageBuild(Construct):
 
     def _sources(self) -> assets.Asset:
         with tempfile.TemporaryDirectory() as folder:
-            for path in source_files():
+            for path in image_files():
                 target = Path(folder) / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(INSTALLED / path, target)

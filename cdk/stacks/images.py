@@ -8,7 +8,7 @@ from aws_cdk import Duration, RemovalPolicy, Stack
 from aws_cdk import aws_ecr as ecr
 from constructs import Construct
 
-from endpoint_spec import built_images, platforms
+from endpoint_spec import digests, platforms
 from endpoint_spec.platforms import Image
 
 from ..constructs.image_build import ImageBuild
@@ -42,7 +42,7 @@ class ImagesStack(Stack):
             self,
             {
                 "ImageProject": (build.project.ref, "CodeBuild project of `inferentia image build`"),
-                "ImageSources": (built_images.sources(), "sha256 of what the project builds"),
+                "ImageSources": (digests.image_sources(), "sha256 of what the project builds"),
             },
         )
         add_tags(self, {}, rehearsal=False)

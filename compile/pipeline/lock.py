@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from compile.files import place
 from compile.pipeline.compiling import CompiledVariant
+from endpoint_spec import digests
 from endpoint_spec import lock as locks
 from inference_code.artifact.manifest import ArtifactManifest
 
@@ -93,6 +94,7 @@ def draft(
         weights=proven.weights,
         graphs=proven.graphs,
         parity=proven.parity,
+        image_sources=digests.image_sources() if manifest.rehearsal else None,
     )
 
 

@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -103,10 +103,7 @@ class Build:
         body = self.host.clients.client("s3", self.region).get_object(Bucket=bucket, Key=key)["Body"].read()
         zipfile.ZipFile(io.BytesIO(body)).extractall(sources)
         commands, exported = _commands(sources / self.project["source"]["buildspec"])
-        kept = folder / "exported"
-        script = folder / "commands"
-        ends = [f"printf '%s\\n' {shlex.quote(name)}=\"${name}\" >>{shlex.quote(str(kept))}" for name in exported]
-        script.write_text("\n".join(["set -e", *commands, *ends]) + "\n")
+        script, kept = _script(folder, commands, exported)
         process = ProcessGroup(["bash", str(script)], sources, self._environment(folder))
         self._logs.follow(process.output)
         deadline = time.monotonic() + self.host.clock.limit(60.0 * self.project["timeoutInMinutes"])
@@ -142,6 +139,21 @@ class Build:
             "AWS_SESSION_TOKEN": role.session_token,
             **self.variables,
         }
+
+
+def _script(folder: Path, commands: Sequence[str], exported: Sequence[str]) -> tuple[Path, Path]:
+    """A program that runs the commands, and the file of lines NAME=VALUE that it leaves.
+
+    Each has a shell of its own, and of the one before the variables that it exported and its folder: that functions
+    and options of the shell carry over too is not documented.
+    """
+    script, state, kept = folder / "commands", folder / "state", folder / "exported"
+    state.touch()
+    each = [f". {state}\n{command}\n{{ export -p; printf 'cd %q\\n' \"$PWD\"; }} >{state}" for command in commands]
+    ends = [f"printf '%s\\n' {name}=\"${name}\" >>{kept}" for name in exported]
+    lines = [f"bash -e -c {shlex.quote(text)}" for text in each]
+    script.write_text("\n".join(["set -e", *lines, f". {state}", *ends]) + "\n")
+    return script, kept
 
 
 def _commands(path: Path) -> tuple[list[str], list[str]]:

@@ -108,7 +108,7 @@ def main() -> int:
     server = subprocess.Popen(["sh", str(ENTRYPOINT), "serve"], env={**os.environ, **given})
     try:
         found = ask(f"http://127.0.0.1:{port}", server)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # no answer, a refusal, or no JSON
         text = error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else str(error)
         print(f"prove.py: no answer from the server: {text}", file=sys.stderr)
         return 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cdk.deployment import Deployment
-from endpoint_spec import built_images
+from endpoint_spec import built_images, digests
 from tests.cdk.projects import DIGEST, MINIMAL, Assemble, Project, Synthesize, error_annotations
 from tests.cdk.reading import only, statements
 
@@ -39,7 +39,7 @@ def test_the_project_may_read_its_sources_pull_the_bases_and_push_its_images(syn
     assert "ecr:PutImage" not in allowed["PullBases"]["Action"]
     trust = only(template, "AWS::IAM::Role")["AssumeRolePolicyDocument"]["Statement"][0]
     assert json.dumps(trust["Condition"]).count("project/InferentiaImages") == 1
-    assert template["Outputs"]["ImageSources"]["Value"] == built_images.sources()
+    assert template["Outputs"]["ImageSources"]["Value"] == digests.image_sources()
 
 
 def test_its_sources_are_images_and_inference_code_alone(assemble: Assemble, project: Project) -> None:
@@ -47,7 +47,7 @@ def test_its_sources_are_images_and_inference_code_alone(assemble: Assemble, pro
     assembly = Path(assemble(project).directory)
     (folder,) = (path for path in assembly.glob("asset.*") if path.is_dir())
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert found == {path.as_posix() for path in built_images.source_files()}
+    assert found == {path.as_posix() for path in digests.image_files()}
     assert {name.split("/")[0] for name in found} == {"images", "inference_code"}
     assert "images/native/Dockerfile" in found
 

@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 import pytest
 
-from endpoint_spec import built_images, load, platforms
+from endpoint_spec import built_images, digests, load, platforms
 from endpoint_spec.built_images import BuiltImage
 from endpoint_spec.lock import Lock, artifact_key
 from operations.account import Account
@@ -132,7 +132,7 @@ def test_an_image_of_your_own_registry(account: Account, subject: Subject, tmp_p
         tag="t",
         base="b",
         base_digest=digest,
-        sources=built_images.sources(),
+        sources=digests.image_sources(),
         account="123456789012",
         region=REGION,
     )

@@ -33,6 +33,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, aws: Aws) -> Project:
     """A copy of the project's code, so that its images/ can be changed, with one endpoint; the stack is deployed."""
     made = new_project(tmp_path_factory.mktemp("project"))
     made.add("one", MINIMAL + "serve: {{server: native}}\n")
+    (made.root / built_images.FILE).unlink()  # nothing was built
     for name in CODE:
         source = ROOT / name
         copy = shutil.copytree if source.is_dir() else shutil.copyfile
@@ -96,7 +97,7 @@ def test_a_broken_install_ends_with_its_last_lines_and_nothing_is_written(projec
     assert not list((aws.directory / "builds").iterdir())
 
 
-def test_a_build_without_rights_and_a_digest_that_is_gone(project: Project, aws: Aws) -> None:
+def test_a_digest_that_is_gone_is_told(project: Project, aws: Aws) -> None:
     (built,) = built_images.read(project.root).values()
     aws.client("ecr").batch_delete_image(
         repositoryName="inferentia-endpoints/inf1-native", imageIds=[{"imageDigest": built.digest}]
