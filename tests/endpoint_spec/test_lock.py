@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from endpoint_spec import EndpointSpec
+from endpoint_spec import EndpointSpec, digests
 from endpoint_spec.lock import Lock, LockError, artifact_path, check, lock_path, read_lock
 from tests.endpoint_spec.projects import SHA, SMALL, Loader, a_lock
 
@@ -186,6 +186,13 @@ def test_an_artifact_too_large_for_the_host(spec: EndpointSpec, read: Loader) ->
     (problem,) = check(several, lock)
     assert "endpoints/depth.yaml: serve.processes: 4 makes 4 processes of about" in problem
     assert problem.endswith("Write fewer processes, or choose a larger instance_type.")
+
+
+def test_a_rehearsal_runs_the_sources_that_it_was_built_with(spec: EndpointSpec) -> None:
+    same = a_lock(spec, rehearsal=True).model_copy(update={"image_sources": digests.image_sources()})
+    assert check(spec, same, rehearsal=True) == []
+    (problem,) = check(spec, same.model_copy(update={"image_sources": "0" * 64}), rehearsal=True)
+    assert problem == "images/ changed after the rehearsal of depth was built. Run: inferentia build depth --rehearse"
 
 
 def test_more_processes_need_no_new_build(read: Loader) -> None:
