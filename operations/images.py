@@ -112,7 +112,7 @@ def _run(
     except BaseException:
         try:
             client.stop_build(id=number)
-        except ClientError as error:  # what went wrong first is what is told
+        except ClientError as error:  # the first error is the one that is raised
             say(f"build {number} could not be stopped: {error}")
         raise
     if row["buildStatus"] != "SUCCEEDED":
