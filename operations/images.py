@@ -36,7 +36,7 @@ def build(
         OperationError: where the stack is missing or of other sources, or the build fails; with its last lines.
     """
     image = own_image(spec)
-    images = built_images.read(spec.root)
+    before = built_images.read(spec.root).get(built_images.key(image))
     outputs = account.outputs(STACK, "ImageProject", "ImageSources")
     sources = digests.image_sources()
     if outputs["ImageSources"] != sources:
@@ -45,7 +45,7 @@ def build(
             f'({sources[:12]}). Deploy it again: "cdk deploy {STACK}".'
         )
     region, number = account.sagemaker.meta.region_name, str(account.client("sts").get_caller_identity()["Account"])
-    base = _base(image, region, images.get(built_images.key(image)))
+    base = _base(image, region, before)
     # Tags are never used twice; the time makes two builds of the same sources two tags.
     tag = f"{image.tag}-{sources[:12]}-{datetime.now(UTC):%Y%m%d%H%M%S}"
     variables = {
@@ -68,7 +68,8 @@ def build(
     path = spec.root / built_images.FILE
     part = path.with_suffix(".part")
     try:
-        part.write_text(built_images.text({**images, built_images.key(image): built}), encoding="utf-8")
+        now = built_images.read(spec.root)  # another image may have been built meanwhile
+        part.write_text(built_images.text({**now, built_images.key(image): built}), encoding="utf-8")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -164,10 +165,14 @@ def _digest(found: Mapping[str, str], name: str) -> str:
 
 @dataclass(frozen=True)
 class State:
-    """The image that an endpoint runs. problem: why it cannot be deployed. note: what to know of it otherwise."""
+    """The image that an endpoint runs. problem, remedy: why it cannot be deployed, and the way out.
+
+    note: what else to know.
+    """
 
     built: BuiltImage | None
     problem: str = ""
+    remedy: str = ""
     note: str = ""
 
 
@@ -180,10 +185,10 @@ def state(spec: EndpointSpec, account: Account) -> State:
     built = built_images.read(spec.root).get(built_images.key(image))
     again = f"Run: inferentia image build {spec.name}"
     if built is None:
-        return State(None, f"not built. {again}")
+        return State(None, "not built", again)
     if not _is_there(image.repository, built.digest, account):
         where = f"{image.repository} of {account.sagemaker.meta.region_name}"
-        return State(built, f"{built.digest} is not in {where}. {again}")
+        return State(built, f"{built.digest} is not in {where}", again)
     if built.sources != digests.image_sources():
         return State(built, note=f"images/ or inference_code/ changed since it was built. {again}, if that matters.")
     return State(built)

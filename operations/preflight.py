@@ -136,8 +136,7 @@ def _own_image(subject: Subject, account: Account) -> Iterator[Finding]:
         yield Finding("image", "problem", str(error), "Mend the file.", "cdk deploy")
         return
     if found.problem:
-        text, _, remedy = found.problem.partition(". ")
-        yield Finding("image", "problem", text, remedy, "cdk deploy")
+        yield Finding("image", "problem", found.problem, found.remedy, "cdk deploy")
     else:
         yield Finding("image", "note" if found.note else "ok", found.note or f"{found.built and found.built.digest}")
 

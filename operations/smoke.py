@@ -207,7 +207,9 @@ def _container(locked: Locked, account: Account) -> dict[str, Any]:
     """What the stack gives the model, of what is compared."""
     spec, lock, region = locked.spec, locked.lock, account.sagemaker.meta.region_name
     image = derive.container_image(spec)
-    built = None if lock.rehearsal else built_images.find(spec.root, image, lock.name)[0]
+    built, unbuilt = (None, []) if lock.rehearsal else built_images.find(spec.root, image, lock.name)
+    if unbuilt:
+        raise OperationError(" ".join(unbuilt))
     environment = derive.worker_environment(spec, lock) | derive.neuron_monitor_environment(spec, region)
     return {
         "ModelDataUrl": f"s3://{account.artifact_bucket}/{lock.artifact.key}",

@@ -45,11 +45,9 @@ class CodeBuild(WithContext, CodeBuildResponse):
 
     def batch_get_projects(self) -> ActionResult:
         """Those that are there; the others by their names."""
-        names = self._asked["names"]
-        found = [
-            self.context.projects[self.region, one] for one in names if (self.region, one) in self.context.projects
-        ]
-        missing = [one for one in names if (self.region, one) not in self.context.projects]
+        names, known = self._asked["names"], self.context.projects
+        found = [known[self.region, one] for one in names if (self.region, one) in known]
+        missing = [one for one in names if (self.region, one) not in known]
         return ActionResult({"projects": found, "projectsNotFound": missing})
 
     def start_build(self) -> ActionResult:

@@ -1,8 +1,8 @@
-"""The life of a build: sources from S3, the commands of the buildspec in one shell, a log in CloudWatch Logs.
+"""The life of a build: sources from S3, the commands of the buildspec, a log in CloudWatch Logs.
 
 Sources: "Build specification reference for CodeBuild",
-https://docs.aws.amazon.com/codebuild/latest/userguide/build-spec-ref.html (version 0.2: all commands of a build in the
-same instance of the shell; exported-variables); https://docs.aws.amazon.com/codebuild/latest/APIReference/API_Build.html
+https://docs.aws.amazon.com/codebuild/latest/userguide/build-spec-ref.html (version 0.2, exported-variables; what
+carries over between commands: `_script`); https://docs.aws.amazon.com/codebuild/latest/APIReference/API_Build.html
 Of a buildspec only what images/buildspec.yml has is honoured; anything else ends the build with a line that says so.
 """
 
@@ -16,13 +16,14 @@ import sys
 import threading
 import time
 import uuid
-import zipfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from endpoint_spec.archives import ArchiveError, ZipReader
 
 from ..control.clock import now
 from ..host import Host
@@ -88,7 +89,7 @@ class Build:
             folder.mkdir(parents=True)
             status = self._work(folder)
         except BuildError as error:
-            self._logs.say(str(error))
+            self._logs.follow(io.StringIO(f"{error}\n"))  # no process has begun, whose output it follows
             status = "FAILED"
         except Exception:
             log.exception("build %s", self.id)
@@ -100,8 +101,8 @@ class Build:
     def _work(self, folder: Path) -> str:
         sources = folder / "sources"
         bucket, _, key = self.project["source"]["location"].partition("/")
-        body = self.host.clients.client("s3", self.region).get_object(Bucket=bucket, Key=key)["Body"].read()
-        zipfile.ZipFile(io.BytesIO(body)).extractall(sources)
+        self.host.clients.client("s3", self.region).download_file(bucket, key, str(folder / "sources.zip"))
+        _unpack(folder / "sources.zip", sources)
         commands, exported = _commands(sources / self.project["source"]["buildspec"])
         script, kept = _script(folder, commands, exported)
         process = ProcessGroup(["bash", str(script)], sources, self._environment(folder))
@@ -139,6 +140,16 @@ class Build:
             "AWS_SESSION_TOKEN": role.session_token,
             **self.variables,
         }
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    try:
+        with ZipReader(archive) as opened:
+            for name in opened.names():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(opened.read(name))
+    except ArchiveError as error:
+        raise BuildError(f"the sources cannot be unpacked: {error}") from None
 
 
 def _script(folder: Path, commands: Sequence[str], exported: Sequence[str]) -> tuple[Path, Path]:

@@ -46,7 +46,8 @@ def status_command(root: Root = Path(), as_json: AsJson = False) -> None:
     else:
         table = Table(*(Column(title, no_wrap=True) for title in ("image", "digest", "state")))
         for name, row in rows.items():
-            table.add_row(name, row.built.digest if row.built else "", row.problem or row.note or "[green]ok[/]")
+            found = f"{row.problem}. {row.remedy}" if row.problem else row.note or "[green]ok[/]"
+            table.add_row(name, row.built.digest if row.built else "", found)
         show(table)
     wrong = [name for name, row in rows.items() if row.problem]
     if wrong:

@@ -97,6 +97,14 @@ def test_a_broken_install_ends_with_its_last_lines_and_nothing_is_written(projec
     assert not list((aws.directory / "builds").iterdir())
 
 
+def test_a_buildspec_that_is_not_honoured_says_so(project: Project, aws: Aws) -> None:
+    buildspec = project.root / "images" / "buildspec.yml"
+    buildspec.write_text(buildspec.read_text() + "  install: {commands: [true]}\n")
+    deploy(project, aws)
+    said = image(project, aws, "build", "one", code=1)
+    assert said.rstrip().splitlines()[-1] == "the embedded AWS does not honour install in a buildspec"
+
+
 def test_a_digest_that_is_gone_is_told(project: Project, aws: Aws) -> None:
     (built,) = built_images.read(project.root).values()
     aws.client("ecr").batch_delete_image(

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from botocore.exceptions import ClientError
 
-from endpoint_spec import derive, platforms
+from endpoint_spec import built_images, derive, platforms
 from endpoint_spec.lock import SampleAnswer
 from operations import locked as locking
 from operations.errors import OperationError
 from operations.smoke import compare, explain_model_error, require_deployed, smoke
+from tests.cdk.projects import DIGEST, IMAGES
 from tests.operations.conftest import write_lock
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -161,6 +162,19 @@ def test_an_endpoint_that_serves_something_else_is_not_asked(project: Path) -> N
     assert "Image is /other:1, not /" in text
     with pytest.raises(OperationError, match=r"Environment\.ENDPOINT_SERVER is not there, not native"):
         require_deployed(locked, deployed(locked, Environment={}))
+
+
+def test_an_image_of_your_own_registry_is_compared_by_digest(project: Path) -> None:
+    write_lock(project, rehearsal=False)
+    locked = locking.load("depth", project, rehearsal=False)
+    with pytest.raises(OperationError, match="has no image inferentia-endpoints/inf1-native:"):
+        require_deployed(locked, deployed(locked))
+    (project / built_images.FILE).write_text(built_images.text(IMAGES))
+    with pytest.raises(OperationError, match=f"not /inferentia-endpoints/inf1-native@{DIGEST}"):
+        require_deployed(locked, deployed(locked))  # by tag
+    registry = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
+    image = f"{registry}/inferentia-endpoints/inf1-native@{DIGEST}"
+    require_deployed(locked, deployed(locked, Image=image))
 
 
 def test_an_update_that_was_taken_back_in_silence_is_told(project: Path) -> None:
