@@ -41,7 +41,7 @@ class ScaledDotProductAttention(FunctionRewrite):
             return Left("its scale depends on the data")
         if enable_gqa:
             key, value = (_repeat_heads(heads, query.shape[-3]) for heads in (key, value))
-        query = query * (1.0 / math.sqrt(query.shape[-1]) if scale is None else scale)
+        query = query * (1.0 / math.sqrt(max(1, query.shape[-1])) if scale is None else scale)
         scores = torch.matmul(query, key.transpose(-2, -1))
         if is_causal:
             attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()

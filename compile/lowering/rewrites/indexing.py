@@ -93,14 +93,15 @@ class IndexedReads(FunctionRewrite):
             return _too_dear(flops)
         positions = torch.remainder(index.reshape(-1, 1), length)
         moved = x.movedim(dim, 0)
+        width = math.prod(moved.shape[1:])  # where x has no entry, -1 would be ambiguous
         if flops > MOST_FLOPS:  # a look-up, which stays on the host; no graph file holds aten::index
             flops = 0
-            taken = torch.embedding(moved.reshape(length, -1), positions)
+            taken = torch.embedding(moved.reshape(length, width), positions)
         elif x.is_floating_point():
-            taken = torch.matmul((positions == torch.arange(length)).to(x.dtype), moved.reshape(length, -1))
+            taken = torch.matmul((positions == torch.arange(length)).to(x.dtype), moved.reshape(length, width))
         else:
             chosen = positions == torch.arange(length)
-            taken = _whole_numbers(chosen.unsqueeze(-1), moved.reshape(1, length, -1), 1)
+            taken = _whole_numbers(chosen.unsqueeze(-1), moved.reshape(1, length, width), 1)
         call.adds(flops=flops)
         taken = taken.reshape(*index.shape, *moved.shape[1:])
         order = list(range(index.dim(), index.dim() + dim)) + list(range(index.dim()))

@@ -68,7 +68,9 @@ def _tile(x: Tensor, *dims: Any) -> Tensor:
     return x.repeat([1] * (x.dim() - len(sizes)) + sizes)
 
 
-def _pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
+def _pixel_unshuffle(x: Tensor, downscale_factor: int) -> Any:
+    if not x.numel():  # which PyTorch gives back as it is
+        return NOT_MINE
     *batch, channels, height, width = x.shape
     r = downscale_factor
     parts = x.reshape(-1, channels, height // r, r, width // r, r).permute(0, 1, 3, 5, 2, 4)
@@ -87,8 +89,10 @@ def _rms_norm(x: Tensor, normalized_shape: Any, weight: Tensor | None = None, ep
     return scaled if weight is None else scaled * weight
 
 
-def _log_sum_exp(x: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
+def _log_sum_exp(x: Tensor, dim: Any, keepdim: bool = False) -> Any:
     dims = (dim,) if isinstance(dim, int) else tuple(dim)
+    if not x.numel():  # no entry has a maximum
+        return NOT_MINE
     top = torch.amax(x, dims, keepdim=True)
     total = torch.log(torch.exp(x - top).sum(dims, keepdim=True)) + top
     return total if keepdim else total.amax(dims)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from tests.compile.lowering.checks import agree, kinds, lowered, unsupported
+from tests.compile.fuzz.operators import FUNCTIONS, make
+from tests.compile.lowering.checks import agree, distance, kinds, lowered, unsupported
 
 
 @pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
@@ -238,6 +239,27 @@ def test_an_empty_cache_leaves_no_constant() -> None:
     whole = lowered(lambda x: torch.cat([torch.tensor([], dtype=torch.float64), x]), torch.randn(3))
     assert whole.report.applied.get("empty_parts") is None, "the result is another dtype"
     assert whole.module(torch.ones(3)).dtype == torch.float64
+
+
+def _indexed(x: Tensor) -> Tensor:
+    return x[..., x[0].flatten()[:0].long()]
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2, 3, 4), (2, 4, 6, 6)])
+def test_a_tensor_without_entries_is_lowered_as_any_other(shape: tuple[int, ...]) -> None:
+    compared = 0
+    x = torch.randn(shape)
+    for name in FUNCTIONS:
+        try:
+            module = make(name, (*shape[:-1], 0))
+            expected = module(x[..., :0])
+        except (RuntimeError, ValueError, IndexError):  # PyTorch takes none here
+            continue
+        found = lowered(lambda x: module(x[..., :0]), x).module(x)  # noqa: B023
+        assert distance(found, expected) <= 1e-6, name
+        compared += 1
+    assert compared > 50
+    assert lowered(_indexed, x[..., :0]).module(x[..., :0]).shape == _indexed(x[..., :0]).shape
 
 
 def test_a_read_whose_size_is_data_is_left_alone_and_reported() -> None:
