@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["PATH"] = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
     # The CDK's own rules for templates take 6 s to load; tests/cdk/test_app.py applies them, cfn-lint checks more.
     os.environ["CDK_VALIDATION"] = "false"
+
+
+@pytest.fixture(autouse=True)
+def _no_stand_in_stays_imported() -> Iterator[None]:
+    """A test's stand-in for the Neuron SDK is no other test's, whichever ran before it in the process."""
+    yield
+    for name in ("torch_neuron", "torch_neuronx"):
+        sys.modules.pop(name, None)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

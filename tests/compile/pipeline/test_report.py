@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +21,9 @@ STAND_IN = Path(__file__).parents[1] / "targets" / "stand_in"
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(STAND_IN))
-    monkeypatch.delitem(sys.modules, "torch_neuron", raising=False)
     monkeypatch.setattr(process_runner, "watch", in_this_process)
-    yield
-    sys.modules.pop("torch_neuron", None)
 
 
 def reported(root: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> tuple[str, dict[str, Any]]:

@@ -133,7 +133,6 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "torch_neuron.py").write_text(STAND_IN)
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.delitem(sys.modules, "torch_neuron", raising=False)
     return folder / "torch_neuron.py"
 
 
@@ -210,7 +209,6 @@ def test_weights_beside_the_program_are_moved_to_their_core(
 ) -> None:
     (tmp_path / "torch_neuronx.py").write_text(NEURONX)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "torch_neuronx", raising=False)
     versions = {"torch": str(torch.__version__), "torch-neuronx": "2.9.0.2.9.0"}
     changes = {"target": "inf2", "rehearsal": False, "stand_in": True, "separate_weights": separate}
     artifact = sums_artifact(tmp_path / "artifact", versions=versions, **changes)
@@ -223,7 +221,6 @@ def test_weights_beside_the_program_are_moved_to_their_core(
 def test_an_sdk_that_cannot_move_weights_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torch_neuronx.py").write_text('__version__ = "2.9.0.2.9.0"')
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "torch_neuronx", raising=False)
     versions = {"torch": str(torch.__version__), "torch-neuronx": "2.9.0.2.9.0"}
     changes = {"target": "inf2", "rehearsal": False, "stand_in": True, "separate_weights": True}
     artifact = sums_artifact(tmp_path / "artifact", versions=versions, **changes)
