@@ -22,7 +22,7 @@ SOCKETS310 := $(foreach each,server/test_load server/test_traffic server/test_br
 PARALLEL := -n $(shell expr $$(nproc) + 1) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test test-full test-python310 check coverage-table current-models format lines lock clean
+.PHONY: help setup demo weights up down test test-full test-python310 check coverage-table current-models format lines lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ setup: ## create .venv from the hashed locks and install the CDK CLI (a second r
 
 demo: setup ## the whole way as a rehearsal: build, deploy to the embedded AWS, invoke, destroy; results in build/demo/
 	@$(PY) tools/demo.py run
+
+weights: setup ## download the trained weights of the zoo and the demo, by hash, to build/weights/
+	@$(PY) -m compile weights minilm yolov3-tiny efficientnet-lite0
 
 up: setup ## like demo, but leave the embedded AWS and its endpoint running
 	@$(PY) tools/demo.py up

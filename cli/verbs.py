@@ -66,6 +66,7 @@ VERBS = (
         "compile.cli.app",
         ("list", "compile.cli.new", "List the built-in families and their variants."),
         ("new", "compile.cli.new", "Write a spec to begin with, from the zoo or a family."),
+        ("weights", "compile.cli.weights", "Download trained weights of a list, by hash, with licence and origin."),
         ("analyze", "compile.cli.analyze", "Count supported operators and predict the partition, without the SDK."),
         ("read-log", "compile.cli.analyze", "Read coverage and subgraphs from a compiler's log."),
         ("graph", "compile.cli.graph", "Show the operators and weights of a built graph, or what differs of two."),

@@ -22,6 +22,7 @@ from inference_code.artifact.manifest import ManifestError
 # Each has COMMANDS, by name. The order is that of --help.
 COMMAND_MODULES = (
     "compile.cli.new",
+    "compile.cli.weights",
     "compile.cli.buckets",
     "compile.cli.build",
     "compile.cli.cache",
