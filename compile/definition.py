@@ -24,6 +24,8 @@ Bucket = Mapping[str, int | Sequence[int]]
 Inputs = Mapping[str, torch.Tensor]
 
 MINIMUM_REFERENCES = 5
+# The one tensor of a darknet file: which layer a number belongs to, only the network's checkpoint_keys knows.
+DARKNET = "darknet"
 
 
 @dataclass(frozen=True)

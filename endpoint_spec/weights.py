@@ -18,7 +18,7 @@ _FORMS = (
     "{s3: s3://bucket/key, sha256: ...} or {file: weights/x.safetensors, sha256: ...}."
 )
 INDEX = ".index.json"  # of Hugging Face: which of several files has which tensor
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar", INDEX)
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".pth.tar", ".weights", INDEX)
 _LARGEST_INDEX = 64 << 20  # bytes
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

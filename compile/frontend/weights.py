@@ -20,6 +20,7 @@ from torch import Tensor
 from compile.definition import ModelDefinition
 from compile.errors import CompileError, one_line
 from compile.frontend.checkpoint import conversion, read_state_dict
+from compile.frontend.darknet import SUFFIX, read_darknet
 from endpoint_spec.digests import weights_digest
 from endpoint_spec.weights import (
     INDEX,
@@ -177,6 +178,8 @@ def read(path: Path, key: str | None = None) -> dict[str, Tensor]:
         start = stream.read(512)
     if path.name.endswith(INDEX) and start.lstrip().startswith(b"{"):
         return {name: tensor for shard in shards(path) for name, tensor in read(shard, key).items()}
+    if path.suffix == SUFFIX:
+        return read_darknet(path)
     if start.startswith((b"PK", b"\x80")):
         return read_state_dict(path, key)
     if start[8:9] == b"{":

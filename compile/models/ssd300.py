@@ -14,6 +14,7 @@ from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.networks.ssd300 import SCALES, SIZE, SSD300, ssd_pytorch_names
 from compile.models.networks.vgg import VGG16
+from compile.models.parts.detection import detection
 from compile.models.parts.draw import drawer
 from compile.models.parts.options import require
 from compile.models.parts.pictures import Pictures
@@ -48,6 +49,7 @@ DRAW = drawer(
 @family(
     name="ssd300",
     variants=VARIANTS,
+    task="object-detection",
     source="https://github.com/pytorch/vision/blob/main/torchvision/models/detection/ssd.py",
 )
 def build(sizes: Sizes) -> ModelDefinition:
@@ -63,4 +65,7 @@ def build(sizes: Sizes) -> ModelDefinition:
         (len(sizes.scales) == 7, f"scales needs 7 numbers, not {sizes.scales}"),
     )
     module = SSD300(sizes.classes, sizes.stages, sizes.deep, sizes.extra, sizes.scales)
-    return PICTURES.definition(module, SIZE, DRAW, checkpoint_keys=ssd_pytorch_names)
+    settings = detection(
+        sizes.classes - 1, form="pairs", fit="stretch", mean=list(PICTURES.mean), std=list(PICTURES.std)
+    )
+    return PICTURES.definition(module, SIZE, DRAW, checkpoint_keys=ssd_pytorch_names, **settings)

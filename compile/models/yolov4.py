@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.networks.yolov4 import SCALES, YOLOv4, current_names
+from compile.models.parts.detection import detection
 from compile.models.parts.draw import drawer
 from compile.models.parts.options import require
 from compile.models.parts.pictures import Pictures
@@ -41,7 +42,7 @@ HEADS = {f"head.conv{number}.conv.0.weight": 0.3 for number in (2, 10, 18)}
 DRAW = drawer(gain=1.4, gains={**RESIDUALS, **HEADS})
 
 
-@family(name="yolov4", variants=VARIANTS, source="https://github.com/AlexeyAB/darknet")
+@family(name="yolov4", variants=VARIANTS, task="object-detection", source="https://github.com/AlexeyAB/darknet")
 def build(sizes: Sizes) -> ModelDefinition:
     """Input `images` float32 (batch, 3, height, width) in 0..1, sides multiples of 32.
 
@@ -53,4 +54,6 @@ def build(sizes: Sizes) -> ModelDefinition:
         (len(sizes.scales) == 3, f"scales needs 3 numbers, not {sizes.scales}"),
     )
     module = YOLOv4(sizes.classes, sizes.width, sizes.blocks, sizes.scales)
-    return PICTURES.definition(module, sizes.image_size, DRAW, checkpoint_keys=current_names)
+    # darknet resizes to the network's size whatever the shape
+    settings = detection(sizes.classes, fit="stretch")
+    return PICTURES.definition(module, sizes.image_size, DRAW, checkpoint_keys=current_names, **settings)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.networks.yolov5 import YOLOv5
+from compile.models.parts.detection import detection
 from compile.models.parts.draw import drawer
 from compile.models.parts.pictures import Pictures
 
@@ -37,11 +38,12 @@ PICTURES = Pictures("yolov5", name="images", multiple=32, mean=(0, 0, 0), std=(1
 DRAW = drawer(gain=1.6)
 
 
-@family(name="yolov5", variants=VARIANTS, source="https://github.com/ultralytics/yolov5")
+@family(name="yolov5", variants=VARIANTS, task="object-detection", source="https://github.com/ultralytics/yolov5")
 def build(sizes: Sizes) -> ModelDefinition:
     """Input `images` float32 (batch, 3, height, width) in 0..1, sides multiples of 32.
 
     Output float32 (batch, boxes, 5 + classes): centre, size in pixels, objectness, classes. Options: see `Sizes`.
     """
     module = YOLOv5(sizes.depth, sizes.width, sizes.classes)
-    return PICTURES.definition(module, sizes.image_size, DRAW)
+    settings = detection(sizes.classes, fill=114 / 255)
+    return PICTURES.definition(module, sizes.image_size, DRAW, **settings)

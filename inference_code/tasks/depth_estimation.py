@@ -26,12 +26,12 @@ from torch.nn import functional
 from inference_code.artifact.manifest import PackagedVariant, flatten
 from inference_code.codecs.images import IMAGES, PNG, encode_png16
 from inference_code.codecs.json_text import JSON
-from inference_code.codecs.negotiation import negotiate, option, require
+from inference_code.codecs.negotiation import negotiate, option
 from inference_code.codecs.npy import NPY, npy_bytes
 from inference_code.errors import EndpointError, LoadError, TooLarge
 from inference_code.request import Answer, Array, Item, ModelInfo, Request
 from inference_code.tasks import Task, register
-from inference_code.tasks.images import each, picture
+from inference_code.tasks.images import each, picture, read_kind
 from inference_code.tasks.resize import ResizeRule, aspect_distortion, nearest
 
 READS = (*IMAGES, NPY, JSON)
@@ -87,7 +87,7 @@ def _rule(info: ModelInfo) -> ResizeRule | None:
 
 def preprocess(request: Request) -> Item | list[Item | EndpointError]:
     """One item for a picture; a list of them for several."""
-    kind = require(request.content_type, READS)
+    kind = read_kind(request, READS)
     answer_kind = negotiate(request.accept, ANSWERS).content_type
     return each(request, kind, _item, lone=PNG if answer_kind == PNG else None)
 

@@ -19,14 +19,14 @@ import torch
 
 from inference_code.codecs.images import IMAGES
 from inference_code.codecs.json_text import JSON
-from inference_code.codecs.negotiation import negotiate, require
+from inference_code.codecs.negotiation import negotiate
 from inference_code.codecs.npy import NPY
 from inference_code.errors import EndpointError, LoadError
 from inference_code.generation import Call, graph
 from inference_code.generation.parseq import Alphabet, spell
 from inference_code.request import Answer, Item, ModelInfo, Request
 from inference_code.tasks import Task, register
-from inference_code.tasks.images import each, picture
+from inference_code.tasks.images import each, picture, read_kind
 from inference_code.tasks.text2text_generation import empty_cache, places
 
 READS = (*IMAGES, NPY, JSON)
@@ -64,7 +64,7 @@ def alphabet(info: ModelInfo) -> Alphabet:
 
 def preprocess(request: Request) -> Item | list[Item | EndpointError]:
     """One item for a picture; a list of them for several."""
-    kind = require(request.content_type, READS)
+    kind = read_kind(request, READS)
     negotiate(request.accept, (JSON,))  # refused before the model has worked for nothing
     return each(request, kind, _item)
 

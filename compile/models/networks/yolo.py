@@ -13,6 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from compile.errors import CompileError
+
 BATCH_NORM_EPS = 1e-3  # ultralytics sets it on every batch norm
 
 
@@ -150,3 +152,30 @@ class Numbered(nn.Module):
         for index in range(start, end):
             x = self.model[index](x)
         return x
+
+
+def darknet_layers(flat: Tensor, network: nn.Module, order: Sequence[str]) -> dict[str, Tensor]:
+    """The numbers of a darknet file under the network's names.
+
+    order: prefixes of its convolutions as the configuration lists them. A convolution with batch norm has its bias,
+    scale, mean, variance and weights in the file; one without has bias and weights.
+    Raises CompileError for a file with more or fewer numbers.
+    """
+    state, at = network.state_dict(), 0
+    found = {}
+    for prefix in order:
+        normed = f"{prefix}.bn.weight" in state
+        names = [f"{prefix}.bn.{part}" for part in ("bias", "weight", "running_mean", "running_var")]
+        names = [*names, f"{prefix}.conv.weight"] if normed else [f"{prefix}.bias", f"{prefix}.weight"]
+        for name in names:
+            count = state[name].numel()
+            found[name] = flat[at : at + count]
+            at += count
+    if at != len(flat):
+        raise CompileError(
+            f"The darknet file has {len(flat)} numbers, the network takes {at}.",
+            "Name the variant that it is of, with as many classes.",
+        )
+    # Anchors are in the configuration: the network has them.
+    others = {name: value for name, value in state.items() if name.endswith(".anchors")}
+    return {**others, **{name: values.reshape(state[name].shape) for name, values in found.items()}}

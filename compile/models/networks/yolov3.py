@@ -95,3 +95,53 @@ def _neck(width: int, activation: str) -> list[nn.Module]:
         pair(c128 + c256, c256),
         nn.Sequential(pair(c256, c256), pair(c256, c256)),
     ]
+
+
+TINY_ANCHORS = ((10, 14, 23, 27, 37, 58), (81, 82, 135, 169, 344, 319))
+
+
+class YOLOv3Tiny(Numbered):
+    """The small network of darknet's yolov3-tiny.cfg: rows as of YOLOv3, of two scales.
+
+    width: channels of the first convolution. The names are those of ultralytics' yolov3-tiny.yaml; the pooling of
+    stride 1 sees no zeros beyond the border, as in darknet.
+    """
+
+    def __init__(
+        self,
+        classes: int = 80,
+        width: int = 16,
+        activation: str = "leaky",
+        boxes: str = "exponential",
+        anchors: Sequence[Sequence[float]] = TINY_ANCHORS,
+    ) -> None:
+        def conv(inputs: int, outputs: int, kernel: int = 3) -> Conv:
+            return Conv(inputs, outputs, kernel, 1, activation)
+
+        layers: list[nn.Module] = [conv(3, width)]
+        for stage in range(5):
+            layers += [nn.MaxPool2d(2), conv(width << stage, width << stage + 1)]
+        layers += [nn.ReplicationPad2d((0, 1, 0, 1)), nn.MaxPool2d(2, 1)]
+        layers += [conv(32 * width, 64 * width), conv(64 * width, 16 * width, 1), conv(16 * width, 32 * width)]
+        layers += [conv(16 * width, 8 * width, 1), nn.Identity(), nn.Identity(), conv(24 * width, 16 * width)]
+        layers.append(Detect([16 * width, 32 * width], classes, anchors, STRIDES[1:]))
+        super().__init__(layers, BOXES[boxes])
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What the two heads read, finer first."""
+        middle = self.run(0, 9, x)
+        coarse = self.run(9, 15, middle)
+        up = functional.interpolate(self.run(16, 17, coarse), scale_factor=2.0, mode="nearest")
+        return [self.run(19, 20, torch.cat([up, middle], 1)), self.run(15, 16, coarse)]
+
+
+def darknet_order(network: Numbered) -> list[str]:
+    """The convolutions of YOLOv3 or YOLOv3Tiny as darknet lists them: each head behind what it reads."""
+    tiny = isinstance(network, YOLOv3Tiny)
+    heads = {15: "20.m.1", 19: "20.m.0"} if tiny else {15: "28.m.2", 22: "28.m.1", 27: "28.m.0"}
+    order: list[str] = []
+    for number, layer in enumerate(network.model):
+        inner = [name for name, part in layer.named_modules() if isinstance(part, Conv)]
+        order += [f"model.{number}.{name}".rstrip(".") for name in inner]
+        order += [f"model.{heads[number]}"] if number in heads else []
+    return order

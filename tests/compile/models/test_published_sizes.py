@@ -76,6 +76,13 @@ def test_yolov3_has_as_many_numbers_as_its_darknet_file() -> None:
     assert sum(value.numel() for value in kept.values()) == (248_007_048 - 20) // 4
 
 
+def test_yolov3_tiny_has_as_many_numbers_as_its_darknet_file() -> None:
+    # yolov3-tiny.weights: 35,434,956 bytes, 20 of them header.
+    state = built("yolov3", "tiny").state_dict()
+    kept = {k: v for k, v in state.items() if not k.endswith(("num_batches_tracked", "anchors"))}
+    assert sum(value.numel() for value in kept.values()) == (35_434_956 - 20) // 4
+
+
 def test_dlrm_has_the_tables_of_criteo_kaggle() -> None:
     tables = built("dlrm", "kaggle").emb_l
     assert len(tables) == 26

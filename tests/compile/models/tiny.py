@@ -21,6 +21,7 @@ TINY: dict[tuple[str, str], tuple[dict[str, Any], Bucket]] = {
     ("vgg", "vgg16"): ({"stages": STAGES, "hidden": 16, "classes": 10}, {"image": (224, 224)}),
     ("craft", "vgg16_bn"): ({"stages": STAGES, "deep": 16, "upper": (8, 8, 8, 8), "head": 8}, {"image": (64, 96)}),
     ("yolov3", "yolov3"): ({"classes": 3, "width": 8, "blocks": (1, 2, 1, 1, 1)}, {"image": (64, 96)}),
+    ("yolov3", "tiny"): ({"classes": 3, "width": 4}, {"image": (64, 96)}),
     ("yolov4", "yolov4"): ({"classes": 3, "width": 8, "blocks": (1, 2, 1, 1)}, {"image": (64, 96)}),
     ("yolov5", "yolov5s"): ({"classes": 3, "width": 0.125}, {"image": (64, 96)}),
     ("ssd300", "vgg16"): ({"classes": 3, "stages": STAGES, "deep": 16, "extra": (8, 8, 8, 8)}, {"image": (300, 300)}),
