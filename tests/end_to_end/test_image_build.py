@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,11 +65,16 @@ def image(project: Project, aws: Aws, *arguments: str, code: int = 0) -> str:
     return run(project, aws, [sys.executable, "-m", "operations", "image", *arguments], code)
 
 
+def record(said: str) -> dict[str, Any]:
+    """The JSON that `run` has before what went to standard error."""
+    return dict(json.JSONDecoder().raw_decode(said)[0])
+
+
 def test_an_image_builds_is_proven_and_pinned(project: Project, aws: Aws) -> None:
     assert "not built" in image(project, aws, "status", code=1)
     said = image(project, aws, "build", "one", "--json")
     assert 'prove.py: the server answered {"outputs": [2, 4, 6]' in said
-    listed = json.loads((project.root / json.loads(said[said.index("\n{") :])["sbom"]).read_text())
+    listed = json.loads((project.root / record(said)["sbom"]).read_text())
     assert listed["bomFormat"] == "CycloneDX"
     assert "uvicorn" in [one["name"] for one in listed["components"]]
     ((name, built),) = built_images.read(project.root).items()
@@ -110,11 +116,9 @@ def test_a_withdrawn_base_comes_from_the_mirror(project: Project, aws: Aws) -> N
 
 def test_packages_come_from_the_bucket_by_their_hashes(project: Project, aws: Aws, tmp_path: Path) -> None:
     wheels = [sys.executable, "-m", "operations", "wheels"]
-    record = json.loads(
-        run(project, aws, [*wheels, str(tmp_path / "set"), "--image", "--keep", "--json"]).split("\n{")[-1]
-    )
-    assert record["wheels"] >= 6
-    bucket, _, prefix = record["kept"].removeprefix("s3://").partition("/")
+    kept = record(run(project, aws, [*wheels, str(tmp_path / "set"), "--image", "--keep", "--json"]))
+    assert kept["wheels"] >= 6
+    bucket, _, prefix = kept["kept"].removeprefix("s3://").partition("/")
     run(project, aws, [*wheels, str(tmp_path / "again"), "--from", prefix.split("/")[1][:12]])
     image(project, aws, "build", "one")
     files = sorted(path.name for path in (tmp_path / "set").glob("*.whl"))
