@@ -55,7 +55,7 @@ def _applies(statement: Mapping[str, Any], action: str, resource: str, given: Ma
     return (
         any(_like(one.lower(), action.lower()) for one in _listed(statement["Action"]))  # letter case does not count
         and any(_like(one, resource) for one in _listed(statement["Resource"]))
-        and all(_met(*row, given) for row in statement.get("Condition", {}).items())
+        and all(_met(name, wanted, given) for name, wanted in statement.get("Condition", {}).items())
     )
 
 
