@@ -70,7 +70,8 @@ def compose(
     artifacts = ArtifactsStack(app, STACK_NAME, compiled_here=sorted(compiled_here), deployment=deployment)
     own_images = {image for image in map(derive.container_image, specs.values()) if image.registry == "own"}
     if own_images and not deployment.rehearsal:  # a rehearsal runs the server in the project's own Python
-        ImagesStack(app, IMAGES, images=sorted(own_images, key=built_images.key), deployment=deployment)
+        images = sorted(own_images, key=built_images.key)
+        ImagesStack(app, IMAGES, images=images, artifacts=artifacts, deployment=deployment)
     sharing = [endpoint for endpoint in specs.values() if endpoint.alarms.shared]
     common = SharedStack(app, SHARED, specs=sharing, deployment=deployment) if sharing else None
     unknown = [problem for one in faulty if one.shares for problem in one.problems]

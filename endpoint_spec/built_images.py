@@ -14,9 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from .errors import dotted
 from .lock import LockError
+from .places import INSTALLED
 from .platforms import Image
 
 FILE = "endpoints/images.lock.json"
+# Bases in one's own registry, each under its digest; see `image mirror`.
+MIRROR = "inferentia-endpoints/bases"
+# In the artifact bucket: what images add to their bases, each list under its image's tag.
+SBOMS = "images/"
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
@@ -43,6 +48,17 @@ _FILE = TypeAdapter(dict[str, BuiltImage])
 def key(image: Image) -> str:
     """Under which the file has an image of the platform table."""
     return f"{image.repository}:{image.tag}"
+
+
+def sbom_file(image: Image) -> str:
+    """The CycloneDX list of what an image adds to its base, beside images.lock.json."""
+    return f"endpoints/{key(image).rpartition('/')[2].replace(':', '-')}.sbom.json"
+
+
+def requirements(image: Image) -> str:
+    """The locks of the packages that images/native/install.sh installs, as one text."""
+    found = sorted((INSTALLED / "images" / "native").glob(f"*-py{image.python.replace('.', '')}.txt"))
+    return "".join(file.read_text(encoding="utf-8") for file in found)
 
 
 def reference(image: Image, built: BuiltImage | None) -> str:

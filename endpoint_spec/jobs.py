@@ -32,6 +32,7 @@ NAME_PATTERN = "[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}"
 INDEX_PATTERN = "(0|[1-9][0-9]{0,3})"
 RUN_PATTERN = f"{NAME_PATTERN}-[0-9a-f]{{12}}-[1-9][0-9]{{0,2}}"  # 80 characters at most, as Step Functions has it
 INPUTS_KEY_PATTERN = f"jobs/{NAME_PATTERN}/inputs/{SHA256_PATTERN}/"
+KEPT_WHEELS = "wheels/"
 WHEELS_KEY_PATTERN = f"jobs/{NAME_PATTERN}/wheels/{SHA256_PATTERN}/"
 _MAX_BYTES = 4 * 1024 * 1024
 
@@ -138,6 +139,11 @@ def inputs_prefix(name: str, digest: str) -> str:
 def wheels_prefix(name: str, digest: str) -> str:
     """requirements.txt with hashes, and its wheels."""
     return f"jobs/{name}/wheels/{digest}/"
+
+
+def kept_wheels_prefix(requirements: str) -> str:
+    """A set of wheels that is kept for good, by the text of its requirements.txt, whose hashes say which they are."""
+    return f"{KEPT_WHEELS}{hashlib.sha256(requirements.encode()).hexdigest()}/"
 
 
 def cache_prefix(name: str) -> str:

@@ -76,6 +76,8 @@ def submitter(place: Place) -> list[Statement]:
         _find_stacks(place, "InferentiaArtifacts", f"InferentiaCompile-{name}"),
         *_files(place, "Models", "models"),
         *_files(place, "Jobs", "jobs"),
+        _allow("KeepWheels", ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"], f"{place.bucket}/wheels/*"),
+        _allow("FindWheels", ["s3:ListBucket"], place.bucket, StringLike={"s3:prefix": ["wheels/*"]}),
         _allow("StartRuns", ["states:StartExecution", "states:ListExecutions"], runs[0]),
         _allow("FollowRuns", look, runs[1]),
         _allow("ReadLogs", ["logs:DescribeLogStreams", "logs:GetLogEvents"], logs),
@@ -117,8 +119,8 @@ def deployer(place: Place) -> list[Statement]:
         _allow(
             "BootstrapVersion", ["ssm:GetParameter"], place.arn("ssm", f"parameter/cdk-bootstrap/{qualifier}/version")
         ),
-        _allow("ReadModels", ["s3:GetObject"], f"{place.bucket}/{below}"),
-        _allow("FindModels", ["s3:ListBucket"], place.bucket, StringLike={"s3:prefix": [below]}),
+        _allow("ReadModels", ["s3:GetObject"], [f"{place.bucket}/{below}", f"{place.bucket}/images/*"]),
+        _allow("FindModels", ["s3:ListBucket"], place.bucket, StringLike={"s3:prefix": [below, "wheels/*"]}),
         _allow("DecryptModels", ["kms:Decrypt"], place.arn("kms", "key/*"), **through),
         *(
             _allow(f"See{what}", [f"sagemaker:Describe{what}"], place.arn("sagemaker", f"{kind}/*"))

@@ -10,15 +10,20 @@ from pathlib import Path
 from aws_cdk import Aws, RemovalPolicy, Stack
 from aws_cdk import aws_codebuild as codebuild
 from aws_cdk import aws_ecr as ecr
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_s3_assets as assets
 from constructs import Construct
 
+from endpoint_spec.built_images import SBOMS
 from endpoint_spec.digests import image_files
+from endpoint_spec.jobs import KEPT_WHEELS
 from endpoint_spec.places import INSTALLED
 
-from ..nag import acknowledge, acknowledge_any_resource, acknowledge_pattern
+from ..nag import acknowledge, acknowledge_any_resource, acknowledge_pattern, acknowledge_patterns
 from ..permissions import allow, role_of
+from .job_files import JobFiles
 
 BUILDSPEC = "images/buildspec.yml"
 # https://docs.aws.amazon.com/codebuild/latest/userguide/build-env-ref-available.html
@@ -33,7 +38,8 @@ _PUSH = ("ecr:CompleteLayerUpload", "ecr:InitiateLayerUpload", "ecr:PutImage", "
 class ImageBuild(Construct):
     """project: gets images/ and inference_code/ of this project and nothing else; `inferentia image build` starts it.
 
-    It may pull the bases from AWS's registries, push to its own repositories, and write its log.
+    It may pull the bases from AWS's registries, push to its own repositories, write its log, and in the artifact bucket
+    read the wheels that are kept and write the lists of what images add.
     """
 
     def __init__(
@@ -44,8 +50,10 @@ class ImageBuild(Construct):
         name: str,
         bases: Sequence[str],
         repositories: Sequence[ecr.IRepository],
+        bucket: s3.IBucket,
+        key: kms.IKey,
     ) -> None:
-        """bases: repositories of AWS's registries."""
+        """bases: repositories of AWS's registries. bucket, key: the artifacts'."""
         super().__init__(scope, construct_id)
         group = logs.LogGroup(
             self,
@@ -57,6 +65,7 @@ class ImageBuild(Construct):
         sources = self._sources()
         archive = sources.bucket.arn_for_objects(sources.s3_object_key)
         stack = Stack.of(self)
+        files = JobFiles(self, name=name, bucket=bucket, key=key)
         found = [f"arn:{Aws.PARTITION}:ecr:{stack.region}:*:repository/{base}" for base in bases]
         self.role = role_of(
             self,
@@ -68,6 +77,10 @@ class ImageBuild(Construct):
                     allow("LogInToRegistries", "ecr:GetAuthorizationToken", "*"),
                     allow("PullBases", _PULL, found),
                     allow("PushImages", [*_PULL, *_PUSH], [one.repository_arn for one in repositories]),
+                    files.read(KEPT_WHEELS),
+                    files.find(KEPT_WHEELS),
+                    files.write(SBOMS),
+                    files.use_key(),
                     allow("WriteLogs", ["logs:CreateLogStream", "logs:PutLogEvents"], group.log_group_arn),
                 ]
             },
@@ -100,6 +113,7 @@ class ImageBuild(Construct):
             timeout_in_minutes=MINUTES,
         )
         self._acknowledge(found)
+        acknowledge_patterns(self.role, files.patterns(KEPT_WHEELS, SBOMS))
 
     def _sources(self) -> assets.Asset:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The files of an endpoint's compile jobs in the artifact bucket, as permissions on a prefix and the bucket's key."""
+"""Files of compile jobs and image builds in the artifact bucket, as permissions on a prefix and the bucket's key."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class JobFiles:
     def patterns(self, *prefixes: str) -> dict[str, str]:
         """The resources of statements on everything below prefixes, each with the reason, for cdk-nag."""
         arn = Stack.of(self.bucket).export_value(self.bucket.bucket_arn)  # as the role's template has it
-        reason = "Objects are named by digests that no template knows; the prefix is this endpoint's."
+        reason = "Objects are named by digests that no template knows; the prefix is theirs alone."
         return {f"{arn}/{prefix}*": reason for prefix in prefixes}
 
     def _below(self, prefixes: Sequence[str]) -> list[str]:

@@ -30,9 +30,10 @@ from ..host import Host
 from ..hosting.logs import LogShipper
 from ..keys import session
 from ..process.group import ProcessGroup, basics, write_program
+from .rights import DeniedError, Rights
 
 log = logging.getLogger(__name__)
-DOCKER = Path(__file__).with_name("docker.py")
+PROJECT = Path(__file__).parents[2]
 POLL_SECONDS = 0.1
 RUNNING = "IN_PROGRESS"
 ENV = {"shell", "exported-variables"}
@@ -50,6 +51,8 @@ class Build:
         self.host, self.region, self.project, self.variables = host, region, project, dict(variables)
         self.stream = str(uuid.uuid4())
         self.id = f"{project['name']}:{self.stream}"
+        self.session = f"AWSCodeBuild-{self.stream}"
+        self.denied: list[dict[str, Any]] = []  # phases, as API_BuildPhase has them
         self.status = RUNNING
         self.exported: dict[str, str] = {}
         self.started = now()
@@ -79,6 +82,7 @@ class Build:
             "buildComplete": self.ended is not None,
             "startTime": self.started,
             "endTime": self.ended,
+            "phases": self.denied,
             "logs": {"groupName": self.group, "streamName": self.stream},
             "exportedEnvironmentVariables": pairs,
         }
@@ -88,6 +92,10 @@ class Build:
         try:
             folder.mkdir(parents=True)
             status = self._work(folder)
+        except DeniedError as error:  # CodeBuild itself is refused, before there is a log
+            contexts = [{"statusCode": "ACCESS_DENIED", "message": str(error)}]
+            self.denied = [{"phaseType": "DOWNLOAD_SOURCE", "phaseStatus": "FAILED", "contexts": contexts}]
+            status = "FAILED"
         except BuildError as error:
             self._logs.follow(io.StringIO(f"{error}\n"))  # no process has begun, whose output it follows
             status = "FAILED"
@@ -101,6 +109,11 @@ class Build:
     def _work(self, folder: Path) -> str:
         sources = folder / "sources"
         bucket, _, key = self.project["source"]["location"].partition("/")
+        iam = self.host.clients.client("iam", self.region)
+        rights = Rights(iam, str(self.project["serviceRole"]), self.session)
+        rights.check("s3:GetObject", f"arn:aws:s3:::{bucket}/{key}")
+        for action in ("logs:CreateLogStream", "logs:PutLogEvents"):
+            rights.check(action, f"arn:aws:logs:{self.region}:{self.host.account}:log-group:{self.group}:*")
         self.host.clients.client("s3", self.region).download_file(bucket, key, str(folder / "sources.zip"))
         _unpack(folder / "sources.zip", sources)
         commands, exported = _commands(sources / self.project["source"]["buildspec"])
@@ -126,11 +139,14 @@ class Build:
         programs = folder / "bin"
         programs.mkdir()
         for name in ("docker", "aws"):
-            write_program(programs / name, f'exec {shlex.quote(sys.executable)} {shlex.quote(str(DOCKER))} {name} "$@"')
-        role = session(self.host.account, str(self.project["serviceRole"]), "AWSCodeBuild", self.region)
+            run = f"PYTHONPATH={shlex.quote(str(PROJECT))} exec {shlex.quote(sys.executable)} -m {__package__}.docker"
+            write_program(programs / name, f'{run} {name} "$@"')
+        role = session(self.host.account, str(self.project["serviceRole"]), self.session, self.region)
         return {
             **basics(programs, INHERITED),
             "STAND_IN": str(folder / "images"),
+            "SERVICE_ROLE": str(self.project["serviceRole"]),
+            "SESSION": self.session,
             "BASE_PYTHON": str(self.host.programs / "python3"),
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,

@@ -1,13 +1,15 @@
-"""`docker` and `aws ecr get-login-password` of a build: no containers, but the same Dockerfile and commands.
+"""`docker`, `aws ecr get-login-password` and `aws s3 cp` of a build: no containers, but the same files and commands.
 
 An image is a folder: the files that the Dockerfile copies, and an environment of the machine's job Python that has that
 Python's packages but those that the image itself installs. Paths below /opt are the folder's. What a Dockerfile or a
-command has beyond that is an error. Run by builds.py, which sets STAND_IN (the folder of all images) and BASE_PYTHON.
+command has beyond that is an error. What the build's role may not do ends with AWS's words, except with the bucket's
+key, which is not looked at. Run by builds.py, which sets STAND_IN (the folder of all images), BASE_PYTHON and the role.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -16,12 +18,19 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import boto3
 
+from .rights import DeniedError, Rights
+
 REFERENCE = re.compile(r"(\d+)\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([a-z0-9._/-]+)[:@]([\w.:-]+)")
+# What registries ask of who pulls and who pushes:
+# https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html and .../repository-policy-examples.html
+PULL = ("BatchGetImage", "GetDownloadUrlForLayer")
+PUSH = ("BatchCheckLayerAvailability", "InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload", "PutImage")
 # What a base does not have, of the packages beside torch: the image brings it.
 BROUGHT = ("uvicorn", "uvloop", "httptools", "pil", "pillow", "click", "h11")
 # What an environment has itself.
@@ -31,6 +40,27 @@ OF_VENV = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils")
 def fail(text: str) -> NoReturn:
     """End with 1 and one line."""
     sys.exit(f"docker (stand-in): {text}")
+
+
+@functools.cache
+def rights() -> Rights:
+    """Of the build's role."""
+    return Rights(boto3.client("iam"), os.environ["SERVICE_ROLE"], os.environ["SESSION"])
+
+
+def check(action: str, resource: str, **context: str) -> None:
+    """End, with AWS's words, where the build's role may not."""
+    try:
+        rights().check(action, resource, **context)
+    except DeniedError as error:
+        sys.exit(f"denied: {error}")
+
+
+def check_image(actions: Sequence[str], reference: str) -> None:
+    """`check` on the repository of an image."""
+    account, region, repository, _ = parsed(reference)
+    for action in actions:
+        check(f"ecr:{action}", f"arn:aws:ecr:{region}:{account}:repository/{repository}")
 
 
 def parsed(reference: str) -> tuple[str, str, str, str]:
@@ -67,6 +97,7 @@ def login(_: argparse.Namespace) -> None:
 
 def pull(options: argparse.Namespace) -> None:
     """Find an image in its registry."""
+    check_image(PULL, options.image)
     print(f"{options.image} {digest_of(options.image)}")
 
 
@@ -159,10 +190,17 @@ def run(options: argparse.Namespace) -> None:
 
 def push(options: argparse.Namespace) -> None:
     """Put the image into its registry; its digest is that of what it holds."""
-    _, region, repository, tag = parsed(options.image)
     root = folder_of(options.image)
     files = sorted(path for path in (root / "opt" / "inferentia").rglob("*") if path.is_file())
     held = hashlib.sha256("".join(f"{path.name} {path.read_bytes()!r}" for path in files).encode()).hexdigest()
+    put(options.image, held)
+    print(options.image)
+
+
+def put(reference: str, held: str, digest: str = "") -> None:
+    """Register an image by what it holds. digest: of a copy, the original's."""
+    check_image(PUSH, reference)
+    _, region, repository, tag = parsed(reference)
     manifest = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
@@ -174,16 +212,45 @@ def push(options: argparse.Namespace) -> None:
         repositoryName=repository,
         imageTag=tag,
         imageManifest=text,
-        imageDigest=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}",
+        imageDigest=digest or f"sha256:{hashlib.sha256(text.encode()).hexdigest()}",
     )
-    print(options.image)
+
+
+def copy(options: argparse.Namespace) -> None:
+    """`buildx imagetools create`: an image of another registry as it is, in this one."""
+    if options.prefer_index != "false":
+        fail("without --prefer-index=false an index may be made, of another digest; that is not played")
+    check_image(PULL, options.image)
+    digest = digest_of(options.image)
+    put(options.tag, digest.removeprefix("sha256:"), digest)
+
+
+def show(options: argparse.Namespace) -> None:
+    """`buildx imagetools inspect`: the digest of an image in its registry."""
+    if options.format != "{{.Manifest.Digest}}":
+        fail(f"inspect --format {options.format} is not played")
+    check_image(PULL[:1], options.image)
+    print(digest_of(options.image))
 
 
 def aws(arguments: list[str]) -> None:
-    """`aws ecr get-login-password`."""
-    if arguments != ["ecr", "get-login-password"]:
+    """`aws ecr get-login-password` and `aws s3 cp`; for the latter the stand-in of instances' AWS CLI."""
+    if arguments == ["ecr", "get-login-password"]:
+        check("ecr:GetAuthorizationToken", "*")
+        print(boto3.client("ecr").get_authorization_token()["authorizationData"][0]["authorizationToken"])
+        return
+    if arguments[:2] != ["s3", "cp"]:
         sys.exit(f"aws (stand-in): {shlex.join(arguments)} is not played")
-    print(boto3.client("ecr").get_authorization_token()["authorizationData"][0]["authorizationToken"])
+    source, target = [one for one in arguments[2:] if not one.startswith("--")]
+    if source.startswith("s3://"):
+        bucket, _, key = source.removeprefix("s3://").partition("/")
+        if "--recursive" in arguments:
+            check("s3:ListBucket", f"arn:aws:s3:::{bucket}", s3_prefix=key)
+        check("s3:GetObject", f"arn:aws:s3:::{bucket}/{key}")
+    else:
+        check("s3:PutObject", f"arn:aws:s3:::{target.removeprefix('s3://')}")
+    cli = Path(__file__).parents[1] / "ec2" / "aws_cli.py"
+    sys.exit(subprocess.run([sys.executable, "-I", str(cli), *arguments], check=False).returncode)
 
 
 def main() -> None:
@@ -193,9 +260,11 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser("docker")
     commands = parser.add_subparsers(required=True)
+    tools = commands.add_parser("buildx").add_subparsers(required=True).add_parser("imagetools")
+    imagetools = tools.add_subparsers(required=True)
 
-    def command(name: str, function: Any, *arguments: tuple[str, dict[str, Any]]) -> None:
-        one = commands.add_parser(name)
+    def command(name: str, function: Any, *arguments: tuple[str, dict[str, Any]], among: Any = commands) -> None:
+        one = among.add_parser(name)
         one.set_defaults(function=function)
         for flag, how in arguments:
             one.add_argument(flag, **how)
@@ -207,6 +276,8 @@ def main() -> None:
     command("push", push, quiet, image)
     command("image", inspect, ("verb", {"choices": ["inspect"]}), ("--format", {}), image)
     command("build", build, ("--build-arg", {"action": "append"}), ("--tag", {}), ("folder", {"type": Path}))
+    command("create", copy, ("--prefer-index", {}), ("--tag", {}), image, among=imagetools)
+    command("inspect", show, ("--format", {}), image, among=imagetools)
     rest = ("command", {"nargs": argparse.REMAINDER})
     volume, entry = ("--volume", {"action": "append", "default": []}), ("--entrypoint", {})
     command("run", run, ("--rm", {"action": "store_true"}), volume, entry, image, rest)

@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.progress import Progress, TextColumn
 
 import endpoint_spec as specs
+from endpoint_spec.jobs import REQUIREMENTS
 
 from ..account import Account
 from ..errors import OperationError, WrongUseError
@@ -20,7 +21,7 @@ from ..jobs.follow import Screen, follow, how_to_attach
 from ..jobs.record import failure, fetch_result
 from ..jobs.run import Run
 from ..jobs.submit import Reporter, choices, find, submit
-from ..jobs.wheels import download
+from ..jobs.wheels import download, download_for_image, fetch, keep, read
 from .common import UPLOADED, AsJson, Name, Root, console, finish, print_json, say, table
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it: neither done nor failed, the run keeps running
@@ -104,22 +105,43 @@ def wheels_command(
         list[str] | None,
         typer.Option(help="One more requirement, as NAME==VERSION; repeat for several."),
     ] = None,
+    for_image: Annotated[
+        bool, typer.Option("--image", help="What the native server's image installs instead.")
+    ] = False,
+    keep_: Annotated[bool, typer.Option("--keep", help="Also bring DIR to the artifact bucket, for good.")] = False,
+    kept: Annotated[str | None, typer.Option("--from", help="Fetch the kept set of this sha256 instead.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Download the Neuron compiler where the target's image may lack it, with your own pip configuration.
 
     pip takes what your configuration leads to, with its dependencies; the hashes are written to DIR/requirements.txt,
-    so that all jobs install those very files.
+    so that all jobs install those very files. With --image it is what the native server's image installs, by the hashes
+    of the image's own lock. --keep brings the set to the artifact bucket, where it outlives the index it came from:
+    image builds take theirs from there; --from fetches one for jobs. With --keep a DIR that holds a set is only kept.
 
-    Example: wheels build/wheels
+    Examples: wheels build/wheels; wheels build/image --image --keep; wheels build/wheels --from 0123abcd
     """
+    if kept is not None and (for_image or keep_ or package):
+        raise WrongUseError("--from fetches a set as it is: say it without --image, --keep and --package.")
+    if for_image and package:
+        raise WrongUseError("--image is exactly what the image's lock names: say it without --package.")
     try:
-        image = specs.platforms.image(target, "torchserve", sdk)
+        image = specs.platforms.image(target, "native" if for_image else "torchserve", sdk)
     except specs.platforms.UnknownPlatform as error:
         raise WrongUseError(str(error)) from None
-    with console.status("pip download"):
-        count = download(image, folder, package or [])
-    finish({"folder": str(folder), "target": target, "wheels": count}, "wheels", as_json=as_json)
+    record: dict[str, Any] = {"folder": str(folder), "target": target}
+    with console.status("wheels"):
+        if kept is not None:
+            record["wheels"] = fetch(Account(), kept, folder)
+        elif keep_ and (folder / REQUIREMENTS).is_file():
+            record["wheels"] = len(read(folder).files) - 1
+        elif for_image:
+            record["wheels"] = download_for_image(image, folder)
+        else:
+            record["wheels"] = download(image, folder, package or [])
+        if keep_:
+            record["kept"] = keep(Account(), folder)
+    finish(record, "wheels", as_json=as_json)
 
 
 def _chosen(root: Path, rehearsal: bool, problems: list[str]) -> list[specs.EndpointSpec]:

@@ -90,5 +90,6 @@ def _writing(bucket: str, key: str) -> Iterator[None]:
     except (ClientError, BotoCoreError, Boto3Error) as error:
         raise OperationError(
             f"s3://{bucket}/{key} could not be written: {error}. No run was started. Your identity needs s3:PutObject "
-            f"under jobs/ of that bucket and kms:GenerateDataKey on its key. What has arrived is not sent again."
+            f"under {key.partition('/')[0]}/ of that bucket and kms:GenerateDataKey on its key. What has arrived is "
+            "not sent again."
         ) from error

@@ -1,6 +1,8 @@
 """The wheels that a job installs beside its image: a folder with requirements.txt (hashes) and each wheel of it.
 
-`download` makes such a folder with the user's own pip: the compiler where the image may lack it, by its version.
+`download` makes such a folder with the user's own pip: the compiler where the image may lack it, by its version;
+`download_for_image` one of what the native server's image installs. `keep` brings a folder to the artifact bucket for
+good, under the sha256 of its requirements.txt, and `fetch` back from there.
 """
 
 from __future__ import annotations
@@ -10,15 +12,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from endpoint_spec import built_images
 from endpoint_spec.digests import file_digest
-from endpoint_spec.jobs import REQUIREMENTS
+from endpoint_spec.jobs import KEPT_WHEELS, REQUIREMENTS, kept_wheels_prefix
 from endpoint_spec.platforms import Image
 
+from ..account import Account
 from ..errors import OperationError, WrongUseError
-from .content import Folder
+from .content import Folder, stored, upload
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*])?==([^\s;\\]+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
@@ -144,28 +149,83 @@ def download(image: Image, folder: Path, packages: Sequence[str]) -> int:
         WrongUseError: a folder that is not empty, or nothing to download.
         OperationError: what pip reported.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise WrongUseError(f"{folder} is not empty. Name a folder that is, or that does not exist.")
     wanted = [*COMPILERS[image.target], *packages]
     if not wanted:
         raise WrongUseError(
             f"the image of {image.target} holds its compiler: there is nothing to download. Submit without --wheels, "
             "or name what a job needs besides with --package."
         )
+    with _new(folder) as part:
+        _pip(image, part, *wanted)
+        write_requirements(part)
+        return len(read(part).files) - 1
+
+
+def download_for_image(image: Image, folder: Path) -> int:
+    """The same of what the native server's image installs; requirements.txt is the image's own lock."""
+    with _new(folder) as part:
+        lock = part.with_name(REQUIREMENTS)
+        lock.write_text(built_images.requirements(image), encoding="utf-8")
+        _pip(image, part, "--no-deps", "--require-hashes", "-r", str(lock))
+        lock.replace(part / REQUIREMENTS)
+        return len(read(part).files) - 1
+
+
+def keep(account: Account, folder: Path) -> str:
+    """Bring a set to the artifact bucket, where it stays; return its address. Raises as `read` and `upload` do."""
+    bucket, prefix = account.artifact_bucket, kept_wheels_prefix((folder / REQUIREMENTS).read_text(encoding="utf-8"))
+    upload(account, bucket, prefix, read(folder))
+    return f"s3://{bucket}/{prefix}"
+
+
+def fetch(account: Account, digest: str, folder: Path) -> int:
+    """Bring a kept set into an empty folder, checked; return the number of its wheels.
+
+    digest: the last part of its address, or how that begins.
+
+    Raises:
+        WrongUseError: a folder that is not empty, or a digest of no set or of several.
+        OperationError: where the set is not what its requirements.txt says.
+    """
+    bucket = account.artifact_bucket
+    kept = stored(account, bucket, KEPT_WHEELS)
+    sets = {key.partition("/")[0] for key in kept}
+    found = [one for one in sets if digest and one.startswith(digest)]
+    if len(found) != 1:
+        raise WrongUseError(
+            f"--from {digest} names {len(found)} sets of s3://{bucket}/{KEPT_WHEELS}, which has: "
+            f"{', '.join(sorted(sets)) or 'none'}."
+        )
+    with _new(folder) as part:
+        for key in kept:
+            if key.startswith(f"{found[0]}/"):
+                account.s3.download_file(bucket, KEPT_WHEELS + key, str(part / key.rpartition("/")[2]))
+        try:
+            wheels = read(part)
+            requirements = (part / REQUIREMENTS).read_text(encoding="utf-8")
+        except WrongUseError as error:
+            raise OperationError(f"s3://{bucket}/{KEPT_WHEELS}{found[0]}/ is not what was kept: {error}") from None
+        if kept_wheels_prefix(requirements) != f"{KEPT_WHEELS}{found[0]}/":
+            raise OperationError(f"s3://{bucket}/{KEPT_WHEELS}{found[0]}/{REQUIREMENTS} is not what was kept.")
+        return len(wheels.files) - 1
+
+
+@contextmanager
+def _new(folder: Path) -> Iterator[Path]:
+    """A scratch folder that takes the place of an empty or missing one when the block ends well."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise WrongUseError(f"{folder} is not empty. Name a folder that is, or that does not exist.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         part = Path(scratch) / "wheels"
-        _pip(image, part, *wanted)
-        count = write_requirements(part)
-        read(part)
+        part.mkdir()
+        yield part
         if folder.is_dir():
             folder.rmdir()
         part.replace(folder)
-    return count
 
 
 def _pip(image: Image, folder: Path, *wanted: str) -> None:
-    folder.mkdir()
     minor = int(image.glibc.removeprefix("2."))  # PEP 600: a wheel for an older glibc runs on a newer one
     platforms = [f"manylinux_2_{older}_x86_64" for older in range(minor, 16, -1)]
     tags = [word for tag in (*platforms, "manylinux2014_x86_64", "linux_x86_64") for word in ("--platform", tag)]

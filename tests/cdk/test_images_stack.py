@@ -25,16 +25,29 @@ def test_the_project_may_read_its_sources_pull_the_bases_and_push_its_images(syn
     template = synthesize({"one": NATIVE, "two": NATIVE, "three": inf2})["InferentiaImages"]
     repositories = [row for row in template["Resources"].values() if row["Type"] == "AWS::ECR::Repository"]
     assert sorted(row["Properties"]["RepositoryName"] for row in repositories) == [
+        "inferentia-endpoints/bases",
         "inferentia-endpoints/inf1-native",
         "inferentia-endpoints/inf2-native",
     ]
     assert {row["Properties"]["ImageTagMutability"] for row in repositories} == {"IMMUTABLE"}
     assert {row["DeletionPolicy"] for row in repositories} == {"Retain"}
+    kept = [row["Properties"]["RepositoryName"] for row in repositories if "LifecyclePolicy" not in row["Properties"]]
+    assert kept == ["inferentia-endpoints/bases"]
     project = only(template, "AWS::CodeBuild::Project")
     assert project["Source"]["BuildSpec"] == "images/buildspec.yml"
     assert project["Environment"]["PrivilegedMode"] is True
     allowed = {row["Sid"]: row for _, row in statements(template) if "Sid" in row}
-    assert set(allowed) == {"ReadSources", "LogInToRegistries", "PullBases", "PushImages", "WriteLogs"}
+    registry = {"LogInToRegistries", "PullBases", "PushImages"}
+    assert set(allowed) == registry | {
+        "ReadSources",
+        "WriteLogs",
+        "ReadFiles",
+        "FindFiles",
+        "WriteFiles",
+        "UseBucketKey",
+    }
+    assert json.dumps(allowed["ReadFiles"]["Resource"]).count("/wheels/*") == 1
+    assert json.dumps(allowed["WriteFiles"]["Resource"]).count("/images/*") == 1
     assert "pytorch-inference-neuronx" in json.dumps(allowed["PullBases"]["Resource"])
     assert "ecr:PutImage" not in allowed["PullBases"]["Action"]
     trust = only(template, "AWS::IAM::Role")["AssumeRolePolicyDocument"]["Statement"][0]

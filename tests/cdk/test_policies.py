@@ -25,6 +25,8 @@ _JOB = "????????????????????????????????-*"
 # Resources that end in a wildcard, and why.
 RESOURCE_PATTERNS = {
     "${ArtifactsAccessLogs4D97777C.Arn}/artifacts/*": "log delivery names its objects itself",
+    f"{_BUCKET}/wheels/*": "sets of wheels are named by their digests",
+    f"{_BUCKET}/images/*": "lists of packages are named by their images' tags",
     **{
         f"{_BUCKET}/{prefix}": "what is below is named by digests and runs"
         for name in COMPILED_HERE

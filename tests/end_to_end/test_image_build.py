@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,11 +65,18 @@ def image(project: Project, aws: Aws, *arguments: str, code: int = 0) -> str:
     return run(project, aws, [sys.executable, "-m", "operations", "image", *arguments], code)
 
 
+def record(said: str) -> dict[str, Any]:
+    """The JSON that `run` has before what went to standard error."""
+    return dict(json.JSONDecoder().raw_decode(said)[0])
+
+
 def test_an_image_builds_is_proven_and_pinned(project: Project, aws: Aws) -> None:
     assert "not built" in image(project, aws, "status", code=1)
     said = image(project, aws, "build", "one", "--json")
     assert 'prove.py: the server answered {"outputs": [2, 4, 6]' in said
-    assert '"bomFormat": "CycloneDX"' in said
+    listed = json.loads((project.root / record(said)["sbom"]).read_text())
+    assert listed["bomFormat"] == "CycloneDX"
+    assert "uvicorn" in [one["name"] for one in listed["components"]]
     ((name, built),) = built_images.read(project.root).items()
     assert name.startswith("inferentia-endpoints/inf1-native:")
     (found,) = aws.client("ecr").describe_images(
@@ -80,6 +89,70 @@ def test_an_image_builds_is_proven_and_pinned(project: Project, aws: Aws) -> Non
     again = built_images.read(project.root)[name]
     assert (again.base_digest, again.base.partition(":")[0]) == (built.base_digest, built.base.partition(":")[0])
     assert again.tag != built.tag
+
+
+def test_a_withdrawn_base_comes_from_the_mirror(project: Project, aws: Aws) -> None:
+    assert "AWS's" in image(project, aws, "status")
+    (built,) = built_images.read(project.root).values()
+    withdrawn = {
+        **{"kind": "call", "action": "error", "operation": "ecr:DescribeImages", "where": "pytorch-inference-neuron"},
+        **{"error": "ImageNotFoundException", "message": "withdrawn", "times": 2},
+    }
+    aws.control("faults", withdrawn)
+    said = image(project, aws, "build", "one", code=1)  # not mirrored: one line names the way out
+    assert said.rstrip().splitlines()[-1].startswith("build.sh: the base ")
+    assert "take the image's entry out of endpoints/images.lock.json" in said
+    aws.control("faults", method="DELETE")
+    assert built.base_digest in image(project, aws, "mirror")
+    aws.control("faults", withdrawn)
+    image(project, aws, "mirror", "one")  # it is there: nothing is asked of AWS's registry
+    image(project, aws, "build", "one")
+    (again,) = built_images.read(project.root).values()
+    assert again.base_digest == built.base_digest
+    assert again.base.endswith(f"/{built_images.MIRROR}")
+    assert "mirrored" in image(project, aws, "status")
+    aws.control("faults", method="DELETE")
+
+
+def test_packages_come_from_the_bucket_by_their_hashes(project: Project, aws: Aws, tmp_path: Path) -> None:
+    wheels = [sys.executable, "-m", "operations", "wheels"]
+    kept = record(run(project, aws, [*wheels, str(tmp_path / "set"), "--image", "--keep", "--json"]))
+    assert kept["wheels"] >= 6
+    bucket, _, prefix = kept["kept"].removeprefix("s3://").partition("/")
+    run(project, aws, [*wheels, str(tmp_path / "again"), "--from", prefix.split("/")[1][:12]])
+    image(project, aws, "build", "one")
+    files = sorted(path.name for path in (tmp_path / "set").glob("*.whl"))
+    aws.client("s3").put_object(Bucket=bucket, Key=prefix + files[0], Body=b"other")
+    said = image(project, aws, "build", "one", code=1)
+    assert "install.sh: the kept wheels are not those of requirements-py310.txt." in said
+    said = run(project, aws, [*wheels, str(tmp_path / "third"), "--from", prefix.split("/")[1]], code=1)
+    assert f"{files[0]} has sha256" in said
+    assert not (tmp_path / "third").exists()
+    run(project, aws, [*wheels, str(tmp_path / "set"), "--keep"])  # of another size, so it is sent again
+
+
+@pytest.mark.parametrize("action", ["ecr:PutImage", "ecr:BatchGetImage", "s3:GetObject", "logs:PutLogEvents"])
+def test_a_role_without_a_right_builds_nothing(project: Project, aws: Aws, action: str) -> None:
+    before = (project.root / built_images.FILE).read_bytes()
+    iam = aws.client("iam")
+    (role,) = (one["RoleName"] for one in iam.list_roles()["Roles"] if one["RoleName"].startswith("InferentiaImages"))
+    denied = {"Version": "2012-10-17", "Statement": {"Effect": "Deny", "Action": action, "Resource": "*"}}
+    iam.put_role_policy(RoleName=role, PolicyName="less", PolicyDocument=json.dumps(denied))
+    try:
+        said = image(project, aws, "build", "one", code=1)
+    finally:
+        iam.delete_role_policy(RoleName=role, PolicyName="less")
+    assert f"is not authorized to perform: {action} on resource: arn:aws:" in said
+    assert (project.root / built_images.FILE).read_bytes() == before
+    assert not list((aws.directory / "builds").iterdir())
+
+
+def test_who_may_not_start_builds_learns_what_it_takes(project: Project, aws: Aws) -> None:
+    fault = {"kind": "call", "action": "error", "operation": "codebuild:StartBuild", "error": "AccessDeniedException"}
+    aws.control("faults", {**fault, "message": "User is not authorized to perform: codebuild:StartBuild"})
+    said = image(project, aws, "build", "one", code=1)
+    assert "you may not start builds of InferentiaImages" in said
+    assert "inferentia policies --role deployer" in said
 
 
 def test_a_broken_install_ends_with_its_last_lines_and_nothing_is_written(project: Project, aws: Aws) -> None:

@@ -7,9 +7,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import boto3
 import pytest
 
-from endpoint_spec.jobs import REQUIREMENTS, files_digest
+from endpoint_spec import built_images
+from endpoint_spec.jobs import REQUIREMENTS, files_digest, kept_wheels_prefix
+from endpoint_spec.platforms import image
 from operations.errors import OperationError, WrongUseError
 from operations.jobs import wheels
 
@@ -22,6 +25,8 @@ DIGEST = hashlib.sha256(BODY).hexdigest()
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """One wheel, spelled as wheels are, and its requirement, spelled as people do."""
+    tmp_path /= "wheels"
+    tmp_path.mkdir()
     (tmp_path / WHEEL).write_bytes(BODY)
     (tmp_path / REQUIREMENTS).write_text(
         "# comment\nSafe.Tensors==0.8.0 \\\n"
@@ -115,3 +120,40 @@ def test_pips_own_words(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatc
     assert code == 1
     assert "ERROR: no matching distribution" in err
     assert not (tmp_path / "set").exists()
+
+
+def test_a_kept_set_comes_back_whole_or_not_at_all(folder: Path, tmp_path: Path, run: Run, bucket: str) -> None:
+    code, out, err = run("wheels", str(folder), "--keep", "--json")  # holds a set: nothing is downloaded
+    assert code == 0, err
+    prefix = kept_wheels_prefix((folder / REQUIREMENTS).read_text())
+    assert json.loads(out)["kept"] == f"s3://{bucket}/{prefix}"
+    digest = prefix.split("/")[1]
+    assert run("wheels", str(tmp_path / "new" / "set"), "--from", digest[:8])[0] == 0
+    assert wheels.read(tmp_path / "new" / "set").files == wheels.read(folder).files
+    code, _, err = run("wheels", str(tmp_path / "other"), "--from", "xyz")
+    assert (code, f"which has: {digest}" in err) == (2, True)
+    boto3.client("s3").put_object(Bucket=bucket, Key=prefix + WHEEL, Body=b"other")
+    code, _, err = run("wheels", str(tmp_path / "other"), "--from", digest)
+    assert (code, f"{WHEEL} has sha256" in err) == (1, True)
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_images_wheels_are_those_of_its_lock(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fake(command: list[str], **_: object) -> object:
+        asked.extend([*command, Path(command[-1]).read_text()])
+        return wheels.subprocess.CompletedProcess(command, 1, "", "ERROR: no network\n")
+
+    monkeypatch.setattr(wheels.subprocess, "run", fake)
+    code, _, err = run("wheels", str(tmp_path / "set"), "--image")
+    assert (code, "no network" in err) == (1, True)
+    assert "--require-hashes" in asked
+    assert asked[-1] == built_images.requirements(image("inf1", "native"))
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("more", [("--from", "0", "--keep"), ("--image", "--package", "x==1")])
+def test_what_cannot_be_meant_together(tmp_path: Path, run: Run, more: tuple[str, ...]) -> None:
+    code, _, err = run("wheels", str(tmp_path / "set"), *more)
+    assert (code, "say it without" in err) == (2, True)
