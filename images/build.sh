@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 log_in() { aws ecr get-login-password | docker login --username AWS --password-stdin "${1%%/*}"; }
 digest_of() { docker image inspect --format '{{index .RepoDigests 0}}' "$1"; }
 
-log_in "$BASE"
+# Anybody may pull from public.ecr.aws: https://docs.aws.amazon.com/AmazonECR/latest/public/what-is-ecr.html
+case "$BASE" in *.dkr.ecr.*) log_in "$BASE" ;; esac
 docker pull --quiet "$BASE"
 digest_of "$BASE" >base_digest
 docker build --build-arg "BASE=$(cat base_digest)" --build-arg "PYTHON=$PYTHON" --build-arg "TORCH=$TORCH" \

@@ -85,7 +85,9 @@ def own_image(spec: EndpointSpec) -> platforms.Image:
 
 
 def _base(image: platforms.Image, region: str, before: BuiltImage | None) -> str:
-    """What to build on: the digest that was found the first time, else AWS's tag."""
+    """What to build on: the digest that was found the first time, else the base's tag."""
+    if image.base is not None:
+        return f"{image.base.partition(':')[0]}@{before.base_digest}" if before else image.base
     base = platforms.base_of(image)
     try:
         registry = platforms.registry_account(region, image.target)

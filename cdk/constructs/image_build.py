@@ -45,7 +45,7 @@ class ImageBuild(Construct):
         bases: Sequence[str],
         repositories: Sequence[ecr.IRepository],
     ) -> None:
-        """bases: repositories of AWS's registries."""
+        """bases: repositories of AWS's registries. Images of Amazon ECR Public need no permission."""
         super().__init__(scope, construct_id)
         group = logs.LogGroup(
             self,
@@ -66,7 +66,7 @@ class ImageBuild(Construct):
                 "Build": [
                     allow("ReadSources", ["s3:GetObject", "s3:GetObjectVersion"], archive),
                     allow("LogInToRegistries", "ecr:GetAuthorizationToken", "*"),
-                    allow("PullBases", _PULL, found),
+                    *([allow("PullBases", _PULL, found)] if found else []),
                     allow("PushImages", [*_PULL, *_PUSH], [one.repository_arn for one in repositories]),
                     allow("WriteLogs", ["logs:CreateLogStream", "logs:PutLogEvents"], group.log_group_arn),
                 ]

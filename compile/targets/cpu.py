@@ -1,4 +1,4 @@
-"""The rehearsal: the same lowered graph, traced for the CPU of this machine."""
+"""What a CPU runs: the target cpu, and the rehearsal of a chip's target."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from compile.ir.flat_module import unused_inputs
 from compile.portable.kept import COMPILED
 from compile.targets.base import CompilerInput, CompilerOutput, LoweredVariant
 from compile.targets.process_runner import finished, run
+from endpoint_spec.derive import container_image
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
@@ -27,6 +28,7 @@ class Rehearsal:
 
     name = "rehearsal"
     rehearsal = True
+    on_cpu = True
     runs_here = True
 
     def __init__(self, torch_version: str | None = None) -> None:
@@ -59,6 +61,22 @@ class Rehearsal:
             record=lowered.work,
             replayed=done.replayed,
         )
+
+
+class Cpu(Rehearsal):
+    """The target cpu: the trace is served by torch itself, of the release that the container has."""
+
+    name = "cpu"
+    rehearsal = False
+
+    def check(self, spec: EndpointSpec) -> None:
+        """Raises CompileError for another torch than the container's."""
+        wanted, found = container_image(spec).torch, str(torch.__version__).partition("+")[0]
+        if found != wanted:
+            raise CompileError(
+                f"The container of target cpu has torch {wanted}, this Python has {found}.",
+                "Run make setup, which installs the project's torch.",
+            )
 
 
 def trace_for_cpu(

@@ -1,20 +1,31 @@
 #!/bin/sh
 # The image's only step: check the base, install the packages by hash, list them (sbom.json).
-# PYTHON, TORCH: the versions that the base has to have. BASE: its address, for the list.
+# PYTHON, TORCH: the versions that the base has to have; a base of Python alone, for which there is a lock torch-py*.txt,
+# gets torch here. BASE: its address, for the list.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 refuse() {
   echo "install.sh: the base ${BASE:?} has $1 $2, this image needs $3" >&2
   exit 1
 }
+install() {
+  python3 -I -m pip install --quiet --no-cache-dir --disable-pip-version-check \
+    --require-hashes --no-deps --only-binary=:all: "$@"
+}
 
 found=$(python3 -I -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 [ "$found" = "${PYTHON:?}" ] || refuse Python "$found" "$PYTHON"
+locks=$(find "$here" -name "*-py$(echo "$PYTHON" | tr -d .).txt" | sort)
+torch=$(echo "$locks" | grep '/torch-' || true)
+if [ -n "$torch" ]; then
+  # Where pip is led to by this machine, else from PyTorch's own index of CPU builds: the hash is the same.
+  install --retries 0 -r "$torch" 2>/dev/null || install --extra-index-url https://download.pytorch.org/whl/cpu -r "$torch"
+fi
 found=$(python3 -I -c 'import numpy, torch; print(torch.__version__.partition("+")[0])')
 [ "$found" = "${TORCH:?}" ] || refuse torch "$found" "$TORCH"
 
-python3 -I -m pip install --quiet --no-cache-dir --disable-pip-version-check \
-  --require-hashes --no-deps --only-binary=:all: -r "$here/requirements-py$(echo "$PYTHON" | tr -d .).txt"
+install -r "$(echo "$locks" | grep '/requirements-')"
 found=$(python3 -I -c 'import numpy, torch; print(torch.__version__.partition("+")[0])')
 [ "$found" = "$TORCH" ] || refuse torch "$found after the installation" "$TORCH"
-python3 -I "$here/sbom.py" "$here/requirements-py$(echo "$PYTHON" | tr -d .).txt" "$BASE" >"$here/sbom.json"
+# shellcheck disable=SC2086  (one argument a lock)
+python3 -I "$here/sbom.py" "$BASE" $locks >"$here/sbom.json"
