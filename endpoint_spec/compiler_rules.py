@@ -78,7 +78,9 @@ def runtime_is_of_the_hosts_release(spec: EndpointSpec) -> Iterator[Finding]:
             f"has Neuron runtime {image.runtime}, made for driver {image.driver}; SageMaker's hosts for {target} have "
             f"driver {driver}, and no document says whether it starts there"
         )
-        yield Finding("compile.sdk", str(image.sdk), problem, f"Try it, or leave it out for {platforms.sdks(target)[0]}.")
+        yield Finding(
+            "compile.sdk", str(image.sdk), problem, f"Try it, or leave it out for {platforms.sdks(target)[0]}."
+        )
 
 
 @rule("compile.inf1.arguments", "compile.inf2.arguments", "compile.target")

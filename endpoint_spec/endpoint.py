@@ -346,7 +346,8 @@ class Serve(Section):
     )
     mode: Literal["real-time", "async", "batch-transform"] = "real-time"
     instance_type: StrictStr = Field(
-        default="ml.inf1.2xlarge", description="by default of compile.target: ml.inf2.xlarge for inf2, ml.c7i.large for cpu"
+        default="ml.inf1.2xlarge",
+        description="by default of compile.target: ml.inf2.xlarge for inf2, ml.c7i.large for cpu",
     )
     cores_per_worker: StrictInt = Field(
         default=1, ge=1, description="NeuronCores of a worker; compile.pipeline_cores if left out"

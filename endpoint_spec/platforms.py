@@ -397,7 +397,7 @@ def job_price(instance_type: str, root: Path | None = None) -> Price | None:
 
 
 def fast_math_groups(target: str) -> dict[str, tuple[str, ...]]:
-    """The words that compile.fast_math takes for a target, in groups of which one word each may be given; none for a CPU."""
+    """The words that compile.fast_math takes, in groups of which one word each may be given; none for a CPU."""
     groups = _data("compilers")["targets"].get(target, {"groups": {}})["groups"]
     return {name: tuple(words) for name, words in groups.items()}
 

@@ -279,7 +279,7 @@ def cpu_has_no_neuron(spec: EndpointSpec) -> Iterator[Finding]:
 
 
 # Of the compile section; inf1 and inf2 are refused by options_of_the_target.
-_OF_A_CHIP = ("sdk", "pipeline_cores", "fast_math", "timeout", "lowering")
+_OF_A_CHIP = ("sdk", "pipeline_cores", "fast_math", "timeout")
 
 
 @rule("compile.pipeline_cores", "compile.target", "serve.instance_type")

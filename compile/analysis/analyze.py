@@ -56,7 +56,7 @@ def analyze(
 
     Raises compile.errors.CompileError when the model cannot be traced (with the way out) and UnknownReleaseError.
     """
-    operators, core = table(sdk), core_of(target)
+    operators, core = table(sdk), None if target == "cpu" else core_of(target)
     graph = trace_checks.checked_trace(module, tuple(example_inputs), grad=grad)
     started = time.perf_counter()
     verdicts = judge(graph, operators, op_whitelist=op_whitelist, exclude=exclude)

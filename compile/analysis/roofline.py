@@ -23,10 +23,8 @@ class Core:
 
 
 @lru_cache(maxsize=4)
-def core_of(target: str) -> Core | None:
-    """The core of a target, from the platform table; None for the CPU, of which nothing is estimated."""
-    if target not in _SMALLEST:
-        return None
+def core_of(target: str) -> Core:
+    """The core of a chip's target, from the platform table."""
     platform = endpoint_spec.platforms.platform(_SMALLEST[target])
     assert platform.tflops_per_core is not None and platform.bandwidth_gib_s is not None  # noqa: S101,PT018  (a chip)
     return Core(platform.instance_type, platform.tflops_per_core, platform.bandwidth_gib_s)

@@ -150,12 +150,12 @@ def reporting(quiet: bool) -> Iterator[Reporter]:
 
 
 def _weigh(planned: Plan, reporter: Reporter) -> list[DecodingPlan]:
-    """Cached step against whole prefix, for each variant of a model that decodes; nothing for others."""
+    """Cached step against whole prefix on a chip, for each variant of a model that decodes; nothing for others."""
     from compile.analysis.decoding_cost import ROLE, plans  # noqa: PLC0415
 
-    if ROLE not in planned.definition.graphs:
-        return []
     spec = planned.spec
+    if ROLE not in planned.definition.graphs or spec.compile.target == "cpu":
+        return []
     buckets, batches = planned.definition.sizes(spec.compile)
     with reporter.step("weigh the cached step against the whole prefix"):
         return plans(planned.definition, buckets, batches, spec.compile.target, planned.rewriting)

@@ -162,7 +162,8 @@ def trace(
     and the inputs that nothing reads."""
     path = (places.artifact if target.on_cpu else places.cpu) / variant.file
     with reporter.step(f"trace: {variant}"):
-        traced, unused = trace_for_cpu(replay, tuple(example.values()), list(example))
+        served = target.on_cpu and not target.rehearsal
+        traced, unused = trace_for_cpu(replay, tuple(example.values()), list(example), optimize=served)
         torchscript.save(traced, path)
     return path, unused
 

@@ -80,11 +80,13 @@ class Cpu(Rehearsal):
 
 
 def trace_for_cpu(
-    module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str]
+    module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str], *, optimize: bool = False
 ) -> tuple[torch.jit.ScriptModule, list[str]]:
     """Traces and freezes a module; returns it, one class with its weights as constants, a tied one stored once, and its
     inputs that nothing reads.
 
+    optimize: fold what freezing can into other weights (a batch norm into its convolution); a rehearsal keeps the
+    operators that were lowered.
     Raises CompileError with torch's own reason when it cannot be traced.
     """
     for parameter in module.parameters():
@@ -94,8 +96,7 @@ def trace_for_cpu(
             # Shapes are fixed by the bucket, so a shape that becomes a constant is meant.
             warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
             traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
-            # No optimised numerics: the rehearsal runs the operators that were lowered, nothing fused.
-            frozen = torch.jit.freeze(traced.eval(), optimize_numerics=False)
+            frozen = torch.jit.freeze(traced.eval(), optimize_numerics=optimize)
     except (RuntimeError, TypeError, ValueError) as error:
         raise CompileError(
             f"The model cannot be traced: {one_line(error)}",

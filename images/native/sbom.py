@@ -44,4 +44,8 @@ def _component(name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(sbom("".join(Path(name).read_text(encoding="utf-8") for name in sys.argv[2:]), sys.argv[1]), indent=2))
+    print(
+        json.dumps(
+            sbom("".join(Path(name).read_text(encoding="utf-8") for name in sys.argv[2:]), sys.argv[1]), indent=2
+        )
+    )
