@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Iterator
+from typing import Any
 
 # (target or path of the request, body) -> body, once before AWS and once after it
 Change = Callable[[str, bytes], bytes]
@@ -47,7 +47,7 @@ def proxy(port: int, *, request: Change = as_it_is, answer: Change = as_it_is) -
             self.wfile.write(changed)
             connection.close()
 
-        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _pass
+        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _pass  # noqa: N815  (http.server's names)
 
         def log_message(self, *_: Any) -> None:
             pass
