@@ -14,9 +14,12 @@ The second table is of ours: calls at once x threads of each (OMP_NUM_THREADS), 
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in the container; before torch reads it
+
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
