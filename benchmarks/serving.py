@@ -163,7 +163,7 @@ def own_case(folder: Path, options: argparse.Namespace) -> Case:
 
 
 def said_of(model: Path) -> str:
-    """What the artifact of --artifact is, for whoever reads its figures."""
+    """What the artifact of --artifact is, in a sentence beside its figures."""
     manifest = artifacts.m.read(model)
     what = f"a rehearsal of {manifest.target}" if manifest.rehearsal else f"an artifact of the {manifest.target} target"
     return f"{OWN} is {what}, served by this processor: none of its figures are Inferentia's."
