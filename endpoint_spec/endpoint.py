@@ -350,7 +350,9 @@ class Serve(Section):
         description="by default of compile.target: ml.inf2.xlarge for inf2, ml.c7i.large for cpu",
     )
     cores_per_worker: StrictInt = Field(
-        default=1, ge=1, description="NeuronCores of a worker; compile.pipeline_cores if left out"
+        default=1,
+        ge=1,
+        description="NeuronCores of a worker, of the target cpu cores of the processor; compile.pipeline_cores if left out",
     )
     processes: StrictInt = Field(
         default=1, ge=1, description="native server only: processes on its one port, which share the cores"

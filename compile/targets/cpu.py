@@ -23,19 +23,14 @@ if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
 
 
-class Rehearsal:
+class OnCpu:
     """No compiler: what is traced for the CPU is packaged. torch: that it is captured for, by default this one."""
 
-    name = "rehearsal"
-    rehearsal = True
     on_cpu = True
     runs_here = True
 
     def __init__(self, torch_version: str | None = None) -> None:
         self.torch = torch_version or str(torch.__version__)
-
-    def check(self, spec: EndpointSpec) -> None:
-        """Any machine with torch will do."""
 
     def separates_weights(self, spec: EndpointSpec) -> bool:
         del spec
@@ -63,7 +58,17 @@ class Rehearsal:
         )
 
 
-class Cpu(Rehearsal):
+class Rehearsal(OnCpu):
+    """Of any target."""
+
+    name = "rehearsal"
+    rehearsal = True
+
+    def check(self, spec: EndpointSpec) -> None:
+        """Any machine with torch will do."""
+
+
+class Cpu(OnCpu):
     """The target cpu: the trace is served by torch itself, of the release that the container has."""
 
     name = "cpu"
