@@ -147,12 +147,12 @@ def conformance(place: Place) -> list[Statement]:
     another reason must be allowed here.
     """
     name = place.endpoint
-    stacks = _stacks(place, "InferentiaArtifacts", f"InferentiaEndpoint-{name}")
+    stack, models = _stacks(place, f"InferentiaEndpoint-{name}"), f"{place.bucket}/models/{name}/*"
     asked = [place.arn("sagemaker", f"endpoint/{name}"), place.arn("sagemaker", "endpoint-config/*")]
     return [
-        _allow("DeleteStacks", ["cloudformation:DeleteStack", "cloudformation:ListStackResources"], stacks),
+        _allow("DeleteStack", ["cloudformation:DeleteStack"], stack),
         _allow("FindVersions", ["s3:ListBucketVersions"], place.bucket),
-        _allow("DeleteVersions", ["s3:DeleteObjectVersion"], f"{place.bucket}/*"),
+        _allow("DeleteVersions", ["s3:DeleteObjectVersion"], models),
         _allow("AskForRefusals", ["sagemaker:CreateEndpoint", "sagemaker:UpdateEndpoint"], asked),
         _allow("InvokeNothing", ["sagemaker:InvokeEndpoint"], place.arn("sagemaker", f"endpoint/{name}-none")),
         _allow("SeeScaling", ["application-autoscaling:DescribeScalableTargets"], "*"),

@@ -41,14 +41,15 @@ def conformance_command(
     Prints a plan with the worst cost of each step and asks. A step begins only while it, and destroying after it, fit
     the budget. Writes build/conformance/report.md and report.json: each answer that is not the embedded AWS's, with
     its request id. A run that finds differences has done its work (exit code 0); 1: it failed or left something,
-    2: wrong use, 130: interrupted. However it ends, it destroys what it made.
+    2: wrong use, 130: interrupted. However it ends, it destroys what it made. The stacks InferentiaArtifacts and
+    InferentiaImages, with the image of the target cpu, have to be there, and stay.
     """
     project, account = Project(root.resolve(), rehearsal), Account()
     limit = None if destroy else check_budget(budget)
     if rehearsal:
         account.guard(what="a rehearsed conformance run")
     if limit is None:
-        _destroy(project, account, yes=yes)
+        _destroy(account, yes=yes)
         return
     spec = project.write("deploy")
     of = prices(spec, project.root, hourly_price, _dashboards(account))
@@ -90,14 +91,14 @@ def _ask(question: str, *, yes: bool) -> None:
     typer.confirm(question, abort=True, err=True)
 
 
-def _destroy(project: Project, account: Account, *, yes: bool) -> None:
-    names = found(project, account)
+def _destroy(account: Account, *, yes: bool) -> None:
+    names = found(account)
     if not names:
         say("nothing of a conformance run is there")
         return
     say("\n".join(names))
     _ask("Delete all of it?", yes=yes)
-    left = remove(project, account, say)
+    left = remove(account, say)
     if left:
         raise OperationError(f"could not be destroyed: {'; '.join(left)}")
     say("destroyed")

@@ -36,7 +36,7 @@ STEPS = (
     Step("alarm", "an update with the alarm as its rollback trigger, and requests until it rings", 30, 4),
     Step("rollback", "CloudFormation takes that update back", 45, 4),
     Step("scale", "a second instance", 40, 5),
-    Step("destroy", "everything of it", 30, 3),
+    Step("destroy", "everything of it; an update that still runs is waited for", 60, 5),
 )
 DESTROY = STEPS[-1]
 
@@ -75,7 +75,7 @@ def prices(spec: EndpointSpec, root: Path, hourly: float | None, dashboards: int
     if not isfinite(each) or each <= 0:
         raise WrongUseError(f"an hour of {kind} cannot cost {each:g} US dollars. Give its price: --hourly-price 0.12.")
     monthly = {
-        "customer_key": 2,  # the endpoint's, and that of the artifacts' stack
+        "customer_key": 1,
         "alarm_metric": ALARM_METRICS,
         "custom_metric": custom_metrics(spec).known,
     }

@@ -61,11 +61,6 @@ class Project:
         """The project itself."""
         return self.folder / "project"
 
-    @property
-    def made(self) -> Path:
-        """There while a run's own stack of artifacts is."""
-        return self.folder / "made-artifacts"
-
     def write(self, stage: str) -> specs.EndpointSpec:
         """Write the spec as a step wants it, and beside it the user's built images."""
         file = self.home / "endpoints" / f"{NAME}.yaml"

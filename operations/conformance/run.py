@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from endpoint_spec import EndpointSpec, SpecErrors
 from endpoint_spec.lock import LockError
 
-from ..account import ARTIFACTS_STACK, Account, stack_status_of
+from ..account import Account, stack_status_of
 from ..errors import OperationError
 from ..publish import publish
 from ..rollout import guarded_deploy
@@ -93,13 +93,8 @@ class Conformance:
     # -- steps ----------------------------------------------------------------------------------------------------
 
     def _deploy(self, minutes: float) -> None:
-        end_of_step = time.monotonic() + minutes * 60
-        left = lambda: (end_of_step - time.monotonic()) / 60  # noqa: E731
-        if not stack_status_of(ARTIFACTS_STACK, self.account):
-            self.project.made.touch()
-            self.project.cdk("deploy artifacts", *_deploying(ARTIFACTS_STACK), minutes=left())
         publish(self.project.locked(), self.account)
-        self.project.cdk("deploy", *_deploying(STACK), minutes=left())
+        self.project.cdk("deploy", *_deploying(STACK), minutes=minutes)
         self.words["alarm"] = self.account.outputs(STACK, "LatencyAlarmName")["LatencyAlarmName"]
         self.words["instance_type"] = self.project.locked().spec.serve.instance_type
         self._remember()
@@ -142,11 +137,11 @@ class Conformance:
         try:
             if self.updating is not None:
                 end(self.updating)
-            if not found(self.project, self.account):
+            if not found(self.account):
                 return []
             self.say(f"destroy: {DESTROY.does}")
-            left = self._cdk_destroy()
-            left += remove(self.project, self.account, self.say)
+            self._cdk_destroy()
+            left = remove(self.account, self.say)
             self._check("destroy")
         except (ClientError, BotoCoreError) as error:
             return [f"it could not be looked at: {error}"]
@@ -156,13 +151,12 @@ class Conformance:
             self.ledger.end()
         return left
 
-    def _cdk_destroy(self) -> list[str]:
+    def _cdk_destroy(self) -> None:
         """The CDK CLI's way; what it cannot do CloudFormation is asked for next, so that its failure is only said."""
         try:
             self.project.cdk("destroy", "destroy", STACK, "--exclusively", "--force", minutes=DESTROY.minutes)
         except OperationError as error:
             self.say(str(error))
-        return []
 
     # -- what steps share -----------------------------------------------------------------------------------------
 
@@ -190,9 +184,10 @@ def prepare(project: Project, account: Account, spec: EndpointSpec) -> None:
     """Refuse what cannot end well, before anything costs.
 
     Raises:
-        OperationError: leftovers of an earlier run, no bootstrap, no image.
+        OperationError: no bucket for the artifact, leftovers of an earlier run, no bootstrap, no image.
     """
-    names = found(project, account)
+    _ = account.artifact_bucket
+    names = found(account)
     if names:
         raise OperationError(
             f"an earlier run left something: {', '.join(names)}. Remove it: inferentia conformance --destroy"

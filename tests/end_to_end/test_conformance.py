@@ -19,6 +19,7 @@ from tests.embedded_aws.running import wait_for
 from tests.end_to_end.planted import proxy
 from tests.end_to_end.rehearsal import CDK, Rehearsal
 from tests.end_to_end.test_compile_on_aws import faults
+from tests.end_to_end.test_rehearsal import write_depth
 
 pytestmark = pytest.mark.slow
 COMMAND = (
@@ -41,6 +42,8 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     try:
         rehearsal.start()
         rehearsal.must(CDK, "bootstrap", "aws://123456789012/us-east-1")
+        write_depth(rehearsal.folder)
+        rehearsal.deploy("InferentiaArtifacts")
         yield rehearsal
     finally:
         rehearsal.stop()
@@ -52,11 +55,13 @@ def report(rehearsal: Rehearsal) -> Path:
 
 
 def left(rehearsal: Rehearsal) -> list[str]:
-    """Stacks that are there, but for the bootstrap, and endpoints."""
+    """Stacks that are there, but for those that were before, and endpoints."""
     stacks = rehearsal.client("cloudformation").describe_stacks()["Stacks"]
     names = [row["StackName"] for row in stacks if row["StackStatus"] != "DELETE_COMPLETE"]
     endpoints = rehearsal.client("sagemaker").list_endpoints()["Endpoints"]
-    return [name for name in names if name != "CDKToolkit"] + [row["EndpointName"] for row in endpoints]
+    return [name for name in names if name not in ("CDKToolkit", "InferentiaArtifacts")] + [
+        row["EndpointName"] for row in endpoints
+    ]
 
 
 def test_the_embedded_aws_does_not_differ_from_itself(rehearsal: Rehearsal, report: Path) -> None:

@@ -64,7 +64,7 @@ def test_time_that_passed_is_spent_and_destroying_is_never_refused() -> None:
     ledger.begin(DESTROY)
     clock[0] += 1800.0
     ledger.end()
-    assert ledger.spent == pytest.approx(3.0 + 0.5 * (3 * 1.2 + 0.6))
+    assert ledger.spent == pytest.approx(3.0 + 0.5 * (5 * 1.2 + 0.6))
 
 
 @pytest.mark.parametrize("budget", [None, 0.0, -1.0, float("nan"), float("inf")])
@@ -81,7 +81,7 @@ def test_a_price_is_known_or_given(project: Project) -> None:
         prices(spec, project.root, 0.0, 0)
     given = prices(spec, project.root, 0.12, 2)
     assert (given.instance, given.once) == (0.12, 0.0)
-    assert given.services == pytest.approx((2 * 1.0 + 6 * 0.1 + 12 * 0.3) / 730)
+    assert given.services == pytest.approx((1.0 + 6 * 0.1 + 12 * 0.3) / 730)
     assert prices(spec, project.root, 0.12, 3).once == 3.0  # the account's free dashboards are taken
     (project.root / "prices.yaml").write_text(
         'date: "2026-12-01"\nregion: us-east-1\nsagemaker: {source: bill, usd_per_hour: {ml.c7i.large: 0.2}}\n'
@@ -210,12 +210,20 @@ def test_leftovers_are_named_with_the_command_that_removes_them(
     assert (code, "nothing of a conformance run is there" in err) == (0, True)
 
 
-def test_a_missing_bootstrap_and_a_budget_too_small_end_before_anything(run: Command, aws: str, tmp_path: Path) -> None:
+def test_what_is_missing_and_a_budget_too_small_end_before_anything(
+    run: Command, aws: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     given = ("--hourly-price", "0.12", "--yes", "--rehearsal", "--root", str(tmp_path))
+    code, _, err = run("conformance", "--budget", "2", *given)
+    assert (code, "cdk deploy InferentiaArtifacts" in err) == (1, True)
+    request.getfixturevalue("bucket")
     code, _, err = run("conformance", "--budget", "2", *given)
     assert (code, "cdk bootstrap" in err) == (1, True)
     template = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
     boto3.client("cloudformation").create_stack(StackName="CDKToolkit", TemplateBody=json.dumps(template))
     code, _, err = run("conformance", "--budget", "0.1", *given)
     assert (code, "stopped before deploy" in err) == (1, True)
-    assert found(Project(tmp_path, rehearsal=True), Account()) == []
+    on_aws = [part for part in given if part != "--rehearsal"]
+    code, _, err = run("conformance", "--budget", "2", *on_aws)
+    assert (code, "inferentia image build" in err) == (1, True)
+    assert found(Account()) == []
