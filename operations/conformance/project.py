@@ -101,7 +101,7 @@ class Project:
             raise OperationError("there is no cdk on PATH. Activate the environment: . .venv/bin/activate")
         app = f"{sys.executable} {SOURCES / 'app.py'}"
         rehearsal = ["-c", "rehearsal=true"] if self.rehearsal else []
-        return self._start(title, cdk, *arguments, "--app", app, *rehearsal, "--progress", "events")
+        return self._start(title, cdk, *arguments, "--app", app, *rehearsal)
 
     def finish(self, process: subprocess.Popen[bytes], title: str, minutes: float) -> None:
         """Wait for a command. Raises OperationError with its last lines where it fails or is not done in time."""

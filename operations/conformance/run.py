@@ -199,7 +199,7 @@ def prepare(project: Project, account: Account, spec: EndpointSpec) -> None:
 
 
 def _deploying(stack: str) -> tuple[str, ...]:
-    return "deploy", stack, "--exclusively", "--require-approval", "never"
+    return "deploy", stack, "--exclusively", "--require-approval", "never", "--progress", "events"
 
 
 def _runs(account: Account) -> bool:

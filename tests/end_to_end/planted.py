@@ -29,8 +29,9 @@ def proxy(port: int, *, request: Change = as_it_is, answer: Change = as_it_is) -
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             target = self.headers.get("X-Amz-Target") or self.path
             body = request(target, body)
-            headers = {**dict(self.headers), "Host": f"localhost:{port}", "Content-Length": str(len(body))}
-            headers.pop("Expect", None)
+            changed_here = {"host", "content-length", "expect"}
+            headers = {name: value for name, value in self.headers.items() if name.lower() not in changed_here}
+            headers |= {"Host": f"localhost:{port}", "Content-Length": str(len(body))}
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
             connection.request(self.command, self.path, body, headers)
             given = connection.getresponse()
