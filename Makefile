@@ -80,8 +80,10 @@ lock: ## resolve requirements/*.in anew (needs uv)
 	uv pip compile requirements/main.in -o requirements.txt --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-annotate
 	uv pip compile requirements/python310.in -o requirements/python310.txt --generate-hashes --python-version 3.10 --no-emit-index-url --no-emit-find-links --no-annotate
 	uv pip compile requirements/preprocess.in -o requirements/preprocess.txt --generate-hashes --python-version 3.11 --no-emit-package numpy --no-emit-index-url --no-emit-find-links --no-annotate
-	for minor in 10 12; do \
+	for minor in 10 11 12; do \
 	uv pip compile requirements/native.in -o images/native/requirements-py3$$minor.txt --generate-hashes --python-version 3.$$minor --constraint requirements/python310.txt --no-emit-index-url --no-emit-find-links --no-annotate || exit 1; done
+	uv pip compile requirements/cpu.in -o images/native/torch-py311.txt --generate-hashes --python-version 3.11 --constraint requirements.txt --no-emit-index-url --no-emit-find-links --no-annotate
+	sed -n '/^torch/{N;s/ \\$$//p}' requirements/torch.txt >> images/native/torch-py311.txt
 	for server in torchserve310:3.10 torchserve:3.11 triton:3.11; do \
 	uv pip compile requirements/$${server%:*}.in -o requirements/$${server%:*}.txt --generate-hashes --python-version $${server#*:} $$(test $$server != torchserve:3.11 || echo --no-emit-package numpy) --no-emit-package pillow --no-emit-index-url --no-emit-find-links --no-annotate || exit 1; done
 

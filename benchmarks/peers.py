@@ -20,6 +20,8 @@ from pathlib import Path
 
 import psutil
 
+from endpoint_spec.derive import MANIFEST_VARIABLE
+from inference_code.artifact.manifest import file_sha256
 from tools import install
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,7 +177,8 @@ def environment(case: Case) -> dict[str, str]:
     """What every peer gets: the artifact's code first, and one thread for each call of the model."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ENDPOINT_", "PYTHON"))}
     malloc = dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), "268435456")
-    return {**kept, **malloc, "PYTHONPATH": str(case.model / "code"), "OMP_NUM_THREADS": "1", "ENDPOINT_WORKERS": "1"}
+    own = {"PYTHONPATH": str(case.model / "code"), "PYTHONDONTWRITEBYTECODE": "1"}  # as verify.py starts it
+    return {**kept, **malloc, **own, "OMP_NUM_THREADS": "1", "ENDPOINT_WORKERS": "1"}
 
 
 def prelude(case: Case) -> str:
@@ -185,10 +188,19 @@ def prelude(case: Case) -> str:
 
 def native(case: Case, port: int, log: Path) -> Running:
     """Ours: python -m inference_code.server."""
-    start = "import sys\nfrom inference_code.server import main\nsys.exit(main())"
+    start = "import sys\nfrom inference_code.server.__main__ import main\nsys.exit(main())"
     arguments = ["--model-dir", str(case.model), "--port", str(port)]
     command = [sys.executable, "-c", f"{prelude(case)}\n{start}", *arguments]
     return started(command, environment(case), port, log)
+
+
+def image(case: Case, port: int, log: Path) -> Running:
+    """Ours as the container starts it: images/native/verify.py compares the artifact, then becomes the server."""
+    start = f"{prelude(case)}\nimport sys\nfrom inference_code.server.__main__ import main\nsys.exit(main())"
+    verify = [sys.executable, "-I", str(ROOT / "images" / "native" / "verify.py"), "--model-dir", str(case.model)]
+    server = [sys.executable, "-c", start, "--model-dir", str(case.model), "--port", str(port)]
+    digest = file_sha256(case.model / "manifest.json")
+    return started([*verify, "--", *server], environment(case) | {MANIFEST_VARIABLE: digest}, port, log)
 
 
 def native2(case: Case, port: int, log: Path) -> Running:
@@ -286,6 +298,7 @@ def triton(case: Case, port: int, log: Path) -> Running:
 
 PEERS: dict[str, Callable[[Case, int, Path], Running]] = {
     "native": native,
+    "image": image,
     "native2": native2,
     "plain": plain,
     "torchserve": torchserve,

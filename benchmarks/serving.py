@@ -5,12 +5,13 @@
     python -m benchmarks.serving --artifact build/rehearsal/depth/model.tar.gz --payload photo.jpg --payload other.png
     python -m benchmarks.serving --write               also put the table and the plot into docs/benchmarks.md
 
-The peers: native (this server), native2 (the same with two processes), plain (Starlette with a pool of threads),
-torchserve and triton. Those that cannot be installed here (.venv-torchserve, .venv-triton, by tools/install.py), or
-that do not suit a workload, are named with the reason and left out. Load comes from wrk, which is installed where
-apt-get may do it; elsewhere from a client on asyncio, which is slower itself: the text says so. Nobody else should use
-the machine meanwhile: the run waits up to five minutes for a quiet one, says how busy it was at its beginning, and
-refuses above one busy processor in four unless --busy is given.
+The peers: native (this server), image (the same, verified and started as its container image does it), native2 (the
+same with two processes), plain (Starlette with a pool of threads), torchserve and triton. Those that cannot be
+installed here (.venv-torchserve, .venv-triton, by tools/install.py), or that do not suit a workload, are named with the
+reason and left out. Load comes from wrk, which is installed where apt-get may do it; elsewhere from a client on
+asyncio, which is slower itself: the text says so. Nobody else should use the machine meanwhile: the run waits up to
+five minutes for a quiet one, says how busy it was at its beginning, and refuses above one busy processor in four unless
+--busy is given.
 """
 
 from __future__ import annotations
@@ -127,9 +128,12 @@ def cases(folder: Path) -> dict[str, Case]:
             )
             for batch in (1, BATCH)
         )
-        shutil.copytree(ROOT / "inference_code", model / "code" / "inference_code")
+        leave_out = shutil.ignore_patterns("__pycache__")  # verify.py refuses what the manifest lacks
+        shutil.copytree(ROOT / "inference_code", model / "code" / "inference_code", ignore=leave_out)
         shutil.copy(ROOT / "inference_code" / "inference.py", model / "code" / "inference.py")
-        artifacts.finish(model, graphs, task, files={g.file: artifacts.m.file_sha256(model / g.file) for g in graphs})
+        every = [path for path in model.rglob("*") if path.is_file()]
+        files = {path.relative_to(model).as_posix(): artifacts.m.file_sha256(path) for path in every}
+        artifacts.finish(model, graphs, task, files=files)
         (folder / f"{name}.body").write_bytes(body)
         accept = "application/x-npy; size=model" if task == "depth-estimation" else "application/x-npy"
         found[name] = Case(name, model, folder / f"{name}.body", content_type, accelerator, accept=accept)
@@ -156,6 +160,13 @@ def own_case(folder: Path, options: argparse.Namespace) -> Case:
         shutil.copy(file, body)
         bodies.append((body, kind or media_type(body.read_bytes())))
     return Case(OWN, model, *bodies[0], options.accelerator, tuple(bodies[1:]), options.accept)
+
+
+def said_of(model: Path) -> str:
+    """What the artifact of --artifact is, in a sentence beside its figures."""
+    manifest = artifacts.m.read(model)
+    what = f"a rehearsal of {manifest.target}" if manifest.rehearsal else f"an artifact of the {manifest.target} target"
+    return f"{OWN} is {what}, served by this processor: none of its figures are Inferentia's."
 
 
 def payload_file(text: str) -> tuple[Path, str]:
@@ -355,8 +366,8 @@ def _goals(results: Sequence[Result], server: str, label: str) -> list[tuple[str
     ]
 
 
-def markdown(results: Sequence[Result], client: str, skipped: dict[str, str], busy: float) -> str:
-    """The table, the goals and where they were measured."""
+def markdown(results: Sequence[Result], client: str, skipped: dict[str, str], busy: float, note: str = "") -> str:
+    """The table, the goals and where they were measured. note: what else to say in front."""
     lines = [
         f"Measured on {date.today().isoformat()} on {machine()}, load from {client}; other processes kept "
         f"{busy:.1f} processors busy when the run began.",
@@ -365,6 +376,7 @@ def markdown(results: Sequence[Result], client: str, skipped: dict[str, str], bu
             if any(one.peer == "native2" for one in results)
             else []
         ),
+        *([note] if note else []),
         "",
         "| workload | server | connections | requests/s | p50 ms | p99 ms | errors | CPU ms | idle MB | start s |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -530,7 +542,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("[bold red]error[/]: nothing was measured")
         return 1
     show(results)
-    text = markdown(results, client, skipped, busy)
+    note = said_of(HOME / "cases" / OWN) if options.artifact else ""
+    if note:
+        console.print(note)
+    text = markdown(results, client, skipped, busy, note)
     (HOME / "serving.json").write_text(json.dumps([asdict(one) for one in results], indent=2) + "\n")
     (HOME / "serving.md").write_text(text + "\n")
     console.print(f"written: {HOME / 'serving.json'}, {HOME / 'serving.md'}")

@@ -102,6 +102,7 @@ VERBS = (
         ("wait", "operations.commands.smoke", "Return when no update and no scaling of the endpoint runs."),
         ("guard", "operations.commands.smoke", "Deploy with the endpoint's alarms taking a bad update back."),
         ("empty-bucket", "operations.commands.artifacts", "Delete all artifacts, so that the stack can be destroyed."),
+        ("conformance", "operations.commands.conformance", "Try on AWS, for cents, what the embedded AWS answers."),
     ),
     *_verbs(
         REHEARSE,

@@ -37,7 +37,8 @@ def error(environ: Mapping[str, Any], service: str, kind: str, text: str, status
     form = protocol(environ, service)
     if form == "json":
         body = json.dumps({"__type": kind, "message": text})
-        return Response(body, status, {"x-amzn-ErrorType": kind}, content_type="application/json")
+        headers = {"x-amzn-ErrorType": kind, "x-amzn-RequestId": str(uuid.uuid4())}
+        return Response(body, status, headers, content_type="application/json")
     inner = f"<Error><Type>Sender</Type><Code>{kind}</Code><Message>{escape(text)}</Message></Error>"
     if form == "ec2":
         body = f"<Response><Errors>{inner}</Errors><RequestID>{uuid.uuid4()}</RequestID></Response>"

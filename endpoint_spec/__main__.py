@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,6 +66,10 @@ def check(
     raise typer.Exit(0 if all(report["ok"] for report in reports) else 1)
 
 
+CPU = (
+    "target cpu: the model runs on the processor of {kind}, without a chip or Neuron; it proves the stacks, and its "
+    "figures say nothing of Inferentia"
+)
 # What the lock's manifest_sha256 is worth where the container's entry point is AWS's.
 SERVERS = {
     "native": "the native server batches requests, and compares the artifact with the lock before any code of it runs; "
@@ -196,14 +200,22 @@ def _print(reports: list[dict[str, Any]]) -> None:
                 typer.echo(f"{report['name']}: {report['fleet']}")
             if report["compile_job"]:
                 typer.echo(f"{report['name']}: a compile run costs {report['compile_job']}")
-            if report["server"] in SERVERS:
-                typer.echo(f"{report['name']}: {SERVERS[report['server']].format(name=report['name'])}")
+            for sentence in _meanings(report):
+                typer.echo(f"{report['name']}: {sentence}")
         for warning in (warning for report in good for warning in report["warnings"]):
             typer.echo(warning)
         for problem in (problem for report in good for problem in report["lock_problems"] or ()):
             typer.echo(problem)
     wrong = len(reports) - len(good)
     typer.echo(f"{len(reports)} checked, {wrong} wrong.", err=True)
+
+
+def _meanings(report: dict[str, Any]) -> Iterator[str]:
+    """What the choice of target and server means."""
+    if report["target"] == "cpu":
+        yield CPU.format(kind=report["instance_type"])
+    if report["server"] in SERVERS:
+        yield SERVERS[report["server"]].format(name=report["name"])
 
 
 def _row(report: dict[str, Any]) -> list[str]:

@@ -21,17 +21,17 @@ advice = ADVICE.register
 def options_of_the_target(spec: EndpointSpec) -> Iterator[Finding]:
     """The options of one chip's compiler mean nothing to the other's."""
     target = spec.compile.target
-    other = {"inf1": "inf2", "inf2": "inf1"}[target]
-    if getattr(spec.compile, other) is not None:
-        problem = f"is for {other}, but compile.target is {target}"
-        yield Finding(f"compile.{other}", "", problem, f"Remove it, or write target: {other}.")
+    for other in ("inf1", "inf2"):
+        if other != target and getattr(spec.compile, other) is not None:
+            problem = f"is for {other}, but compile.target is {target}"
+            yield Finding(f"compile.{other}", "", problem, f"Remove it, or write target: {other}.")
 
 
 @rule("compile.sdk", "compile.target")
 def sdk_has_an_image(spec: EndpointSpec) -> Iterator[Finding]:
     """The container image of an SDK release compiles and serves."""
     wanted, known = spec.compile.sdk, platforms.sdks(spec.compile.target)
-    if wanted is not None and wanted not in known:
+    if wanted is not None and known and wanted not in known:
         problem = f"is no Neuron SDK release with an image for {spec.compile.target} in the table"
         yield Finding("compile.sdk", wanted, problem, f"Write one of {', '.join(known)}, or leave it out.")
 
@@ -42,9 +42,10 @@ def runtime_starts_on_the_host(spec: EndpointSpec) -> Iterator[Finding]:
     target = spec.compile.target
     if spec.compile.sdk not in (None, *platforms.sdks(target)):
         return
-    image, driver = platforms.image(target, "torchserve", spec.compile.sdk), platforms.host(target).driver
+    driver = platforms.host(target).driver
     if driver is None:
         return
+    image = platforms.image(target, "torchserve", spec.compile.sdk)
     low, high = image.lowest_driver, image.highest_driver
     too_old = low is not None and version(driver) < version(low)
     too_new = high is not None and version(driver) > version(high)
@@ -56,7 +57,7 @@ def runtime_starts_on_the_host(spec: EndpointSpec) -> Iterator[Finding]:
         f"{driver} ({platforms.host(target).ami_version}), on which it fails to initialize"
     )
     remedy = f"Leave it out (the default is {platforms.sdks(target)[0]}), or write an older release."
-    yield Finding("compile.sdk", image.sdk, problem, remedy)
+    yield Finding("compile.sdk", str(image.sdk), problem, remedy)
 
 
 def version(text: str) -> tuple[int, ...]:
@@ -68,13 +69,18 @@ def version(text: str) -> tuple[int, ...]:
 def runtime_is_of_the_hosts_release(spec: EndpointSpec) -> Iterator[Finding]:
     """A runtime on another release's driver may start, but no document says so."""
     target = spec.compile.target
-    image, driver = platforms.image(target, "torchserve", spec.compile.sdk), platforms.host(target).driver
-    if driver is not None and version(image.driver) != version(driver):
+    driver = platforms.host(target).driver
+    if driver is None:
+        return
+    image = platforms.image(target, "torchserve", spec.compile.sdk)
+    if version(str(image.driver)) != version(driver):
         problem = (
             f"has Neuron runtime {image.runtime}, made for driver {image.driver}; SageMaker's hosts for {target} have "
             f"driver {driver}, and no document says whether it starts there"
         )
-        yield Finding("compile.sdk", image.sdk, problem, f"Try it, or leave it out for {platforms.sdks(target)[0]}.")
+        yield Finding(
+            "compile.sdk", str(image.sdk), problem, f"Try it, or leave it out for {platforms.sdks(target)[0]}."
+        )
 
 
 @rule("compile.inf1.arguments", "compile.inf2.arguments", "compile.target")
@@ -82,7 +88,7 @@ def compiler_arguments(spec: EndpointSpec) -> Iterator[Finding]:
     """What the compiler would refuse, or would take in another way than meant, is reported before anything runs."""
     target = spec.compile.target
     options = spec.compile.inf1 if target == "inf1" else spec.compile.inf2
-    if options is None:
+    if options is None or target == "cpu":
         return
     key = f"compile.{target}.arguments"
     try:

@@ -138,7 +138,6 @@ def worker_environment(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
         "ENDPOINT_MAX_BATCH_DELAY_MS": f"{serve.max_batch_delay / timedelta(milliseconds=1):g}",
         "ENDPOINT_REQUEST_BYTES": str(limits().request_bytes),
         "ENDPOINT_RESPONSE_BYTES": str(limits().response_bytes),
-        "NEURON_RT_NUM_CORES": str(row.cores if threaded else serve.cores_per_worker),
         "OMP_NUM_THREADS": str(max(1, row.vcpu // count)),
         # OpenMP's threads spin while they wait; where more of them run than there are processors, all wait for the
         # spinners (two workers of two threads on two shared processors: 13 s for what took 0.8 s without spinning).
@@ -152,6 +151,8 @@ def worker_environment(spec: EndpointSpec, lock: Lock) -> dict[str, str]:
         environment |= _torchserve(spec, lock)
     if threaded:
         environment["ENDPOINT_PROCESSES"] = str(serve.processes)
+    if row.chips:
+        environment["NEURON_RT_NUM_CORES"] = str(row.cores if threaded else serve.cores_per_worker)
     return environment
 
 

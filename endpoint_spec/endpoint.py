@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -266,7 +266,7 @@ class Lowering(Section):
 class Compile(Section):
     """How the model is compiled. A change here, or in model, needs a new build."""
 
-    target: Literal["inf1", "inf2"] = "inf1"
+    target: platforms.Target = Field(default="inf1", description="cpu: no chip, the model as it is")
     sdk: StrictStr | None = Field(
         default=None, description="Neuron SDK release of the container image; the target's default if left out"
     )
@@ -346,10 +346,13 @@ class Serve(Section):
     )
     mode: Literal["real-time", "async", "batch-transform"] = "real-time"
     instance_type: StrictStr = Field(
-        default="ml.inf1.2xlarge", description="ml.inf2.xlarge when compile.target is inf2"
+        default="ml.inf1.2xlarge",
+        description="by default of compile.target: ml.inf2.xlarge for inf2, ml.c7i.large for cpu",
     )
     cores_per_worker: StrictInt = Field(
-        default=1, ge=1, description="NeuronCores of a worker; compile.pipeline_cores if left out"
+        default=1,
+        ge=1,
+        description="NeuronCores of a worker, of the target cpu cores of the processor; compile.pipeline_cores if left out",
     )
     processes: StrictInt = Field(
         default=1, ge=1, description="native server only: processes on its one port, which share the cores"
@@ -482,7 +485,7 @@ class EndpointSpec(Section):
             return data
         filled = dict(serve)
         target = wanted.get("target", "inf1")
-        if target in ("inf1", "inf2"):
+        if target in get_args(platforms.Target):
             filled.setdefault("instance_type", platforms.default_instance_type(target))
         pipeline = wanted.get("pipeline_cores", 1)
         if type(pipeline) is int and pipeline >= 1:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .digests import canonical, file_digest
 from .errors import dotted
+from .platforms import Target
 
 JOBS = "jobs/"  # everything of all compile jobs
 VARIANT, PLAN, REQUIREMENTS = "variant.tar", "plan.json", "requirements.txt"
@@ -65,7 +66,7 @@ class Plan(_Part):
     format: Literal[2] = 2
     name: str = Field(pattern=f"^{NAME_PATTERN}$")
     build_digest: Sha256
-    target: Literal["inf1", "inf2"]
+    target: Target
     rehearsal: bool
     where: Literal["processing", "ec2"]
     timeout: float = Field(gt=0, description="seconds that compiling one variant may take")

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from . import digests
 from .endpoint import EndpointSpec
 from .errors import SpecErrors, dotted
-from .platforms import platform
+from .platforms import Target, platform
 from .rules import memory_problem
 
 FORMAT = 1
@@ -158,7 +158,7 @@ class Lock(_Part):
     name: str
     rehearsal: bool
     stand_in: bool = False
-    target: Literal["inf1", "inf2"]
+    target: Target
     digests: Digests
     artifact: Artifact
     manifest_sha256: Sha256 = Field(description="of the artifact's manifest.json, which has those of its other files")
@@ -171,6 +171,11 @@ class Lock(_Part):
     sample: Sample | None = None
     image_sources: Sha256 | None = Field(default=None, description="of a rehearsal: in place of an image, what it runs")
     measured: dict[str, Any] | None = None
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether a CPU runs the graphs: of the target cpu, or of a rehearsal of another."""
+        return self.rehearsal or self.target == "cpu"
 
     def dump(self) -> str:
         """Canonical JSON: sorted keys, two spaces, a newline at the end; the same lock is the same text."""

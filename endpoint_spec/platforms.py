@@ -1,4 +1,4 @@
-"""The Neuron platform table: instances, images, registries, limits and prices, read from dated files in data/."""
+"""The platform table: instances, images, registries, limits and prices, read from dated files in data/."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import SpecErrors, near
 from .places import DATA
 from .validation import validate
 
-Target = Literal["inf1", "inf2"]
+Target = Literal["inf1", "inf2", "cpu"]
 
 
 class _Row(BaseModel):
@@ -51,7 +51,10 @@ class Features(_Row):
 
 
 class Platform(_Row):
-    """One instance type of SageMaker. Memory in GiB; bandwidth in GiB/s a chip; TFLOPS of FP16/BF16 a core."""
+    """One instance type of SageMaker. Memory in GiB; bandwidth in GiB/s a chip; TFLOPS of FP16/BF16 a core.
+
+    cores: NeuronCores; of the family cpu, which has no chips, cores of the processor.
+    """
 
     instance_type: str
     family: Target
@@ -60,8 +63,8 @@ class Platform(_Row):
     vcpu: int
     memory_gib: float
     device_memory_gib: float
-    tflops_per_core: float
-    bandwidth_gib_s: float
+    tflops_per_core: float | None
+    bandwidth_gib_s: float | None
     features: Features
     sagemaker_price: Price | None
     ec2_price: Price | None
@@ -74,6 +77,7 @@ class Image(_Row):
 
     sdk, torch, python, glibc, runtime (the Neuron runtime library, None: part of torch-neuron): versions in it.
     driver: that the same SDK ships for hosts. lowest_driver, highest_driver: the documented bounds, None: none is.
+    A CPU has no SDK and no driver. base: what an own image is built on, None: AWS's image of the same target and SDK.
     """
 
     target: Target
@@ -83,12 +87,13 @@ class Image(_Row):
     tag: str
     python: str
     torch: str
-    sdk: str
+    sdk: str | None
     glibc: str
     runtime: str | None
-    driver: str
+    driver: str | None
     lowest_driver: str | None
     highest_driver: str | None
+    base: str | None = None
     source: str
     date: str
 
@@ -162,7 +167,7 @@ def _data(name: str) -> Any:
 
 
 def instance_types(family: str | None = None) -> tuple[str, ...]:
-    """The instance types of the table, smallest first; of one family (inf1, inf2) when it is given."""
+    """The instance types of the table, smallest first; of one family (inf1, inf2, cpu) when it is given."""
     rows = _data("instances")["instances"]
     return tuple(name for name, row in rows.items() if family in (None, row["family"]))
 
@@ -175,7 +180,7 @@ def platform(instance_type: str, root: Path | None = None) -> Platform:
     table = _data("instances")
     row = table["instances"].get(instance_type)
     if row is None:
-        raise UnknownPlatform(f"{instance_type} is not a known Inferentia instance type. {nearest_type(instance_type)}")
+        raise UnknownPlatform(f"{instance_type} is not a known instance type. {nearest_type(instance_type)}")
     family = _data("families")["families"][row["family"]]
     return Platform(
         instance_type=instance_type,
@@ -287,7 +292,7 @@ def images() -> tuple[Image, ...]:
 
 def sdks(target: str) -> tuple[str, ...]:
     """The Neuron SDK releases that a target has images of; the default comes first."""
-    return tuple(row["sdk"] for row in _data("images")["images"] if row["target"] == target)
+    return tuple(row["sdk"] for row in _data("images")["images"] if row["target"] == target and row["sdk"])
 
 
 def image(target: str, server: str, sdk: str | None = None) -> Image:
@@ -298,13 +303,13 @@ def image(target: str, server: str, sdk: str | None = None) -> Image:
     for row in images():
         if (row.target, row.server) == (target, server) and sdk in (None, row.sdk):
             return row
-    there = ", ".join(f"{row.target} {row.sdk} with {row.server}" for row in images())
+    there = ", ".join(f"{row.target} {row.sdk or row.torch} with {row.server}" for row in images())
     wanted = f"{target} {sdk}" if sdk else target
     raise UnknownPlatform(f"There is no image for {wanted} with {server}. There are images for {there}.")
 
 
 def base_of(own: Image) -> Image:
-    """The image that one of your own registry is built on: AWS's of the same target and SDK release."""
+    """The image of AWS that one of your own registry without a `base` is built on: of the same target and SDK."""
     return next(row for row in images() if row.registry == "aws" and (row.target, row.sdk) == (own.target, own.sdk))
 
 
@@ -356,7 +361,7 @@ def job_machines() -> dict[str, JobMachine]:
     """The machines of compile jobs by their EC2 name, such as c5.4xlarge: the CPU types, then the Inferentia ones."""
     table = _data("compile_machines")
     rows = [JobMachine(name=name, family="cpu", **row) for name, row in table["machines"].items()]
-    for kind in instance_types():
+    for kind in (*instance_types("inf1"), *instance_types("inf2")):
         chip = _data("instances")["instances"][kind]
         name = kind.removeprefix("ml.")
         rows.append(JobMachine(name=name, family=chip["family"], vcpu=chip["vcpu"], memory_gib=chip["memory_gib"]))
@@ -392,8 +397,8 @@ def job_price(instance_type: str, root: Path | None = None) -> Price | None:
 
 
 def fast_math_groups(target: str) -> dict[str, tuple[str, ...]]:
-    """The words that compile.fast_math takes for a target, in groups of which one word each may be given."""
-    groups = _data("compilers")["targets"][target]["groups"]
+    """The words that compile.fast_math takes, in groups of which one word each may be given; none for a CPU."""
+    groups = _data("compilers")["targets"].get(target, {"groups": {}})["groups"]
     return {name: tuple(words) for name, words in groups.items()}
 
 

@@ -6,10 +6,11 @@ import ast
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from . import platforms
 from .digests import weights_digest
-from .endpoint import EndpointSpec
+from .endpoint import Compile, EndpointSpec
 from .errors import SpecErrors, near, shown
 from .findings import Finding, Rules
 from .places import families
@@ -238,10 +239,10 @@ def names_in(root: Path, file: str) -> tuple[set[str], tuple[str, str] | None]:
 
 @rule("serve.instance_type")
 def known_instance_type(spec: EndpointSpec) -> Iterator[Finding]:
-    """Only Inferentia instances of the table."""
+    """Only instances of the table."""
     instance_type = spec.serve.instance_type
     if instance_type not in platforms.instance_types():
-        problem = "is not a known Inferentia instance type"
+        problem = "is not a known instance type"
         yield Finding("serve.instance_type", instance_type, problem, platforms.nearest_type(instance_type))
 
 
@@ -252,13 +253,33 @@ def _platform(spec: EndpointSpec) -> platforms.Platform | None:
 
 @rule("compile.target", "serve.instance_type")
 def target_fits_instance(spec: EndpointSpec) -> Iterator[Finding]:
-    """What is compiled for one chip does not run on the other."""
+    """What is compiled for one chip does not run on the other, nor on a CPU."""
     row = _platform(spec)
     target = spec.compile.target
     if row and row.family != target:
-        problem = f"is an {row.family} instance, but compile.target is {target}"
+        problem = f"is an instance of {row.family}, but compile.target is {target}"
         remedy = f"Write target: {row.family} under compile, or one of {', '.join(platforms.instance_types(target))}."
         yield Finding("serve.instance_type", spec.serve.instance_type, problem, remedy)
+
+
+@rule("compile", "serve", "job")
+def cpu_has_no_neuron(spec: EndpointSpec) -> Iterator[Finding]:
+    """What is asked of a chip, its compiler or AWS's Neuron images means nothing to a CPU."""
+    if spec.compile.target != "cpu":
+        return
+    asked: dict[str, Any] = {f"compile.{key}": getattr(spec.compile, key) for key in _OF_A_CHIP}
+    unset = {f"compile.{key}": getattr(Compile(), key) for key in _OF_A_CHIP}
+    asked |= {"serve.server": spec.serve.server, "serve.neuron_monitor": spec.serve.neuron_monitor, "job": spec.job}
+    unset |= {"serve.server": "native", "serve.neuron_monitor": False, "job": None}
+    for key, value in asked.items():
+        if value != unset[key]:
+            text = str(value).lower() if isinstance(value, str | int) else ""
+            problem = "is for a chip or its images, but compile.target is cpu"
+            yield Finding(key, text, problem, "Leave it out, or write target: inf1.")
+
+
+# Of the compile section; inf1 and inf2 are refused by options_of_the_target.
+_OF_A_CHIP = ("sdk", "pipeline_cores", "fast_math", "timeout")
 
 
 @rule("compile.pipeline_cores", "compile.target", "serve.instance_type")
@@ -367,6 +388,8 @@ def memory_problem(spec: EndpointSpec, row: platforms.Platform, model_bytes: int
 def known_fast_math(spec: EndpointSpec) -> Iterator[Finding]:
     """The compiler's words, of which some exclude each other."""
     groups = platforms.fast_math_groups(spec.compile.target)
+    if not groups:
+        return
     known = tuple(word for words in groups.values() for word in words)
     written = spec.compile.fast_math
     words = written.split()

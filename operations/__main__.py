@@ -18,12 +18,12 @@ import endpoint_spec as specs
 from endpoint_spec.lock import LockError
 
 from .account import translate_aws_errors
-from .commands import artifacts, images, jobs, policies, preflight, smoke, status
+from .commands import artifacts, conformance, images, jobs, policies, preflight, smoke, status
 from .commands.common import console, say
 from .errors import OperationError, WrongUseError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
-for group in (status, preflight, jobs, artifacts, policies, smoke):  # the order is that of --help
+for group in (status, preflight, jobs, artifacts, policies, smoke, conformance):  # the order is that of --help
     for name, command in group.COMMANDS.items():
         app.command(name)(command)
 app.add_typer(images.app, name="image")

@@ -178,8 +178,13 @@ def stack_of(name: str) -> str:
 
 def stack_status(name: str, account: Account) -> str:
     """CloudFormation's status of an endpoint's stack, "" where there is none."""
+    return stack_status_of(stack_of(name), account)
+
+
+def stack_status_of(stack: str, account: Account) -> str:
+    """CloudFormation's status of a stack, "" where there is none."""
     try:
-        return account.cloudformation.describe_stacks(StackName=stack_of(name))["Stacks"][0]["StackStatus"]
+        return account.cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["StackStatus"]
     except ClientError as error:
         if code_of(error) != "ValidationError":
             raise

@@ -93,10 +93,11 @@ def mirror(spec: EndpointSpec, account: Account, say: Callable[[str], None], *, 
         )
     digest = before.base_digest
     if not _is_there(MIRROR, digest, account):
+        repository, tag = _origin(image, account)
         variables = {
             "SCRIPT": "mirror.sh",
-            "BASE": f"{_origin(image, account)[0]}@{digest}",
-            "IMAGE": f"{_own(account)}/{MIRROR}:{platforms.base_of(image).tag}-{digest[7:19]}",
+            "BASE": f"{repository}@{digest}",
+            "IMAGE": f"{_own(account)}/{MIRROR}:{tag}-{digest[7:19]}",
         }
         found = _run(account, _project(account)[0], variables, say, poll)
         if _digest(found, "IMAGE_DIGEST") != digest:
@@ -137,7 +138,10 @@ def _own(account: Account) -> str:
 
 
 def _origin(image: platforms.Image, account: Account) -> tuple[str, str]:
-    """Where an image's base comes from: the repository's address, and AWS's tag."""
+    """Where an image's base comes from: the repository's address, and the tag."""
+    if image.base is not None:
+        repository, _, tag = image.base.partition(":")
+        return repository, tag
     base, region = platforms.base_of(image), account.sagemaker.meta.region_name
     try:
         registry = platforms.registry_account(region, image.target)

@@ -1,4 +1,4 @@
-"""The least that people and pipelines need: an IAM policy each for the publisher, deployer, submitter, invoker and CI.
+"""The least that people and pipelines need: an IAM policy each for publisher, deployer, submitter, invoker, CI ...
 
 Actions and resource types are those of https://docs.aws.amazon.com/service-authorization/latest/reference/. The names
 that CloudFormation makes up begin with their stack's or their own in the stack.
@@ -142,7 +142,35 @@ def ci(place: Place) -> list[Statement]:
     return [*deployer(place), *publisher(place)[1:], *invoker(place)]
 
 
-ROLES = {"publisher": publisher, "deployer": deployer, "submitter": submitter, "invoker": invoker, "ci": ci}
+def conformance(place: Place) -> list[Statement]:
+    """What `inferentia conformance` asks and removes beside ci's policy; for the endpoint inferentia-conformance.
+
+    Deleting a stack is the business of the role that CloudFormation deployed it with. What AWS has to refuse for
+    another reason must be allowed here.
+    """
+    name = place.endpoint
+    stack, models = _stacks(place, f"InferentiaEndpoint-{name}"), f"{place.bucket}/models/{name}/*"
+    asked = [place.arn("sagemaker", f"endpoint/{name}"), place.arn("sagemaker", "endpoint-config/*")]
+    return [
+        _allow("DeleteStack", ["cloudformation:DeleteStack"], stack),
+        _allow("FindVersions", ["s3:ListBucketVersions"], place.bucket),
+        _allow("DeleteVersions", ["s3:DeleteObjectVersion"], models),
+        _allow("AskForRefusals", ["sagemaker:CreateEndpoint", "sagemaker:UpdateEndpoint"], asked),
+        _allow("InvokeNothing", ["sagemaker:InvokeEndpoint"], place.arn("sagemaker", f"endpoint/{name}-none")),
+        _allow("SeeScaling", ["application-autoscaling:DescribeScalableTargets"], "*"),
+        _allow("SeePolicies", ["application-autoscaling:DescribeScalingPolicies"], "*"),
+        _allow("SeeMetrics", ["cloudwatch:ListDashboards", "cloudwatch:ListMetrics"], "*"),
+    ]
+
+
+ROLES = {
+    "publisher": publisher,
+    "deployer": deployer,
+    "submitter": submitter,
+    "invoker": invoker,
+    "ci": ci,
+    "conformance": conformance,
+}
 
 
 def document(role: str, place: Place) -> dict[str, Any]:

@@ -53,7 +53,8 @@ class ImageBuild(Construct):
         bucket: s3.IBucket,
         key: kms.IKey,
     ) -> None:
-        """bases: repositories of AWS's registries. bucket, key: the artifacts'."""
+        """bases: repositories of AWS's registries; images of Amazon ECR Public need no permission. bucket, key: the
+        artifacts'."""
         super().__init__(scope, construct_id)
         group = logs.LogGroup(
             self,
@@ -75,7 +76,7 @@ class ImageBuild(Construct):
                 "Build": [
                     allow("ReadSources", ["s3:GetObject", "s3:GetObjectVersion"], archive),
                     allow("LogInToRegistries", "ecr:GetAuthorizationToken", "*"),
-                    allow("PullBases", _PULL, found),
+                    *([allow("PullBases", _PULL, found)] if found else []),
                     allow("PushImages", [*_PULL, *_PUSH], [one.repository_arn for one in repositories]),
                     files.read(KEPT_WHEELS),
                     files.find(KEPT_WHEELS),

@@ -47,7 +47,7 @@ class ImagesStack(Stack):
             self,
             "Build",
             name=STACK_NAME,
-            bases=sorted({platforms.base_of(image).repository for image in images}),
+            bases=sorted({platforms.base_of(image).repository for image in images if image.base is None}),
             repositories=[
                 *(self._repository(name, rules) for name in sorted({image.repository for image in images})),
                 self._repository(built_images.MIRROR),

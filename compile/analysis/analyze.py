@@ -56,7 +56,7 @@ def analyze(
 
     Raises compile.errors.CompileError when the model cannot be traced (with the way out) and UnknownReleaseError.
     """
-    operators, core = table(sdk), core_of(target)
+    operators, core = table(sdk), None if target == "cpu" else core_of(target)
     graph = trace_checks.checked_trace(module, tuple(example_inputs), grad=grad)
     started = time.perf_counter()
     verdicts = judge(graph, operators, op_whitelist=op_whitelist, exclude=exclude)
@@ -121,7 +121,7 @@ class _Study:
     table: OperatorTable
     verdicts: Mapping[int, Verdict]
     work: Mapping[int, int]
-    core: Core
+    core: Core | None
 
     def operators(self, judged: bool) -> dict[str, OperatorCount]:
         """Per kind, unsupported ones first, then by how often they occur."""
@@ -191,7 +191,7 @@ class _Study:
             weight_bytes=sum(self.graph.values[value].bytes for value in crossing.weights[number]),
             flops=sum(self.work[index] for index in segment.nodes),
         )
-        return estimate(found, self.core) if segment.compiled else found
+        return estimate(found, self.core) if segment.compiled and self.core else found
 
     def tensor(self, value: int) -> Tensor:
         known = self.graph.values[value]

@@ -118,7 +118,8 @@ def capacity(spec: EndpointSpec, variants: Sequence[VariantSize], folder: Path) 
         f"{_FEWER}; more cores_per_worker (fewer workers); server: native (workers share their weights) "
         "with fewer processes; a larger instance_type",
     )
-    return Capacity(tuple(variants), (*_on_chip(spec, variants), host, disk))
+    chip = _on_chip(spec, variants) if row.chips else ()
+    return Capacity(tuple(variants), (*chip, host, disk))
 
 
 def _on_chip(spec: EndpointSpec, variants: Sequence[VariantSize]) -> tuple[Demand, Demand]:

@@ -24,10 +24,10 @@ class Core:
 
 @lru_cache(maxsize=4)
 def core_of(target: str) -> Core:
-    """The core of a target, from the platform table."""
-    instance = _SMALLEST[target]
-    platform = endpoint_spec.platforms.platform(instance)
-    return Core(instance, platform.tflops_per_core, platform.bandwidth_gib_s)
+    """The core of a chip's target, from the platform table."""
+    platform = endpoint_spec.platforms.platform(_SMALLEST[target])
+    assert platform.tflops_per_core is not None and platform.bandwidth_gib_s is not None  # noqa: S101,PT018  (a chip)
+    return Core(platform.instance_type, platform.tflops_per_core, platform.bandwidth_gib_s)
 
 
 def estimate(subgraph: Subgraph, core: Core) -> Subgraph:

@@ -109,6 +109,11 @@ def analyze_command(  # noqa: PLR0913, PLR0917 (one parameter an option)
     reports, pairs = [], []
     for subject in found:
         chosen = target.value if target else subject.target or "inf1"
+        if chosen == "cpu":
+            raise UsageError(
+                f"{what} is for the target cpu, which runs every operator: there is no coverage to count.",
+                f"See what a chip would run of it: inferentia analyze {what} --target inf1",
+            )
         with err.status(f"tracing {subject.name}"):
             findings = _findings(subject)
             report = _one(subject, subject.name, chosen, host_time, options)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from compile.pipeline.cache import Cache
     from compile.pipeline.compiling import CompiledVariant
     from compile.pipeline.plan import Plan
+    from compile.targets import Target
 
 PlanOnly = Annotated[
     bool, typer.Option("--plan", help="Show the matrix of graphs and whether it fits; compile nothing. Exit 1 if not.")
@@ -49,7 +50,8 @@ CompilerPython = Annotated[
     ),
 ]
 
-_TARGETS = {True: "rehearsal: traced for this machine's CPU, not for Inferentia", False: "compiled for the target"}
+_REHEARSAL = "rehearsal: traced for this machine's CPU, not for Inferentia"
+_CPU = "traced for the CPU, which serves it; no chip"
 
 _CACHED = " (from the cache)"
 _STAND_IN = "made with a stand-in for the Neuron SDK: for tests alone, nothing deploys it"
@@ -148,12 +150,12 @@ def reporting(quiet: bool) -> Iterator[Reporter]:
 
 
 def _weigh(planned: Plan, reporter: Reporter) -> list[DecodingPlan]:
-    """Cached step against whole prefix, for each variant of a model that decodes; nothing for others."""
+    """Cached step against whole prefix on a chip, for each variant of a model that decodes; nothing for others."""
     from compile.analysis.decoding_cost import ROLE, plans  # noqa: PLC0415
 
-    if ROLE not in planned.definition.graphs:
-        return []
     spec = planned.spec
+    if ROLE not in planned.definition.graphs or spec.compile.target == "cpu":
+        return []
     buckets, batches = planned.definition.sizes(spec.compile)
     with reporter.step("weigh the cached step against the whole prefix"):
         return plans(planned.definition, buckets, batches, spec.compile.target, planned.rewriting)
@@ -167,7 +169,7 @@ def _show_plan(planned: Plan, weighed: Sequence[DecodingPlan], cached: Sequence[
     parameters = sum(p.numel() for p in planned.definition.weights.parameters())
     table.add_row("model", f"{spec.model.shown}, {parameters / 1e6:.1f} million parameters")
     table.add_row("weights", spec.model.weights.source)
-    table.add_row("target", f"{spec.compile.target} ({_TARGETS[planned.target.rehearsal]})")
+    table.add_row("target", f"{spec.compile.target} ({_kind(planned.target)})")
     for variant in planned.variants:
         table.add_row("graph", f"{variant}{_CACHED if variant in cached else ''}")
     for one in weighed:
@@ -175,7 +177,7 @@ def _show_plan(planned: Plan, weighed: Sequence[DecodingPlan], cached: Sequence[
     if planned.rewriting != ALL:
         table.add_row("lowering", str(planned.rewriting))
     table.add_row("handler", spec.serve.handler or f"built-in task {planned.definition.task}")
-    if not planned.target.rehearsal:
+    if not planned.target.on_cpu:
         table.add_row("time limit", f"{format_duration(spec.compile.timeout)} a graph")
     err.print(table)
 
@@ -197,7 +199,8 @@ def _show_result(result: Result) -> None:
         table.add_row("items", _items(graph))
         for note in graph.parity.notes + graph.items.notes:
             table.add_row("[yellow]note[/yellow]", f"{graph.variant}: {note}")
-        table.add_row("operators", _operators(graph.coverage, graph.subgraphs))
+        if result.lock.target != "cpu":
+            table.add_row("operators", _operators(graph.coverage, graph.subgraphs))
         for row in _host_rows(graph.coverage):
             table.add_row(*row)
         for row in _compiler_rows(graph, result.spec.root):
@@ -254,13 +257,19 @@ def _host_rows(coverage: Any) -> Iterator[tuple[str, str]]:
 
 
 def _artifact_rows(lock: Lock, changed: bool) -> list[tuple[str, str]]:
-    kind = _STAND_IN if lock.stand_in else _TARGETS[lock.rehearsal]
+    kind = _STAND_IN if lock.stand_in else _kind(lock)
     return [
         ("artifact", f"{lock.artifact.bytes / 1e6:.1f} MB, of this sha256:"),
         ("sha256", lock.digests.artifact),  # fits a line of 80 by itself
         ("kind", kind),
         ("changed", "yes" if changed else "no: artifact and lock are those of the build before"),
     ]
+
+
+def _kind(of: Target | Lock) -> str:
+    if of.rehearsal:
+        return _REHEARSAL
+    return _CPU if of.on_cpu else "compiled for the target"
 
 
 def _summary(result: Result) -> dict[str, Any]:

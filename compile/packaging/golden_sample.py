@@ -30,7 +30,7 @@ _SEED = 20
 def take(spec: EndpointSpec, draft: locks.Lock, asked: SampleRequest, archive: Path, scratch: Path) -> locks.Sample:
     """Unpacks the archive, runs its code in a process of its own, and records the answer.
 
-    Where the lock is of a target's graphs, the archive holds those for a CPU: the tolerance is then the device's.
+    Where the lock is of a chip's graphs, the archive holds those for a CPU: the tolerance is then the device's.
     Raises CompileError with the worker's last lines when it does not answer.
     """
     folder = scratch / "unpacked"
@@ -38,7 +38,7 @@ def take(spec: EndpointSpec, draft: locks.Lock, asked: SampleRequest, archive: P
     with running(folder, environment(spec, draft), scratch / "worker.log") as worker:
         answer = worker.invoke(asked.body, asked.content_type, asked.accept)
     found = recorded(answer)
-    if not draft.rehearsal:
+    if not draft.on_cpu:
         allowed = spec.compile.accept.device_tolerance
         # A cosine similarity c lets a vector be sqrt(2 (1 - c)) of its length away.
         share = allowed.get("relative", math.sqrt(max(0.0, 2 * (1 - allowed.get("cosine", 1.0)))))

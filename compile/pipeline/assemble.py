@@ -69,7 +69,7 @@ def pack(
     if asked is None:
         return lock
     with reporter.step("sample answer from the packaged code"):
-        if not manifest.rehearsal:
+        if not manifest.on_cpu:
             archive = scratch / "cpu.tar.gz"
             package.write_cpu_archive(manifest, folder, scratch / CPU, archive)
         sample = golden_sample.take(spec, lock, asked, archive, scratch)

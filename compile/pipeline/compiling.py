@@ -93,7 +93,7 @@ def compile_variant(
     Raises CompileError when it cannot be compiled, or is not compiled as far as the spec asks.
     """
     target, variant = resolved.plan.target, captured.variant
-    if target.rehearsal:
+    if target.on_cpu:
         return completed(resolved, captured, CompilerOutput(versions=target.environment()), "", places), True
     store, ready = TensorStore(), lowered(resolved, captured, places)
     asked = request(resolved, captured, places, store)
@@ -124,7 +124,7 @@ def completed(
         names = [tensor.name for tensor in captured.signature.outputs]
         device = on_device(output.answers, references, expected, names, captured.items)
         require_own_answers(str(variant), captured.items)
-    note = [] if resolved.plan.target.rehearsal else [_where(device is not None, output.stand_in)]
+    note = [] if resolved.plan.target.on_cpu else [_where(device is not None, output.stand_in)]
     found = with_host(output.account or account(captured.report), captured.host)
     own = {**vars(captured), "parity": replace(captured.parity, notes=[*captured.parity.notes, *note])}
     return CompiledVariant(

@@ -158,11 +158,12 @@ def _require_recorded(model: GraphDefinition, variant: GraphVariant, parity: Par
 def trace(
     variant: GraphVariant, replay: nn.Module, example: Inputs, target: Target, places: Places, reporter: Reporter
 ) -> tuple[Path, list[str]]:
-    """Traces a replay for the CPU: what a rehearsal serves, and what answers the sample elsewhere. Returns the file,
+    """Traces a replay for the CPU: what serves there, and what answers the sample of a chip's build. Returns the file,
     and the inputs that nothing reads."""
-    path = (places.artifact if target.rehearsal else places.cpu) / variant.file
+    path = (places.artifact if target.on_cpu else places.cpu) / variant.file
     with reporter.step(f"trace: {variant}"):
-        traced, unused = trace_for_cpu(replay, tuple(example.values()), list(example))
+        served = target.on_cpu and not target.rehearsal
+        traced, unused = trace_for_cpu(replay, tuple(example.values()), list(example), optimize=served)
         torchscript.save(traced, path)
     return path, unused
 

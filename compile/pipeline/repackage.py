@@ -47,7 +47,7 @@ def repackage(spec: EndpointSpec, *, rehearsal: bool, reporter: Reporter) -> tup
             files.manifest, digests=digests, handler=handler, files=archive.file_digests(files.folder)
         )
         (files.folder / manifests.FILE_NAME).unlink()
-        if not manifest.rehearsal and lock.sample is not None:
+        if not manifest.on_cpu and lock.sample is not None:
             _graphs_for_cpu(built, files.scratch / graph.CPU, reporter)
         proven = Proof(lock.weights, lock.graphs, lock.parity)
         sampled = None

@@ -119,7 +119,7 @@ def _graph(spec: EndpointSpec, lock: locks.Lock, graph: locks.LockedVariant) -> 
     variant = GraphVariant(graph.role, graph.bucket, graph.batch_size)
     details = lock.parity.details.get(graph.file, {})
     coverage, subgraphs, comparison, cost = graph.coverage, graph.subgraphs, None, None
-    if not lock.rehearsal:
+    if not lock.on_cpu:
         record = spec.root / "build" / "record" / spec.name / variant.slug
         comparison, cost = _json(record / COMPARISON), _json(record / "cost.json")
         if comparison is not None and not _is_of(graph, comparison):
@@ -156,8 +156,8 @@ def _missing(
     build = f"inferentia build {spec.name} (on a machine with the Neuron SDK)"
     if spec.job is not None:
         build = f"inferentia submit {spec.name}"
-    on_chip = not lock.rehearsal and not lock.stand_in
-    if not on_chip:
+    on_chip = not lock.on_cpu and not lock.stand_in
+    if lock.rehearsal or lock.stand_in:
         what = "a rehearsal, which says nothing of" if lock.rehearsal else "a stand-in's, not"
         yield Missing(f"everything of the chip: this build is {what} {lock.target}", build)
     elif lock.target == "inf1" and any(graph.comparison is None for graph in graphs):
@@ -171,7 +171,7 @@ def _missing(
     if on_chip and not seen:
         yield Missing("parity on the chip", f"{verify}{there}")
     if measured is None or not measured["machine"]["target"]:
-        of = "latency and throughput on the chip" if measured is not None else "latency and throughput"
+        of = f"latency and throughput on {spec.serve.instance_type}"
         yield Missing(of, f"inferentia measure {spec.name}{there}")
 
 
@@ -194,7 +194,7 @@ def markdown(report: Report) -> str:
     ]
     sections = {
         "Missing": _table(("what", "command"), missing) if missing else ["Nothing."],
-        "Prediction against the compiler's log": [line for graph in report.graphs for line in _log(graph)],
+        **({} if report.target == "cpu" else {"Prediction against the compiler's log": _logs(report)}),
         "Parity": _parity(report),
         "Latency and throughput": _figures(report),
         "What it was made of": _table(("what", "which"), made_of),
@@ -216,6 +216,10 @@ def _shown(value: Any) -> str:
     if value is None:
         return "unknown"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _logs(report: Report) -> list[str]:
+    return [line for graph in report.graphs for line in _log(graph)]
 
 
 def _log(graph: GraphReport) -> list[str]:

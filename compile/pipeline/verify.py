@@ -94,7 +94,7 @@ def _graph(
     files: artifact.Unpacked,
     reporter: Reporter,
 ) -> list[Check]:
-    """A rehearsal's graph within the bounds of parity; a compiled one, on its own hardware, within device_tolerance."""
+    """A graph for the CPU within the bounds of parity; a compiled one, on its own hardware, within device_tolerance."""
     graph, path = definition.graphs.get(entry.role), files.folder / entry.file
     if graph is None:
         raise CompileError(
@@ -109,7 +109,7 @@ def _graph(
         items, exact = try_original(flat, references, names, first, graph.shared_outputs)
     refused = preflight.refused(findings, spec.compile.accept.findings)
     checked = Check(f"findings: {variant}", not refused, "; ".join(map(str, findings)) or "none")
-    if not files.manifest.rehearsal:
+    if not files.manifest.on_cpu:
         with reporter.step(f"device: {variant}"):
             separate = files.manifest.separate_weights
             answers = run_here(path, trials(references), separate_weights=separate)

@@ -111,7 +111,7 @@ def machine_for(spec: EndpointSpec, lock: Lock, product: Path = _PRODUCT) -> Mac
         reason = "it is a rehearsal" if lock.rehearsal else "it was made with a stand-in for the Neuron SDK"
     elif instance_type != wanted:
         reason = f"this machine is {instance_type or 'no EC2 instance'}, the spec serves on {wanted}"
-    elif not has_device():
+    elif not lock.on_cpu and not has_device():
         reason = "there is no NeuronCore"
     return Machine(host.node(), _processor(), os.cpu_count() or 1, instance_type, not reason, reason)
 

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compile.errors import UsageError
+from compile.errors import CompileError, UsageError
 from compile.files import copy, staging
 from compile.pipeline.cache import Cache
 from compile.pipeline.cache_key import compiled_key, driver_files
@@ -74,7 +74,15 @@ def make(
 
 
 def planned(spec: EndpointSpec, rehearse: bool, reporter: Reporter) -> ResolvedPlan:
-    """The build of a spec that jobs compile: with the target's versions of the container's image."""
+    """The build of a spec that jobs compile: with the target's versions of the container's image.
+
+    Raises CompileError for the target cpu, which no compiler is asked for.
+    """
+    if spec.compile.target == "cpu":
+        raise CompileError(
+            f"{spec.name} is for the target cpu, of which nothing is compiled elsewhere.",
+            f"Run: inferentia build {spec.name}",
+        )
     with reporter.step("make the model"):
         made = plan(spec, rehearse=rehearse, check=False, elsewhere=derive.container_image(spec, "torchserve"))
     return resolve(made, reporter)

@@ -75,6 +75,7 @@ class Target(Protocol):
 
     name: str
     rehearsal: bool
+    on_cpu: bool  # what is traced for the CPU is what serves; nothing else is compiled
 
     @property
     def runs_here(self) -> bool:

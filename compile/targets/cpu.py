@@ -1,4 +1,4 @@
-"""The rehearsal: the same lowered graph, traced for the CPU of this machine."""
+"""What a CPU runs: the target cpu, and the rehearsal of a chip's target."""
 
 from __future__ import annotations
 
@@ -17,23 +17,20 @@ from compile.ir.flat_module import unused_inputs
 from compile.portable.kept import COMPILED
 from compile.targets.base import CompilerInput, CompilerOutput, LoweredVariant
 from compile.targets.process_runner import finished, run
+from endpoint_spec.derive import container_image
 
 if TYPE_CHECKING:
     from endpoint_spec import EndpointSpec
 
 
-class Rehearsal:
+class OnCpu:
     """No compiler: what is traced for the CPU is packaged. torch: that it is captured for, by default this one."""
 
-    name = "rehearsal"
-    rehearsal = True
+    on_cpu = True
     runs_here = True
 
     def __init__(self, torch_version: str | None = None) -> None:
         self.torch = torch_version or str(torch.__version__)
-
-    def check(self, spec: EndpointSpec) -> None:
-        """Any machine with torch will do."""
 
     def separates_weights(self, spec: EndpointSpec) -> bool:
         del spec
@@ -61,12 +58,40 @@ class Rehearsal:
         )
 
 
+class Rehearsal(OnCpu):
+    """Of any target."""
+
+    name = "rehearsal"
+    rehearsal = True
+
+    def check(self, spec: EndpointSpec) -> None:
+        """Any machine with torch will do."""
+
+
+class Cpu(OnCpu):
+    """The target cpu: the trace is served by torch itself, of the release that the container has."""
+
+    name = "cpu"
+    rehearsal = False
+
+    def check(self, spec: EndpointSpec) -> None:
+        """Raises CompileError for another torch than the container's."""
+        wanted, found = container_image(spec).torch, str(torch.__version__).partition("+")[0]
+        if found != wanted:
+            raise CompileError(
+                f"The container of target cpu has torch {wanted}, this Python has {found}.",
+                "Run make setup, which installs the project's torch.",
+            )
+
+
 def trace_for_cpu(
-    module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str]
+    module: nn.Module, example: tuple[torch.Tensor, ...], names: Sequence[str], *, optimize: bool = False
 ) -> tuple[torch.jit.ScriptModule, list[str]]:
     """Traces and freezes a module; returns it, one class with its weights as constants, a tied one stored once, and its
     inputs that nothing reads.
 
+    optimize: fold what freezing can into other weights (a batch norm into its convolution); a rehearsal keeps the
+    operators that were lowered.
     Raises CompileError with torch's own reason when it cannot be traced.
     """
     for parameter in module.parameters():
@@ -76,8 +101,7 @@ def trace_for_cpu(
             # Shapes are fixed by the bucket, so a shape that becomes a constant is meant.
             warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
             traced = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
-            # No optimised numerics: the rehearsal runs the operators that were lowered, nothing fused.
-            frozen = torch.jit.freeze(traced.eval(), optimize_numerics=False)
+            frozen = torch.jit.freeze(traced.eval(), optimize_numerics=optimize)
     except (RuntimeError, TypeError, ValueError) as error:
         raise CompileError(
             f"The model cannot be traced: {one_line(error)}",

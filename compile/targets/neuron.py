@@ -29,6 +29,7 @@ class NeuronTarget:
     name: str
     packages: sdk.Packages
     rehearsal = False
+    on_cpu = False
 
     def __init__(self, python: Path | None = None, elsewhere: Image | None = None) -> None:
         self.python = python or Path(sys.executable)

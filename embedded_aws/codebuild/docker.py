@@ -31,6 +31,8 @@ REFERENCE = re.compile(r"(\d+)\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com/([a-z0-9.
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html and .../repository-policy-examples.html
 PULL = ("BatchGetImage", "GetDownloadUrlForLayer")
 PUSH = ("BatchCheckLayerAvailability", "InitiateLayerUpload", "UploadLayerPart", "CompleteLayerUpload", "PutImage")
+# An image that anybody may pull, played as far as its name goes: a Python alone.
+PUBLIC = re.compile(r"public\.ecr\.aws/docker/library/python[:@]([\w.:-]+)")
 # What a base does not have, of the packages beside torch: the image brings it.
 BROUGHT = ("uvicorn", "uvloop", "httptools", "pil", "pillow", "click", "h11")
 # What an environment has itself.
@@ -57,7 +59,9 @@ def check(action: str, resource: str, **context: str) -> None:
 
 
 def check_image(actions: Sequence[str], reference: str) -> None:
-    """`check` on the repository of an image."""
+    """`check` on the repository of an image; anybody may pull a public one."""
+    if PUBLIC.fullmatch(reference):
+        return
     account, region, repository, _ = parsed(reference)
     for action in actions:
         check(f"ecr:{action}", f"arn:aws:ecr:{region}:{account}:repository/{repository}")
@@ -73,7 +77,10 @@ def parsed(reference: str) -> tuple[str, str, str, str]:
 
 
 def digest_of(reference: str) -> str:
-    """The digest of an image in a registry; ends where there is none."""
+    """The digest of an image in a registry; ends where there is none. Of a public one it is made from its tag."""
+    if public := PUBLIC.fullmatch(reference):
+        tag = public[1]
+        return tag if tag.startswith("sha256:") else f"sha256:{hashlib.sha256(tag.encode()).hexdigest()}"
     account, region, repository, which = parsed(reference)
     wanted = {"imageDigest": which} if which.startswith("sha256:") else {"imageTag": which}
     ecr = boto3.client("ecr", region_name=region)
@@ -122,8 +129,12 @@ def build(options: argparse.Namespace) -> None:
         if word == "ARG":
             arguments[rest] = given.get(rest, "")
         elif word == "FROM":
-            digest_of(re.sub(r"\$\{(\w+)\}", lambda found: given[found[1]], rest))
-            make_base(root)
+            base = re.sub(r"\$\{(\w+)\}", lambda found: given[found[1]], rest)
+            digest_of(base)
+            if PUBLIC.fullmatch(base):
+                make_python(root, given["PYTHON"])
+            else:
+                make_base(root)
         elif word == "COPY":
             source, target = shlex.split(rest)
             shutil.copytree(options.folder / source, moved(root, target), dirs_exist_ok=True)
@@ -151,6 +162,15 @@ def make_base(root: Path) -> None:
     subprocess.run([python, "-m", "venv", str(root / "python")], check=True)
     (own,) = (root / "python" / "lib").glob("python*/site-packages")
     (own / "base.pth").write_text(f"{packages}\n")
+
+
+def make_python(root: Path, version: str) -> None:
+    """A base of Python alone; ends where this machine has no such Python."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}" == version
+    python = sys.executable if own else shutil.which(f"python{version}")
+    if python is None:
+        fail(f"there is no python{version} here to play the base with")
+    subprocess.run([python, "-m", "venv", str(root / "python")], check=True)
 
 
 def keep_inside(root: Path, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """Print what an image adds to its base as a CycloneDX document. The standard library alone.
 
-    python3 -I sbom.py REQUIREMENTS BASE
+    python3 -I sbom.py BASE REQUIREMENTS...
 
-REQUIREMENTS: the locked file that was installed; the versions are those that are there. The format:
+REQUIREMENTS: the locked files that were installed; the versions are those that are there. The format:
 https://cyclonedx.org/docs/1.5/json/. No date and no serial number: the same image makes the same text.
 """
 
@@ -44,4 +44,8 @@ def _component(name: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(sbom(Path(sys.argv[1]).read_text(encoding="utf-8"), sys.argv[2]), indent=2))
+    print(
+        json.dumps(
+            sbom("".join(Path(name).read_text(encoding="utf-8") for name in sys.argv[2:]), sys.argv[1]), indent=2
+        )
+    )

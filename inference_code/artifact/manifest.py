@@ -44,7 +44,7 @@ __all__ = [
 
 FORMAT = 1
 FILE_NAME = "manifest.json"
-TARGETS = ("inf1", "inf2")
+TARGETS = ("inf1", "inf2", "cpu")
 # Names shared by torch and numpy. A graph's inputs and outputs have one of these.
 DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -109,7 +109,7 @@ class ArtifactManifest:
     rehearsal: traced for the CPU, not compiled for the target.
     stand_in: made with a test's stand-in for the Neuron SDK.
     handler: the user's handler file relative to code/ (`handler/models/my_handler.py`), or None for the task alone.
-    versions: package name to version; `torch` always, `torch-neuron` or `torch-neuronx` when compiled for the target.
+    versions: package name to version; `torch` always, `torch-neuron` or `torch-neuronx` when compiled for a chip.
     cores_per_copy: NeuronCores that one loaded copy of the graphs occupies.
     separate_weights: the graphs hold their weights beside the program, so they are moved to their core after loading.
     environment: variables that the artifact expects of its container (checked by compile and spec, shown here).
@@ -130,6 +130,11 @@ class ArtifactManifest:
     files: Mapping[str, str]
     separate_weights: bool = False
     format: int = FORMAT
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether a CPU runs the graphs: of the target cpu, or of a rehearsal of another."""
+        return self.rehearsal or self.target == "cpu"
 
 
 def to_json(manifest: ArtifactManifest) -> str:

@@ -169,8 +169,7 @@ def check_sizes(manifest: ArtifactManifest) -> None:
 def load(model_dir: Path, manifest: ArtifactManifest, settings: Settings) -> Model:
     """Load every graph of an artifact that `open_artifact` has checked, and warm it up. Raises LoadError."""
     extension = import_extension(manifest)
-    on_device = not manifest.rehearsal
-    if on_device:
+    if not manifest.on_cpu:
         max_concurrency = count = (settings.neuron_cores or manifest.cores_per_copy) // manifest.cores_per_copy
     else:
         count, max_concurrency = 1, min(settings.workers, settings.host_threads)
@@ -186,7 +185,7 @@ def _load_copy(model_dir: Path, manifest: ArtifactManifest, extension: Any, core
     for graph in manifest.graphs:
         try:
             copy[graph.file] = torch.jit.load(str(model_dir / graph.file)).eval()  # type: ignore[no-untyped-call]
-            if manifest.separate_weights and not manifest.rehearsal:
+            if manifest.separate_weights and not manifest.on_cpu:
                 # Traced with inline_weights_to_neff=False: loading alone leaves the weights in the host's memory.
                 # Neuron documentation, torch_neuronx, move_trace_to_device.
                 extension.move_trace_to_device(copy[graph.file], core)
@@ -196,12 +195,12 @@ def _load_copy(model_dir: Path, manifest: ArtifactManifest, extension: Any, core
 
 
 def check_versions(manifest: ArtifactManifest) -> None:
-    """Compare torch, and the target's extension unless this is a rehearsal. Raises LoadError with both values.
+    """Compare torch, and the extension of a chip's target. Raises LoadError with both values.
 
     Local labels (+cpu) do not count for torch: the CPU and the CUDA build of one release read the same TorchScript.
     """
     _compare("torch", manifest.versions["torch"].split("+")[0], str(torch.__version__).split("+")[0])
-    if manifest.rehearsal:
+    if manifest.on_cpu:
         return
     package = _EXTENSIONS[manifest.target][1]
     if package not in manifest.versions:
@@ -218,8 +217,8 @@ def _compare(package: str, made_with: str, found: str) -> None:
 
 
 def import_extension(manifest: ArtifactManifest) -> Any:
-    """Import the target's extension (nothing for a rehearsal). Raises LoadError if it is not there."""
-    if manifest.rehearsal:
+    """Import the target's extension (a CPU has none). Raises LoadError if it is not there."""
+    if manifest.on_cpu:
         return None
     module, package = _EXTENSIONS[manifest.target]
     try:
@@ -246,8 +245,8 @@ def check_cores(manifest: ArtifactManifest, settings: Settings) -> None:
     """A copy must find its NeuronCores in this process. Raises LoadError with both values."""
     planned: Mapping[str, int | None] = {
         "ENDPOINT_CORES_PER_WORKER": settings.cores_per_worker,
-        # A rehearsal runs on no NeuronCore, whatever the environment was copied from.
-        "NEURON_RT_NUM_CORES": None if manifest.rehearsal else settings.neuron_cores,
+        # A CPU has no NeuronCore, whatever the environment was copied from.
+        "NEURON_RT_NUM_CORES": None if manifest.on_cpu else settings.neuron_cores,
     }
     for name, cores in planned.items():
         if cores is not None and (cores < manifest.cores_per_copy or cores % manifest.cores_per_copy):

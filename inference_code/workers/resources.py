@@ -62,7 +62,7 @@ def shares(
 
 
 def _cores(manifest: ArtifactManifest, settings: Settings, count: int, given: Mapping[str, str]) -> list[int]:
-    """The NeuronCores to share; none for a rehearsal whose environment names none. Raises LoadError."""
+    """The NeuronCores to share; none for a CPU whose environment names none. Raises LoadError."""
     copy = manifest.cores_per_copy
     visible = given.get(_VISIBLE, "").strip()
     if visible:
@@ -70,7 +70,7 @@ def _cores(manifest: ArtifactManifest, settings: Settings, count: int, given: Ma
     elif settings.neuron_cores is not None:
         name, cores = f"{_NUMBER}, {settings.neuron_cores}", list(range(settings.neuron_cores))
     else:  # one process would take the cores of one copy
-        return [] if manifest.rehearsal else list(range(count * copy))
+        return [] if manifest.on_cpu else list(range(count * copy))
     total = len(cores)
     if total % count or total // count % copy:
         fitting = _listed(n for n in range(1, total + 1) if total % n == 0 and total // n % copy == 0)

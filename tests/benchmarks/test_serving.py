@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.inference_code import artifacts
+
 pytest.importorskip("psutil", reason="the benchmark runs in the project's own environment")
 serving = pytest.importorskip("benchmarks.serving")
 
@@ -179,3 +181,17 @@ def test_figures_of_a_busy_machine_are_never_written(capsys: pytest.CaptureFixtu
         serving.main(["--busy", "--write"])
     assert caught.value.code == 2
     assert "not busy" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"target": "cpu", "rehearsal": False}, "an artifact of the cpu target"),
+        ({"target": "inf1", "rehearsal": True}, "a rehearsal of inf1"),
+    ],
+)
+def test_figures_of_an_artifact_say_what_it_is(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    folder = artifacts.sums_artifact(tmp_path, **changes)
+    note = serving.said_of(folder)
+    assert note == f"own is {words}, served by this processor: none of its figures are Inferentia's."
+    assert note in serving.markdown([result("image", "own", 1)], "wrk", {}, 0.0, note)

@@ -52,7 +52,7 @@ IMAGES = {
     built_images.key(image): BuiltImage(
         digest=DIGEST,
         tag=image.tag,
-        base=platforms.base_of(image).repository,
+        base=image.base or platforms.base_of(image).repository,
         base_digest=DIGEST,
         sources=SHA256,
         account="111122223333",

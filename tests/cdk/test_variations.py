@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -52,6 +53,23 @@ def test_inf2_takes_its_own_image_and_guardrails(large: dict[str, Any]) -> None:
     watched = [row["AlarmName"]["Ref"] for row in config["AutoRollbackConfiguration"]["Alarms"]]
     outputs = large["Outputs"]
     assert watched == [outputs[name]["Value"]["Ref"] for name in ("LatencyAlarmName", "ErrorAlarmName")]
+
+
+def test_the_cpu_has_the_same_stack_without_anything_of_a_chip(synthesize: Synthesize) -> None:
+    lines = "compile: {{target: cpu}}\nrollout: {{strategy: blue-green}}\n"
+    template = one(synthesize, lines)
+    container = text(only(template, "AWS::SageMaker::Model"))["PrimaryContainer"]
+    assert container["Image"].endswith(f"/inferentia-endpoints/cpu-native@{DIGEST}")
+    assert not [name for name in container["Environment"] if name.startswith("NEURON_")]
+    assert (container["Environment"]["ENDPOINT_WORKERS"], container["Environment"]["OMP_NUM_THREADS"]) == ("1", "2")
+    (variant,) = only(template, "AWS::SageMaker::EndpointConfig")["ProductionVariants"]
+    assert variant["InstanceType"] == "ml.c7i.large"
+    assert "InferenceAmiVersion" not in variant
+    assert "BlueGreenUpdatePolicy" in only(template, "AWS::SageMaker::Endpoint")["DeploymentConfig"]
+    kinds = Counter(row["Type"] for row in template["Resources"].values())
+    assert kinds == Counter(row["Type"] for row in one(synthesize)["Resources"].values())
+    (board,) = resources(template, "AWS::CloudWatch::Dashboard").values()
+    assert "euron" not in json.dumps(board)
 
 
 def test_inf1_names_no_machine_image_since_the_api_has_none(small: dict[str, Any]) -> None:

@@ -222,6 +222,38 @@ CASES: dict[str, Case] = {
         GOOD + "compile: {target: inf3}\n",
         "compile.target", 3, "inf3", "not possible here", "Write one of inf1, inf2",
     ),
+    "a chip for the target cpu": (
+        GOOD + "compile: {target: cpu}\nserve: {instance_type: ml.inf1.xlarge}\n",
+        "serve.instance_type", 4, "ml.inf1.xlarge", "an instance of inf1, but compile.target is cpu", "ml.c7i.large",
+    ),
+    "a CPU for a chip's target": (
+        GOOD + "serve: {instance_type: ml.c7i.large}\n",
+        "serve.instance_type", 3, "ml.c7i.large", "an instance of cpu, but compile.target is inf1", "target: cpu",
+    ),
+    "torchserve on the CPU": (
+        GOOD + "compile: {target: cpu}\nserve: {server: torchserve}\n",
+        "serve.server", 4, "torchserve", "for a chip or its images", "Leave it out",
+    ),
+    "an SDK for the CPU": (
+        GOOD + "compile: {target: cpu, sdk: 2.20.2}\n",
+        "compile.sdk", 3, "2.20.2", "for a chip or its images", "Leave it out",
+    ),
+    "casts of the CPU": (
+        GOOD + "compile: {target: cpu, fast_math: none}\n",
+        "compile.fast_math", 3, "none", "for a chip or its images", "Leave it out",
+    ),
+    "options of a chip for the CPU": (
+        GOOD + "compile: {target: cpu, inf2: {arguments: [-O2]}}\n",
+        "compile.inf2", 3, "", "is for inf2, but compile.target is cpu", "Remove it",
+    ),
+    "a monitor of chips on the CPU": (
+        GOOD + "compile: {target: cpu}\nserve: {neuron_monitor: true}\n",
+        "serve.neuron_monitor", 4, "true", "for a chip or its images", "Leave it out",
+    ),
+    "a compile job for the CPU": (
+        GOOD + "compile: {target: cpu}\njob: {where: processing}\n",
+        "job", 4, "", "for a chip or its images", "Leave it out",
+    ),
     "buckets not a list": (
         GOOD + "compile: {buckets: {image: [1, 2]}}\n",
         "compile.buckets", 3, "image", "not a list of buckets", "[{image:",
@@ -379,11 +411,11 @@ CASES: dict[str, Case] = {
     ),
     "instance without ml": (
         GOOD + "serve: {instance_type: inf1.xlarge}\n",
-        "serve.instance_type", 3, "inf1.xlarge", "not a known Inferentia", "Did you mean ml.inf1.xlarge?",
+        "serve.instance_type", 3, "inf1.xlarge", "not a known instance type", "Did you mean ml.inf1.xlarge?",
     ),
     "instance of another chip": (
         GOOD + "serve: {instance_type: ml.g5.xlarge}\n",
-        "serve.instance_type", 3, "ml.g5.xlarge", "not a known Inferentia", "ml.inf1.2xlarge",
+        "serve.instance_type", 3, "ml.g5.xlarge", "not a known instance type", "ml.inf1.2xlarge",
     ),
     "target against instance": (
         GOOD + "compile: {target: inf1}\nserve: {instance_type: ml.inf2.xlarge}\n",

@@ -28,6 +28,12 @@ SHAPES = {
     "ml.inf2.24xlarge": (12, 96),
     "ml.inf2.48xlarge": (24, 192),
 }
+# The same of the CPU: cores of the processor.
+PROCESSORS = {
+    f"ml.{family}.{size}": (vcpu // 2, vcpu)
+    for family in ("c7i", "m7i")
+    for size, vcpu in (("large", 2), ("xlarge", 4), ("2xlarge", 8), ("4xlarge", 16), ("8xlarge", 32))
+}
 CASES = [
     (instance_type, server, share)
     for instance_type, (cores, _) in SHAPES.items()
@@ -43,7 +49,7 @@ def on(read: Loader, instance_type: str, server: str = "torchserve", share: int 
 
 
 def test_every_row_is_walked() -> None:
-    assert set(SHAPES) == set(platforms.instance_types())
+    assert {*SHAPES, *PROCESSORS} == set(platforms.instance_types())
 
 
 @pytest.mark.parametrize(("instance_type", "server", "share"), CASES)
@@ -67,6 +73,14 @@ def test_environment(instance_type: str, server: str, share: int, read: Loader) 
     if server == "torchserve":
         assert environment["SAGEMAKER_TS_MIN_WORKERS"] == environment["SAGEMAKER_TS_MAX_WORKERS"] == str(count)
         assert environment["SAGEMAKER_MODEL_SERVER_WORKERS"] == str(count)
+
+
+@pytest.mark.parametrize(("instance_type", "shape"), PROCESSORS.items())
+def test_environment_of_the_cpu(instance_type: str, shape: tuple[int, int], read: Loader) -> None:
+    spec = read(SMALL + f"compile: {{target: cpu}}\nserve: {{instance_type: {instance_type}}}\n")
+    environment = worker_environment(spec, a_lock(spec))
+    assert (environment["ENDPOINT_WORKERS"], environment["OMP_NUM_THREADS"]) == (str(shape[0]), "2")
+    assert not [name for name in environment if name.startswith(("NEURON_", "SAGEMAKER_TS_"))]
 
 
 def test_processes_are_the_native_servers_to_share_out(read: Loader) -> None:

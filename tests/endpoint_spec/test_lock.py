@@ -80,7 +80,7 @@ def changed(lock: Lock, **fields: Any) -> str:
         ({"format": 2}, "has the lock format 2, but this version reads 1"),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
         ({"graphs": []}, "graphs: List should have at least 1 item"),
-        ({"target": "gpu"}, "target: Input should be 'inf1' or 'inf2'"),
+        ({"target": "gpu"}, "target: Input should be 'inf1', 'inf2' or 'cpu'"),
         ({"digests": {"build": "x", "handler": SHA, "artifact": SHA}}, r"digests\.build: String should match"),
         ({"artifact": {"key": f"models/other/{SHA}/model.tar.gz", "bytes": 1}}, r"artifact\.key does not name depth"),
         ({"artifact": {"key": "models/depth/model.tar.gz", "bytes": 1}}, r"artifact\.key: String should match"),

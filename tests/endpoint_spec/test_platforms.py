@@ -11,7 +11,7 @@ from endpoint_spec import SpecErrors, platforms
 from endpoint_spec.platforms import UnknownPlatform, image, platform, price, registry_account, registry_accounts
 
 
-@pytest.mark.parametrize("instance_type", platforms.instance_types())
+@pytest.mark.parametrize("instance_type", [*platforms.instance_types("inf1"), *platforms.instance_types("inf2")])
 def test_rows(instance_type: str) -> None:
     row = platform(instance_type)
     assert row.family == instance_type.split(".")[1]
@@ -26,6 +26,16 @@ def test_rows(instance_type: str) -> None:
     assert row.ec2_price is not None
     assert row.ec2_price.official
     assert row.ec2_price.source
+
+
+@pytest.mark.parametrize("instance_type", platforms.instance_types("cpu"))
+def test_rows_of_the_cpu(instance_type: str) -> None:
+    row = platform(instance_type)
+    assert (row.chips, row.device_memory_gib, row.tflops_per_core) == (0, 0, None)
+    assert row.vcpu == 2 * row.cores
+    assert row.memory_gib == row.vcpu * {"c7i": 2, "m7i": 4}[instance_type.split(".")[1]]
+    assert row.features.guardrails
+    assert row.sagemaker_price is row.ec2_price is None  # nobody was found who says it
 
 
 def test_prices_are_dated_and_sourced_or_unknown() -> None:
@@ -78,11 +88,14 @@ def test_images(found: platforms.Image) -> None:
     assert found == image(found.target, found.server, found.sdk)
     assert found.registry == ("aws" if found.server == "torchserve" else "own")
     assert found.tag.startswith(found.torch)
-    assert platforms.machine_image(found.torch).python.endswith("/bin/python")
     ubuntu = {"20.04": "2.31", "22.04": "2.35", "24.04": "2.39"}
     assert found.registry == "own" or ubuntu[found.tag.rpartition("ubuntu")[2]] == found.glibc
     assert f"py{found.python.replace('.', '')}" in found.tag
-    assert found.sdk in found.tag
+    if found.target == "cpu":
+        assert (found.sdk, found.driver, f"python:{found.python}-slim" in str(found.base)) == (None, None, True)
+    else:
+        assert platforms.machine_image(found.torch).python.endswith("/bin/python")
+        assert str(found.sdk) in found.tag
     assert found.source
 
 
@@ -96,7 +109,7 @@ def test_the_images_of_aws() -> None:
         "pytorch-inference-neuronx",
         "2.5.1-neuronx-py310-sdk2.21.1-ubuntu22.04",
     )
-    assert inf2.driver.startswith(f"{platforms.host('inf2').driver}.")
+    assert str(inf2.driver).startswith(f"{platforms.host('inf2').driver}.")
     assert platforms.host("inf1").ami_version is None
 
 
@@ -117,6 +130,7 @@ def test_registries() -> None:
     assert not set(accounts) & set(platforms.refused_regions())
     assert set(accounts) == set(registry_accounts("inf1")) | set(registry_accounts("inf2"))
     assert set(registry_accounts("inf1")) - set(registry_accounts("inf2")) == {"ap-east-2"}
+    assert set(registry_accounts("cpu")) == set(accounts)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -61,14 +62,25 @@ def test_each_image_of_ours_has_a_lock_of_its_python() -> None:
     for image in platforms.images():
         if image.registry == "own":
             assert (NATIVE / f"requirements-py{image.python.replace('.', '')}.txt").is_file(), image
-            assert platforms.base_of(image).registry == "aws"
+            assert image.base is not None or platforms.base_of(image).registry == "aws"
+
+
+def test_a_base_of_python_alone_gets_the_torch_and_numpy_that_models_are_captured_with() -> None:
+    lock, root = (NATIVE / "torch-py311.txt").read_text(), NATIVE.parents[1]
+    (image,) = (one for one in platforms.images() if one.target == "cpu")
+    torch = re.search(r"torch==(\S+) \\\n +(--hash=sha256:\w+)\n", lock)
+    assert torch is not None
+    assert torch[1] == f"{image.torch}+cpu"
+    assert torch[2] in (root / "requirements" / "torch.txt").read_text()
+    for line in re.findall(r"^\S+==\S+", lock, re.MULTILINE):
+        assert line == f"torch=={torch[1]}" or line in (root / "requirements.txt").read_text()
 
 
 def test_the_list_of_what_is_added_is_cyclonedx(tmp_path: Path) -> None:
     lock = tmp_path / "lock.txt"
     lock.write_text("uvicorn==0.0.1 \\\n    --hash=sha256:0\npillow==1\n")
     done = subprocess.run(
-        [sys.executable, "-I", str(NATIVE / "sbom.py"), str(lock), "registry/base@sha256:1"],
+        [sys.executable, "-I", str(NATIVE / "sbom.py"), "registry/base@sha256:1", str(lock)],
         capture_output=True,
         text=True,
         check=True,

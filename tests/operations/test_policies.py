@@ -64,6 +64,18 @@ CASES = [
     ("ci", "sts:AssumeRole", ROLE, {}, True),
     ("ci", "sagemaker:InvokeEndpoint", ENDPOINT, {}, True),
     ("ci", "iam:PassRole", ROLE, {}, False),
+    ("conformance", "cloudformation:DeleteStack", f"arn:aws:cloudformation:{OWN}:stack/Other/1", {}, False),
+    (
+        "conformance",
+        "cloudformation:DeleteStack",
+        f"arn:aws:cloudformation:{OWN}:stack/InferentiaEndpoint-depth/1",
+        {},
+        True,
+    ),
+    ("conformance", "s3:DeleteObjectVersion", MODEL, {}, True),
+    ("conformance", "sagemaker:DeleteEndpoint", ENDPOINT, {}, False),
+    ("conformance", "cloudwatch:ListMetrics", "*", {}, True),
+    ("conformance", "application-autoscaling:DescribeScalingPolicies", "*", {}, True),
 ]
 PROGRAM = """
 import { runSimulation } from '@cloud-copilot/iam-simulate'
