@@ -4,7 +4,7 @@
     python -m benchmarks.cpu_target --models bert,resnet --batches 1 --turns 20
     python -m benchmarks.cpu_target --write         also put the tables into docs/benchmarks.md
 
-Measured by turns, one call of each form after the other: the least time, and the median of what the call's threads spent
+Measured by turns, one call of each form after the other: the least time, and the median of what a call's threads spent
 of processors, which others on the machine change less; their ratio to ours is the speed. Forms: the model in
 eager PyTorch; its trace, frozen, as it is (original) and as this project serves it (ours: the lowered graph); the same
 after torch.jit.optimize_for_inference, which no file can hold; AOTInductor with its constants folded, which needs a C++
