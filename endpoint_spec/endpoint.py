@@ -352,7 +352,7 @@ class Serve(Section):
     cores_per_worker: StrictInt = Field(
         default=1,
         ge=1,
-        description="NeuronCores of a worker, of the target cpu cores of the processor; compile.pipeline_cores if left out",
+        description="NeuronCores (cpu: cores of the processor) of a worker; compile.pipeline_cores if left out",
     )
     processes: StrictInt = Field(
         default=1, ge=1, description="native server only: processes on its one port, which share the cores"
