@@ -83,7 +83,7 @@ class ModelEndpoint(Construct):
             self,
             "FixedConfig" if capacity.fixed else "Config",
             production_variants=[self._variant(capacity)],
-            # Inf1 and Inf2 have no disks of their own, which encrypt themselves and take no key.
+            # No type of the table has disks of its own, which encrypt themselves and take no key.
             # https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html
             kms_key_id=capacity.volume_key.key_arn,
             metrics_config=sagemaker.CfnEndpointConfig.MetricsConfigProperty(
