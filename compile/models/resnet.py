@@ -13,7 +13,7 @@ from compile.models import family
 from compile.models.networks.resnet import ResNet
 from compile.models.parts.draw import drawer
 from compile.models.parts.options import require
-from compile.models.parts.pictures import Pictures
+from compile.models.parts.pictures import CLASSIFIED, Pictures
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ DRAW = drawer(gain=math.sqrt(2), gains={"bn3.weight": 0.5})
 @family(
     name="resnet",
     variants=VARIANTS,
+    task="image-classification",
     source="https://github.com/pytorch/vision/blob/main/torchvision/models/resnet.py",
 )
 def build(sizes: Sizes) -> ModelDefinition:
@@ -46,4 +47,4 @@ def build(sizes: Sizes) -> ModelDefinition:
     """
     require("resnet", (len(sizes.layers) == 4, f"layers needs 4 numbers, not {sizes.layers}"))
     module = ResNet(sizes.layers, sizes.groups, sizes.group_width, sizes.classes, sizes.stem)
-    return PICTURES.definition(module, sizes.image_size, DRAW)
+    return PICTURES.definition(module, sizes.image_size, DRAW, **CLASSIFIED)

@@ -13,7 +13,7 @@ from compile.models import family
 from compile.models.networks.vgg import VGG, VGG16
 from compile.models.parts.draw import drawer
 from compile.models.parts.options import require
-from compile.models.parts.pictures import Pictures
+from compile.models.parts.pictures import CLASSIFIED, Pictures
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ DRAW = drawer(gain=math.sqrt(2))
 @family(
     name="vgg",
     variants=VARIANTS,
+    task="image-classification",
     source="https://github.com/pytorch/vision/blob/main/torchvision/models/vgg.py",
 )
 def build(sizes: Sizes) -> ModelDefinition:
@@ -44,4 +45,4 @@ def build(sizes: Sizes) -> ModelDefinition:
     """
     require("vgg", (len(sizes.stages) == 5, f"stages needs 5 groups, not {len(sizes.stages)}"))
     module = VGG(sizes.stages, sizes.hidden, sizes.classes)
-    return PICTURES.definition(module, sizes.image_size, DRAW)
+    return PICTURES.definition(module, sizes.image_size, DRAW, **CLASSIFIED)

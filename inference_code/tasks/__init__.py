@@ -38,7 +38,14 @@ __all__ = [
 SAGEMAKER = ("model_fn", "input_fn", "predict_fn", "output_fn")
 _WARM_UP = "model_warmup_fn"
 _MODULE = "endpoint_handler"
-_BUILT_IN = ("depth_estimation", "image_to_text", "object_detection", "tensor", "text2text_generation")
+_BUILT_IN = (
+    "depth_estimation",
+    "image_classification",
+    "image_to_text",
+    "object_detection",
+    "tensor",
+    "text2text_generation",
+)
 
 
 def _nothing_to_check(_: ModelInfo) -> None:

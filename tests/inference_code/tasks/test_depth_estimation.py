@@ -248,7 +248,7 @@ def test_bad_settings_stop_the_worker(tmp_path: Path, settings: dict[str, Any], 
 
 
 def test_an_unknown_task_stops_the_worker_naming_the_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    known = "depth-estimation, image-to-text, object-detection, tensor, text2text-generation"
+    known = "depth-estimation, image-classification, image-to-text, object-detection, tensor"
     with pytest.raises(LoadError, match=f"no task 'magic'; there are {known}"):
         handler.model_fn(str(depth_artifact(tmp_path, task=TaskEntry("magic", {}))))
     assert capsys.readouterr().err.count("\n") == 1
