@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -173,7 +174,9 @@ def weights_exist(spec: EndpointSpec) -> Iterator[Finding]:
     if isinstance(weights, FileWeights):
         wrong = path_problem(spec.root, weights.path)
         if wrong:
-            yield Finding("model.weights", weights.path, *wrong)
+            listed = re.fullmatch(r"build/weights/([a-z0-9-]+)/[^/]+", weights.path)
+            remedy = f"Get it: inferentia weights {listed[1]}" if listed else wrong[1]
+            yield Finding("model.weights", weights.path, wrong[0], remedy)
         elif weights.path.endswith(INDEX):
             try:
                 shards(spec.root / weights.path)

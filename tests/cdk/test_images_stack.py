@@ -58,9 +58,11 @@ def test_the_project_may_read_its_sources_pull_the_bases_and_push_its_images(syn
 def test_the_base_of_the_cpu_is_public_and_needs_no_permission(synthesize: Synthesize) -> None:
     template = synthesize({"one": MINIMAL + "compile: {{target: cpu}}\n"})["InferentiaImages"]
     allowed = {row["Sid"] for _, row in statements(template) if "Sid" in row}
-    assert allowed == {"ReadSources", "LogInToRegistries", "PushImages", "WriteLogs"}
-    (repository,) = (row for row in template["Resources"].values() if row["Type"] == "AWS::ECR::Repository")
-    assert repository["Properties"]["RepositoryName"] == "inferentia-endpoints/cpu-native"
+    assert "PullBases" not in allowed
+    assert {"ReadSources", "LogInToRegistries", "PushImages", "WriteLogs"} <= allowed
+    repositories = [row for row in template["Resources"].values() if row["Type"] == "AWS::ECR::Repository"]
+    names = {row["Properties"]["RepositoryName"] for row in repositories}
+    assert names == {"inferentia-endpoints/cpu-native", "inferentia-endpoints/bases"}
 
 
 def test_its_sources_are_images_and_inference_code_alone(assemble: Assemble, project: Project) -> None:

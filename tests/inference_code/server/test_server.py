@@ -172,7 +172,7 @@ HOSTILE = {
     "wrong rank": (npy(np.zeros(4, np.uint8)), "application/x-npy", 400, "shape [4]"),
     "empty": (b"", "image/png", 400, "empty"),
     "empty npy": (b"", "application/x-npy", 400, "npy"),
-    "no type": (PICTURE, "", 415, "absent"),
+    "no type": (b"no picture", "", 415, "absent"),
     "bad type": (PICTURE, "picture", 415, "not a media type"),
     "too long": (bytes(2_000_001), "image/png", 413, "2000001 bytes; at most 2000000"),
     "too many items": (npy(np.zeros((4, 4, 4, 3), np.uint8)), "application/x-npy", 413, "4 items; at most 3"),
