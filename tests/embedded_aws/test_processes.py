@@ -88,7 +88,7 @@ def test_processes_that_cannot_share_the_cores_fail_the_endpoint_with_one_reason
     assert reason in described["FailureReason"] or reason in hosting.logs()
 
 
-@pytest.mark.parametrize("server", ["native", "torchserve"])
+@pytest.mark.parametrize("server", ["native", pytest.param("torchserve", marks=pytest.mark.slow)])
 def test_an_artifact_replaced_with_its_manifest_does_not_serve(hosting: Hosting, tmp_path: Path, server: str) -> None:
     """The native image compares it with the lock before any code of it runs; elsewhere the artifact's own code does."""
     packed(tmp_path / "proven", "proven")

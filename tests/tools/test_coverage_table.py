@@ -59,6 +59,7 @@ def test_the_committed_page_says_what_the_json_says() -> None:
     assert document(table["rows"]) == table
 
 
+@pytest.mark.slow
 def test_a_row_says_what_lowering_did(tiny: dict[str, Any]) -> None:
     (graph,) = tiny["graphs"]
     assert graph["before"]["operators"] > graph["after"]["operators"] == graph["after"]["supported"] > 0
@@ -75,6 +76,7 @@ def test_a_row_says_what_lowering_did(tiny: dict[str, Any]) -> None:
     assert tiny["machine"]
 
 
+@pytest.mark.slow
 def test_the_page_names_exceptions_and_missing_rows(tiny: dict[str, Any]) -> None:
     row = {**tiny, "digest": "0", "title": "BERT base"}
     text = page(document({"bert-base-uncased": row}))

@@ -73,6 +73,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     return {one.key: {"entry": asdict(one), "captured": here, "replayed": there} | seconds for one, here, there in both}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [model.key for model in TINY])
 def test_a_tiny_model_comes_through(key: str, rows: dict[str, dict[str, Any]]) -> None:
     found = rows[key]
@@ -84,12 +85,14 @@ def test_a_tiny_model_comes_through(key: str, rows: dict[str, dict[str, Any]]) -
     assert all(0 < output["bound"] < 1e-3 * output["maximum"] for output in found["captured"]["outputs"])
 
 
+@pytest.mark.slow
 def test_a_replay_that_is_further_off_is_named(rows: dict[str, dict[str, Any]]) -> None:
     outputs, errors = rows["dinov3"]["captured"]["outputs"], rows["dinov3"]["replayed"]["errors"]
     for off in (3 * outputs[1]["bound"], math.nan):
         assert "output pooler_output of the replay differs" in beyond_bounds(outputs, [errors[0], off])
 
 
+@pytest.mark.slow
 def test_the_page_has_every_row(rows: dict[str, dict[str, Any]]) -> None:
     bad = rows["ijepa"] | {"failed": "not captured: an operator | of two lines\n  and its place"}
     text = page([*(one for key, one in rows.items() if key != "ijepa"), bad])

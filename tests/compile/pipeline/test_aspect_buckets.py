@@ -32,6 +32,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_each_shape_is_answered_by_the_graph_of_the_references_size(project: Path) -> None:
     spec = specs.load(project)
     definition = loading.definition(spec)

@@ -118,6 +118,7 @@ def test_everything_comes_from_the_file(own: Result, tmp_path: Path) -> None:
     assert answered(result, tmp_path / "theirs", request) == answered(own, tmp_path / "own", request)
 
 
+@pytest.mark.slow
 def test_a_text_is_padded_and_answered_as_by_the_first_project(bert: Result, tmp_path: Path) -> None:
     result = rehearse(taken(tmp_path, graph_of(bert), f"compile: {{accept: {json.dumps(ACCEPT)}}}\n"))
     assert [graph.coverage for graph in result.lock.graphs if graph.coverage] != []

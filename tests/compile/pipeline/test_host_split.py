@@ -45,7 +45,9 @@ CHOICES = {
 }
 
 
-@pytest.mark.parametrize(("family", "variant"), [("dlrm", "kaggle_10k"), ("bert", "base-uncased")])
+@pytest.mark.parametrize(
+    ("family", "variant"), [("dlrm", "kaggle_10k"), pytest.param("bert", "base-uncased", marks=pytest.mark.slow)]
+)
 def test_the_lock_names_the_host_part_and_the_packaged_code_answers(tmp_path: Path, family: str, variant: str) -> None:
     result = built(tmp_path, family, variant)
     for graph in result.lock.graphs:

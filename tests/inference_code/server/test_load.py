@@ -139,7 +139,7 @@ def test_no_server_outlives_its_supervisor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", AMOUNT)
-@pytest.mark.parametrize("parser", ["httptools", "h11"])
+@pytest.mark.parametrize("parser", ["httptools", pytest.param("h11", marks=pytest.mark.slow)])
 def test_hostile_requests_are_answered_below_500_and_the_memory_stays(
     tmp_path: Path, count: int, parser: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
