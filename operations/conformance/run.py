@@ -29,6 +29,8 @@ FAULTS = (OperationError, SpecErrors, LockError, ClientError, BotoCoreError, OSE
 REQUEST = json.dumps({"dense": [0.5] * 13, "sparse": [1, 2]}).encode()
 # What the embedded AWS's alarms look at is then there at once; on AWS nobody can write to this namespace.
 PAST_MINUTES = 3
+# Requests from before the threshold was lowered leave the alarm's five minutes; a step has room for that.
+QUIET_MINUTES = 7.0
 
 
 @dataclass
@@ -106,6 +108,9 @@ class Conformance:
 
     def _alarm(self, minutes: float) -> None:
         """Begin an update that the alarm takes back; the check of the alarm sends requests while it waits."""
+        for _ in self.waiting.attempts(QUIET_MINUTES):
+            if not self._rings():
+                break
         watched = 1 if self.project.rehearsal else 10
         arguments = guarded_deploy(NAME, self.account, watched)
         self.project.write("alarm")
@@ -116,6 +121,10 @@ class Conformance:
                 raise OperationError(f"no update of {STACK} began within {minutes:g} minutes")
             time.sleep(0.5)
         self._requests(0)
+
+    def _rings(self) -> bool:
+        found = self.account.cloudwatch.describe_alarms(AlarmNames=[self.words["alarm"]])["MetricAlarms"]
+        return any(row["StateValue"] == "ALARM" for row in found)
 
     def _rollback(self, minutes: float) -> None:
         """Wait until the update was taken back, which fails the CDK CLI: the checks say what came of it."""

@@ -36,7 +36,7 @@ COMMAND = (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture  # metrics of one run are still in the alarms' minutes of the next
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     rehearsal = Rehearsal(tmp_path_factory.mktemp("conformance"))
     try:
