@@ -162,8 +162,6 @@ def _weigh(planned: Plan, reporter: Reporter) -> list[DecodingPlan]:
 
 
 def _show_plan(planned: Plan, weighed: Sequence[DecodingPlan], cached: Sequence[GraphVariant]) -> None:
-    from compile.lowering.config import ALL  # noqa: PLC0415
-
     spec = planned.spec
     table = facts(f"Plan: build {spec.name}")
     parameters = sum(p.numel() for p in planned.definition.weights.parameters())
@@ -174,7 +172,7 @@ def _show_plan(planned: Plan, weighed: Sequence[DecodingPlan], cached: Sequence[
         table.add_row("graph", f"{variant}{_CACHED if variant in cached else ''}")
     for one in weighed:
         table.add_row("decoding", f"{one.variant}: {one}")
-    if planned.rewriting != ALL:
+    if str(planned.rewriting):
         table.add_row("lowering", str(planned.rewriting))
     table.add_row("handler", spec.serve.handler or f"built-in task {planned.definition.task}")
     if not planned.target.on_cpu:

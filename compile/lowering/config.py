@@ -28,11 +28,15 @@ _REMEDY = "Define subclasses of compile.lowering.FunctionRewrite or ModuleRewrit
 
 @dataclass(frozen=True)
 class Rewriting:
-    """off: names of built-in rewrites that are left out. own: a user's rewrites, asked first. files: where from."""
+    """off: names of built-in rewrites that are left out. own: a user's rewrites, asked first. files: where from.
+
+    chip: for a chip's compiler; a processor keeps what only that needs rewritten.
+    """
 
     off: tuple[str, ...] = ()
     own: tuple[Rewrite, ...] = ()
     files: tuple[Path, ...] = ()
+    chip: bool = True
 
     def lower(self, module: nn.Module, example: tuple[Tensor, ...], what: str = "The model") -> Lowered:
         """compile.lowering.lower with these switches.
@@ -40,7 +44,7 @@ class Rewriting:
         Raises CompileError when the module cannot be lowered, or a user's rewrite fails: with its file and line.
         """
         with self.guarded(what):
-            return lower(module, example, disabled=self.off, extra=self.own)
+            return lower(module, example, disabled=self.off, extra=self.own, chip=self.chip)
 
     def with_more(self, first: Rewriting) -> Rewriting:
         """These switches with a user's rewrites of `first` in front. Raises CompileError for two of one name."""
@@ -53,7 +57,7 @@ class Rewriting:
                 "Names stand in reports: choose another. A built-in rewrite is turned off by compile: "
                 f"{{lowering: {{off: [{twice[0]}]}}}}.",
             )
-        return Rewriting(self.off, own, (*first.files, *self.files))
+        return replace(self, own=own, files=(*first.files, *self.files))
 
     @contextmanager
     def guarded(self, what: str = "The model") -> Iterator[None]:
@@ -86,7 +90,7 @@ def of_spec(spec: EndpointSpec, more: Path | None = None) -> Rewriting:
     """
     chosen = spec.compile.lowering
     found = made([spec.root / file for file in (chosen and chosen.rewrites) or ()], spec.root)
-    found = replace(found, off=tuple((chosen and chosen.off) or ()))
+    found = replace(found, off=tuple((chosen and chosen.off) or ()), chip=spec.compile.target != "cpu")
     return found.with_more(made([more], spec.root)) if more else found
 
 

@@ -149,11 +149,13 @@ def lower(
     *,
     disabled: Collection[str] = (),
     extra: Sequence[Rewrite] = (),
+    chip: bool = True,
 ) -> Lowered:
     """Lower a module in eval mode for inputs of the example's shapes; the given module is not changed.
 
     The module takes positional tensors and returns a tensor or a flat tuple of tensors. ``disabled`` names rewrites
-    to leave out, ``extra`` are rewrites of the user's own, asked before the built-in ones. Raises LoweringError when
+    to leave out, ``extra`` are rewrites of the user's own, asked before the built-in ones. Without ``chip`` calls stay
+    that a processor takes as they are and a graph file holds. Raises LoweringError when
     the module is in training mode, returns something else, or a name in ``disabled`` is unknown. What cannot be
     lowered stays as it is and is in the report.
     """
@@ -173,7 +175,7 @@ def lower(
     functions = tuple(item for item in chosen if isinstance(item, FunctionRewrite))
     with torch.no_grad():
         signature = tuple((tensor.shape, tensor.dtype) for tensor in example_inputs)
-        lowered = LoweredModule(inner, Plan(functions, signature, fold=FOLD not in disabled))
+        lowered = LoweredModule(inner, Plan(functions, signature, fold=FOLD not in disabled, chip=chip))
         findings = _find(lowered, tuple(example_inputs))
     _keep_constants(lowered, findings, report)
     _account(findings, report)

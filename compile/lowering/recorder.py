@@ -66,6 +66,7 @@ class Plan:
     rewrites: tuple[FunctionRewrite, ...]
     signature: tuple[tuple[torch.Size, torch.dtype], ...]
     fold: bool
+    chip: bool = True  # what only a chip's compiler needs is rewritten, too
     strict: bool = True  # Python code runs unrecorded
     says_tracing: bool = False  # what torch.jit.is_tracing() answers
     watched: bool = True  # below Python as well; TorchScript's interpreter does not run under that
@@ -287,7 +288,7 @@ class Recorder(TorchFunctionMode):
 
     def _rewritten(self, rewrite: FunctionRewrite, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         key = (rewrite.name, name)
-        if key in self._busy:
+        if key in self._busy or (not self._plan.chip and rewrite.for_chips_alone(name, args, kwargs)):
             return NOT_MINE
         started = time.perf_counter()
         with self._inside(key):

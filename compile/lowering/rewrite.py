@@ -51,12 +51,18 @@ class FunctionRewrite(Rewrite):
     ``operators`` are the names under which PyTorch announces the call (``interpolate``,
     ``scaled_dot_product_attention``, ``__setitem__`` ...). ``apply`` receives the call's own arguments and returns
     its result, made of any PyTorch functions: shapes are plain integers there and whatever depends only on weights
-    and shapes becomes a constant. It may return ``Left(reason)`` or ``NOT_MINE`` instead.
+    and shapes becomes a constant. It may return ``Left(reason)`` or ``NOT_MINE`` instead. ``held``: those of the
+    operators that a graph file holds as they are, so that a graph for a processor keeps them.
     """
 
     mechanism: ClassVar[str] = "function"
     operators: ClassVar[frozenset[str]]
+    held: ClassVar[frozenset[str]] = frozenset()
     apply: Callable[..., Any]
+
+    def for_chips_alone(self, operator: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:  # noqa: ARG002
+        """Whether a processor takes this call as it is."""
+        return operator in self.held
 
     def attempt(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """``apply`` with the call's arguments, or ``Left`` when the call has arguments that ``apply`` does not know."""

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from compile.errors import CompileError, described
-from compile.lowering import LoweringError, lower
+from compile.lowering import LoweringError
 from compile.lowering.config import Rewriting
 from compile.lowering.for_target import parted
 from compile.lowering.operator_names import map_tensors, tensors
@@ -225,8 +225,7 @@ class _Bench:
             if not outputs or not given:
                 row.note = "no tensor goes in" if outputs else "no tensor comes out"
                 return row
-            with self.rewriting.guarded():
-                lowered = lower(block, visit.given, disabled=self.rewriting.off, extra=self.rewriting.own).module
+            lowered = self.rewriting.lower(block, visit.given).module
             names = [f"output {place}" for place in range(len(outputs))]
             found = compare(_Apart(block), _Apart(lowered), [given], names)
             traced = torch.jit.trace(lowered, visit.given, check_trace=False)  # type: ignore[no-untyped-call]

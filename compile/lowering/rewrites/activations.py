@@ -51,6 +51,7 @@ class Activations(FunctionRewrite):
         "glu": _glu,
     }
     operators = frozenset(forms)
+    held = frozenset({"mish", "relu6", "logsigmoid", "log_sigmoid"})
     why = "these activations are not in the operator table; tanh, softplus, exp, log, relu, clamp are"
     cost = "two to five element-wise operators for one"
 

@@ -18,6 +18,7 @@ class GridSample(FunctionRewrite):
 
     name = "grid_sample"
     operators = frozenset({"grid_sample"})
+    held = operators
     why = "aten::grid_sampler is not supported, nor is any gather at positions that are data"
     cost = "a product of [positions, H x W] with the image, 2 x positions x H x W FLOP a channel, instead of four taps"
 

@@ -27,6 +27,12 @@ class Interpolate(FunctionRewrite):
     why = "upsample_bicubic2d and upsample_linear1d are not supported, upsample_bilinear2d only without align_corners"
     cost = "two dense products for each image instead of a few taps for each pixel; a matrix for each axis"
 
+    def for_chips_alone(self, _: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Graph files hold linear and bilinear, without antialiasing."""
+        names = ("input", "size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        return given.get("mode") in ("linear", "bilinear") and not given.get("antialias")
+
     def apply(
         self,
         call: Call,

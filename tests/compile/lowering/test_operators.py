@@ -293,3 +293,26 @@ def test_other_complex_numbers_stay() -> None:
     x = torch.randn(2, 6, 4)
     agree(lambda x: torch.fft.rfft(x).mul(1j).abs(), x)
     agree(lambda x: torch.view_as_complex(x.reshape(2, 6, 2, 2)).abs() * 2, x)
+
+
+@pytest.mark.parametrize(
+    ("function", "kept"),
+    [
+        (lambda x: functional.interpolate(x, scale_factor=2.0, mode="bilinear"), "aten::upsample_bilinear2d"),
+        (lambda x: functional.interpolate(x, (7, 9), None, "bilinear", True), "aten::upsample_bilinear2d"),
+        (lambda x: functional.interpolate(x, size=(7, 9), mode="bicubic"), None),
+        (lambda x: functional.interpolate(x, size=(3, 3), mode="bilinear", antialias=True), None),
+        (functional.mish, "aten::mish"),
+        (functional.logsigmoid, "aten::log_sigmoid"),
+        (functional.elu, None),
+        (lambda x: functional.grid_sample(x, x[:, :2].permute(0, 2, 3, 1), align_corners=False), "aten::grid_sampler"),
+    ],
+)
+def test_for_a_processor_stays_what_a_graph_file_holds(function: Callable[..., Tensor], kept: str | None) -> None:
+    x = torch.rand(2, 3, 6, 6) * 2 - 1
+    for chip in (True, False):
+        result = lowered(function, x, chip=chip)
+        assert distance(result.module(x), function(x)) <= 1e-5
+        stays = kept is not None and not chip
+        assert (kept in kinds(result.module, (x,))) == stays
+        assert bool(sum(result.report.applied.values())) != stays
