@@ -26,7 +26,7 @@ found=$(python3 -I -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 [ "$found" = "${PYTHON:?}" ] || refuse Python "$found" "$PYTHON"
 locks=$(find "$here" -name "*-py$(echo "$PYTHON" | tr -d .).txt" | sort)
 torch=$(echo "$locks" | grep '/torch-' || true)
-if [ -n "$torch" ]; then
+if [ -n "$torch" ] && ! python3 -I -c 'import torch' 2>/dev/null; then
   # Where pip is led to by this machine, else from PyTorch's own index of CPU builds: the hash is the same.
   install "$torch" --retries 0 2>/dev/null || install "$torch" --extra-index-url https://download.pytorch.org/whl/cpu
 fi
