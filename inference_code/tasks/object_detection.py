@@ -27,7 +27,7 @@ from inference_code.codecs.images import IMAGES, Picture
 from inference_code.codecs.json_text import JSON
 from inference_code.codecs.negotiation import negotiate
 from inference_code.codecs.npy import NPY
-from inference_code.errors import BadRequest, EndpointError, LoadError
+from inference_code.errors import BadRequest, EndpointError, LoadError, Unprocessable
 from inference_code.request import Answer, Array, Item, ModelInfo, Request
 from inference_code.tasks import Task, register
 from inference_code.tasks.images import each, picture, read_kind, split_parameters
@@ -194,6 +194,8 @@ def _candidates(outputs: Any, form: str, threshold: float) -> tuple[Array, Array
         half = rows[:, 2:4] / 2
         boxes = np.concatenate([rows[:, :2] - half, rows[:, :2] + half], 1)
         all_scores = rows[:, 4:5] * rows[:, 5:]
+    if np.isnan(all_scores).any():
+        raise Unprocessable("the model's scores hold NaN")
     found, classes = np.nonzero(all_scores > threshold)
     return boxes[found].astype(np.float64), all_scores[found, classes], classes
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from inference_code import handler
 from inference_code.artifact.manifest import TaskEntry
-from inference_code.errors import LoadError
+from inference_code.errors import LoadError, Unprocessable
 from inference_code.handler import Headers
-from inference_code.tasks.object_detection import _kept
+from inference_code.tasks.object_detection import TASK, _kept
 from tests.inference_code.artifacts import add_graph, encoded, finish, npy
 
 SIZE = (64, 96)
@@ -144,6 +144,13 @@ def test_the_boxes_are_drawn_into_the_whole_picture(served: Any, kind: str) -> N
     assert (edge.max(1).astype(int) - edge.min(1)).max() > 60, "a coloured line where grey and white meet"
     plain, _ = ask(served, encoded(picture(box=None)), accept="image/png")
     assert (np.asarray(Image.open(io.BytesIO(plain))) == np.asarray(picture(box=None))).all()
+
+
+def test_a_score_that_is_no_number_is_an_error(served: Any) -> None:
+    item = handler.input_fn(encoded(picture()), "image/png", Headers({}))[0].item
+    assert item is not None
+    with pytest.raises(Unprocessable, match="the model's scores hold NaN"):
+        TASK.postprocess(np.full((2, 7), np.nan, np.float32), item)
 
 
 def test_of_two_boxes_of_one_class_that_overlap_the_better_stays() -> None:
