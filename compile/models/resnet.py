@@ -12,8 +12,9 @@ from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.networks.resnet import ResNet
 from compile.models.parts.draw import drawer
+from compile.models.parts.labels import classification
 from compile.models.parts.options import require
-from compile.models.parts.pictures import CLASSIFIED, Pictures
+from compile.models.parts.pictures import Pictures
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Sizes:
     stem: int = 64
     classes: int = 1000
     image_size: int = 224
+    labels: tuple[str, ...] = ()
 
 
 VARIANTS = {"resnet50": Sizes(), "resnext50_32x4d": Sizes(groups=32, group_width=4)}
@@ -47,4 +49,5 @@ def build(sizes: Sizes) -> ModelDefinition:
     """
     require("resnet", (len(sizes.layers) == 4, f"layers needs 4 numbers, not {sizes.layers}"))
     module = ResNet(sizes.layers, sizes.groups, sizes.group_width, sizes.classes, sizes.stem)
-    return PICTURES.definition(module, sizes.image_size, DRAW, **CLASSIFIED)
+    task = classification("resnet", sizes.classes, sizes.labels)
+    return PICTURES.definition(module, sizes.image_size, DRAW, **task)

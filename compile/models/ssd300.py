@@ -14,8 +14,8 @@ from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.networks.ssd300 import SCALES, SIZE, SSD300, ssd_pytorch_names
 from compile.models.networks.vgg import VGG16
-from compile.models.parts.detection import detection
 from compile.models.parts.draw import drawer
+from compile.models.parts.labels import detection
 from compile.models.parts.options import require
 from compile.models.parts.pictures import Pictures
 
@@ -29,6 +29,7 @@ class Sizes:
     deep: int = 1024
     extra: tuple[int, ...] = (512, 256, 256, 256)
     scales: tuple[float, ...] = SCALES
+    labels: tuple[str, ...] = ()
 
 
 VARIANTS = {"vgg16": Sizes()}
@@ -66,6 +67,12 @@ def build(sizes: Sizes) -> ModelDefinition:
     )
     module = SSD300(sizes.classes, sizes.stages, sizes.deep, sizes.extra, sizes.scales)
     settings = detection(
-        sizes.classes - 1, form="pairs", fit="stretch", mean=list(PICTURES.mean), std=list(PICTURES.std)
+        "ssd300",
+        sizes.classes - 1,
+        sizes.labels,
+        form="pairs",
+        fit="stretch",
+        mean=list(PICTURES.mean),
+        std=list(PICTURES.std),
     )
     return PICTURES.definition(module, SIZE, DRAW, checkpoint_keys=ssd_pytorch_names, **settings)

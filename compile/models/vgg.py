@@ -12,8 +12,9 @@ from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.networks.vgg import VGG, VGG16
 from compile.models.parts.draw import drawer
+from compile.models.parts.labels import classification
 from compile.models.parts.options import require
-from compile.models.parts.pictures import CLASSIFIED, Pictures
+from compile.models.parts.pictures import Pictures
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Sizes:
     hidden: int = 4096
     classes: int = 1000
     image_size: int = 224
+    labels: tuple[str, ...] = ()
 
 
 VARIANTS = {"vgg16": Sizes()}
@@ -45,4 +47,5 @@ def build(sizes: Sizes) -> ModelDefinition:
     """
     require("vgg", (len(sizes.stages) == 5, f"stages needs 5 groups, not {len(sizes.stages)}"))
     module = VGG(sizes.stages, sizes.hidden, sizes.classes)
-    return PICTURES.definition(module, sizes.image_size, DRAW, **CLASSIFIED)
+    task = classification("vgg", sizes.classes, sizes.labels)
+    return PICTURES.definition(module, sizes.image_size, DRAW, **task)

@@ -17,8 +17,8 @@ from compile.definition import DARKNET, ModelDefinition
 from compile.models import family
 from compile.models.networks.yolo import ACTIVATIONS, Numbered, darknet_layers
 from compile.models.networks.yolov3 import BOXES, YOLOv3, YOLOv3Tiny, darknet_order
-from compile.models.parts.detection import detection
 from compile.models.parts.draw import drawer
+from compile.models.parts.labels import detection
 from compile.models.parts.options import require
 from compile.models.parts.pictures import Pictures
 
@@ -35,6 +35,7 @@ class Sizes:
     activation: str = "leaky"
     boxes: str = "exponential"
     image_size: int = 416
+    labels: tuple[str, ...] = ()
     tiny: bool = False
 
 
@@ -67,5 +68,5 @@ def build(sizes: Sizes) -> ModelDefinition:
     def names(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return darknet_layers(state[DARKNET], module, darknet_order(module)) if DARKNET in state else state
 
-    settings = detection(sizes.classes, fill=0.5)
+    settings = detection("yolov3", sizes.classes, sizes.labels, fill=0.5)
     return PICTURES.definition(module, sizes.image_size, DRAW, checkpoint_keys=names, **settings)

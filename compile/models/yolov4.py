@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.networks.yolov4 import SCALES, YOLOv4, current_names
-from compile.models.parts.detection import detection
 from compile.models.parts.draw import drawer
+from compile.models.parts.labels import detection
 from compile.models.parts.options import require
 from compile.models.parts.pictures import Pictures
 
@@ -30,6 +30,7 @@ class Sizes:
     blocks: tuple[int, ...] = (2, 8, 8, 4)
     scales: tuple[float, ...] = SCALES
     image_size: int = 416
+    labels: tuple[str, ...] = ()
 
 
 VARIANTS = {"yolov4": Sizes()}
@@ -55,5 +56,5 @@ def build(sizes: Sizes) -> ModelDefinition:
     )
     module = YOLOv4(sizes.classes, sizes.width, sizes.blocks, sizes.scales)
     # darknet resizes to the network's size whatever the shape
-    settings = detection(sizes.classes, fit="stretch")
+    settings = detection("yolov4", sizes.classes, sizes.labels, fit="stretch")
     return PICTURES.definition(module, sizes.image_size, DRAW, checkpoint_keys=current_names, **settings)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from compile.definition import ModelDefinition
 from compile.models import family
 from compile.models.networks.yolov5 import YOLOv5
-from compile.models.parts.detection import detection
 from compile.models.parts.draw import drawer
+from compile.models.parts.labels import detection
 from compile.models.parts.pictures import Pictures
 
 
@@ -24,6 +24,7 @@ class Sizes:
     width: float = 0.50
     classes: int = 80
     image_size: int = 640
+    labels: tuple[str, ...] = ()
 
 
 VARIANTS = {
@@ -45,5 +46,5 @@ def build(sizes: Sizes) -> ModelDefinition:
     Output float32 (batch, boxes, 5 + classes): centre, size in pixels, objectness, classes. Options: see `Sizes`.
     """
     module = YOLOv5(sizes.depth, sizes.width, sizes.classes)
-    settings = detection(sizes.classes, fill=114 / 255)
+    settings = detection("yolov5", sizes.classes, sizes.labels, fill=114 / 255)
     return PICTURES.definition(module, sizes.image_size, DRAW, **settings)

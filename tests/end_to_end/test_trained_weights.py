@@ -15,7 +15,7 @@ from huggingface_hub import InferenceClient
 from PIL import Image
 
 from compile.frontend import trained_weights
-from compile.models.parts.detection import COCO
+from compile.models.parts.labels import COCO
 from compile.packaging import golden_sample
 from compile.packaging.artifact import find, unpacked
 from compile.packaging.local_server import Worker, running

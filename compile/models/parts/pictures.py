@@ -18,8 +18,6 @@ from compile.models.parts.drawn import drawn
 # ImageNet statistics, used by torchvision, timm and the families trained with them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# torchvision's classifiers see the middle 224 of 256 pixels; labels are the checkpoint's, and not known here.
-CLASSIFIED: dict[str, Any] = {"task": "image-classification", "task_settings": {"crop": 0.875}}
 
 
 def picture(seed: int, height: int, width: int) -> Tensor:

@@ -1,8 +1,11 @@
-"""What the families that find things in a picture hand to the task object-detection."""
+"""What families that know kinds of things hand to the tasks object-detection and image-classification."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from compile.models.parts.options import require
 
 # COCO's 80 kinds in the order of its detectors: https://github.com/pjreddie/darknet, data/coco.names.
 _COCO = (
@@ -27,8 +30,22 @@ _COCO_NUMBERS = (
 COCO_NUMBERS = tuple(_COCO_NUMBERS.split(","))
 
 
-def detection(classes: int, **settings: Any) -> dict[str, Any]:
-    """Fields of a ModelDefinition: the task and its settings, with COCO's labels where there are as many classes."""
-    known = {len(names): list(names) for names in (COCO, COCO_NUMBERS)}
-    labels = {"labels": known[classes]} if classes in known else {}
-    return {"task": "object-detection", "task_settings": {**labels, **settings}}
+def detection(family: str, classes: int, labels: Sequence[str], **settings: Any) -> dict[str, Any]:
+    """Fields of a ModelDefinition: the task and its settings; labels, or COCO's where there are as many classes.
+
+    Raises CompileError for another number of labels than classes.
+    """
+    known = {len(names): names for names in (COCO, COCO_NUMBERS)}
+    named = _named(family, classes, labels or known.get(classes, ()))
+    return {"task": "object-detection", "task_settings": {**named, **settings}}
+
+
+def classification(family: str, classes: int, labels: Sequence[str]) -> dict[str, Any]:
+    """The same of a classifier, which as torchvision's sees the middle 224 of 256 pixels."""
+    named = _named(family, classes, labels)
+    return {"task": "image-classification", "task_settings": {"crop": 0.875, **named}}
+
+
+def _named(family: str, classes: int, labels: Sequence[str]) -> dict[str, Any]:
+    require(family, (len(labels) in (0, classes), f"labels has {len(labels)} names, classes is {classes}"))
+    return {"labels": list(labels)} if labels else {}
