@@ -35,8 +35,8 @@ setup: ## create .venv from the hashed locks and install the CDK CLI (a second r
 demo: setup ## the whole way as a rehearsal: build, deploy to the embedded AWS, invoke, destroy; results in build/demo/
 	@$(PY) tools/demo.py run
 
-weights: setup ## download the trained weights of the zoo and the demo, by hash, to build/weights/
-	@$(PY) -m compile weights minilm yolov3-tiny efficientnet-lite0
+weights: setup ## download the trained weights of the zoo, by hash, to build/weights/
+	@$(PY) -m compile weights yolov3-tiny
 
 up: setup ## like demo, but leave the embedded AWS and its endpoint running
 	@$(PY) tools/demo.py up

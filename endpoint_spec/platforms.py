@@ -344,6 +344,11 @@ def registry_account(region: str, target: str | None = None) -> str:
     raise UnknownPlatform(f"{region} cannot be deployed to: {reason}. Use one of {', '.join(known)}.")
 
 
+def trained_weights() -> tuple[str, ...]:
+    """The names that `inferentia weights` takes."""
+    return tuple(_data("trained_weights")["weights"])
+
+
 @cache
 def limits() -> Limits:
     """Limits that hold for every instance type."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -174,8 +173,9 @@ def weights_exist(spec: EndpointSpec) -> Iterator[Finding]:
     if isinstance(weights, FileWeights):
         wrong = path_problem(spec.root, weights.path)
         if wrong:
-            listed = re.fullmatch(r"build/weights/([a-z0-9-]+)/[^/]+", weights.path)
-            remedy = f"Get it: inferentia weights {listed[1]}" if listed else wrong[1]
+            folder, _, rest = weights.path.removeprefix("build/weights/").partition("/")
+            ours = f"build/weights/{folder}/{rest}" == weights.path and folder in platforms.trained_weights()
+            remedy = f"Get it: inferentia weights {folder}" if ours else wrong[1]
             yield Finding("model.weights", weights.path, wrong[0], remedy)
         elif weights.path.endswith(INDEX):
             try:

@@ -1,4 +1,4 @@
-"""`weights`: trained weights of a hashed list, for the zoo's specs and the demo."""
+"""`weights`: trained weights of a hashed list."""
 
 from __future__ import annotations
 
@@ -35,14 +35,12 @@ def weights_command(
             table.add_row(name, row.what, row.licence or "[yellow]none stated: --unlicensed[/]")
         out.print(table)
         return
-    for name in names:
-        trained_weights.find(name)  # all of them before the first download
-    found = {}
-    for name in names:
+    home, found = project(root), {}
+    rows = {name: trained_weights.find(name) for name in names}  # all of them before the first download
+    for name, row in rows.items():
         folder, fetched = trained_weights.fetch(
-            name, project(root), unlicensed=unlicensed, say=lambda line: err.print(line, markup=False)
+            name, home, unlicensed=unlicensed, say=lambda line: err.print(line, markup=False)
         )
-        row = trained_weights.find(name)
         found[name] = {
             "folder": f"{trained_weights.FOLDER}/{name}",
             "fetched": fetched,
@@ -51,7 +49,7 @@ def weights_command(
             "files": {file: one.sha256 for file, one in row.files.items()},
         }
         if not json_:
-            out.print(f"{folder.relative_to(project(root))}: {', '.join(row.files)}. {row.origin}.", markup=False)
+            out.print(f"{folder.relative_to(home)}: {', '.join(row.files)}. {row.origin}.", markup=False)
     if json_:
         typer.echo(json.dumps(found, indent=2))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
@@ -23,7 +22,6 @@ from endpoint_spec.validation import validate
 
 FOLDER = "build/weights"
 ORIGIN = "origin.json"
-_BLOCK = 1 << 20
 
 
 class _Row(BaseModel):
@@ -126,13 +124,11 @@ def _downloaded(wanted: TrainedWeights, scratch: Path, say: Callable[[str], None
 
 
 def _take(archive: zipfile.ZipFile, one: Member, to: Path) -> None:
-    digest = hashlib.sha256()
     try:
         with archive.open(one.member) as source, to.open("wb") as target:
-            while block := source.read(_BLOCK):
-                digest.update(block)
-                target.write(block)
+            shutil.copyfileobj(source, target)
     except (KeyError, zipfile.BadZipFile) as error:
         raise CompileError(f"The wheel has no readable {one.member}: {error}") from None
-    if digest.hexdigest() != one.sha256:
-        raise CompileError(f"{one.member} of the wheel has sha256 {digest.hexdigest()}, the list says {one.sha256}.")
+    found = file_digest(to)
+    if found != one.sha256:
+        raise CompileError(f"{one.member} of the wheel has sha256 {found}, the list says {one.sha256}.")

@@ -173,6 +173,24 @@ def test_the_specs_of_the_project(path: Path) -> None:
         assert error.remedy == f"Get it: inferentia weights {path.stem}"
 
 
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("build/weights/minilm/model.safetensors", "Get it: inferentia weights minilm"),
+        ("build/weights/mine/model.safetensors", "Put the file at build/weights/mine/model.safetensors"),
+        ("minilm/model.safetensors", "Put the file at minilm/model.safetensors"),
+    ],
+)
+def test_weights_that_are_not_there_name_what_gets_them(tmp_path: Path, path: str, remedy: str) -> None:
+    (tmp_path / "endpoints").mkdir()
+    spec = tmp_path / "endpoints" / "one.yaml"
+    spec.write_text(f"name: one\nmodel: {{family: resnet, weights: {{file: {path}}}}}\n")
+    with pytest.raises(SpecErrors) as caught:
+        load(spec)
+    (error,) = caught.value.errors
+    assert error.remedy.startswith(remedy)
+
+
 def test_public_names() -> None:
     for name in specs.__all__:
         assert hasattr(specs, name)
